@@ -37,7 +37,7 @@
 //! | [`tile`] | coordinates, boxes, areas, batches: pure values |
 //! | [`cursor`], [`manifest`] | a transaction snapshot as a cursor into the change log; what a target says about its run |
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
-//! | `clock`, `hex`, `prometheus`, `setting` | times since 1970; hexadecimal digits and random ids; metrics as text; types of values in a configuration |
+//! | `clock`, `hex`, `json`, `prometheus`, `setting`, `threads` | times since 1970; hexadecimal digits and random ids; the form of all JSON; metrics as text; types of values in a configuration; work that several threads share |
 //! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the commands that messages suggest |
 
 pub mod cdn;
@@ -53,6 +53,7 @@ pub mod error;
 pub mod exit;
 mod hex;
 pub mod https;
+mod json;
 pub mod manifest;
 pub mod mvt;
 pub mod pipeline;
@@ -70,4 +71,5 @@ pub mod source;
 pub mod stop;
 pub mod suggested;
 pub mod target;
+mod threads;
 pub mod tile;

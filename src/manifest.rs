@@ -296,8 +296,7 @@ pub fn configuration_of(fingerprint: &str) -> &str {
 }
 
 /// The versions in a fingerprint; `None` if the program that wrote it had no such versions yet.
-#[must_use]
-pub fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
+fn versions_of(fingerprint: &str) -> Option<DrawingVersions> {
     split(fingerprint).map(|(_, versions)| versions)
 }
 

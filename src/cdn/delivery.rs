@@ -25,7 +25,7 @@ pub struct Delivered {
     /// The number of items that the provider accepted.
     pub sent: usize,
     /// The most unchanged tiles that the items can hit.
-    pub beyond: u64,
+    pub unchanged: u64,
     /// True if a command is to fail when it could not deliver to this provider.
     pub required: bool,
     pub end: DeliveryEnd,
@@ -92,7 +92,7 @@ impl Delivery<'_> {
             provider: name,
             url: self.options.url.whole(self.options.url.path()),
             sent: 0,
-            beyond: 0,
+            unchanged: 0,
             required: self.options.section.required.unwrap_or(false),
             end: DeliveryEnd::Done,
         };
@@ -163,7 +163,7 @@ impl Delivery<'_> {
         let of = identity(&entries);
         let sent = self.send(provider, &all, &of, deadline).await;
         delivered.sent += sent.taken;
-        delivered.beyond += plan.beyond;
+        delivered.unchanged += plan.unchanged;
         let left = left_names(&sent.left);
         let noted = SentEntries { rest: planning.rest(&entries, &left, &of), entries, of, left };
         let is_all = sent.end == SendEnd::All;

@@ -19,7 +19,7 @@ pub struct PlannedPurge {
     /// The names, as they would be sent.
     pub names: Vec<PurgeName>,
     /// The most unchanged tiles that the names can hit.
-    pub beyond: u64,
+    pub unchanged: u64,
     /// The price in US dollars of all items of this month: those sent already, and these.
     pub dollars: f64,
 }
@@ -54,7 +54,7 @@ pub fn planned(
             url: options.url.whole(options.url.path()),
             tiles,
             names,
-            beyond: plan.beyond,
+            unchanged: plan.unchanged,
             dollars: facts.price.dollars_of(spent),
         }
     };

@@ -25,19 +25,13 @@ mod provider;
 
 pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
 pub use dry_run::{PlannedPurge, planned};
-pub use items::{
-    BandTags, CdnPath, CdnUrl, CdnUrlError, Cover, FullPyramid, ListedCounts, MAX_TILES_TOLD_APART, PlanRules, PurgeBy,
-    PurgeItem, PurgePlan, TileAddresses, TileCounts, TilesToPurge, band_tags, cheapest_cover, plan,
-};
-pub use outbox::{
-    Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, Rebound, SentEntries, purge_metrics, tiles_of,
-};
-pub use pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, Rate, SpentItems, TokenBucket, retry_after};
+pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, TileAddresses, TilesToPurge, plan};
+pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
+pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub(crate) use provider::has_program;
 pub use provider::{
-    BatchLimits, CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind,
-    ItemPrice, NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeName,
-    PurgeOptions, PurgeProvider, PurgeSecret, PurgeSection, SecretSource, SendError, VarnishOptions, batches, names,
-    provider,
+    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind, ItemPrice,
+    NginxOptions, Provider, ProviderError, ProviderOptions, PurgeBatch, PurgeOptions, PurgeProvider, PurgeSection,
+    SecretSource, VarnishOptions, batches, names, provider,
 };

@@ -161,7 +161,6 @@ pub enum OutboxError {
     /// The note cannot be read or written.
     #[error(transparent)]
     Note(#[from] NoteError),
-    /// The content of the note cannot be parsed.
     #[error(
         "the outbox of purges ({name} in the notes of the target) cannot be understood ({0}): remove it, then run {PURGE} --all, for what it held is not known",
         name = OUTBOX
@@ -415,9 +414,12 @@ pub(crate) fn tiles_of_all(entries: &[OutboxEntry]) -> TilesToPurge {
 
 #[cfg(test)]
 mod tests {
-    use super::OutboxEntry;
+    use parking_lot::Mutex;
+
     use super::*;
-    use crate::tile::TileRectList;
+    use crate::cdn::provider::{ItemKind, PurgeName};
+    use crate::target::KeptNote;
+    use crate::tile::{TileCoord, TileRectList};
 
     #[test]
     fn each_queue_has_a_line_of_each_metric() {
@@ -434,17 +436,6 @@ mod tests {
         outbox.queues.values_mut().for_each(|queue| queue.waiting[0].tiles = None);
         assert!(purge_metrics(&outbox, "").contains("waiting_tiles{provider=\"fastly\",url=\"https://h/\\\"\"} -1\n"));
     }
-}
-
-#[cfg(test)]
-mod outbox_tests {
-    use std::sync::Mutex;
-
-    use super::MAX_LEFT_NAMES;
-    use super::*;
-    use crate::cdn::{ItemKind, PurgeName, Rebound, SentEntries};
-    use crate::target::KeptNote;
-    use crate::tile::TileCoord;
 
     /// Notes in memory, with a hook before each write.
     #[derive(Default)]
@@ -461,14 +452,14 @@ mod outbox_tests {
 
     impl NoteStore for MemoryNotes {
         fn read(&self, name: &str) -> Result<Option<KeptNote>, NoteError> {
-            Ok(self.notes.lock().unwrap().get(name).cloned())
+            Ok(self.notes.lock().get(name).cloned())
         }
 
         fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
-            let mut notes = self.notes.lock().unwrap();
+            let mut notes = self.notes.lock();
             let note =
                 |body: &[u8]| KeptNote { body: body.to_vec(), tag: format!("{:?}", String::from_utf8_lossy(body)) };
-            if let Some(other) = self.before_write.lock().unwrap().pop() {
+            if let Some(other) = self.before_write.lock().pop() {
                 notes.insert(name.to_owned(), note(&serde_json::to_vec(&other).unwrap()));
             }
             let found = notes.get(name).map(|note| note.tag.clone());
@@ -491,7 +482,7 @@ mod outbox_tests {
         }
 
         fn remove(&self, name: &str) -> Result<(), NoteError> {
-            self.notes.lock().unwrap().remove(name);
+            self.notes.lock().remove(name);
             Ok(())
         }
     }
@@ -632,7 +623,7 @@ mod outbox_tests {
         let notes = Arc::new(MemoryNotes::default());
         let mut other = Outbox::default();
         other.queues.entry("a".to_owned()).or_default().add(OutboxEntry::new(7, "other".to_owned(), None, Vec::new()));
-        notes.before_write.lock().unwrap().push(other);
+        notes.before_write.lock().push(other);
         writer(&notes, 8).stored(&changed(rects("1/0/0"))).unwrap();
         let ids: Vec<String> = queue(&notes).waiting.into_iter().map(|entry| entry.id).collect();
         assert_eq!(ids, ["other", "id8"]);

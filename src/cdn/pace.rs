@@ -20,14 +20,14 @@ const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Pauses that double, with jitter.
 #[derive(Debug, Clone, Default)]
-pub struct PurgeBackoff {
+pub(crate) struct PurgeBackoff {
     refusals: u32,
 }
 
 impl PurgeBackoff {
     /// The pause after another refusal: between half and all of the doubled pause, so that several senders do not come
     /// back together, and no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
-    pub fn pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    pub(crate) fn pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
         let pause = FIRST_PAUSE.saturating_mul(1 << self.refusals.min(6)).min(LONGEST_PAUSE);
         self.refusals += 1;
         let pause = pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
@@ -35,14 +35,14 @@ impl PurgeBackoff {
     }
 
     /// A request was taken.
-    pub fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         self.refusals = 0;
     }
 }
 
 /// The time that a `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3).
 #[must_use]
-pub fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
         return Some(Duration::from_secs(seconds));
@@ -242,11 +242,6 @@ mod tests {
             assert_eq!(retry_after(text, now), expected.map(Duration::from_secs), "{text}");
         }
     }
-}
-
-#[cfg(test)]
-mod bucket_tests {
-    use super::*;
 
     #[test]
     fn a_burst_is_free_and_then_the_rate_holds() {
@@ -288,11 +283,6 @@ mod bucket_tests {
         }
         assert!(sent.len() >= 3_600 * 5);
     }
-}
-
-#[cfg(test)]
-mod budget_tests {
-    use super::*;
 
     fn at(text: &str) -> SystemTime {
         humantime::parse_rfc3339(text).unwrap()

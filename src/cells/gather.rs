@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
-use std::sync::Mutex;
 
 use super::fold::{CodeHasher, Fold, Folded, Folding, MAX_FOLDED_VALUES};
 use super::{Cell, CellGeometry, CellGrid, CellShape, code_step};
+use crate::threads;
 use crate::tile::{
     BoxFootprint, Footprints, LayerFootprints, SortedPoints, SourceBox, TileRect, WorldBox, WorldRect, Zoom,
 };
@@ -229,29 +229,15 @@ impl Gathering {
     pub fn finish(mut self) -> (LayerFootprints, CellCounts) {
         let shallow = std::mem::take(&mut self.shallow);
         let mut done: Vec<_> = shallow.into_iter().map(|(zoom, cells)| self.at_zoom(zoom, cells)).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(self.deep.len());
-        let waiting = Mutex::new(self.deep.clone());
-        let next = || waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop();
-        let work = || {
-            let mut done = Vec::new();
-            while let Some(zoom) = next() {
-                let wanted = self.wanted.as_ref().filter(|_| self.folds_deep());
-                let folding = wanted.map(|wanted| Folding::new(&wanted.folds));
-                let mut cells = ZoomGathering { folding, ..ZoomGathering::default() };
-                cells.add(&self.members, &self.grid, zoom);
-                done.push(self.at_zoom(zoom, cells));
-            }
-            done
-        };
-        std::thread::scope(|scope| {
-            // If the system gives fewer threads, these do all of the work.
-            let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-            let workers: Vec<_> = (1..threads).map_while(start).collect();
-            done.extend(work());
-            for worker in workers {
-                done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-            }
-        });
+        // The deepest zooms take longest, so they come first.
+        let deep = self.deep.iter().rev().copied().collect();
+        done.extend(threads::map(deep, threads::available(), |zoom| {
+            let wanted = self.wanted.as_ref().filter(|_| self.folds_deep());
+            let folding = wanted.map(|wanted| Folding::new(&wanted.folds));
+            let mut cells = ZoomGathering { folding, ..ZoomGathering::default() };
+            cells.add(&self.members, &self.grid, zoom);
+            self.at_zoom(zoom, cells)
+        }));
         let (mut places, mut counts) = (BTreeMap::new(), CellCounts::default());
         for (zoom, footprints, counted) in done {
             places.insert(zoom, footprints);
@@ -372,7 +358,7 @@ pub(crate) fn peaks(members: &MembersByCode, shape: CellShape) -> HashMap<i64, i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::Cell;
+    use crate::cells::{Cell, CellShape};
 
     #[test]
     fn cells_belong_to_the_largest_peak_beside_them() {
@@ -439,12 +425,6 @@ mod tests {
             assert_eq!(farthest, 3, "{shape:?}");
         }
     }
-}
-
-#[cfg(test)]
-mod gather_tests {
-    use super::*;
-    use crate::cells::CellShape;
 
     #[test]
     fn members_of_a_cell_are_shown_once() {

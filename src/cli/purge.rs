@@ -175,7 +175,7 @@ fn render_planned_purges(all: &[PlannedPurge]) -> String {
             plan.provider,
             plan.url,
             grouped(plan.names.len() as u64),
-            grouped(plan.beyond),
+            grouped(plan.unchanged),
             plan.dollars,
         );
         for name in plan.names.iter().take(MAX_SHOWN_NAMES) {

@@ -20,8 +20,8 @@ use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use crate::run::{CommandError, Family, Job, jobs, serving};
 use crate::serve::{
-    AddressRange, EmptyStatus, FamilyWriter, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TargetWriter,
-    TilesetHeaders,
+    AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
+    WrittenTarget, WrittenVariants,
 };
 use crate::stop::Stop;
 
@@ -294,7 +294,7 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
                 let report = report(Style::Warnings);
                 let writer = options.writer.map(|writer| {
                     let watch = FamilyWatchWriter::new(family.clone(), writer, &report);
-                    watch as Arc<dyn FamilyWriter>
+                    watch as Arc<dyn Writer<WrittenVariants>>
                 });
                 let all = family.all()?;
                 families.push(ServedFamily { family, writer });
@@ -318,7 +318,7 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
             }
             let writer = options.writer.map(|writer| {
                 let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
-                watch as Arc<dyn TargetWriter>
+                watch as Arc<dyn Writer<WrittenTarget>>
             });
             served.push(ServedJob { writer, ..ServedJob::read_only(job) });
         }

@@ -199,14 +199,7 @@ pub(crate) fn joined(layer: &Layer, index: usize, areas: &[Area]) -> Option<Vec<
 
 /// The rectangle around some areas.
 fn around(areas: &[(&Area, SourceBox)]) -> Option<TileRect> {
-    let around = |one: TileRect, other: TileRect| TileRect {
-        zoom: one.zoom,
-        x0: one.x0.min(other.x0),
-        y0: one.y0.min(other.y0),
-        x1: one.x1.max(other.x1),
-        y1: one.y1.max(other.y1),
-    };
-    areas.iter().map(|(area, _)| area.rect).reduce(around)
+    areas.iter().map(|(area, _)| area.rect).reduce(TileRect::joined)
 }
 
 /// Joins areas of one zoom if the rectangle around them is cheaper than all of them; else it divides them between two

@@ -13,7 +13,7 @@ use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
-use crate::tile::{Area, Batch, LayerCount, Order, Planned, TileCoord, TileRect, Zoom};
+use crate::tile::{Area, Batch, LayerCount, Order, PlannedTiles, TileCoord, TileRect, Zoom};
 
 /// How the database would run the statement of a layer.
 #[derive(Debug)]
@@ -208,7 +208,7 @@ impl<'a> BatchDrawing<'a> {
         max_features: &Vec<Option<i64>>,
         tiles: &mut BatchTiles,
     ) -> Result<LayerCount, Error> {
-        let is_reseed = batch.planned == Planned::Every;
+        let is_reseed = batch.planned == PlannedTiles::Every;
         if let Some(areas) = joined(self.probed(index), index, &batch.areas).filter(|_| is_reseed) {
             let work = LayerAreas { index, areas: &areas, max_features, candidates: Candidates::Found };
             match self.layer(work, tiles).await {
@@ -245,8 +245,8 @@ impl<'a> BatchDrawing<'a> {
     /// Every planned tile of a batch.
     pub(crate) async fn batch(self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         let mut tiles = match batch.planned {
-            Planned::Occupied => BatchTiles::new(),
-            Planned::Every => self.empty(&batch.areas),
+            PlannedTiles::Occupied => BatchTiles::new(),
+            PlannedTiles::Every => self.empty(&batch.areas),
         };
         for (index, planned) in batch.layers.iter().enumerate() {
             if planned.tiles == 0 {
@@ -254,7 +254,7 @@ impl<'a> BatchDrawing<'a> {
             }
             let (mut part, max_features) = (BatchTiles::new(), self.probed(index).budget.max_features());
             let found = self.joined_or_apart(index, batch, &max_features, &mut part).await?;
-            if batch.planned == Planned::Every {
+            if batch.planned == PlannedTiles::Every {
                 part.retain(|place, _| tiles.contains_key(place));
             }
             // A failed tile may be one that was not planned, because neighbouring cells can make its statement fail.
@@ -262,15 +262,15 @@ impl<'a> BatchDrawing<'a> {
             self.fit(index, &batch.areas, &mut part).await?;
             join_tiles(&mut tiles, part);
             let right = match batch.planned {
-                Planned::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
-                Planned::Every => tiles.len() as u64 == batch.tiles,
+                PlannedTiles::Occupied => (found.tiles - failed..=found.tiles).contains(&planned.tiles),
+                PlannedTiles::Every => tiles.len() as u64 == batch.tiles,
             };
             let layer = self.probed(index);
             let near = || batch.areas.first().map(|area| area_name(&area.rect)).unwrap_or_default();
             if !right {
                 return Err(miscounted(layer, planned.tiles, found.tiles, near()));
             }
-            if layer.asks_box() && batch.planned == Planned::Occupied && found.features > planned.features {
+            if layer.asks_box() && batch.planned == PlannedTiles::Occupied && found.features > planned.features {
                 return Err(unselective(layer, *planned, found, &near()));
             }
         }

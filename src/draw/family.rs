@@ -73,7 +73,7 @@ pub struct VariantLayer {
     /// The layer with the rows of the variant.
     pub prepared: PreparedLayer,
     /// The positions of the rows.
-    pub places: LayerFootprints,
+    pub footprints: LayerFootprints,
     /// The number of the rows.
     pub rows: u64,
 }
@@ -132,7 +132,7 @@ impl FamilyRows {
         let points = rows.worlds();
         VariantLayer {
             rows: points.len() as u64,
-            places: LayerFootprints::Same(Footprints::Points(SortedPoints::new(points))),
+            footprints: LayerFootprints::Same(Footprints::Points(SortedPoints::new(points))),
             prepared: PreparedLayer::new(&self.layer).with_cached_rows(Some(rows)),
         }
     }

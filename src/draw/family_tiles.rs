@@ -3,12 +3,13 @@
 //! into the other targets.
 
 use std::hash::BuildHasher as _;
+use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
+use parking_lot::Mutex;
 
 use crate::source::PackedOnce;
 
@@ -58,7 +59,7 @@ impl FamilyTiles {
         let hash = self.hasher.hash_one((place, rows));
         // The hash table uses the other bits.
         let part = &self.parts[usize::try_from(hash >> 32).unwrap_or_default() % PARTS];
-        let mut part = part.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut part = part.lock();
         let is_it = |known: &KnownTile| known.place == place && *known.rows == *rows;
         let hash_of = |known: &KnownTile| self.hasher.hash_one((known.place, &*known.rows));
         match part.entry(hash, is_it, hash_of) {

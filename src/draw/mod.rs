@@ -357,16 +357,16 @@ impl PreparedLayer {
 
     /// The positions of the cached rows, if all rows that the run needs are in memory.
     #[must_use]
-    pub fn cached_places(&self) -> Option<LayerFootprints> {
+    pub fn cached_footprints(&self) -> Option<LayerFootprints> {
         let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
         Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
     }
 
-    /// Like [`cached_places`](Self::cached_places), but `None` if the rows are more than a plan keeps in memory.
+    /// Like [`cached_footprints`](Self::cached_footprints), but `None` if the rows are more than a plan keeps in memory.
     #[must_use]
-    pub fn few_cached_places(&self) -> Option<LayerFootprints> {
+    pub fn few_cached_footprints(&self) -> Option<LayerFootprints> {
         let is_few = self.cached_rows.as_ref().is_some_and(|rows| rows.count() <= MAX_POINTS_IN_MEMORY);
-        if is_few { self.cached_places() } else { None }
+        if is_few { self.cached_footprints() } else { None }
     }
 
     /// The memory that its cached rows take, in bytes.

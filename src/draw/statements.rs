@@ -1,9 +1,11 @@
 //! The statements that render the layers of a run, and the choice of a statement for each area.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::PreparedLayer;
 use crate::postgis::layer::Layer;
@@ -65,11 +67,11 @@ pub(crate) enum RepeatedContent {
 
 impl RepeatedTiles {
     pub(crate) fn get(&self, rendered: TileCoord) -> Option<RepeatedContent> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&rendered).cloned()
+        self.0.lock().get(&rendered).cloned()
     }
 
     pub(crate) fn insert(&self, rendered: TileCoord, content: RepeatedContent) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(rendered, content);
+        self.0.lock().insert(rendered, content);
     }
 }
 

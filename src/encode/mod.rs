@@ -11,6 +11,9 @@ mod small;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
+/// The media type of a tile (MVT 2.1, section 3; registered with IANA).
+pub const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
+
 /// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that
 /// makes some tile pack to other bytes at some level, such as an update of libdeflate. Older targets then need a full
 /// seed. Without a new version, they would be reported as up to date, or hold both kinds of bytes. A test compares the

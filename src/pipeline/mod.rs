@@ -103,7 +103,6 @@ pub enum PipelineError<R, W> {
     /// A tile could not be compressed.
     #[error("tile {tile}")]
     Encode { tile: TileCoord, source: EncodeError },
-    /// More than [`MAX_FAILED_TILES`] tiles could not be rendered.
     #[error(
         "more than {MAX_FAILED_TILES} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
     )]
@@ -112,7 +111,6 @@ pub enum PipelineError<R, W> {
         /// Why.
         cause: String,
     },
-    /// A source returned a number of tiles other than planned.
     #[error(
         "a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
@@ -124,7 +122,6 @@ pub enum PipelineError<R, W> {
         /// Tiles returned.
         found: u64,
     },
-    /// Fewer tiles were stored than planned, though nothing failed.
     #[error(
         "{stored} of {planned} planned tiles were stored: the result is not complete, nothing was published. Please report this"
     )]
@@ -134,7 +131,6 @@ pub enum PipelineError<R, W> {
         /// Tiles stored, removed and unchanged.
         stored: u64,
     },
-    /// A worker died.
     #[error("a worker died ({0}): the result is not complete, nothing was published. Please report this")]
     Died(String),
 }
@@ -390,7 +386,7 @@ pub fn run_here<W: Sink, E>(
 
 /// The most tiles that `on_tile_error = "skip"` skips in a run. More are a systematic error, and a target without them
 /// would be of no use.
-pub const MAX_FAILED_TILES: u64 = 300;
+const MAX_FAILED_TILES: u64 = 300;
 
 /// How far a layer exceeded its budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

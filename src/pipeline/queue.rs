@@ -7,13 +7,14 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use crate::source::{RenderedTile, Source};
-use crate::tile::{Batch, Planned};
+use crate::tile::{Batch, PlannedTiles};
 
 /// The most rectangles of a batch that is joined: a statement with more than a thousand gets slow.
 const MAX_JOINED_AREAS: usize = 500;
@@ -65,8 +66,8 @@ impl TakenBatch {
     fn may_take(&self, index: usize, next: &Batch, most: u64) -> bool {
         let own = &self.batch;
         index == self.index + self.count
-            && own.planned == Planned::Occupied
-            && next.planned == Planned::Occupied
+            && own.planned == PlannedTiles::Occupied
+            && next.planned == PlannedTiles::Occupied
             && own.zoom() == next.zoom()
             && own.needs_cell_counts == next.needs_cell_counts
             && own.areas.len() + next.areas.len() <= MAX_JOINED_AREAS
@@ -135,14 +136,14 @@ impl BatchPace {
     /// Notes how long a batch with this many features took. The time of a feature is kept in whole nanoseconds.
     pub fn note(&self, features: u64, took: Duration) {
         let each = took / u32::try_from(features.max(1)).unwrap_or(u32::MAX);
-        let mut mean = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mean = self.0.lock();
         *mean = Some(mean.map_or(each, |mean| (mean * 7 + each) / 8));
     }
 
     /// The features that a batch should have, so that it holds a session for about 250 ms; at most `limit`.
     #[must_use]
     pub fn features(&self, limit: u64) -> u64 {
-        let mean = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mean = *self.0.lock();
         let features = match mean.map(|mean| mean.as_nanos()) {
             None => UNMEASURED_FEATURES,
             Some(nanos) => u64::try_from(MAX_HOLD.as_nanos() / nanos.max(1)).unwrap_or(u64::MAX),

@@ -5,11 +5,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::{
-    ContentNumber, HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, SharedContents, Touched, ZoomPlan,
+    ContentNumber, HeavyTile, MAX_HEAVIEST_TILES, OverLimit, PlanLayer, SharedContents, SweptRun, ZoomPlan,
     touched_tiles,
 };
 use crate::tile::{
-    Area, Batch, LayerCount, LayerIndex, MIN_TILES_OF_OUTLINE, OutlineRun, Planned, Repeat, SearchBox, SourceBox,
+    Area, Batch, LayerCount, LayerIndex, MIN_TILES_OF_OUTLINE, OutlineRun, PlannedTiles, Repeat, SearchBox, SourceBox,
     TileCoord, TileRect, Zoom, outline_reach,
 };
 
@@ -155,7 +155,7 @@ impl<'a> Cutter<'a> {
             members: Vec::new(),
             target,
             weights: layers.iter().map(|layer| layer.weight(zoom)).collect(),
-            searches_by_members: layers.iter().any(|layer| layer.places.at(zoom).has_sources()),
+            searches_by_members: layers.iter().any(|layer| layer.footprints.at(zoom).has_sources()),
             column: Vec::new(),
             counts: Vec::new(),
             touching: Vec::new(),
@@ -165,28 +165,28 @@ impl<'a> Cutter<'a> {
     }
 
     /// Adds the next run; runs come in the archive's order.
-    pub(crate) fn add(&mut self, touched: &Touched<'_>) {
-        if self.column.first().is_some_and(|run| self.column_of(run.start) != self.column_of(touched.start)) {
+    pub(crate) fn add(&mut self, swept: &SweptRun<'_>) {
+        if self.column.first().is_some_and(|run| self.column_of(run.start) != self.column_of(swept.start)) {
             self.end_column();
         }
-        let features = touched.counts.iter().sum();
-        let weight = touched.counts.iter().zip(&self.weights).map(|(count, weight)| count * weight).sum();
-        let content = self.contents.of(touched, &mut self.members);
-        self.column.push(ColumnRun { start: touched.start, tiles: touched.tiles, weight, content });
-        self.counts.extend_from_slice(touched.counts);
+        let features = swept.counts.iter().sum();
+        let weight = swept.counts.iter().zip(&self.weights).map(|(count, weight)| count * weight).sum();
+        let content = self.contents.of(swept, &mut self.members);
+        self.column.push(ColumnRun { start: swept.start, tiles: swept.tiles, weight, content });
+        self.counts.extend_from_slice(swept.counts);
         let first = self.touching.len();
         self.touching.resize(first + self.layers.len(), SearchBounds::NONE);
         if self.searches_by_members {
-            let in_west = self.column_of(touched.start) <= self.zoom.last() / 2;
-            for (layer, feature) in touched.members() {
-                for source in self.layers[layer].places.at(self.zoom).sources(feature as usize, in_west) {
+            let in_west = self.column_of(swept.start) <= self.zoom.last() / 2;
+            for (layer, feature) in swept.members() {
+                for source in self.layers[layer].footprints.at(self.zoom).sources(feature as usize, in_west) {
                     self.touching[first + layer].add(source);
                 }
             }
         }
-        self.plan.tiles += touched.tiles;
-        self.plan.features += touched.tiles * features;
-        self.note_heavy(touched, features);
+        self.plan.tiles += swept.tiles;
+        self.plan.features += swept.tiles * features;
+        self.note_heavy(swept, features);
     }
 
     /// Ends the last batch and returns the plan.
@@ -210,24 +210,24 @@ impl<'a> Cutter<'a> {
         TileCoord::from_tms(self.zoom, self.column_of(place), self.row_of(place))
     }
 
-    fn note_heavy(&mut self, touched: &Touched<'_>, features: u64) {
-        let tile = self.coord(touched.start);
+    fn note_heavy(&mut self, swept: &SweptRun<'_>, features: u64) {
+        let tile = self.coord(swept.start);
         let heaviest = &mut self.plan.heaviest;
         if heaviest.len() < MAX_HEAVIEST_TILES || heaviest.last().is_some_and(|least| least.features < features) {
             let at = heaviest.partition_point(|heavy| heavy.features >= features);
             heaviest.insert(at, HeavyTile { tile, features });
             heaviest.truncate(MAX_HEAVIEST_TILES);
         }
-        for (index, count) in touched.counts.iter().enumerate() {
+        for (index, count) in swept.counts.iter().enumerate() {
             let layer = LayerIndex(index);
             if self.layers[index].max_tile_features.at(self.zoom).is_none_or(|limit| *count <= limit.get()) {
                 continue;
             }
             let heavy = HeavyTile { tile, features: *count };
             match self.plan.over_limit.iter_mut().find(|over| over.layer == layer) {
-                None => self.plan.over_limit.push(OverLimit { layer, tiles: touched.tiles, heaviest: heavy }),
+                None => self.plan.over_limit.push(OverLimit { layer, tiles: swept.tiles, heaviest: heavy }),
                 Some(over) => {
-                    over.tiles += touched.tiles;
+                    over.tiles += swept.tiles;
                     if heavy.features > over.heaviest.features {
                         over.heaviest = heavy;
                     }
@@ -352,16 +352,20 @@ impl<'a> Cutter<'a> {
                 y1: last - area.rows.0,
             },
             search: (0..open.layers.len())
-                .map(|layer| match (open.layers[layer].tiles, self.layers[layer].places.at(self.zoom).has_sources()) {
-                    (0, _) => SearchBox::Nothing,
-                    _ if self.layers[layer].asks_each_tile => SearchBox::Tiles(std::mem::take(&mut area.tiles[layer])),
-                    _ if self.layers[layer].lists_tiles => {
-                        let tiles = std::mem::take(&mut area.tiles[layer]);
-                        let listed = |source| SearchBox::Listed(source, tiles);
-                        area.touching[layer].source().map_or(SearchBox::Nothing, listed)
+                .map(|layer| {
+                    match (open.layers[layer].tiles, self.layers[layer].footprints.at(self.zoom).has_sources()) {
+                        (0, _) => SearchBox::Nothing,
+                        _ if self.layers[layer].asks_each_tile => {
+                            SearchBox::Tiles(std::mem::take(&mut area.tiles[layer]))
+                        }
+                        _ if self.layers[layer].lists_tiles => {
+                            let tiles = std::mem::take(&mut area.tiles[layer]);
+                            let listed = |source| SearchBox::Listed(source, tiles);
+                            area.touching[layer].source().map_or(SearchBox::Nothing, listed)
+                        }
+                        (_, false) => SearchBox::Area,
+                        (_, true) => area.touching[layer].search(),
                     }
-                    (_, false) => SearchBox::Area,
-                    (_, true) => area.touching[layer].search(),
                 })
                 .collect(),
         };
@@ -369,7 +373,7 @@ impl<'a> Cutter<'a> {
         self.plan.batches.push(Batch {
             areas,
             repeats: open.repeats,
-            planned: Planned::Occupied,
+            planned: PlannedTiles::Occupied,
             tiles: open.tiles,
             layers: open.layers,
             needs_cell_counts: false,
@@ -417,7 +421,7 @@ impl OutlineRuns {
     pub(crate) fn new(zoom: Zoom, layers: &[PlanLayer]) -> OutlineRuns {
         let mut all = OutlineRuns { runs: Vec::new(), features: vec![HashSet::new(); layers.len()] };
         for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
-            let footprints = layer.places.at(zoom);
+            let footprints = layer.footprints.at(zoom);
             let margin = layer.margin.units(zoom);
             let reach = outline_reach(margin, layer.margin.extent, zoom);
             for (feature, outline) in footprints.outlines() {

@@ -1,16 +1,14 @@
 //! Dirty tiles: the tiles in which a change can be seen.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::num::NonZeroUsize;
 
 use super::cut::SearchBounds;
 use super::sweep::{common_parts, distinct_columns};
 use super::touched_tiles;
 use crate::cells::CellGrid;
 use crate::tile::{
-    Area, Batch, ChangeLocation, Coverage, LayerCount, LayerFootprints, LayerIndex, MIN_TILES_OF_OUTLINE, Margin,
-    Order, Outline, OutlineRun, Planned, SearchBox, TileCoord, TileRect, WorldBox, Zoom, ZoomList, joined_columns,
-    outline_reach,
+    ChangeLocation, Coverage, LayerFootprints, MIN_TILES_OF_OUTLINE, Margin, Order, Outline, OutlineRun, SearchBox,
+    TileCoord, TileRect, WorldBox, Zoom, ZoomList, outline_reach,
 };
 
 /// At which zooms a layer is drawn, and how far beyond its tiles.
@@ -121,10 +119,10 @@ impl Dirty {
     ///
     /// # Errors
     /// If there are too many.
-    pub fn mark_all(&mut self, layer: &DrawnLayer, places: &LayerFootprints) -> Result<(), TooManyDirtyTiles> {
+    pub fn mark_all(&mut self, layer: &DrawnLayer, all: &LayerFootprints) -> Result<(), TooManyDirtyTiles> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
-                let footprints = places.at(*zoom);
+                let footprints = all.at(*zoom);
                 for feature in 0..footprints.len() {
                     let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
                     for touched in std::iter::once(touched).chain(others) {
@@ -252,12 +250,12 @@ pub struct FeatureSearch(HashMap<TileCoord, SearchBounds>);
 impl FeatureSearch {
     /// Finds the features that each dirty tile shows.
     #[must_use]
-    pub fn new(dirty: &Dirty, layer: &DrawnLayer, places: &LayerFootprints) -> FeatureSearch {
+    pub fn new(dirty: &Dirty, layer: &DrawnLayer, all: &LayerFootprints) -> FeatureSearch {
         let mut found: HashMap<TileCoord, SearchBounds> = HashMap::new();
         let zooms: BTreeSet<Zoom> =
             dirty.marked_zooms().into_iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
         for zoom in &zooms {
-            let footprints = places.at(*zoom);
+            let footprints = all.at(*zoom);
             let features = if footprints.has_sources() { footprints.len() } else { 0 };
             for feature in 0..features {
                 let (touched, others) = touched_tiles(*zoom, layer.margin.units(*zoom), footprints.world(feature));
@@ -311,106 +309,6 @@ fn add(tiles: &mut HashSet<TileCoord>, most: usize, rect: &TileRect) -> Result<(
     if tiles.len() > most { Err(TooManyDirtyTiles) } else { Ok(()) }
 }
 
-// Cuts dirty tiles into batches.
-
-/// The fewest tiles per batch, if there are enough: planning a statement takes PostgreSQL as long as rendering some
-/// tens of small tiles.
-const MIN_TILES_PER_BATCH: usize = 40;
-
-/// The most tiles per batch: a statement with more than a thousand single tiles gets slow.
-const MAX_TILES_PER_BATCH: usize = 1_000;
-
-/// The number of zooms above the deepest over which the weight of a tile still grows. Above them, the size of the table
-/// limits the features of a tile.
-const MAX_WEIGHT_ZOOMS: u8 = 4;
-
-/// The most tiles of the greatest weight per batch: with a million facilities such a tile may have several megabytes,
-/// and a batch is held in memory.
-const MAX_HEAVY_TILES_PER_BATCH: u64 = 32;
-
-/// The batches per worker, enough that all workers finish at about the same time.
-const BATCHES_PER_WORKER: usize = 6;
-
-/// Cuts tiles, in their target's order, into batches. A batch ends at the latest once it has the weight `max_weight`. A
-/// tile of the deepest zoom weighs 1; with each zoom above, a tile weighs four times as much. `search` returns where a
-/// layer's features are searched in a rectangle.
-#[must_use]
-pub fn batches(
-    tiles: &[TileCoord],
-    layers: &[DrawnLayer],
-    workers: NonZeroUsize,
-    max_weight: Option<u64>,
-    search: impl Fn(LayerIndex, &TileRect) -> SearchBox,
-) -> Vec<Batch> {
-    let deepest = tiles.iter().map(|tile| tile.zoom().get()).max().unwrap_or_default();
-    // A tile holds about four times as many features as a tile of the next deeper zoom.
-    let weight = |tile: &TileCoord| 1_u64 << (2 * (deepest - tile.zoom().get()).min(MAX_WEIGHT_ZOOMS));
-    let total: u64 = tiles.iter().map(weight).sum();
-    let count = (tiles.len() / MIN_TILES_PER_BATCH).clamp(1, workers.get() * BATCHES_PER_WORKER);
-    let target = total.div_ceil(count as u64).min(MAX_HEAVY_TILES_PER_BATCH << (2 * MAX_WEIGHT_ZOOMS));
-    let target = max_weight.map_or(target, |most| target.min(most));
-    // Large shapes take longest at the deepest zooms, whose tiles weigh least.
-    let most = if count > 2 { tiles.len().div_ceil(2 * workers.get()).max(MIN_TILES_PER_BATCH) } else { usize::MAX };
-    let most = most.min(MAX_TILES_PER_BATCH);
-    let mut batches = Vec::new();
-    let mut begin = 0;
-    let mut heavy = 0;
-    for (number, tile) in tiles.iter().enumerate() {
-        heavy += weight(tile);
-        let end = number + 1;
-        if heavy >= target || end - begin == most || end == tiles.len() {
-            batches.push(batch(&tiles[begin..end], layers, heavy, &search));
-            (begin, heavy) = (end, 0);
-        }
-    }
-    batches
-}
-
-fn batch(
-    tiles: &[TileCoord],
-    layers: &[DrawnLayer],
-    weight: u64,
-    search: &impl Fn(LayerIndex, &TileRect) -> SearchBox,
-) -> Batch {
-    let mut counts = vec![LayerCount::default(); layers.len()];
-    let areas = rectangles(tiles).into_iter().map(|rect| {
-        let search = layers.iter().enumerate().map(|(number, layer)| {
-            if !layer.zooms.contains(rect.zoom) {
-                return SearchBox::Nothing;
-            }
-            counts[number].tiles += rect.tiles();
-            search(LayerIndex(number), &rect)
-        });
-        Area { rect, search: search.collect() }
-    });
-    let areas = areas.collect();
-    if let Some(first) = counts.iter_mut().find(|count| count.tiles > 0) {
-        first.features = weight;
-    }
-    Batch {
-        areas,
-        repeats: Vec::new(),
-        planned: Planned::Every,
-        tiles: tiles.len() as u64,
-        layers: counts,
-        needs_cell_counts: false,
-    }
-}
-
-/// The tiles as rectangles, so that neighbours are searched together.
-fn rectangles(tiles: &[TileCoord]) -> Vec<TileRect> {
-    let mut sorted = tiles.to_vec();
-    sorted.sort_unstable_by_key(|tile| (tile.zoom(), tile.x(), tile.y()));
-    let mut rects: Vec<TileRect> = Vec::new();
-    for tile in sorted {
-        match rects.last_mut() {
-            Some(last) if (last.zoom, last.x0, last.y1 + 1) == (tile.zoom(), tile.x(), tile.y()) => last.y1 += 1,
-            _ => rects.push(TileRect::from(tile)),
-        }
-    }
-    joined_columns(rects)
-}
-
 // The dirty tiles of a line or polygon: those that it touches, not all of its box.
 
 /// A changed line or polygon of a layer.
@@ -438,14 +336,7 @@ impl DirtyShape<'_> {
         if touched.tiles() < MIN_TILES_OF_OUTLINE {
             return Ok(vec![ShapeRect { rect: *touched, is_inside: false }]);
         }
-        let around = |one: TileRect, other: TileRect| TileRect {
-            zoom: one.zoom,
-            x0: one.x0.min(other.x0),
-            y0: one.y0.min(other.y0),
-            x1: one.x1.max(other.x1),
-            y1: one.y1.max(other.y1),
-        };
-        let Some(within) = common_parts(parts, touched).reduce(around) else { return Ok(Vec::new()) };
+        let Some(within) = common_parts(parts, touched).reduce(TileRect::joined) else { return Ok(Vec::new()) };
         let rect = |OutlineRun { x, y0, y1, interior }| ShapeRect {
             rect: TileRect { x0: x, y0, x1: x, y1, ..within },
             is_inside: interior.is_some(),
@@ -596,56 +487,5 @@ mod tests {
         }
         let clean = TileRect::from(TileCoord::new(zoom(4), 0, 0).unwrap());
         assert_eq!(found.search(&clean), SearchBox::Nothing);
-    }
-}
-
-#[cfg(test)]
-mod batches_tests {
-    use super::*;
-    use super::{Dirty, ScopePart};
-    use crate::tile::{ChangeLocation, Coverage, Margin, Order, WorldBox};
-
-    fn drawn(zooms: &str, buffer: u32) -> DrawnLayer {
-        DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
-    }
-
-    fn whole(zooms: &str) -> ScopePart {
-        ScopePart { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
-    }
-
-    #[test]
-    fn batches_hold_every_tile_once_in_the_order_of_the_target() {
-        let mut dirty = Dirty::new(&[whole("0-9")], 100_000);
-        for place in 0..400_u32 {
-            let (x, y) = (place.wrapping_mul(2_654_435_761), place.wrapping_mul(40_503_971));
-            dirty.mark(&drawn("0-22", 64), &ChangeLocation::Box(WorldBox::new(x, y, x, y))).unwrap();
-        }
-        for order in [Order::ZoomColumnTmsRow, Order::Hilbert] {
-            let tiles = dirty.in_order(order);
-            let layers = [drawn("0-22", 64), drawn("5-6", 0)];
-            let workers = NonZeroUsize::new(2).unwrap();
-            let batches = batches(&tiles, &layers, workers, None, |_layer, _rect| SearchBox::Area);
-            assert!((5..=40).contains(&batches.len()), "{}", batches.len());
-            let heavy = |batch: &&Batch| batch.areas.iter().filter(|area| area.rect.zoom.get() <= 5).count() > 65;
-            assert_eq!(batches.iter().find(heavy), None);
-            let mut place = None;
-            let mut seen = 0;
-            for batch in &batches {
-                assert_eq!(batch.planned, Planned::Every);
-                let mut inside: Vec<TileCoord> = batch.areas.iter().flat_map(|area| area.rect.iter()).collect();
-                inside.sort_by_key(|tile| order.place(*tile));
-                assert_eq!(inside.len() as u64, batch.tiles);
-                for tile in inside {
-                    assert!(place < Some(order.place(tile)), "{tile}");
-                    place = Some(order.place(tile));
-                    seen += 1;
-                }
-                for area in &batch.areas {
-                    let second = [5, 6].contains(&area.rect.zoom.get());
-                    assert_eq!(area.search[1] == SearchBox::Area, second, "{:?}", area.rect);
-                }
-            }
-            assert_eq!(seen, dirty.len());
-        }
     }
 }

@@ -10,8 +10,10 @@
 //! | `sweep` | walks the tiles of a zoom column by column: how many features of each layer touch each tile, and which tiles lie wholly inside of the same polygons |
 //! | `cut` | closes a batch as soon as it holds enough pairs of a feature and a tile |
 //! | `quad` | for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block |
-//! | `dirty` | the tiles in which a change can be seen ([`Dirty`]), and their batches |
+//! | `dirty` | the tiles in which a change can be seen ([`Dirty`]) |
+//! | `batches` | cuts dirty tiles into batches |
 
+mod batches;
 mod cut;
 mod dirty;
 mod quad;
@@ -23,8 +25,6 @@ use std::io;
 use std::num::NonZeroU64;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 
 use cut::OutlineRuns;
 use schemars::JsonSchema;
@@ -32,13 +32,15 @@ use serde::Serialize;
 use sweep::{in_slabs, sweep};
 
 use crate::scratch::PointFile;
+use crate::threads;
 use crate::tile::{
     Area, Batch, Coverage, Footprints, LayerFootprints, LayerIndex, Margin, Order, SortedPoints, TileCoord, TileRect,
     WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
-pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooManyDirtyTiles, batches};
-pub use sweep::Touched;
+pub use batches::batches;
+pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooManyDirtyTiles};
+pub use sweep::SweptRun;
 
 /// What planning needs of a layer.
 #[derive(Debug)]
@@ -57,7 +59,7 @@ pub struct PlanLayer {
     /// The cost of drawing a feature, relative to a feature that is a row of a table: at least 1.
     pub feature_cost: u64,
     /// The footprints of its features, unless they are in `point_file`.
-    pub places: LayerFootprints,
+    pub footprints: LayerFootprints,
     /// All its features, if they are more points than should be in memory.
     pub point_file: Option<PointFile>,
     /// For zooms where features are cells that the survey did not count: the number of rows to gather.
@@ -70,7 +72,7 @@ const GATHERED_ROWS_PER_FEATURE: u64 = 4;
 impl PlanLayer {
     /// The number of features at a zoom.
     fn features(&self, zoom: Zoom) -> u64 {
-        self.point_file.as_ref().map_or_else(|| self.places.at(zoom).len() as u64, PointFile::len)
+        self.point_file.as_ref().map_or_else(|| self.footprints.at(zoom).len() as u64, PointFile::len)
     }
 
     /// The cost of a feature at a zoom; a feature that is a row costs 1.
@@ -148,32 +150,11 @@ pub fn plan(
     // A few features are planned faster than threads start, and usually other plans run at the same time.
     let is_small = layers.iter().map(features).sum::<u64>() <= MAX_FEATURES_OF_ONE_THREAD;
     let most = if is_small { 1 } else { zooms.len().max(1) };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(most);
-    if threads == 1 {
-        return zooms.into_iter().map(|zoom| plan_zoom(zoom, layers, coverage, batch_features, order)).collect();
-    }
-    let next = AtomicUsize::new(zooms.len());
-    let plans: io::Result<Vec<ZoomPlan>> = std::thread::scope(|scope| {
-        let work = || {
-            let mut done = Vec::new();
-            // The deepest zooms take longest, so they come first.
-            while let Ok(left) = next.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
-                done.push(plan_zoom(zooms[left - 1], layers, coverage, batch_features, order));
-            }
-            done
-        };
-        // If the system gives fewer threads, these do all of the work.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let workers: Vec<_> = (1..threads).map_while(start).collect();
-        let mut done = work();
-        for worker in workers {
-            done.extend(worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        done.into_iter().collect()
-    });
-    let mut plans = plans?;
-    plans.sort_by_key(|plan| plan.zoom);
-    Ok(plans)
+    let threads = threads::available().min(most);
+    // The deepest zooms take longest, so they come first.
+    let deepest_first: Vec<Zoom> = zooms.into_iter().rev().collect();
+    let plans = threads::map(deepest_first, threads, |zoom| plan_zoom(zoom, layers, coverage, batch_features, order));
+    plans.into_iter().rev().collect()
 }
 
 fn plan_zoom(
@@ -190,7 +171,7 @@ fn plan_zoom(
         Order::ZoomColumnTmsRow => {
             let mut cutter = cut::Cutter::new(zoom, layers, &contents, &parts, batch_features.get());
             sweep::in_slabs(zoom, layers, &outlines, &parts, |touches| {
-                sweep::sweep(touches, layers.len(), |touched| cutter.add(touched));
+                sweep::sweep(touches, layers.len(), |swept| cutter.add(swept));
             })?;
             Ok(cutter.finish())
         }
@@ -230,14 +211,14 @@ impl SharedContents {
         if outlines.all().iter().any(|run| run.run.interior.is_some()) {
             let mut members = Vec::new();
             in_slabs(zoom, layers, outlines, parts, |touches| {
-                sweep(touches, layers.len(), |touched| {
-                    if !touched.is_interior {
+                sweep(touches, layers.len(), |swept| {
+                    if !swept.is_interior {
                         return;
                     }
-                    collect(touched, &mut members);
+                    collect(swept, &mut members);
                     match tiles.get_mut(members.as_slice()) {
-                        Some(known) => *known += touched.tiles,
-                        None => drop(tiles.insert(members.as_slice().into(), touched.tiles)),
+                        Some(known) => *known += swept.tiles,
+                        None => drop(tiles.insert(members.as_slice().into(), swept.tiles)),
                     }
                 });
             })?;
@@ -253,18 +234,18 @@ impl SharedContents {
     }
 
     /// The content of some tiles, if it is shared. `members` is a reusable buffer for the features.
-    pub(crate) fn of(&self, touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) -> Option<ContentNumber> {
-        if !touched.is_interior || self.numbers.is_empty() {
+    pub(crate) fn of(&self, swept: &SweptRun<'_>, members: &mut Vec<(usize, u32)>) -> Option<ContentNumber> {
+        if !swept.is_interior || self.numbers.is_empty() {
             return None;
         }
-        collect(touched, members);
+        collect(swept, members);
         self.numbers.get(members.as_slice()).copied()
     }
 }
 
-fn collect(touched: &Touched<'_>, members: &mut Vec<(usize, u32)>) {
+fn collect(swept: &SweptRun<'_>, members: &mut Vec<(usize, u32)>) {
     members.clear();
-    members.extend(touched.contents());
+    members.extend(swept.contents());
     members.sort_unstable();
 }
 
@@ -280,7 +261,7 @@ pub(crate) enum LayerPoints<'a> {
 impl PlanLayer {
     /// The layer's points at a zoom; `None` for a layer of other features.
     pub(crate) fn points(&self, zoom: Zoom) -> Option<LayerPoints<'_>> {
-        match (&self.point_file, self.places.at(zoom)) {
+        match (&self.point_file, self.footprints.at(zoom)) {
             (Some(file), _) => Some(LayerPoints::File(file)),
             (None, Footprints::Points(points)) => Some(LayerPoints::Memory(points)),
             (None, _) => None,

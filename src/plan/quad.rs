@@ -6,7 +6,7 @@ use std::io;
 use std::ops::ControlFlow;
 
 use super::cut::{Cutter, FeatureRun, OutlineRuns};
-use super::sweep::{MAX_POINTS_AT_ONCE, ONE_POINT, Touches, common_parts, points_near, points_touching, sweep};
+use super::sweep::{MAX_POINTS_AT_ONCE, ONE_POINT, TouchList, common_parts, points_near, points_touching, sweep};
 use super::{LayerPoints, MAX_HEAVIEST_TILES, PlanLayer, SharedContents, ZoomPlan, touched_tiles};
 use crate::tile::{Batch, Footprints, TileCoord, TileRect, WorldBox, Zoom};
 
@@ -79,7 +79,7 @@ impl<'a> Quarterer<'a> {
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom) && layer.points(zoom).is_none())
             .flat_map(|(number, layer)| {
-                (0..layer.places.at(zoom).len())
+                (0..layer.footprints.at(zoom).len())
                     .filter(move |feature| !outlines.has(number, *feature))
                     .map(move |feature| Member { layer: number as u8, at: MemberAt::Index(feature as u32) })
             })
@@ -87,7 +87,7 @@ impl<'a> Quarterer<'a> {
         let reach = |layer: &'a PlanLayer| LayerReach {
             margin: layer.margin.units(zoom),
             weight: layer.weight(zoom),
-            footprints: layer.places.at(zoom),
+            footprints: layer.footprints.at(zoom),
             points: layer.points(zoom).filter(|_| layer.zooms.contains(zoom)),
         };
         let reach = layers.iter().map(reach).collect();
@@ -209,7 +209,7 @@ impl<'a> Quarterer<'a> {
         if !has_more && members.is_empty() && runs.is_empty() || parts.is_empty() {
             return Ok(());
         }
-        let mut touches = Touches::with_room(members.len() + runs.len());
+        let mut touches = TouchList::with_room(members.len() + runs.len());
         for run in runs {
             run.add_touches(parts, &mut touches);
         }
@@ -231,7 +231,7 @@ impl<'a> Quarterer<'a> {
         }
         let touches = touches.sorted();
         let mut cutter = Cutter::new(self.zoom, self.layers, self.contents, parts, u64::MAX / 2);
-        sweep(&touches, self.layers.len(), |touched| cutter.add(touched));
+        sweep(&touches, self.layers.len(), |swept| cutter.add(swept));
         let block = cutter.finish();
         for batch in block.batches {
             let room = |last: &&mut Batch| {

@@ -68,7 +68,7 @@ impl Touch {
 /// The touches collected so far. Touches of points are merged when there are many. Then each tile has one of them,
 /// however many points lie in it.
 #[derive(Debug, Default)]
-pub(crate) struct Touches {
+pub(crate) struct TouchList {
     all: Vec<Touch>,
     /// The number of touches at which they are merged.
     merge_at: usize,
@@ -77,12 +77,12 @@ pub(crate) struct Touches {
 /// The fewest touches that are merged.
 const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
-impl Touches {
+impl TouchList {
     /// Reserves room for the touches of some features, most of which touch one or two columns.
-    pub(crate) fn with_room(features: usize) -> Touches {
+    pub(crate) fn with_room(features: usize) -> TouchList {
         // Unused capacity costs no memory until it is written, and one large allocation returns to the system at once,
         // while a growing vector would leave pieces that the allocator keeps.
-        Touches { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
+        TouchList { all: Vec::with_capacity(features * 9 / 4), merge_at: 0 }
     }
 
     /// Adds the touches of one feature inside some parts. `feature` is the feature's index, or [`ONE_POINT`].
@@ -121,7 +121,7 @@ impl Touches {
 
 /// A run of neighbouring tiles of one column, all touched by the same features.
 #[derive(Debug)]
-pub struct Touched<'a> {
+pub struct SweptRun<'a> {
     /// The position of the first tile: its column above the zoom's bits, its TMS row in them.
     pub start: u64,
     /// The number of tiles.
@@ -134,7 +134,7 @@ pub struct Touched<'a> {
     active: &'a Active,
 }
 
-impl Touched<'_> {
+impl SweptRun<'_> {
     /// The index of the layer and the index of the feature within it, for every feature that touches the run and is not
     /// a point; not sorted.
     pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
@@ -145,7 +145,7 @@ impl Touched<'_> {
         })
     }
 
-    /// Identifies the content of tiles that are [interior](Touched::is_interior): the layer of each feature, and its
+    /// Identifies the content of tiles that are [interior](SweptRun::is_interior): the layer of each feature, and its
     /// index with the direction of its ring; not sorted.
     pub(crate) fn contents(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         self.active.iter().map(|Reverse((_, layer, feature))| (*layer, *feature))
@@ -220,7 +220,7 @@ fn touches(
     let zoom = columns.zoom;
     let drawn = || layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom));
     let others = drawn().filter(|(_, layer)| layer.points(zoom).is_none());
-    let mut touches = Touches::with_room(others.map(|(_, layer)| layer.places.at(zoom).len()).sum());
+    let mut touches = TouchList::with_room(others.map(|(_, layer)| layer.footprints.at(zoom).len()).sum());
     for (number, layer) in drawn() {
         if let Some(points) = layer.points(zoom) {
             points_touching(layer, points, columns, |_, tiles| {
@@ -229,7 +229,7 @@ fn touches(
             })?;
             continue;
         }
-        let (margin, footprints) = (layer.margin.units(zoom), layer.places.at(zoom));
+        let (margin, footprints) = (layer.margin.units(zoom), layer.footprints.at(zoom));
         for feature in (0..footprints.len()).filter(|feature| !outlines.has(number, *feature)) {
             let (tiles, others) = touched_tiles(zoom, margin, footprints.world(feature));
             #[expect(clippy::cast_possible_truncation, reason = "a layer holds fewer than 2^29 such features")]
@@ -246,7 +246,7 @@ fn touches(
 
 impl FeatureRun {
     /// The touches of the run inside some parts.
-    pub(crate) fn add_touches(&self, parts: &[TileRect], touches: &mut Touches) {
+    pub(crate) fn add_touches(&self, parts: &[TileRect], touches: &mut TouchList) {
         let bits = match self.run.interior {
             None => 0,
             Some(RingDirection::Clockwise) => INTERIOR,
@@ -320,7 +320,7 @@ struct RectSide {
 
 /// Walks the touched tiles in the archive's order and calls `each` with every run of tiles that the same features
 /// touch.
-pub(crate) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touched<'_>)) {
+pub(crate) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&SweptRun<'_>)) {
     let mut counts = vec![0_u64; layers];
     let mut active = Active::new();
     let mut left = touches;
@@ -354,7 +354,7 @@ pub(crate) fn sweep(touches: &[Touch], layers: usize, mut each: impl FnMut(&Touc
         let Some(Reverse((first_end, _, _))) = active.peek() else { return };
         let next = left.first().map_or(*first_end, |touch| touch.start().min(*first_end));
         let is_interior = around == active.len();
-        each(&Touched { start: place, tiles: next - place, counts: &counts, is_interior, active: &active });
+        each(&SweptRun { start: place, tiles: next - place, counts: &counts, is_interior, active: &active });
         place = next;
     }
 }

@@ -40,7 +40,7 @@ fn layer(zooms: &str, buffer: u32, footprints: Footprints) -> PlanLayer {
         margin: Margin::plain(4096, buffer),
         max_tile_features: ZoomLimits::everywhere(NonZeroU64::new(20)),
         feature_cost: 1,
-        places: LayerFootprints::Same(footprints),
+        footprints: LayerFootprints::Same(footprints),
         point_file: None,
         rows: BTreeMap::new(),
         asks_each_tile: false,
@@ -59,8 +59,8 @@ fn slowly(zoom: Zoom, layers: &[PlanLayer], rects: &[TileRect]) -> BTreeMap<(u32
             ((x, y), TileRect { zoom, x0: x, y0: y, x1: x, y1: y }.world(layer.margin.units(zoom)))
         };
         let grown: Vec<((u32, u32), WorldRect)> = wanted.iter().map(grown).collect();
-        for feature in 0..layer.places.at(zoom).len() {
-            let WorldRect { west, north, east, south } = layer.places.at(zoom).world(feature).into();
+        for feature in 0..layer.footprints.at(zoom).len() {
+            let WorldRect { west, north, east, south } = layer.footprints.at(zoom).world(feature).into();
             for (tile, sides) in &grown {
                 let (starts, ends) = (west < sides.east, east >= sides.west);
                 let across = if west > east { starts || ends } else { starts && ends };
@@ -115,7 +115,7 @@ fn every_occupied_tile_is_planned_once_with_its_exact_count() {
 /// The same layers, with their points in scratch files.
 fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
     let with_file = |layer: &PlanLayer| {
-        let LayerFootprints::Same(footprints) = &layer.places else { panic!("by zoom") };
+        let LayerFootprints::Same(footprints) = &layer.footprints else { panic!("by zoom") };
         let point_file = match footprints {
             Footprints::Points(points) => {
                 let mut sorter = PointSorter::new(7);
@@ -130,10 +130,10 @@ fn filed(layers: &[PlanLayer]) -> Vec<PlanLayer> {
             _ => None,
         };
         // The plan must not search here for points.
-        let places =
+        let footprints =
             if point_file.is_some() { Footprints::Points(SortedPoints::default()) } else { footprints.clone() };
         PlanLayer {
-            places: LayerFootprints::Same(places),
+            footprints: LayerFootprints::Same(footprints),
             point_file,
             zooms: layer.zooms.clone(),
             rows: BTreeMap::new(),
@@ -198,7 +198,7 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
 
 /// Checks that the search box touches the box of every feature that touches the area.
 fn finds_every_feature(zoom: Zoom, area: &Area, number: usize, layer: &PlanLayer) {
-    let Footprints::Boxes(boxes) = layer.places.at(area.rect.zoom) else { return };
+    let Footprints::Boxes(boxes) = layer.footprints.at(area.rect.zoom) else { return };
     let WorldRect { west: w, north: n, east: e, south: s } = area.rect.world(layer.margin.units(zoom));
     for b in boxes.iter().filter(|_| layer.zooms.contains(zoom)) {
         let WorldRect { west, north, east, south } = b.world.into();

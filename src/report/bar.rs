@@ -1,10 +1,10 @@
 //! A progress bar for terminals. It counts features, not tiles, because a tile of ten thousand features takes longer
 //! than one of two.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
+use parking_lot::Mutex;
 
 use super::record::log;
 use super::{Event, Report, grouped, sized, visible_line};
@@ -58,7 +58,7 @@ impl Bar {
         reason = "a rate for the eye"
     )]
     fn stored(&self, zoom: crate::tile::Zoom, tiles: u64, bytes: u64) -> String {
-        let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self.seen.lock();
         seen.tiles += tiles;
         seen.bytes += bytes;
         let rate = seen.tiles as f64 / seen.since.elapsed().as_secs_f64().max(0.001);
@@ -83,7 +83,7 @@ impl Report for Bar {
                 self.bar.set_message(format!("reading the rows of \"{}\"", visible_line(layer)));
             }
             Event::Planned { features, .. } => {
-                let mut seen = self.seen.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                let mut seen = self.seen.lock();
                 *seen = BarFigures { tiles: 0, bytes: 0, since: Instant::now() };
                 drop(seen);
                 self.bar.reset();

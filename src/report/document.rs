@@ -9,26 +9,7 @@ use super::{
     Backlog, Checkup, Contents, DirtyReport, EventRecord, FamilyReport, Findings, PlanReport, PurgeStatus,
     ReseedReport, RunReport,
 };
-
-/// The version of the form of all JSON that the program prints. It grows if a field is removed or changes its meaning;
-/// a new field does not change it.
-pub const JSON_VERSION: u32 = 1;
-
-/// A JSON document: an object with the version of its form.
-#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
-pub struct JsonDocument<T> {
-    /// The version of this form: 1.
-    schema_version: u32,
-    #[serde(flatten)]
-    content: T,
-}
-
-impl<T> JsonDocument<T> {
-    /// The document with this content, which has to be an object.
-    pub const fn new(content: T) -> JsonDocument<T> {
-        JsonDocument { schema_version: JSON_VERSION, content }
-    }
-}
+use crate::json::JsonDocument;
 
 /// What waits for all CDNs of a target.
 #[derive(Debug, Clone, Serialize, JsonSchema)]

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -65,7 +65,7 @@ impl LineFigures {
 
 impl Report for Lines {
     fn event(&self, event: &Event) {
-        let mut seen = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut seen = self.0.lock();
         match event {
             Event::Surveying { .. } | Event::Reading { .. } | Event::Planned { .. } | Event::Finishing => log(event),
             _ if event.is_logged() => log(event),

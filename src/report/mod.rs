@@ -41,14 +41,15 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::json::JsonDocument;
+
 pub use backlog::{Backlog, BehindTarget, LoggedTable, PurgeStatus, render_backlog};
 pub use contents::{Contents, ContentsBounds, ContentsZoom, ShownFeature, render_contents, render_features};
 pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
 pub use document::{
-    DiffReport, DiffZoom, DocumentSchema, JSON_VERSION, JsonDocument, PurgeStatusList, ShardState, ShardStatus,
-    ShardsStatus, report_schemas,
+    DiffReport, DiffZoom, DocumentSchema, PurgeStatusList, ShardState, ShardStatus, ShardsStatus, report_schemas,
 };
 pub use event::{Event, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};

@@ -18,10 +18,10 @@ use clap::ValueEnum;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::document::JSON_VERSION;
 use super::event::{Event, LogLevel};
 use super::terminal::{print_json, visible, visible_json, write_err};
 use crate::error::ErrorKind;
+use crate::json::JSON_VERSION;
 
 /// The form of the log. The texts are the help of `--log`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

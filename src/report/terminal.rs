@@ -11,7 +11,7 @@ use std::io::{IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
-use super::document::JsonDocument;
+use crate::json::JsonDocument;
 
 /// True for characters that a terminal obeys, that change the direction of text, or that some programs take for the end
 /// of a line: control characters (Unicode category Cc: C0, DEL and C1), bidirectional formatting characters (Unicode
@@ -114,6 +114,7 @@ pub(crate) fn write_err(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::json::JsonDocument;
 
     /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return; a
     /// line separator.

@@ -5,8 +5,9 @@ use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check, schema,
 };
 use crate::error::ErrorKind;
+use crate::json::JsonDocument;
 use crate::postgis::{ConnectParts, Database, try_layers};
-use crate::report::{DocumentSchema, JsonDocument, report_schemas};
+use crate::report::{DocumentSchema, report_schemas};
 use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 use crate::stop::Stop;
 use crate::target::Publishing;

@@ -5,8 +5,9 @@
 use std::fs::File;
 use std::io::{BufWriter, Read as _, Write as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
@@ -123,7 +124,7 @@ impl ChangedOut {
     fn note(&self, path: &Path, written: std::io::Result<()>) {
         let Err(source) = written else { return };
         let error = WrittenFileError::NoChangedList { path: path.to_owned(), moment: FileMoment::After, source };
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.into());
+        self.failed.lock().get_or_insert(error.into());
     }
 
     /// Returns once why the list could not be written.
@@ -131,7 +132,7 @@ impl ChangedOut {
     /// # Errors
     /// If a run has published its target, and its list of changed tiles could not be written.
     pub fn result(&self) -> Result<(), CommandError> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+        self.failed.lock().take().map_or(Ok(()), Err)
     }
 }
 

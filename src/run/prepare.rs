@@ -144,7 +144,7 @@ pub(crate) async fn plan_probed(
         report.event(&Event::Skipped(rows.clone()));
     }
     let bounds = bounds(&planned, &coverage);
-    let features = planned.iter().map(|layer| match (&layer.point_file, &layer.places) {
+    let features = planned.iter().map(|layer| match (&layer.point_file, &layer.footprints) {
         (Some(file), _) => file.len(),
         (None, LayerFootprints::Same(features)) => features.len() as u64,
         (None, LayerFootprints::ByZoom(_)) => 0,
@@ -322,7 +322,7 @@ pub(crate) fn bounds(layers: &[PlanLayer], coverage: &Coverage) -> LonLatBox {
         if let Some(file) = &layer.point_file {
             all = all.joined(file.bounds());
         }
-        for footprints in layer.places.all() {
+        for footprints in layer.footprints.all() {
             for feature in 0..footprints.len() {
                 let world = footprints.world(feature);
                 let mut one = WorldRect::from(world);
@@ -392,21 +392,22 @@ pub(crate) async fn survey_layers(
         let fresh = before.as_ref().map_or(fresh, |before| before.layer.clone());
         memory = memory.saturating_sub(fresh.cached_bytes());
         let cached = cached_first(job, snapshot, layer, workers, memory).await?;
-        let (prepared, seen) = if let Some((cached, places)) = cached {
+        let (prepared, seen) = if let Some((cached, footprints)) = cached {
             memory = memory.saturating_sub(cached.cached_bytes());
-            (cached, Surveyed::of_places(places))
-        } else if let Some((places, skipped)) = before.and_then(|before| before.places) {
+            (cached, Surveyed::of_footprints(footprints))
+        } else if let Some((footprints, skipped)) = before.and_then(|before| before.footprints) {
             for rows in skipped {
                 add_skipped(&mut all.skipped, rows);
             }
-            (fresh, Surveyed::of_places(places))
+            (fresh, Surveyed::of_footprints(footprints))
         } else {
             let folds = foldable(snapshot, layer).await?;
             let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
             (fresh.with_cells(folds, seen.counted.clone()), seen)
         };
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
-            *all.has_features.entry(layer.id()).or_default() |= seen.point_file.is_some() || !seen.places.is_empty();
+            *all.has_features.entry(layer.id()).or_default() |=
+                seen.point_file.is_some() || !seen.footprints.is_empty();
         }
         all.rows.push(seen.rows);
         if seen.invalid_areas > 0 {
@@ -425,7 +426,7 @@ pub(crate) async fn survey_layers(
             asks_each_tile: layer.asks_each_tile(),
             lists_tiles: layer.lists_tiles(),
             feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
-            places: seen.places,
+            footprints: seen.footprints,
             point_file: seen.point_file,
             rows: seen.gathered,
         });
@@ -459,8 +460,8 @@ async fn cached_first(
     let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory };
     let zooms = layer.drawn_zooms(zooms);
     let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
-    let places = cached.cached_places();
-    Ok(places.map(|places| (cached, places)))
+    let footprints = cached.cached_footprints();
+    Ok(footprints.map(|footprints| (cached, footprints)))
 }
 
 /// Adds rows that were skipped. If a layer has several parts, each for its own zooms, the highest number for each

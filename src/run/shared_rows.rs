@@ -6,7 +6,8 @@
 //! sessions share locks and a probe, and no rows.
 
 use std::collections::HashSet;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::{Job, JobPart};
 use crate::config::JobSettings;
@@ -62,7 +63,7 @@ pub(crate) struct ReadBefore {
     /// True if the tileset needs all of these rows: it covers no smaller part of the world.
     pub(crate) are_own: bool,
     /// Where the rows lie, and which rows cannot be drawn. `None` if a survey has to find out.
-    pub(crate) places: Option<(LayerFootprints, Vec<SkippedRows>)>,
+    pub(crate) footprints: Option<(LayerFootprints, Vec<SkippedRows>)>,
 }
 
 /// Which rows of a layer are read.
@@ -127,12 +128,7 @@ impl SharedRows {
     }
 
     pub(crate) fn forget(&self) {
-        self.lock().layers.clear();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, KeptLayers> {
-        // A poisoned lock is harmless, because the parts are replaced as wholes.
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().layers.clear();
     }
 
     /// The scope that covers all tilesets with the same layer; `None` if only one tileset has it.
@@ -145,7 +141,7 @@ impl SharedRows {
 
     /// Notes that the seed of a tileset begins, and forgets rows that neither this seed nor a later one needs.
     fn begin(&self, tileset: &str) {
-        let mut kept = self.lock();
+        let mut kept = self.kept.lock();
         kept.begun.insert(tileset.to_owned());
         let KeptLayers { begun, layers } = &mut *kept;
         let is_open = |wanted: &&WantedLayer| wanted.tileset == tileset || !begun.contains(&wanted.tileset);
@@ -174,7 +170,7 @@ impl Job {
         let Some(shared) = self.shared_rows() else { return all };
         shared.begin(&self.settings.tileset.name);
         let own = &self.settings.tileset.layers;
-        let kept = shared.lock();
+        let kept = shared.kept.lock();
         let others = kept.layers.iter().filter(|kept| own.iter().all(|own| !have_same_rows(own, &kept.options)));
         all.saturating_sub(others.map(|kept| kept.rows.cached_bytes()).sum())
     }
@@ -187,15 +183,15 @@ impl Job {
         options: &LayerOptions,
     ) -> Option<ReadBefore> {
         let (all, own) = self.shared_scope(options)?;
-        let shared = self.shared_rows()?.lock();
+        let shared = self.shared_rows()?.kept.lock();
         let is_it = |kept: &&KeptLayer| kept.snapshot == *snapshot.exported() && have_same_rows(&kept.options, options);
         let kept = shared.layers.iter().find(is_it)?;
         let layer = layer.clone().with_rows_of(&kept.rows);
         let are_own = own.has_rows_of(&all);
         let skipped = kept.skipped.as_ref().filter(|_| are_own && layer.layer().is_found_by_area());
-        let places = skipped.and_then(|skipped| Some((layer.few_cached_places()?, skipped.clone())));
+        let footprints = skipped.and_then(|skipped| Some((layer.few_cached_footprints()?, skipped.clone())));
         tracing::debug!("layer \"{}\": its rows were read before, for another tileset", options.name);
-        Some(ReadBefore { layer, are_own, places })
+        Some(ReadBefore { layer, are_own, footprints })
     }
 
     /// Which rows of a layer are read, so that all tilesets of the seed which have the layer can draw from them.
@@ -218,7 +214,7 @@ impl Job {
         skipped: &[SkippedRows],
     ) {
         let Some((all, own)) = self.shared_scope(options).filter(|_| layer.has_cached_rows()) else { return };
-        let Some(mut shared) = self.shared_rows().map(SharedRows::lock) else { return };
+        let Some(mut shared) = self.shared_rows().map(|shared| shared.kept.lock()) else { return };
         shared.layers.retain(|kept| !have_same_rows(&kept.options, options));
         let of_layer = skipped.iter().filter(|rows| rows.layer == options.name).cloned();
         shared.layers.push(KeptLayer {

@@ -1,7 +1,9 @@
 //! Several targets in one command, tilesets or variants: the snapshot that their seeds share, which of them failed, and
 //! how the command ends.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::shared_rows::SharedRows;
 use super::{CommandError, SeveralError};
@@ -48,7 +50,7 @@ impl SharedSnapshot {
         database: &Database,
         stop: &Stop,
     ) -> Result<Snapshot, Error> {
-        let held = self.lock().clone();
+        let held = self.held.lock().clone();
         let held = if let Some(held) = held {
             held
         } else {
@@ -56,20 +58,15 @@ impl SharedSnapshot {
             let session = SessionOptions { connections: 1, ..settings.session.clone() };
             let own = Database::new(&settings.connect, session, stop)?;
             let taken = refreshed_snapshot(database, &own, self.refreshed.iter()).await?;
-            self.lock().insert(Arc::new(taken)).clone()
+            self.held.lock().insert(Arc::new(taken)).clone()
         };
         database.snapshot_of(&held).await
     }
 
     /// Releases the snapshot, because its session may be lost. The rows that were read on it are forgotten.
     pub(crate) fn release(&self) {
-        self.lock().take();
+        self.held.lock().take();
         self.rows.forget();
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Snapshot>>> {
-        // A poisoned lock is harmless, because the value is replaced as a whole.
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZeroU64;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
@@ -242,7 +243,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
         let (queue, done, layers) = (Arc::clone(&queue), done.clone(), Arc::clone(&layers));
         tasks.spawn(async move {
             loop {
-                let next = queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).next();
+                let next = queue.lock().next();
                 let Some(batch) = next else { return Ok(()) };
                 let tiles = worker.render(&layers, &batch).await?;
                 // The receiver is gone only after a failure of its own, and that failure is the cause.
@@ -262,7 +263,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     while let Some(task) = tasks.join_next().await {
         if let Err(error) = task.unwrap_or_else(|error| Err(error.into())) {
             // The other workers end after their current batch.
-            queue.lock().unwrap_or_else(std::sync::PoisonError::into_inner).by_ref().for_each(drop);
+            queue.lock().by_ref().for_each(drop);
             failure.get_or_insert(error);
         }
     }

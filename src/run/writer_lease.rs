@@ -5,10 +5,11 @@
 //! one with which it began. Clocks need not agree, because a server measures the age of another server's renewal by its
 //! own clock, from the moment when it first saw that renewal.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -63,11 +64,11 @@ struct Renewed {
 
 impl Renewed {
     fn is_held(&self) -> bool {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|last| last.elapsed() < self.time)
+        self.last.lock().is_some_and(|last| last.elapsed() < self.time)
     }
 
     fn set(&self, last: Option<Instant>) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = last;
+        *self.last.lock() = last;
     }
 }
 

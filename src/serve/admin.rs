@@ -3,12 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use super::http::answer::{Answer, AnswerBody, RequestBody, closing, without_body};
+use super::http::answer::{Answer, RequestBody, closing, private, private_json, without_body};
 use super::http::connection::{Answers, KnownHosts, malformed};
 use super::jobs::JobRoutes;
 use super::observe::metrics::Measured;
@@ -16,6 +14,7 @@ use super::public::Site;
 use super::queue::{ClassCounts, WorkClass};
 use super::redis::RedisCache;
 use super::tilesets::SiteTileset;
+use crate::json::JSON_VERSION;
 use crate::prometheus::gathered;
 
 /// The admin listener.
@@ -34,10 +33,10 @@ pub(crate) struct Admin {
 impl Answers for Admin {
     async fn answer(self, request: Request<RequestBody>) -> Answer {
         if let Some(what) = malformed(&request) {
-            return closing(text(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
+            return closing(private(StatusCode::BAD_REQUEST, "text/plain", format!("{what}\n")));
         }
         if !self.hosts.knows(&request) {
-            return text(StatusCode::MISDIRECTED_REQUEST, "text/plain", format!("{}\n", KnownHosts::UNKNOWN));
+            return private(StatusCode::MISDIRECTED_REQUEST, "text/plain", format!("{}\n", KnownHosts::UNKNOWN));
         }
         let path = request.uri().path().to_owned();
         if let Some((jobs, path)) = self.jobs_of(&path) {
@@ -45,13 +44,17 @@ impl Answers for Admin {
             return jobs.answer(request, path, settings.token.as_ref()).await;
         }
         if request.method() != Method::GET && request.method() != Method::HEAD {
-            return text(StatusCode::METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are answered\n".to_owned());
+            return private(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "text/plain",
+                "only GET and HEAD are answered\n".to_owned(),
+            );
         }
         let answer = match &*path {
-            "/livez" => text(StatusCode::OK, "text/plain", "ok\n".to_owned()),
+            "/livez" => private(StatusCode::OK, "text/plain", "ok\n".to_owned()),
             "/readyz" => self.ready().await,
-            "/metrics" => text(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await),
-            "/status.json" => text(StatusCode::OK, "application/json", self.status().await.to_string() + "\n"),
+            "/metrics" => private(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await),
+            "/status.json" => private_json(StatusCode::OK, &self.status().await),
             "/jobs" => self.all_jobs().await,
             _ => {
                 let what = match self.site.tilesets.at_root() {
@@ -60,7 +63,7 @@ impl Answers for Admin {
                         "there is /livez, /readyz, /metrics, /status.json and /jobs, and for each tileset /TILESET/jobs, /TILESET/evict and /TILESET/openapi.json\n"
                     }
                 };
-                text(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
+                private(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
             }
         };
         if request.method() == Method::HEAD { without_body(answer) } else { answer }
@@ -73,8 +76,8 @@ impl Admin {
         let followers = JobRoutes::followers();
         let routes = |tileset: &Arc<SiteTileset>| {
             let base = tileset.path.strip_suffix('/').map_or_else(String::new, |path| format!("/{path}"));
-            JobRoutes::new(tileset.jobs.clone(), tileset.tiles.clone(), Arc::clone(&draining), base)
-                .sharing(Arc::clone(&followers))
+            let (store, tiles) = (tileset.jobs.clone(), tileset.tiles.clone());
+            JobRoutes { store, tiles, followers: Arc::clone(&followers), draining: Arc::clone(&draining), base }
         };
         let jobs = site.tilesets.all().iter().map(routes).collect();
         Admin { site, draining, hosts, jobs }
@@ -83,7 +86,7 @@ impl Admin {
     /// The jobs of the tileset that a path names, and the path below the tileset.
     fn jobs_of<'a>(&'a self, path: &'a str) -> Option<(&'a JobRoutes, &'a str)> {
         let below = |jobs: &'a JobRoutes| {
-            let rest = path.strip_prefix(jobs.base()).filter(|rest| JobRoutes::knows(rest))?;
+            let rest = path.strip_prefix(&*jobs.base).filter(|rest| JobRoutes::knows(rest))?;
             Some((jobs, rest))
         };
         self.jobs.iter().find_map(below)
@@ -101,8 +104,7 @@ impl Admin {
                 Err(refused) => return refused,
             }
         }
-        let body = json!({ "schema_version": 1, "jobs": all });
-        text(StatusCode::OK, "application/json", body.to_string() + "\n")
+        private_json(StatusCode::OK, &json!({ "schema_version": JSON_VERSION, "jobs": all }))
     }
 
     /// The reasons for `/readyz` to answer 503: the server is about to end, a target cannot be read, or live tiles do
@@ -137,12 +139,12 @@ impl Admin {
     async fn ready(&self) -> Answer {
         let reasons = self.reasons().await;
         let status = if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        let mut body = json!({ "schema_version": 1, "ready": reasons.is_empty(), "reasons": reasons });
+        let mut body = json!({ "schema_version": JSON_VERSION, "ready": reasons.is_empty(), "reasons": reasons });
         let notes = self.notes();
         if !notes.is_empty() {
             body["notes"] = notes.into();
         }
-        text(status, "application/json", body.to_string() + "\n")
+        private_json(status, &body)
     }
 
     async fn metrics(&self) -> String {
@@ -170,7 +172,7 @@ impl Admin {
     async fn status(&self) -> Value {
         let reasons = self.reasons().await;
         let mut status = json!({
-            "schema_version": 1,
+            "schema_version": JSON_VERSION,
             "program": crate::target::GENERATOR,
             "ready": reasons.is_empty(),
             "reasons": reasons,
@@ -223,15 +225,4 @@ impl Admin {
             "waiting": by_class(counts.waiting),
         })
     }
-}
-
-fn text(status: StatusCode, media_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(AnswerBody::default());
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_LENGTH, body.len().into());
-    *answer.body_mut() = Bytes::from(body).into();
-    answer
 }

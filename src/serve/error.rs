@@ -17,7 +17,6 @@ pub enum ServeError {
     /// The target cannot be read.
     #[error(transparent)]
     Target(#[from] ReadError),
-    /// One of several tilesets cannot be served.
     #[error("tileset \"{name}\" cannot be served")]
     Tileset {
         name: String,
@@ -25,18 +24,14 @@ pub enum ServeError {
         kind: ErrorKind,
         source: Box<ServeError>,
     },
-    /// An address cannot be listened on.
     #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
     Listen { address: ListenAddress, source: std::io::Error },
-    /// The server does not know a URL under which clients find the tiles.
     #[error(
         "{address} is no address that clients can name, and the TileJSON has to say where the tiles are: give --public-url https://…"
     )]
     NoPublicUrl { address: ListenAddress },
-    /// A configured value cannot be sent as a header.
     #[error("{value:?} cannot be sent as {header}: it has characters that no header may have")]
     Header { header: &'static str, value: String },
-    /// The folder of `assets` does not have the files of the map.
     #[error(
         "cannot read {}: assets has to name a folder with maplibre-gl.js and maplibre-gl.css of version 5 (dist in the npm package maplibre-gl)", path.display()
     )]
@@ -47,12 +42,10 @@ pub enum ServeError {
     /// Live tiles would not fit the target's tiles.
     #[error(transparent)]
     Live(LiveError),
-    /// A rule has no `max-age` from which to make an `s-maxage`.
     #[error(
         "cdn_cache_control {value:?} has no max-age, of which cdn_headers is to make an s-maxage: write max-age=SECONDS, or leave \"s-maxage\" out of cdn_headers"
     )]
     NoMaxAge { value: String },
-    /// A rule tells caches that tiles never change, but they do.
     #[error(
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
@@ -60,7 +53,6 @@ pub enum ServeError {
     /// The token for jobs cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
-    /// A thread of the server died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
 }

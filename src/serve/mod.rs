@@ -17,13 +17,13 @@
 //! | `tilesets/` | the tilesets, which of them a path names, and their catalogue |
 //! | `live/` | tiles that are rendered on request: one flight a tile |
 //! | `parameters/` | what requests for live tiles may ask in addition to the address |
-//! | `change_log` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
+//! | `known_changes/` | what is known of changes that the target does not show yet: stale tiles, epochs of live ones |
 //! | `queue/` | the workers, shared between live requests and background work |
 //! | `public/` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
 //! | `jobs/` | work for the writer that clients submit to the admin listener |
-//! | `writer`, `write_back` | what the writer inside the server reports; live tiles that the writer will store |
+//! | `writer`, `write_back` | what the writers inside the server report; live tiles that the writer will store |
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
 //! | `redis/` | the cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others |
 //!
@@ -32,10 +32,10 @@
 //! metadata of the target's files (device, inode, length, time); a target in S3 is checked once a second.
 
 mod admin;
-mod change_log;
 mod error;
 mod http;
 mod jobs;
+mod known_changes;
 mod live;
 mod observe;
 mod options;
@@ -51,7 +51,6 @@ mod tilesets;
 mod write_back;
 mod writer;
 
-pub use change_log::{KnownChanges, LogFailure, LogLook};
 pub use error::ServeError;
 pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
 pub use http::route::CACHE_PROBE;
@@ -59,6 +58,7 @@ pub use jobs::{
     AdminToken, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobStore, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
+pub use known_changes::{KnownChanges, LogFailure, LogLook};
 pub use live::{LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck};
 pub use observe::access_log::AccessRecord;
 pub use options::{
@@ -81,8 +81,8 @@ pub use target::live_only::live_only;
 pub use target::served::{ServedSource, TargetOpener};
 pub use target::watch::{ChangeDetection, POLL, files_of_archive, files_of_directory};
 pub use tilesets::catalogue::{CatalogueDocument, CatalogueFamily, CatalogueTileset};
-pub use tilesets::family::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource};
+pub use tilesets::family::{FamilyParts, ListedVariant, VariantListing, VariantOpener, VariantSource, WrittenVariants};
 pub use tilesets::opening::TilesetParts;
 pub use tilesets::{Addressing, VariantInList, VariantListDocument, tileset_segment};
 pub use write_back::{WriteBackLimits, WriteBackQueue};
-pub use writer::{FamilyWriter, FamilyWriterHandle, TargetWriter, WriterHandle};
+pub use writer::{Writer, WriterHandle, Written, WrittenTarget};

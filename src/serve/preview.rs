@@ -15,15 +15,16 @@ mod style;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-use bytes::Bytes;
 use embedded::{BasemapTile, Packed};
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_SECURITY_POLICY, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::header::CONTENT_SECURITY_POLICY;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use sha2::{Digest as _, Sha256};
 pub(crate) use style::style;
 
 use super::error::ServeError;
-use super::http::answer::{Answer, AnswerBody, Content, Encoding, Freshness, TILE_TYPE, holds};
+use super::http::answer::{Answer, Content, Encoding, Freshness, holds};
+use super::http::route::CHANGES;
+use crate::encode::TILE_TYPE;
 use crate::hex::hex;
 use crate::serve::http::answer;
 
@@ -129,7 +130,7 @@ impl PageLinks<'_> {
             .replace("{{SCRIPT_INTEGRITY}}", &self.script_hash)
             .replace("{{STYLE_INTEGRITY}}", &self.style_hash)
             .replace("{{PUBLIC_URL}}", &escaped(self.base))
-            .replace("{{CHANGES}}", if self.has_changes { "changes" } else { "" })
+            .replace("{{CHANGES}}", if self.has_changes { CHANGES } else { "" })
             .replace("{{BASEMAP}}", &escaped(self.basemap))
     }
 }
@@ -153,7 +154,7 @@ impl PreviewPage {
             has_changes: self.has_changes,
             basemap: self.basemap.as_deref().unwrap_or(BASEMAP_TILES),
         };
-        let mut answer = html(page.filled_in());
+        let mut answer = answer::page(page.filled_in());
         // A style names tiles, glyphs and images of any servers.
         let elsewhere = if self.basemap.is_some() { " https: http:" } else { "" };
         // MapLibre creates its workers from `blob:` URLs and draws icons from `data:` URLs.
@@ -213,7 +214,7 @@ fn packed(file: &Packed, headers: &HeaderMap, freshness: &Freshness) -> Answer {
 
 /// The page with links to the maps of several tilesets. It loads no other file.
 pub(crate) fn index(page: String) -> Answer {
-    let mut answer = html(page);
+    let mut answer = answer::page(page);
     let policy = HeaderValue::from_static(
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
     );
@@ -230,18 +231,6 @@ fn read(folder: &Path, name: &str, media_type: &'static str) -> Option<Packed> {
             None
         }
     }
-}
-
-fn html(page: String) -> Answer {
-    let body = Bytes::from(page);
-    let length = body.len();
-    let mut answer = Response::new(AnswerBody::from(body));
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(CONTENT_LENGTH, length.into());
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    answer
 }
 
 /// The scheme, host and port of a URL.

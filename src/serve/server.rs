@@ -1,11 +1,12 @@
 //! The server: its start, its listeners and tasks, and its end.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use http::HeaderValue;
+use parking_lot::RwLock;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,7 @@ use super::http::address::{HttpListener, ListenAddress};
 use super::http::answer::Freshness;
 use super::http::connection::{ConnectionTimes, KnownHosts};
 use super::http::unread::UnreadAnswers;
+use super::known_changes::last_changed::TargetMemory;
 use super::observe::access_log::AccessLog;
 use super::observe::metrics::Metrics;
 use super::observe::{ServerState, tell};
@@ -28,10 +30,10 @@ use super::redis::RedisCache;
 use super::target::listing::keep_listed;
 use super::target::watch::POLL;
 use super::tiles::cache::TileCache;
-use super::tilesets::family::{FamilyParts, SiteFamily};
+use super::tilesets::family::{FamilyParts, SiteFamily, WrittenVariants};
 use super::tilesets::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::tilesets::{Addressing, SiteTileset, SiteTilesets};
-use super::writer::{FamilyWriterHandle, WrittenVariants};
+use super::writer::WriterHandle;
 use crate::error::with_causes;
 use crate::stop::{Signal, Stop};
 
@@ -71,10 +73,11 @@ impl TileServer {
         for parts in tilesets {
             let name = parts.name.clone();
             let headers = TilesetHeaders { tileset: name.as_str().into(), headers: parts.headers.clone() };
-            let target = OpenedTarget::open(parts, &options).await.map_err(|error| match addressing {
-                Addressing::Root => error,
-                Addressing::ByName => named(&name, error),
-            })?;
+            let target =
+                OpenedTarget::open(parts, &options, TargetMemory::Usual).await.map_err(|error| match addressing {
+                    Addressing::Root => error,
+                    Addressing::ByName => named(&name, error),
+                })?;
             opened.push((headers, target));
         }
         let public = bound(&options.listen).await?;
@@ -88,7 +91,7 @@ impl TileServer {
         let settings = SiteSettings::new(&options, headers, own_url.as_deref())?;
         let metrics = Metrics::new();
         let (of_waits, of_redis) = (metrics.clone(), Arc::new(metrics.clone()));
-        queue.observe_waits(Box::new(move |class, waited| of_waits.waited(class, waited)));
+        queue.observe_waits(Box::new(move |class, waited| of_waits.count_wait(class, waited)));
         let redis = options.redis.as_ref().map(|url| RedisCache::new(url, of_redis)).transpose();
         let shared = SiteParts {
             cache: TileCache::new(options.cache_bytes),
@@ -105,10 +108,11 @@ impl TileServer {
         let access_log = AccessLog::start().map_err(|error| ServeError::Died(error.to_string()))?;
         let all = opened.into_iter().map(|(headers, target)| {
             let name = &headers.tileset;
-            Arc::new(match addressing {
-                Addressing::Root => target.served(String::new(), metrics.clone(), &shared),
-                Addressing::ByName => target.served(SiteTileset::path_of(name), metrics.of_tileset(name), &shared),
-            })
+            let (path, metrics) = match addressing {
+                Addressing::Root => (String::new(), metrics.clone()),
+                Addressing::ByName => (SiteTileset::path_of(name), metrics.of_tileset(name)),
+            };
+            Arc::new(target.served(path, None, metrics, &shared))
         });
         let site = Site {
             tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
@@ -179,8 +183,8 @@ impl TileServer {
         let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
         let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.handle.clone(), stop.clone()));
         let of_families = site.tilesets.families().iter().filter_map(|family| {
-            let variants: Arc<dyn WrittenVariants> = Arc::<SiteFamily>::clone(family);
-            let handle = FamilyWriterHandle { family: variants, queue: site.queue.clone() };
+            let written = WrittenVariants(Arc::clone(family));
+            let handle = WriterHandle { written, queue: site.queue.clone(), status: family.status.clone() };
             Some(Arc::clone(family.writer.as_ref()?).run(handle, stop.clone()))
         });
         let writers: Vec<_> = writers.chain(of_families).map(tokio::spawn).collect();

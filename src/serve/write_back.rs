@@ -6,9 +6,10 @@
 //! meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::tile::TileCoord;
@@ -115,20 +116,15 @@ pub struct WriteBackQueue {
 }
 
 impl WriteBackQueue {
-    fn waiting(&self) -> MutexGuard<'_, WaitingTiles> {
-        // Each update leaves consistent values.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Sets how many live tiles this process stores from now on (`None` for none), and forgets the tiles that wait.
     pub fn turn(&self, limits: Option<WriteBackLimits>) {
         let room = limits.map(|limits| WriteBackRoom::new(limits, Instant::now()));
-        *self.waiting() = WaitingTiles { room, tiles: HashMap::new() };
+        *self.waiting.lock() = WaitingTiles { room, tiles: HashMap::new() };
     }
 
     /// Notes that a client was sent a tile of `bytes` bytes that was rendered on request.
     pub(crate) fn note(&self, tile: TileCoord, bytes: usize) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         let is_wanted = waiting.room.is_some() && waiting.tiles.len() < MAX_WAITING_TILES;
         if is_wanted && waiting.tiles.insert(tile, bytes).is_none() {
             self.arrived.notify_one();
@@ -139,7 +135,7 @@ impl WriteBackQueue {
     /// or [`WriteBackQueue::given_up`] is called.
     #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return Vec::new() };
         room.grow(Instant::now());
         room.fitting(tiles.iter().take(MAX_TILES_PER_BATCH))
@@ -147,7 +143,7 @@ impl WriteBackQueue {
 
     /// Removes tiles that the target holds now.
     pub fn stored(&self, tiles: &[TileCoord]) {
-        let mut waiting = self.waiting();
+        let mut waiting = self.waiting.lock();
         for tile in tiles {
             let size = waiting.tiles.remove(tile);
             if let (Some(size), Some(room)) = (size, &mut waiting.room) {
@@ -164,7 +160,7 @@ impl WriteBackQueue {
     /// Returns when it is time for a batch. Dropping the future loses nothing.
     pub async fn due(&self) {
         while self.batch().is_empty() {
-            if self.waiting().tiles.is_empty() {
+            if self.waiting.lock().tiles.is_empty() {
                 self.arrived.notified().await;
             } else {
                 tokio::time::sleep(ROOM_PAUSE).await;
@@ -206,7 +202,7 @@ mod tests {
         assert!(queue.batch().is_empty(), "another process writes");
         queue.turn(Some(WriteBackLimits { tiles_per_second: 10_000, bytes_per_day: 1 << 20 }));
         (0..20_000).for_each(|x| queue.note(tile(x), 1));
-        assert_eq!(queue.waiting().tiles.len(), MAX_WAITING_TILES);
+        assert_eq!(queue.waiting.lock().tiles.len(), MAX_WAITING_TILES);
         let first = queue.batch();
         assert_eq!((first.len(), queue.batch() == first), (MAX_TILES_PER_BATCH, true), "until they are stored");
         queue.stored(&first);

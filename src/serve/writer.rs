@@ -1,10 +1,11 @@
-//! The writer inside the server, which keeps a target or the variants of a tileset up to date, and how it reports to
-//! the server.
+//! The writers inside the server, which keep targets and the variants of tilesets up to date, and how they report to the
+//! server.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use super::jobs::JobStore;
@@ -16,11 +17,25 @@ use crate::clock::seconds;
 use crate::stop::Stop;
 use crate::tile::TileRectList;
 
-/// Keeps the target that is served up to date.
-pub trait TargetWriter: Send + Sync {
+/// Keeps up to date what is served: a target ([`WrittenTarget`]), or the variants of a tileset
+/// ([`WrittenVariants`](super::WrittenVariants)).
+pub trait Writer<W>: Send + Sync {
     /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is done
     /// or given up.
-    fn run(self: Arc<Self>, handle: WriterHandle, stop: Stop) -> BoxFuture<'static, ()>;
+    fn run(self: Arc<Self>, handle: WriterHandle<W>, stop: Stop) -> BoxFuture<'static, ()>;
+}
+
+/// What a writer keeps up to date, as the server has it.
+pub trait Written: Send + Sync {
+    /// Makes the server notice a publication. When this returns, no request is answered with tiles that were cached
+    /// before.
+    fn notice_publication(&self) -> impl Future<Output = ()> + Send;
+
+    /// Nothing is known to be dirty: the dirty tiles are published, or another process writes.
+    fn clear_dirty(&self);
+
+    /// Another process writes.
+    fn stand_by(&self);
 }
 
 /// The role of the writer of this process.
@@ -35,7 +50,7 @@ enum WriterRole {
 }
 
 #[derive(Debug, Default)]
-pub(crate) struct WriterStatus {
+struct WriterState {
     role: WriterRole,
     /// How many publications the writer has made.
     published: u64,
@@ -44,101 +59,15 @@ pub(crate) struct WriterStatus {
     failure: Option<String>,
 }
 
-/// The interface through which the writer reports to the server what it does. Clones share it.
-#[derive(Clone)]
-pub struct WriterHandle {
-    pub(crate) tiles: ServedTiles,
-    pub(crate) queue: WorkQueue,
-    pub(crate) jobs: JobStore,
-    /// Announces publications to other servers.
-    pub(crate) shared: Option<RedisCache>,
-    pub(crate) status: Arc<Mutex<WriterStatus>>,
-}
-
-impl WriterHandle {
-    /// The queue in which batches wait for the server's workers, behind live requests.
-    #[must_use]
-    pub const fn queue(&self) -> &WorkQueue {
-        &self.queue
-    }
-
-    /// The live tiles that wait to be stored.
-    #[must_use]
-    pub fn write_back(&self) -> &WriteBackQueue {
-        self.tiles.write_back()
-    }
-
-    /// The jobs that wait for the writer.
-    #[must_use]
-    pub const fn jobs(&self) -> &JobStore {
-        &self.jobs
-    }
-
-    fn status(&self) -> MutexGuard<'_, WriterStatus> {
-        locked(&self.status)
-    }
-
-    /// Reports that another process writes the target; `holder` names it.
-    pub fn report_standby(&self, holder: String) {
-        self.status().role = WriterRole::Standby(holder);
-        self.tiles.known().clear_writer_dirty();
-        self.jobs.stands_by();
-        self.write_back().turn(None);
-    }
-
-    /// Reports that this process writes the target from now on.
-    pub fn report_writing(&self) {
-        self.status().role = WriterRole::Writing;
-    }
-
-    /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
-    /// are stale until the next [`WriterHandle::report_published`].
-    pub fn report_dirty(&self, tiles: Option<&TileRectList>) {
-        self.tiles.known().add_writer_dirty(tiles);
-    }
-
-    /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no
-    /// request is answered with tiles that were cached before.
-    pub async fn report_published(&self) {
-        self.tiles.refresh().await;
-        self.tiles.known().clear_writer_dirty();
-        let state = self.tiles.last();
-        if let (Some(shared), Some(manifest), Some(publication)) = (&self.shared, &state.manifest, state.publication())
-        {
-            shared.announce(&manifest.fingerprint, publication).await;
-        }
-        self.status().has_published();
-    }
-
-    /// Reports that a look found nothing to do.
-    pub fn report_up_to_date(&self) {
-        self.tiles.known().clear_writer_dirty();
-        self.status().failure = None;
-    }
-
-    /// Reports that the writer failed, and will try again.
-    pub fn report_failed(&self, why: String) {
-        self.status().failure = Some(why);
-    }
-
-    /// Seconds since the first of the unpublished tiles became dirty; 0 if there are none.
-    pub(crate) fn lag_seconds(&self) -> f64 {
-        self.tiles.known().writers_lag().map_or(0.0, |lag| lag.as_secs_f64())
-    }
-
-    /// The state of the writer, for `/status.json`.
-    pub(crate) fn describe(&self) -> serde_json::Value {
-        let lag = self.lag_seconds();
-        let mut described = self.status().describe();
-        described["lag_seconds"] = lag.into();
-        described
-    }
-}
+/// The state of a writer. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WriterStatus(Arc<Mutex<WriterState>>);
 
 impl WriterStatus {
     /// The state of the writer, for `/status.json`.
-    fn describe(&self) -> serde_json::Value {
-        let (role, holder) = match &self.role {
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let state = self.0.lock();
+        let (role, holder) = match &state.role {
             WriterRole::Starting => ("starting", None),
             WriterRole::Standby(holder) => ("standby", Some(holder)),
             WriterRole::Writing => ("writing", None),
@@ -146,87 +75,120 @@ impl WriterStatus {
         json!({
             "role": role,
             "held_by": holder,
-            "published": self.published,
-            "last_published": self.last_published.map(seconds),
-            "failure": self.failure,
+            "published": state.published,
+            "last_published": state.last_published.map(seconds),
+            "failure": state.failure,
         })
     }
-
-    /// Notes a new publication.
-    fn has_published(&mut self) {
-        self.published += 1;
-        (self.last_published, self.failure) = (Some(SystemTime::now()), None);
-    }
 }
 
-/// Keeps all variants of a tileset up to date.
-pub trait FamilyWriter: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is done
-    /// or given up.
-    fn run(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) -> BoxFuture<'static, ()>;
-}
-
-/// The variants of a tileset that a server has, as their writer reaches them.
-pub(crate) trait WrittenVariants: Send + Sync {
-    /// Makes the server notice a publication at once.
-    fn refresh(&self) -> BoxFuture<'_, ()>;
-
-    /// The state of the writer.
-    fn status(&self) -> &Mutex<WriterStatus>;
-}
-
-/// The interface through which the writer of a family reports to the server what it does. Clones share it.
+/// The interface through which a writer reports to the server what it does. Clones share it.
 #[derive(Clone)]
-pub struct FamilyWriterHandle {
-    pub(crate) family: Arc<dyn WrittenVariants>,
+pub struct WriterHandle<W> {
+    pub(crate) written: W,
     pub(crate) queue: WorkQueue,
+    pub(crate) status: WriterStatus,
 }
 
-impl FamilyWriterHandle {
+impl<W: Written> WriterHandle<W> {
     /// The queue in which batches wait for the server's workers, behind live requests.
     #[must_use]
     pub const fn queue(&self) -> &WorkQueue {
         &self.queue
     }
 
-    fn status(&self) -> MutexGuard<'_, WriterStatus> {
-        locked(self.family.status())
-    }
-
-    /// Reports that another process writes the variants; `holder` names it.
+    /// Reports that another process writes; `holder` names it.
     pub fn report_standby(&self, holder: String) {
-        self.status().role = WriterRole::Standby(holder);
+        self.status.0.lock().role = WriterRole::Standby(holder);
+        self.written.stand_by();
     }
 
-    /// Reports that this process writes the variants from now on.
+    /// Reports that this process writes from now on.
     pub fn report_writing(&self) {
-        self.status().role = WriterRole::Writing;
+        self.status.0.lock().role = WriterRole::Writing;
     }
 
-    /// Reports that variants and the family's manifest are published. When this returns, no request is answered with
-    /// tiles of them that were cached before.
+    /// Reports that the dirty tiles are published, and that the manifest names the publication. When this returns, no
+    /// request is answered with tiles that were cached before.
     pub async fn report_published(&self) {
-        self.family.refresh().await;
-        self.status().has_published();
+        self.written.notice_publication().await;
+        let mut state = self.status.0.lock();
+        state.published += 1;
+        (state.last_published, state.failure) = (Some(SystemTime::now()), None);
     }
 
     /// Reports that a look found nothing to do.
     pub fn report_up_to_date(&self) {
-        self.status().failure = None;
+        self.written.clear_dirty();
+        self.status.0.lock().failure = None;
     }
 
     /// Reports that the writer failed, and will try again.
     pub fn report_failed(&self, why: String) {
-        self.status().failure = Some(why);
+        self.status.0.lock().failure = Some(why);
     }
 }
 
-/// The state of a family's writer, for `/status.json`.
-pub(crate) fn described(status: &Mutex<WriterStatus>) -> serde_json::Value {
-    locked(status).describe()
+/// A target that a writer keeps up to date.
+#[derive(Clone)]
+pub struct WrittenTarget {
+    pub(crate) tiles: ServedTiles,
+    pub(crate) jobs: JobStore,
+    /// Announces publications to other servers.
+    pub(crate) shared: Option<RedisCache>,
 }
 
-fn locked(status: &Mutex<WriterStatus>) -> MutexGuard<'_, WriterStatus> {
-    // Each update leaves consistent values.
-    status.lock().unwrap_or_else(PoisonError::into_inner)
+impl Written for WrittenTarget {
+    async fn notice_publication(&self) {
+        self.tiles.refresh().await;
+        self.clear_dirty();
+        let state = self.tiles.last();
+        if let (Some(shared), Some(manifest), Some(publication)) = (&self.shared, &state.manifest, state.publication())
+        {
+            shared.announce(&manifest.fingerprint, publication).await;
+        }
+    }
+
+    fn clear_dirty(&self) {
+        self.tiles.known().clear_writer_dirty();
+    }
+
+    fn stand_by(&self) {
+        self.clear_dirty();
+        self.jobs.stands_by();
+        self.tiles.write_back().turn(None);
+    }
+}
+
+impl WriterHandle<WrittenTarget> {
+    /// The live tiles that wait to be stored.
+    #[must_use]
+    pub fn write_back(&self) -> &WriteBackQueue {
+        self.written.tiles.write_back()
+    }
+
+    /// The jobs that wait for the writer.
+    #[must_use]
+    pub const fn jobs(&self) -> &JobStore {
+        &self.written.jobs
+    }
+
+    /// Reports that these tiles are dirty and about to be rendered (`None`: every tile may be). Stored and cached ones
+    /// are stale until the next [`WriterHandle::report_published`].
+    pub fn report_dirty(&self, tiles: Option<&TileRectList>) {
+        self.written.tiles.known().add_writer_dirty(tiles);
+    }
+
+    /// Seconds since the first of the unpublished tiles became dirty; 0 if there are none.
+    pub(crate) fn lag_seconds(&self) -> f64 {
+        self.written.tiles.known().writers_lag().map_or(0.0, |lag| lag.as_secs_f64())
+    }
+
+    /// The state of the writer, for `/status.json`.
+    pub(crate) fn describe(&self) -> serde_json::Value {
+        let lag = self.lag_seconds();
+        let mut described = self.status.describe();
+        described["lag_seconds"] = lag.into();
+        described
+    }
 }

@@ -331,7 +331,7 @@ pub(crate) fn first_of(zoom: Zoom, column: u32, deepest: Zoom) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::{Area, Batch, LayerCount, Planned, SearchBox, TileRect};
+    use crate::tile::{Area, Batch, LayerCount, PlannedTiles, SearchBox, TileRect};
 
     fn zooms(last: u8) -> Vec<Zoom> {
         (0..=last).filter_map(Zoom::new).collect()
@@ -342,7 +342,7 @@ mod tests {
         Batch {
             areas: vec![Area { rect: TileRect { zoom, x0, y0: 0, x1, y1: 0 }, search: vec![SearchBox::Area] }],
             repeats: Vec::new(),
-            planned: Planned::Occupied,
+            planned: PlannedTiles::Occupied,
             tiles: 1,
             layers: vec![LayerCount { tiles: 1, features: 1 }],
             needs_cell_counts: false,

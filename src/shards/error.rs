@@ -7,43 +7,34 @@ use crate::target::{NoteError, TargetError, WorkFileError};
 /// Why a shard, or the commit of all shards, failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ShardsError {
-    /// The work folder is a path or address of the wrong kind.
     #[error("--work {text}: write a folder/ that all machines share, or s3://bucket/prefix/")]
     NoWorkFolder { text: String },
-    /// The work folder is the target.
     #[error("--work {text} is the output: the work folder has to be another one, such as s3://bucket/.seed/")]
     WorkIsTarget { text: String },
-    /// The work folder contains something else.
     #[error(
         "--work {work} holds {example}, which is no part of a run: nothing was written. Name an empty folder, or one that is not there yet"
     )]
     Stranger { work: String, example: String },
-    /// There is no plan.
     #[error("{work} holds no run: begin one with {SHARDS_BEGIN}")]
     NoPlan { work: String },
-    /// There is a plan already.
     #[error(
         "{work} holds run {run} already: finish it with {SHARDS_COMMIT}, give it up with {SHARDS_ABORT}, or name another work folder"
     )]
     Begun { work: String, run: String },
-    /// A document of the work folder cannot be read.
     #[error("{place} cannot be read ({what}): give the run up with {SHARDS_ABORT}, and begin again")]
     Damaged {
         /// The document or file.
         place: String,
         what: String,
     },
-    /// The plan is too large for the work folder.
     #[error("--shards {shards}: at most {most} are possible")]
     TooManyShards {
         /// How many were asked for.
         shards: u32,
         most: u32,
     },
-    /// The run was given up, or another one was begun since.
     #[error("run {run} in {work} was given up: begin again with {SHARDS_BEGIN}")]
     Aborted { work: String, run: String },
-    /// Another version of the program made the plan.
     #[error(
         "run {run} in {work} was begun by {theirs}, and this is {ours}: use one version for begin, run and commit, or begin again"
     )]
@@ -54,39 +45,25 @@ pub enum ShardsError {
         theirs: String,
         ours: String,
     },
-    /// The settings differ from those of the plan.
     #[error(
         "run {run} in {work} was begun with other settings: {what}. Give every shard and the commit the configuration of begin, or begin again"
     )]
     OtherSettings { work: String, run: String, what: String },
-    /// No index is given.
     #[error(
         "which shard is this? Write --shard 1/{shards} to --shard {shards}/{shards}, set OAR_TILES_SHARD, or run it as an indexed job of a scheduler (docs/scale-out.md lists the variables)"
     )]
-    NoIndex {
-        /// How many shards there are.
-        shards: u32,
-    },
-    /// A text is no index.
+    NoIndex { shards: u32 },
     #[error("{from} is {text:?}, which is no shard: write a number from 1 to {shards}, or K/N such as 3/{shards}")]
     BadIndex {
         /// The flag or variable.
         from: String,
         text: String,
-        /// How many shards there are.
         shards: u32,
     },
-    /// Two schedulers give an index.
     #[error(
         "{first} and {second} are both set: which shard is this? Say it with --shard K/{shards} or OAR_TILES_SHARD"
     )]
-    TwoIndexes {
-        first: String,
-        second: String,
-        /// How many shards there are.
-        shards: u32,
-    },
-    /// The index is beyond the plan.
+    TwoIndexes { first: String, second: String, shards: u32 },
     #[error(
         "{from} = {text} is shard {number}, and run {run} has {shards}: give the job as many indexes as begin has --shards"
     )]
@@ -97,10 +74,8 @@ pub enum ShardsError {
         /// The shard, counted from 1.
         number: i64,
         run: String,
-        /// How many shards there are.
         shards: u32,
     },
-    /// The shards could not be brought to one state.
     #[error(
         "there is no change log that would bring all shards to one state ({why}): run {TRACK_INSTALL} as the owner of the tables, hold one snapshot with begin --hold, or say with --frozen that nobody writes the database"
     )]
@@ -108,12 +83,10 @@ pub enum ShardsError {
         /// Why the change log does not suffice.
         why: String,
     },
-    /// Materialized views are refreshed, which only one process may do.
     #[error(
         "layer \"{layer}\" has refresh = true, and shards must not refresh it each by itself: hold one snapshot with begin --hold"
     )]
     Refreshes { layer: String },
-    /// The configuration has several targets, and shards are cut from one.
     #[error("shards divides one tileset, and this configuration has {has}: {next}")]
     SeveralTargets {
         /// What the configuration has: tilesets, or the variants of one.
@@ -121,12 +94,10 @@ pub enum ShardsError {
         /// What to run instead.
         next: String,
     },
-    /// The snapshot of the run is gone.
     #[error(
         "the snapshot of run {run} is gone, for begin --hold has ended, and so has every shard that had it: give the run up with {SHARDS_ABORT}, and begin again"
     )]
     SnapshotGone { run: String },
-    /// The database is written, though `--frozen` promised otherwise.
     #[error(
         "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with {SHARDS_ABORT}, and begin again"
     )]
@@ -136,21 +107,12 @@ pub enum ShardsError {
         /// The snapshot of the plan.
         then: String,
     },
-    /// It is another database.
     #[error("run {run} in {work}: {why}. Give every shard and the commit the database of begin")]
     OtherDatabase { work: String, run: String, why: String },
-    /// Shards are missing.
     #[error(
         "{missing} of {shards} shards of run {run} are not done: {named}. Run these again, then commit ({SHARDS_STATUS} shows which run now). If they end with 4, give the run up with {SHARDS_ABORT}"
     )]
-    Missing {
-        run: String,
-        missing: u32,
-        /// How many there are.
-        shards: u32,
-        named: String,
-    },
-    /// The commit's database is behind that of a shard.
+    Missing { run: String, missing: u32, shards: u32, named: String },
     #[error(
         "the database has not seen yet what shard {shard} has ({behind} is behind {ahead}): commit against the primary, wait longer with --catch-up, or commit again once the replica has caught up"
     )]
@@ -160,18 +122,14 @@ pub enum ShardsError {
         behind: String,
         ahead: String,
     },
-    /// The shards have not rendered what was planned.
     #[error(
         "the shards of run {run} rendered {rendered} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
     Miscounted { run: String, planned: u64, rendered: u64 },
-    /// A tile came twice from the shards, or out of order.
     #[error("tile {tile} came twice from the shards, or out of order: nothing was published. Please report this")]
     Order { tile: String },
-    /// The lease of a connection slot was lost.
     #[error("this shard lost its place among the connections ({why}): run it again")]
     LostSlot { why: String },
-    /// The snapshot has been held for the longest allowed time.
     #[error(
         "run {run} has not ended within {limit} (--hold-for): the snapshot was given up. Shards that have it go on; others cannot begin any more"
     )]
@@ -184,7 +142,6 @@ pub enum ShardsError {
     /// The target, where shards write it themselves.
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// The run file being written.
     #[error("cannot write {place}: make room there, or look into the cause")]
     Write { place: String, source: std::io::Error },
 }

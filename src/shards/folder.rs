@@ -183,7 +183,7 @@ impl WorkFolder {
         for name in self.notes.list(run)? {
             self.notes.remove(&name)?;
         }
-        Ok(self.files.remove_folder(run)?)
+        Ok(self.files.remove(&format!("{run}/"))?)
     }
 }
 

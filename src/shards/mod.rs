@@ -22,7 +22,8 @@
 //! | `cut` | which columns belong to which shard |
 //! | `index` | finds out which shard a process renders: a flag, or the variable of a scheduler |
 //! | `folder` | the work folder: notes and files, and who wrote a note first |
-//! | `run_file` | the sorted run of a shard; what a shard writes: its run, and the tiles of a new version |
+//! | `run_file` | the sorted run of a shard: written, read and checked |
+//! | `sink` | what a shard writes: its run, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
@@ -35,6 +36,7 @@ mod index;
 mod merge;
 mod plan;
 mod run_file;
+mod sink;
 
 pub use cut::{ColumnWeights, cut};
 pub use error::ShardsError;
@@ -45,4 +47,5 @@ pub use plan::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan,
     StateKind,
 };
-pub use run_file::{AddedTile, FinishedRun, FinishedShard, RunReader, RunRecord, RunSink, ShardSink};
+pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
+pub use sink::{FinishedShard, ShardSink};

@@ -17,9 +17,7 @@ use libdeflater::Crc;
 use tempfile::NamedTempFile;
 
 use super::ShardsError;
-use crate::target::{
-    Described, Finished, Metadata, Needs, Sink, TargetError, TileEdit, Tileset, VersionTiles, WorkFile, Written,
-};
+use crate::target::{Described, Finished, Metadata, Needs, Sink, TileEdit, Tileset, WorkFile, Written};
 use crate::tile::{LayerId, Slice, TileCoord, TileId, Zoom};
 
 /// The first bytes of a run.
@@ -76,166 +74,131 @@ impl RunRecord {
     }
 }
 
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-    use crate::shards::ShardsError;
-    use crate::target::{Needs, WorkFiles};
-    use crate::tile::{LayerId, Order, Slice, TileCoord, Zoom};
-
-    pub(crate) fn tile(zoom: u8, x: u32, y: u32) -> TileId {
-        TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap().into()
-    }
-
-    /// A reader of a run with `edits`, which it writes into `folder`.
-    pub(crate) fn run(folder: &std::path::Path, name: &str, edits: Vec<TileEdit>) -> RunReader {
-        let files = WorkFiles::Folder(folder.to_owned());
-        let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
-        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, name.to_owned()).unwrap();
-        let count = edits.len() as u64;
-        assert_eq!(sink.write(edits).unwrap().total(), count);
-        let run = sink.end().unwrap();
-        files.store(&format!("run/{name}"), run.file).unwrap();
-        let file = files.open(&format!("run/{name}")).unwrap();
-        RunReader::begin(file, name.to_owned(), run.bytes, run.crc32, 16).unwrap()
-    }
-
-    fn edits() -> Vec<TileEdit> {
-        let layer = TileId { slice: Slice::Layer(LayerId(3)), ..tile(14, 9_000, 5_000) };
-        vec![
-            TileEdit::Put(tile(0, 0, 0), vec![1; 100].into()),
-            TileEdit::Remove(tile(1, 0, 1)),
-            TileEdit::Keep(tile(1, 1, 1), None),
-            TileEdit::Keep(layer, Some([7, 8].into())),
-            TileEdit::Put(tile(14, 16_383, 0), Box::default()),
-        ]
-    }
-
-    #[test]
-    fn a_run_gives_back_the_edits_in_their_order() {
-        let folder = tempfile::tempdir().unwrap();
-        for edits in [Vec::new(), edits()] {
-            let mut reader = run(folder.path(), "a", edits.clone());
-            let read: Vec<RunRecord> = std::iter::from_fn(|| reader.next().unwrap()).collect();
-            assert_eq!(read, edits.into_iter().map(RunRecord::Edit).collect::<Vec<_>>());
-            assert_eq!(reader.next().unwrap(), None);
-        }
-    }
-
-    #[test]
-    fn a_tile_that_the_shard_has_added_comes_back_as_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let files = WorkFiles::Folder(folder.path().to_owned());
-        let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
-        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, "a".to_owned()).unwrap();
-        let added = AddedTile { id: tile(3, 1, 2), digest: [7; 16], length: 1 << 33 };
-        sink.added(&added).unwrap();
-        let mut reader = RunReader::of_own(&sink.end().unwrap(), "a".to_owned()).unwrap();
-        assert_eq!(reader.next().unwrap(), Some(RunRecord::Added(added)));
-        assert_eq!(reader.next().unwrap(), None);
-    }
-
-    #[test]
-    fn a_run_of_which_a_byte_is_wrong_or_missing_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("run/a");
-        drop(run(folder.path(), "a", edits()));
-        let whole = std::fs::read(&path).unwrap();
-        let checksum = crc32(0, &whole);
-        let read = |bytes: &[u8], length: u64| -> Result<usize, ShardsError> {
-            std::fs::write(&path, bytes).unwrap();
-            let file = WorkFiles::Folder(folder.path().to_owned()).open("run/a").unwrap();
-            let mut reader = RunReader::begin(file, "a".to_owned(), length, checksum, 64)?;
-            let mut count = 0;
-            while reader.next()?.is_some() {
-                count += 1;
-            }
-            Ok(count)
-        };
-        assert_eq!(read(&whole, whole.len() as u64).unwrap(), 5);
-        for place in 0..whole.len() {
-            let mut damaged = whole.clone();
-            damaged[place] ^= 0x10;
-            assert!(read(&damaged, whole.len() as u64).is_err(), "byte {place}");
-            assert!(read(&whole[..place], whole.len() as u64).is_err(), "{place} bytes");
-            assert!(read(&whole[..place], place as u64).is_err(), "{place} bytes, as noted");
-        }
-    }
-}
-
-// The output of a shard: its sorted run, and, for a new version of an S3 prefix, the tiles in that version.
-
+/// A sink that writes a run.
 #[derive(Debug)]
-pub struct ShardSink {
-    run: RunSink,
-    /// The version to which the shard adds its tiles. Without one, the bytes of the tiles are in the run.
-    tiles: Option<VersionTiles>,
+pub struct RunSink {
+    needs: Needs,
+    place: String,
+    file: BufWriter<NamedTempFile>,
+    checksum: u32,
+    bytes: u64,
+    edits: u64,
 }
 
-/// A shard that was written.
+/// A run that was written.
 #[derive(Debug)]
-pub struct FinishedShard {
-    pub run: FinishedRun,
-    /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier
-    /// attempt may have added some of these tiles, at its own snapshot.
-    pub is_exact: bool,
+pub struct FinishedRun {
+    pub file: NamedTempFile,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// Its CRC-32, of the same kind as in gzip.
+    pub crc32: u32,
+    /// The number of its edits.
+    pub edits: u64,
 }
 
-impl ShardSink {
-    #[must_use]
-    pub const fn new(run: RunSink, tiles: Option<VersionTiles>) -> ShardSink {
-        ShardSink { run, tiles }
-    }
-
-    /// Waits until every tile is stored, and ends the run.
+impl RunSink {
+    /// A run of edits in the order and form of `needs`. `place` names the run in messages.
     ///
     /// # Errors
-    /// If a tile could not be added, or the run cannot be written.
-    pub fn end(self) -> Result<FinishedShard, ShardsError> {
-        let found = match self.tiles {
-            Some(mut tiles) => tiles.settle().map_err(TargetError::from)?,
-            None => 0,
-        };
-        Ok(FinishedShard { run: self.run.end()?, is_exact: found == 0 })
+    /// If the file cannot be written.
+    pub fn begin(file: NamedTempFile, needs: Needs, place: String) -> Result<RunSink, ShardsError> {
+        let file = BufWriter::with_capacity(1 << 20, file);
+        let mut sink = RunSink { needs, place, file, checksum: 0, bytes: 0, edits: 0 };
+        sink.append(MAGIC)?;
+        Ok(sink)
+    }
+
+    /// The run's name, for messages.
+    #[must_use]
+    pub fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), ShardsError> {
+        self.checksum = crc32(self.checksum, bytes);
+        self.bytes += bytes.len() as u64;
+        self.file.write_all(bytes).map_err(|source| ShardsError::Write { place: self.place.clone(), source })
+    }
+
+    fn record(&mut self, kind: u8, id: Option<TileId>, length: u64) -> Result<(), ShardsError> {
+        let mut record = [0; RECORD];
+        record[0] = kind;
+        if let Some(TileId { coord, slice }) = id {
+            record[1] = coord.zoom().get();
+            record[2..6].copy_from_slice(&coord.x().to_le_bytes());
+            record[6..10].copy_from_slice(&coord.y().to_le_bytes());
+            let layer = match slice {
+                Slice::Whole => WHOLE,
+                Slice::Layer(LayerId(layer)) => layer,
+            };
+            record[10..12].copy_from_slice(&layer.to_le_bytes());
+        }
+        record[12..].copy_from_slice(&length.to_le_bytes());
+        self.append(&record)
+    }
+
+    /// Records a tile that the shard has added to the target itself.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn added(&mut self, added: &AddedTile) -> Result<(), ShardsError> {
+        self.record(ADDED, Some(added.id), 24)?;
+        self.append(&added.digest)?;
+        self.append(&added.length.to_le_bytes())?;
+        self.edits += 1;
+        Ok(())
+    }
+
+    /// Ends the run.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn end(mut self) -> Result<FinishedRun, ShardsError> {
+        self.record(END, None, self.edits)?;
+        let RunSink { place, file, checksum, bytes, edits, .. } = self;
+        let file = file.into_inner().map_err(|error| ShardsError::Write { place, source: error.into_error() })?;
+        Ok(FinishedRun { file, bytes, crc32: checksum, edits })
     }
 }
 
-impl Sink for ShardSink {
+impl Sink for RunSink {
     type Error = ShardsError;
 
     fn needs(&self) -> Needs {
-        self.run.needs()
+        self.needs
     }
 
-    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, ShardsError> {
-        Sink::begin(&mut self.run, tileset)
+    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, ShardsError> {
+        Ok(None)
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, ShardsError> {
-        let Some(tiles) = &mut self.tiles else { return self.run.write(edits) };
         let mut written = Written::default();
         for edit in edits {
-            // A tile in which a layer could not be rendered is left to the commit, because a later attempt may be able
-            // to render all of it.
-            let TileEdit::Put(id, bytes) = edit else {
-                written += self.run.write(vec![edit])?;
-                continue;
+            let (id, kind, bytes) = match &edit {
+                TileEdit::Put(id, bytes) => (*id, PUT, &**bytes),
+                TileEdit::Remove(id) => (*id, REMOVE, &[][..]),
+                TileEdit::Keep(id, None) => (*id, KEEP_NOTHING, &[][..]),
+                TileEdit::Keep(id, Some(bytes)) => (*id, KEEP, &**bytes),
             };
-            let length = bytes.len() as u64;
-            let digest = tiles.add(id, bytes).map_err(TargetError::from)?;
-            self.run.added(&AddedTile { id, digest, length })?;
-            (written.stored, written.added) = (written.stored + 1, written.added + 1);
+            self.record(kind, Some(id), bytes.len() as u64)?;
+            self.append(bytes)?;
+            self.edits += 1;
+            match kind {
+                REMOVE => written.removed += 1,
+                KEEP_NOTHING => written.missing += 1,
+                _ => (written.stored, written.added) = (written.stored + 1, written.added + 1),
+            }
         }
         Ok(written)
     }
 
     fn finish(self, _metadata: &Metadata) -> Result<Finished, ShardsError> {
-        let place = self.run.place().to_owned();
-        self.end().map(|_shard| Finished { place, deleted: 0, in_flight: None, changed: None })
+        let place = self.place.clone();
+        self.end().map(|_run| Finished { place, deleted: 0, in_flight: None, changed: None })
     }
 }
-
-// Reads the run of a shard, and checks it.
 
 /// Reads a run from its beginning to its end.
 #[derive(Debug)]
@@ -384,130 +347,88 @@ impl RunReader {
     }
 }
 
-// Writes the run of a shard.
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::target::{Needs, WorkFiles};
+    use crate::tile::{LayerId, Order, Slice, TileCoord, Zoom};
 
-/// A sink that writes a run.
-#[derive(Debug)]
-pub struct RunSink {
-    needs: Needs,
-    place: String,
-    file: BufWriter<NamedTempFile>,
-    checksum: u32,
-    bytes: u64,
-    edits: u64,
-}
-
-/// A run that was written.
-#[derive(Debug)]
-pub struct FinishedRun {
-    pub file: NamedTempFile,
-    /// Its length in bytes.
-    pub bytes: u64,
-    /// Its CRC-32, of the same kind as in gzip.
-    pub crc32: u32,
-    /// The number of its edits.
-    pub edits: u64,
-}
-
-impl RunSink {
-    /// A run of edits in the order and form of `needs`. `place` names the run in messages.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn begin(file: NamedTempFile, needs: Needs, place: String) -> Result<RunSink, ShardsError> {
-        let file = BufWriter::with_capacity(1 << 20, file);
-        let mut sink = RunSink { needs, place, file, checksum: 0, bytes: 0, edits: 0 };
-        sink.append(MAGIC)?;
-        Ok(sink)
+    pub(crate) fn tile(zoom: u8, x: u32, y: u32) -> TileId {
+        TileCoord::new(Zoom::new(zoom).unwrap(), x, y).unwrap().into()
     }
 
-    /// The run's name, for messages.
-    #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
+    /// A reader of a run with `edits`, which it writes into `folder`.
+    pub(crate) fn run(folder: &std::path::Path, name: &str, edits: Vec<TileEdit>) -> RunReader {
+        let files = WorkFiles::Folder(folder.to_owned());
+        let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
+        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, name.to_owned()).unwrap();
+        let count = edits.len() as u64;
+        assert_eq!(sink.write(edits).unwrap().total(), count);
+        let run = sink.end().unwrap();
+        files.store(&format!("run/{name}"), run.file).unwrap();
+        let file = files.open(&format!("run/{name}")).unwrap();
+        RunReader::begin(file, name.to_owned(), run.bytes, run.crc32, 16).unwrap()
     }
 
-    fn append(&mut self, bytes: &[u8]) -> Result<(), ShardsError> {
-        self.checksum = crc32(self.checksum, bytes);
-        self.bytes += bytes.len() as u64;
-        self.file.write_all(bytes).map_err(|source| ShardsError::Write { place: self.place.clone(), source })
+    fn edits() -> Vec<TileEdit> {
+        let layer = TileId { slice: Slice::Layer(LayerId(3)), ..tile(14, 9_000, 5_000) };
+        vec![
+            TileEdit::Put(tile(0, 0, 0), vec![1; 100].into()),
+            TileEdit::Remove(tile(1, 0, 1)),
+            TileEdit::Keep(tile(1, 1, 1), None),
+            TileEdit::Keep(layer, Some([7, 8].into())),
+            TileEdit::Put(tile(14, 16_383, 0), Box::default()),
+        ]
     }
 
-    fn record(&mut self, kind: u8, id: Option<TileId>, length: u64) -> Result<(), ShardsError> {
-        let mut record = [0; RECORD];
-        record[0] = kind;
-        if let Some(TileId { coord, slice }) = id {
-            record[1] = coord.zoom().get();
-            record[2..6].copy_from_slice(&coord.x().to_le_bytes());
-            record[6..10].copy_from_slice(&coord.y().to_le_bytes());
-            let layer = match slice {
-                Slice::Whole => WHOLE,
-                Slice::Layer(LayerId(layer)) => layer,
-            };
-            record[10..12].copy_from_slice(&layer.to_le_bytes());
+    #[test]
+    fn a_run_gives_back_the_edits_in_their_order() {
+        let folder = tempfile::tempdir().unwrap();
+        for edits in [Vec::new(), edits()] {
+            let mut reader = run(folder.path(), "a", edits.clone());
+            let read: Vec<RunRecord> = std::iter::from_fn(|| reader.next().unwrap()).collect();
+            assert_eq!(read, edits.into_iter().map(RunRecord::Edit).collect::<Vec<_>>());
+            assert_eq!(reader.next().unwrap(), None);
         }
-        record[12..].copy_from_slice(&length.to_le_bytes());
-        self.append(&record)
     }
 
-    /// Records a tile that the shard has added to the target itself.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn added(&mut self, added: &AddedTile) -> Result<(), ShardsError> {
-        self.record(ADDED, Some(added.id), 24)?;
-        self.append(&added.digest)?;
-        self.append(&added.length.to_le_bytes())?;
-        self.edits += 1;
-        Ok(())
+    #[test]
+    fn a_tile_that_the_shard_has_added_comes_back_as_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = WorkFiles::Folder(folder.path().to_owned());
+        let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
+        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, "a".to_owned()).unwrap();
+        let added = AddedTile { id: tile(3, 1, 2), digest: [7; 16], length: 1 << 33 };
+        sink.added(&added).unwrap();
+        let mut reader = RunReader::of_own(&sink.end().unwrap(), "a".to_owned()).unwrap();
+        assert_eq!(reader.next().unwrap(), Some(RunRecord::Added(added)));
+        assert_eq!(reader.next().unwrap(), None);
     }
 
-    /// Ends the run.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn end(mut self) -> Result<FinishedRun, ShardsError> {
-        self.record(END, None, self.edits)?;
-        let RunSink { place, file, checksum, bytes, edits, .. } = self;
-        let file = file.into_inner().map_err(|error| ShardsError::Write { place, source: error.into_error() })?;
-        Ok(FinishedRun { file, bytes, crc32: checksum, edits })
-    }
-}
-
-impl Sink for RunSink {
-    type Error = ShardsError;
-
-    fn needs(&self) -> Needs {
-        self.needs
-    }
-
-    fn begin(&mut self, _tileset: &Tileset) -> Result<Option<Described>, ShardsError> {
-        Ok(None)
-    }
-
-    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, ShardsError> {
-        let mut written = Written::default();
-        for edit in edits {
-            let (id, kind, bytes) = match &edit {
-                TileEdit::Put(id, bytes) => (*id, PUT, &**bytes),
-                TileEdit::Remove(id) => (*id, REMOVE, &[][..]),
-                TileEdit::Keep(id, None) => (*id, KEEP_NOTHING, &[][..]),
-                TileEdit::Keep(id, Some(bytes)) => (*id, KEEP, &**bytes),
-            };
-            self.record(kind, Some(id), bytes.len() as u64)?;
-            self.append(bytes)?;
-            self.edits += 1;
-            match kind {
-                REMOVE => written.removed += 1,
-                KEEP_NOTHING => written.missing += 1,
-                _ => (written.stored, written.added) = (written.stored + 1, written.added + 1),
+    #[test]
+    fn a_run_of_which_a_byte_is_wrong_or_missing_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("run/a");
+        drop(run(folder.path(), "a", edits()));
+        let whole = std::fs::read(&path).unwrap();
+        let checksum = crc32(0, &whole);
+        let read = |bytes: &[u8], length: u64| -> Result<usize, ShardsError> {
+            std::fs::write(&path, bytes).unwrap();
+            let file = WorkFiles::Folder(folder.path().to_owned()).open("run/a").unwrap();
+            let mut reader = RunReader::begin(file, "a".to_owned(), length, checksum, 64)?;
+            let mut count = 0;
+            while reader.next()?.is_some() {
+                count += 1;
             }
+            Ok(count)
+        };
+        assert_eq!(read(&whole, whole.len() as u64).unwrap(), 5);
+        for place in 0..whole.len() {
+            let mut damaged = whole.clone();
+            damaged[place] ^= 0x10;
+            assert!(read(&damaged, whole.len() as u64).is_err(), "byte {place}");
+            assert!(read(&whole[..place], whole.len() as u64).is_err(), "{place} bytes");
+            assert!(read(&whole[..place], place as u64).is_err(), "{place} bytes, as noted");
         }
-        Ok(written)
-    }
-
-    fn finish(self, _metadata: &Metadata) -> Result<Finished, ShardsError> {
-        let place = self.place.clone();
-        self.end().map(|_run| Finished { place, deleted: 0, in_flight: None, changed: None })
     }
 }

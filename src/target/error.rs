@@ -14,7 +14,6 @@ pub enum TargetError {
     Pmtiles(#[from] PmtilesError),
     #[error(transparent)]
     Directory(#[from] DirectoryError),
-    /// S3.
     #[error(transparent)]
     S3(#[from] S3Error),
 }

@@ -52,16 +52,12 @@ pub enum NoteError {
         "{place} was written by somebody else meanwhile: see that only one program writes it, then run the command again"
     )]
     Changed { place: String },
-    /// The name is not a valid name of a note.
     #[error("{name:?} cannot be the name of a note: please report this")]
     Name { name: String },
-    /// The note is longer than [`MAX_KEPT_NOTE`].
     #[error("{place} is longer than the {} MB that are read: remove it", MAX_KEPT_NOTE >> 20)]
     TooLong { place: String },
-    /// The system or the server refused.
     #[error("cannot {action} {place}: look into the cause, then run the command again")]
     Refused {
-        /// What was tried, such as "write".
         action: &'static str,
         /// The note or folder.
         place: String,

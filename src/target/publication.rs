@@ -101,7 +101,6 @@ pub(crate) fn tell(
 /// The list of one publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeList {
-    /// The publication.
     #[serde(flatten)]
     pub publication: Publication,
     /// The id of the publication before it.

@@ -81,7 +81,6 @@ pub struct Described {
     pub name: Option<String>,
     /// What it shows.
     pub description: Option<String>,
-    /// The attribution.
     pub attribution: Option<String>,
     /// The tileset's version.
     pub version: Option<String>,
@@ -107,7 +106,6 @@ pub struct Described {
 /// Why a target could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The target does not exist.
     #[error(
         "there is no {place}: name a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ that exists"
     )]
@@ -125,7 +123,6 @@ pub enum ReadError {
         /// What it is instead.
         what: String,
     },
-    /// It is of the right kind, but damaged.
     #[error("{place} is damaged: {what}. Seed or copy it again")]
     Damaged {
         /// The target.
@@ -151,10 +148,8 @@ pub enum ReadError {
         /// The file.
         path: PathBuf,
     },
-    /// A stored tile is gone.
     #[error("a stored tile is gone, and no run has removed it: seed or copy the target again")]
     Vanished,
-    /// The system refused.
     #[error("cannot read {}", path.display())]
     Io {
         /// The file.

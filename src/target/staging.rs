@@ -25,7 +25,6 @@ pub(crate) const FOLDER_HANDLE: OFlags = OFlags::RDONLY;
 #[derive(Debug, thiserror::Error)]
 #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
 pub struct NoFolder {
-    /// The folder.
     pub folder: PathBuf,
     /// The output.
     pub target: PathBuf,
@@ -37,13 +36,11 @@ pub enum StagingError {
     /// The folder of the output does not exist.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
-    /// The output is a folder.
     #[error("the output {} is a directory: name a file, such as {}", target.display(), target.join("facilities.mbtiles").display())]
     IsDirectory {
         /// The output.
         target: PathBuf,
     },
-    /// The output is a file of another kind, which is not replaced.
     #[error("{} is no {kind} ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
     Foreign {
         /// The output.
@@ -53,7 +50,6 @@ pub enum StagingError {
         /// What it is instead.
         what: &'static str,
     },
-    /// The output cannot be read, so its kind is unknown.
     #[error("cannot read {} to see whether it is {kind} that may be replaced", path.display())]
     Unreadable {
         /// The output, or a file next to it.
@@ -62,13 +58,11 @@ pub enum StagingError {
         kind: &'static str,
         source: io::Error,
     },
-    /// Another run is writing the target.
     #[error("another run is writing {}: wait until it is done, or choose another --output", target.display())]
     Busy {
         /// The output.
         target: PathBuf,
     },
-    /// The disk is full, or a quota is used up.
     #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
     DiskFull {
         /// The staged file.
@@ -78,13 +72,11 @@ pub enum StagingError {
         /// The cause, from the writer of the file.
         source: Box<dyn Error + Send + Sync>,
     },
-    /// A stop was asked for.
     #[error("interrupted while writing {}", path.display())]
     Interrupted {
         /// The staged file.
         path: PathBuf,
     },
-    /// The system refused.
     #[error("cannot {action} {}: {next}", path.display())]
     Io {
         /// What was tried.
@@ -95,7 +87,6 @@ pub enum StagingError {
         next: &'static str,
         source: io::Error,
     },
-    /// The file was renamed, but its folder could not be synced.
     #[error("the new {} is in place, but its folder {} could not be synced, so a power cut may bring the old one back: run sync before you rely on it", target.display(), folder.display())]
     Unsynced {
         /// The new file.

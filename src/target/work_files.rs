@@ -14,16 +14,13 @@ use crate::error::ErrorKind;
 /// Why a file of a work folder could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkFileError {
-    /// The system refused.
     #[error("cannot {action} {}: look into the cause, then run the command again", path.display())]
     Io {
-        /// What was tried, such as "write".
         action: &'static str,
         /// The file or folder.
         path: PathBuf,
         source: io::Error,
     },
-    /// S3.
     #[error(transparent)]
     S3(#[from] S3Error),
     #[error(transparent)]
@@ -169,37 +166,20 @@ impl WorkFiles {
         }
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, or a folder with its files (a name that ends with `/`), if it is there.
     ///
     /// # Errors
     /// If it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), WorkFileError> {
-        match self {
-            WorkFiles::Folder(root) => {
-                let path = root.join(name);
-                match std::fs::remove_file(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
-                    _ => Ok(()),
-                }
-            }
-            WorkFiles::S3(objects) => Ok(objects.remove_all(name)?),
-        }
-    }
-
-    /// Removes a folder with its files, if it is there.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn remove_folder(&self, folder: &str) -> Result<(), WorkFileError> {
-        match self {
-            WorkFiles::Folder(root) => {
-                let path = root.join(folder);
-                match std::fs::remove_dir_all(&path) {
-                    Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
-                    _ => Ok(()),
-                }
-            }
-            WorkFiles::S3(objects) => Ok(objects.remove_all(&format!("{folder}/"))?),
+        let root = match self {
+            WorkFiles::Folder(root) => root,
+            WorkFiles::S3(objects) => return Ok(objects.remove_all(name)?),
+        };
+        let path = root.join(name);
+        let removed = if name.ends_with('/') { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
+            _ => Ok(()),
         }
     }
 }

@@ -55,7 +55,7 @@ pub struct LayerCount {
 
 /// Which tiles of a batch's areas are planned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Planned {
+pub enum PlannedTiles {
     /// Those in which at least one layer has a candidate. The plan has counted the candidates.
     Occupied,
     /// All of them. The plan has not counted candidates.
@@ -70,10 +70,10 @@ pub struct Batch {
     /// More tiles, which are not rendered one by one. None of them is planned in the areas.
     pub repeats: Vec<Repeat>,
     /// Which tiles of the areas are planned.
-    pub planned: Planned,
+    pub planned: PlannedTiles,
     /// How many tiles are planned, repeated ones included.
     pub tiles: u64,
-    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`Planned::Every`], the
+    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`PlannedTiles::Every`], the
     /// tiles in which the layer may be drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
     /// True if the batch's source waits for cell counts that are still being computed. Such batches are rendered after
@@ -82,7 +82,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The zoom of the first area; with [`Planned::Occupied`] all areas have the same.
+    /// The zoom of the first area; with [`PlannedTiles::Occupied`] all areas have the same.
     #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
         let repeated = self.repeats.first().map(|repeat| &*repeat.rendered);
@@ -107,12 +107,12 @@ impl Batch {
     }
 
     /// Cuts the batch in two: a batch with about `most` features, but at least one tile, and the rest. The rest is
-    /// `None` if it is empty. It is always `None` with [`Planned::Occupied`], because then it is not known which tiles
+    /// `None` if it is empty. It is always `None` with [`PlannedTiles::Occupied`], because then it is not known which tiles
     /// of a part are planned.
     #[must_use]
     pub fn cut(self, most: u64) -> (Batch, Option<Batch>) {
         let (features, tiles) = (self.features(), self.tiles.max(1));
-        if self.planned == Planned::Occupied || features <= most || tiles == 1 {
+        if self.planned == PlannedTiles::Occupied || features <= most || tiles == 1 {
             return (self, None);
         }
         // Features are estimated for the whole batch, not for each tile.

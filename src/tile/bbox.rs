@@ -448,11 +448,6 @@ mod tests {
         assert!(Coverage::new(&[boxed("0,0,1,1"), boxed("-180,-85.0511,180,85.0511")]).is_world());
         assert!(!Coverage::new(&[boxed("170,-50,-170,50")]).is_world());
     }
-}
-
-#[cfg(test)]
-mod center_tests {
-    use super::*;
 
     #[test]
     fn a_center_is_three_numbers_within_their_ranges() {

@@ -154,6 +154,18 @@ impl TileRect {
         (rect.x0 <= rect.x1 && rect.y0 <= rect.y1).then_some(rect)
     }
 
+    /// The smallest rectangle that holds both, which have the same zoom.
+    #[must_use]
+    pub fn joined(self, other: TileRect) -> TileRect {
+        TileRect {
+            zoom: self.zoom,
+            x0: self.x0.min(other.x0),
+            y0: self.y0.min(other.y0),
+            x1: self.x1.max(other.x1),
+            y1: self.y1.max(other.y1),
+        }
+    }
+
     /// The rectangle cut in two across its longer side; `None` for a single tile.
     #[must_use]
     pub fn halves(&self) -> Option<(TileRect, TileRect)> {

@@ -30,7 +30,9 @@ mod world_box;
 mod zoom;
 
 pub use area::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
-pub use batch::{Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, Planned, Repeat, SearchBox};
+pub use batch::{
+    Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, PlannedTiles, Repeat, SearchBox,
+};
 pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
 pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{

@@ -199,6 +199,7 @@ impl<'de> Deserialize<'de> for ColumnRange {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::{AreaPart, Coverage, TileCoord};
 
     #[test]
     fn tile_ids_are_those_of_the_specification() {
@@ -255,12 +256,6 @@ mod tests {
             assert_eq!(a.x().abs_diff(b.x()) + a.y().abs_diff(b.y()), 1, "{a} {b}");
         }
     }
-}
-
-#[cfg(test)]
-mod columns_tests {
-    use super::*;
-    use crate::tile::{AreaPart, Coverage, TileCoord};
 
     #[test]
     fn columns_are_text_and_back() {

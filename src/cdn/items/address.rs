@@ -28,10 +28,8 @@ pub enum CdnUrlError {
     /// Not `https://HOST/PATH`.
     #[error("is no whole address: write https://HOST/PATH/, under which clients find the tiles")]
     NotWhole,
-    /// A user or a password.
     #[error("holds a user or a password, which no cached address has: leave it out")]
     User,
-    /// A character that no cached address has.
     #[error("has a {0:?}: write an address without spaces, wildcards, parameters and braces")]
     Odd(char),
 }

@@ -7,22 +7,22 @@
 //! zooms are then combined by the number of items that each may take. With K items and z zooms that is at most z·K²
 //! steps: 0.1 s for K = 3,000, the limit of CloudFront.
 
-use super::{PurgeItem, TileCounts};
+use super::{FullPyramid, PurgeItem};
 use crate::tile::{TileCoord, Zoom};
 
 /// Items that hit all tiles that changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cover {
+pub(crate) struct Cover {
     /// The items. None lies within another.
-    pub items: Vec<PurgeItem>,
+    pub(crate) items: Vec<PurgeItem>,
     /// How many unchanged tiles the items hit.
-    pub beyond: u64,
+    pub(crate) unchanged: u64,
 }
 
 /// The cost of a choice. Choices are compared by the unchanged tiles that they hit, then by their wildcards.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 struct CoverCost {
-    beyond: u64,
+    unchanged: u64,
     wildcards: u32,
 }
 
@@ -31,7 +31,7 @@ impl std::ops::Add for CoverCost {
 
     fn add(self, other: CoverCost) -> CoverCost {
         CoverCost {
-            beyond: self.beyond.saturating_add(other.beyond),
+            unchanged: self.unchanged.saturating_add(other.unchanged),
             wildcards: self.wildcards.saturating_add(other.wildcards),
         }
     }
@@ -39,15 +39,15 @@ impl std::ops::Add for CoverCost {
 
 impl CoverCost {
     /// The cost where no choice is possible.
-    const IMPOSSIBLE: CoverCost = CoverCost { beyond: u64::MAX, wildcards: u32::MAX };
+    const IMPOSSIBLE: CoverCost = CoverCost { unchanged: u64::MAX, wildcards: u32::MAX };
 
     /// One wildcard that hits `stored` tiles, of which `changed` changed.
     fn of_wildcard(stored: u64, changed: usize) -> CoverCost {
-        CoverCost { beyond: stored.saturating_sub(changed as u64), wildcards: 1 }
+        CoverCost { unchanged: stored.saturating_sub(changed as u64), wildcards: 1 }
     }
 
     fn without(self, other: CoverCost) -> CoverCost {
-        CoverCost { beyond: self.beyond - other.beyond, wildcards: self.wildcards - other.wildcards }
+        CoverCost { unchanged: self.unchanged - other.unchanged, wildcards: self.wildcards - other.wildcards }
     }
 }
 
@@ -78,13 +78,12 @@ struct ChangedZoom<'a> {
 
 /// The cheapest cover of changed tiles with at most `max_items` items, which is 1 or more. The tiles are ordered by
 /// zoom, column and row, each once.
-#[must_use]
-pub fn cheapest_cover(tiles: &[TileCoord], counts: &impl TileCounts, max_items: usize) -> Cover {
+pub(crate) fn cheapest_cover(tiles: &[TileCoord], counts: &FullPyramid, max_items: usize) -> Cover {
     if tiles.len() <= max_items {
-        return Cover { items: tiles.iter().copied().map(PurgeItem::Tile).collect(), beyond: 0 };
+        return Cover { items: tiles.iter().copied().map(PurgeItem::Tile).collect(), unchanged: 0 };
     }
     let everything = CoverCost::of_wildcard(counts.total(), tiles.len());
-    let all = Cover { items: vec![PurgeItem::Everything], beyond: everything.beyond };
+    let all = Cover { items: vec![PurgeItem::Everything], unchanged: everything.unchanged };
     // Each zoom takes at least one item.
     let zooms = tiles.chunk_by(|one, other| one.zoom() == other.zoom()).count();
     let Some(spare) = max_items.checked_sub(zooms) else { return all };
@@ -101,22 +100,22 @@ pub fn cheapest_cover(tiles: &[TileCoord], counts: &impl TileCounts, max_items: 
     }
     let mut items = Vec::new();
     let mut left = reached.len() - 1;
-    let beyond = reached.last().map_or(0, |best| best.beyond);
+    let unchanged = reached.last().map_or(0, |best| best.unchanged);
     for (zoom, (before, table)) in zooms.iter().zip(&tables).rev() {
         let taken = shares(before, table, left).min_by_key(|share| share.cost).map_or(1, |share| share.taken);
         zoom.choose(taken, &mut items);
         left -= taken;
     }
     items.reverse();
-    Cover { items, beyond }
+    Cover { items, unchanged }
 }
 
-fn zooms<'a>(tiles: &'a [TileCoord], counts: &impl TileCounts) -> Vec<ChangedZoom<'a>> {
+fn zooms<'a>(tiles: &'a [TileCoord], counts: &FullPyramid) -> Vec<ChangedZoom<'a>> {
     let of_zoom = |tiles: &'a [TileCoord]| {
         let zoom = tiles[0].zoom();
         let columns = tiles.chunk_by(|one, other| one.x() == other.x()).map(|tiles| {
             let x = tiles[0].x();
-            ChangedColumn { x, tiles, wildcard: CoverCost::of_wildcard(counts.in_column(zoom, x), tiles.len()) }
+            ChangedColumn { x, tiles, wildcard: CoverCost::of_wildcard(counts.in_column(zoom), tiles.len()) }
         });
         let wildcard = CoverCost::of_wildcard(counts.at_zoom(zoom), tiles.len());
         ChangedZoom { zoom, columns: columns.collect(), count: tiles.len(), wildcard }
@@ -237,7 +236,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::cdn::items::{FullPyramid, ListedCounts, TilesToPurge};
+    use crate::cdn::items::TilesToPurge;
     use crate::tile::ZoomList;
 
     fn tile(zoom: u8, x: u32, y: u32) -> TileCoord {
@@ -269,11 +268,11 @@ mod tests {
         let tiles = listed(MOVED);
         for max_items in [6, 7, 100] {
             let cover = cheapest_cover(&tiles, &pyramid("0-5"), max_items);
-            assert_eq!((shown(&cover).as_str(), cover.beyond), ("/0/0/0 /1/1/0 /2/2/1 /3/5/2 /4/10/5 /5/21/11", 0));
+            assert_eq!((shown(&cover).as_str(), cover.unchanged), ("/0/0/0 /1/1/0 /2/2/1 /3/5/2 /4/10/5 /5/21/11", 0));
         }
         for max_items in 1..=5 {
             let cover = cheapest_cover(&tiles, &pyramid("0-5"), max_items);
-            assert_eq!((shown(&cover).as_str(), cover.beyond), ("/*", 1_359), "{max_items} items");
+            assert_eq!((shown(&cover).as_str(), cover.unchanged), ("/*", 1_359), "{max_items} items");
         }
     }
 
@@ -281,8 +280,11 @@ mod tests {
     fn few_items_become_columns_and_zooms() {
         let tiles = listed(&format!("{MOVED} 5/21/10 5/21/12 5/20/11 4/10/6"));
         let cover = |max_items| cheapest_cover(&tiles, &pyramid("0-5"), max_items);
-        assert_eq!((cover(10).items.len(), cover(10).beyond), (10, 0));
-        assert_eq!((shown(&cover(6)).as_str(), cover(6).beyond), ("/0/0/0 /1/1/0 /2/2/1 /3/5/2 /4/10/* /5/*", 1_034));
+        assert_eq!((cover(10).items.len(), cover(10).unchanged), (10, 0));
+        assert_eq!(
+            (shown(&cover(6)).as_str(), cover(6).unchanged),
+            ("/0/0/0 /1/1/0 /2/2/1 /3/5/2 /4/10/* /5/*", 1_034)
+        );
         assert_eq!(shown(&cover(5)), "/*");
     }
 
@@ -292,7 +294,7 @@ mod tests {
         for _ in 0..300 {
             let world = World::random(&mut random);
             for max_items in 1..=world.changed.len() {
-                let cover = cheapest_cover(&world.changed, &world.counts(), max_items);
+                let cover = cheapest_cover(&world.changed, &pyramid("0-2"), max_items);
                 assert!(cover.items.len() <= max_items);
                 for tile in &world.changed {
                     assert_eq!(cover.items.iter().filter(|item| hits(item, *tile)).count(), 1, "{tile} {cover:?}");
@@ -310,11 +312,11 @@ mod tests {
             let world = World::random(&mut random);
             let covers = world.all_covers();
             for max_items in 1..=10 {
-                let cover = cheapest_cover(&world.changed, &world.counts(), max_items);
+                let cover = cheapest_cover(&world.changed, &pyramid("0-2"), max_items);
                 let wildcards = cover.items.iter().filter(|item| item.is_wildcard()).count();
                 let within = covers.iter().filter(|(items, _)| *items as usize <= max_items);
                 let best = within.map(|(_, cost)| *cost).min().unwrap();
-                assert_eq!((cover.beyond, wildcards), best, "{max_items} items: {cover:?} of {world:?}");
+                assert_eq!((cover.unchanged, wildcards), best, "{max_items} items: {cover:?} of {world:?}");
             }
         }
     }
@@ -347,7 +349,7 @@ mod tests {
         }
     }
 
-    /// Zooms 0 to 2: tiles that are stored, and some of them that changed.
+    /// All tiles of zooms 0 to 2, and some of them that changed.
     #[derive(Debug)]
     struct World {
         stored: Vec<TileCoord>,
@@ -359,13 +361,9 @@ mod tests {
             let all = (0..=2).flat_map(|zoom| {
                 (0..1_u32 << zoom).flat_map(move |x| (0..1_u32 << zoom).map(move |y| tile(zoom, x, y)))
             });
-            let stored: Vec<TileCoord> = all.filter(|_| random.below(4) > 0).collect();
+            let stored: Vec<TileCoord> = all.collect();
             let changed: Vec<TileCoord> = stored.iter().copied().filter(|_| random.below(2) > 0).collect();
             World { stored, changed }
-        }
-
-        fn counts(&self) -> ListedCounts {
-            self.stored.iter().copied().collect()
         }
 
         /// All wildcards, each as the set of tiles that it hits (bits, by their number in `stored`).

@@ -11,18 +11,16 @@ mod cover;
 use std::collections::BTreeSet;
 use std::fmt;
 
-use hashbrown::HashMap;
-
 use crate::tile::{BandRoot, TileCoord, TilesetTag, Zoom, ZoomList};
 
-pub use address::{CdnPath, CdnUrl, CdnUrlError, TileAddresses};
-pub use cover::{Cover, cheapest_cover};
+pub use address::{CdnUrl, CdnUrlError, TileAddresses};
+use cover::cheapest_cover;
 
 // The tiles that a CDN has to forget.
 
 /// The most tiles that are listed one by one. A list takes 12 bytes a tile in memory and about as many in the outbox.
 /// If more tiles changed, everything is purged, which costs one item with every provider.
-pub const MAX_TILES_TOLD_APART: usize = 1_000_000;
+const MAX_TILES_TOLD_APART: usize = 1_000_000;
 
 /// The tiles that a CDN has to forget.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,71 +93,23 @@ fn in_order(tiles: &mut Vec<TileCoord>) {
     tiles.dedup();
 }
 
-// How many tiles an item hits: what the target holds or, if the target was not listed, what a full pyramid would hold.
+// How many tiles an item hits: what a full pyramid would hold.
 
-/// How many tiles there are below an address that a CDN can purge as one.
-pub trait TileCounts {
-    fn at_zoom(&self, zoom: Zoom) -> u64;
-    fn in_column(&self, zoom: Zoom, x: u32) -> u64;
-    fn total(&self) -> u64;
-}
-
-/// Counts for a target of which only the zooms are known: every zoom counts as full.
+/// How many tiles there are below an address that a CDN can purge as one: every zoom counts as full.
 #[derive(Debug, Clone)]
 pub struct FullPyramid(pub ZoomList);
 
-impl TileCounts for FullPyramid {
-    fn at_zoom(&self, zoom: Zoom) -> u64 {
+impl FullPyramid {
+    pub(crate) fn at_zoom(&self, zoom: Zoom) -> u64 {
         if self.0.contains(zoom) { 1 << (2 * u64::from(zoom.get())) } else { 0 }
     }
 
-    fn in_column(&self, zoom: Zoom, _: u32) -> u64 {
+    pub(crate) fn in_column(&self, zoom: Zoom) -> u64 {
         if self.0.contains(zoom) { 1 << zoom.get() } else { 0 }
     }
 
-    fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         self.0.iter().map(|zoom| self.at_zoom(zoom)).sum()
-    }
-}
-
-/// The counts of tiles that were listed.
-#[derive(Debug, Clone, Default)]
-pub struct ListedCounts {
-    zooms: HashMap<Zoom, u64>,
-    columns: HashMap<TileColumn, u64>,
-    total: u64,
-}
-
-/// A column of a zoom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct TileColumn {
-    zoom: Zoom,
-    x: u32,
-}
-
-impl FromIterator<TileCoord> for ListedCounts {
-    fn from_iter<T: IntoIterator<Item = TileCoord>>(tiles: T) -> ListedCounts {
-        let mut counts = ListedCounts::default();
-        for tile in tiles {
-            *counts.zooms.entry(tile.zoom()).or_default() += 1;
-            *counts.columns.entry(TileColumn { zoom: tile.zoom(), x: tile.x() }).or_default() += 1;
-            counts.total += 1;
-        }
-        counts
-    }
-}
-
-impl TileCounts for ListedCounts {
-    fn at_zoom(&self, zoom: Zoom) -> u64 {
-        self.zooms.get(&zoom).copied().unwrap_or(0)
-    }
-
-    fn in_column(&self, zoom: Zoom, x: u32) -> u64 {
-        self.columns.get(&TileColumn { zoom, x }).copied().unwrap_or(0)
-    }
-
-    fn total(&self) -> u64 {
-        self.total
     }
 }
 
@@ -247,7 +197,7 @@ pub struct PurgePlan {
     /// The items, each once.
     pub items: Vec<PurgeItem>,
     /// The most unchanged tiles that the items can hit.
-    pub beyond: u64,
+    pub unchanged: u64,
 }
 
 /// The items that purge some tiles, and documents next to them.
@@ -256,23 +206,23 @@ pub fn plan(
     tiles: &TilesToPurge,
     documents: &[String],
     addresses: &TileAddresses,
-    counts: &impl TileCounts,
+    counts: &FullPyramid,
     rules: &PlanRules,
 ) -> PurgePlan {
     let documents: Vec<PurgeItem> = documents.iter().cloned().map(PurgeItem::Document).collect();
     if tiles.is_empty() {
-        return PurgePlan { items: documents, beyond: 0 };
+        return PurgePlan { items: documents, unchanged: 0 };
     }
     let everything = || {
-        let beyond = counts.total().saturating_sub(tiles.count().map_or(u64::MAX, |count| count as u64));
+        let unchanged = counts.total().saturating_sub(tiles.count().map_or(u64::MAX, |count| count as u64));
         // The tileset's tag does not hit other things that the CDN caches below this address. Documents carry no tag,
         // so each is an item.
         match rules.by {
             PurgeBy::Tag if rules.untagged.is_empty() => {
                 let tag = PurgeItem::Tag(rules.tag.as_str().to_owned());
-                PurgePlan { items: std::iter::once(tag).chain(documents.clone()).collect(), beyond }
+                PurgePlan { items: std::iter::once(tag).chain(documents.clone()).collect(), unchanged }
             }
-            _ => PurgePlan { items: vec![PurgeItem::Everything], beyond },
+            _ => PurgePlan { items: vec![PurgeItem::Everything], unchanged },
         }
     };
     let TilesToPurge::Listed(listed) = tiles else { return everything() };
@@ -292,7 +242,7 @@ pub fn plan(
             if found.tags.len() + untagged.len() * addresses.paths_per_tile() <= room {
                 let tags = found.tags.into_iter().map(PurgeItem::Tag);
                 let items = tags.chain(untagged.iter().copied().map(PurgeItem::Tile)).collect();
-                Some(PurgePlan { items, beyond: found.beyond })
+                Some(PurgePlan { items, unchanged: found.unchanged })
             } else if rules.mixes {
                 covered(listed, addresses, counts, room_for_paths)
             } else {
@@ -301,7 +251,7 @@ pub fn plan(
         }
         PurgeBy::Path => covered(listed, addresses, counts, room_for_paths),
         PurgeBy::Url if listed.len() <= room_for_paths => {
-            Some(PurgePlan { items: listed.iter().copied().map(PurgeItem::Tile).collect(), beyond: 0 })
+            Some(PurgePlan { items: listed.iter().copied().map(PurgeItem::Tile).collect(), unchanged: 0 })
         }
         PurgeBy::Url | PurgeBy::All => None,
     };
@@ -319,14 +269,14 @@ pub fn plan(
 fn covered(
     tiles: &[crate::tile::TileCoord],
     addresses: &TileAddresses,
-    counts: &impl TileCounts,
+    counts: &FullPyramid,
     room: usize,
 ) -> Option<PurgePlan> {
     if room == 0 || (!addresses.have_prefixes() && tiles.len() > room) {
         return None;
     }
     let cover = cheapest_cover(tiles, counts, room);
-    Some(PurgePlan { items: cover.items, beyond: cover.beyond })
+    Some(PurgePlan { items: cover.items, unchanged: cover.unchanged })
 }
 
 // Purging by tags: a moved point takes one item per band of zooms instead of one per zoom, and a purge hits at most 85
@@ -334,31 +284,31 @@ fn covered(
 
 /// The tags of some tiles.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BandTags {
+struct BandTags {
     /// The tags, each once.
-    pub tags: Vec<String>,
+    tags: Vec<String>,
     /// The most unchanged tiles that can carry the tags.
-    pub beyond: u64,
+    unchanged: u64,
 }
 
 /// The tags that hit all these tiles, for a target with these zooms.
-#[must_use]
-pub fn band_tags(tiles: &TilesToPurge, tag: &TilesetTag, zooms: &ZoomList) -> BandTags {
+fn band_tags(tiles: &TilesToPurge, tag: &TilesetTag, zooms: &ZoomList) -> BandTags {
     let all: u64 = zooms.iter().map(|zoom| 1 << (2 * u64::from(zoom.get()))).sum();
     let TilesToPurge::Listed(tiles) = tiles else {
-        return BandTags { tags: vec![tag.as_str().to_owned()], beyond: all };
+        return BandTags { tags: vec![tag.as_str().to_owned()], unchanged: all };
     };
     let roots: BTreeSet<BandRoot> = tiles.iter().copied().map(BandRoot::of).collect();
     let hit: u64 = roots.iter().map(|root| root.tiles(zooms)).sum();
     BandTags {
         tags: roots.into_iter().map(|root| tag.of_root(root)).collect(),
-        beyond: hit.saturating_sub(tiles.len() as u64),
+        unchanged: hit.saturating_sub(tiles.len() as u64),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tile::{TileCoord, Zoom};
 
     fn tiles(text: &str) -> TilesToPurge {
         TilesToPurge::listed(text.split_whitespace().map(|tile| tile.parse().unwrap()))
@@ -374,12 +324,6 @@ mod tests {
         assert_eq!(TilesToPurge::Everything.joined(one).count(), None);
         assert!(TilesToPurge::default().is_empty());
     }
-}
-
-#[cfg(test)]
-mod plan_tests {
-    use super::FullPyramid;
-    use super::*;
 
     fn rules(by: PurgeBy, max_items: usize) -> PlanRules {
         PlanRules {
@@ -397,7 +341,7 @@ mod plan_tests {
         let documents: Vec<String> = documents.iter().map(|name| (*name).to_owned()).collect();
         let plan = plan(tiles, &documents, &addresses, &FullPyramid(rules.zooms.clone()), rules);
         let items: Vec<String> = plan.items.iter().map(ToString::to_string).collect();
-        format!("{} +{}", items.join(" "), plan.beyond)
+        format!("{} +{}", items.join(" "), plan.unchanged)
     }
 
     fn moved() -> TilesToPurge {
@@ -445,12 +389,6 @@ mod plan_tests {
     fn an_object_is_one_item() {
         assert_eq!(shown(&moved(), &[], "https://h/a.pmtiles", &rules(PurgeBy::Path, 100)), "/* +1359");
     }
-}
-
-#[cfg(test)]
-mod tags_tests {
-    use super::*;
-    use crate::tile::{TileCoord, Zoom};
 
     #[test]
     fn a_moved_point_is_one_tag_a_band() {
@@ -460,13 +398,13 @@ mod tags_tests {
         });
         let tags = band_tags(&TilesToPurge::listed(moved), &TilesetTag::of("n"), &"0-14".parse().unwrap());
         assert_eq!(tags.tags, ["n-0-0-0", "n-5-17-10", "n-9-272-166", "n-12-2178-1333"]);
-        assert_eq!(tags.beyond, 341 + 85 + 21 + 21 - 15);
+        assert_eq!(tags.unchanged, 341 + 85 + 21 + 21 - 15);
     }
 
     #[test]
     fn everything_is_the_tag_of_the_tileset() {
         let tags = band_tags(&TilesToPurge::Everything, &TilesetTag::of("n"), &"0-2".parse().unwrap());
-        assert_eq!((tags.tags, tags.beyond), (vec!["n".to_owned()], 21));
+        assert_eq!((tags.tags, tags.unchanged), (vec!["n".to_owned()], 21));
     }
 
     /// In a small world: what a tag hits is what carries it.
@@ -482,6 +420,6 @@ mod tags_tests {
         let changed = TilesToPurge::listed(all.iter().copied().step_by(997));
         let found = band_tags(&changed, &tag, &zooms);
         let carriers = all.iter().filter(|tile| found.tags.contains(&tag.of_band(**tile))).count();
-        assert_eq!(found.beyond, carriers as u64 - changed.count().unwrap() as u64);
+        assert_eq!(found.unchanged, carriers as u64 - changed.count().unwrap() as u64);
     }
 }

@@ -25,12 +25,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::HttpClient;
+use options::PurgeSecret;
 
 use super::items::PurgeBy;
 use super::pace::Rate;
 use crate::error::ErrorKind;
 
-pub use batch::{BatchLimits, ItemKind, PurgeBatch, PurgeName, batches, names};
+pub(crate) use batch::{BatchLimits, PurgeName};
+pub use batch::{ItemKind, PurgeBatch, batches, names};
 pub(crate) use cloudflare::Cloudflare;
 #[cfg(feature = "s3")]
 pub(crate) use cloudfront::CloudFront;
@@ -40,7 +42,7 @@ pub(crate) use nginx::Nginx;
 pub(crate) use options::has_program;
 pub use options::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
-    PurgeOptions, PurgeProvider, PurgeSecret, PurgeSection, SecretSource, VarnishOptions,
+    PurgeOptions, PurgeProvider, PurgeSection, SecretSource, VarnishOptions,
 };
 pub(crate) use varnish::Varnish;
 
@@ -138,7 +140,6 @@ where
 /// Why a provider cannot be asked at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
-    /// A secret is missing.
     #[error("no secret can be read from {place}: {what}")]
     Secret {
         /// The file or the variable.
@@ -146,7 +147,6 @@ pub enum ProviderError {
         /// What is wrong.
         what: String,
     },
-    /// This program was built without the code that signs requests to the provider.
     #[error(
         "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
     )]

@@ -14,9 +14,10 @@ mod row_file;
 
 use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::future::join_all;
+use parking_lot::{Condvar, Mutex};
 use row_file::{RowFile, RowFileWriter};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -426,11 +427,8 @@ impl MemoryLimit {
         if bytes > self.limit {
             return None;
         }
-        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut taken = self
-            .given_back
-            .wait_while(taken, |taken| *taken + bytes > self.limit)
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
+        self.given_back.wait_while(&mut taken, |taken| *taken + bytes > self.limit);
         *taken += bytes;
         Some(TakenMemory { of: self, bytes })
     }
@@ -444,7 +442,7 @@ pub(crate) struct TakenMemory<'a> {
 
 impl Drop for TakenMemory<'_> {
     fn drop(&mut self) {
-        *self.of.taken.lock().unwrap_or_else(PoisonError::into_inner) -= self.bytes;
+        *self.of.taken.lock() -= self.bytes;
         self.of.given_back.notify_all();
     }
 }
@@ -672,7 +670,7 @@ impl CachedRows {
             let params: Vec<Param<'_>> =
                 params.iter().cloned().chain(keys.into_iter().flat_map(KeyRange::params)).collect();
             let each = |row: &Row| {
-                let mut reading = reading.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut reading = reading.lock();
                 let (reading, refused) = &mut *reading;
                 if refused.is_none() {
                     *refused = reading.add(number, row.get(0), row.get(1), row.get(2)).err();
@@ -685,7 +683,7 @@ impl CachedRows {
         for read in join_all(statements).await {
             read?;
         }
-        let (reading, refused) = reading.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let (reading, refused) = reading.into_inner();
         let rows = reading.rows();
         let read = match refused {
             Some(refused) => Err(refused),

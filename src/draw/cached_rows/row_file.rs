@@ -101,9 +101,6 @@ impl RowFile {
 
     /// Calls `work` with the rows in some parts of the world, and perhaps some more. `None` if the rows would take more
     /// memory than allowed. Waits while other batches use the memory.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
     pub(crate) fn within<T>(&self, parts: &[WorldRect], work: impl FnOnce(&EncodedRows) -> T) -> io::Result<Option<T>> {
         let of_run = |run: &RowRun| {
             let base = run.base;
@@ -116,9 +113,6 @@ impl RowFile {
 
     /// Calls `work` with the rows in a part of the world, run by run in the order of the rows, until it returns
     /// `false`. For parts whose rows together take more memory than allowed. All other batches wait meanwhile.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
     pub(crate) fn in_pieces(&self, part: &WorldRect, mut work: impl FnMut(&EncodedRows) -> bool) -> io::Result<()> {
         let _held = self.memory.take(self.memory.limit);
         let parts = std::slice::from_ref(part);
@@ -475,14 +469,14 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     let found = file.within(&[everything], |rows| {
-                        assert!(*file.memory.taken.lock().unwrap() <= file.memory.limit);
+                        assert!(*file.memory.taken.lock() <= file.memory.limit);
                         rows.features.len()
                     });
                     assert_eq!(found.unwrap(), Some(at.len()));
                 });
             }
         });
-        assert_eq!(*file.memory.taken.lock().unwrap(), 0);
+        assert_eq!(*file.memory.taken.lock(), 0);
     }
 
     #[test]

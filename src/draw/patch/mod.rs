@@ -34,8 +34,8 @@ use crate::mvt::PointLayer;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
 use crate::target::{ReadError, TileReader, read_all};
 use crate::tile::{
-    Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Order, Planned, SearchBox, Slice, TileCoord,
-    TileId, TileRect, WorldRect, Zoom, ZoomLimits, ZoomList,
+    Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Order, PlannedTiles, SearchBox, Slice,
+    TileCoord, TileId, TileRect, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
 pub use changed_positions::{ChangedPositions, PositionsInTiles};
@@ -250,7 +250,7 @@ impl Patches {
         let mut batch = Batch {
             areas: Vec::new(),
             repeats: Vec::new(),
-            planned: Planned::Every,
+            planned: PlannedTiles::Every,
             tiles: 0,
             layers: vec![LayerCount::default(); self.layers.len()],
             needs_cell_counts,

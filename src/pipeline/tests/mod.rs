@@ -3,7 +3,6 @@
 mod pace;
 
 use std::num::NonZeroU64;
-use std::sync::Mutex;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -13,7 +12,7 @@ use super::*;
 use crate::encode::Level;
 use crate::source::RenderedLayer;
 use crate::target::{Described, Finished, Metadata, Needs, Tileset};
-use crate::tile::{Area, LayerCount, Order, Planned, SearchBox, TileRect};
+use crate::tile::{Area, LayerCount, Order, PlannedTiles, SearchBox, TileRect};
 
 /// What goes wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,7 +127,7 @@ fn batch(x: u32) -> Batch {
     Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
         repeats: Vec::new(),
-        planned: Planned::Occupied,
+        planned: PlannedTiles::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
         needs_cell_counts: x.is_multiple_of(3),
@@ -262,7 +261,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let batch = |x: u32| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
         repeats: Vec::new(),
-        planned: Planned::Occupied,
+        planned: PlannedTiles::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
         needs_cell_counts: x < 9,

@@ -1,5 +1,7 @@
 //! The gate at which each batch waits for its turn, and batches whose size follows the server's pace.
 
+use parking_lot::Mutex;
+
 use super::*;
 
 /// Lets one batch through at a time, and counts.
@@ -55,7 +57,7 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let batch = |x: u32| Batch {
         areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
         repeats: Vec::new(),
-        planned: Planned::Occupied,
+        planned: PlannedTiles::Occupied,
         tiles: 2,
         layers: vec![LayerCount { tiles: 2, features: 2 }],
         needs_cell_counts: false,
@@ -101,7 +103,7 @@ impl Source for MeasuredSource {
     type Error = OnPurpose;
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
-        self.0.lock().unwrap().push(batch.features());
+        self.0.lock().push(batch.features());
         let rendered = |tile| RenderedTile {
             mvt: vec![1],
             layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
@@ -139,7 +141,7 @@ impl Sink for KeptEdits {
 
 /// The features of each batch that one worker renders, if a feature takes `each` and the plan has `count` batches of
 /// some tiles with a number of features.
-fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, features: u64) -> Vec<u64> {
+fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: u32, features: u64) -> Vec<u64> {
     let zoom = Zoom::new(12).unwrap();
     let batch = |x| Batch {
         areas: vec![Area {
@@ -165,23 +167,23 @@ fn rendered_at_a_pace(each: Duration, planned: Planned, count: u32, tiles: u32, 
     let (sink, _) = ended.expect("the pipeline hangs").unwrap();
     let places: Vec<u64> = sink.0.iter().map(|edit| Order::ZoomColumnTmsRow.place(edit.id().coord)).collect();
     assert!(places.is_sorted_by(|one, next| one < next) && places.len() == (count * tiles) as usize);
-    sizes.lock().unwrap().clone()
+    sizes.lock().clone()
 }
 
 #[test]
 fn batches_of_a_seed_are_joined_as_long_as_the_server_is_fast_enough() {
     let (slow, fast) = (Duration::from_secs(1), Duration::from_micros(1));
-    assert_eq!(rendered_at_a_pace(slow, Planned::Occupied, 30, 7, 100), [100; 30]);
-    assert_eq!(rendered_at_a_pace(fast, Planned::Occupied, 30, 7, 100), [1_000; 3]);
+    assert_eq!(rendered_at_a_pace(slow, PlannedTiles::Occupied, 30, 7, 100), [100; 30]);
+    assert_eq!(rendered_at_a_pace(fast, PlannedTiles::Occupied, 30, 7, 100), [1_000; 3]);
     // 500 features take a quarter of a second.
-    assert_eq!(rendered_at_a_pace(Duration::from_micros(500), Planned::Occupied, 30, 7, 100)[0], 500);
+    assert_eq!(rendered_at_a_pace(Duration::from_micros(500), PlannedTiles::Occupied, 30, 7, 100)[0], 500);
 }
 
 #[test]
 fn batches_of_a_reseed_are_cut_where_the_server_is_slow() {
     let (slow, fast) = (Duration::from_secs(1), Duration::from_micros(1));
-    assert_eq!(rendered_at_a_pace(fast, Planned::Every, 3, 40, 800), [800; 3]);
-    assert_eq!(rendered_at_a_pace(slow, Planned::Every, 3, 40, 800), [100; 24]);
+    assert_eq!(rendered_at_a_pace(fast, PlannedTiles::Every, 3, 40, 800), [800; 3]);
+    assert_eq!(rendered_at_a_pace(slow, PlannedTiles::Every, 3, 40, 800), [100; 24]);
     // A tile cannot be cut.
-    assert_eq!(rendered_at_a_pace(slow, Planned::Every, 2, 1, 800), [800; 2]);
+    assert_eq!(rendered_at_a_pace(slow, PlannedTiles::Every, 2, 1, 800), [800; 2]);
 }

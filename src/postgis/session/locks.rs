@@ -22,10 +22,11 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tokio_postgres::types::{ToSql, Type};
@@ -67,13 +68,13 @@ impl Default for Locks {
 impl Locks {
     /// Registers a transaction that is about to begin.
     pub(crate) fn register(&self, transaction: &Arc<Transaction>) {
-        let mut all = self.transactions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.transactions.lock();
         all.retain(|one| one.strong_count() > 0);
         all.push(Arc::downgrade(transaction));
     }
 
     fn transactions(&self) -> Vec<Arc<Transaction>> {
-        let all = self.transactions.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.transactions.lock();
         all.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -111,11 +112,11 @@ impl Locks {
     }
 
     fn set_waits(&self, waits: HashMap<i32, String>) {
-        *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = waits;
+        *self.waits.lock() = waits;
     }
 
     fn holder_of_wait(&self, pid: i32) -> Option<String> {
-        self.waits.lock().unwrap_or_else(PoisonError::into_inner).get(&pid).cloned()
+        self.waits.lock().get(&pid).cloned()
     }
 }
 

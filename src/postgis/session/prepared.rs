@@ -1,8 +1,8 @@
 //! Statements that the server parses and plans once, for sessions that run the same few statements again and again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
 
+use parking_lot::Mutex;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, RowStream, Statement};
@@ -26,15 +26,15 @@ struct StatementTable {
 
 impl PreparedStatements {
     fn find(&self, sql: &str) -> Option<Statement> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).statements.get(sql).cloned()
+        self.0.lock().statements.get(sql).cloned()
     }
 
     fn is_refused(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_refused
+        self.0.lock().is_refused
     }
 
     fn refuse(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_refused = true;
+        self.0.lock().is_refused = true;
     }
 
     async fn prepare(
@@ -45,7 +45,7 @@ impl PreparedStatements {
     ) -> Result<Statement, tokio_postgres::Error> {
         let types: Vec<Type> = params.iter().map(|(_, kind)| kind.clone()).collect();
         let statement = client.prepare_typed(sql, &types).await?;
-        let mut table = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut table = self.0.lock();
         table.statements.insert(sql.to_owned(), statement.clone());
         Ok(statement)
     }

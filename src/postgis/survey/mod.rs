@@ -12,11 +12,12 @@ mod positions;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use folding::{GatheredCells, Gatherer};
 use futures_util::future::join_all;
 use outline::Outlines;
+use parking_lot::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -49,7 +50,7 @@ pub struct Skipped {
 #[derive(Debug)]
 pub struct Surveyed {
     /// The positions of the layer's features, unless they are in `point_file`.
-    pub places: LayerFootprints,
+    pub footprints: LayerFootprints,
     /// The positions of the layer's features, if these are more points than should be kept in memory.
     pub point_file: Option<PointFile>,
     /// The counted cells, at the zooms at which the layer is drawn from them.
@@ -69,10 +70,10 @@ pub struct Surveyed {
 impl Surveyed {
     /// The result for a layer whose rows were read before, so that only their positions are known.
     #[must_use]
-    pub fn of_places(places: LayerFootprints) -> Surveyed {
+    pub fn of_footprints(footprints: LayerFootprints) -> Surveyed {
         Surveyed {
-            rows: places.all().map(|places| places.len() as u64).max(),
-            places,
+            rows: footprints.all().map(|footprints| footprints.len() as u64).max(),
+            footprints,
             point_file: None,
             counted: None,
             gathered: BTreeMap::new(),
@@ -133,7 +134,7 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
     let SurveyPass { snapshot, layer, folds, .. } = pass;
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
         return Ok(Surveyed {
-            places: LayerFootprints::ByZoom(BTreeMap::new()),
+            footprints: LayerFootprints::ByZoom(BTreeMap::new()),
             point_file: None,
             counted: None,
             gathered: BTreeMap::new(),
@@ -167,7 +168,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
         let counted = counts.map(Arc::new);
         let rows = layer.has_countable_rows().then_some(rows);
-        return Ok(Surveyed { places: footprints, point_file, counted, gathered, rows, skipped, invalid_areas });
+        return Ok(Surveyed { footprints, point_file, counted, gathered, rows, skipped, invalid_areas });
     }
     // Each zoom has its own positions, which are kept in memory.
     let pass = SurveyPass { most_points: usize::MAX, ..pass };
@@ -195,7 +196,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         _ => Vec::new(),
     };
     Ok(Surveyed {
-        places: LayerFootprints::ByZoom(all),
+        footprints: LayerFootprints::ByZoom(all),
         point_file: None,
         counted: counted.map(Arc::new),
         gathered,
@@ -338,7 +339,7 @@ impl SurveyPass<'_> {
         let (context, each) = (self.context(), Mutex::new(each));
         let reading = sessions.iter().zip(&parts).map(async |(session, part)| {
             let statement = sql::survey(layer, folds, near, deepest.unwrap_or(layer.zooms.max()), part);
-            let one = |row: &Row| (*each.lock().unwrap_or_else(PoisonError::into_inner))(row);
+            let one = |row: &Row| (*each.lock())(row);
             session.each(&context, &statement, &params, one).await
         });
         // All statements are waited for, even if one failed, because the sessions are used again.

@@ -423,11 +423,6 @@ mod tests {
         let far = polygon(&[&[[0.0, 0.0], [20.0, 0.0], [0.0, 20.0]]]);
         assert_eq!(outline(&far), None);
     }
-}
-
-#[cfg(test)]
-mod covers_tests {
-    use super::*;
 
     /// Positions of a projection, moved as the statement moves them.
     fn moved(at: &[[f64; 2]], r: f64, projected: impl Fn([f64; 2]) -> [f64; 2]) -> (Vec<[f64; 2]>, [Vec<[f64; 2]>; 4]) {

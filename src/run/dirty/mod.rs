@@ -238,7 +238,7 @@ impl<'a> Look<'a> {
                 continue;
             }
             let surveyed = survey(&self.snapshot, layer, None, &Coverage::new(&[]), &zooms).await?;
-            let found = FeatureSearch::new(dirty, drawn, &surveyed.places);
+            let found = FeatureSearch::new(dirty, drawn, &surveyed.footprints);
             for area in batches.iter_mut().flat_map(|batch| &mut batch.areas) {
                 if area.search[index] == SearchBox::Area {
                     area.search[index] = found.search(&area.rect);

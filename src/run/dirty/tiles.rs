@@ -301,8 +301,8 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
         what: format!("it has more than {MAX_LISTED_TILES} tiles: seed the target instead"),
     };
     for layer in &look.layers {
-        let places = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.places;
-        dirty.mark_all(&drawn(layer), &places).map_err(too_many)?;
+        let footprints = survey(&look.snapshot, layer, None, &coverage, &zooms).await?.footprints;
+        dirty.mark_all(&drawn(layer), &footprints).map_err(too_many)?;
     }
     // Includes tiles in which nothing is drawn any more.
     let target = look.job.target.clone();

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::Value;
 
 use crate::clock::since_1970;
-use crate::encode::{Gunzip, is_gzip};
+use crate::encode::{Gunzip, TILE_TYPE, is_gzip};
 use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::mvt::decode;
 use crate::report::{CheckArea, CheckLevel, Checkup};
@@ -34,11 +34,8 @@ const MAX_TRIED_TILES: usize = 16;
 
 /// The media types of MVT tiles that clients accept (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet
 /// Mail Extensions").
-const MEDIA_TYPES: [&str; 3] = [
-    "application/vnd.mapbox-vector-tile",
-    "application/x-protobuf",
-    "application/vnd.mapbox-vector-tile; charset=utf-8",
-];
+const MEDIA_TYPES: [&str; 3] =
+    [TILE_TYPE, "application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"];
 
 /// Checks the TileJSON at `url`, or at `tiles.json` below it, and the tiles that it names.
 pub(crate) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Result<(), CommandError> {

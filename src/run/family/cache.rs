@@ -88,8 +88,8 @@ impl FamilyCache {
         let mut memory = job.rows_memory();
         for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
             let reading = LayerReading { job, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
-            let (cached, places) = reading.read(layer, settings, &mut skipped).await?;
-            planned.push(plan_layer(layer, &settings.budget.features, places));
+            let (cached, footprints) = reading.read(layer, settings, &mut skipped).await?;
+            planned.push(plan_layer(layer, &settings.budget.features, footprints));
             if !cached.has_cached_rows() {
                 return Ok(None);
             }
@@ -105,7 +105,7 @@ impl FamilyCache {
                 prepared = verify_cached_rows(worker, prepared, &batches).await?;
             }
         }
-        if prepared.iter().any(|layer| layer.cached_places().is_none()) {
+        if prepared.iter().any(|layer| layer.cached_footprints().is_none()) {
             return Ok(None);
         }
         let mut all = Vec::new();
@@ -184,13 +184,13 @@ impl LayerReading<'_> {
         let fresh = PreparedLayer::new(layer);
         // Rows of a larger area might belong to a variant that shows none of them.
         let before = job.rows_read_before(snapshot, &fresh, options).filter(|before| before.are_own);
-        if let Some(ReadBefore { layer, places: Some((places, not_drawn)), .. }) = before {
+        if let Some(ReadBefore { layer, footprints: Some((footprints, not_drawn)), .. }) = before {
             skipped.extend(not_drawn);
-            return Ok((layer, places));
+            return Ok((layer, footprints));
         }
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
         let seen = survey_side_by_side(snapshot, layer, coverage, zooms, &readers).await?;
-        let rows = seen.places.all().map(|places| places.len() as u64).sum();
+        let rows = seen.footprints.all().map(|footprints| footprints.len() as u64).sum();
         skipped.extend(seen.skipped.into_iter().map(|one| {
             let layer = layer.name().to_owned();
             SkippedRows { layer, reason: one.reason, rows: one.rows, examples: one.examples }
@@ -204,7 +204,7 @@ impl LayerReading<'_> {
         if job.rows_to_read(options).is_own {
             job.keep_rows(snapshot, options, &cached, skipped);
         }
-        Ok((cached, seen.places))
+        Ok((cached, seen.footprints))
     }
 }
 
@@ -229,8 +229,8 @@ impl FamilyCachePart {
                 }
             };
             let (mut planned, mut surveyed, mut features) = (Vec::new(), Vec::new(), Vec::new());
-            for (VariantLayer { prepared, places, rows }, limits) in layers.into_iter().zip(limits) {
-                planned.push(plan_layer(prepared.layer(), &limits, places));
+            for (VariantLayer { prepared, footprints, rows }, limits) in layers.into_iter().zip(limits) {
+                planned.push(plan_layer(prepared.layer(), &limits, footprints));
                 surveyed.push(prepared);
                 features.push(rows);
             }
@@ -266,7 +266,7 @@ impl FamilyCachePart {
     }
 }
 
-fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, places: crate::tile::LayerFootprints) -> PlanLayer {
+fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, footprints: crate::tile::LayerFootprints) -> PlanLayer {
     PlanLayer {
         zooms: layer.zooms().clone(),
         margin: layer.margin(),
@@ -274,7 +274,7 @@ fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, places: crate::ti
         asks_each_tile: false,
         lists_tiles: false,
         feature_cost: 1,
-        places,
+        footprints,
         point_file: None,
         rows: std::collections::BTreeMap::new(),
     }

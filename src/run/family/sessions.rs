@@ -1,8 +1,10 @@
 //! Sessions that draw the variants of a family whose rows are not cached. Each session is opened, locked and probed
 //! once, and draws one variant after the other.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::FamilyRun;
 use crate::draw::Worker;
@@ -100,7 +102,7 @@ impl FamilySessions {
 
     /// A session for one variant.
     pub(crate) async fn take(self: &Arc<FamilySessions>) -> Result<SessionPart, CommandError> {
-        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let idle = self.idle.lock().pop();
         let session = match idle {
             Some(session) => session,
             None => Arc::new(self.locks.further_session(&self.database, &self.snapshot).await?),
@@ -163,6 +165,6 @@ impl SessionPart {
 
     /// Returns the session, for another variant.
     pub(crate) fn give_back(self) {
-        self.sessions.idle.lock().unwrap_or_else(PoisonError::into_inner).push(self.session);
+        self.sessions.idle.lock().push(self.session);
     }
 }

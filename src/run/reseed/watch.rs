@@ -1,9 +1,11 @@
 //! `reseed --watch`: reseeds a target or a family repeatedly. The triggers' notifications wake it, and a slow poll
 //! finds changes whose notification was lost. If no notifications arrive, it polls the change log more often.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::jobs::run_queued;
 use super::{ReseedOptions, ReseedOutcome, once};
@@ -331,7 +333,7 @@ impl InHand {
 
     /// Ends the grace: the work is done or was given up.
     fn end(&self) {
-        self.grace.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.grace.lock().take();
     }
 }
 
@@ -339,7 +341,7 @@ impl Report for InHand {
     fn event(&self, event: &Event) {
         let begins = matches!(event, Event::Planned { .. }) && !self.is_begun.swap(true, Ordering::Relaxed);
         if begins {
-            *self.grace.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.stop.grant(GRACE));
+            *self.grace.lock() = Some(self.stop.grant(GRACE));
         }
         self.report.event(event);
     }

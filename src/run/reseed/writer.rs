@@ -2,7 +2,7 @@
 //! others stand by.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,8 +15,9 @@ use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::{LeaseWait, WriterLease};
 use crate::run::{CommandError, Family, Job, QueueGate};
-use crate::serve::{FamilyWriter, FamilyWriterHandle, TargetWriter, WriterHandle, WriterOptions};
+use crate::serve::{Writer, WriterHandle, WriterOptions, Written, WrittenTarget, WrittenVariants};
 use crate::stop::{Signal, Stop};
+use crate::target::NoteStore;
 
 /// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The
 /// watch then begins again, because an operator may have fixed the cause. The pause doubles with each further failure
@@ -57,148 +58,103 @@ impl WriterFailures {
     }
 }
 
-/// Keeps the target of a job up to date for a server.
-pub struct WatchWriter {
-    job: Job,
-    options: ReseedOptions,
-    writer: WriterOptions,
+/// Writes for a server as long as this process has the lease.
+struct LeasedWriter<W> {
+    /// What is written, for messages.
+    what: String,
+    /// "is" or "are", as `what` needs it.
+    verb: &'static str,
+    /// Where the lease is kept.
+    notes: Arc<dyn NoteStore>,
+    options: WriterOptions,
+    handle: WriterHandle<W>,
+    stop: Stop,
 }
 
-impl WatchWriter {
-    /// A writer for the job's target.
-    #[must_use]
-    pub fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
-        Arc::new(WatchWriter { job, options, writer })
-    }
-
-    async fn write(self: Arc<Self>, handle: WriterHandle, stop: Stop) {
-        let notes = match self.job.target.notes() {
-            Ok(notes) => notes,
-            Err(error) => return handle.report_failed(with_causes(&error)),
-        };
+impl<W: Written> LeasedWriter<W> {
+    /// Waits for the lease, calls `begin`, and then `watch` again whenever it ends, until the lease is lost; and all of
+    /// that again until the stop is asked for. The pause after a failed watch ends early with `woken`.
+    async fn write(
+        &self,
+        job: &Job,
+        begin: impl Fn(),
+        watch: impl AsyncFn(&Job, &WriterFailures) -> Result<(), CommandError>,
+        woken: impl AsyncFn(),
+    ) {
+        let handle = &self.handle;
         loop {
-            let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
-            let said = Mutex::default();
-            let taken = waiting.taken(|holder| self.is_held(&handle, holder, &said), |why| handle.report_failed(why));
+            let waiting = LeaseWait::new(Arc::clone(&self.notes), self.options.lease);
+            let said = RefCell::default();
+            let taken = waiting.taken(|holder| self.is_held(holder, &said), |why| handle.report_failed(why));
             let mut lease = tokio::select! {
                 lease = taken => lease,
-                _ = stop.wait() => return,
+                _ = self.stop.wait() => return,
             };
-            handle.write_back().turn(self.writer.write_back);
-            if let Err(error) = tokio::task::block_in_place(|| handle.jobs().take_over()) {
-                tracing::warn!(
-                    "the jobs that are kept with {} cannot be read: {}",
-                    self.job.target,
-                    with_causes(&error)
-                );
-            }
+            begin();
             // This comes last, because clients submit jobs as soon as they read that this server writes.
             handle.report_writing();
             let own = Stop::new();
             let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
-            let job =
-                self.job.under(Arc::clone(&self.job.report), own.clone()).with_listener(lease.listener()).behind(gate);
-            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &handle)).await;
-            if stop.asked().is_some() {
+            let job = job.under(Arc::clone(&job.report), own.clone()).with_listener(lease.listener()).behind(gate);
+            let watching = self.keep_watching(&job, &watch, &woken);
+            let lost = under_lease(&mut lease, &own, &self.stop, watching).await;
+            if self.stop.asked().is_some() {
                 return lease.release().await;
             }
-            tracing::warn!("{} is written by another process now: {lost}", self.job.target);
+            tracing::warn!("{} {} written by another process now: {lost}", self.what, self.verb);
             handle.report_standby(lost);
         }
     }
 
-    /// Another process has the lease. If this server was told to write, it reports each holder once.
-    fn is_held(&self, handle: &WriterHandle, holder: String, said: &Mutex<String>) {
-        if !self.writer.stands_by {
-            handle.report_failed(said_once(&self.job.target.to_string(), &holder, said));
+    /// Another process has the lease. If this server was told to write, it logs each holder once.
+    fn is_held(&self, holder: String, said: &RefCell<String>) {
+        if !self.options.stands_by {
+            let text = format!(
+                "another server writes {}: {holder}. This one serves, and writes once that one has ended or not renewed \
+                 its lease",
+                self.what
+            );
+            if said.replace(holder.clone()) != holder {
+                tracing::warn!("{text}");
+            }
+            self.handle.report_failed(text);
         }
-        handle.report_standby(holder);
+        self.handle.report_standby(holder);
     }
 
     /// Starts the watch again whenever it ends, until the job's stop is asked for.
-    async fn watched(&self, job: &Job, handle: &WriterHandle) {
-        let listening_handle = handle.clone();
-        let on_dirty = DirtyListener::new(move |tiles| listening_handle.report_dirty(tiles));
-        let options = ReseedOptions {
-            on_dirty: Some(on_dirty),
-            jobs: Some(handle.jobs().clone()),
-            write_back: Some(handle.write_back().clone()),
-            ..self.options.clone()
-        };
+    async fn keep_watching(
+        &self,
+        job: &Job,
+        watch: &impl AsyncFn(&Job, &WriterFailures) -> Result<(), CommandError>,
+        woken: &impl AsyncFn(),
+    ) {
         let failures = WriterFailures::default();
         while job.stop.asked().is_none() {
-            let each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
-                failures.has_succeeded();
-                match outcome {
-                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => handle.report_up_to_date(),
-                    ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => {
-                        // The watch goes on once the server has noticed the publication.
-                        tokio::task::block_in_place(|| Handle::current().block_on(handle.report_published()));
-                    }
-                }
-                Ok(())
-            };
-            // A job may fix a target that the watch cannot write.
-            let mut each = each;
-            if let Err(error) = Box::pin(run_queued(job, &options, handle.jobs(), &mut each)).await {
-                handle.report_failed(with_causes(&error));
-            }
-            let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
-            let Err(error) = watch(job, &options, each).await else { return };
+            let Err(error) = watch(job, &failures).await else { return };
             if job.stop.asked().is_some() {
                 return;
             }
             let why = with_causes(&error);
-            let pause = failures.has_failed(&job.target.to_string(), &why);
-            handle.report_failed(why);
+            let pause = failures.has_failed(&self.what, &why);
+            self.handle.report_failed(why);
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
-                () = handle.jobs().queued() => {}
+                () = woken() => {}
                 _ = job.stop.wait() => return,
             }
         }
     }
-}
 
-impl TargetWriter for WatchWriter {
-    fn run(self: Arc<Self>, handle: WriterHandle, stop: Stop) -> BoxFuture<'static, ()> {
-        on_thread(move || self.write(handle, stop))
+    /// Makes the server notice a publication; the watch goes on once it has.
+    fn report_published(&self) {
+        tokio::task::block_in_place(|| Handle::current().block_on(self.handle.report_published()));
     }
-}
-
-/// Runs a writer on a thread of its own, because the writer may block it.
-pub(crate) fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static) -> BoxFuture<'static, ()> {
-    let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(writer()));
-    Box::pin(async move {
-        if let Err(error) = writing.await {
-            tracing::error!("the writer has died: {error}");
-        }
-    })
-}
-
-/// Returns a message: another process has the lease for `what`, though this server was told to write. Logs it as a
-/// warning once for each holder.
-pub(crate) fn said_once(what: &str, holder: &str, said: &Mutex<String>) -> String {
-    let text = format!(
-        "another server writes {what}: {holder}. This one serves, and writes once that one has ended or not renewed its lease"
-    );
-    // A poisoned lock is harmless, because the name is replaced as a whole.
-    let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-    if *said != holder {
-        tracing::warn!("{text}");
-        holder.clone_into(&mut said);
-    }
-    text
 }
 
 /// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it
 /// ended.
-pub(crate) async fn under_lease(
-    lease: &mut WriterLease,
-    own: &Stop,
-    stop: &Stop,
-    watching: impl Future<Output = ()>,
-) -> String {
+async fn under_lease(lease: &mut WriterLease, own: &Stop, stop: &Stop, watching: impl Future<Output = ()>) -> String {
     let kept = lease.kept();
     tokio::pin!(kept, watching);
     let why = tokio::select! {
@@ -219,9 +175,78 @@ pub(crate) async fn under_lease(
     why
 }
 
-// The watch of a family as the writer in a server, under a lease that is kept with the family's manifest.
+/// Runs a writer on a thread of its own, because the writer may block it.
+fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static) -> BoxFuture<'static, ()> {
+    let writing = tokio::task::spawn_blocking(move || Handle::current().block_on(writer()));
+    Box::pin(async move {
+        if let Err(error) = writing.await {
+            tracing::error!("the writer has died: {error}");
+        }
+    })
+}
 
-/// Keeps all variants of a tileset up to date for a server.
+/// Keeps the target of a job up to date for a server.
+pub struct WatchWriter {
+    job: Job,
+    options: ReseedOptions,
+    writer: WriterOptions,
+}
+
+impl WatchWriter {
+    /// A writer for the job's target.
+    #[must_use]
+    pub fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
+        Arc::new(WatchWriter { job, options, writer })
+    }
+
+    async fn write(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) {
+        let notes = match self.job.target.notes() {
+            Ok(notes) => notes,
+            Err(error) => return handle.report_failed(with_causes(&error)),
+        };
+        let what = self.job.target.to_string();
+        let leased = LeasedWriter { what, verb: "is", notes, options: self.writer, handle: handle.clone(), stop };
+        let begin = || {
+            handle.write_back().turn(self.writer.write_back);
+            if let Err(error) = tokio::task::block_in_place(|| handle.jobs().take_over()) {
+                tracing::warn!("the jobs that are kept with {} cannot be read: {}", leased.what, with_causes(&error));
+            }
+        };
+        let listening_handle = handle.clone();
+        let on_dirty = DirtyListener::new(move |tiles| listening_handle.report_dirty(tiles));
+        let options = ReseedOptions {
+            on_dirty: Some(on_dirty),
+            jobs: Some(handle.jobs().clone()),
+            write_back: Some(handle.write_back().clone()),
+            ..self.options.clone()
+        };
+        let watch_once = async |job: &Job, failures: &WriterFailures| {
+            let mut each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
+                failures.has_succeeded();
+                match outcome {
+                    ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => handle.report_up_to_date(),
+                    ReseedOutcome::Done(_) | ReseedOutcome::Seeded(_) => leased.report_published(),
+                }
+                Ok(())
+            };
+            // A job may fix a target that the watch cannot write.
+            if let Err(error) = Box::pin(run_queued(job, &options, handle.jobs(), &mut each)).await {
+                handle.report_failed(with_causes(&error));
+            }
+            let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
+            watch(job, &options, each).await
+        };
+        leased.write(&self.job, begin, watch_once, async || handle.jobs().queued().await).await;
+    }
+}
+
+impl Writer<WrittenTarget> for WatchWriter {
+    fn run(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) -> BoxFuture<'static, ()> {
+        on_thread(move || self.write(handle, stop))
+    }
+}
+
+/// Keeps all variants of a tileset up to date for a server, under a lease that is kept with the family's manifest.
 pub struct FamilyWatchWriter {
     family: Family,
     writer: WriterOptions,
@@ -234,72 +259,34 @@ impl FamilyWatchWriter {
         Arc::new(FamilyWatchWriter { family, writer, report: Arc::clone(report) })
     }
 
-    async fn write(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) {
+    async fn write(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) {
         let opened = self.family.watched(&self.report, &stop);
         let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
         let (notes, job) = match opened {
             Ok(opened) => opened,
             Err(error) => return handle.report_failed(with_causes(&error)),
         };
-        loop {
-            let waiting = LeaseWait::new(Arc::clone(&notes), self.writer.lease);
-            let said = Mutex::default();
-            let held = |holder: String| {
-                if !self.writer.stands_by {
-                    handle.report_failed(said_once(&format!("the variants of {}", self.family.name()), &holder, &said));
-                }
-                handle.report_standby(holder);
-            };
-            let taken = waiting.taken(held, |why| handle.report_failed(why));
-            let mut lease = tokio::select! {
-                lease = taken => lease,
-                _ = stop.wait() => return,
-            };
-            handle.report_writing();
-            let own = Stop::new();
-            let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
-            let job = job.under(Arc::clone(&self.report), own.clone()).with_listener(lease.listener()).behind(gate);
-            let lost = under_lease(&mut lease, &own, &stop, self.watched(&job, &handle)).await;
-            if stop.asked().is_some() {
-                return lease.release().await;
-            }
-            tracing::warn!("the variants of {} are written by another process now: {lost}", self.family.name());
-            handle.report_standby(lost);
-        }
-    }
-
-    /// Starts the watch again whenever it ends, until the job's stop is asked for.
-    async fn watched(&self, job: &Job, handle: &FamilyWriterHandle) {
-        let failures = WriterFailures::default();
-        while job.stop.asked().is_none() {
+        let what = format!("the variants of {}", self.family.name());
+        let leased = LeasedWriter { what, verb: "are", notes, options: self.writer, handle, stop };
+        let watch_once = async |job: &Job, failures: &WriterFailures| {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 if has_published {
-                    // The watch goes on once the server has noticed the publication.
-                    tokio::task::block_in_place(|| Handle::current().block_on(handle.report_published()));
+                    leased.report_published();
                 } else {
-                    handle.report_up_to_date();
+                    leased.handle.report_up_to_date();
                 }
                 Ok(())
             };
             let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
-            let Err(error) = watch_family(&self.family, false, job, &options, each).await else { return };
-            if job.stop.asked().is_some() {
-                return;
-            }
-            let why = with_causes(&error);
-            let pause = failures.has_failed(&format!("the variants of {}", self.family.name()), &why);
-            handle.report_failed(why);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                _ = job.stop.wait() => return,
-            }
-        }
+            watch_family(&self.family, false, job, &options, each).await
+        };
+        leased.write(&job, || {}, watch_once, std::future::pending).await;
     }
 }
 
-impl FamilyWriter for FamilyWatchWriter {
-    fn run(self: Arc<Self>, handle: FamilyWriterHandle, stop: Stop) -> BoxFuture<'static, ()> {
+impl Writer<WrittenVariants> for FamilyWatchWriter {
+    fn run(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) -> BoxFuture<'static, ()> {
         on_thread(move || self.write(handle, stop))
     }
 }

@@ -1,10 +1,11 @@
 //! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same
 //! bytes.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 
 use super::follow::follow;
 use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, check_conditions};
@@ -264,7 +265,7 @@ impl DatabaseTilesShared {
     /// `since`.
     async fn snapshot(self: &Arc<Self>, since: Instant) -> TakenSnapshot {
         let work = {
-            let mut present = self.present();
+            let mut present = self.present.lock();
             match &*present {
                 Present::Taken(begun, work) if *begun >= since && !work.is_dead() => work.clone(),
                 Present::Failed(at, error) if at.elapsed() < PAUSE_AFTER_FAILURE => return Err(error.clone()),
@@ -290,23 +291,19 @@ impl DatabaseTilesShared {
         });
         match &taken {
             Ok(snapshot) => drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot)))),
-            Err(error) => *self.present() = Present::Failed(Instant::now(), error.clone()),
+            Err(error) => *self.present.lock() = Present::Failed(Instant::now(), error.clone()),
         }
         taken
     }
 
     /// Stops using a snapshot.
     fn forget(&self, old: &Arc<LiveSnapshot>) {
-        let mut present = self.present();
+        let mut present = self.present.lock();
         if let Present::Taken(_, work) = &*present
             && work.peek().is_some_and(|taken| taken.is_ok_and(|snapshot| Arc::ptr_eq(&snapshot, old)))
         {
             *present = Present::None;
         }
-    }
-
-    fn present(&self) -> MutexGuard<'_, Present> {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -317,7 +314,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
         let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
         tokio::time::sleep(life).await;
         let Some(present) = snapshot.upgrade() else { return };
-        let mut before = source.before.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut before = source.before.lock();
         if before.strong_count() == 0 {
             *before = snapshot;
             drop(before);
@@ -392,5 +389,5 @@ async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> Pl
     let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };
     let looked = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
     snapshot.prepared_for(begun.elapsed());
-    looked.map(|seen| Arc::new(seen.places)).map_err(Arc::new)
+    looked.map(|seen| Arc::new(seen.footprints)).map_err(Arc::new)
 }

@@ -22,8 +22,8 @@ use snapshot::LiveBounds;
 use super::{CommandError, Family, Job, Target, TargetUrl, WrittenFileError, reading};
 use crate::report::{print, say_warning, write_document};
 use crate::serve::{
-    Addressing, ChangeDetection, FamilyWriter, LiveSource, Rereader, ServeError, ServeOptions, ServedSource,
-    SettingsReader, TargetOpener, TargetWriter, TileServer, TilesetParameters, TilesetParts, WorkQueue,
+    Addressing, ChangeDetection, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
+    TargetOpener, TileServer, TilesetParameters, TilesetParts, WorkQueue, Writer, WrittenTarget, WrittenVariants,
     files_of_archive, files_of_directory, live_only, standalone, style,
 };
 use crate::stop::Stop;
@@ -43,7 +43,7 @@ pub struct ServedJob {
     /// The tileset.
     pub job: Job,
     /// The writer; `None` if other processes write.
-    pub writer: Option<Arc<dyn TargetWriter>>,
+    pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
     /// False if it has no target, so that every tile is rendered on request.
     pub has_target: bool,
 }
@@ -83,7 +83,7 @@ pub struct ServedFamily {
     /// The variants.
     pub family: Family,
     /// The writer; `None` if other processes write.
-    pub writer: Option<Arc<dyn FamilyWriter>>,
+    pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,
 }
 
 impl NamedJobs {

@@ -6,9 +6,10 @@
 //! [`MIN_LIFE`], or longer if taking it took long.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
@@ -121,13 +122,13 @@ impl LiveSnapshot {
 
     /// How long the snapshot is used.
     pub(crate) fn life(&self) -> Duration {
-        let prepared_in = *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner);
+        let prepared_in = *self.prepared_in.lock();
         MIN_LIFE.max(prepared_in * LIFE_BY_PREPARATION)
     }
 
     /// Notes how long a further preparation took.
     pub(crate) fn prepared_for(&self, took: Duration) {
-        *self.prepared_in.lock().unwrap_or_else(PoisonError::into_inner) += took;
+        *self.prepared_in.lock() += took;
     }
 
     /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and
@@ -174,7 +175,7 @@ impl LiveSnapshot {
         };
         session.idle = self.bounds.idle().filter(|_| is_usable);
         if session.idle.is_some() {
-            self.idle().push(session);
+            self.idle.lock().push(session);
         }
         rendered
     }
@@ -199,7 +200,7 @@ impl LiveSnapshot {
     }
 
     async fn session(&self, stop: &Stop) -> Result<LiveSession, Error> {
-        let idle = self.idle().pop();
+        let idle = self.idle.lock().pop();
         if let Some(idle) = idle {
             return Ok(LiveSession { idle: None, ..idle });
         }
@@ -218,15 +219,11 @@ impl LiveSnapshot {
         worker.keep_statements().await?;
         Ok(LiveSession { worker, stop: own, idle: None })
     }
-
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<LiveSession>> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for LiveSnapshot {
     fn drop(&mut self) {
-        for session in self.idle().drain(..) {
+        for session in self.idle.lock().drain(..) {
             session.stop.ask(Signal::Terminate);
         }
     }
@@ -389,7 +386,7 @@ impl FeaturePlaces {
         zoom: Zoom,
         start: impl FnOnce() -> SharedWork<PlacesFound>,
     ) -> SharedWork<PlacesFound> {
-        let mut looks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut looks = self.0.lock();
         let known = looks.get(&(layer, zoom)).filter(|look| !look.is_dead()).cloned();
         known.unwrap_or_else(|| {
             let look = start();

@@ -125,7 +125,7 @@ fn simulated_shards_of_very_many_features() {
         std::env::var("OAR_TILES_SIMULATED_FEATURES").map_or(1_000_000, |text| text.parse().expect("a number"));
     let planned_points = features.min(MAX_PLANNED);
     let times = features as f64 / planned_points as f64;
-    let places = LayerFootprints::Same(Footprints::Points(points(planned_points)));
+    let footprints = LayerFootprints::Same(Footprints::Points(points(planned_points)));
     let layer = PlanLayer {
         zooms: "0-14".parse().unwrap(),
         margin: Margin::plain(4096, 64),
@@ -133,7 +133,7 @@ fn simulated_shards_of_very_many_features() {
         asks_each_tile: false,
         lists_tiles: false,
         feature_cost: 1,
-        places,
+        footprints,
         point_file: None,
         rows: BTreeMap::new(),
     };

@@ -1,9 +1,10 @@
 //! The accept loop: which connections are served, and whose connections end for others when all are taken.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::address::{AddressRange, ClientKey, HttpConnection, HttpListener};
@@ -94,7 +95,7 @@ struct ConnectionSlot {
 
 impl Drop for ConnectionSlot {
     fn drop(&mut self) {
-        let mut clients = self.table.clients();
+        let mut clients = self.table.0.lock();
         if let Some(of_client) = clients.get_mut(&self.client) {
             of_client.retain(|other| !Arc::ptr_eq(other, &self.connection));
             if of_client.is_empty() {
@@ -114,14 +115,9 @@ enum Newcomer {
 }
 
 impl ConnectionTable {
-    fn clients(&self) -> MutexGuard<'_, HashMap<ClientKey, Vec<Arc<Connection>>>> {
-        // Each update leaves consistent values.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Puts a connection into the table; `None` if its client has `most` already.
     fn admit(&self, client: ClientKey, connection: &Arc<Connection>, most: usize) -> Option<ConnectionSlot> {
-        let mut clients = self.clients();
+        let mut clients = self.0.lock();
         let of_client = clients.entry(client).or_default();
         if of_client.len() >= most {
             return None;
@@ -135,7 +131,7 @@ impl ConnectionTable {
     /// been idle longest, else the oldest. If nobody has more, a connection that is idle may end for the only one of
     /// its client.
     fn make_room(&self, newcomer: Option<ClientKey>) -> Newcomer {
-        let clients = self.clients();
+        let clients = self.0.lock();
         let own = newcomer.and_then(|client| clients.get(&client)).map_or(0, Vec::len);
         let others =
             || clients.iter().filter(move |(client, _)| Some(**client) != newcomer).map(|(_, of_client)| of_client);

@@ -213,6 +213,13 @@ impl ClientKey {
         })
     }
 
+    /// The client that has to make room for one more thing of this client: the one with the most, if it then still has
+    /// at least as many as this one. `counts` says how many each client has.
+    pub(crate) fn displaces(self, counts: impl Iterator<Item = (ClientKey, usize)> + Clone) -> Option<ClientKey> {
+        let own = counts.clone().find(|(client, _)| *client == self).map_or(0, |(_, count)| count);
+        counts.max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1).map(|(client, _)| client)
+    }
+
     /// A number that stands for the client, and from which [`ClientKey::from_number`] makes it again.
     pub(crate) const fn number(self) -> u64 {
         self.0
@@ -327,11 +334,6 @@ mod tests {
             );
         }
     }
-}
-
-#[cfg(test)]
-mod peers_tests {
-    use super::*;
 
     #[test]
     fn the_client_is_the_last_address_that_no_trusted_proxy_has() {

@@ -19,12 +19,13 @@ use tokio::sync::mpsc::Receiver;
 
 use super::address::ClientKey;
 use super::unread::{Sending, UnreadHold};
+use crate::encode::TILE_TYPE;
 
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
 
-/// The media type of a tile (registered with IANA).
-pub(crate) const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
+/// The media type of JSON.
+pub(crate) const JSON_TYPE: &str = "application/json";
 
 /// How long CDNs, and no other caches, may keep an answer (RFC 9213).
 const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
@@ -42,11 +43,44 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 
 const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
+/// An answer without a body and without headers.
+fn bare(status: StatusCode) -> Answer {
+    let mut answer = Response::new(AnswerBody::default());
+    *answer.status_mut() = status;
+    answer
+}
+
+/// Gives an answer a body and the headers that describe it.
+fn with_body(mut answer: Answer, media_type: &'static str, cache_control: &'static str, body: String) -> Answer {
+    let headers = answer.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static(cache_control));
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    *answer.body_mut() = Bytes::from(body).into();
+    answer
+}
+
+/// An answer that no cache keeps and no page of another origin may read.
+pub(crate) fn private(status: StatusCode, media_type: &'static str, body: String) -> Answer {
+    with_body(bare(status), media_type, "no-store", body)
+}
+
+/// A JSON document that no cache keeps and no page of another origin may read.
+pub(crate) fn private_json(status: StatusCode, document: &serde_json::Value) -> Answer {
+    private(status, JSON_TYPE, format!("{document}\n"))
+}
+
+/// An HTML page for this origin, which caches have to validate.
+pub(crate) fn page(html: String) -> Answer {
+    let mut answer = with_body(bare(StatusCode::OK), "text/html; charset=utf-8", "no-cache", html);
+    answer.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    answer
+}
+
 /// An answer without a body, with the headers that every answer of the public listener has: a page of any origin may
 /// read it, and its encoding depends on the request.
 fn public(status: StatusCode) -> Answer {
-    let mut answer = Response::new(AnswerBody::default());
-    *answer.status_mut() = status;
+    let mut answer = bare(status);
     let headers = answer.headers_mut();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(TIMING_ALLOW_ORIGIN, HeaderValue::from_static("*"));
@@ -155,12 +189,21 @@ pub(crate) fn too_many(what: &str, retry_after: Duration) -> Answer {
 
 /// 200 with server-sent events, which no cache may keep and no proxy may buffer.
 pub(crate) fn events(events: Receiver<Bytes>) -> Answer {
-    let mut answer = public(StatusCode::OK);
+    let mut answer = with_events(public(StatusCode::OK), events);
+    // Otherwise nginx buffers what it proxies.
+    answer.headers_mut().insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
+    answer
+}
+
+/// 200 with server-sent events that no cache keeps and no page of another origin may read.
+pub(crate) fn private_events(events: Receiver<Bytes>) -> Answer {
+    with_events(bare(StatusCode::OK), events)
+}
+
+fn with_events(mut answer: Answer, events: Receiver<Bytes>) -> Answer {
     let headers = answer.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    // Otherwise nginx buffers what it proxies.
-    headers.insert(X_ACCEL_BUFFERING, HeaderValue::from_static("no"));
     *answer.body_mut() = AnswerBody::Events(events);
     answer
 }
@@ -193,14 +236,7 @@ pub(crate) fn empty(status: StatusCode, freshness: &Freshness) -> Answer {
 
 /// An error as a short JSON document that no cache keeps. `what` must not reveal anything about the database.
 pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
-    let mut answer = public(status);
-    let body = Bytes::from(format!("{}\n", serde_json::json!({ "error": what })));
-    let headers = answer.headers_mut();
-    insert(headers, CONTENT_TYPE, "application/json");
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_LENGTH, body.len().into());
-    *answer.body_mut() = body.into();
-    answer
+    with_body(public(status), JSON_TYPE, "no-store", format!("{}\n", serde_json::json!({ "error": what })))
 }
 
 /// 503: the same request may succeed after `retry_after`.

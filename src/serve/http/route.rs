@@ -32,6 +32,17 @@ pub(crate) enum NoRoute {
 /// of a tile long.
 pub(crate) const MAX_PATH_BYTES: usize = 2_048;
 
+/// The folder of the files that the page with the map loads.
+pub(crate) const ASSETS: &str = "assets";
+
+/// The name of the events of changed tiles.
+pub(crate) const CHANGES: &str = "changes";
+
+/// True if a name is that of a TileJSON document.
+pub(crate) fn is_tilejson(name: &str) -> bool {
+    name == "tiles.json" || name.ends_with(".tiles.json")
+}
+
 /// The name of the cache probe below a tileset. It ends as tiles do, so that rules for tiles hold for it.
 pub const CACHE_PROBE: &str = "cache-probe.pbf";
 
@@ -41,16 +52,16 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     if name.is_empty() {
         return if is_preview { Ok(Route::Page) } else { Err(NoRoute::Unknown) };
     }
-    if let Some(asset) = name.strip_prefix("assets/") {
+    if let Some((ASSETS, asset)) = name.split_once('/') {
         return if is_preview { Ok(Route::Asset(asset.to_owned())) } else { Err(NoRoute::Unknown) };
     }
-    if name == "changes" {
+    if name == CHANGES {
         return Ok(Route::Changes);
     }
     if name == CACHE_PROBE {
         return Ok(Route::CacheProbe);
     }
-    if name == "tiles.json" || name.ends_with(".tiles.json") {
+    if is_tilejson(name) {
         return Ok(Route::TileJson(name.to_owned()));
     }
     // Map clients use either ending for tiles.

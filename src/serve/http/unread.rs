@@ -10,13 +10,14 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 
 use super::address::ClientKey;
 
@@ -206,7 +207,7 @@ pub(crate) struct UnreadHold {
 
 impl Drop for UnreadHold {
     fn drop(&mut self) {
-        let mut table = self.of.table();
+        let mut table = self.of.0.table.lock();
         if table.remove(self.number).is_some() {
             self.of.0.held.store(table.all.bytes, Ordering::Relaxed);
         }
@@ -263,13 +264,13 @@ pub(crate) struct AnswerMemory(Mutex<Option<UnreadHold>>);
 impl AnswerMemory {
     /// Keeps an entry instead of the one before, which counts no more.
     pub(crate) fn keep(&self, hold: Option<UnreadHold>) {
-        let before = std::mem::replace(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner), hold);
+        let before = std::mem::replace(&mut *self.0.lock(), hold);
         drop(before);
     }
 
     /// The entry, for the answer's body.
     pub(crate) fn into_hold(self) -> Option<UnreadHold> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.0.into_inner()
     }
 }
 
@@ -294,11 +295,6 @@ impl UnreadAnswers {
         }))
     }
 
-    fn table(&self) -> MutexGuard<'_, UnreadTable> {
-        // Each update leaves consistent values.
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The most bytes that one client may hold.
     fn limit_of_client(&self) -> u64 {
         self.0.limit / CLIENT_PART
@@ -307,7 +303,7 @@ impl UnreadAnswers {
     /// True if a client has nearly all unread that it may have: its next answer would have to end at once.
     pub(crate) fn refuses(&self, client: ClientKey) -> bool {
         let nearly = self.limit_of_client() - self.limit_of_client() / FREED_PART;
-        self.0.held.load(Ordering::Relaxed) >= nearly && self.table().bytes_of(client) >= nearly
+        self.0.held.load(Ordering::Relaxed) >= nearly && self.0.table.lock().bytes_of(client) >= nearly
     }
 
     /// Counts the answer that is being sent. If its client holds more than its part then, the answer ends. If all
@@ -329,7 +325,7 @@ impl UnreadAnswers {
         let place = sending.place.load(Ordering::Relaxed);
         let client = ClientKey::from_number(sending.client.load(Ordering::Relaxed));
         let mut cut = Vec::new();
-        let mut table = self.table();
+        let mut table = self.0.table.lock();
         if let Counting::Reserved { instead_of: Some(before) } = counting {
             table.remove(before.number);
         }
@@ -433,7 +429,7 @@ mod tests {
         assert_eq!(unread.counts().held, 400);
         drop(other);
         assert_eq!(unread.counts().held, 0);
-        let table = unread.table();
+        let table = unread.0.table.lock();
         assert!(table.answers.is_empty() && table.clients.is_empty() && table.all.held.is_empty());
     }
 

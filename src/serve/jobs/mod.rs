@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::moment;
+use crate::json::JSON_VERSION;
 
 pub(crate) use routes::JobRoutes;
 pub use spec::{JobPriority, JobSpec, JobSpecError, JobWork};
@@ -122,7 +123,7 @@ impl JobRecord {
             json!({ "done": done, "total": total, "eta_seconds": self.eta(now) })
         });
         json!({
-            "schema_version": 1,
+            "schema_version": JSON_VERSION,
             "id": self.id,
             "state": self.state,
             "job": self.spec.json(),

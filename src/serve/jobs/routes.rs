@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -17,7 +17,8 @@ use super::store::{JobError, JobStore};
 use super::token::AdminToken;
 use crate::clock::seconds_now;
 use crate::error::with_causes;
-use crate::serve::http::answer::{Answer, AnswerBody, RequestBody, without_body};
+use crate::json::JSON_VERSION;
+use crate::serve::http::answer::{Answer, JSON_TYPE, RequestBody, private, private_events, private_json, without_body};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileCoord;
 
@@ -104,37 +105,24 @@ struct EvictRequest {
 /// Answers requests about jobs. Clones share the jobs.
 #[derive(Clone)]
 pub(crate) struct JobRoutes {
-    store: JobStore,
-    tiles: ServedTiles,
-    followers: Arc<Semaphore>,
+    pub(crate) store: JobStore,
+    /// The cached tiles, which clients may evict.
+    pub(crate) tiles: ServedTiles,
+    /// The permits for clients that follow jobs.
+    pub(crate) followers: Arc<Semaphore>,
     /// True if the server was asked to end.
-    draining: Arc<AtomicBool>,
+    pub(crate) draining: Arc<AtomicBool>,
     /// The prefix of the paths: empty, or a slash and the name of the tileset.
-    base: String,
+    pub(crate) base: String,
 }
 
 /// An answer that ends the handling of a request early.
 pub(crate) type Refused = Answer;
 
 impl JobRoutes {
-    /// The routes below `base` for the jobs of `store`, and for the cached tiles of `tiles`.
-    pub(crate) fn new(store: JobStore, tiles: ServedTiles, draining: Arc<AtomicBool>, base: String) -> JobRoutes {
-        JobRoutes { store, tiles, followers: JobRoutes::followers(), draining, base }
-    }
-
     /// The permits for clients that follow jobs.
     pub(crate) fn followers() -> Arc<Semaphore> {
         Arc::new(Semaphore::new(MAX_FOLLOWERS))
-    }
-
-    /// The same routes, but they share the permits `followers` with others.
-    pub(crate) fn sharing(self, followers: Arc<Semaphore>) -> JobRoutes {
-        JobRoutes { followers, ..self }
-    }
-
-    /// The prefix of the paths.
-    pub(crate) fn base(&self) -> &str {
-        &self.base
     }
 
     pub(crate) fn knows(path: &str) -> bool {
@@ -157,7 +145,7 @@ impl JobRoutes {
         let allowed = if is_read { Ok(()) } else { may_change(request.headers(), token) };
         let answered = match (allowed, route) {
             (Err(refused), _) => Err(refused),
-            (Ok(()), JobRoute::Description) => Ok(text(StatusCode::OK, OPENAPI.to_owned())),
+            (Ok(()), JobRoute::Description) => Ok(private(StatusCode::OK, JSON_TYPE, format!("{OPENAPI}\n"))),
             (Ok(()), JobRoute::All) if is_read => self.list().await,
             (Ok(()), JobRoute::All) => self.submit(request).await,
             (Ok(()), JobRoute::One(id)) if is_read => self.show(id).await,
@@ -197,12 +185,12 @@ impl JobRoutes {
 
     async fn list(&self) -> Result<Answer, Refused> {
         let jobs = self.listed().await?;
-        Ok(text(StatusCode::OK, json!({ "schema_version": 1, "jobs": jobs }).to_string()))
+        Ok(private_json(StatusCode::OK, &json!({ "schema_version": JSON_VERSION, "jobs": jobs })))
     }
 
     async fn show(&self, id: u64) -> Result<Answer, Refused> {
         let job = self.with_store(move |store| Ok(store.get(id))).await?.ok_or_else(no_such_job)?;
-        Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
+        Ok(private_json(StatusCode::OK, &job.json(seconds_now())))
     }
 
     async fn submit(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
@@ -218,7 +206,7 @@ impl JobRoutes {
         self.needs_writer()?;
         let submitted = self.with_store(move |store| store.submit(spec, key)).await?;
         let status = if submitted.is_new { StatusCode::ACCEPTED } else { StatusCode::OK };
-        let mut answer = text(status, submitted.record.json(seconds_now()).to_string());
+        let mut answer = private_json(status, &submitted.record.json(seconds_now()));
         if let Ok(location) = HeaderValue::from_str(&format!("{}/jobs/{}", self.base, submitted.record.id)) {
             answer.headers_mut().insert(LOCATION, location);
         }
@@ -228,7 +216,7 @@ impl JobRoutes {
     async fn cancel(&self, id: u64) -> Result<Answer, Refused> {
         self.needs_writer()?;
         let job = self.with_store(move |store| store.cancel(id)).await?.ok_or_else(no_such_job)?;
-        Ok(text(StatusCode::OK, job.json(seconds_now()).to_string()))
+        Ok(private_json(StatusCode::OK, &job.json(seconds_now())))
     }
 
     async fn evict(&self, request: Request<RequestBody>) -> Result<Answer, Refused> {
@@ -245,10 +233,8 @@ impl JobRoutes {
         } else {
             self.tiles.evict(&tiles).await;
         }
-        Ok(text(
-            StatusCode::OK,
-            json!({ "evicted": if wanted.all { json!("all") } else { tiles.len().into() } }).to_string(),
-        ))
+        let evicted = if wanted.all { json!("all") } else { tiles.len().into() };
+        Ok(private_json(StatusCode::OK, &json!({ "evicted": evicted })))
     }
 
     /// A job as server-sent events, from now until it has ended.
@@ -259,10 +245,7 @@ impl JobRoutes {
         };
         let (send, events) = mpsc::channel(8);
         tokio::spawn(self.clone().tell(id, send, permit));
-        let mut answer = Response::new(AnswerBody::Events(events));
-        answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
-        answer.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        Ok(answer)
+        Ok(private_events(events))
     }
 
     /// Sends a job at each change, until it has ended, the client is gone or the server ends.
@@ -320,7 +303,7 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
 /// The body of a request, which must be JSON.
 async fn body_of(request: Request<RequestBody>) -> Result<Bytes, Refused> {
     let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_json = media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case("application/json"));
+    let is_json = media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(JSON_TYPE));
     if !is_json {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"));
     }
@@ -362,18 +345,5 @@ fn retry_later(status: StatusCode, what: &str) -> Answer {
 }
 
 fn error(status: StatusCode, what: &str) -> Answer {
-    text(status, json!({ "error": what }).to_string())
-}
-
-/// JSON that no cache keeps and no page of another origin may read.
-fn text(status: StatusCode, json: String) -> Answer {
-    let body = Bytes::from(json + "\n");
-    let mut answer = Response::new(AnswerBody::default());
-    *answer.status_mut() = status;
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(CONTENT_LENGTH, body.len().into());
-    *answer.body_mut() = body.into();
-    answer
+    private_json(status, &json!({ "error": what }))
 }

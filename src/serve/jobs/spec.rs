@@ -55,7 +55,6 @@ pub enum JobSpecError {
     /// It is not JSON of this form, or its parts do not belong together.
     #[error("{0}")]
     Wrong(String),
-    /// It lists more tiles than one job may.
     #[error("a job lists at most {MAX_JOB_TILES} tiles: name an area, or submit several jobs")]
     TooManyTiles,
 }

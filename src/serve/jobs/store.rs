@@ -2,9 +2,10 @@
 //! by one.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::watch;
 
@@ -31,13 +32,10 @@ const MAX_NUMBER_TRIES: usize = 10;
 /// Why a job was not accepted, or not cancelled.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
-    /// Too many jobs wait.
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
     TooManyDirtyTiles,
-    /// An equal job waits, and no further key of it can be kept.
     #[error("an equal job waits, and has {MAX_KEYS_PER_JOB} Idempotency-Keys already: try again later")]
     TooManyKeys,
-    /// Another job was submitted with this key.
     #[error("another job was submitted with this Idempotency-Key")]
     OtherWithKey,
     #[error("the job has ended already")]
@@ -107,16 +105,6 @@ impl JobStore {
         self.0.is_writer.store(false, Ordering::Relaxed);
     }
 
-    fn table(&self) -> MutexGuard<'_, JobTable> {
-        // Each update leaves consistent values.
-        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The right to change jobs.
-    fn changing(&self) -> MutexGuard<'_, ()> {
-        self.0.changing.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn has_changed(&self) {
         self.0.changes.send_modify(|number| *number += 1);
     }
@@ -128,9 +116,6 @@ impl JobStore {
 
     /// Reads the jobs that are stored with the target. A node that does not write the target calls this before each
     /// answer. Blocks.
-    ///
-    /// # Errors
-    /// If they cannot be read.
     pub(crate) fn reload(&self) -> Result<(), NoteError> {
         let mut jobs = BTreeMap::new();
         for name in self.0.notes.list(FOLDER)? {
@@ -139,7 +124,7 @@ impl JobStore {
                 jobs.insert(record.id, record);
             }
         }
-        self.table().jobs = jobs;
+        self.0.table.lock().jobs = jobs;
         Ok(())
     }
 
@@ -151,7 +136,7 @@ impl JobStore {
     pub fn take_over(&self) -> Result<(), NoteError> {
         self.reload()?;
         let cut_off: Vec<JobRecord> =
-            self.table().jobs.values().filter(|job| job.state == JobState::Running).cloned().collect();
+            self.0.table.lock().jobs.values().filter(|job| job.state == JobState::Running).cloned().collect();
         for job in cut_off {
             self.keep(JobRecord { state: JobState::Queued, started: None, ..job })?;
         }
@@ -162,18 +147,18 @@ impl JobStore {
     /// Writes a job's note, then updates the job in memory. Blocks.
     fn keep(&self, record: JobRecord) -> Result<(), NoteError> {
         self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Always)?;
-        self.table().jobs.insert(record.id, record);
+        self.0.table.lock().jobs.insert(record.id, record);
         self.has_changed();
         Ok(())
     }
 
     /// All jobs, the oldest first.
     pub(crate) fn all(&self) -> Vec<JobRecord> {
-        self.table().jobs.values().cloned().collect()
+        self.0.table.lock().jobs.values().cloned().collect()
     }
 
     pub(crate) fn get(&self, id: u64) -> Option<JobRecord> {
-        self.table().jobs.get(&id).cloned()
+        self.0.table.lock().jobs.get(&id).cloned()
     }
 
     /// Submits a job: it and its key are durable when this returns. Blocks.
@@ -181,9 +166,9 @@ impl JobStore {
     /// # Errors
     /// If the job is not accepted, or cannot be stored.
     pub(crate) fn submit(&self, spec: JobSpec, key: Option<String>) -> Result<Submitted, JobError> {
-        let _changing = self.changing();
+        let _changing = self.0.changing.lock();
         let (same_key, equal, waiting) = {
-            let table = self.table();
+            let table = self.0.table.lock();
             let has = |key: &String| table.jobs.values().find(|job| job.keys.contains(key)).cloned();
             let same_key = key.as_ref().and_then(has);
             let mut queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
@@ -198,7 +183,7 @@ impl JobStore {
             (None, None) => {}
         }
         let mut record = JobRecord {
-            id: self.table().jobs.last_key_value().map_or(1, |(last, _)| last + 1),
+            id: self.0.table.lock().jobs.last_key_value().map_or(1, |(last, _)| last + 1),
             spec,
             keys: key.into_iter().collect(),
             state: JobState::Queued,
@@ -216,7 +201,7 @@ impl JobStore {
                 Err(error) => return Err(error.into()),
             }
         }
-        self.table().jobs.insert(record.id, record.clone());
+        self.0.table.lock().jobs.insert(record.id, record.clone());
         self.has_changed();
         Ok(Submitted { record, is_new: true })
     }
@@ -239,14 +224,14 @@ impl JobStore {
     /// # Errors
     /// If the job has ended, or the change cannot be stored.
     pub(crate) fn cancel(&self, id: u64) -> Result<Option<JobRecord>, JobError> {
-        let _changing = self.changing();
+        let _changing = self.0.changing.lock();
         let Some(record) = self.get(id) else { return Ok(None) };
         match record.state {
             JobState::Queued => {
                 self.keep(JobRecord { state: JobState::Cancelled, ended: Some(seconds_now()), ..record })?;
             }
             JobState::Running => {
-                if let Some((_, stop)) = self.table().running.as_ref().filter(|(running, _)| *running == id) {
+                if let Some((_, stop)) = self.0.table.lock().running.as_ref().filter(|(running, _)| *running == id) {
                     stop.ask(Signal::Terminate);
                 }
             }
@@ -259,7 +244,7 @@ impl JobStore {
     pub async fn queued(&self) {
         let mut changes = self.changes();
         loop {
-            if self.table().jobs.values().any(|job| job.state == JobState::Queued) {
+            if self.0.table.lock().jobs.values().any(|job| job.state == JobState::Queued) {
                 return;
             }
             if changes.changed().await.is_err() {
@@ -274,28 +259,29 @@ impl JobStore {
     /// # Errors
     /// If the job's new state cannot be stored.
     pub fn begin_next(&self, stop: &Stop) -> Result<Option<StartedJob>, NoteError> {
-        let _changing = self.changing();
+        let _changing = self.0.changing.lock();
         let next = {
-            let table = self.table();
+            let table = self.0.table.lock();
             let queued = table.jobs.values().filter(|job| job.state == JobState::Queued);
             queued.min_by_key(|job| (job.spec.priority, job.id)).cloned()
         };
         let Some(next) = next else { return Ok(None) };
         let (id, spec) = (next.id, next.spec.clone());
-        self.table().running = Some((id, stop.clone()));
+        self.0.table.lock().running = Some((id, stop.clone()));
         self.keep(JobRecord { state: JobState::Running, started: Some(seconds_now()), ..next })?;
         Ok(Some(StartedJob { store: self.clone(), id, spec, stop: stop.clone() }))
     }
 
     fn end(&self, id: u64, change: impl FnOnce(JobRecord) -> JobRecord) -> Result<(), NoteError> {
-        let _changing = self.changing();
-        self.table().running = None;
+        let _changing = self.0.changing.lock();
+        self.0.table.lock().running = None;
         let Some(record) = self.get(id) else { return Ok(()) };
         self.keep(change(record))?;
-        let ended: Vec<u64> = self.table().jobs.values().filter(|job| job.state.is_final()).map(|job| job.id).collect();
+        let ended: Vec<u64> =
+            self.0.table.lock().jobs.values().filter(|job| job.state.is_final()).map(|job| job.id).collect();
         for old in &ended[..ended.len().saturating_sub(MAX_ENDED_JOBS)] {
             self.0.notes.remove(&name(*old))?;
-            self.table().jobs.remove(old);
+            self.0.table.lock().jobs.remove(old);
         }
         Ok(())
     }
@@ -344,7 +330,7 @@ impl StartedJob {
 
     /// Sets the progress of the job.
     pub fn progress(&self, progress: JobProgress) {
-        if let Some(job) = self.store.table().jobs.get_mut(&self.id) {
+        if let Some(job) = self.store.0.table.lock().jobs.get_mut(&self.id) {
             job.progress = progress;
         }
         self.store.has_changed();

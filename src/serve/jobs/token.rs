@@ -14,7 +14,6 @@ pub const MIN_TOKEN_BYTES: usize = 32;
 /// The token cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// It is too short to be safe.
     #[error(
         "the token for jobs in {place} has {bytes} bytes, and needs at least {MIN_TOKEN_BYTES}: write one such as openssl rand -hex 32 makes"
     )]
@@ -24,7 +23,6 @@ pub enum TokenError {
         /// Its length.
         bytes: usize,
     },
-    /// It has a character that no client can send in a token.
     #[error(
         "the token for jobs in {place} has white space or control characters inside, which clients cannot send: write one such as openssl rand -hex 32 makes, on one line"
     )]
@@ -32,7 +30,6 @@ pub enum TokenError {
         /// The file or variable.
         place: String,
     },
-    /// The file cannot be read.
     #[error("cannot read the token for jobs {}", path.display())]
     Unreadable {
         /// The file.

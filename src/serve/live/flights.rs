@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::table::{FlightKey, FlightTable, FlightWaiter, Landed, LiveFlight, SharedTable};
+use super::table::{FlightEntry, FlightKey, FlightTable, FlightWaiter, Landed, SharedTable};
 use super::{LiveError, LiveRequest, LiveSource, LiveTile};
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::serve::change_log::{KnownChanges, LiveEpoch};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
+use crate::serve::known_changes::{KnownChanges, LiveEpoch};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::parameters::{GivenParameters, NewKey};
@@ -32,30 +32,16 @@ const NEIGHBOURS_PER_WORKER: usize = 4;
 /// The longest `Retry-After` that is sent to a client, in seconds.
 const MAX_RETRY_SECONDS: u64 = 30;
 
-/// What a flight needs to start.
-pub(crate) struct FlightPlan {
+/// A flight on its way, from the queue to its result.
+struct Flight {
     key: FlightKey,
     number: u64,
     class: WorkClass,
+    request: FlightRequest,
     /// Its place in the queue; `None` while it is not there.
     ticket: Option<WorkTicket>,
     /// True if the queue has dropped it once.
     is_dropped: bool,
-    /// Its name in the shared cache.
-    shared_key: Option<String>,
-    /// The values that the request gives.
-    given: Option<Arc<GivenParameters>>,
-    /// Counts these values once the rendering begins.
-    new_key: Option<NewKey>,
-    /// The client that asked first.
-    client: ClientKey,
-}
-
-/// The tile to render, and its class of work.
-struct FlightStart {
-    key: FlightKey,
-    class: WorkClass,
-    notes: FlightRequest,
 }
 
 /// What a request knows of its tile in addition to the key.
@@ -63,7 +49,7 @@ struct FlightStart {
 pub(crate) struct FlightRequest {
     /// The client that asks.
     pub(crate) client: ClientKey,
-    /// Its name in the cache that servers share.
+    /// The tile's name in the cache that servers share.
     pub(crate) shared_key: Option<String>,
     /// The values that the request gives; `None` if it gives none.
     pub(crate) given: Option<Arc<GivenParameters>>,
@@ -71,26 +57,8 @@ pub(crate) struct FlightRequest {
     pub(crate) new_key: Option<NewKey>,
 }
 
-pub(crate) struct FlightsShared {
-    source: Arc<dyn LiveSource>,
-    cache: TileCache,
-    metrics: Arc<Metrics>,
-    options: LiveOptions,
-    table: SharedTable,
-    queue: WorkQueue,
-    shared: Option<RedisTiles>,
-    /// The database states of shared tiles about which the database was asked.
-    states: tokio::sync::Mutex<KnownStates>,
-    known: KnownChanges,
-    /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the
-    /// weight 1/8.
-    mean_micros: AtomicU64,
-    /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
-    is_away: AtomicBool,
-}
-
-/// What flights need.
-pub(crate) struct FlightParts {
+/// The parts of the server that all flights of a tileset use.
+pub(crate) struct FlightContext {
     pub(crate) source: Arc<dyn LiveSource>,
     /// Takes the rendered tiles.
     pub(crate) cache: TileCache,
@@ -104,9 +72,30 @@ pub(crate) struct FlightParts {
     pub(crate) known: KnownChanges,
 }
 
-/// The flights of a server. Clones share them.
+/// The flights of a tileset, and what they have learnt.
+struct FlightState {
+    context: FlightContext,
+    table: SharedTable,
+    /// The database states of shared tiles about which the database was asked.
+    states: tokio::sync::Mutex<KnownStates>,
+    /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the
+    /// weight 1/8.
+    mean_micros: AtomicU64,
+    /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
+    is_away: AtomicBool,
+}
+
+impl std::ops::Deref for FlightState {
+    type Target = FlightContext;
+
+    fn deref(&self) -> &FlightContext {
+        &self.context
+    }
+}
+
+/// The flights of a tileset. Clones share them.
 #[derive(Clone)]
-pub(crate) struct LiveFlights(Arc<FlightsShared>);
+pub(crate) struct LiveFlights(Arc<FlightState>);
 
 /// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -121,18 +110,11 @@ pub(crate) struct FlightCounts {
 
 impl LiveFlights {
     /// Flights for tiles of a source; none has started. Their results are put into the cache.
-    pub(crate) fn new(parts: FlightParts) -> LiveFlights {
-        let FlightParts { source, cache, metrics, options, queue, shared, known } = parts;
-        LiveFlights(Arc::new(FlightsShared {
-            source,
-            cache,
-            metrics,
-            options,
+    pub(crate) fn new(context: FlightContext) -> LiveFlights {
+        LiveFlights(Arc::new(FlightState {
+            context,
             table: SharedTable::default(),
-            queue,
-            shared,
             states: tokio::sync::Mutex::default(),
-            known,
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         }))
@@ -154,8 +136,7 @@ impl LiveFlights {
         }
     }
 
-    /// The cached tile of a flight, if it is fresh: it is of that epoch or a later one, and its lifetime has not passed
-    /// or the change log is followed.
+    /// The cached tile of a flight, if it is fresh.
     pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
         self.0.fresh(key).await
     }
@@ -170,24 +151,24 @@ impl LiveFlights {
     ///
     /// # Errors
     /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
-    pub(crate) fn ask(&self, key: FlightKey, notes: FlightRequest) -> Result<FlightWaiter, LiveError> {
+    pub(crate) fn ask(&self, key: FlightKey, request: FlightRequest) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
         let mut table = shared.table.lock();
         if let Some(flight) = table.flights.get_mut(&key) {
             flight.waiters += 1;
-            flight.ticket.into_iter().for_each(|ticket| shared.queue.promote(ticket, notes.client));
+            flight.ticket.into_iter().for_each(|ticket| shared.queue.promote(ticket, request.client));
             let (number, landed) = (flight.number, flight.landed.clone());
             return Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: true });
         }
         if table.has_just_failed(key) {
             return Err(LiveError::JustFailed);
         }
-        let estimate = shared.estimate(notes.client);
-        if !shared.queue.has_room(shared.options.queue, notes.client) || estimate > shared.options.timeout {
-            shared.metrics.shed();
+        let estimate = shared.estimate(request.client);
+        if !shared.queue.has_room(shared.options.queue, request.client) || estimate > shared.options.timeout {
+            shared.metrics.count_shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
-        let (number, landed) = shared.begin(&mut table, FlightStart { key, class: WorkClass::Live, notes });
+        let (number, landed) = shared.begin(&mut table, key, WorkClass::Live, request);
         Ok(FlightWaiter { table: shared.table.clone(), key, number, landed, is_collapsed: false })
     }
 
@@ -199,8 +180,8 @@ impl LiveFlights {
         let limit = if class == WorkClass::Neighbour { shared.max_neighbours() } else { shared.options.queue };
         let is_full = shared.queue.counts().waiting.of(class) >= limit;
         if !is_full && !table.flights.contains_key(&key) && !table.has_just_failed(key) {
-            let notes = FlightRequest { shared_key, ..FlightRequest::default() };
-            shared.begin(&mut table, FlightStart { key, class, notes });
+            let request = FlightRequest { shared_key, ..FlightRequest::default() };
+            shared.begin(&mut table, key, class, request);
         }
     }
 
@@ -241,17 +222,22 @@ impl LiveFlights {
     }
 }
 
-impl FlightsShared {
+impl FlightState {
     /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has
     /// one request that waits for it, others have none. The flight enters the queue at once, unless its tile is first
     /// looked up in the shared cache.
-    fn begin(self: &Arc<Self>, table: &mut FlightTable, start: FlightStart) -> (u64, watch::Receiver<Option<Landed>>) {
-        let FlightStart { key, class, notes: FlightRequest { client, shared_key, given, new_key } } = start;
+    fn begin(
+        self: &Arc<Self>,
+        table: &mut FlightTable,
+        key: FlightKey,
+        class: WorkClass,
+        request: FlightRequest,
+    ) -> (u64, watch::Receiver<Option<Landed>>) {
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
-        let ticket = if shared_key.is_some() { None } else { Some(self.enqueue(class, client)) };
-        let flight = LiveFlight {
+        let ticket = if request.shared_key.is_some() { None } else { Some(self.enqueue(class, request.client)) };
+        let entry = FlightEntry {
             number,
             ticket: ticket.as_ref().map(WorkTicket::number),
             waiters: usize::from(is_live),
@@ -259,9 +245,9 @@ impl FlightsShared {
             stop: stop.clone(),
             landed: landed.clone(),
         };
-        table.flights.insert(key, flight);
-        let plan = FlightPlan { key, number, class, ticket, is_dropped: false, shared_key, given, new_key, client };
-        tokio::spawn(fly(Arc::clone(self), plan, stop, tell));
+        table.flights.insert(key, entry);
+        let flight = Flight { key, number, class, request, ticket, is_dropped: false };
+        tokio::spawn(fly(Arc::clone(self), flight, stop, tell));
         (number, landed)
     }
 
@@ -284,6 +270,8 @@ impl FlightsShared {
         self.is_fresh(key, &held).then_some(held)
     }
 
+    /// True if a cached live tile is of the epoch of `key` or a later one, and its lifetime has not passed or the change
+    /// log is followed.
     fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }
@@ -321,69 +309,69 @@ const MAX_RENDERINGS: u32 = 3;
 /// How long a tile is kept in the shared cache by servers that follow the change log.
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
-impl FlightsShared {
+impl FlightState {
     /// Waits for a worker. A task that the queue has dropped enters it again if a request waits for its tile by now.
-    async fn permit(&self, plan: &mut FlightPlan) -> Result<WorkPermit, LiveError> {
+    async fn permit(&self, flight: &mut Flight) -> Result<WorkPermit, LiveError> {
         loop {
-            let mut ticket = match plan.ticket.take() {
+            let mut ticket = match flight.ticket.take() {
                 Some(ticket) => ticket,
-                None => self.enqueue_again(plan)?,
+                None => self.enqueue_again(flight)?,
             };
             if let Some(permit) = ticket.permit().await {
                 return Ok(permit);
             }
             if ticket.was_displaced() {
-                self.metrics.shed();
-                return Err(LiveError::Overloaded { retry_after: self.estimate(plan.client) });
+                self.metrics.count_shed();
+                return Err(LiveError::Overloaded { retry_after: self.estimate(flight.request.client) });
             }
-            plan.is_dropped = true;
+            flight.is_dropped = true;
         }
     }
 
     /// Puts a flight into the queue: as a live request if a request waits for it, otherwise with its own class.
-    fn enqueue_again(&self, plan: &FlightPlan) -> Result<WorkTicket, LiveError> {
+    fn enqueue_again(&self, flight: &Flight) -> Result<WorkTicket, LiveError> {
         let mut table = self.table.lock();
-        let flight = table.flights.get_mut(&plan.key).filter(|flight| flight.number == plan.number);
-        let Some(flight) = flight.filter(|flight| flight.waiters > 0 || !plan.is_dropped) else {
+        let entry = table.flights.get_mut(&flight.key).filter(|entry| entry.number == flight.number);
+        let Some(entry) = entry.filter(|entry| entry.waiters > 0 || !flight.is_dropped) else {
             // The next request for the tile begins another flight.
-            table.remove(plan.key, plan.number);
+            table.remove(flight.key, flight.number);
             return Err(LiveError::Abandoned);
         };
-        let class = if flight.waiters > 0 { WorkClass::Live } else { plan.class };
-        let ticket = self.enqueue(class, plan.client);
-        flight.ticket = Some(ticket.number());
+        let class = if entry.waiters > 0 { WorkClass::Live } else { flight.class };
+        let ticket = self.enqueue(class, flight.request.client);
+        entry.ticket = Some(ticket.number());
         Ok(ticket)
     }
 
     /// The tile from the shared cache, if another server has rendered it from a database state that shows every change
     /// known here, and that this database has in its history. If no change log is followed, the tile must also be
     /// younger than `ttl`.
-    async fn look_up_in_redis(&self, plan: &FlightPlan) -> Option<CachedTile> {
-        let (shared, name) = self.shared.as_ref().zip(plan.shared_key.as_deref())?;
+    async fn look_up_in_redis(&self, flight: &Flight) -> Option<CachedTile> {
+        let (shared, name) = self.shared.as_ref().zip(flight.request.shared_key.as_deref())?;
         let max_age = if self.known.is_followed() { None } else { Some(self.options.ttl) };
         let (entry, age) = shared.get(name, max_age).await?;
-        let FlightKey { tile, .. } = plan.key;
+        let FlightKey { tile, .. } = flight.key;
         match self.compare_history(&entry.shown).await {
             HistoryMatch::Ours => {}
             HistoryMatch::Ahead => {
-                self.metrics.asked_redis("ahead");
+                self.metrics.count_redis_lookup("ahead");
                 return None;
             }
             HistoryMatch::Other => {
-                self.metrics.asked_redis("other");
+                self.metrics.count_redis_lookup("other");
                 shared.forget(name, &entry);
                 return None;
             }
         }
         let RedisEntry { stored, shown, .. } = entry;
         if !self.known.epochs().takes(tile.coord, &Arc::new(shown.state.clone())) {
-            self.metrics.asked_redis("old");
+            self.metrics.count_redis_lookup("old");
             return None;
         }
-        self.metrics.asked_redis("hit");
-        let form = CachedTile::of_live(stored, plan.key, shown.state.clone());
+        self.metrics.count_redis_lookup("hit");
+        let form = CachedTile::of_live(stored, flight.key, shown.state.clone());
         let form = form.kept_for(self.options.ttl.saturating_sub(age), CacheOrigin::Shared);
-        Some(self.cache_latest(plan.key, form, &shown).await)
+        Some(self.cache_latest(flight.key, form, &shown).await)
     }
 
     /// Gives up a flight that has waited too long for a worker. If no request waits for it, that does not count as a
@@ -399,26 +387,26 @@ impl FlightsShared {
     }
 
     /// Renders the tile of a flight when a worker is free, and puts it into the cache.
-    async fn rendered(self: &Arc<Self>, mut plan: FlightPlan, stop: &Stop) -> Landed {
-        let FlightPlan { key, number, .. } = plan;
+    async fn rendered(self: &Arc<Self>, mut flight: Flight, stop: &Stop) -> Landed {
+        let Flight { key, number, .. } = flight;
         // Another flight may have put the tile into the cache after this one's request looked there and before it
         // started.
         if let Some(held) = self.fresh(key).await {
             return Ok(held);
         }
-        if let Some(found) = self.look_up_in_redis(&plan).await {
+        if let Some(found) = self.look_up_in_redis(&flight).await {
             return Ok(found);
         }
         let limit = self.options.timeout;
         let permit = tokio::select! {
-            permit = self.permit(&mut plan) => permit?,
+            permit = self.permit(&mut flight) => permit?,
             _ = stop.wait() => return Err(LiveError::Abandoned),
             () = tokio::time::sleep(limit) => return Err(self.too_late(key, number)),
         };
         let way = if permit.class() == WorkClass::Neighbour { CacheOrigin::Ahead } else { CacheOrigin::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
-        let given = plan.given.take();
-        plan.new_key.take().into_iter().for_each(NewKey::begins);
+        let given = flight.request.given.take();
+        flight.request.new_key.take().into_iter().for_each(NewKey::begins);
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
@@ -439,15 +427,15 @@ impl FlightsShared {
             Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
         }?;
         self.note_time(begun.elapsed());
-        self.metrics.rendered(begun.elapsed(), in_database);
-        if let Some((shared, name)) = self.shared.as_ref().zip(plan.shared_key.take()) {
+        self.metrics.count_rendering(begun.elapsed(), in_database);
+        if let Some((shared, name)) = self.shared.as_ref().zip(flight.request.shared_key.take()) {
             // If the log is followed, the tile stays fresh until it changes, also beyond `ttl`.
             let life = if self.known.is_followed() { SHARED_LIFE.max(self.options.ttl) } else { self.options.ttl };
             shared.put(name, stored.as_deref(), &shown, life);
         }
         let form = CachedTile::of_live(stored, key, shown.state.clone()).kept_for(self.options.ttl, way);
         if way == CacheOrigin::Ahead {
-            self.metrics.rendered_ahead();
+            self.metrics.count_rendering_ahead();
         }
         Ok(self.cache_latest(key, form, &shown).await)
     }
@@ -523,9 +511,9 @@ impl FlightsShared {
 }
 
 /// Runs one flight, from the queue to its result.
-pub(crate) async fn fly(shared: Arc<FlightsShared>, plan: FlightPlan, stop: Stop, tell: watch::Sender<Option<Landed>>) {
-    let FlightPlan { key, number, .. } = plan;
-    let landed = shared.rendered(plan, &stop).await;
+async fn fly(shared: Arc<FlightState>, flight: Flight, stop: Stop, tell: watch::Sender<Option<Landed>>) {
+    let Flight { key, number, .. } = flight;
+    let landed = shared.rendered(flight, &stop).await;
     shared.log(key, &landed);
     {
         let mut table = shared.table.lock();
@@ -596,7 +584,7 @@ impl KnownStates {
     }
 }
 
-impl FlightsShared {
+impl FlightState {
     /// Notes a state that this server need not ask about, because it has rendered a tile in it. If the states are
     /// locked, it will ask.
     pub(crate) fn note_own(&self, shown: &StateInHistory) {
@@ -646,7 +634,7 @@ mod tests {
     use super::HistoryMatch;
     use super::*;
     use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-    use crate::serve::change_log::{LiveEpoch, LogFailure, LogLook};
+    use crate::serve::known_changes::{LiveEpoch, LogFailure, LogLook};
     use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateCheck};
     use crate::serve::parameters::ParametersKey;
     use crate::serve::queue::WorkerShares;
@@ -661,7 +649,7 @@ mod tests {
         go: Notify,
         fails: AtomicBool,
         /// The database states that it shows, one after the other; then the default.
-        snapshots: std::sync::Mutex<std::collections::VecDeque<&'static str>>,
+        snapshots: parking_lot::Mutex<std::collections::VecDeque<&'static str>>,
         /// The first transaction that has not begun, when the log's one transaction was, and how often both were asked.
         state: AtomicU64,
         history: AtomicU64,
@@ -708,7 +696,7 @@ mod tests {
                 if self.fails.load(Ordering::SeqCst) {
                     return Err(LiveError::Failed("as it was told".to_owned()));
                 }
-                let snapshot = self.snapshots.lock().unwrap().pop_front().map(|text| text.parse().unwrap());
+                let snapshot = self.snapshots.lock().pop_front().map(|text| text.parse().unwrap());
                 let shown = StateInHistory { state: snapshot.unwrap_or_default(), newest: NewestLogged::Nothing };
                 Ok(LiveTile { stored: Some(Box::from([7])), in_database: Duration::ZERO, shown })
             })
@@ -729,7 +717,7 @@ mod tests {
             neighbours: true,
             explain_after: None,
         };
-        let parts = FlightParts {
+        let context = FlightContext {
             source: Arc::clone(&source) as Arc<dyn LiveSource>,
             cache: TileCache::new(1 << 20),
             metrics: Arc::new(Metrics::new()),
@@ -738,7 +726,7 @@ mod tests {
             shared: None,
             known: KnownChanges::default(),
         };
-        (LiveFlights::new(parts), source)
+        (LiveFlights::new(context), source)
     }
 
     fn key(x: u32) -> FlightKey {
@@ -919,13 +907,14 @@ mod tests {
     fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {
         on_runtime(async {
             let (flights, source) = flights(1, 8);
-            *source.snapshots.lock().unwrap() = ["120:120:", "110:110:", "130:130:"].into();
+            *source.snapshots.lock() = ["120:120:", "110:110:", "130:130:"].into();
             source.go.notify_one();
             assert!(tile(&flights, key(1)).await.landed.is_ok());
             let shows = |form: &CachedTile| form.snapshot().unwrap().to_string();
             let (coord, epochs) = (key(1).tile.coord, flights.0.known.epochs());
             epochs.evict_tiles(&[coord]);
-            let next = FlightKey { epoch: epochs.of(coord, &crate::serve::change_log::LiveSince::default()), ..key(1) };
+            let next =
+                FlightKey { epoch: epochs.of(coord, &crate::serve::known_changes::LiveSince::default()), ..key(1) };
             let asked = tokio::spawn({
                 let flights = flights.clone();
                 async move { tile(&flights, next).await }

@@ -20,14 +20,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::change_log::KnownChanges;
+use super::known_changes::KnownChanges;
 use super::parameters::GivenParameters;
 use super::redis::SharedSecret;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
-pub(crate) use flights::{FlightCounts, FlightParts, FlightRequest, LiveFlights};
+pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 
 // The trait for what renders live tiles.
@@ -41,19 +41,15 @@ pub enum LiveError {
     /// The source can render no tile at present: the database is away, or locks of others delay it.
     #[error("{0}")]
     Away(String),
-    /// The database does not take a value that the request gives.
     #[error("the database does not take a value that the request gives: {0}")]
     Refused(String),
-    /// The rendering took longer than its time limit.
     #[error("it was not rendered within {}", humantime::format_duration(*.0))]
     Late(Duration),
-    /// No request waits for the tile any more, or the server ends.
     #[error("nobody waits for it any more")]
     Abandoned,
     /// The tile failed a moment ago, and is not tried again yet.
     #[error("it failed a moment ago")]
     JustFailed,
-    /// Too many tiles wait for a worker.
     #[error("too many tiles wait to be rendered")]
     Overloaded {
         /// The time after which there may be room again.

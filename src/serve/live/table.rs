@@ -1,13 +1,14 @@
 //! The flights that are queued or running, and the requests that wait for them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::LiveError;
-use crate::serve::change_log::LiveEpoch;
+use crate::serve::known_changes::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::tiles::cache::{CacheSource, CachedTile};
 use crate::stop::{Signal, Stop};
@@ -38,8 +39,8 @@ impl FlightKey {
 
 pub(crate) type Landed = Result<CachedTile, LiveError>;
 
-/// A flight that is queued or running.
-pub(crate) struct LiveFlight {
+/// The record of a flight that is queued or running.
+pub(crate) struct FlightEntry {
     /// A number that distinguishes it from later flights of the same key.
     pub(crate) number: u64,
     /// Its number in the queue of work, once it is there.
@@ -57,7 +58,7 @@ pub(crate) struct LiveFlight {
 /// The flights that are queued or running, and the tiles that failed a moment ago.
 #[derive(Default)]
 pub(crate) struct FlightTable {
-    pub(crate) flights: HashMap<FlightKey, LiveFlight>,
+    pub(crate) flights: HashMap<FlightKey, FlightEntry>,
     /// Tiles that failed, and the time from which each may be tried again.
     failed: HashMap<FlightKey, Instant>,
     /// The number of flights that were begun.
@@ -92,15 +93,7 @@ impl FlightTable {
 }
 
 /// The table, shared by the flights and the requests that wait for them.
-#[derive(Clone, Default)]
-pub(crate) struct SharedTable(Arc<Mutex<FlightTable>>);
-
-impl SharedTable {
-    /// Locks the table. A lock poisoned by a panic is used all the same: no thread leaves the table half changed.
-    pub(crate) fn lock(&self) -> MutexGuard<'_, FlightTable> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(crate) type SharedTable = Arc<Mutex<FlightTable>>;
 
 /// A request that waits for a flight. Dropping it ends the wait.
 pub(crate) struct FlightWaiter {

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::json::JSON_VERSION;
 use crate::serve::options::AccessLogStyle;
 
 /// The most lines that may wait to be written; further ones are dropped.
@@ -82,7 +83,7 @@ impl AccessLine<'_> {
             AccessLogStyle::Json => {
                 let (status, bytes) = (*status, *bytes);
                 let record = AccessRecord {
-                    schema_version: 1,
+                    schema_version: JSON_VERSION,
                     time: time.to_string(),
                     client,
                     method,
@@ -132,9 +133,6 @@ pub(crate) struct AccessLog {
 
 impl AccessLog {
     /// Starts the thread that writes.
-    ///
-    /// # Errors
-    /// If the thread cannot be started.
     pub(crate) fn start() -> std::io::Result<AccessLog> {
         let (lines, waiting) = sync_channel(MAX_WAITING_LINES);
         std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write(&waiting))?;

@@ -301,7 +301,7 @@ impl Metrics {
     }
 
     /// Counts an answered request.
-    pub(crate) fn answered(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
+    pub(crate) fn count_answer(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
         let families = &self.families;
         families.requests.get_or_create(&self.labels(RequestLabels { route: route.name(), status })).inc();
         let labels = self.labels(SecondsLabels { route: route.name(), source: source.name() });
@@ -312,33 +312,32 @@ impl Metrics {
     }
 
     /// Counts a task that a worker has taken from the queue, with its time in the queue.
-    pub(crate) fn waited(&self, class: WorkClass, waited: Duration) {
+    pub(crate) fn count_wait(&self, class: WorkClass, waited: Duration) {
         self.families.queue_wait.get_or_create(&ClassLabels { class: class.name() }).observe(waited.as_secs_f64());
     }
 
     /// Counts a live tile that was rendered, with its whole time and the part in the database.
-    pub(crate) fn rendered(&self, took: Duration, in_database: Duration) {
+    pub(crate) fn count_rendering(&self, took: Duration, in_database: Duration) {
         self.families.render_seconds.get_or_create(&self.labels([])).observe(took.as_secs_f64());
         self.families.query_seconds.get_or_create(&self.labels([])).observe(in_database.as_secs_f64());
     }
 
-    /// Counts a lookup in Redis.
-    pub(crate) fn asked_redis(&self, result: &'static str) {
+    pub(crate) fn count_redis_lookup(&self, result: &'static str) {
         self.families.redis.get_or_create(&CacheLabels { result }).inc();
     }
 
     /// Counts a tile that was rendered ahead.
-    pub(crate) fn rendered_ahead(&self) {
+    pub(crate) fn count_rendering_ahead(&self) {
         self.families.neighbours.get_or_create(&self.labels(CacheLabels { result: "rendered" })).inc();
     }
 
     /// Counts a request that was answered with a tile that was rendered ahead.
-    pub(crate) fn hit_ahead(&self) {
+    pub(crate) fn count_hit_ahead(&self) {
         self.families.neighbours.get_or_create(&self.labels(CacheLabels { result: "hit" })).inc();
     }
 
     /// Counts a request that was refused because the queue was full or its tile would have waited too long.
-    pub(crate) fn shed(&self) {
+    pub(crate) fn count_shed(&self) {
         self.families.sheds.get_or_create(&self.labels([])).inc();
     }
 

@@ -13,7 +13,8 @@ use std::io;
 #[cfg(unix)]
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::error::with_causes;
 
@@ -98,7 +99,7 @@ impl FailureState {
     /// Records that it does not work, and why, with all causes.
     pub(crate) fn failed(&self, why: &dyn std::error::Error) {
         let why = with_causes(why);
-        let mut now = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut now = self.why.lock();
         if now.is_none() {
             tracing::warn!("{}: {why}", self.what);
         }
@@ -111,7 +112,7 @@ impl FailureState {
         if !self.is_there.load(Ordering::Relaxed) {
             return;
         }
-        let was = self.why.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let was = self.why.lock().take();
         self.is_there.store(false, Ordering::Relaxed);
         if was.is_some() {
             tracing::warn!("{}", self.mended);
@@ -120,7 +121,7 @@ impl FailureState {
 
     /// What does not work, and why; `None` if it works.
     pub(crate) fn reason(&self) -> Option<String> {
-        let why = self.why.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = self.why.lock();
         why.as_ref().map(|why| format!("{}: {why}", self.what))
     }
 }

@@ -6,8 +6,10 @@
 //! clients with fewer sets displace those of the client with the most.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::given::ParametersKey;
 use crate::serve::http::address::ClientKey;
@@ -45,8 +47,8 @@ impl SeenKeys {
 
     /// The sets of the client with the most, if a further set of `client` may displace one.
     fn displaceable(&mut self, client: ClientKey) -> Option<&mut Vec<ParametersKey>> {
-        let own = self.clients.get(&client).map_or(0, Vec::len);
-        self.clients.values_mut().max_by_key(|keys| keys.len()).filter(|keys| keys.len() > own + 1)
+        let most = client.displaces(self.clients.iter().map(|(client, keys)| (*client, keys.len())))?;
+        self.clients.get_mut(&most)
     }
 }
 
@@ -79,11 +81,6 @@ impl KeyGate {
         KeyGate { most, seen: Mutex::new(SeenKeys { begun: Instant::now(), now, clients, before }) }
     }
 
-    fn seen(&self) -> MutexGuard<'_, SeenKeys> {
-        // Each update leaves consistent values.
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Lets a set of a client pass.
     ///
     /// # Errors
@@ -94,7 +91,7 @@ impl KeyGate {
     }
 
     fn check_at(&self, key: ParametersKey, client: ClientKey, now: Instant) -> Result<(), TooManyKeys> {
-        let mut seen = self.seen();
+        let mut seen = self.seen.lock();
         seen.turn(now);
         // A set of the previous minute stays known as long as clients ask for it.
         let is_known = seen.now.contains(&key) || seen.before.contains(&key);
@@ -105,7 +102,7 @@ impl KeyGate {
     }
 
     fn count_at(&self, key: ParametersKey, client: ClientKey, now: Instant) {
-        let mut seen = self.seen();
+        let mut seen = self.seen.lock();
         seen.turn(now);
         if !seen.now.insert(key) {
             return;
@@ -171,6 +168,6 @@ mod tests {
         assert!(asks(2, 1).is_err() && asks(3, 1).is_err() && asks(0, 1).is_ok(), "the last ones were displaced");
         assert_eq!(asks(20, 3), Ok(()));
         gate.count_at(ParametersKey(20), client(3), now);
-        assert!(gate.seen().now.len() == 4 && asks(21, 3).is_err());
+        assert!(gate.seen.lock().now.len() == 4 && asks(21, 3).is_err());
     }
 }

@@ -8,15 +8,17 @@
 //! ```
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
+use crate::json::JSON_VERSION;
 use crate::manifest::Publication;
 use crate::serve::http::address::ClientKey;
 use crate::serve::target::served::NoticedChange;
@@ -35,9 +37,6 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// The interval at which the files of a target are checked while there are subscribers and no requests.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// The version of the form of the events (docs/json.md).
-const JSON_VERSION: u32 = 1;
 
 /// The data of the event `state`.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -86,25 +85,18 @@ impl Subscribers {
         for (of, _) in &self.senders {
             *counts.entry(*of).or_default() += 1;
         }
-        let own = counts.get(&client).copied().unwrap_or(0);
-        let most = counts.into_iter().max_by_key(|(_, count)| *count).filter(|(_, count)| *count > own + 1);
-        let Some((most, _)) = most else { return false };
+        let Some(most) = client.displaces(counts.iter().map(|(client, count)| (*client, *count))) else { return false };
         let oldest = self.senders.iter().position(|(of, _)| *of == most);
         oldest.map(|oldest| self.senders.remove(oldest)).is_some()
     }
 }
 
 impl ChangeEvents {
-    fn subscribers(&self) -> MutexGuard<'_, Subscribers> {
-        // Each update leaves consistent values.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The events from now on for a client; the first one names the state. `None` if there are too many subscribers,
     /// and no client has more subscriptions than this one.
     pub(crate) fn subscribe(&self, state: &ServedState, client: ClientKey) -> Option<Receiver<Bytes>> {
         let (sender, receiver) = channel(MAX_WAITING_EVENTS);
-        let mut subscribers = self.subscribers();
+        let mut subscribers = self.0.lock();
         subscribers.senders.retain(|(_, sender)| !sender.is_closed());
         if subscribers.is_over || !subscribers.has_room(client) {
             return None;
@@ -119,19 +111,19 @@ impl ChangeEvents {
 
     /// How many subscribers there are.
     pub(crate) fn count(&self) -> usize {
-        let mut subscribers = self.subscribers();
+        let mut subscribers = self.0.lock();
         subscribers.senders.retain(|(_, sender)| !sender.is_closed());
         subscribers.senders.len()
     }
 
     /// Sends an event to all subscribers; drops those for which too many events wait.
     fn send(&self, text: &Bytes) {
-        self.subscribers().senders.retain(|(_, sender)| sender.try_send(text.clone()).is_ok());
+        self.0.lock().senders.retain(|(_, sender)| sender.try_send(text.clone()).is_ok());
     }
 
     /// Ends all subscriptions, so that the connections can be closed.
     pub(crate) fn end(&self) {
-        let mut subscribers = self.subscribers();
+        let mut subscribers = self.0.lock();
         (subscribers.is_over, subscribers.senders) = (true, Vec::new());
     }
 
@@ -198,7 +190,7 @@ mod tests {
         let events = ChangeEvents::default();
         let (slow, mut of_slow) = channel(2);
         let (quick, mut of_quick) = channel(2);
-        events.subscribers().senders.extend([slow, quick].map(|sender| (ClientKey::default(), sender)));
+        events.0.lock().senders.extend([slow, quick].map(|sender| (ClientKey::default(), sender)));
         for number in 0..3 {
             events.send(&Bytes::from(format!("{number}")));
             assert_eq!(of_quick.try_recv().unwrap(), format!("{number}"));

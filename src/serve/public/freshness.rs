@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::serve::change_log::LogAge;
 use crate::serve::error::ServeError;
 use crate::serve::http::answer::Freshness;
+use crate::serve::known_changes::LogAge;
 use crate::serve::options::{CdnHeader, ServeOptions};
 use crate::target::CacheRule;
 use crate::tile::Zoom;

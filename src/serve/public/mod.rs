@@ -13,13 +13,14 @@ mod tile;
 pub(crate) mod tilejson;
 
 use std::net::IpAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use changes::ChangeEvents;
 use freshness::TileFreshness;
 use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tile::{WantedTile, given_parameters, no_tile};
 use tilejson::{TileJsonWanted, tilejson};
@@ -79,7 +80,7 @@ pub(crate) struct Site {
 pub(crate) struct Public(pub(crate) Arc<Site>);
 
 /// An answer, and the labels under which it is counted.
-pub(crate) struct Counted {
+pub(crate) struct LabeledAnswer {
     answer: Answer,
     route: RouteLabel,
     source: SourceLabel,
@@ -87,9 +88,9 @@ pub(crate) struct Counted {
     tileset: Option<Arc<SiteTileset>>,
 }
 
-impl Counted {
-    const fn own(answer: Answer, route: RouteLabel) -> Counted {
-        Counted { answer, route, source: SourceLabel::None, tileset: None }
+impl LabeledAnswer {
+    const fn own(answer: Answer, route: RouteLabel) -> LabeledAnswer {
+        LabeledAnswer { answer, route, source: SourceLabel::None, tileset: None }
     }
 }
 
@@ -100,11 +101,11 @@ impl Answers for Public {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
         let address = client(peer, request.headers(), &settings.trusted_proxies);
         let client = ClientKey::of(address);
-        let Counted { mut answer, route, source, tileset } = self.0.counted(&request, client, &settings).await;
+        let LabeledAnswer { mut answer, route, source, tileset } = self.0.respond(&request, client, &settings).await;
         answer.body_mut().is_for(client);
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
-        metrics.answered(route, source, answer.status().as_u16(), took);
+        metrics.count_answer(route, source, answer.status().as_u16(), took);
         if self.0.is_private {
             answer::for_own_pages(&mut answer);
         }
@@ -121,39 +122,50 @@ impl Answers for Public {
 impl Site {
     /// The present settings.
     pub(crate) fn settings(&self) -> Arc<SiteSettings> {
-        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.settings.read())
     }
 
     /// Replaces the settings; the next request uses the new ones.
     pub(crate) fn replace_settings(&self, settings: SiteSettings) {
-        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        *self.settings.write() = Arc::new(settings);
     }
 
-    async fn counted(&self, request: &Request<RequestBody>, client: ClientKey, settings: &SiteSettings) -> Counted {
+    async fn respond(
+        &self,
+        request: &Request<RequestBody>,
+        client: ClientKey,
+        settings: &SiteSettings,
+    ) -> LabeledAnswer {
         if let Some(answer) = answer::of_method(request.method()) {
-            return Counted::own(answer, RouteLabel::Other);
+            return LabeledAnswer::own(answer, RouteLabel::Other);
         }
         if let Some(what) = malformed(request) {
             let refused = answer::closing(answer::error(StatusCode::BAD_REQUEST, what));
-            return Counted::own(refused, RouteLabel::Other);
+            return LabeledAnswer::own(refused, RouteLabel::Other);
         }
         if !self.hosts.knows(request) {
             let refused = answer::error(StatusCode::MISDIRECTED_REQUEST, KnownHosts::UNKNOWN);
-            return Counted::own(refused, RouteLabel::Other);
+            return LabeledAnswer::own(refused, RouteLabel::Other);
         }
         let path = request.uri().path();
         if path.len() > MAX_PATH_BYTES {
-            return Counted::own(answer::error(StatusCode::URI_TOO_LONG, "the path is too long"), RouteLabel::Other);
+            return LabeledAnswer::own(
+                answer::error(StatusCode::URI_TOO_LONG, "the path is too long"),
+                RouteLabel::Other,
+            );
         }
         let Some(path) = path.strip_prefix(&*self.base_path) else {
-            return Counted::own(unknown(), RouteLabel::Other);
+            return LabeledAnswer::own(unknown(), RouteLabel::Other);
         };
         match self.tilesets.find(path) {
             NamedByPath::Tileset { tileset, rest } => {
-                let counted = self.of_tileset(&tileset, rest, ClientRequest { request, client }, settings).await;
-                Counted { tileset: Some(tileset), ..counted }
+                let labeled =
+                    self.respond_for_tileset(&tileset, rest, ClientRequest { request, client }, settings).await;
+                LabeledAnswer { tileset: Some(tileset), ..labeled }
             }
-            NamedByPath::Variant(named) => self.of_variant(named, ClientRequest { request, client }, settings).await,
+            NamedByPath::Variant(named) => {
+                self.respond_for_variant(named, ClientRequest { request, client }, settings).await
+            }
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| tilesets::document(&family, &settings.public_url, page));
@@ -161,80 +173,87 @@ impl Site {
                     Some(Ok(text)) => self.document(text, request.headers()),
                     _ => unknown(),
                 };
-                Counted::own(answer, RouteLabel::Tilejson)
+                LabeledAnswer::own(answer, RouteLabel::Tilejson)
             }
-            NamedByPath::Catalogue => Counted::own(self.catalogue(request.headers(), settings), RouteLabel::Tilejson),
+            NamedByPath::Catalogue => {
+                LabeledAnswer::own(self.catalogue(request.headers(), settings), RouteLabel::Tilejson)
+            }
             NamedByPath::Index if settings.preview.is_some() => {
                 let page = catalogue::document(&self.tilesets, &settings.public_url, true).page();
-                Counted::own(preview::index(page), RouteLabel::Preview)
+                LabeledAnswer::own(preview::index(page), RouteLabel::Preview)
             }
             NamedByPath::WithoutSlash(tileset) if settings.preview.is_some() => {
-                Counted::own(answer::moved(&tileset.url(&settings.public_url)), RouteLabel::Preview)
+                LabeledAnswer::own(answer::moved(&tileset.url(&settings.public_url)), RouteLabel::Preview)
             }
-            _ => Counted::own(unknown(), RouteLabel::Other),
+            _ => LabeledAnswer::own(unknown(), RouteLabel::Other),
         }
     }
 
     /// The answer to a request for something of a variant.
-    async fn of_variant(&self, named: NamedVariant<'_>, asked: ClientRequest<'_>, settings: &SiteSettings) -> Counted {
+    async fn respond_for_variant(
+        &self,
+        named: NamedVariant<'_>,
+        asked: ClientRequest<'_>,
+        settings: &SiteSettings,
+    ) -> LabeledAnswer {
         let NamedVariant { family, known, found, rest } = named;
         let variant = match family.variant(&known, found).await {
             Ok(variant) => variant,
             Err(_noted) => {
                 let answer = answer::unavailable("this tileset cannot be read at the moment", Duration::from_secs(1));
-                return Counted::own(answer, RouteLabel::Other);
+                return LabeledAnswer::own(answer, RouteLabel::Other);
             }
         };
         let tileset = Arc::clone(&variant.tileset);
         let Some(rest) = rest else {
             let moved = answer::moved(&tileset.url(&settings.public_url));
             let answer = if settings.preview.is_some() { moved } else { unknown() };
-            return Counted::own(answer, RouteLabel::Preview);
+            return LabeledAnswer::own(answer, RouteLabel::Preview);
         };
-        let counted = self.of_tileset(&tileset, rest, asked, settings).await;
-        Counted { tileset: Some(tileset), ..counted }
+        let labeled = self.respond_for_tileset(&tileset, rest, asked, settings).await;
+        LabeledAnswer { tileset: Some(tileset), ..labeled }
     }
 
     /// The answer to a request for something of a tileset. `path` is below the tileset.
-    async fn of_tileset(
+    async fn respond_for_tileset(
         &self,
         tileset: &SiteTileset,
         path: &str,
         asked: ClientRequest<'_>,
         settings: &SiteSettings,
-    ) -> Counted {
+    ) -> LabeledAnswer {
         let ClientRequest { request, client } = asked;
         let looked = tileset.tiles.look();
         let state = match tileset.tiles.state().await {
             Ok(state) => state,
-            Err(error) => return Counted::own(no_tile(&error), RouteLabel::Other),
+            Err(error) => return LabeledAnswer::own(no_tile(&error), RouteLabel::Other),
         };
         match route(path, &state.template, settings.preview.is_some()) {
             Ok(Route::Tile(tile)) => {
                 if self.unread.refuses(client) {
-                    return Counted::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
+                    return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
                 let given = match given_parameters(tileset, request.uri().query(), settings.undeclared) {
                     Ok(given) => given.map(Arc::new),
-                    Err(refused) => return Counted::own(refused, RouteLabel::Tile),
+                    Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
                 let is_alias = request.uri().path() != own || request.uri().query().is_some();
                 let wanted = WantedTile { state: &state, tile, given, is_alias, client };
-                let mut counted = self.tile(tileset, wanted, request.headers(), settings).await;
+                let mut labeled = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
-                    matches!(counted.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
+                    matches!(labeled.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
                 if is_stored && looked.elapsed() > settings.settle {
                     // The target may have changed and a CDN may have been purged since the look: the CDN would keep
                     // this outdated answer for long.
-                    answer::forbid_keeping(&mut counted.answer);
+                    answer::forbid_keeping(&mut labeled.answer);
                 }
-                counted
+                labeled
             }
             Ok(Route::TileJson(name)) => {
                 let given = match given_parameters(tileset, request.uri().query(), UndeclaredNames::Drop) {
                     Ok(given) => given.map(|given| given.query()),
-                    Err(refused) => return Counted::own(refused, RouteLabel::Tilejson),
+                    Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tilejson),
                 };
                 let wanted = TileJsonWanted {
                     name: &name,
@@ -247,31 +266,31 @@ impl Site {
                     Some(document) => self.document(document.to_string(), request.headers()),
                     None => unknown(),
                 };
-                Counted::own(answer, RouteLabel::Tilejson)
+                LabeledAnswer::own(answer, RouteLabel::Tilejson)
             }
             Ok(Route::Changes) => {
                 let events =
                     tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state, client));
-                Counted::own(events, RouteLabel::Changes)
+                LabeledAnswer::own(events, RouteLabel::Changes)
             }
             Ok(Route::CacheProbe) => {
-                Counted::own(cache_probe(request.uri().query().unwrap_or_default()), RouteLabel::Other)
+                LabeledAnswer::own(cache_probe(request.uri().query().unwrap_or_default()), RouteLabel::Other)
             }
             Ok(Route::Page) => {
                 let url = tileset.url(&settings.public_url);
                 let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&url));
-                Counted::own(page, RouteLabel::Preview)
+                LabeledAnswer::own(page, RouteLabel::Preview)
             }
             Ok(Route::Asset(name)) => {
                 let asset =
                     settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
-                Counted::own(asset, RouteLabel::Preview)
+                LabeledAnswer::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {
                 let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
-                Counted::own(answer::error(StatusCode::BAD_REQUEST, what), RouteLabel::Tile)
+                LabeledAnswer::own(answer::error(StatusCode::BAD_REQUEST, what), RouteLabel::Tile)
             }
-            Err(NoRoute::Unknown) => Counted::own(unknown(), RouteLabel::Other),
+            Err(NoRoute::Unknown) => LabeledAnswer::own(unknown(), RouteLabel::Other),
         }
     }
 
@@ -292,7 +311,7 @@ impl Site {
         if holds(headers, &tag) {
             return answer::not_modified(&tag, &self.document_freshness);
         }
-        let content = Content { body, media_type: "application/json", encoding: Encoding::Identity, tag: &tag };
+        let content = Content { body, media_type: answer::JSON_TYPE, encoding: Encoding::Identity, tag: &tag };
         answer::content(content, &self.document_freshness)
     }
 }

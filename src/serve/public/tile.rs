@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::{Counted, Site, SiteSettings};
+use super::{LabeledAnswer, Site, SiteSettings};
+use crate::encode::TILE_TYPE;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
-use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, TILE_TYPE, holds};
+use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
 use crate::serve::http::unread::AnswerMemory;
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
@@ -54,14 +55,14 @@ impl Site {
         wanted: WantedTile<'_>,
         headers: &HeaderMap,
         settings: &SiteSettings,
-    ) -> Counted {
+    ) -> LabeledAnswer {
         let WantedTile { state, tile, given, is_alias, client } = wanted;
         let reserved = AnswerMemory::default();
         let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
         let (read, origin) = match &given {
             Some(given) => {
                 let gated = GatedParameters { given, gate: &tileset.parameters.gate };
-                tileset.tiles.tile_with(state, tile, gated, asked).await
+                tileset.tiles.tile_with_parameters(state, tile, gated, asked).await
             }
             None => tileset.tiles.tile(state, tile, asked).await,
         };
@@ -78,7 +79,7 @@ impl Site {
             TileOrigin::Ancestor => SourceLabel::Ancestor,
             TileOrigin::Shared => SourceLabel::Redis,
             TileOrigin::Ahead => {
-                tileset.metrics.hit_ahead();
+                tileset.metrics.count_hit_ahead();
                 SourceLabel::Memory
             }
             TileOrigin::Memory => SourceLabel::Memory,
@@ -90,7 +91,7 @@ impl Site {
         let mut answer = match read {
             Err(error) => {
                 let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
-                return Counted { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
+                return LabeledAnswer { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
             }
             Ok(None) => answer::empty(settings.empty_status.status(), freshness),
             Ok(Some(found)) if origin == TileOrigin::Ancestor => {
@@ -119,7 +120,7 @@ impl Site {
             add_tile_headers(answer.headers_mut(), &headers.headers, names, tile);
         }
         answer.headers_mut().insert(CACHE_STATUS, status);
-        Counted { answer, route: RouteLabel::Tile, source, tileset: None }
+        LabeledAnswer { answer, route: RouteLabel::Tile, source, tileset: None }
     }
 }
 
@@ -134,7 +135,7 @@ pub(crate) fn no_tile(error: &TileError) -> Answer {
         TileError::TooMuchUnread(_) => {
             return answer::too_many("too many answers wait for this client to read them", RETRY_READING);
         }
-        TileError::Beyond => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
+        TileError::OutOfScope => return answer::error(StatusCode::NOT_FOUND, "the tileset has no tile there"),
         TileError::Live(LiveError::Refused(_)) => {
             return answer::error(StatusCode::BAD_REQUEST, "the database does not take a value of the parameters");
         }

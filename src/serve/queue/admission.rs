@@ -32,7 +32,6 @@ pub struct WorkerShares {
 /// Why the workers cannot be shared as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WorkerSharesError {
-    /// Background work would never start.
     #[error(
         "live_reserved = {reserved} must be less than workers = {workers}: background work would never find a free worker"
     )]

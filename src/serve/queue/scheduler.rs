@@ -1,9 +1,10 @@
 //! The queue of work for the database, and its workers: live requests and background work ask the queue for a permit.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{oneshot, watch};
 
 use super::admission::{NextStart, QueueLoad, WorkerShares, next_start};
@@ -143,9 +144,7 @@ impl LiveQueue {
 
     /// The client with the most requests, if a further one of `client` may displace one of them.
     fn displaceable(&self, client: ClientKey) -> Option<ClientKey> {
-        let own = self.clients.get(&client).map_or(0, |turns| turns.waiting);
-        let (most, turns) = self.clients.iter().max_by_key(|(_, turns)| turns.waiting)?;
-        (turns.waiting > own + 1).then_some(*most)
+        client.displaces(self.clients.iter().map(|(client, turns)| (*client, turns.waiting)))
     }
 
     /// Removes the last request of a client; returns it with its number.
@@ -197,7 +196,7 @@ pub struct WorkPermit {
 
 impl Drop for WorkPermit {
     fn drop(&mut self) {
-        let mut state = self.queue.state();
+        let mut state = self.queue.0.state.lock();
         state.counts.running.take(self.class);
         self.queue.admit(state);
     }
@@ -205,7 +204,7 @@ impl Drop for WorkPermit {
 
 impl Drop for WorkTicket {
     fn drop(&mut self) {
-        let mut state = self.queue.state();
+        let mut state = self.queue.0.state.lock();
         state.displaced.remove(&self.number);
         let waiting = state.live.remove(self.number).or_else(|| state.background.remove(self.number));
         if let Some(waiting) = waiting {
@@ -227,7 +226,7 @@ impl WorkTicket {
 
     /// True if the task was a live request that made room for one of another client.
     pub(crate) fn was_displaced(&self) -> bool {
-        self.queue.state().displaced.contains(&self.number)
+        self.queue.0.state.lock().displaced.contains(&self.number)
     }
 
     /// The number by which the ticket can be promoted.
@@ -277,19 +276,19 @@ impl WorkQueue {
     /// The numbers of tasks that run and wait.
     #[must_use]
     pub fn counts(&self) -> QueueCounts {
-        self.state().counts
+        self.0.state.lock().counts
     }
 
     /// Puts a task into the queue. It starts at once if the rule allows it.
     #[must_use]
     pub fn enter(&self, class: WorkClass) -> WorkTicket {
-        self.enter_at(self.state(), class, ClientKey::default(), Instant::now())
+        self.enter_at(self.0.state.lock(), class, ClientKey::default(), Instant::now())
     }
 
     /// Puts a live request of a client into the queue. If `limit` of them wait already, the last one of the client with
     /// the most is displaced for it, unless this client has as many.
     pub(crate) fn enter_for(&self, client: ClientKey, limit: usize) -> WorkTicket {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         if state.counts.waiting.of(WorkClass::Live) >= limit
             && let Some(most) = state.live.displaceable(client)
             && let Some((number, _displaced)) = state.live.remove_last_of(most)
@@ -323,7 +322,7 @@ impl WorkQueue {
     /// A client waits for a task, too. A waiting background task becomes a live request; a live request of another
     /// client starts at this client's turn if that is earlier. Does nothing if the task runs already.
     pub(crate) fn promote(&self, number: u64, client: ClientKey) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         let Some(waiting) = state.background.remove(number) else { return state.live.join(number, client) };
         state.counts.waiting.take(waiting.class);
         state.counts.waiting.add(WorkClass::Live);
@@ -333,13 +332,13 @@ impl WorkQueue {
 
     /// The number of live requests that start before the next one of a client.
     pub(crate) fn ahead_of(&self, client: ClientKey) -> usize {
-        self.state().live.ahead_of(client)
+        self.0.state.lock().live.ahead_of(client)
     }
 
     /// True if a further live request of a client would start at once, fewer than `limit` of them wait, or it may
     /// displace one of another client.
     pub(crate) fn has_room(&self, limit: usize, client: ClientKey) -> bool {
-        let state = self.state();
+        let state = self.0.state.lock();
         let waiting = state.counts.waiting.of(WorkClass::Live);
         let load = QueueLoad { waiting_live: waiting + 1, ..state.load(Instant::now()) };
         waiting < limit
@@ -354,11 +353,6 @@ impl WorkQueue {
             // The sender lives in `self`.
             std::future::pending::<()>().await;
         }
-    }
-
-    /// Locks the state. A lock poisoned by a panic is still used: no thread leaves the state half changed.
-    fn state(&self) -> MutexGuard<'_, QueueState> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Starts the tasks that the rule allows. A permit whose task is gone is dropped after the lock is released; that
@@ -507,8 +501,9 @@ mod tests {
         let queue = queue(1, 0, 0);
         let mut running = queue.enter(WorkClass::Live);
         let long_ago = Instant::now().checked_sub(Duration::from_secs(1)).unwrap();
-        let mut refreshes: Vec<_> =
-            (0..2).map(|_| queue.enter_at(queue.state(), WorkClass::Refresh, ClientKey::default(), long_ago)).collect();
+        let mut refreshes: Vec<_> = (0..2)
+            .map(|_| queue.enter_at(queue.0.state.lock(), WorkClass::Refresh, ClientKey::default(), long_ago))
+            .collect();
         let mut live: Vec<_> = (0..3).map(|_| queue.enter(WorkClass::Live)).collect();
         drop(granted(&mut running).unwrap());
         drop(granted(&mut refreshes[0]).unwrap());
@@ -585,7 +580,7 @@ mod tests {
         let _another = queue.enter_for(client(2), 4);
         assert!(greedy[2].was_displaced() && !queue.has_room(4, client(2)) && queue.has_room(4, client(3)));
         drop((greedy, other));
-        assert!(queue.state().displaced.is_empty() && queue.state().live.clients.len() == 1);
+        assert!(queue.0.state.lock().displaced.is_empty() && queue.0.state.lock().live.clients.len() == 1);
     }
 
     #[test]
@@ -624,7 +619,7 @@ mod tests {
                         };
                         let running = queue.counts().running;
                         {
-                            let mut most = most.lock().unwrap();
+                            let mut most = most.lock();
                             *most = (most.0.max(running.total()), most.1.max(running.background()));
                         }
                         tokio::task::yield_now().await;
@@ -638,7 +633,7 @@ mod tests {
             queue.idle(&WorkClass::ALL).await;
         });
         assert_eq!(counts(&queue), [0; 4]);
-        let (all, background) = *most.lock().unwrap();
+        let (all, background) = *most.lock();
         assert!(all <= 4 && background <= 3 && all > 1, "{all} {background}");
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// The address of a Redis server, with its password; `Debug` and `Display` hide user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -12,12 +13,10 @@ pub struct RedisUrl(String);
 /// Why a text is not the address of a Redis server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RedisUrlError {
-    /// It has another form.
     #[error(
         "the address of Redis must have the form redis://USER:PASSWORD@HOST:PORT/DATABASE, the same with rediss:// for TLS, or unix:///PATH"
     )]
     Form,
-    /// The program was built without the feature.
     #[error("this program was built without Redis: build it with the feature \"redis\"")]
     NotBuilt,
 }
@@ -303,7 +302,7 @@ impl CircuitBreaker {
     /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has
     /// passed.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         match state.open_until {
             None => true,
             Some(until) if now < until => false,
@@ -316,12 +315,12 @@ impl CircuitBreaker {
 
     /// Notes that the server has answered.
     pub(crate) fn succeeded(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = BreakerState::default();
+        *self.0.lock() = BreakerState::default();
     }
 
     /// Notes that the server has not answered.
     pub(crate) fn failed(&self, now: Instant) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         state.failures = state.failures.saturating_add(1);
         if state.failures >= MAX_FAILURES {
             state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);

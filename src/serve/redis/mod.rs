@@ -167,7 +167,7 @@ impl RedisTiles {
         match self.asked(name, max_age).await {
             Ok(found) => Some(found),
             Err(result) => {
-                self.cache.0.metrics.asked_redis(result.name());
+                self.cache.0.metrics.count_redis_lookup(result.name());
                 None
             }
         }

@@ -4,13 +4,11 @@
 //! |---|---|
 //! | `served` | the target: opened, watched for replacement, read by several readers at once |
 //! | `state` | a state of the target between two changes |
-//! | `last_changed` | the state since which each tile is unchanged; it decides whether a cached tile is found |
 //! | `live_only` | a substitute for a missing target |
 //! | `watch` | how its changes are noticed |
 //! | `stored` | the set of the tiles that it holds |
 //! | `listing` | the task that makes this set |
 
-pub(crate) mod last_changed;
 pub(crate) mod listing;
 pub(crate) mod live_only;
 pub(crate) mod served;

@@ -1,16 +1,17 @@
 //! The target that is served: opened, watched for replacement, read by several readers at once.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
 
-use super::last_changed::LastChanged;
 use super::state::{ServedState, scopes};
 use super::watch::{ChangeDetection, Stamp};
 use crate::error::with_causes;
 use crate::manifest::{Manifest, Publication};
-use crate::serve::change_log::{KnownChanges, LiveSince};
+use crate::serve::known_changes::last_changed::{LastChanged, TargetMemory};
+use crate::serve::known_changes::{KnownChanges, LiveSince};
 use crate::target::{ChangeLists, NoteStore, ReadError, TileReader};
 use crate::tile::{TileCoord, TileId, TileRectList};
 
@@ -46,6 +47,7 @@ const MAX_WAITING_CHANGES: usize = 64;
 pub(crate) struct ServedTarget {
     source: ServedSource,
     known: KnownChanges,
+    pub(crate) memory: TargetMemory,
     state: RwLock<Arc<ServedState>>,
     last_changed: LastChanged,
     changes: broadcast::Sender<Arc<NoticedChange>>,
@@ -55,41 +57,21 @@ pub(crate) struct ServedTarget {
     polled: Mutex<Instant>,
 }
 
-/// Locks a mutex. A lock poisoned by a panic is still used: no thread leaves a value here half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl ServedTarget {
     /// Opens the target. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn open(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
-        ServedTarget::open_with(source, known, LastChanged::since)
-    }
-
-    /// Like `open`, for one of many open targets: takes little memory. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) fn open_small(source: ServedSource, known: KnownChanges) -> Result<ServedTarget, ReadError> {
-        ServedTarget::open_with(source, known, LastChanged::small)
-    }
-
-    fn open_with(
+    pub(crate) fn open(
         source: ServedSource,
         known: KnownChanges,
-        last_changed: fn(u64) -> LastChanged,
+        memory: TargetMemory,
     ) -> Result<ServedTarget, ReadError> {
         let polled = Mutex::new(Instant::now());
         let mut state = read_state(&source, None)?;
         state.live_since = known.live_since_for(state.cursor.as_ref(), &state.live_since);
         known.set_target_state(state.cursor.clone(), &state.kept_scopes());
-        let last_changed = last_changed(state.number);
+        let last_changed = LastChanged::new(state.number, memory);
         let (changes, _) = broadcast::channel(MAX_WAITING_CHANGES);
         let (state, opening) = (RwLock::new(Arc::new(state)), Mutex::new(()));
-        Ok(ServedTarget { source, known, state, last_changed, changes, opening, polled })
+        Ok(ServedTarget { source, known, memory, state, last_changed, changes, opening, polled })
     }
 
     /// The changes from now on.
@@ -105,7 +87,7 @@ impl ServedTarget {
 
     /// The state that was read last, whether or not the target has changed since.
     pub(crate) fn last(&self) -> Arc<ServedState> {
-        Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.state.read())
     }
 
     /// True if the state is the target's present one, as far as the metadata of its files show.
@@ -121,11 +103,8 @@ impl ServedTarget {
     }
 
     /// The target's present state. Opens the target again if it has changed. Blocks.
-    ///
-    /// # Errors
-    /// If it has changed and cannot be read.
     pub(crate) fn current(&self) -> Result<Arc<ServedState>, ReadError> {
-        let _opening = locked(&self.opening);
+        let _opening = self.opening.lock();
         let last = self.last();
         if self.is_current(&last) {
             return Ok(last);
@@ -134,23 +113,20 @@ impl ServedTarget {
     }
 
     /// Reads the target's description, and begins a new state if that has changed. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn poll(&self) -> Result<(), ReadError> {
-        let _opening = locked(&self.opening);
+        let _opening = self.opening.lock();
         let (last, begun) = (self.last(), Instant::now());
         let state = read_state(&self.source, Some(&last))?;
         if state.described != last.described || state.template != last.template {
             self.replace(&last, state);
         }
-        *locked(&self.polled) = begun;
+        *self.polled.lock() = begun;
         Ok(())
     }
 
     /// When the last successful poll of a target in a bucket began; `None` for files, which each request checks.
     pub(crate) fn polled(&self) -> Option<Instant> {
-        self.needs_polling().then(|| *locked(&self.polled))
+        self.needs_polling().then(|| *self.polled.lock())
     }
 
     pub(crate) fn notes(&self) -> &dyn NoteStore {
@@ -163,17 +139,11 @@ impl ServedTarget {
     }
 
     /// Lists every tile that the target holds. Blocks.
-    ///
-    /// # Errors
-    /// If the tiles cannot be listed.
     pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
         opened(&self.source.open)?.list()
     }
 
     /// Checks that the tiles of a target in a bucket can be listed. Blocks.
-    ///
-    /// # Errors
-    /// If they cannot be listed.
     pub(crate) fn can_list(&self) -> Result<(), ReadError> {
         if self.needs_polling() { opened(&self.source.open)?.can_list() } else { Ok(()) }
     }
@@ -195,7 +165,7 @@ impl ServedTarget {
             state.live_since = self.known.live_since_for(state.cursor.as_ref(), &last.live_since);
         }
         let state = Arc::new(state);
-        *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
+        *self.state.write() = Arc::clone(&state);
         self.known.set_target_state(state.cursor.clone(), &state.kept_scopes());
         let tiles = match changed {
             StateChange::Nothing => return state,
@@ -233,11 +203,8 @@ impl ServedTarget {
     }
 
     /// The stored bytes of a tile in a state; `None` if the target does not hold it. Blocks.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) fn read(&self, state: &ServedState, tile: TileId) -> Result<Option<Box<[u8]>>, ReadError> {
-        let idle = locked(&state.readers).pop();
+        let idle = state.readers.lock().pop();
         let mut reader = match idle {
             Some(reader) => reader,
             None => opened(&self.source.open)?,
@@ -252,7 +219,7 @@ impl ServedTarget {
             read => read?,
         };
         // A reader that has failed does not get here and is dropped.
-        locked(&state.readers).push(reader);
+        state.readers.lock().push(reader);
         let stored = read.into_iter().next().flatten();
         if stored.is_none() && self.must_hold(state, tile) {
             return Err(ReadError::Vanished);

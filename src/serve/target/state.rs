@@ -1,12 +1,14 @@
 //! A state of the target that is served: what it holds between two changes.
 
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::Mutex;
 
 use super::stored::StoredTiles;
 use super::watch::Stamp;
 use crate::cursor::Cursor;
 use crate::manifest::{Manifest, Publication};
-use crate::serve::change_log::LiveSince;
+use crate::serve::known_changes::LiveSince;
 use crate::serve::live::LiveError;
 use crate::target::{Described, Scope, Template, TileReader};
 use crate::tile::{AreaPart, Coverage, TileCoord, Zoom, ZoomList};

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 use crate::cursor::Cursor;
 use crate::encode::{DecodeError, Gunzip, is_gzip};
 use crate::hex::hex;
-use crate::serve::change_log::LiveEpoch;
 use crate::serve::http::answer::Encoding;
+use crate::serve::known_changes::LiveEpoch;
 use crate::serve::live::FlightKey;
 use crate::serve::parameters::ParametersKey;
 use crate::tile::TileId;
@@ -21,7 +21,6 @@ use crate::tile::TileId;
 /// A tile in the form in which it is sent.
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedTile {
-    /// The body.
     pub(crate) body: Bytes,
     /// How the body is encoded.
     pub(crate) encoding: Encoding,
@@ -180,12 +179,10 @@ pub(crate) enum CacheSource {
     State {
         /// The number of the state since which the tile is unchanged.
         since: u64,
-        /// The tile.
         tile: TileId,
     },
     /// The database, in any epoch.
     Live {
-        /// The tile.
         tile: TileId,
         /// The values that its request gives.
         parameters: ParametersKey,

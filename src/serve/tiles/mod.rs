@@ -67,7 +67,6 @@ pub(crate) struct AskedBy<'a> {
 pub(crate) enum TileOrigin {
     /// The cache.
     Memory,
-    /// The target.
     Target,
     /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
     Empty,
@@ -91,7 +90,6 @@ pub(crate) enum TileError {
     /// The target could not be read.
     #[error(transparent)]
     Read(Arc<ReadError>),
-    /// The client does not accept gzip, and the stored tile's gzip data is broken.
     #[error("a tile cannot be unpacked: {0}")]
     Broken(String),
     /// The database could not render it.
@@ -100,15 +98,12 @@ pub(crate) enum TileError {
     /// This client has read too little of its earlier answers; it gets no other one until it reads or closes them.
     #[error("the client has not read its answers")]
     TooMuchUnread(ClientKey),
-    /// Too many new values of parameters were asked for.
     #[error("too many values of parameters are new")]
     TooManyKeys(TooManyKeys),
-    /// The run that wrote the target could not render the tile.
     #[error("the run that wrote the target could not render it")]
     Unrendered,
-    /// The tile lies outside of the tileset.
     #[error("the tileset has no tile there")]
-    Beyond,
+    OutOfScope,
     /// The thread that read or unpacked the tile died.
     #[error("a thread died: {0}")]
     Died(String),

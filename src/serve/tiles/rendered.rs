@@ -14,18 +14,20 @@ use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
 use crate::serve::live::{FlightKey, FlightRequest, LiveFlights, draws};
-use crate::serve::parameters::{GivenParameters, KeyGate};
+use crate::serve::parameters::{GivenParameters, KeyGate, ParametersKey};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
 use crate::tile::{Slice, TileCoord, TileId, Zoom};
 
 impl ServedTiles {
-    /// The tile rendered by the database, now or a short while ago.
+    /// The tile rendered by the database, now or a short while ago: with all rows, or those that fulfil the conditions
+    /// of `gated`.
     pub(crate) async fn rendered(
         &self,
         live: &LiveFlights,
         state: &Arc<ServedState>,
         tile: TileId,
+        gated: Option<GatedParameters<'_>>,
         asked: AskedBy<'_>,
     ) -> (Result<CachedTile, TileError>, TileOrigin) {
         if let Err(error) = state.is_of(live.source().fingerprint()) {
@@ -34,48 +36,65 @@ impl ServedTiles {
             }
             return (Err(TileError::Live(error)), TileOrigin::Live);
         }
-        let key = self.live_key(state, tile);
+        let parameters = gated.map_or_else(ParametersKey::default, |gated| gated.given.key);
+        let key = FlightKey { parameters, ..self.live_key(state, tile) };
         let from = key.cached();
         let held = self.held_live(key).await;
         if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
             let origin = if held.way == CacheOrigin::Ahead { TileOrigin::Ahead } else { TileOrigin::Memory };
             return (self.cached_in(from, held, asked).await, origin);
         }
-        let older = held.map(|held| {
-            let age = self.live_age(key, &held);
-            (held, age)
+        let client = asked.client;
+        let new_key = gated.map(|GatedParameters { given, gate }| gate.admits(given.key, client)).transpose();
+        let waiter = new_key.map_err(TileError::TooManyKeys).and_then(|new_key| {
+            let given = gated.map(|gated| Arc::clone(gated.given));
+            let request = FlightRequest { client, shared_key: shared_key(live, state, key), given, new_key };
+            live.ask(key, request).map_err(TileError::Live)
         });
-        let (client, shared_key) = (asked.client, shared_key(live, state, key));
-        let (landed, origin) = match live.ask(key, FlightRequest { client, shared_key, ..FlightRequest::default() }) {
+        let (landed, origin) = match waiter {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-                if let Some(landed) = within(live.options().answer_within, waiter.landed()).await {
-                    (landed, origin)
+                // There are no interim tiles with the rows that fulfil some conditions.
+                let patience = live.options().answer_within.filter(|_| gated.is_none());
+                let landed = if let Some(landed) = within(patience, waiter.landed()).await {
+                    landed
+                } else if let Some(interim) = self.interim_tile(state, key, asked, held.as_ref()).await {
+                    waiter.keep_going();
+                    return interim;
                 } else {
-                    if let Some((form, origin)) = self.interim_tile(state, tile, asked, older.as_ref()).await {
-                        waiter.keep_going();
-                        return (form, origin);
-                    }
-                    (waiter.landed().await, origin)
-                }
+                    waiter.landed().await
+                };
+                (landed.map_err(TileError::Live), origin)
             }
             Err(error) => (Err(error), TileOrigin::Live),
         };
-        match (landed, older) {
+        match (landed, held) {
             (Ok(packed), _) => {
-                if let Some(stored) = packed.tile.as_ref().filter(|_| !state.covers(tile.coord)) {
+                let stored = packed.tile.as_ref().filter(|_| gated.is_none() && !state.covers(tile.coord));
+                if let Some(stored) = stored {
                     self.write_back().note(tile.coord, stored.body.len());
                 }
-                if origin == TileOrigin::Live && live.options().neighbours {
+                if origin == TileOrigin::Live && gated.is_none() && live.options().neighbours {
                     self.render_neighbours(live, state, tile).await;
                 }
                 let origin = if packed.way == CacheOrigin::Shared { TileOrigin::Shared } else { origin };
                 (self.cached_in(from, &packed, asked).await, origin)
             }
             // A stale tile is better than none.
-            (Err(_), Some((held, age))) => (self.in_encoding(&held, asked).await, TileOrigin::Stale(age)),
-            (Err(error), None) => (Err(TileError::Live(error)), origin),
+            (Err(_), Some(held)) => self.stale(key, &held, asked).await,
+            (Err(error), None) => (Err(error), origin),
         }
+    }
+
+    /// A cached live tile that is stale.
+    async fn stale(
+        &self,
+        key: FlightKey,
+        held: &CachedTile,
+        asked: AskedBy<'_>,
+    ) -> (Result<CachedTile, TileError>, TileOrigin) {
+        let age = self.live_age(key, held);
+        (self.in_encoding(held, asked).await, TileOrigin::Stale(age))
     }
 
     /// The cached live tile, fresh or stale, unless it may show another history of the database.
@@ -129,11 +148,10 @@ impl ServedTiles {
             return as_stored(stored);
         }
         if let Some(held) = held.filter(|held| self.may_see(tile, held)) {
-            let age = self.live_age(key, &held);
-            return (self.in_encoding(&held, asked).await, TileOrigin::Stale(age));
+            return self.stale(key, &held, asked).await;
         }
         // The refreshed tile was evicted, and the stored one is older than what clients have seen.
-        let (form, origin) = self.rendered(live, state, tile, asked).await;
+        let (form, origin) = self.rendered(live, state, tile, None, asked).await;
         if let Ok(form) = &form
             && !self.may_see(tile, form)
         {
@@ -152,13 +170,14 @@ impl ServedTiles {
     async fn interim_tile(
         &self,
         state: &Arc<ServedState>,
-        tile: TileId,
+        key: FlightKey,
         asked: AskedBy<'_>,
-        older: Option<&(CachedTile, Duration)>,
+        held: Option<&CachedTile>,
     ) -> Option<(Result<CachedTile, TileError>, TileOrigin)> {
-        if let Some((held, age)) = older {
-            return Some((self.in_encoding(held, asked).await, TileOrigin::Stale(*age)));
+        if let Some(held) = held {
+            return Some(self.stale(key, held, asked).await);
         }
+        let tile = key.tile;
         let above = Around::of(tile).above().find(|above| state.covers(above.coord))?;
         let descent = TileDescent::new(above.coord, tile.coord)?;
         let form = self.stored(state, above, AskedBy { encoding: Encoding::Identity, ..asked }).await.0.ok()?;
@@ -267,60 +286,21 @@ pub(crate) struct GatedParameters<'a> {
 
 impl ServedTiles {
     /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty.
-    pub(crate) async fn tile_with(
+    pub(crate) async fn tile_with_parameters(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
         gated: GatedParameters<'_>,
         asked: AskedBy<'_>,
     ) -> (Result<Option<EncodedTile>, TileError>, TileOrigin) {
-        let (form, origin) = self.form_with(state, tile, gated, asked).await;
+        let Some(live) = self.live_at(tile) else { return (Err(TileError::OutOfScope), TileOrigin::Empty) };
+        let (form, origin) = self.rendered(live, state, tile, Some(gated), asked).await;
         (form.map(|form| form.tile), origin)
     }
 
-    async fn form_with(
-        &self,
-        state: &Arc<ServedState>,
-        tile: TileId,
-        GatedParameters { given, gate }: GatedParameters<'_>,
-        asked: AskedBy<'_>,
-    ) -> (Result<CachedTile, TileError>, TileOrigin) {
-        let drawn =
-            |live: &&crate::serve::live::LiveFlights| draws(live.source().layers(), tile.slice, tile.coord.zoom());
-        let Some(live) = self.live.as_ref().filter(drawn) else { return (Err(TileError::Beyond), TileOrigin::Empty) };
-        if let Some(unfit) = self.unfit(state) {
-            return (Err(TileError::Live(unfit)), TileOrigin::Live);
-        }
-        let key = FlightKey { parameters: given.key, ..self.live_key(state, tile) };
-        let held = self.held_live(key).await;
-        if let Some(held) = held.as_ref().filter(|held| live.is_fresh(key, held)) {
-            return (self.cached_in(key.cached(), held, asked).await, TileOrigin::Memory);
-        }
-        let client = asked.client;
-        let ask = |new_key| {
-            let shared_key = shared_key(live, state, key);
-            live.ask(key, FlightRequest { client, shared_key, given: Some(Arc::clone(given)), new_key: Some(new_key) })
-                .map_err(TileError::Live)
-        };
-        let (landed, origin) = match gate.admits(given.key, client).map_err(TileError::TooManyKeys).and_then(ask) {
-            Ok(mut waiter) => {
-                let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
-                (waiter.landed().await.map_err(TileError::Live), origin)
-            }
-            Err(error) => (Err(error), TileOrigin::Live),
-        };
-        match (landed, held) {
-            (Ok(packed), _) => {
-                let origin = if packed.way == CacheOrigin::Shared { TileOrigin::Shared } else { origin };
-                (self.cached_in(key.cached(), &packed, asked).await, origin)
-            }
-            // A stale tile is better than none.
-            (Err(_), Some(held)) => {
-                let age = self.live_age(key, &held);
-                (self.in_encoding(&held, asked).await, TileOrigin::Stale(age))
-            }
-            (Err(error), None) => (Err(error), origin),
-        }
+    /// What renders a tile on request; `None` if nothing does.
+    pub(crate) fn live_at(&self, tile: TileId) -> Option<&LiveFlights> {
+        self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, tile.coord.zoom()))
     }
 }
 

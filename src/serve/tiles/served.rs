@@ -1,11 +1,12 @@
 //! Finds the tile for a request: in the cache, in the target, or by rendering it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 
 use super::cache::{CacheSource, CachedTile, EncodedTile, TileCache};
@@ -14,11 +15,12 @@ use crate::clock::since_1970;
 use crate::cursor::Cursor;
 use crate::encode::{DecodeError, MAX_UNPACKED_TILE, claimed_size};
 use crate::error::with_causes;
-use crate::serve::change_log::KnownChanges;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
-use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, draws};
+use crate::serve::known_changes::KnownChanges;
+use crate::serve::known_changes::last_changed::TargetMemory;
+use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer};
 use crate::serve::observe::FailureState;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
@@ -29,7 +31,6 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// A stored tile that is stale, or that clients have seen in a later state.
 pub(crate) struct StaleTile<'a> {
-    /// The tile.
     pub(crate) tile: TileId,
     /// Who asks for it.
     pub(crate) asked: AskedBy<'a>,
@@ -87,7 +88,11 @@ impl ServedTiles {
         unread: UnreadAnswers,
         live: Option<LiveFlights>,
     ) -> ServedTiles {
-        let reads = if target.needs_polling() { READS_OF_A_BUCKET } else { READS_OF_A_FILE };
+        let reads = match target.memory {
+            TargetMemory::Small => READS_OF_A_VARIANT,
+            TargetMemory::Usual if target.needs_polling() => READS_OF_A_BUCKET,
+            TargetMemory::Usual => READS_OF_A_FILE,
+        };
         let reading = Arc::new(FailureState::new("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
         let expires = live.as_ref().map(|live| live.options().expires.clone());
@@ -107,12 +112,6 @@ impl ServedTiles {
             staleness,
             write_back: WriteBackQueue::default(),
         }
-    }
-
-    /// Like `new`, for one of many open targets: it takes fewer readers and has no live tiles.
-    pub(crate) fn of_variant(target: Arc<ServedTarget>, cache: TileCache, unread: UnreadAnswers) -> ServedTiles {
-        let tiles = ServedTiles::new(target, cache, unread, None);
-        ServedTiles { reads: Arc::new(Semaphore::new(READS_OF_A_VARIANT)), ..tiles }
     }
 
     /// The target's present state. While a killed writer's commit cannot be rolled back, this is the state before that
@@ -226,7 +225,7 @@ impl ServedTiles {
         };
         let coord = tile.coord;
         let (is_unrendered, is_covered) = (state.is_unrendered(coord), state.covers(coord));
-        let live = self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, coord.zoom()));
+        let live = self.live_at(tile);
         // Clients may have seen a live tile where the target holds a tile by now.
         let is_behind = live.is_some()
             && (!is_covered || state.has_grown_to(coord))
@@ -243,9 +242,9 @@ impl ServedTiles {
             };
         }
         match live {
-            Some(live) => self.rendered(live, state, tile, asked).await,
+            Some(live) => self.rendered(live, state, tile, None, asked).await,
             _ if is_unrendered => (Err(TileError::Unrendered), TileOrigin::Empty),
-            _ => (Err(TileError::Beyond), TileOrigin::Empty),
+            _ => (Err(TileError::OutOfScope), TileOrigin::Empty),
         }
     }
 
@@ -543,11 +542,6 @@ impl Staleness {
         Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
     }
 
-    fn refreshed(&self) -> MutexGuard<'_, HashMap<TileId, Arc<Cursor>>> {
-        // Each update leaves consistent values.
-        self.refreshed.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// How long a stored tile has been stale; `None` if it is not stale.
     pub(crate) fn age(&self, state: &ServedState, tile: TileCoord) -> Option<Duration> {
         self.known.dirty_for(tile).max(self.expired_for(state, tile))
@@ -563,7 +557,7 @@ impl Staleness {
     /// Notes that a client sees a tile in a later database state than the stored one: later answers must not be older.
     /// False if the client must not see it: clients have seen a later state, or there is no room for a further tile.
     pub(crate) fn may_see(&self, tile: TileId, shown: &Arc<Cursor>) -> bool {
-        let mut refreshed = self.refreshed();
+        let mut refreshed = self.refreshed.lock();
         if refreshed.len() >= MAX_REFRESHED && !refreshed.contains_key(&tile) {
             return false;
         }
@@ -581,7 +575,7 @@ impl Staleness {
         if !self.any_is_refreshed.load(Ordering::Acquire) {
             return false;
         }
-        let mut refreshed = self.refreshed();
+        let mut refreshed = self.refreshed.lock();
         let Some(seen) = refreshed.get(&tile) else { return false };
         let is_as_new = state.cursor.as_ref().is_some_and(|stored| {
             // The target may show an older state than the client has seen, but still every change that touches the

@@ -2,23 +2,25 @@
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::{Condvar, Mutex};
 
 use super::cache::{CacheSource, TileCache};
 use super::served::ServedTiles;
 use super::{AskedBy, TileError};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::encode::{Gzip, Level};
-use crate::serve::change_log::{KnownChanges, LogLook};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{AnswerMemory, UnreadAnswers};
+use crate::serve::known_changes::last_changed::TargetMemory;
+use crate::serve::known_changes::{KnownChanges, LogLook};
 use crate::serve::live::{
-    FlightParts, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck,
+    FlightContext, LiveError, LiveFlights, LiveLayer, LiveRequest, LiveSource, LiveTile, StateCheck,
 };
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
@@ -48,7 +50,7 @@ struct StubTarget(Arc<(Mutex<Stored>, Condvar)>);
 
 impl TileReader for StubTarget {
     fn describe(&mut self) -> Result<Described, ReadError> {
-        let stored = self.0.0.lock().unwrap();
+        let stored = self.0.0.lock();
         let (snapshot, zooms) = (stored.snapshot, stored.zooms);
         drop(stored);
         let manifest = serde_json::json!({
@@ -64,13 +66,13 @@ impl TileReader for StubTarget {
 
     fn read(&mut self, _: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let (stored, changed) = &*self.0;
-        let mut stored = stored.lock().unwrap();
+        let mut stored = stored.lock();
         let is_held = stored.zooms.parse::<ZoomList>().unwrap().contains(tile().zoom());
         let read = stored.body;
         if stored.holds_readers {
             stored.held += 1;
             while !stored.lets_go {
-                stored = changed.wait(stored).unwrap();
+                changed.wait(&mut stored);
             }
         }
         Ok(vec![is_held.then(|| packed(read))])
@@ -109,7 +111,7 @@ impl LiveSource for StubDatabase {
     }
 
     fn render<'a>(&'a self, _: LiveRequest, _: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
-        let mut states = self.states.lock().unwrap();
+        let mut states = self.states.lock();
         let (snapshot, body) = *states.front().unwrap();
         if states.len() > 1 {
             states.pop_front();
@@ -152,7 +154,7 @@ impl World {
         let notes = live_only(Described::default()).notes;
         let known = KnownChanges::default();
         let source = ServedSource { open, watched: ChangeDetection::Description, notes };
-        let target = Arc::new(ServedTarget::open(source, known.clone()).unwrap());
+        let target = Arc::new(ServedTarget::open(source, known.clone(), TargetMemory::Usual).unwrap());
         let layer = LiveLayer { name: "l".to_owned(), id: LayerId(0), zooms: ZoomList::all() };
         let database = Arc::new(StubDatabase { layers: vec![layer], states: Mutex::default() });
         let cache = TileCache::new(1 << 20);
@@ -167,7 +169,7 @@ impl World {
             neighbours: false,
             explain_after: None,
         };
-        let flights = LiveFlights::new(FlightParts {
+        let flights = LiveFlights::new(FlightContext {
             source: Arc::clone(&database) as Arc<dyn LiveSource>,
             cache: cache.clone(),
             metrics: Arc::new(Metrics::new()),
@@ -181,7 +183,7 @@ impl World {
     }
 
     fn renders(&self, states: &[(&'static str, u8)]) {
-        *self.database.states.lock().unwrap() = states.iter().copied().collect();
+        *self.database.states.lock() = states.iter().copied().collect();
     }
 
     /// A look finds a transaction that changed the tile.
@@ -201,12 +203,12 @@ impl World {
 
     /// The target has more zooms from its next publication on.
     fn grows_to(&self, zooms: &'static str) {
-        self.stored.0.0.lock().unwrap().zooms = zooms;
+        self.stored.0.0.lock().zooms = zooms;
     }
 
     async fn publishes(&self, snapshot: &'static str, body: u8) {
         {
-            let mut stored = self.stored.0.0.lock().unwrap();
+            let mut stored = self.stored.0.0.lock();
             (stored.snapshot, stored.body) = (snapshot, body);
         }
         self.tiles.poll().await;
@@ -214,11 +216,11 @@ impl World {
 
     /// Sets whether the next readers of the target wait with what they have read.
     fn holds_readers(&self, holds: bool) {
-        self.stored.0.0.lock().unwrap().holds_readers = holds;
+        self.stored.0.0.lock().holds_readers = holds;
     }
 
     fn lets_readers_go(&self) {
-        self.stored.0.0.lock().unwrap().lets_go = true;
+        self.stored.0.0.lock().lets_go = true;
         self.stored.0.1.notify_all();
     }
 
@@ -283,7 +285,7 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
         world.holds_readers(true);
         let tiles = world.tiles.clone();
         let slow = tokio::spawn(async move { asked(&tiles).await });
-        while world.stored.0.0.lock().unwrap().held == 0 {
+        while world.stored.0.0.lock().held == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         world.holds_readers(false);
@@ -319,7 +321,7 @@ fn while_a_tile_is_replaced_no_encoding_is_older_than_another_that_was_sent() {
         assert_eq!(world.asked().await, 1);
         let (since, tile) = (world.tiles.last().number, TileId::from(tile()));
         world.tiles.cache.forget_form(CacheSource::State { since, tile }, Encoding::Gzip).await;
-        world.stored.0.0.lock().unwrap().body = 2;
+        world.stored.0.0.lock().body = 2;
         let state = world.tiles.state().await.unwrap();
         let reserved = AnswerMemory::default();
         let by = AskedBy { encoding: Encoding::Gzip, client: ClientKey::of(None), reserved: &reserved };
@@ -376,7 +378,7 @@ fn a_read_whose_request_was_reset_keeps_its_permit_until_it_ends() {
         world.holds_readers(true);
         let tiles = world.tiles.clone();
         let reset = tokio::spawn(async move { asked(&tiles).await });
-        while world.stored.0.0.lock().unwrap().held == 0 {
+        while world.stored.0.0.lock().held == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         reset.abort();

@@ -6,14 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{SiteTileset, SiteTilesets};
+use crate::json::JSON_VERSION;
 use crate::serve::public::tilejson::document_names;
 use crate::serve::tilesets;
 
 /// The path of the document.
 pub(crate) const CATALOGUE_PATH: &str = "/catalog";
-
-/// The version of the form of the document (docs/json.md).
-const JSON_VERSION: u32 = 1;
 
 /// The tilesets that a server serves.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -9,21 +9,23 @@
 //! watched like that of any tileset.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use parking_lot::{Mutex, RwLock};
 use tokio::task::JoinHandle;
 
 use super::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::{NamedVariant, SiteTileset, tileset_segment};
 use crate::serve::error::ServeError;
+use crate::serve::http::route::{ASSETS, CHANGES, is_tilejson};
+use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::observe::FailureState;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
 use crate::serve::target::watch::POLL;
-use crate::serve::writer::{FamilyWriter, WriterStatus, WrittenVariants, described};
+use crate::serve::writer::{Writer, WriterStatus, Written};
 use crate::target::ReadError;
 
 /// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and
@@ -43,9 +45,9 @@ pub(crate) struct SiteFamily {
     known: RwLock<Arc<KnownVariants>>,
     open: Cache<Vec<String>, Arc<OpenVariant>>,
     /// The writer that keeps the variants up to date; `None` if another process does.
-    pub(crate) writer: Option<Arc<dyn FamilyWriter>>,
+    pub(crate) writer: Option<Arc<dyn Writer<WrittenVariants>>>,
     /// The state of the writer.
-    status: Mutex<WriterStatus>,
+    pub(crate) status: WriterStatus,
     /// Records if the manifest can be read.
     reading: FailureState,
     /// Records if the last attempt to open a variant failed.
@@ -63,7 +65,7 @@ pub(crate) struct OpenVariant {
 
 impl Drop for OpenVariant {
     fn drop(&mut self) {
-        for task in self.tasks.get_mut().unwrap_or_else(PoisonError::into_inner) {
+        for task in self.tasks.get_mut() {
             task.abort();
         }
         if let Some(changes) = &self.tileset.changes {
@@ -95,7 +97,7 @@ impl SiteFamily {
             known: RwLock::new(Arc::new(known)),
             open: open.time_to_idle(IDLE).build(),
             writer,
-            status: Mutex::default(),
+            status: WriterStatus::default(),
             reading: FailureState::new(
                 "the manifest of the variants cannot be read",
                 "the manifest of the variants can be read again",
@@ -107,7 +109,7 @@ impl SiteFamily {
     }
 
     pub(crate) fn known(&self) -> Arc<KnownVariants> {
-        Arc::clone(&self.known.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.known.read())
     }
 
     /// The path of the family below the server: its name and a slash.
@@ -121,9 +123,6 @@ impl SiteFamily {
     }
 
     /// A variant; it is opened if it is not open yet.
-    ///
-    /// # Errors
-    /// If it cannot be opened.
     pub(crate) async fn variant(
         &self,
         known: &KnownVariants,
@@ -134,9 +133,9 @@ impl SiteFamily {
         };
         let opening = async {
             let parts = (known.listing.open)(found.0)?;
-            let target = OpenedTarget::open_small(parts, &self.shared.options).await?;
+            let target = OpenedTarget::open(parts, &self.shared.options, TargetMemory::Small).await?;
             let path = format!("{}{}", self.path(), SiteFamily::path_of(&listed.segments));
-            let tileset = Arc::new(target.served_as_variant(path, &self.name, self.metrics.clone(), &self.shared));
+            let tileset = Arc::new(target.served(path, Some(&self.name), self.metrics.clone(), &self.shared));
             let tasks = Mutex::new(tasks_of(&tileset));
             Ok::<_, ServeError>(Arc::new(OpenVariant { tileset, tasks }))
         };
@@ -173,7 +172,7 @@ impl SiteFamily {
         self.reading.recovered();
         let Some(listing) = listing else { return };
         let known = Arc::new(KnownVariants::of(listing));
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&known);
+        *self.known.write() = Arc::clone(&known);
         let gone: Vec<_> = self.open.iter().map(|(segments, _)| segments).collect();
         for segments in gone.iter().filter(|segments| !known.has(segments)) {
             self.open.invalidate(&***segments).await;
@@ -201,7 +200,7 @@ impl SiteFamily {
             "open": self.open.entry_count(),
             "snapshot": known.listing.snapshot,
             "failure": self.opening.reason(),
-            "writer": self.writer.as_ref().map(|_| described(&self.status)),
+            "writer": self.writer.as_ref().map(|_| self.status.describe()),
         })
     }
 
@@ -212,20 +211,22 @@ impl SiteFamily {
     }
 }
 
-impl WrittenVariants for SiteFamily {
-    fn refresh(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.look().await;
-            let open: Vec<_> = self.open.iter().map(|(_, variant)| variant).collect();
-            for variant in open {
-                variant.tileset.tiles.refresh().await;
-            }
-        })
+/// The variants of a tileset that a writer keeps up to date.
+#[derive(Clone)]
+pub struct WrittenVariants(pub(crate) Arc<SiteFamily>);
+
+impl Written for WrittenVariants {
+    async fn notice_publication(&self) {
+        self.0.look().await;
+        let open: Vec<_> = self.0.open.iter().map(|(_, variant)| variant).collect();
+        for variant in open {
+            variant.tileset.tiles.refresh().await;
+        }
     }
 
-    fn status(&self) -> &Mutex<WriterStatus> {
-        &self.status
-    }
+    fn clear_dirty(&self) {}
+
+    fn stand_by(&self) {}
 }
 
 /// Starts the tasks of a variant that run as long as it is open.
@@ -287,12 +288,12 @@ pub(crate) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTilese
 /// be the values of a variant. The paths of the tileset's tiles have `depth` parts.
 fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
     let Some(depth) = depth else { return false };
-    let is_document = |part: &str| part.is_empty() || part == "changes" || part.ends_with("tiles.json");
+    let is_document = |part: &str| part.is_empty() || part == CHANGES || is_tilejson(part);
     match &parts[count..] {
         [] => parts.last().is_some_and(|part| is_document(part)),
         [one] if is_document(one) => false,
-        [_] if parts[0] == "assets" => true,
-        ["assets", _] => false,
+        [_] if parts[0] == ASSETS => true,
+        [ASSETS, _] => false,
         _ => parts.len() == depth,
     }
 }
@@ -307,7 +308,7 @@ pub struct FamilyParts {
     pub values: Vec<String>,
     pub source: Arc<dyn VariantSource>,
     /// The writer that keeps the variants up to date while the server runs; `None` to leave that to others.
-    pub writer: Option<Arc<dyn FamilyWriter>>,
+    pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,
 }
 
 /// The manifest of a family.

@@ -28,9 +28,10 @@ use super::public::changes::ChangeEvents;
 use super::target::served::ServedTarget;
 use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
-use super::writer::{TargetWriter, WriterHandle};
+use super::writer::{Writer, WriterHandle, WrittenTarget};
 use crate::clock::seconds_now;
 use crate::error::with_causes;
+use crate::json::JSON_VERSION;
 use crate::tile::TileTextNames;
 
 /// How the tilesets of a server are addressed.
@@ -149,9 +150,6 @@ impl SiteTilesets {
 }
 
 // The document that lists the variants of a family, in pages.
-
-/// The version of the form of the document (docs/json.md).
-const JSON_VERSION: u32 = 1;
 
 /// The most variants on a page.
 const MAX_LISTED: usize = 1_000;
@@ -276,9 +274,9 @@ pub(crate) struct SiteParameters {
 /// The writer of a tileset's target.
 pub(crate) struct SiteWriter {
     /// The writer.
-    pub(crate) writer: Arc<dyn TargetWriter>,
+    pub(crate) writer: Arc<dyn Writer<WrittenTarget>>,
     /// The handle to which the writer reports.
-    pub(crate) handle: WriterHandle,
+    pub(crate) handle: WriterHandle<WrittenTarget>,
 }
 
 impl SiteTileset {

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{SiteParameters, SiteTileset, SiteWriter, TilesetHeadersOf};
-use crate::serve::change_log::KnownChanges;
 use crate::serve::error::ServeError;
 use crate::serve::http::unread::UnreadAnswers;
 use crate::serve::jobs::JobStore;
-use crate::serve::live::{FlightParts, LiveFlights, LiveSource};
+use crate::serve::known_changes::KnownChanges;
+use crate::serve::known_changes::last_changed::TargetMemory;
+use crate::serve::live::{FlightContext, LiveFlights, LiveSource};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::{ServeOptions, TileHeaders};
 use crate::serve::parameters::{KeyGate, TilesetParameters};
@@ -18,7 +19,7 @@ use crate::serve::redis::{RedisCache, RedisTiles};
 use crate::serve::target::served::{ServedSource, ServedTarget};
 use crate::serve::tiles::cache::TileCache;
 use crate::serve::tiles::served::ServedTiles;
-use crate::serve::writer::{TargetWriter, WriterHandle};
+use crate::serve::writer::{Writer, WriterHandle, WriterStatus, WrittenTarget};
 use crate::target::ReadError;
 
 /// The parts of a tileset that a server will serve.
@@ -32,7 +33,7 @@ pub struct TilesetParts {
     /// What renders tiles outside of the target's scope; `None` to answer 404 there.
     pub live: Option<Arc<dyn LiveSource>>,
     /// What keeps the target up to date while the server runs; `None` to leave that to others.
-    pub writer: Option<Arc<dyn TargetWriter>>,
+    pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
 }
 
 /// What the tilesets of a server share.
@@ -71,36 +72,21 @@ impl OpenedTarget {
     ///
     /// # Errors
     /// If it cannot be read, or the live tiles do not fit.
-    pub(crate) async fn open(parts: TilesetParts, options: &ServeOptions) -> Result<OpenedTarget, ServeError> {
-        let (lists_tiles, known) = (options.lists_tiles, KnownChanges::default());
+    pub(crate) async fn open(
+        parts: TilesetParts,
+        options: &ServeOptions,
+        memory: TargetMemory,
+    ) -> Result<OpenedTarget, ServeError> {
+        let lists_tiles = options.lists_tiles && memory == TargetMemory::Usual;
+        let known = KnownChanges::new(memory);
         let (source, of_target) = (parts.source.clone(), known.clone());
         let opening = move || {
-            let target = ServedTarget::open(source, of_target)?;
+            let target = ServedTarget::open(source, of_target, memory)?;
             if lists_tiles {
                 target.can_list()?;
             }
-            Ok(target)
+            Ok::<_, ReadError>(target)
         };
-        OpenedTarget::checked(parts, options, known, opening).await
-    }
-
-    /// Opens the target of a variant; many variants may be open, so it takes little memory.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub(crate) async fn open_small(parts: TilesetParts, options: &ServeOptions) -> Result<OpenedTarget, ServeError> {
-        let known = KnownChanges::small();
-        let (source, of_target) = (parts.source.clone(), known.clone());
-        let opening = move || ServedTarget::open_small(source, of_target);
-        OpenedTarget::checked(parts, options, known, opening).await
-    }
-
-    async fn checked(
-        parts: TilesetParts,
-        options: &ServeOptions,
-        known: KnownChanges,
-        opening: impl FnOnce() -> Result<ServedTarget, ReadError> + Send + 'static,
-    ) -> Result<OpenedTarget, ServeError> {
         let target = Arc::new(tokio::task::spawn_blocking(opening).await??);
         if TileFreshness::is_immutable(options) && !target.last().template.is_versioned() {
             return Err(ServeError::Immutable);
@@ -111,50 +97,26 @@ impl OpenedTarget {
         Ok(OpenedTarget { parts, target, known })
     }
 
-    /// A variant of the tileset `family`, at `path` below the server. It has only the tiles of the target, and they are
-    /// counted as the tileset's.
-    pub(crate) fn served_as_variant(
+    /// The tileset, at `path` below the server. A variant has the further headers of its `family`.
+    pub(crate) fn served(
         self,
         path: String,
-        family: &Arc<str>,
+        family: Option<&Arc<str>>,
         metrics: Metrics,
         shared: &SiteParts,
     ) -> SiteTileset {
-        let OpenedTarget { parts, target, .. } = self;
-        SiteTileset {
-            name: parts.name.into(),
-            path,
-            headers: TilesetHeadersOf { tileset: Arc::clone(family), names: parts.headers.names },
-            tiles: ServedTiles::of_variant(Arc::clone(&target), shared.cache.for_tileset(), shared.unread.clone()),
-            target,
-            live: None,
-            changes: shared.options.section.changes.then(ChangeEvents::default),
-            writer: None,
-            jobs: JobStore::new(parts.source.notes),
-            parameters: SiteParameters { declared: TilesetParameters::default(), gate: Arc::new(KeyGate::new(0)) },
-            metrics: Arc::new(metrics),
-        }
-    }
-
-    /// The tileset, at `path` below the server.
-    pub(crate) fn served(self, path: String, metrics: Metrics, shared: &SiteParts) -> SiteTileset {
         let OpenedTarget { parts, target, known } = self;
         let (metrics, cache) = (Arc::new(metrics), shared.cache.for_tileset());
         let flights = parts.live.clone().zip(shared.options.live.clone()).map(|(source, options)| {
             let (metrics, queue) = (Arc::clone(&metrics), shared.queue.clone());
             let shared = shared.tiles(&*source, &parts.name);
-            LiveFlights::new(FlightParts { source, cache: cache.clone(), metrics, options, queue, shared, known })
+            LiveFlights::new(FlightContext { source, cache: cache.clone(), metrics, options, queue, shared, known })
         });
         let tiles = ServedTiles::new(Arc::clone(&target), cache, shared.unread.clone(), flights);
         let jobs = JobStore::new(Arc::clone(&parts.source.notes));
         let writer = parts.writer.map(|writer| {
-            let handle = WriterHandle {
-                tiles: tiles.clone(),
-                queue: shared.queue.clone(),
-                jobs: jobs.clone(),
-                shared: shared.redis.clone(),
-                status: Arc::default(),
-            };
+            let written = WrittenTarget { tiles: tiles.clone(), jobs: jobs.clone(), shared: shared.redis.clone() };
+            let handle = WriterHandle { written, queue: shared.queue.clone(), status: WriterStatus::default() };
             SiteWriter { writer, handle }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
@@ -163,7 +125,7 @@ impl OpenedTarget {
         let changes = shared.options.section.changes.then(ChangeEvents::default);
         let name: Arc<str> = parts.name.into();
         SiteTileset {
-            headers: TilesetHeadersOf { tileset: Arc::clone(&name), names: parts.headers.names },
+            headers: TilesetHeadersOf { tileset: Arc::clone(family.unwrap_or(&name)), names: parts.headers.names },
             name,
             path,
             tiles,

@@ -11,22 +11,17 @@ use crate::target::staging::NoFolder;
 /// Why a directory could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    /// The output is a file.
     #[error("the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles", path.display())]
     IsFile { path: PathBuf },
     /// The folder that the target would be created in does not exist.
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
-    /// A file stands where a folder must be.
     #[error("{} is a file where a folder of tiles must be: remove it, or choose another --output or template", path.display())]
     FileInTheWay { path: PathBuf },
-    /// A symbolic link stands where a folder must be.
     #[error("{} is a symbolic link where a folder of the target must be, and links below a target are not followed: remove it, or choose another --output", path.display())]
     LinkInTheWay { path: PathBuf },
-    /// Another run is writing the directory.
     #[error("another run is writing {} ({holder}): wait until it is done, or choose another --output", path.display())]
     Busy { path: PathBuf, holder: String },
-    /// The directory holds another tileset.
     #[error(
         "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
         path.display()
@@ -37,7 +32,6 @@ pub enum DirectoryError {
         /// The fingerprint of the run.
         wanted: String,
     },
-    /// The directory's tiles have other names.
     #[error(
         "the tiles in {} are named {found}, this configuration names them {wanted}, and the old ones would stay: choose another --output, or write beside them with --force and remove them yourself",
         path.display()
@@ -48,7 +42,6 @@ pub enum DirectoryError {
         /// The template of the run.
         wanted: String,
     },
-    /// The directory holds tiles, and no note that oar-tiles wrote them.
     #[error(
         "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",
         path.display()
@@ -58,7 +51,6 @@ pub enum DirectoryError {
         /// One of the files.
         example: String,
     },
-    /// The directory holds files of others.
     #[error(
         "{} holds other files, such as {example}, and no notes of oar-tiles: choose another --output (a new folder, or an empty one), or write tiles beside them with --force",
         path.display()
@@ -70,22 +62,17 @@ pub enum DirectoryError {
     },
     #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
     NoVersions { path: PathBuf },
-    /// A directory with versions cannot be edited.
     #[error(
         "{} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place",
         path.display()
     )]
     Whole { path: PathBuf },
-    /// The directory holds no tileset that could be edited.
     #[error("{} holds no tileset of oar-tiles that could be brought up to date: seed it first", path.display())]
     NoTileset { path: PathBuf },
-    /// The disk is full, or a quota is used up.
     #[error("no room to write {}: make room on its disk and run the command again; the tiles written so far are kept, the manifest is unchanged", path.display())]
     DiskFull { path: PathBuf, source: io::Error },
-    /// The system refused.
     #[error("cannot {action} {}: {next}", path.display())]
     Io { action: &'static str, path: PathBuf, next: &'static str, source: io::Error },
-    /// A note of the program cannot be read.
     #[error("{} is damaged: remove it, and run with --force", path.display())]
     Note { path: PathBuf, source: serde_json::Error },
     /// The scratch file with the list of tiles.
@@ -94,7 +81,6 @@ pub enum DirectoryError {
     /// What has to be written before the manifest.
     #[error(transparent)]
     BeforeManifest(#[from] BeforeManifestError),
-    /// A stop was asked for.
     #[error("interrupted while writing {}", path.display())]
     Interrupted { path: PathBuf },
 }

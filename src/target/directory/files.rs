@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use rustix::fs::FileType;
 
@@ -14,6 +14,7 @@ use super::DirectoryError;
 use super::folder::{NamedFolder, OpenFolder, Unreachable, split};
 use crate::encode::MAX_STORED_TILE;
 use crate::target::read::MAX_NOTE;
+use crate::threads;
 use crate::tile::TileId;
 
 /// A tile to be stored.
@@ -474,24 +475,10 @@ pub(crate) fn sync(root: &OpenFolder, changed: &[String]) -> Result<(), Director
 /// 0.45 to 1.3 s one after the other, and 0.04 to 0.11 s with four or sixteen threads (ext4).
 fn sync_folders(root: &OpenFolder, folders: &[(&str, Vec<&str>)]) -> Result<(), DirectoryError> {
     let share = folders.len().div_ceil(SYNC_THREADS).max(1);
-    let shares: Vec<_> = folders.chunks(share).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut ended = Ok(());
-        while let Some(folders) = shares.get(next.fetch_add(1, Relaxed)) {
-            ended = ended.and(folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts)));
-        }
-        ended
-    };
-    std::thread::scope(|scope| {
-        // If the system gives fewer threads, these do all of the work.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..shares.len()).map_while(start).collect();
-        let here = work();
-        // Waits for every thread, even if one has failed.
-        let ended = others.into_iter().map(|one| one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        ended.fold(here, Result::and)
-    })
+    let sync_share =
+        |folders: &[(&str, Vec<&str>)]| folders.iter().try_for_each(|(above, parts)| sync_folder(root, above, parts));
+    // Every share is synced, even if one has failed.
+    threads::map(folders.chunks(share).collect(), SYNC_THREADS, sync_share).into_iter().collect()
 }
 
 /// Syncs files in a folder, then the folder, which holds their names.
@@ -524,28 +511,13 @@ pub(crate) fn synchronize(
     // With `{layer}` in the template, and in templates whose names begin with the row, the tiles of a folder are not
     // adjacent in `wanted`.
     wanted.sort_by(|one, other| one.folder().cmp(other.folder()));
-    let mut shares = shares(wanted, others.len() + 1);
-    let first = shares.next().unwrap_or_default();
-    std::thread::scope(|scope| {
-        let start = |(files, share)| {
-            let files: &mut Files = files;
-            std::thread::Builder::new().spawn_scoped(scope, move || files.synchronize(share)).map_err(|_error| share)
-        };
-        let at_once: Vec<_> = others.iter_mut().zip(shares).map(start).collect();
-        // Waits for every writer, even if one has failed.
-        let mut all = files.synchronize(first);
-        for writer in at_once {
-            let written = match writer {
-                Ok(writer) => writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                // The system gives no further thread.
-                Err(share) => files.synchronize(share),
-            };
-            all = all.and_then(|all| {
-                let written = written?;
-                Ok(FileCounts { added: all.added + written.added, replaced: all.replaced + written.replaced })
-            });
-        }
-        all
+    let writers = others.len() + 1;
+    let shared: Vec<_> = std::iter::once(files).chain(others).zip(shares(wanted, writers)).collect();
+    // Every writer ends its share, even if one has failed.
+    let written = threads::map(shared, writers, |(files, share): (&mut Files, _)| files.synchronize(share));
+    written.into_iter().try_fold(FileCounts::default(), |all, written| {
+        let written = written?;
+        Ok(FileCounts { added: all.added + written.added, replaced: all.replaced + written.replaced })
     })
 }
 

@@ -69,11 +69,7 @@ impl DirectoryReader {
             let started: Started = serde_json::from_slice(&body).map_err(|error| damaged(found::BEGUN, &error))?;
             noted.described.unfinished = started.begun.unfinished(noted.described.manifest.as_deref());
         }
-        let mut template = match &noted.template {
-            Some(text) => Template::new(text).map_err(|error| damaged(&name, &error))?,
-            None => template.clone(),
-        };
-        template = template.with_layers(noted.layers.iter().map(String::as_str));
+        let mut template = noted.template_or(template).map_err(|error| damaged(&name, &error))?;
         if let Some(latest) = &latest {
             template = template.with_version(&latest.version);
         }

@@ -6,10 +6,11 @@ use std::io;
 use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use parking_lot::Mutex;
 use rusqlite::limits::Limit;
 use rusqlite::{Connection, OpenFlags};
 
@@ -242,11 +243,6 @@ type FileNumber = (u64, u64);
 /// How many connections have each file open.
 static OPEN: Mutex<BTreeMap<FileNumber, usize>> = Mutex::new(BTreeMap::new());
 
-fn open() -> MutexGuard<'static, BTreeMap<FileNumber, usize>> {
-    // The map is consistent after each update, even if a thread panicked.
-    OPEN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn number(path: &Path) -> Option<FileNumber> {
     std::fs::metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
@@ -258,7 +254,7 @@ pub(crate) struct OpenFile(Option<FileNumber>);
 impl OpenFile {
     /// Registers the file that a connection is about to open.
     pub(crate) fn of(path: &Path) -> OpenFile {
-        let mut open = open();
+        let mut open = OPEN.lock();
         let number = number(path);
         if let Some(number) = number {
             *open.entry(number).or_default() += 1;
@@ -269,7 +265,7 @@ impl OpenFile {
 
 impl Drop for OpenFile {
     fn drop(&mut self) {
-        let mut open = open();
+        let mut open = OPEN.lock();
         if let Some(number) = self.0
             && let Some(count) = open.get_mut(&number)
         {
@@ -284,7 +280,7 @@ impl Drop for OpenFile {
 /// Calls `look` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in
 /// which case the file is known to be a database. No connection opens a file during the call.
 pub(crate) fn unless_open<T>(path: &Path, look: impl FnOnce() -> T) -> Option<T> {
-    let open = open();
+    let open = OPEN.lock();
     if number(path).is_some_and(|number| open.contains_key(&number)) {
         return None;
     }

@@ -56,7 +56,6 @@ pub enum MbtilesError {
     /// The staged file, or the file that it is to replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// A companion of the old target that SQLite would apply to the new one.
     #[error(
         "{} lies beside the output {target} and would be applied to the new file: end the program that has the old one open and run sqlite3 '{target}' .tables, which clears it away; or remove it, with the changes that it holds",
         companion.display(),
@@ -67,13 +66,11 @@ pub enum MbtilesError {
         companion: PathBuf,
         target: PathBuf,
     },
-    /// There is no archive to edit.
     #[error("there is no archive {} whose tiles could be brought up to date: seed it first", path.display())]
     Missing {
         /// The target.
         path: PathBuf,
     },
-    /// The archive to edit keeps its tiles in a view.
     #[error("{} keeps its tiles in a view over other tables, which is not changed in place: seed it anew", path.display())]
     View {
         /// The target.
@@ -88,13 +85,11 @@ pub enum MbtilesError {
     /// What has to be written before the archive changes.
     #[error(transparent)]
     BeforeManifest(#[from] BeforeManifestError),
-    /// The archive to edit may not be written.
     #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
     ReadOnly {
         /// The target.
         path: PathBuf,
     },
-    /// Other programs held locks on the archive to edit.
     #[error(
         "other programs read or wrote {} for {seconds} s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
         path.display()
@@ -106,7 +101,6 @@ pub enum MbtilesError {
         seconds: u64,
         source: SqliteCause,
     },
-    /// Another program changed the archive that was edited.
     #[error(
         "{} was changed, replaced or removed by somebody else during the run: it is left alone. See that only one program writes it, then run the command again",
         path.display()
@@ -115,14 +109,12 @@ pub enum MbtilesError {
         /// The target.
         path: PathBuf,
     },
-    /// The run broke the sink's contract.
     #[error("{what}: please report this; {} is unchanged", target.display())]
     Contract {
         /// The request that broke the contract.
         what: &'static str,
         target: PathBuf,
     },
-    /// SQLite refused.
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
     Sqlite {
         /// The staged file.

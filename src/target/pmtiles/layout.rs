@@ -5,7 +5,8 @@ use std::fs::File;
 use std::io;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::target::{ReadError, lock_file};
 
@@ -378,7 +379,7 @@ impl ReadAt for LocalFile {
         let mut bytes = vec![0; length];
         // A thread that panicked while it held the lock changed nothing except the file position, which is set again
         // here.
-        let mut file = self.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = self.file.lock();
         file.seek(SeekFrom::Start(offset))
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;

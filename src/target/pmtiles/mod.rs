@@ -61,7 +61,6 @@ pub enum PmtilesError {
     /// The staged file, or the file that it is to replace.
     #[error(transparent)]
     Staging(#[from] StagingError),
-    /// The system refused.
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
     Io {
         /// The staged file.
@@ -69,7 +68,6 @@ pub enum PmtilesError {
         target: PathBuf,
         source: io::Error,
     },
-    /// There is no archive to edit.
     #[error("there is no archive {place} whose tiles could be brought up to date: seed it first")]
     Missing {
         /// The target.
@@ -78,7 +76,6 @@ pub enum PmtilesError {
     /// The archive to edit could not be read.
     #[error(transparent)]
     Old(#[from] ReadError),
-    /// The tiles of the archive to edit are not packed.
     #[error("the tiles of {place} are not packed as gzip, and all tiles of an archive are packed alike: seed it anew")]
     Unpacked {
         /// The target.
@@ -93,7 +90,6 @@ pub enum PmtilesError {
     /// A directory or the metadata could not be packed.
     #[error(transparent)]
     Pack(#[from] EncodeError),
-    /// The pipeline broke the sink's contract.
     #[error("tile {tile} {what}, which a PMTiles archive cannot hold: please report this; {} is unchanged", target.display())]
     Contract {
         tile: TileId,

@@ -25,7 +25,7 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{
-    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put,
+    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
 };
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
@@ -240,17 +240,11 @@ impl ObjectClient for AwsClient {
     }
 
     /// The server assembles the parts before it answers.
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a str,
-        id: &'a str,
-        parts: Vec<String>,
-        condition: &'a Condition,
-        line_time: Duration,
-    ) -> Answer<'a, ()> {
+    fn complete_parts<'a>(&'a self, key: &'a str, sent: SentParts<'a>) -> Answer<'a, ()> {
         async move {
+            let SentParts { id, tags, condition, line_time } = sent;
             let parts =
-                (1..).zip(parts).map(|(number, tag)| CompletedPart::builder().part_number(number).e_tag(tag).build());
+                (1..).zip(tags).map(|(number, tag)| CompletedPart::builder().part_number(number).e_tag(tag).build());
             let parts = CompletedMultipartUpload::builder().set_parts(Some(parts.collect())).build();
             let request = self.client.complete_multipart_upload().bucket(&self.bucket).key(key).upload_id(id);
             let request = with_condition!(request.multipart_upload(parts), condition);

@@ -100,6 +100,18 @@ pub(crate) struct Part {
     pub(crate) line_time: Duration,
 }
 
+/// An upload whose parts were all sent.
+#[derive(Debug)]
+pub(crate) struct SentParts<'a> {
+    /// The id of the upload.
+    pub(crate) id: &'a str,
+    /// The `ETag`s of the parts, in order.
+    pub(crate) tags: Vec<String>,
+    /// As in [`Put`].
+    pub(crate) condition: &'a Condition,
+    pub(crate) line_time: Duration,
+}
+
 /// A client of one bucket.
 ///
 /// - A request is repeated as the options of the target say; its future ends with the last attempt.
@@ -132,15 +144,8 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     /// Sends a part; returns its `ETag`. Called in the order of the parts; the answers may come in another.
     fn put_part<'a>(&'a self, key: &'a str, id: &'a str, part: Part) -> Answer<'a, String>;
 
-    /// Makes an object of the parts with these `ETag`s, in order.
-    fn complete_parts<'a>(
-        &'a self,
-        key: &'a str,
-        id: &'a str,
-        parts: Vec<String>,
-        condition: &'a Condition,
-        line_time: Duration,
-    ) -> Answer<'a, ()>;
+    /// Makes an object of the parts.
+    fn complete_parts<'a>(&'a self, key: &'a str, sent: SentParts<'a>) -> Answer<'a, ()>;
 
     /// Gives an upload in parts up.
     fn abort_parts<'a>(&'a self, key: &'a str, id: &'a str) -> Answer<'a, ()>;

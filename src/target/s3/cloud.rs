@@ -7,8 +7,8 @@
 use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -26,9 +26,11 @@ use object_store::{
     Attribute, Attributes, BackoffConfig, ClientOptions, GetOptions, GetRange, GetResult, MultipartUpload, ObjectMeta,
     ObjectStore, PutMode, PutMultipartOptions, PutOptions, PutResult, RetryConfig, UpdateVersion,
 };
+use parking_lot::Mutex;
 
 use super::client::{
-    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put, line_time,
+    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
+    line_time,
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
@@ -180,14 +182,9 @@ impl CloudClient {
         Ok(refused.collect())
     }
 
-    fn uploads(&self) -> MutexGuard<'_, HashMap<String, Box<dyn MultipartUpload>>> {
-        // Each update leaves a consistent table: a panic of another thread that held the lock does no harm.
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn take_upload(&self, id: &str) -> Result<Box<dyn MultipartUpload>, Refusal> {
         let missing = || Refusal { meaning: Meaning::Missing, cause: S3Cause(format!("there is no upload {id}")) };
-        self.uploads().remove(id).ok_or_else(missing)
+        self.uploads.lock().remove(id).ok_or_else(missing)
     }
 }
 
@@ -292,7 +289,7 @@ impl ObjectClient for CloudClient {
                 PutMultipartOptions { attributes: attributes(headers, None), ..PutMultipartOptions::default() };
             let begun = self.store.put_multipart_opts(&path(key)?, options).await.map_err(|error| refusal(&error))?;
             let id = self.next_upload.fetch_add(1, Ordering::Relaxed).to_string();
-            self.uploads().insert(id.clone(), begun);
+            self.uploads.lock().insert(id.clone(), begun);
             Ok(id)
         }
         .boxed()
@@ -300,7 +297,7 @@ impl ObjectClient for CloudClient {
 
     fn put_part<'a>(&'a self, _: &'a str, id: &'a str, part: Part) -> Answer<'a, String> {
         // The library numbers the parts in the order of these calls.
-        let sending = self.uploads().get_mut(id).map(|upload| upload.put_part(part.bytes.into()));
+        let sending = self.uploads.lock().get_mut(id).map(|upload| upload.put_part(part.bytes.into()));
         async move {
             match sending {
                 Some(sending) => sending.await.map(|()| String::new()).map_err(|error| refusal(&error)),
@@ -311,16 +308,9 @@ impl ObjectClient for CloudClient {
     }
 
     /// Honours no condition.
-    fn complete_parts<'a>(
-        &'a self,
-        _: &'a str,
-        id: &'a str,
-        _: Vec<String>,
-        _: &'a Condition,
-        _: Duration,
-    ) -> Answer<'a, ()> {
+    fn complete_parts<'a>(&'a self, _: &'a str, sent: SentParts<'a>) -> Answer<'a, ()> {
         async move {
-            let mut upload = self.take_upload(id)?;
+            let mut upload = self.take_upload(sent.id)?;
             upload.complete().await.map(drop).map_err(|error| refusal(&error))
         }
         .boxed()

@@ -43,10 +43,8 @@ pub enum S3Error {
         /// Which, and what to write instead.
         what: String,
     },
-    /// No region is known.
     #[error("{place}: no region is set: set [s3] region or AWS_REGION, such as eu-west-1")]
     NoRegion { place: String },
-    /// This program was built without the client of a service.
     #[error(
         "{place} is in {what}, and this oar-tiles was built without {what}: use a released program, or build one with --features {feature}"
     )]
@@ -56,7 +54,6 @@ pub enum S3Error {
         what: &'static str,
         feature: &'static str,
     },
-    /// The server does not honour conditional writes.
     #[error(
         "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
     )]
@@ -66,7 +63,6 @@ pub enum S3Error {
         /// What the server did.
         what: String,
     },
-    /// There is no such bucket.
     #[error("there is no {kind} \"{bucket}\" at {endpoint}: create it, or correct --output or {setting}")]
     NoBucket {
         /// What the service calls it: "bucket".
@@ -75,28 +71,22 @@ pub enum S3Error {
         endpoint: String,
         /// The setting with the endpoint.
         setting: &'static str,
-        /// What the server said.
         source: S3Cause,
     },
-    /// The user may not do this.
     #[error("not allowed to {} {place}: {policy}", action.verb())]
     Denied {
         action: Action,
-        /// The target or object.
         place: String,
         /// What has to be allowed, and where, as a clause.
         policy: String,
-        /// What the server said.
         source: S3Cause,
     },
-    /// The server does not accept the access keys.
     #[error("{endpoint} refuses the credentials for {place}: {next}")]
     Keys {
         endpoint: String,
         place: String,
         /// What to check.
         next: &'static str,
-        /// What the server said.
         source: S3Cause,
     },
     /// No credentials were found.
@@ -108,16 +98,10 @@ pub enum S3Error {
         /// What the chain of credentials said.
         source: S3Cause,
     },
-    /// The credentials have expired.
     #[error(
         "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
     )]
-    Expired {
-        place: String,
-        /// What the server said.
-        source: S3Cause,
-    },
-    /// The bucket is in another region.
+    Expired { place: String, source: S3Cause },
     #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
     Region {
         bucket: String,
@@ -125,64 +109,31 @@ pub enum S3Error {
         used: String,
         /// The right one, if the server says.
         right: Option<String>,
-        /// What the server said.
         source: S3Cause,
     },
-    /// No connection to the server.
     #[error("cannot reach {endpoint} to {} {place}: check {setting}, the network and the proxy", action.verb())]
     Unreachable {
         endpoint: String,
         action: Action,
-        /// The target or object.
         place: String,
         /// The setting with the endpoint.
         setting: &'static str,
         source: S3Cause,
     },
-    /// No answer in time.
     #[error(
         "{endpoint} did not answer in time when asked to {} {place}: run the command again, or raise [s3] attempt_timeout and request_timeout",
         action.verb()
     )]
-    Timeout {
-        endpoint: String,
-        action: Action,
-        /// The target or object.
-        place: String,
-        source: S3Cause,
-    },
-    /// The clocks differ.
+    Timeout { endpoint: String, action: Action, place: String, source: S3Cause },
     #[error("{endpoint} says that this machine's clock is wrong: set it (by NTP), then run the command again")]
-    Clock {
-        endpoint: String,
-        /// What the server said.
-        source: S3Cause,
-    },
-    /// The server asks to slow down.
+    Clock { endpoint: String, source: S3Cause },
     #[error(
         "{endpoint} asks to slow down and did not take the request to {} {place} in {attempts} attempts: run the command again later, or lower [s3] in_flight",
         action.verb()
     )]
-    Busy {
-        endpoint: String,
-        action: Action,
-        /// The target or object.
-        place: String,
-        attempts: u32,
-        /// What the server said.
-        source: S3Cause,
-    },
-    /// Anything else that the server said.
+    Busy { endpoint: String, action: Action, place: String, attempts: u32, source: S3Cause },
     #[error("{endpoint} failed to {} {place}: look at the cause, then run the command again", action.verb())]
-    Refused {
-        endpoint: String,
-        action: Action,
-        /// The target or object.
-        place: String,
-        /// What the server said.
-        source: S3Cause,
-    },
-    /// Another run is writing the target.
+    Refused { endpoint: String, action: Action, place: String, source: S3Cause },
     #[error(
         "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
     )]
@@ -192,7 +143,6 @@ pub enum S3Error {
         holder: String,
         until: String,
     },
-    /// Another run took the lease, or it was removed.
     #[error(
         "the lease on {place} was lost ({how}): the manifest is unchanged. See that only one run writes this target, then run the command again"
     )]
@@ -201,12 +151,10 @@ pub enum S3Error {
         /// To whom, or why.
         how: String,
     },
-    /// The target holds another tileset.
     #[error(
         "{place} holds another tileset (or this one with other settings): nothing was written. Choose another --output, or replace the tiles there with --force"
     )]
     OtherTileset { place: String },
-    /// The target holds objects of another program.
     #[error(
         "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
     )]
@@ -215,25 +163,20 @@ pub enum S3Error {
         /// A key of it.
         example: String,
     },
-    /// A target with versions cannot be edited.
     #[error(
         "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
     )]
     Whole { place: String },
-    /// A version that shards have written no longer exists.
     #[error(
         "version {version} of {place} was given up, or was not published for a week, and another run has removed its tiles: give the run of shards up, and begin again"
     )]
     NoVersion { place: String, version: String },
-    /// The target holds no tileset that could be edited.
     #[error("{place} holds no tileset of oar-tiles that could be brought up to date: seed it first")]
     NoTileset { place: String },
-    /// Another program replaced an object that the run was about to replace.
     #[error(
         "{place} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again"
     )]
     Changed { place: String },
-    /// Not everything was stored.
     #[error(
         "{missing} objects of {place} could not be written or deleted, the first are {}: the manifest is unchanged. Run the command again; only what is missing is sent",
         first.join(", ")
@@ -246,27 +189,21 @@ pub enum S3Error {
         /// What the server said to the first.
         source: S3Cause,
     },
-    /// A stop was asked for.
     #[error("interrupted while writing {place}: run the command again and it goes on")]
     Interrupted { place: String },
-    /// An object is larger than the program reads.
     #[error("{place} is too large to be read: find out which program wrote it, and remove it or name another target")]
     TooLarge { place: String, source: S3Cause },
-    /// A note of this program cannot be parsed.
     #[error(
         "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
     )]
     Note { place: String, source: serde_json::Error },
-    /// There is no such object.
     #[error("there is no {place}: name a target that exists")]
     Missing { place: String },
-    /// The local file that is to be uploaded cannot be read.
     #[error("cannot read {} to upload it to {place}: run the command again", path.display())]
     File { path: PathBuf, place: String, source: std::io::Error },
     /// The archive that is to be uploaded could not be written.
     #[error(transparent)]
     Archive(#[from] PmtilesError),
-    /// The temporary folder cannot hold the archive.
     #[error("cannot write the archive to {}: make room there, or set TMPDIR to another folder", path.display())]
     Scratch { path: PathBuf, source: std::io::Error },
     /// The scratch file with the list of tiles.
@@ -275,7 +212,6 @@ pub enum S3Error {
     /// What has to be written before the manifest.
     #[error(transparent)]
     BeforeManifest(#[from] BeforeManifestError),
-    /// Clients cannot be switched to the version.
     #[error("cannot switch clients of {place} to another version")]
     Switch { place: String, source: SwitchError },
 }

@@ -1,7 +1,9 @@
 //! Counts requests in flight, so that a run can report whether it kept as many in flight as the user allows.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 /// A count of requests in flight over time. Clones share one count.
 #[derive(Debug, Clone, Default)]
@@ -60,8 +62,7 @@ impl Flights {
     }
 
     fn change(&self, change: impl FnOnce(&mut Count)) {
-        // Each update leaves consistent numbers: a panic of another thread that held the lock does no harm.
-        let mut count = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut count = self.0.lock();
         // Time without a request counts if another request follows.
         if count.now > 0 || count.begun.is_none() {
             let now = Instant::now();

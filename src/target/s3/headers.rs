@@ -2,16 +2,15 @@
 
 use super::S3Options;
 use super::client::ObjectHeaders;
+use crate::encode::TILE_TYPE;
 use crate::tile::TileId;
 
-/// Mapbox Vector Tile Specification 2.1, section 3: "MIME".
-const MVT: &str = "application/vnd.mapbox-vector-tile";
 const JSON: &str = "application/json";
 
 /// The headers of a tile.
 pub(crate) fn of_tile(options: &S3Options, tile: TileId, packed: bool) -> ObjectHeaders {
     ObjectHeaders {
-        content_type: MVT,
+        content_type: TILE_TYPE,
         is_gzip: packed,
         cache_control: options.cache_control_at(tile.coord.zoom()).map(str::to_owned),
         storage_class: options.section.storage_class.clone(),

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -69,7 +69,7 @@ enum Failed {
 const NO_TAG: &str = "\"00000000000000000000000000000000\"";
 
 /// The buckets, each with its server, for which this process has proved that conditions are honoured.
-static PROVEN: std::sync::Mutex<BTreeSet<String>> = std::sync::Mutex::new(BTreeSet::new());
+static PROVEN: parking_lot::Mutex<BTreeSet<String>> = parking_lot::Mutex::new(BTreeSet::new());
 
 /// The name of the lease's note.
 fn name() -> String {
@@ -273,7 +273,7 @@ impl LeaseNote {
     /// written.
     async fn prove_conditions(&self) -> Result<(), S3Error> {
         let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
-        if PROVEN.lock().unwrap_or_else(PoisonError::into_inner).contains(&bucket) {
+        if PROVEN.lock().contains(&bucket) {
             return Ok(());
         }
         let body = serde_json::to_vec_pretty(&self.document)
@@ -296,7 +296,7 @@ impl LeaseNote {
                 }
             }
         }
-        PROVEN.lock().unwrap_or_else(PoisonError::into_inner).insert(bucket);
+        PROVEN.lock().insert(bucket);
         Ok(())
     }
 

@@ -70,7 +70,6 @@ impl Scheme {
 pub struct S3Location {
     /// The service.
     pub scheme: Scheme,
-    /// The bucket.
     pub bucket: String,
     /// The beginning of every key: empty, or ending with `/`.
     pub prefix: String,
@@ -81,16 +80,13 @@ pub struct S3Location {
 pub struct S3Key {
     /// The service.
     pub scheme: Scheme,
-    /// The bucket.
     pub bucket: String,
-    /// The key.
     pub key: String,
 }
 
 /// Why a text is not an address of a target in S3.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
-    /// It has another form.
     #[error("\"{0}\" is no place in S3: write s3://bucket/prefix/ or s3://bucket/name.pmtiles")]
     Form(String),
     /// No bucket can have this name (Amazon S3 User Guide, "Bucket naming rules").
@@ -102,7 +98,6 @@ pub enum LocationError {
         text: String,
         bucket: String,
     },
-    /// The key cannot be the path of a URL.
     #[error(
         "\"{0}\" has an empty part, a \".\" or \"..\", or a character that a URL cannot hold as it is: write letters, digits, - _ . ~ and single slashes"
     )]

@@ -64,14 +64,6 @@ impl S3Notes {
             Err(refusal) => Err(store.error(Action::Get, name, refusal)),
         }
     }
-
-    async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
-        self.store().await?.names(begin).await
-    }
-
-    async fn delete(&self, name: String) -> Result<(), S3Error> {
-        self.store().await?.remove(&[name]).await
-    }
 }
 
 impl NoteStore for S3Notes {
@@ -88,7 +80,8 @@ impl NoteStore for S3Notes {
 
     fn list(&self, folder: &str) -> Result<Vec<String>, NoteError> {
         let begin = format!("{}/", self.name(folder)?);
-        let names = wait(&self.runtime, self.names(&begin)).map_err(|error| self.refused("list", folder, error))?;
+        let names = wait(&self.runtime, async { self.store().await?.names(&begin).await })
+            .map_err(|error| self.refused("list", folder, error))?;
         let short = names.iter().filter_map(|name| name.strip_prefix(&self.folder)).filter(|name| parts(name).is_ok());
         let mut short: Vec<String> = short.map(str::to_owned).collect();
         short.sort_unstable();
@@ -97,6 +90,7 @@ impl NoteStore for S3Notes {
 
     fn remove(&self, name: &str) -> Result<(), NoteError> {
         let full = self.name(name)?;
-        wait(&self.runtime, self.delete(full)).map_err(|error| self.refused("remove", name, error))
+        let removing = async { self.store().await?.remove(&[full]).await };
+        wait(&self.runtime, removing).map_err(|error| self.refused("remove", name, error))
     }
 }

@@ -92,7 +92,6 @@ impl fmt::Debug for CloudSettings {
 pub struct S3Keys {
     /// The access key's id.
     pub key: String,
-    /// The secret.
     pub secret: String,
     /// The session token of temporary keys.
     pub session: Option<String>,

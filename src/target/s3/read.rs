@@ -53,11 +53,9 @@ impl S3Reader {
                 })?,
                 None => TargetNotes::default(),
             };
-            let written = noted.template.as_deref().map(Template::new).transpose();
-            let written = written
+            let template = noted.template_or(template);
+            let mut template = template
                 .map_err(|error| ReadError::Damaged { place: store.place(notes::METADATA), what: error.to_string() })?;
-            let mut template = written.unwrap_or_else(|| template.clone());
-            template = template.with_layers(noted.layers.iter().map(String::as_str));
             if !template.is_versioned() {
                 noted.described.unfinished = begun.unfinished(noted.described.manifest.as_deref());
             }

@@ -2,8 +2,9 @@
 //! were read.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::ObjectClient;
@@ -86,7 +87,7 @@ impl S3Shared {
     /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a
     /// failure.
     pub fn reset(&self) {
-        self.contents().bucket = None;
+        self.parts.lock().bucket = None;
     }
 
     /// The client of a bucket; makes one if there is none. Sends no request to the bucket.
@@ -97,7 +98,7 @@ impl S3Shared {
     ) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
         options.check()?;
         let settings = ClientSettings::of(options);
-        if let Some(open) = &self.contents().bucket
+        if let Some(open) = &self.parts.lock().bucket
             && open.location == *location
             && open.settings == settings
         {
@@ -106,31 +107,31 @@ impl S3Shared {
         let (client, place) = connect(location, options).await?;
         let open =
             OpenBucket { location: location.clone(), settings, client: Arc::clone(&client), place: place.clone() };
-        self.contents().bucket = Some(open);
+        self.parts.lock().bucket = Some(open);
         Ok((client, place))
     }
 
     /// Begins to keep the `ETag`s of tiles that are read. Must be called once the lease is held, so that no other run
     /// changes the tiles.
     pub(crate) fn keep_tags(&self) {
-        self.contents().read = Some(HashMap::new());
+        self.parts.lock().read = Some(HashMap::new());
     }
 
     /// Drops the `ETag`s that were kept, and keeps no more of them.
     pub(crate) fn drop_tags(&self) {
-        self.contents().read = None;
+        self.parts.lock().read = None;
     }
 
     /// Keeps the result of reading a tile.
     pub(crate) fn note(&self, name: &str, found: ReadTile) {
-        if let Some(read) = &mut self.contents().read {
+        if let Some(read) = &mut self.parts.lock().read {
             read.insert(name.to_owned(), found);
         }
     }
 
     /// Removes and returns the result of reading a tile; `None` if the tile was not read.
     pub(crate) fn take(&self, name: &str) -> Option<ReadTile> {
-        self.contents().read.as_mut()?.remove(name)
+        self.parts.lock().read.as_mut()?.remove(name)
     }
 
     /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no
@@ -141,11 +142,6 @@ impl S3Shared {
         }
         // The semaphore is never closed.
         Arc::clone(&self.large_reads).acquire_owned().await.ok()
-    }
-
-    fn contents(&self) -> MutexGuard<'_, SharedParts> {
-        // Each update leaves consistent values: a panic of another thread that held the lock does no harm.
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

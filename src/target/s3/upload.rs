@@ -11,7 +11,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Part, Put, line_time};
+use super::client::{Condition, Part, Put, SentParts, line_time};
 use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
@@ -311,9 +311,10 @@ impl Upload<'_> {
                 }
             });
         let parts: Vec<([u8; 16], String)> = sent.buffered(at_once).try_collect::<Vec<_>>().await?;
-        let (digests, parts): (Vec<[u8; 16]>, Vec<String>) = parts.into_iter().unzip();
+        let (digests, tags): (Vec<[u8; 16]>, Vec<String>) = parts.into_iter().unzip();
         self.archive.check_unchanged().await?;
-        match store.client.complete_parts(&key, id, parts, seen, line_time(self.length)).await {
+        let sent = SentParts { id, tags, condition: seen, line_time: line_time(self.length) };
+        match store.client.complete_parts(&key, sent).await {
             Ok(()) => Ok(()),
             Err(refusal) => {
                 let digest = format!("{}-{}", hex(Md5::digest(digests.concat())), digests.len());

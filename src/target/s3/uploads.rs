@@ -1,10 +1,11 @@
 //! Tiles that are being uploaded and deleted: a bounded number of requests in flight, with every failure counted.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -173,7 +174,7 @@ impl Uploads {
                     store.put(&name, put).await.map(drop)
                 };
                 drop(flight);
-                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failures = failures.lock();
                 match outcome {
                     Ok(()) => (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1),
                     Err(refusal) => failures.add(limit, Action::Put, &name, refusal),
@@ -196,7 +197,7 @@ impl Uploads {
                 let flight = store.flights.begin();
                 let left = store.delete(&names).await;
                 drop(flight);
-                let mut failures = failures.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failures = failures.lock();
                 if left.len() < names.len() {
                     (failures.in_a_row, failures.succeeded) = (0, failures.succeeded + 1);
                 }
@@ -270,12 +271,12 @@ impl Uploads {
                     Some(Ok(())) => {}
                     Some(Err(died)) => {
                         let refusal = Refusal { meaning: Meaning::Other, cause: S3Cause(died.to_string()) };
-                        failures.lock().unwrap_or_else(PoisonError::into_inner).add(1, Action::Put, "a tile", refusal);
+                        failures.lock().add(1, Action::Put, "a tile", refusal);
                     }
                 }
             }
         })?;
-        let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.failures.lock();
         if failures.count == 0 { Ok(()) } else { Err(self.failed(&failures)) }
     }
 
@@ -284,12 +285,12 @@ impl Uploads {
         while let Some(done) = self.tasks.try_join_next() {
             if let Err(died) = done {
                 let refusal = Refusal { meaning: Meaning::Other, cause: S3Cause(died.to_string()) };
-                let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut failures = self.failures.lock();
                 failures.add(1, Action::Put, "a tile", refusal);
             }
         }
         let ended = {
-            let failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            let failures = self.failures.lock();
             failures.end.is_some().then(|| self.failed(&failures))
         };
         if let Some(error) = ended {

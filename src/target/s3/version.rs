@@ -68,7 +68,6 @@ pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), S
 pub struct SharedVersion {
     /// The version's name.
     pub version: String,
-    /// The run.
     pub run: String,
 }
 

@@ -16,7 +16,6 @@ pub(crate) type Tag = Option<[u8; 16]>;
 /// The tiles that a run is responsible for: it changes no others.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
-    /// The zooms.
     pub zooms: ZoomList,
     /// The boxes.
     pub coverage: Coverage,
@@ -98,9 +97,6 @@ pub(crate) struct Met {
 
 impl Inventory {
     /// An empty inventory, in a scratch file that ends with it.
-    ///
-    /// # Errors
-    /// If the temporary folder has no room.
     pub(crate) fn new() -> Result<Inventory, ScratchError> {
         let held = Scratch::new(
             "the list of tiles that the target holds",
@@ -111,9 +107,6 @@ impl Inventory {
 
     /// Adds a tile of the run's own scope. A tile of a partial region that the run gives up is added, too, but not
     /// counted. Other tiles are left out.
-    ///
-    /// # Errors
-    /// If the temporary folder has no room.
     pub(crate) fn add_of(&mut self, tileset: &Tileset, id: TileId, tag: Tag) -> Result<(), ScratchError> {
         if tileset.scope.holds(id) {
             self.add(id, tag)
@@ -127,9 +120,6 @@ impl Inventory {
     }
 
     /// Adds a tile that the target holds.
-    ///
-    /// # Errors
-    /// If the temporary folder has no room.
     pub(crate) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), ScratchError> {
         self.held.run(|connection| {
             let mut insert =
@@ -146,9 +136,6 @@ impl Inventory {
     }
 
     /// Advances to a tile, which must come after the one met before.
-    ///
-    /// # Errors
-    /// If the scratch file cannot be read back.
     pub(crate) fn meet(&mut self, id: TileId) -> Result<Met, ScratchError> {
         let mut met = Met::default();
         let wanted = (place(id), slice(id));
@@ -168,9 +155,6 @@ impl Inventory {
     }
 
     /// The next tiles after the last one met; none at the end.
-    ///
-    /// # Errors
-    /// If the scratch file cannot be read back.
     pub(crate) fn rest(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.first()?;
         Ok(self.ahead.drain(..).map(|(id, _)| id).collect())
@@ -204,9 +188,6 @@ pub(crate) struct Doomed(Option<Inventory>);
 
 impl Doomed {
     /// Adds a tile.
-    ///
-    /// # Errors
-    /// If the temporary folder has no room.
     pub(crate) fn add(&mut self, id: TileId) -> Result<(), ScratchError> {
         match &mut self.0 {
             Some(tiles) => tiles.add(id, None),
@@ -215,9 +196,6 @@ impl Doomed {
     }
 
     /// The next tiles; none at the end.
-    ///
-    /// # Errors
-    /// If the scratch file cannot be read back.
     pub(crate) fn next(&mut self) -> Result<Vec<TileId>, ScratchError> {
         self.0.as_mut().map_or_else(|| Ok(Vec::new()), Inventory::rest)
     }

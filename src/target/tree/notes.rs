@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::publish::is_version_name;
+use super::template::TemplateError;
 use super::{Intent, IntentKind, Scope, Template, TreeOptions};
 use crate::manifest::Region;
 use crate::target::metadata::MANIFEST_KEY;
@@ -152,6 +153,14 @@ pub(crate) struct TargetNotes {
     pub(crate) template: Option<String>,
     /// The names of all layers, by their [`LayerId`].
     pub(crate) layers: Vec<String>,
+}
+
+impl TargetNotes {
+    /// The template of the tiles' names, with its layers: the noted one, or `otherwise`.
+    pub(crate) fn template_or(&self, otherwise: &Template) -> Result<Template, TemplateError> {
+        let template = self.template.as_deref().map_or_else(|| Ok(otherwise.clone()), Template::new)?;
+        Ok(template.with_layers(self.layers.iter().map(String::as_str)))
+    }
 }
 
 /// Parses `metadata.json`, of this program or another.

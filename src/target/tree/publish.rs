@@ -30,7 +30,6 @@ pub struct Version {
 /// Why clients cannot be switched to a version.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
-    /// There is no such version.
     #[error("there is no version {wanted} (there is {}): name one of these with --to", known.join(", "))]
     Unknown {
         /// The version.
@@ -38,7 +37,6 @@ pub enum SwitchError {
         /// The versions that there are.
         known: Vec<String>,
     },
-    /// There is no older version.
     #[error("version {0} is the oldest: there is nothing to switch back to")]
     Oldest(String),
 }

@@ -30,7 +30,6 @@ enum Part {
 /// Why a template cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
-    /// A placeholder that does not exist.
     #[error(
         "\"{template}\" has the placeholder {{{placeholder}}}: write {{z}}, {{x}}, {{y}}, {{-y}}, {{layer}} or {{version}}"
     )]
@@ -39,10 +38,8 @@ pub enum TemplateError {
         /// The text between the braces.
         placeholder: String,
     },
-    /// A brace without its partner.
     #[error("\"{0}\" has a brace without its partner: write {{z}}/{{x}}/{{y}}.pbf or the like")]
     Brace(String),
-    /// Two tiles would share a name.
     #[error(
         "\"{template}\" has {count} of {placeholder}: each of {{z}}, {{x}} and one of {{y}} and {{-y}} is needed once, {{layer}} and {{version}} at most once"
     )]
@@ -52,15 +49,12 @@ pub enum TemplateError {
         /// How often the template has it.
         count: usize,
     },
-    /// Two placeholders side by side cannot be told apart.
     #[error("\"{0}\" has two placeholders side by side: put / or - between them, so that names can be read back")]
     Touching(String),
-    /// The name would not be one below the target.
     #[error(
         "\"{0}\" is no name below the target: write no leading /, no empty part, no \".\", no \"..\" and no backslash"
     )]
     Path(String),
-    /// Tiles would lie in the program's own folder.
     #[error("\"{0}\" begins with .oar-tiles, where the program keeps its own notes: choose another folder")]
     Own(String),
     /// A folder of tiles would have the name of one of the program's own files.

@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "clock hex prometheus setting",
+            "clock hex json prometheus setting threads",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
@@ -57,7 +57,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("encode", &["small"]),
     ("mvt", &["tests wire", "geometry points", "features overzoom", "drawing"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
-    ("plan", &["cut tests", "sweep", "dirty quad"]),
+    ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
     ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
     (
         "report",
@@ -84,9 +84,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "http write_back",
+            "http known_changes write_back",
             "parameters queue",
-            "change_log+live+observe+options+redis+target+tiles",
+            "live+observe+options+redis+target+tiles",
             "jobs",
             "error writer",
             "preview",
@@ -95,7 +95,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("shards", &["error index merge plan run_file", "cut folder"]),
+    ("shards", &["error index merge plan run_file", "cut folder sink"]),
     (
         "target",
         &[

@@ -1,22 +1,37 @@
-//! What a server knows of the change log: which stored tiles are stale, and since when each live tile may be cached.
+//! What a server knows of changes that the target may not show yet: which stored tiles are stale, and since when each
+//! live tile may be cached.
 //!
 //! ```text
-//! a server with live tiles looks into the log ─► looked ──────► stored tiles are stale, live ones leave memory and Redis
-//! the writer of this process finds dirty tiles ─► found_dirty ─► stored tiles are stale until it has published
-//! the target shows another publication ─────────► shows ───────► stored tiles that it has brought up to date are fresh
+//! a server with live tiles looks into the log ─► record_look ──────► stored tiles are stale, live ones leave memory and Redis
+//! the writer of this process finds dirty tiles ─► add_writer_dirty ─► stored tiles are stale until it has published
+//! the target shows another publication ─────────► set_target_state ─► stored tiles that it has brought up to date are fresh
 //! ```
+//!
+//! | file | subject |
+//! |---|---|
+//! | `dirty` | the stored tiles that are dirty by the change log |
+//! | `epochs` | how new a live tile must be to be cached, and which database state a tile of another server must show |
+//! | `last_changed` | when each tile changed last: in counters that tiles share by their hash |
 
-use std::collections::{HashMap, HashSet, VecDeque};
+mod dirty;
+mod epochs;
+pub(crate) mod last_changed;
+
+use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use dirty::DirtyByLog;
+use last_changed::TargetMemory;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::target::last_changed::LastChanged;
 use crate::cursor::{Cursor, StateInHistory};
 use crate::target::Scope;
 use crate::tile::{TileCoord, TileRectList};
+
+pub(crate) use epochs::{LiveEpoch, LiveEpochs, LiveSince};
 
 /// How long a look into the log is trusted by the caches in this server: if the database has not answered for this
 /// long, changes may have been missed.
@@ -136,37 +151,26 @@ pub struct KnownChanges(Arc<ChangeLogParts>);
 impl Default for KnownChanges {
     /// Nothing is known.
     fn default() -> KnownChanges {
-        KnownChanges::with(LiveEpochs::new())
+        KnownChanges::new(TargetMemory::Usual)
     }
 }
 
 impl KnownChanges {
-    /// Nothing is known yet. This is for a target without live tiles and without a writer; it takes little memory.
-    pub(crate) fn small() -> KnownChanges {
-        KnownChanges::with(LiveEpochs::small())
-    }
-
-    fn with(epochs: LiveEpochs) -> KnownChanges {
+    /// Nothing is known yet.
+    pub(crate) fn new(memory: TargetMemory) -> KnownChanges {
         KnownChanges(Arc::new(ChangeLogParts {
             state: Mutex::default(),
             any_is_dirty: AtomicBool::new(false),
             begun: Instant::now(),
             last_look: LastLook(AtomicU64::new(LastLook::NO_LOG)),
-            epochs,
+            epochs: LiveEpochs::new(memory),
             look_wanted: Notify::new(),
         }))
-    }
-}
-
-impl KnownChanges {
-    fn state(&self) -> MutexGuard<'_, ChangeLogState> {
-        // Each update leaves consistent values.
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes the state, and updates `any_is_dirty`.
     fn change(&self, change: impl FnOnce(&mut ChangeLogState)) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         change(&mut state);
         let any = !state.by_log.is_empty() || state.by_writer.is_some();
         self.0.any_is_dirty.store(any, Ordering::Release);
@@ -208,7 +212,7 @@ impl KnownChanges {
     #[must_use]
     pub fn unread(&self, now: Instant) -> Option<String> {
         let time = self.unread_for(now)?;
-        let state = self.state();
+        let state = self.0.state.lock();
         let why = state.failure.as_deref().unwrap_or("the database has not answered");
         let what = if state.has_looked { "has not been read for" } else { "could not be read for" };
         Some(format!("the change log {what} {} s: {why}", time.as_secs()))
@@ -216,7 +220,7 @@ impl KnownChanges {
 
     /// True if the server may be said to be not ready, because the log was not read yet.
     pub(crate) fn is_starting(&self, now: Instant) -> bool {
-        self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.state().has_looked
+        self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.0.state.lock().has_looked
     }
 
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at
@@ -226,7 +230,7 @@ impl KnownChanges {
         if look.is_other_history {
             self.0.epochs.evict_all();
         }
-        if !self.state().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
+        if !self.0.state.lock().seen.as_ref().is_some_and(|before| before.sees_all_of(&look.since)) {
             // Nobody knows what has changed before.
             self.0.epochs.lost(&look.since);
         }
@@ -245,14 +249,14 @@ impl KnownChanges {
     /// Notes that the database had nothing new when it was asked at the moment `begun`, and that the looks have found
     /// everything else.
     pub fn record_nothing_new(&self, begun: Instant) {
-        self.state().confirmed = Some(begun);
+        self.0.state.lock().confirmed = Some(begun);
         self.0.last_look.set(self.micros(begun), true);
     }
 
     /// Notes that live tiles of this database state are kept: the next look must find out whether the database's
     /// history has it. It may be a state after the last look that a crash or a failover has lost since.
     pub(crate) fn add_unconfirmed(&self, shown: &StateInHistory) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         // Without a look, the first one evicts every live tile.
         if state.seen.is_none() || state.unconfirmed.contains(shown) {
             return;
@@ -268,12 +272,12 @@ impl KnownChanges {
     /// The states of live tiles that the next look has to examine.
     #[must_use]
     pub fn unconfirmed(&self) -> Vec<StateInHistory> {
-        self.state().unconfirmed.clone()
+        self.0.state.lock().unconfirmed.clone()
     }
 
     /// Notes that a look has examined these states.
     pub fn remove_unconfirmed(&self, states: &[StateInHistory]) {
-        self.state().unconfirmed.retain(|state| !states.contains(state));
+        self.0.state.lock().unconfirmed.retain(|state| !states.contains(state));
     }
 
     /// Evicts every live tile, because the database is not the one that they show.
@@ -283,7 +287,7 @@ impl KnownChanges {
 
     /// Notes that a look failed.
     pub fn record_failed_look(&self, why: String, failure: LogFailure) {
-        let mut state = self.state();
+        let mut state = self.0.state.lock();
         (state.confirmed, state.failure) = (None, Some(why));
         match failure {
             LogFailure::Passing => return,
@@ -299,13 +303,13 @@ impl KnownChanges {
 
     /// True if the log is followed: tiles that no look has found dirty have not changed.
     pub(crate) fn is_followed(&self) -> bool {
-        let state = self.state();
+        let state = self.0.state.lock();
         state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < LONGEST_SILENCE)
     }
 
     /// True if the log is followed, and a look has seen everything that a database state shows.
     fn has_seen(&self, cursor: &Cursor) -> bool {
-        self.is_followed() && self.state().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
+        self.is_followed() && self.0.state.lock().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
     }
 
     /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests
@@ -360,7 +364,7 @@ impl KnownChanges {
 
     /// How long the writer of this process has known dirty tiles that are not published; `None` if there are none.
     pub(crate) fn writers_lag(&self) -> Option<Duration> {
-        self.state().by_writer.as_ref().map(|(_, since)| since.elapsed())
+        self.0.state.lock().by_writer.as_ref().map(|(_, since)| since.elapsed())
     }
 
     /// How long a stored tile has been known to be dirty; `None` if it is not dirty.
@@ -368,7 +372,7 @@ impl KnownChanges {
         if !self.0.any_is_dirty.load(Ordering::Acquire) {
             return None;
         }
-        let state = self.state();
+        let state = self.0.state.lock();
         let by_writer = state.by_writer.as_ref().and_then(|(tiles, since)| match tiles {
             WritersTiles::These(tiles) => tiles.contains(&tile).then(|| since.elapsed()),
             WritersTiles::Everything => Some(since.elapsed()),
@@ -382,7 +386,7 @@ impl KnownChanges {
         if !self.has_seen(later) {
             return false;
         }
-        let state = self.state();
+        let state = self.0.state.lock();
         state.by_log.is_shown_by(stored) && state.by_log.since(tile).is_none()
     }
 
@@ -396,7 +400,7 @@ impl KnownChanges {
     /// What is known of the change log, for `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Value {
         let is_followed = self.is_followed();
-        let state = self.state();
+        let state = self.0.state.lock();
         serde_json::json!({
             "followed": is_followed,
             "last_look_seconds": state.confirmed.map(|confirmed| confirmed.elapsed().as_secs_f64()),
@@ -404,350 +408,6 @@ impl KnownChanges {
             "dirty_tiles": state.by_log.count(),
             "failure": state.failure,
         })
-    }
-}
-
-// The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target
-// does not show yet.
-
-/// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
-const MAX_DIRTY_TILES: usize = 1 << 18;
-
-/// When a tile was first found dirty, and the number of the last look that found it dirty.
-#[derive(Debug, Clone, Copy)]
-struct FoundDirty {
-    since: Instant,
-    look: u64,
-}
-
-/// The dirty tiles. The tiles of a look are dirty until the target shows all transactions of the look. Database states
-/// are ordered by time, so a target that shows the transactions of one look also shows those of all earlier looks.
-#[derive(Debug, Default)]
-pub(crate) struct DirtyByLog {
-    tiles: HashMap<TileCoord, FoundDirty>,
-    /// Set if every tile may be dirty.
-    all: Option<FoundDirty>,
-    /// The looks that the target does not show yet, and their transactions.
-    looks: VecDeque<(u64, Vec<u64>)>,
-    /// The number of the last look.
-    last: u64,
-    /// The database state that the target shows.
-    shown: Option<Cursor>,
-    scopes: Vec<Scope>,
-}
-
-impl DirtyByLog {
-    /// Adds the tiles that a look has found dirty.
-    pub(crate) fn add(&mut self, look: &LogLook) {
-        let is_shown = |transaction: &u64| self.shown.as_ref().is_some_and(|shown| shown.sees(*transaction));
-        if look.transactions.iter().all(is_shown) {
-            return;
-        }
-        self.last += 1;
-        self.looks.push_back((self.last, look.transactions.clone()));
-        let found = FoundDirty { since: Instant::now(), look: self.last };
-        let mut is_all = look.dirty.is_none();
-        for tile in
-            look.dirty.iter().flatten().filter(|tile| self.scopes.iter().any(|scope| scope.holds((**tile).into())))
-        {
-            if self.tiles.len() >= MAX_DIRTY_TILES {
-                is_all = true;
-                break;
-            }
-            self.tiles.entry(*tile).or_insert(found).look = found.look;
-        }
-        if is_all {
-            self.all.get_or_insert(found).look = found.look;
-            self.tiles = HashMap::new();
-        }
-    }
-
-    /// Notes that the target shows the database state `snapshot` within `scopes`, and removes the tiles that are no
-    /// longer dirty.
-    pub(crate) fn shows(&mut self, snapshot: Option<Cursor>, scopes: &[Scope]) {
-        (self.shown, self.scopes) = (snapshot, scopes.to_vec());
-        let Some(shown) = &self.shown else { return };
-        let mut through = 0;
-        while let Some((look, _)) = self.looks.front().filter(|(_, ended)| ended.iter().all(|one| shown.sees(*one))) {
-            through = *look;
-            self.looks.pop_front();
-        }
-        self.tiles.retain(|_, found| found.look > through);
-        self.all = self.all.filter(|found| found.look > through);
-    }
-
-    /// True if the database state `stored` is not older than the one that the target shows.
-    pub(crate) fn is_shown_by(&self, stored: &Cursor) -> bool {
-        self.shown.as_ref().is_some_and(|shown| stored.sees_all_of(shown))
-    }
-
-    /// When a tile was first found dirty; `None` if it is not dirty.
-    pub(crate) fn since(&self, tile: TileCoord) -> Option<Instant> {
-        let all = self.all.filter(|_| self.scopes.iter().any(|scope| scope.holds(tile.into())));
-        self.tiles.get(&tile).or(all.as_ref()).map(|found| found.since)
-    }
-
-    /// True if no tile is dirty.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.all.is_none() && self.tiles.is_empty()
-    }
-
-    /// How many tiles are dirty; `None` if every tile may be.
-    pub(crate) fn count(&self) -> Option<usize> {
-        self.all.is_none().then_some(self.tiles.len())
-    }
-}
-
-// Epochs: how new a live tile must be to be cached, and which database state a tile that another server has rendered
-// must show.
-//
-// The epoch of a tile is the moment at which its last change became known: a tile that was rendered from an older
-// database state is of an older epoch. Moments are local to a server. Servers that share tiles compare database states
-// instead (`Cursor`), which are ordered by the time at which they were taken.
-
-/// A moment, in microseconds since the server began.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(crate) struct LiveEpoch(u64);
-
-/// The least epoch of the live tiles that are served together with a publication. It falls back to the least epoch of
-/// the previous publication once the log has been read up to this publication. Clones share it.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct LiveSince(Arc<AtomicU64>);
-
-impl LiveSince {
-    pub(crate) fn get(&self) -> LiveEpoch {
-        LiveEpoch(self.0.load(Ordering::Acquire))
-    }
-}
-
-/// A publication up to which the log has not been read yet.
-#[derive(Debug)]
-struct AwaitingLog {
-    since: LiveSince,
-    before: LiveSince,
-    shows: Arc<Cursor>,
-}
-
-/// The most publications that wait for the log. If there are more, the live tiles of the oldest one stay evicted.
-const MAX_AWAITING_LOG: usize = 16;
-
-#[derive(Debug, Default)]
-struct LeastStates {
-    awaiting_log: VecDeque<AwaitingLog>,
-    /// The database state that every tile must show at least.
-    all: Option<Arc<Cursor>>,
-    /// The database state that a tile must show at least, by the counter that it shares with other tiles in
-    /// [`LastChanged`].
-    by_slot: HashMap<usize, Arc<Cursor>>,
-    /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
-    answered: HashMap<usize, Arc<Cursor>>,
-}
-
-/// The epochs of live tiles.
-#[derive(Debug)]
-pub(crate) struct LiveEpochs {
-    begun: Instant,
-    changed: LastChanged,
-    /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
-    taken: LastChanged,
-    /// The epoch in which the database was last found to be another one.
-    other_history: AtomicU64,
-    least: Mutex<LeastStates>,
-}
-
-impl LeastStates {
-    /// Removes and returns the oldest publication if a look has seen everything that it shows.
-    fn next_reached(&mut self, seen: &Cursor) -> Option<AwaitingLog> {
-        if seen.sees_all_of(&self.awaiting_log.front()?.shows) { self.awaiting_log.pop_front() } else { None }
-    }
-
-    /// Notes that every tile must show at least the database state `shown`.
-    fn raise_all(&mut self, shown: &Arc<Cursor>) {
-        self.all = Some(later(self.all.as_ref(), shown));
-    }
-
-    /// Notes that a tile must show at least the database state `shown`.
-    fn raise(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
-        let slot = self.by_slot.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
-        *slot = later(Some(slot), shown);
-    }
-
-    /// Notes that clients may have seen a tile in the database state `shown`.
-    fn answer(&mut self, tile: TileCoord, shown: &Arc<Cursor>) {
-        let slot = self.answered.entry(LastChanged::slot(tile)).or_insert_with(|| Arc::clone(shown));
-        *slot = later(Some(slot), shown);
-        self.raise(tile, shown);
-    }
-}
-
-/// The later one of two database states.
-fn later(one: Option<&Arc<Cursor>>, other: &Arc<Cursor>) -> Arc<Cursor> {
-    match one {
-        Some(one) if one.sees_all_of(other) => Arc::clone(one),
-        _ => Arc::clone(other),
-    }
-}
-
-impl LiveEpochs {
-    pub(crate) fn new() -> LiveEpochs {
-        let least = Mutex::new(LeastStates::default());
-        LiveEpochs {
-            begun: Instant::now(),
-            changed: LastChanged::since(0),
-            taken: LastChanged::since(0),
-            other_history: AtomicU64::new(0),
-            least,
-        }
-    }
-
-    /// Epochs for tiles that are never live; they take little memory.
-    pub(crate) fn small() -> LiveEpochs {
-        let least = Mutex::new(LeastStates::default());
-        LiveEpochs {
-            begun: Instant::now(),
-            changed: LastChanged::small(0),
-            taken: LastChanged::small(0),
-            other_history: AtomicU64::new(0),
-            least,
-        }
-    }
-
-    fn least(&self) -> MutexGuard<'_, LeastStates> {
-        // Each update leaves consistent values.
-        self.least.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The present moment: tiles that are rendered from a database state taken from now on are of this epoch.
-    pub(crate) fn now(&self) -> LiveEpoch {
-        // Rounded up.
-        LiveEpoch(u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(u64::MAX - 1) + 1)
-    }
-
-    /// The epoch of a live tile that is served together with a publication.
-    pub(crate) fn of(&self, tile: TileCoord, beside: &LiveSince) -> LiveEpoch {
-        LiveEpoch(self.changed.of(tile)).max(beside.get())
-    }
-
-    pub(crate) fn moment(&self, epoch: LiveEpoch) -> Instant {
-        self.begun + Duration::from_micros(epoch.0)
-    }
-
-    /// If a tile is rendered here, its database state must be taken after this moment.
-    pub(crate) fn since(&self, tile: TileCoord, epoch: LiveEpoch) -> Instant {
-        self.moment(epoch.max(LiveEpoch(self.taken.of(tile))))
-    }
-
-    /// Notes that these tiles have changed (`None` for every tile). The database state `seen` shows the changes.
-    pub(crate) fn mark_changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
-        let LiveEpoch(now) = self.now();
-        let mut least = self.least();
-        match tiles {
-            None => {
-                least.raise_all(seen);
-                self.changed.change_all(now);
-            }
-            Some(tiles) => {
-                for tile in tiles {
-                    least.raise(*tile, seen);
-                }
-                self.changed.change(tiles.iter().copied(), now);
-            }
-        }
-    }
-
-    /// Evicts the live tiles of these addresses with all parameters, so that they are rendered again.
-    pub(crate) fn evict_tiles(&self, tiles: &[TileCoord]) {
-        let LiveEpoch(now) = self.now();
-        self.changed.change(tiles.iter().copied(), now);
-    }
-
-    /// Evicts every live tile: the database is another one, so its states do not follow those that clients have seen.
-    pub(crate) fn evict_all(&self) {
-        let LiveEpoch(now) = self.now();
-        let mut least = self.least();
-        least.answered.clear();
-        least.by_slot.clear();
-        least.all = None;
-        self.other_history.store(now, Ordering::Release);
-        self.changed.change_all(now);
-    }
-
-    /// Live tiles of an older epoch may show another history of the database: their states cannot be compared.
-    pub(crate) fn of_this_history(&self) -> LiveEpoch {
-        LiveEpoch(self.other_history.load(Ordering::Acquire))
-    }
-
-    /// Returns the least epoch of live tiles for a publication that requests are about to see. Live tiles that are
-    /// served together with it must not be older than the database state that it `shows` (`None` if that is not known).
-    /// `is_followed` is true if the log will be read up to that state, and will show which tiles have changed.
-    pub(crate) fn begin_publication(&self, shows: Option<&Cursor>, before: &LiveSince, is_followed: bool) -> LiveSince {
-        let since = LiveSince(Arc::new(AtomicU64::new(self.now().0)));
-        let Some(shows) = shows.cloned().map(Arc::new) else { return since };
-        let mut least = self.least();
-        if !is_followed {
-            least.raise_all(&shows);
-            return since;
-        }
-        least.awaiting_log.push_back(AwaitingLog { since: since.clone(), before: before.clone(), shows });
-        if least.awaiting_log.len() > MAX_AWAITING_LOG
-            && let Some(oldest) = least.awaiting_log.pop_front()
-        {
-            least.raise_all(&oldest.shows);
-        }
-        since
-    }
-
-    /// Notes that the log has been read up to the database state `seen`.
-    pub(crate) fn record_log_reached(&self, seen: &Cursor) {
-        let mut least = self.least();
-        while let Some(AwaitingLog { since, before, .. }) = least.next_reached(seen) {
-            since.0.store(before.get().0, Ordering::Release);
-        }
-    }
-
-    /// The latest database state that a tile must show; `None` if none is known for the tile.
-    pub(crate) fn least_state(&self, tile: TileCoord) -> Option<Arc<Cursor>> {
-        self.least().by_slot.get(&LastChanged::slot(tile)).cloned()
-    }
-
-    /// Notes that a client may see a tile in the database state `shown`: later answers must not be older. False, and
-    /// nothing is noted, if an answer may have been later already.
-    pub(crate) fn try_record_answer(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
-        let mut least = self.least();
-        let before = least.answered.get(&LastChanged::slot(tile));
-        let is_new = before.is_none_or(|before| shown.sees_all_of(before));
-        if is_new {
-            least.answer(tile, shown);
-        }
-        is_new
-    }
-
-    /// Notes that a client may see a tile with some parameters in the database state `shown`.
-    pub(crate) fn answers_with_parameters(&self, tile: TileCoord, shown: &Arc<Cursor>) {
-        self.least().raise(tile, shown);
-    }
-
-    /// Notes that changes up to the database state `shown` may have been missed: live tiles of older states are not
-    /// fresh.
-    pub(crate) fn lost(&self, shown: &Cursor) {
-        let LiveEpoch(now) = self.now();
-        self.least().raise_all(&Arc::new(shown.clone()));
-        self.changed.change_all(now);
-    }
-
-    /// True if a tile that another server has rendered from the database state `shown` may be sent to clients: it shows
-    /// every known change, and everything that clients have seen here. If so, it counts as sent.
-    pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
-        let LiveEpoch(now) = self.now();
-        let mut least = self.least();
-        let of_tile = least.by_slot.get(&LastChanged::slot(tile));
-        let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
-        let is_new = least.all.iter().chain(of_tile).chain(awaiting_log).all(|least| shown.sees_all_of(least));
-        if is_new {
-            least.answer(tile, shown);
-            self.taken.change([tile], now);
-        }
-        is_new
     }
 }
 
@@ -789,28 +449,6 @@ mod tests {
     }
 
     #[test]
-    fn a_stored_tile_is_dirty_until_the_target_shows_every_transaction_of_the_look_that_found_it() {
-        let known = beside("100:100:");
-        known.record_look(look("110:110:", &[101, 105], Some(&[tile(3, 1), tile(9, 9)])));
-        assert!(known.dirty_for(tile(3, 1)).is_some() && known.dirty_for(tile(3, 2)).is_none());
-        assert!(known.dirty_for(tile(9, 9)).is_none(), "the target does not hold it");
-        known.record_look(look("120:120:", &[111], Some(&[tile(3, 2)])));
-        // A publication of a state in which one of the two was running, and an unrelated one, too.
-        known.set_target_state(Some(cursor("101:108:105")), &[Scope::read("0-5", &[]).unwrap()]);
-        assert!(known.dirty_for(tile(3, 1)).is_some());
-        known.set_target_state(Some(cursor("107:110:107,109")), &[Scope::read("0-5", &[]).unwrap()]);
-        assert!(known.dirty_for(tile(3, 1)).is_none() && known.dirty_for(tile(3, 2)).is_some());
-        known.set_target_state(Some(cursor("112:112:")), &[Scope::read("0-5", &[]).unwrap()]);
-        assert!(known.dirty_for(tile(3, 2)).is_none());
-        // What the target shows before the look finds it was never dirty.
-        known.record_look(look("130:130:", &[111], None));
-        assert!(known.dirty_for(tile(3, 2)).is_none());
-        // Too many to list.
-        known.record_look(look("140:140:", &[133], None));
-        assert!(known.dirty_for(tile(5, 7)).is_some() && known.dirty_for(tile(6, 7)).is_none());
-    }
-
-    #[test]
     fn a_tile_that_is_dirty_to_the_writer_is_so_until_it_has_published() {
         let known = beside("100:100:");
         known.add_writer_dirty(Some(&"3/1/0".parse().unwrap()));
@@ -847,43 +485,6 @@ mod tests {
         assert!(!is_same(&known.live_since_for(None, &first), &first), "nobody knows what it shows");
         known.record_failed_look("away".to_owned(), LogFailure::Passing);
         assert!(!known.is_followed() && !is_same(&known.live_since_for(Some(&cursor("109:109:")), &first), &first));
-    }
-
-    #[test]
-    fn a_change_gives_its_tiles_a_new_epoch_at_any_zoom_and_leaves_the_others() {
-        let known = beside("100:100:");
-        known.record_look(look("100:100:", &[], Some(&[])));
-        let (epochs, since) = (known.epochs(), LiveSince::default());
-        let first = epochs.of(tile(9, 8), &since);
-        std::thread::sleep(Duration::from_millis(1));
-        known.record_look(look("110:110:", &[105], Some(&[tile(9, 9), tile(20, 5)])));
-        let changed = epochs.of(tile(9, 9), &since);
-        assert!(changed > first && epochs.of(tile(20, 5), &since) == changed && epochs.of(tile(9, 8), &since) == first);
-        assert!(epochs.since(tile(9, 9), changed) >= epochs.moment(changed));
-        known.record_look(look("120:120:", &[], Some(&[])));
-        assert_eq!(epochs.of(tile(9, 9), &since), changed, "nothing has changed");
-        std::thread::sleep(Duration::from_millis(1));
-        known.record_look(look("120:120:", &[115], None));
-        assert!(epochs.of(tile(9, 8), &since) > changed);
-    }
-
-    #[test]
-    fn a_shared_tile_is_taken_if_it_shows_every_known_change_and_all_that_clients_have_seen() {
-        let known = beside("100:100:");
-        let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
-        known.live_since_for(Some(&cursor("100:100:")), &LiveSince::default());
-        assert!(!epochs.takes(tile(9, 1), &state("99:99:")), "it is older than the target");
-        let before = epochs.since(tile(9, 1), LiveEpoch::default());
-        assert!(epochs.takes(tile(9, 1), &state("104:104:")));
-        assert!(epochs.since(tile(9, 1), LiveEpoch::default()) > before, "nothing older is rendered here afterwards");
-        assert!(!epochs.takes(tile(9, 1), &state("103:103:")), "clients have seen a later one");
-        known.record_look(look("110:110:", &[105], Some(&[tile(9, 2)])));
-        assert!(!epochs.takes(tile(9, 2), &state("109:109:")) && epochs.takes(tile(9, 3), &state("109:109:")));
-        assert!(
-            epochs.try_record_answer(tile(9, 2), &state("115:115:"))
-                && !epochs.try_record_answer(tile(9, 2), &state("114:114:"))
-        );
-        assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
     }
 
     #[test]

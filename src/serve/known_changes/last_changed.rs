@@ -7,6 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tile::TileCoord;
 
+/// How much memory a target may take while it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TargetMemory {
+    Usual,
+    /// It is one of many: a variant, which has neither live tiles nor a writer of its own.
+    Small,
+}
+
 /// For each tile, a state since which it is unchanged.
 #[derive(Debug)]
 pub(crate) struct LastChanged {
@@ -21,20 +29,15 @@ impl LastChanged {
     /// about one of 100,000 cached tiles.
     const COUNTERS: usize = 1 << 17;
 
-    /// The number of counters of a target if many targets are open: 8 KiB.
+    /// The number of counters of a target that is one of many: 8 KiB.
     const FEW_COUNTERS: usize = 1 << 10;
 
     /// No tile has changed since the state `first`.
-    pub(crate) fn since(first: u64) -> LastChanged {
-        LastChanged::of_counters(first, LastChanged::COUNTERS)
-    }
-
-    /// Like `since`, but takes little memory: more tiles share a counter.
-    pub(crate) fn small(first: u64) -> LastChanged {
-        LastChanged::of_counters(first, LastChanged::FEW_COUNTERS)
-    }
-
-    fn of_counters(first: u64, count: usize) -> LastChanged {
+    pub(crate) fn new(first: u64, memory: TargetMemory) -> LastChanged {
+        let count = match memory {
+            TargetMemory::Usual => LastChanged::COUNTERS,
+            TargetMemory::Small => LastChanged::FEW_COUNTERS,
+        };
         let counters = std::iter::repeat_with(|| AtomicU64::new(0)).take(count);
         LastChanged { all: AtomicU64::new(first), counters: counters.collect() }
     }
@@ -79,7 +82,7 @@ mod tests {
     #[test]
     fn a_change_of_some_tiles_leaves_nearly_all_others() {
         let tile = |x, y| TileCoord::new(Zoom::new(9).unwrap(), x, y).unwrap();
-        let known = LastChanged::since(1);
+        let known = LastChanged::new(1, TargetMemory::Usual);
         known.change("9/3/7-8".parse::<TileRectList>().unwrap().tiles(), 2);
         let since = |state| {
             (0..512).flat_map(|x| (0..512).map(move |y| tile(x, y))).filter(|tile| known.of(*tile) == state).count()
