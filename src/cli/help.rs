@@ -63,6 +63,8 @@ const HEADINGS: &[(&str, &[&str])] = &[
             "wait",
             "forget",
             "style",
+            "picture",
+            "at",
             "label",
             "log",
         ],
@@ -98,6 +100,9 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
         &[
             "tileset",
             "variant",
+            "layer",
+            "workers",
+            "area",
             "public-url",
             "force",
             "allow-shrink",
@@ -105,6 +110,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "changed-out",
             "metrics",
             "progress",
+            "report",
         ],
     ),
     (
@@ -113,6 +119,11 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "public-url",
             "allow-shrink",
             "prune-variants",
+            "tiles",
+            "area",
+            "variant",
+            "workers",
+            "report",
             "parents",
             "children",
             "since",
@@ -133,6 +144,10 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
         &[
             "base-path",
             "basemap",
+            "check",
+            "token-file",
+            "cache-control",
+            "cache-mb",
             "cdn-cache-control",
             "empty-status",
             "changes",
@@ -145,6 +160,13 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "workers",
         ],
     ),
+    ("preview", &["basemap", "assets", "html", "style", "label", "public-url", "at", "tileset", "listen"]),
+    ("verify", &["area", "layer", "tileset", "report", "workers", "zoom", "bbox", "json", "verbose"]),
+    ("copy", &["since", "area", "changed-out", "public-url", "force", "quiet", "verbose"]),
+    ("diff", &["area", "geojson", "json"]),
+    ("config", &["schema", "public-url", "layer", "zoom", "bbox", "output", "workers", "tileset", "force", "progress"]),
+    ("doctor", &["transaction-age", "clock-difference", "json", "url", "token-file", "tileset", "layer"]),
+    ("purge", &["wait", "forget", "area", "json", "dry-run"]),
 ];
 
 /// What the exit codes mean (`exit`), below each verb's long help.

@@ -8,7 +8,7 @@ use clap::Args;
 use super::settings::{resolved_to_read, target_of};
 use super::{SettingFlags, on_runtime};
 use crate::report::{Style, print, print_bytes, print_document, print_json, render_contents, render_features, report};
-use crate::run::{CommandError, Job, WrittenFileError, inspect};
+use crate::run::{CommandError, Job, WrittenFileError, inspect, picture};
 use crate::stop::Stop;
 
 /// `oar-tiles inspect`.
@@ -58,11 +58,11 @@ pub(crate) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
     })
 }
 
-/// Writes a picture of a tile of `target` into a file; onto standard output for `-`, unless that is a terminal.
-fn write_picture(bytes: &[u8], path: Option<&Path>, target: &Path) -> Result<(), CommandError> {
+/// Writes a picture of `target` into a file; onto standard output for `-`, unless that is a terminal.
+pub(crate) fn write_picture(bytes: &[u8], path: Option<&Path>, target: &Path) -> Result<(), CommandError> {
     match path.filter(|path| *path != Path::new("-")) {
         Some(path) => {
-            inspect::write_picture(path, target, bytes)?;
+            picture::write(path, target, bytes)?;
             print(&format!("{}\n", path.display()))?;
         }
         None if std::io::stdout().is_terminal() => return Err(WrittenFileError::PictureOnTerminal.into()),

@@ -1,6 +1,6 @@
 //! `oar-tiles serve` and `oar-tiles preview`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 use http::Method;
 
 use super::init::drafted_catalogue;
+use super::inspect::write_picture;
 use super::settings::{
     has_file, lists_tilesets, names_layers, resolved, resolved_all, resolved_all_over, resolved_for, resolved_to_read,
     says_nothing, target_of,
@@ -18,12 +19,13 @@ use crate::config::{ConfigError, JobSettings};
 use crate::report::{Style, print, report, start_log};
 use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
-use crate::run::{CommandError, Family, Job, jobs, serving};
+use crate::run::{CommandError, Family, Job, jobs, picture, serving};
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
     WrittenTarget, WrittenVariants,
 };
 use crate::stop::Stop;
+use crate::tile::MapCenter;
 
 /// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
@@ -182,6 +184,12 @@ pub struct Preview {
     /// Write the map's style as a file for a map of your own (MapLibre style), and serve nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open", "html", "live"])]
     pub style: Option<PathBuf>,
+    /// Write a picture of the map, a PNG of 1280 x 800 pixels without names, and serve nothing; needs no browser
+    #[arg(long, value_name = "FILE.png", conflicts_with_all = ["listen", "assets", "open", "html", "style", "live", "basemap"])]
+    pub picture: Option<PathBuf>,
+    /// With --picture: its middle and its zoom [default: where the map of the target begins]
+    #[arg(long, value_name = "LON,LAT,ZOOM", requires = "picture", allow_hyphen_values = true)]
+    pub at: Option<MapCenter>,
     /// With --style: label features with this property
     #[arg(long, value_name = "PROPERTY", requires = "style")]
     pub label: Option<String>,
@@ -393,6 +401,13 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
             serving::write_style(&job, file, arguments.public_url.clone(), arguments.label.as_deref()).await
+        });
+    }
+    if let Some(file) = &arguments.picture {
+        return on_runtime(async || {
+            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            let drawn = picture::of_map(&job, arguments.at).await?;
+            write_picture(&drawn, Some(file), Path::new(&target))
         });
     }
     let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);

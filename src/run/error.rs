@@ -340,12 +340,12 @@ pub enum WrittenFileError {
     /// The style of a map cannot be written.
     #[error("cannot write the style {}: choose another --style", path.display())]
     NoStyle { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// The picture of a tile cannot be written.
-    #[error("cannot write the picture {}: choose another --png", path.display())]
+    /// A picture cannot be written.
+    #[error("cannot write the picture {}: choose another file", path.display())]
     NoPicture { path: PathBuf, moment: FileMoment, source: std::io::Error },
     /// A picture would be written onto a terminal.
     #[error(
-        "a picture is no text for a terminal: name a file with --png, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
+        "a picture is no text for a terminal: name a file, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
     )]
     PictureOnTerminal,
     /// The manual pages cannot be written.

@@ -1,20 +1,18 @@
 //! `oar-tiles inspect`: the content of a target, or of one of its tiles.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use serde_json::{Map, Value, json};
-use tiny_skia::{Color, FillRule, Paint, PathBuilder, Pixmap, Stroke, Transform};
 use tokio::task::spawn_blocking;
 
-use super::{CommandError, Job, Target, WrittenFileError};
+use super::{CommandError, Job, Target, picture};
 use crate::clock::{LAST_SECOND, moment};
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
-use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue, MvtValue as Property, Position};
+use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue as Property, Position};
 use crate::pipeline::{LargestTile, TileSizes};
-use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature, write_document};
+use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature};
 use crate::target::{Described, TileReader, read_all};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
 
@@ -64,23 +62,15 @@ pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, C
     }
 }
 
-/// Writes a picture of a tile of `target` into a file.
-///
-/// # Errors
-/// If the file cannot be written, or is the target.
-pub fn write_picture(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
-    write_document(path, target, picture, |moment, source| {
-        WrittenFileError::NoPicture { path: path.to_owned(), moment, source }.into()
-    })
-}
-
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
     let tile = options.tile.as_deref().map(parse).transpose()?;
     let mut reader = target.tileset_reader()?;
     let Some(tile) = tile else {
         return Ok(Inspection::Summary(Box::new(contents(&mut *reader, target.to_string())?)));
     };
-    let raw = raw(&mut *reader, tile, target)?;
+    let Some(raw) = raw(&mut *reader, tile, target)? else {
+        return Err(CommandError::NotThere { target: target.to_string(), what: missing(&mut *reader, tile)? });
+    };
     features(&raw, tile, options, target)
 }
 
@@ -99,8 +89,12 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
     TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
 }
 
-/// A tile's MVT bytes, concatenated if the target stores layers separately.
-fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<Vec<u8>, CommandError> {
+/// A tile's MVT bytes, concatenated if the target stores layers separately; `None` if the target does not hold it.
+pub(super) fn raw(
+    reader: &mut dyn TileReader,
+    tile: TileCoord,
+    target: &Target,
+) -> Result<Option<Vec<u8>>, CommandError> {
     let layers = reader.describe()?.vector_layers.len();
     let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
     let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
@@ -113,10 +107,7 @@ fn raw(reader: &mut dyn TileReader, tile: TileCoord, target: &Target) -> Result<
         raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(target, tile, source))?);
         Ok::<(), CommandError>(())
     })?;
-    match raw {
-        Some(raw) => Ok(raw),
-        None => Err(CommandError::NotThere { target: target.to_string(), what: missing(reader, tile)? }),
-    }
+    Ok(raw)
 }
 
 /// What is missing where a target does not hold a tile: where its zooms end, if the tile lies beyond them.
@@ -129,7 +120,11 @@ fn missing(reader: &mut dyn TileReader, tile: TileCoord) -> Result<String, Comma
     })
 }
 
-fn broken(target: &Target, tile: TileCoord, source: impl std::error::Error + Send + Sync + 'static) -> CommandError {
+pub(super) fn broken(
+    target: &Target,
+    tile: TileCoord,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> CommandError {
     CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
 }
 
@@ -161,7 +156,7 @@ fn features(
         }
     }
     if options.png {
-        let picture = picture(&layers).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
+        let picture = picture::of_tile(&layers).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::OutOfMemory))?;
         return Ok(Inspection::Picture(picture));
     }
     if memory_to_show(&layers) > MAX_BYTES_SHOWN {
@@ -342,140 +337,6 @@ impl Grid {
         };
         json!({ "type": geometry.kind(), "coordinates": coordinates })
     }
-}
-
-// A tile as a picture: polygons below lines below points, one colour for each layer, clusters as circles whose area
-// grows with the number of members.
-
-/// The width and height of the picture in pixels: a tile at twice the density of screens.
-const PICTURE_PIXELS: u32 = 1_024;
-
-/// The radius in pixels of a feature that stands for one row.
-const POINT_RADIUS: f32 = 5.0;
-
-/// The radius in pixels of the largest cluster.
-const MAX_CLUSTER_RADIUS: f32 = 44.0;
-
-/// The width of lines in pixels.
-const LINE_PIXELS: f32 = 2.0;
-
-/// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).
-const MEMBERS: &str = "point_count";
-
-/// Colours that are easy to distinguish, also for readers who see red and green alike (Okabe and Ito, "Color Universal
-/// Design", 2008).
-const PALETTE: [[u8; 3]; 6] =
-    [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [86, 180, 233], [230, 159, 0]];
-
-/// Draws layers as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
-pub(crate) fn picture(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
-    let mut pixels = Pixmap::new(PICTURE_PIXELS, PICTURE_PIXELS)?;
-    pixels.fill(Color::WHITE);
-    let mut canvas = Canvas { pixels, most_members: most_members(layers) };
-    let drawn = |stage: fn(&mut Canvas, &MvtLayer<'_>, &Feature, [u8; 3]), canvas: &mut Canvas| {
-        for (layer, colour) in layers.iter().zip(PALETTE.iter().cycle()) {
-            layer.features.iter().for_each(|feature| stage(canvas, layer, feature, *colour));
-        }
-    };
-    drawn(Canvas::polygons, &mut canvas);
-    drawn(Canvas::lines, &mut canvas);
-    drawn(Canvas::points, &mut canvas);
-    canvas.pixels.encode_png().ok()
-}
-
-/// The number of rows that the largest cluster stands for.
-fn most_members(layers: &[MvtLayer<'_>]) -> f32 {
-    let each = layers.iter().flat_map(|layer| layer.features.iter().map(|feature| members(layer, feature)));
-    each.fold(1.0, f32::max)
-}
-
-/// The number of rows that a feature stands for; 1 for a single row.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the size of a circle")]
-fn members(layer: &MvtLayer<'_>, feature: &Feature) -> f32 {
-    let value = layer.properties(feature).find(|(name, _)| *name == MEMBERS).map(|(_, value)| value);
-    let count = match value {
-        Some(MvtValue::Int(count) | MvtValue::Sint(count)) => count as f32,
-        Some(MvtValue::Uint(count)) => count as f32,
-        Some(MvtValue::Float(count)) => count,
-        Some(MvtValue::Double(count)) => count as f32,
-        Some(MvtValue::Text(_) | MvtValue::Bool(_)) | None => 1.0,
-    };
-    if count.is_finite() { count.max(1.0) } else { 1.0 }
-}
-
-struct Canvas {
-    pixels: Pixmap,
-    most_members: f32,
-}
-
-impl Canvas {
-    fn polygons(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
-        let MvtGeometry::Polygons(polygons) = &feature.geometry else { return };
-        let mut path = PathBuilder::new();
-        polygons.iter().flatten().for_each(|ring| trace(&mut path, ring, layer.extent, true));
-        let Some(path) = path.finish() else { return };
-        self.pixels.fill_path(&path, &paint(colour, 70), FillRule::EvenOdd, Transform::identity(), None);
-        self.pixels.stroke_path(&path, &paint(colour, 255), &Stroke::default(), Transform::identity(), None);
-    }
-
-    fn lines(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
-        let MvtGeometry::Lines(lines) = &feature.geometry else { return };
-        let mut path = PathBuilder::new();
-        for line in lines {
-            trace(&mut path, line, layer.extent, false);
-        }
-        let Some(path) = path.finish() else { return };
-        let stroke = Stroke { width: LINE_PIXELS, ..Stroke::default() };
-        self.pixels.stroke_path(&path, &paint(colour, 255), &stroke, Transform::identity(), None);
-    }
-
-    fn points(&mut self, layer: &MvtLayer<'_>, feature: &Feature, colour: [u8; 3]) {
-        let MvtGeometry::Points(points) = &feature.geometry else { return };
-        let members = members(layer, feature);
-        // The area grows with the number of members: a cluster with four times as many is twice as wide.
-        let share = (members / self.most_members).sqrt();
-        let radius = if members > 1.0 { (MAX_CLUSTER_RADIUS * share).max(POINT_RADIUS * 1.6) } else { POINT_RADIUS };
-        for position in points {
-            let [x, y] = pixel(*position, layer.extent);
-            let Some(circle) = PathBuilder::from_circle(x, y, radius) else { continue };
-            self.pixels.fill_path(&circle, &paint(colour, 190), FillRule::Winding, Transform::identity(), None);
-            self.pixels.stroke_path(
-                &circle,
-                &paint([255, 255, 255], 255),
-                &Stroke::default(),
-                Transform::identity(),
-                None,
-            );
-        }
-    }
-}
-
-/// Appends positions to a path.
-fn trace(path: &mut PathBuilder, positions: &[Position], extent: u32, is_ring: bool) {
-    for (number, position) in positions.iter().enumerate() {
-        let [x, y] = pixel(*position, extent);
-        if number == 0 {
-            path.move_to(x, y);
-        } else {
-            path.line_to(x, y);
-        }
-    }
-    if is_ring && !positions.is_empty() {
-        path.close();
-    }
-}
-
-/// The position in the picture, in pixels.
-#[expect(clippy::cast_precision_loss, reason = "an extent has far fewer units than a float tells apart")]
-fn pixel(position: Position, extent: u32) -> [f32; 2] {
-    position.map(|units| units as f32 * PICTURE_PIXELS as f32 / extent.max(1) as f32)
-}
-
-fn paint(colour: [u8; 3], opacity: u8) -> Paint<'static> {
-    let mut paint = Paint { anti_alias: true, ..Paint::default() };
-    let [red, green, blue] = colour;
-    paint.set_color_rgba8(red, green, blue, opacity);
-    paint
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@
 //! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
+//! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
 //! | `layer_ends` | layers that are drawn only at the shallow zooms of a tileset |
 //!
@@ -37,6 +38,7 @@ pub mod init;
 pub mod inspect;
 pub mod jobs;
 mod layer_ends;
+pub mod picture;
 mod prepare;
 pub mod publish;
 pub mod purge;

@@ -69,7 +69,7 @@ pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
     ParametersKey, TilesetParameters, UndeclaredNames,
 };
-pub(crate) use preview::{standalone, style};
+pub(crate) use preview::{BASEMAP_MAXZOOM, basemap_tile, standalone, style};
 pub use public::changes::{ChangedEvent, StateEvent};
 pub use public::{PROBE_QUERY, TilesetHeaders};
 pub use queue::{

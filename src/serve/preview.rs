@@ -15,6 +15,7 @@ mod style;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+pub(crate) use embedded::{BASEMAP_MAXZOOM, basemap_tile};
 use embedded::{BasemapTile, Packed};
 use http::header::CONTENT_SECURITY_POLICY;
 use http::{HeaderMap, HeaderValue, StatusCode};
@@ -173,7 +174,7 @@ impl PreviewPage {
         static OWN_SCRIPT: LazyLock<Option<Packed>> =
             LazyLock::new(|| Packed::new("text/javascript", script().as_bytes()));
         static OWN_STYLE: LazyLock<Option<Packed>> = LazyLock::new(|| Packed::new("text/css", STYLE_SHEET.as_bytes()));
-        if let Some(tile) = embedded::basemap_tile(name) {
+        if let Some(tile) = embedded::named_basemap_tile(name) {
             let freshness = Freshness::of(BASEMAP_CACHE_CONTROL);
             return match tile {
                 BasemapTile::Gzip(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),

@@ -34,6 +34,7 @@ pub use batch::{
     Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, PlannedTiles, Repeat, SearchBox,
 };
 pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
+pub(crate) use bbox::{unit_x, unit_y};
 pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{
     BoxFootprint, Candidate, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun,

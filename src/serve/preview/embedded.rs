@@ -15,7 +15,7 @@ use crate::tile::{TileCoord, TileId, Zoom};
 pub(crate) const BASEMAP_TILE: &str = "basemap-";
 
 /// The deepest zoom of the base map.
-const BASEMAP_MAXZOOM: u8 = 5;
+pub(crate) const BASEMAP_MAXZOOM: u8 = 5;
 
 const SCRIPT: &[u8] = include_bytes!("embedded/maplibre-gl.js.gz");
 const STYLE: &[u8] = include_bytes!("embedded/maplibre-gl.css.gz");
@@ -67,8 +67,7 @@ pub(crate) enum BasemapTile {
 }
 
 /// The tile of the base map with the file name `name`; `None` if there is no such tile.
-pub(crate) fn basemap_tile(name: &str) -> Option<BasemapTile> {
-    static TILES: LazyLock<HashMap<TileId, Bytes>> = LazyLock::new(|| basemap().unwrap_or_default());
+pub(crate) fn named_basemap_tile(name: &str) -> Option<BasemapTile> {
     let mut numbers = name.strip_prefix(BASEMAP_TILE)?.strip_suffix(".pbf")?.split('-').map(str::parse);
     let (Some(Ok(z)), Some(Ok(x)), Some(Ok(y)), None) =
         (numbers.next(), numbers.next(), numbers.next(), numbers.next())
@@ -77,7 +76,13 @@ pub(crate) fn basemap_tile(name: &str) -> Option<BasemapTile> {
     };
     let zoom = u8::try_from(z).ok().filter(|z| *z <= BASEMAP_MAXZOOM).and_then(Zoom::new)?;
     let coord = TileCoord::new(zoom, x, y)?;
-    Some(TILES.get(&coord.into()).cloned().map_or(BasemapTile::Empty, BasemapTile::Gzip))
+    Some(basemap_tile(coord).map_or(BasemapTile::Empty, BasemapTile::Gzip))
+}
+
+/// A tile of the base map, packed as gzip; `None` if nothing is drawn in it.
+pub(crate) fn basemap_tile(coord: TileCoord) -> Option<Bytes> {
+    static TILES: LazyLock<HashMap<TileId, Bytes>> = LazyLock::new(|| basemap().unwrap_or_default());
+    TILES.get(&coord.into()).cloned()
 }
 
 /// All tiles of the base map: about 1 MB, read when the first page asks.
@@ -119,10 +124,10 @@ mod tests {
     #[test]
     fn a_tile_of_the_base_map_is_found_by_its_name_and_the_sea_is_empty() {
         for name in ["basemap-0-0-0.pbf", "basemap-5-23-13.pbf"] {
-            assert!(matches!(basemap_tile(name), Some(BasemapTile::Gzip(_))), "{name}");
+            assert!(matches!(named_basemap_tile(name), Some(BasemapTile::Gzip(_))), "{name}");
         }
         // In the Southern Pacific.
-        assert_eq!(basemap_tile("basemap-5-3-21.pbf"), Some(BasemapTile::Empty));
+        assert_eq!(named_basemap_tile("basemap-5-3-21.pbf"), Some(BasemapTile::Empty));
         for name in [
             "basemap-6-0-0.pbf",
             "basemap-1-2-0.pbf",
@@ -131,7 +136,7 @@ mod tests {
             "basemap-0-0-0",
             "0-0-0.pbf",
         ] {
-            assert!(basemap_tile(name).is_none(), "{name}");
+            assert!(named_basemap_tile(name).is_none(), "{name}");
         }
     }
 

@@ -290,7 +290,7 @@ fn a_tile_is_drawn_as_a_picture() {
     assert_eq!(piped.stdout, whole);
     let missing = folder.path().join("missing/tile.png");
     let refused = inspect(&output, &["0/0/0", "--png", missing.to_str().unwrap()]);
-    refused.fails(2, &["cannot write the picture ", "choose another --png", "No such file"]);
+    refused.fails(2, &["cannot write the picture ", "choose another file", "No such file"]);
     // The target itself, under its own name or another one, is not replaced by a picture of it.
     let (link, before) = (folder.path().join("link.png"), std::fs::read(&output).unwrap());
     std::os::unix::fs::symlink(&output, &link).unwrap();
@@ -299,4 +299,45 @@ fn a_tile_is_drawn_as_a_picture() {
         refused.fails(2, &["cannot write the picture ", "it would replace the output"]);
     }
     assert!(std::fs::read(&output).unwrap() == before);
+}
+
+/// The colours are those of the base map, and of the first layer.
+#[test]
+fn a_map_is_drawn_as_a_picture_without_a_browser() {
+    let db = Db::with_facilities(0);
+    db.run("INSERT INTO api_facility VALUES ('zurich', 'Zürich', '', 'CH', 'SRID=4326;POINT(8.55 47.37)', false, now(), now())");
+    let folder = tempfile::tempdir().unwrap();
+    let (output, picture) = (folder.path().join("t.mbtiles"), folder.path().join("map.png"));
+    seed(&db.url, &output, &["--zoom", "2-6"]).ok();
+    let drawn = |arguments: &[&str]| {
+        let mut command = program();
+        command.arg("preview").arg(&output).arg("--picture").arg(&picture).args(arguments);
+        assert_eq!(run(&mut command).ok().stdout, format!("{}\n", picture.display()));
+        let bytes = std::fs::read(&picture).unwrap();
+        assert_eq!(size_of(&bytes), (1_280, 800));
+        let pixels = tiny_skia::Pixmap::decode_png(&bytes).unwrap();
+        move |x, y| {
+            let pixel = pixels.pixel(x, y).unwrap();
+            [pixel.red(), pixel.green(), pixel.blue()]
+        }
+    };
+    let (water, land) = ([216, 226, 232], [246, 245, 241]);
+    let is_blue = |[red, green, blue]: [u8; 3]| red < 100 && green < 160 && blue > 160;
+    let is_near = |one: [u8; 3], other: [u8; 3]| one.iter().zip(other).all(|(one, other)| one.abs_diff(other) <= 2);
+    let world = drawn(&["--at", "0,0,0"]);
+    let (gulf, congo) = (world(640, 400), world(700, 400));
+    assert!(is_near(gulf, water) && is_near(congo, land), "{gulf:?} {congo:?}");
+    for zoom in [2, 6, 9, 22] {
+        let map = drawn(&["--at", &format!("8.55,47.37,{zoom}")]);
+        assert!(is_blue(map(640, 400)), "zoom {zoom}: {:?}", map(640, 400));
+        assert!(!is_blue(map(640, 420)), "zoom {zoom}: {:?}", map(640, 420));
+    }
+    // The target begins at zoom 2.
+    let shallow = drawn(&["--at", "8.55,47.37,1"]);
+    assert!(!is_blue(shallow(640, 400)), "{:?}", shallow(640, 400));
+    let by_itself = drawn(&[]);
+    assert!(is_blue(by_itself(640, 400)), "{:?}", by_itself(640, 400));
+    let mut command = program();
+    command.args(["preview", output.to_str().unwrap(), "--picture", "m.png", "--at", "8.55,47.37"]);
+    run(&mut command).fails(2, &["\"8.55,47.37\" is no center: write longitude,latitude,zoom, such as 13.4,52.52,9"]);
 }
