@@ -191,8 +191,22 @@ fn with_help(verb: Command, above: &str) -> Command {
         .after_long_help(below)
 }
 
+/// An argument that takes a target: its help also names the services of the feature `clouds` if the program has it.
+fn with_clouds(arg: Arg) -> Arg {
+    let Some(help) = arg.get_help().map(ToString::to_string).filter(|_| cfg!(feature = "clouds")) else { return arg };
+    let Some(start) = help.rfind("s3://bucket/") else { return arg };
+    let end = help[start..].find([' ', ';']).map_or(help.len(), |length| start + length);
+    // Only with --help: with -h, the help of a command fits a screen.
+    arg.long_help(format!(
+        "{}, or the same below az://container/ or (untested) gs://bucket/{}",
+        &help[..end],
+        &help[end..]
+    ))
+}
+
 /// A flag with its heading. Positional arguments keep clap's own.
 fn with_heading(arg: Arg, verb: &str) -> Arg {
+    let arg = with_clouds(arg);
     let Some(name) = arg.get_long().map(str::to_owned) else { return arg };
     let is_long = ONLY_IN_LONG_HELP.iter().any(|(of, names)| *of == verb && names.contains(&name.as_str()));
     let arg = arg.hide_short_help(is_long);
