@@ -7,8 +7,9 @@ use crate::support::gate::gated;
 use crate::support::other_sessions::Statements;
 use crate::support::process::Start as _;
 use crate::support::program::{program, run, wait};
+use crate::support::tracked::show_the_same;
 use crate::support::watch_process::Watching;
-use crate::support::{Archive, Db, Gate, Place, seed, until};
+use crate::support::{Db, Gate, Place, seed, until};
 
 /// A database with a change log, a configuration whose statements come to the gate, and a target that a change has made
 /// stale.
@@ -39,7 +40,7 @@ impl World {
     fn assert_fresh(&self) {
         let fresh = self.folder.path().join("fresh.mbtiles");
         self.seed(&fresh);
-        assert!(Archive::open(&self.target()).stored() == Archive::open(&fresh).stored());
+        show_the_same(&self.target(), &fresh);
     }
 }
 

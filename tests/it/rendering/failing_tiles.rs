@@ -12,6 +12,7 @@ use crate::support::archive::{Address, unpacked};
 use crate::support::places::{Places, Tiles};
 use crate::support::program::{ROWS_LAYER, Run, program, run, seed};
 use crate::support::tracked::differences;
+use crate::support::world::Followed;
 use crate::support::{Archive, Db, OldTarget, Tree};
 
 /// A facility by itself, far from the edges of its tiles.
@@ -32,40 +33,29 @@ const NAMED: &str = "layer \"mills\" in 0/0/0, 1/0/1, 2/0/2, 3/0/4, 4/1/9.";
 
 const KINDS: [&str; 4] = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"];
 
-/// Databases, targets of all kinds and the two layers.
-struct World {
-    db: Db,
-    places: Places,
+/// Targets of all kinds with the two layers.
+fn world() -> Followed {
+    let (db, places) = (Db::with_facilities(300), Places::new());
+    let text = std::fs::read_to_string(&places.config).unwrap().replace(ROWS_LAYER, "") + LAYERS;
+    std::fs::write(&places.config, text).unwrap();
+    db.run(LONELY);
+    Followed::new(db, places)
 }
 
-impl World {
-    fn new() -> World {
-        let (db, places) = (Db::with_facilities(300), Places::new());
-        let text = std::fs::read_to_string(&places.config).unwrap().replace(ROWS_LAYER, "") + LAYERS;
-        std::fs::write(&places.config, text).unwrap();
-        db.run(LONELY);
-        let world = World { db, places };
-        world.run("track", &["install"]).ok();
-        world
-    }
-
-    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
-        self.places.run(verb, &[arguments, &["--database-url", &self.db.url]].concat())
-    }
-
-    fn reseed(&self, name: &str) -> (Run, Value) {
-        let (place, report) = (self.places.place(name), self.places.place("r.json"));
-        let run = self.run("reseed", &["--progress", "none", "--output", &place, "--report", &report]);
+impl Followed {
+    fn reported_reseed(&self, name: &str) -> (Run, Value) {
+        let report = self.places.place("r.json");
+        let run = self.writes("reseed", name, &["--report", &report]);
         (run, serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap())
     }
 
     /// What a seed of now holds.
-    fn fresh(&self) -> Tiles {
+    fn fresh_tiles(&self) -> Tiles {
         self.places.seed(&self.db, "fresh.mbtiles", &["--zoom", "0-4"]).ok();
         self.places.read_by_others("fresh.mbtiles")
     }
 
-    fn verify(&self, name: &str) -> Run {
+    fn compared(&self, name: &str) -> Run {
         self.run("verify", &["--database", "--all", &self.places.place(name)])
     }
 }
@@ -92,7 +82,7 @@ fn in_part(run: Run, place: &str) -> Run {
 
 #[test]
 fn an_edited_target_keeps_its_old_tile_until_it_can_be_rendered_again() {
-    let world = World::new();
+    let world = world();
     for name in KINDS {
         world.places.seed(&world.db, name, &["--zoom", "0-4"]).ok();
     }
@@ -102,7 +92,7 @@ fn an_edited_target_keeps_its_old_tile_until_it_can_be_rendered_again() {
         // Others change, too: what can be rendered is published.
         world.db.run(BREAK);
         world.db.run("UPDATE api_facility SET name = name || '!' WHERE country_code = 'BD'");
-        let (run, report) = world.reseed(name);
+        let (run, report) = world.reported_reseed(name);
         in_part(run, &place);
         let after = world.places.read_by_others(name);
         for tile in ITS_TILES {
@@ -114,14 +104,14 @@ fn an_edited_target_keeps_its_old_tile_until_it_can_be_rendered_again() {
         assert_eq!((failed.len(), &report["complete"]), (5, &json!(false)));
         assert_eq!(report["manifest"]["unrendered"], json!(["0/0/0", "1/0/1", "2/0/2", "3/0/4", "4/1/9"]));
         // It says so itself: what is not known is not wrong.
-        world.verify(name).ok();
+        world.compared(name).ok();
         let shown = world.places.run("inspect", &[&place]).ok().stdout;
         assert!(shown.contains("could not be rendered: 5 tiles\n"), "{shown}");
         let status = world.run("track", &["status", &place]).ok().stdout;
         assert!(status.contains(": nothing changed, 5 tiles that could not be rendered before\n"), "{status}");
 
         // Nothing has changed: it is tried again.
-        let (run, report) = world.reseed(name);
+        let (run, report) = world.reported_reseed(name);
         assert!(
             in_part(run, &place)
                 .stdout
@@ -131,22 +121,22 @@ fn an_edited_target_keeps_its_old_tile_until_it_can_be_rendered_again() {
         assert!(world.places.read_by_others(name) == after, "{name}");
 
         world.db.run(MEND);
-        let (run, report) = world.reseed(name);
+        let (run, report) = world.reported_reseed(name);
         run.ok();
         assert_eq!((&report["manifest"]["unrendered"], &report["complete"]), (&Value::Null, &json!(true)));
-        assert!(differences(&world.places.read_by_others(name), &world.fresh()).is_empty(), "{name}");
-        assert!(world.reseed(name).0.ok().stdout.starts_with("nothing to do"));
-        world.verify(name).ok();
+        assert!(differences(&world.places.read_by_others(name), &world.fresh_tiles()).is_empty(), "{name}");
+        assert!(world.reported_reseed(name).0.ok().stdout.starts_with("nothing to do"));
+        world.compared(name).ok();
     }
 }
 
 #[test]
 fn a_seed_keeps_old_tiles_where_it_brings_in_line_and_leaves_the_layer_out_where_it_writes_anew() {
-    let world = World::new();
+    let world = world();
     for name in KINDS {
         world.places.seed(&world.db, name, &["--zoom", "0-4"]).ok();
     }
-    let old = world.fresh();
+    let old = world.fresh_tiles();
     world.db.run(BREAK);
     for name in KINDS {
         let report = world.places.place("r.json");
@@ -165,22 +155,22 @@ fn a_seed_keeps_old_tiles_where_it_brings_in_line_and_leaves_the_layer_out_where
             }
         }
         assert_eq!(differences(&tiles, &old).len(), if name.ends_with('/') { 0 } else { 5 }, "{name}");
-        world.verify(name).ok();
+        world.compared(name).ok();
     }
     // A tile that is known to be incomplete is found as soon as it could be rendered, and mended by a reseed.
     world.db.run(MEND);
     for name in KINDS {
-        let found = world.verify(name).fails(1, &["is not sound: 5 findings"]);
+        let found = world.compared(name).fails(1, &["is not sound: 5 findings"]);
         assert!(found.stdout.contains("tiles that differ from the database: 5\n"), "{}", found.stdout);
-        world.reseed(name).0.ok();
-        assert!(differences(&world.places.read_by_others(name), &world.fresh()).is_empty(), "{name}");
+        world.reported_reseed(name).0.ok();
+        assert!(differences(&world.places.read_by_others(name), &world.fresh_tiles()).is_empty(), "{name}");
     }
 }
 
 /// Where nothing was before, what can be rendered of a tile is better than nothing.
 #[test]
 fn a_new_target_holds_what_could_be_rendered() {
-    let world = World::new();
+    let world = world();
     world.db.run(BREAK);
     for name in KINDS {
         in_part(world.places.seed(&world.db, name, &["--zoom", "0-4"]), &world.places.place(name));
@@ -189,13 +179,13 @@ fn a_new_target_holds_what_could_be_rendered() {
             let expected: &[&str] = if ITS_TILES.contains(tile) { &["all"] } else { &["all", "mills"] };
             assert_eq!(layers(packed), expected, "{name}: {tile:?}");
         }
-        world.verify(name).ok();
+        world.compared(name).ok();
     }
 }
 
 #[test]
 fn where_layers_stand_apart_only_the_failed_one_stays_as_it_was() {
-    let world = World::new();
+    let world = world();
     let text = std::fs::read_to_string(&world.places.config).unwrap();
     std::fs::write(&world.places.config, format!("[target]\ntemplate = \"{{layer}}/{{z}}/{{x}}/{{y}}.pbf\"\n{text}"))
         .unwrap();
@@ -309,7 +299,7 @@ fn what_fails_everywhere_is_no_accident_and_publishes_nothing() {
 
 #[test]
 fn with_force_nothing_of_another_tileset_stays_in_a_tile_that_fails() {
-    let world = World::new();
+    let world = world();
     let tree = Tree::new();
     let other =
         "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = { id = \"id\", secret = \"name\" }\n";

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::support::gate::gated;
 use crate::support::program::{program, run};
+use crate::support::tracked::show_the_same;
 use crate::support::watch_process::Watching;
 use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
@@ -14,7 +15,7 @@ fn install(url: &str) {
 fn is_fresh(url: &str, target: &Path) {
     let fresh = target.with_extension("fresh.mbtiles");
     seed(url, &fresh, &["--zoom", "0-8"]).ok();
-    assert!(Archive::open(target).stored() == Archive::open(&fresh).stored());
+    show_the_same(target, &fresh);
 }
 
 #[test]

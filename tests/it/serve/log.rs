@@ -16,7 +16,7 @@ use crate::support::served::{GZIP, Served, status};
 use crate::support::{Archive, Db, until};
 
 /// A tracked database, and a target of zooms 0 to 2 of its facilities.
-struct Tracked {
+struct LoggedServer {
     db: Db,
     folder: tempfile::TempDir,
     config: String,
@@ -30,9 +30,9 @@ const FACILITIES: &str = "TRUNCATE api_facility; \
 
 const EDIT: &str = "UPDATE api_facility SET name = name || '!' WHERE id = 'BD1'";
 
-impl Tracked {
+impl LoggedServer {
     /// With these lines in `[serve]`, and layers of [`ROWS_LAYER`].
-    fn new(lines: &str) -> Tracked {
+    fn new(lines: &str) -> LoggedServer {
         let db = Db::with_facilities(1);
         db.run(FACILITIES);
         let folder = tempfile::tempdir().unwrap();
@@ -42,13 +42,13 @@ impl Tracked {
         );
         fs::write(&config, text).unwrap();
         let config = config.to_str().unwrap().to_owned();
-        let tracked = Tracked { db, folder, config };
-        tracked.is_installed();
+        let tracked = LoggedServer { db, folder, config };
+        tracked.install();
         tracked
     }
 
     /// Installs the log, and seeds the target.
-    fn is_installed(&self) {
+    fn install(&self) {
         let install = ["track", "install", "--database-url", &self.db.url, "--config", &self.config];
         run(program().args(install)).ok();
         seed(&self.db.url, &self.target(), &["--config", &self.config, "--zoom", "0-2"]).ok();
@@ -97,7 +97,7 @@ fn is_stale(answer: &Answer) -> bool {
 
 #[test]
 fn a_stored_tile_that_changed_is_stale_at_once_refreshed_for_the_next_and_fresh_after_a_publish() {
-    let tracked = Tracked::new("workers = 2\nlive_timeout = \"10m\"\n");
+    let tracked = LoggedServer::new("workers = 2\nlive_timeout = \"10m\"\n");
     let served = tracked.live(&[]);
     let [here, there] = ["/2/3/1.pbf", "/2/1/2.pbf"];
     let (before, other) = (served.get(here, GZIP), served.get(there, GZIP));
@@ -146,10 +146,10 @@ fn a_stored_tile_that_changed_is_stale_at_once_refreshed_for_the_next_and_fresh_
 
 #[test]
 fn a_tile_that_the_writer_is_about_to_render_is_stale_without_live_tiles_too() {
-    let tracked = Tracked::new("");
+    let tracked = LoggedServer::new("");
     let lines = "[changes]\ndebounce = \"10ms\"\n[serve]\nworkers = 2\ncache_control = \"max-age=86400\"\n";
-    let tracked = Tracked { config: gated(tracked.folder.path(), Place::Render, lines), ..tracked };
-    tracked.is_installed();
+    let tracked = LoggedServer { config: gated(tracked.folder.path(), Place::Render, lines), ..tracked };
+    tracked.install();
     let served = tracked.served(&["--writer"]);
     until("it writes", || served.admin("/status.json").1.contains("\"role\":\"writing\""));
     let [here, there] = ["/2/3/1.pbf", "/2/1/2.pbf"];
@@ -170,7 +170,7 @@ fn a_tile_that_the_writer_is_about_to_render_is_stale_without_live_tiles_too() {
 #[test]
 fn a_live_tile_leaves_memory_when_a_change_touches_it_and_no_other_does_also_across_a_publish() {
     // Their time is short: where the log is followed, it does not matter.
-    let tracked = Tracked::new("live_ttl = \"1ms\"");
+    let tracked = LoggedServer::new("live_ttl = \"1ms\"");
     let served = tracked.live(&[]);
     let paths = ["/4/12/6.pbf", "/11/1564/889.pbf", "/4/6/8.pbf", "/7/49/66.pbf"];
     let before: Vec<Answer> = paths.iter().map(|path| served.get(path, GZIP)).collect();
@@ -216,7 +216,7 @@ fn a_live_tile_leaves_memory_when_a_change_touches_it_and_no_other_does_also_acr
 #[test]
 fn a_shared_live_tile_that_a_change_has_touched_is_not_taken_from_redis() {
     let redis = Redis::start("hunter2", &[]);
-    let tracked = Tracked::new(&format!("redis_url = \"{}\"", redis.url()));
+    let tracked = LoggedServer::new(&format!("redis_url = \"{}\"", redis.url()));
     let [here, there] = ["/4/12/6.pbf", "/4/6/8.pbf"];
     let before = {
         let first = tracked.live(&[]);
@@ -266,7 +266,7 @@ const LONG: [&str; 2] = ["max-age=86400", "max-age=7200"];
 
 #[test]
 fn until_the_log_was_read_a_server_is_not_ready_for_a_while_and_nobody_keeps_a_tile_for_long() {
-    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    let tracked = LoggedServer::new("cdn_cache_control = \"max-age=7200\"");
     tracked.db.run(EDIT);
     let holder = Connection::open(&tracked.db.url, "holder");
     holder.run("BEGIN; LOCK oar_tiles.change IN ACCESS EXCLUSIVE MODE");
@@ -307,7 +307,7 @@ fn until_the_log_was_read_a_server_is_not_ready_for_a_while_and_nobody_keeps_a_t
 
 #[test]
 fn a_server_that_was_paused_lets_nobody_keep_a_tile_for_long_that_changed_meanwhile() {
-    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    let tracked = LoggedServer::new("cdn_cache_control = \"max-age=7200\"");
     let served = tracked.live(&[]);
     for round in 0..2 {
         let paths = ["/2/3/1.pbf", "/1/1/0.pbf", "/0/0/0.pbf"];
@@ -336,7 +336,7 @@ fn a_server_that_was_paused_lets_nobody_keep_a_tile_for_long_that_changed_meanwh
 
 #[test]
 fn that_the_log_is_not_followed_any_more_is_said_once_with_the_cause_and_stored_tiles_are_served() {
-    let tracked = Tracked::new("cdn_cache_control = \"max-age=7200\"");
+    let tracked = LoggedServer::new("cdn_cache_control = \"max-age=7200\"");
     let door = Door::for_one(&tracked.db.name);
     door.open();
     let said = tracked.folder.path().join("said");

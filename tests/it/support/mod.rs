@@ -38,6 +38,7 @@ pub(crate) mod tracking;
 pub(crate) mod tree;
 pub(crate) mod varnish;
 pub(crate) mod watch_process;
+pub(crate) mod world;
 
 pub(crate) use archive::{Archive, unpacked};
 pub(crate) use cluster::Cluster;

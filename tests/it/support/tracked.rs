@@ -48,11 +48,16 @@ impl Tracked {
     /// them.
     #[track_caller]
     pub(crate) fn is_fresh(&self, path: &Path, arguments: &[&str]) {
-        let fresh = self.seed("fresh.mbtiles", arguments);
-        let (found, fresh) = (Archive::open(path).stored(), Archive::open(&fresh).stored());
-        let wrong = differences(&found, &fresh);
-        assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), fresh.len(), wrong.first());
+        show_the_same(path, &self.seed("fresh.mbtiles", arguments));
     }
+}
+
+/// Asserts that two archives hold the same tiles.
+#[track_caller]
+pub(crate) fn show_the_same(found: &Path, fresh: &Path) {
+    let (found, fresh) = (Archive::open(found).stored(), Archive::open(fresh).stored());
+    let wrong = differences(&found, &fresh);
+    assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), fresh.len(), wrong.first());
 }
 
 pub(crate) type Tiles = std::collections::BTreeMap<Address, Vec<u8>>;

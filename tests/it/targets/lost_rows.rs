@@ -1,11 +1,10 @@
 //! A layer that loses most of its rows is refused though its tiles stay: because a few rows fill them, or another layer
 //! does. Losses of a day add up, and a reseed counts rows only if the changed ones could be too many.
 
-use std::process::Command;
-
 use crate::support::places::{Places, Tiles};
-use crate::support::program::{Run, program, run};
+use crate::support::program::Run;
 use crate::support::watch_process::Watching;
+use crate::support::world::Followed;
 use crate::support::{Db, until};
 
 /// One target of each kind.
@@ -27,16 +26,10 @@ fn layer(name: &str, table: &str, more: &str) -> String {
     format!("[[layer]]\nname = \"{name}\"\ntable = \"{table}\"\nkey = [\"id\"]\n{more}\n")
 }
 
-/// A database, and targets that follow it.
-struct World {
-    db: Db,
-    places: Places,
-}
-
-impl World {
+impl Followed {
     /// The layers are those of these tables, with `s` for plural.
-    fn new(tables: &[&str]) -> World {
-        let world = World { db: Db::new(), places: Places::new() };
+    fn of_tables(tables: &[&str]) -> Followed {
+        let world = Followed { db: Db::new(), places: Places::new() };
         world.db.run(TABLES);
         let layers: String =
             tables.iter().map(|table| layer(&format!("{table}s"), table, "properties = [\"name\"]")).collect();
@@ -44,36 +37,12 @@ impl World {
     }
 
     /// With these sections instead of the layers and the tileset.
-    fn configured(self, sections: &str) -> World {
+    fn configured(self, sections: &str) -> Followed {
         let text = std::fs::read_to_string(&self.places.config).unwrap();
         let (_, s3) = text.split_once("[s3]").unwrap();
         std::fs::write(&self.places.config, format!("{sections}[s3]{s3}")).unwrap();
         self.run("track", &["install"]).ok();
         self
-    }
-
-    fn command(&self, verb: &str, arguments: &[&str]) -> Command {
-        let mut command = program();
-        command.env_remove("OAR_TILES_MAX_SHRINK");
-        command.arg(verb).args(arguments).args(["--config", &self.places.config, "--database-url", &self.db.url]);
-        self.places.with_keys(&mut command);
-        command
-    }
-
-    fn run(&self, verb: &str, arguments: &[&str]) -> Run {
-        run(&mut self.command(verb, arguments))
-    }
-
-    fn writes(&self, verb: &str, name: &str, arguments: &[&str]) -> Run {
-        let place = self.places.place(name);
-        self.run(verb, &[&["--progress", "none", "--output", &place], arguments].concat())
-    }
-
-    /// What the target says of its last run.
-    fn manifest(&self, name: &str) -> serde_json::Value {
-        let shown = self.places.run("inspect", &["--json", &self.places.place(name)]).ok();
-        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
-        shown["manifest"].clone()
     }
 
     /// What the manifest says of the rows of the first layer.
@@ -99,7 +68,7 @@ impl World {
 
 #[test]
 fn a_layer_that_loses_its_rows_is_refused_though_its_tiles_stay() {
-    let world = World::new(&["site"]);
+    let world = Followed::of_tables(&["site"]);
     for name in TARGETS {
         world.writes("seed", name, &[]).ok();
         assert_eq!(world.rows(name), serde_json::json!({ "layer": "sites", "zooms": "0-22", "rows": 2_000 }), "{name}");
@@ -138,7 +107,7 @@ fn a_layer_that_loses_its_rows_is_refused_though_its_tiles_stay() {
 /// with few rows.
 #[test]
 fn rows_count_in_layers_of_every_kind_as_long_as_they_have_a_position() {
-    let world = World { db: Db::new(), places: Places::new() };
+    let world = Followed { db: Db::new(), places: Places::new() };
     world.db.run(TABLES);
     let kinds = [
         ("counts", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/8\"\nproperties = { count = \"count(*)\" }"),
@@ -172,7 +141,7 @@ fn rows_count_in_layers_of_every_kind_as_long_as_they_have_a_position() {
 
 #[test]
 fn each_of_several_tilesets_is_judged_by_itself() {
-    let world = World { db: Db::new(), places: Places::new() };
+    let world = Followed { db: Db::new(), places: Places::new() };
     world.db.run(TABLES);
     let layers: String =
         ["site", "shop"].map(|table| layer(&format!("{table}s"), table, "properties = [\"name\"]")).concat();
@@ -209,7 +178,7 @@ fn each_of_several_tilesets_is_judged_by_itself() {
 
 #[test]
 fn one_of_two_layers_that_is_emptied_is_refused() {
-    let world = World::new(&["site", "shop"]);
+    let world = Followed::of_tables(&["site", "shop"]);
     for name in ["t.mbtiles", "tiles/"] {
         world.writes("seed", name, &[]).ok();
     }
@@ -237,7 +206,7 @@ fn one_of_two_layers_that_is_emptied_is_refused() {
 
 #[test]
 fn slices_that_a_watch_publishes_add_up_within_a_day() {
-    let world = World::new(&["site"]);
+    let world = Followed::of_tables(&["site"]);
     world.writes("seed", "tiles/", &[]).ok();
     let place = world.places.place("tiles/");
     let arguments = ["--watch", "--progress", "none", "--debounce", "50ms", "--poll", "200ms", "--output", &place];
@@ -278,7 +247,7 @@ fn slices_that_a_watch_publishes_add_up_within_a_day() {
 
 #[test]
 fn a_reseed_counts_rows_only_if_the_changed_ones_could_be_too_many() {
-    let world = World::new(&["site"]);
+    let world = Followed::of_tables(&["site"]);
     let target = "t.mbtiles";
     world.writes("seed", target, &[]).ok();
     let counts = |run: Run| run.ok().stderr.contains("its rows are counted");
@@ -301,7 +270,7 @@ fn a_reseed_counts_rows_only_if_the_changed_ones_could_be_too_many() {
 
 #[test]
 fn a_manifest_without_counts_is_accepted_and_gets_them() {
-    let world = World::new(&["site"]);
+    let world = Followed::of_tables(&["site"]);
     world.writes("seed", "t.mbtiles", &[]).ok();
     let path = world.places.place("t.mbtiles");
     let file = rusqlite::Connection::open(&path).unwrap();

@@ -2,12 +2,12 @@
 
 use super::{NAMES, World};
 use crate::support::program::{program, run};
+use crate::support::until;
 use crate::support::watch_process::Watching;
-use crate::support::{Archive, until};
 
 #[test]
 fn a_reseed_brings_every_tileset_up_to_date() {
-    let world = World::new();
+    let world = World::with_facilities();
     let config = world.several();
     let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
     // The change log has what the layers of every tileset read.
@@ -35,8 +35,8 @@ fn a_reseed_brings_every_tileset_up_to_date() {
     );
     world.oar_tiles(&fresh, &["seed", "--progress", "none"]).ok();
     for target in NAMES {
-        let found = Archive::open(&world.archive_of(target, "found.mbtiles")).stored();
-        let fresh = Archive::open(&world.archive_of(&format!("fresh-{target}"), "fresh.mbtiles")).stored();
+        let found = world.copied(target).stored();
+        let fresh = world.copied(&format!("fresh-{target}")).stored();
         assert_eq!(found, fresh, "{target}");
         let verified = world.path(target);
         all(&["verify", verified.to_str().unwrap(), "--database"]).ok();
@@ -47,7 +47,7 @@ fn a_reseed_brings_every_tileset_up_to_date() {
 
 #[test]
 fn a_watch_keeps_every_tileset_up_to_date_and_one_that_fails_stops_no_other() {
-    let world = World::new();
+    let world = World::with_facilities();
     let config = world.several();
     let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
     all(&["track", "install"]).ok();

@@ -5,7 +5,7 @@ use crate::support::Archive;
 
 #[test]
 fn one_that_fails_does_not_stop_the_others() {
-    let world = World::new();
+    let world = World::with_facilities();
     let config = world.several();
     // Another program's folder.
     std::fs::create_dir(world.path("part")).unwrap();
@@ -31,7 +31,7 @@ fn one_that_fails_does_not_stop_the_others() {
 
 #[test]
 fn what_is_for_one_tileset_says_how_to_choose_it() {
-    let world = World::new();
+    let world = World::with_facilities();
     let config = world.several();
     let says = |arguments: &[&str], code: i32, text: &str| {
         world.oar_tiles(&config, arguments).fails(code, &[text]);

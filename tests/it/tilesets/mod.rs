@@ -5,11 +5,8 @@ mod messages;
 mod seeding;
 mod sharing;
 
-use std::path::PathBuf;
-
 use crate::support::Db;
-use crate::support::folder::Folder;
-use crate::support::program::{Run, program, run};
+use crate::support::world::World;
 
 /// The layers: all facilities, and those whose id ends with a digit from 0 to 4.
 const LAYERS: &str = "[[layer]]
@@ -37,43 +34,14 @@ const TILESETS: [&str; 3] = [
 
 const NAMES: [&str; 3] = ["whole.mbtiles", "low.pmtiles", "part"];
 
-/// A database with facilities, and a folder.
-struct World {
-    db: Db,
-    folder: Folder,
-}
-
 impl World {
-    fn new() -> World {
-        World { db: Db::with_facilities(400), folder: Folder::new() }
+    fn with_facilities() -> World {
+        World::of(Db::with_facilities(400))
     }
 
     /// A file of the world's folder with all three tilesets.
     fn several(&self) -> String {
         let tilesets = TILESETS.map(|keys| format!("[[tileset]]\n{}\n", keys.replace("KIND.", "tileset."))).concat();
         self.file("several.toml", &format!("[tileset_defaults]\nzoom = \"0-5\"\n{tilesets}{LAYERS}"))
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        let folder = path.parent().unwrap().to_str().unwrap();
-        std::fs::write(&path, text.replace("FOLDER", folder)).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.beside(name)
-    }
-
-    fn oar_tiles(&self, config: &str, arguments: &[&str]) -> Run {
-        run(program().args(arguments).args(["--config", config, "--database-url", &self.db.url]))
-    }
-
-    /// Copies a target into an archive, so that targets of all kinds can be compared.
-    fn archive_of(&self, target: &str, name: &str) -> PathBuf {
-        let archive = self.path(name);
-        let (target, text) = (self.path(target), archive.to_str().unwrap());
-        run(program().args(["copy", "--force", target.to_str().unwrap(), text])).ok();
-        archive
     }
 }

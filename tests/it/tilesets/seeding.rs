@@ -15,7 +15,7 @@ fn manifest(world: &World, target: &str) -> serde_json::Value {
 
 #[test]
 fn each_tileset_is_what_a_run_of_its_own_makes() {
-    let world = World::new();
+    let world = World::with_facilities();
     let done = world.oar_tiles(&world.several(), &["seed", "--progress", "none"]).ok();
     for name in ["tileset whole", "tileset low", "tileset part"] {
         assert!(done.stderr.contains(name), "{}", done.stderr);
@@ -27,8 +27,8 @@ fn each_tileset_is_what_a_run_of_its_own_makes() {
             alone.replace("zoom = \"0-5\"\nname = \"low\"", "name = \"low\"").replace("FOLDER/", "FOLDER/alone-");
         let config = world.file("alone.toml", &alone);
         world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
-        let found = Archive::open(&world.archive_of(target, "found.mbtiles")).stored();
-        let alone = Archive::open(&world.archive_of(&format!("alone-{target}"), "alone.mbtiles")).stored();
+        let found = world.copied(target).stored();
+        let alone = world.copied(&format!("alone-{target}")).stored();
         assert!(found.len() > 5, "{target}: {}", found.len());
         assert_eq!(found, alone, "{target}");
         let (found, alone) = (manifest(&world, target), manifest(&world, &format!("alone-{target}")));
@@ -47,7 +47,7 @@ fn each_tileset_is_what_a_run_of_its_own_makes() {
 
 #[test]
 fn all_tilesets_of_a_seed_show_one_snapshot() {
-    let world = World::new();
+    let world = World::with_facilities();
     let (config, done) = (world.several(), AtomicBool::new(false));
     let change = "UPDATE api_facility SET location = ST_Translate(location, 0.001, 0) WHERE id = (SELECT min(id) FROM api_facility)";
     std::thread::scope(|threads| {
@@ -72,7 +72,7 @@ fn all_tilesets_of_a_seed_show_one_snapshot() {
 
 #[test]
 fn files_of_a_run_are_written_for_each_tileset() {
-    let world = World::new();
+    let world = World::with_facilities();
     let config = world.several();
     let report = world.path("run-{tileset}.json");
     let metrics = world.path("{tileset}.prom");

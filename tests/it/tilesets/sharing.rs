@@ -2,7 +2,7 @@
 
 use super::World;
 use crate::support::program::{Run, program, run};
-use crate::support::{Archive, until};
+use crate::support::until;
 
 /// A layer with a property that counts how often it is computed: once for each row that is read, and each time that the
 /// database draws it.
@@ -30,7 +30,7 @@ const TARGETS: [&str; 7] =
 
 impl World {
     fn counting() -> World {
-        let world = World { db: crate::support::Db::with_facilities(ROWS as u32), ..World::new() };
+        let world = World::of(crate::support::Db::with_facilities(ROWS as u32));
         world.db.run(&format!(
             "CREATE FUNCTION counted(t text) RETURNS text LANGUAGE plpgsql STABLE AS $$ BEGIN RETURN rpad(upper(t), 300, 'a few words of that name'); END $$;
              ALTER DATABASE {} SET track_functions = 'pl'",
@@ -74,7 +74,7 @@ fn rows_of_a_layer_that_tilesets_share_are_read_once() {
     let world = World::counting();
     let (run, together) = world.counted_seed(&configuration(&world, &SHARING), "auto");
     assert_eq!(run.stderr.matches("rows are cached").count(), 1, "{}", run.stderr);
-    let read = |target: &str| Archive::open(&world.archive_of(target, "copy.mbtiles")).stored();
+    let read = |target: &str| world.copied(target).stored();
     let tiles = TARGETS.map(read);
     assert!(tiles.iter().all(|tiles| tiles.len() > 20), "{:?}", tiles.each_ref().map(std::collections::BTreeMap::len));
     let mut alone = 0;

@@ -24,7 +24,7 @@ struct Placed {
 impl Placed {
     /// `output` is that of the variants, with `S3` for a prefix of the test's own; `more` are further sections.
     fn new(output: &str, all: &str, more: &str) -> Placed {
-        let (world, prefix) = (World::new(120, 3), Prefix::new());
+        let (world, prefix) = (World::with_contributors(120, 3), Prefix::new());
         let base = format!("s3://{}/{}", prefix.location.bucket, prefix.location.prefix);
         let s3 = format!("[s3]\nendpoint = \"{}\"\nregion = \"us-east-1\"\npath_style = true\n", prefix.endpoint);
         let at = |text: &str| text.replace("S3/", &base);
@@ -155,7 +155,7 @@ fn versions_of_variants_in_s3_are_switched_together() {
 #[test]
 fn a_killed_reseed_of_a_family_is_made_up_for() {
     for ending in [".mbtiles", ".pmtiles", "/"] {
-        let world = World::new(150, 4);
+        let world = World::with_contributors(150, 4);
         let config = world.contributors(ending);
         world.oar_tiles(&config, &["track", "install"]).ok();
         world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -187,7 +187,7 @@ fn a_family_whose_sessions_are_lost_in_the_middle_shows_all_of_its_rows() {
     // Rows that are read once for all variants, and variants that the database draws one after the other: the last ones
     // stand before the gate.
     for run in ["", "[run]\nrows_mb = 0\nworkers = 2\nbatch_features = 50\n"] {
-        let world = World::new(150, 5);
+        let world = World::with_contributors(150, 5);
         let config = world.family("FOLDER/by/{slug}.pmtiles", "FOLDER/all.pmtiles", run);
         let gated =
             format!("properties = {{ id = \"id\", name = \"name\", gate = \"CASE WHEN id = 'own' THEN {PASS} END\" }}");
@@ -212,7 +212,7 @@ fn a_family_whose_sessions_are_lost_in_the_middle_shows_all_of_its_rows() {
 
 #[test]
 fn more_changes_than_can_be_told_apart_are_brought_in() {
-    let world = World::new(1_300, 3);
+    let world = World::with_contributors(1_300, 3);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -251,7 +251,7 @@ fn cdns_are_told_of_the_variants_that_changed() {
 
 #[test]
 fn doctor_looks_at_a_variant_with_what_the_family_knows() {
-    let world = World::new(120, 3);
+    let world = World::with_contributors(120, 3);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     let early = world.oar_tiles(&config, &["doctor"]);

@@ -19,7 +19,7 @@ fn changes(n: u32) -> [String; 6] {
 
 #[test]
 fn after_any_changes_a_reseed_leaves_what_a_seed_makes() {
-    let world = World::new(300, 5);
+    let world = World::with_contributors(300, 5);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -50,7 +50,7 @@ fn after_any_changes_a_reseed_leaves_what_a_seed_makes() {
 
 #[test]
 fn values_that_come_are_seeded_and_values_that_go_are_named() {
-    let world = World::new(200, 4);
+    let world = World::with_contributors(200, 4);
     let config = world.contributors(".pmtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -76,7 +76,7 @@ fn values_that_come_are_seeded_and_values_that_go_are_named() {
 
 #[test]
 fn a_folder_with_files_of_others_is_not_deleted_with_its_variant() {
-    let world = World::new(200, 4);
+    let world = World::with_contributors(200, 4);
     let config = world.contributors("/");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -96,7 +96,7 @@ fn a_folder_with_files_of_others_is_not_deleted_with_its_variant() {
 
 #[test]
 fn a_value_that_returns_finds_no_old_tiles() {
-    let world = World::new(200, 4);
+    let world = World::with_contributors(200, 4);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -111,7 +111,7 @@ fn a_value_that_returns_finds_no_old_tiles() {
 
 #[test]
 fn a_family_that_was_never_seeded_says_so() {
-    let world = World::new(50, 3);
+    let world = World::with_contributors(50, 3);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &RESEED).fails(4, &["by/{slug}.mbtiles", "its variants were never seeded"]);
@@ -121,7 +121,7 @@ fn a_family_that_was_never_seeded_says_so() {
 
 #[test]
 fn a_variant_that_loses_its_rows_is_refused_and_the_others_are_not() {
-    let world = World::new(1_200, 3);
+    let world = World::with_contributors(1_200, 3);
     let config = world.contributors(".mbtiles");
     let strict = |arguments: &[&str]| {
         let mut command = crate::support::program::program();

@@ -60,7 +60,7 @@ fn writer(served: &Served) -> Value {
 
 #[test]
 fn a_watch_keeps_all_variants_fresh_and_a_server_beside_it_serves_them() {
-    let world = World::new(120, 4);
+    let world = World::with_contributors(120, 4);
     let config = world.followed();
     let served = world.served(&config, &[]);
     serves(&served, "c2", &world.tiles_of(2));
@@ -99,7 +99,7 @@ fn a_watch_keeps_all_variants_fresh_and_a_server_beside_it_serves_them() {
 
 #[test]
 fn a_watch_goes_on_beside_a_variant_that_fails_and_ends_where_all_need_a_seed() {
-    let world = World::new(120, 4);
+    let world = World::with_contributors(120, 4);
     let config = world.followed();
     std::fs::rename(world.path("by/c2.pmtiles"), world.path("aside")).unwrap();
     let watch = ["reseed", "--watch", "--progress", "none", "--poll", "200ms"];
@@ -119,7 +119,7 @@ fn a_watch_goes_on_beside_a_variant_that_fails_and_ends_where_all_need_a_seed() 
 
 #[test]
 fn of_two_servers_one_writes_all_variants_and_the_other_takes_over() {
-    let world = World::new(120, 4);
+    let world = World::with_contributors(120, 4);
     let config = world.followed();
     let first = world.served(&config, &["--writer"]);
     until("the first one writes", || writer(&first)["role"] == "writing");

@@ -23,7 +23,7 @@ const FUNCTION: &str = "[[layer]]\nname = \"f\"\nfunction = \"lands\"\nquery = {
 
 impl World {
     fn with_kinds() -> World {
-        let world = World::new(1, 2);
+        let world = World::with_contributors(1, 2);
         world.db.run(TABLES);
         world
     }

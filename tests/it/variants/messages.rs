@@ -9,7 +9,7 @@ fn config(world: &World, tileset: &str, variants: &str) -> String {
 
 #[test]
 fn what_does_not_fit_is_refused() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     let says = |tileset: &str, variants: &str, text: &str| {
         world.oar_tiles(&config(&world, tileset, variants), &["seed", "--progress", "none"]).fails(2, &[text]);
     };
@@ -83,7 +83,7 @@ fn what_does_not_fit_is_refused() {
 
 #[test]
 fn a_null_among_the_values_is_refused_with_a_query_that_leaves_it_out() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     world.db.run("INSERT INTO contributor VALUES (4, NULL), (5, 'c5')");
     let seed = |values: &str| {
         let keys = format!("output = \"FOLDER/by/{{code}}.mbtiles\"\nvalues = '{values}'");
@@ -100,7 +100,7 @@ fn a_null_among_the_values_is_refused_with_a_query_that_leaves_it_out() {
 
 #[test]
 fn targets_inside_of_each_other_are_refused() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     let values = "values = \"SELECT slug FROM contributor\"\n";
     for (output, all) in [("by/{slug}/", "by/"), ("by/{slug}.mbtiles", "by/"), ("by/{slug}/", "by/c2/inner/")] {
         let keys = format!("{values}output = \"FOLDER/{output}\"\nall = \"FOLDER/{all}\"");
@@ -113,7 +113,7 @@ fn targets_inside_of_each_other_are_refused() {
 
 #[test]
 fn two_families_in_one_place_are_told_apart() {
-    let world = World::new(40, 3);
+    let world = World::with_contributors(40, 3);
     let values = "values = \"SELECT slug FROM contributor\"\n";
     let seed = ["seed", "--progress", "none"];
     world.oar_tiles(&config(&world, "", &format!("{values}output = \"FOLDER/by/{{slug}}.mbtiles\"")), &seed).ok();
@@ -128,7 +128,7 @@ fn two_families_in_one_place_are_told_apart() {
 
 #[test]
 fn two_families_of_one_output_are_told_apart_by_conditions_and_values() {
-    let world = World::new(40, 3);
+    let world = World::with_contributors(40, 3);
     let seed = ["seed", "--progress", "none"];
     let family = |values: &str, condition: &str| {
         let keys = format!(
@@ -180,7 +180,7 @@ fn two_families_of_one_output_are_told_apart_by_conditions_and_values() {
 
 #[test]
 fn a_manifest_of_a_family_that_cannot_be_read_asks_for_a_seed_which_replaces_it() {
-    let world = World::new(40, 3);
+    let world = World::with_contributors(40, 3);
     let config = world.contributors(".mbtiles");
     let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
     all(&["track", "install"]).ok();
@@ -205,7 +205,7 @@ fn a_manifest_of_a_family_that_cannot_be_read_asks_for_a_seed_which_replaces_it(
 
 #[test]
 fn a_check_asks_the_database_for_values_and_conditions() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     let output = "output = \"FOLDER/by/{slug}.mbtiles\"\n";
     let check = |variants: &str| {
         world.oar_tiles(&config(&world, "", &format!("{output}{variants}")), &["config", "--check", "--database"])
@@ -239,7 +239,7 @@ fn a_check_asks_the_database_for_values_and_conditions() {
 
 #[test]
 fn flags_of_one_target_are_refused() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     let config = world.contributors(".mbtiles");
     let says = |arguments: &[&str], text: &str| {
         let what = "is not for a tileset with variants (facilities): ";

@@ -14,11 +14,9 @@ mod served;
 mod verbs;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
-use crate::support::folder::Folder;
-use crate::support::program::{Run, program, run};
 use crate::support::tracked::Tiles;
+use crate::support::world::World;
 use crate::support::{Archive, Db};
 
 /// The layer of the facilities, with the table that says whose they are.
@@ -39,14 +37,9 @@ geometry = \"SELECT f.location FROM api_facility AS f JOIN membership AS m ON m.
 /// The condition of a contributor's facilities.
 const CONDITION: &str = "id IN (SELECT facility FROM membership WHERE contributor = !number!)";
 
-/// A database with facilities and contributors whose sets overlap, and a folder.
-struct World {
-    db: Db,
-    folder: Folder,
-}
-
 impl World {
-    fn new(facilities: u32, contributors: u32) -> World {
+    /// Facilities and contributors whose sets overlap.
+    fn with_contributors(facilities: u32, contributors: u32) -> World {
         let db = Db::with_facilities(facilities);
         db.run(&format!(
             "CREATE TABLE contributor (number int PRIMARY KEY, slug text);
@@ -58,7 +51,7 @@ impl World {
              INSERT INTO membership SELECT NULL, id FROM api_facility LIMIT 3;
              INSERT INTO membership SELECT {contributors}, NULL;"
         ));
-        World { db, folder: Folder::new() }
+        World::of(db)
     }
 
     /// A configuration with a family of contributors, whose outputs have this ending.
@@ -94,9 +87,7 @@ impl World {
 
     /// What a target holds.
     fn held(&self, target: &str) -> Tiles {
-        let (from, to) = (self.path(target), self.path("held.mbtiles"));
-        run(program().args(["copy", "--force", from.to_str().unwrap(), to.to_str().unwrap()])).ok();
-        Archive::open(&to).stored()
+        self.copied(target).stored()
     }
 
     /// The contributors: their numbers and names.
@@ -122,21 +113,6 @@ impl World {
         names.retain(|name| !name.starts_with('.'));
         names.sort();
         names
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.path(name);
-        let folder = path.parent().unwrap().to_str().unwrap();
-        std::fs::write(&path, text.replace("FOLDER", folder)).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.beside(name)
-    }
-
-    fn oar_tiles(&self, config: &str, arguments: &[&str]) -> Run {
-        run(program().args(arguments).args(["--config", config, "--database-url", &self.db.url]))
     }
 }
 

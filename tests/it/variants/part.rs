@@ -38,7 +38,7 @@ impl World {
 
 #[test]
 fn jobs_at_once_each_add_their_variants_and_a_reseed_goes_on_from_all_of_them() {
-    let world = World::new(150, 8);
+    let world = World::with_contributors(150, 8);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     let jobs: [&[&str]; 6] = [&["c1", "c2"], &["c3"], &["c4"], &["c5"], &["c6"], &["c7"]];
@@ -64,7 +64,7 @@ fn jobs_at_once_each_add_their_variants_and_a_reseed_goes_on_from_all_of_them() 
 
 #[test]
 fn a_change_between_two_jobs_is_seen_by_the_next_reseed() {
-    let world = World::new(100, 4);
+    let world = World::with_contributors(100, 4);
     let config = world.contributors("/");
     world.oar_tiles(&config, &["track", "install"]).ok();
     for (number, variant) in ["c2", "c3", "c4", "c1"].into_iter().enumerate() {
@@ -78,7 +78,7 @@ fn a_change_between_two_jobs_is_seen_by_the_next_reseed() {
 
 #[test]
 fn a_job_that_is_killed_at_any_step_takes_nothing_away_and_converges_when_it_is_run_again() {
-    let world = World::new(60, 3);
+    let world = World::with_contributors(60, 3);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.jobs(&config, &[&["c1"]]).into_iter().for_each(|job| drop(wait(job).ok()));
@@ -97,7 +97,7 @@ fn a_job_that_is_killed_at_any_step_takes_nothing_away_and_converges_when_it_is_
 
 #[test]
 fn a_variant_that_is_not_there_is_refused_with_a_similar_one_or_the_way_to_list_them() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     let config = world.contributors(".mbtiles");
     let says = |config: &str, variants: &[&str], said: &[&str]| {
         crate::support::program::run(&mut world.seeding(config, variants)).fails(2, said);

@@ -61,7 +61,7 @@ fn held(world: &World, folder: &str, ending: &str) -> BTreeMap<String, Tiles> {
 }
 
 fn history(ending: &str, first: u64) {
-    let world = World::new(150, 7);
+    let world = World::with_contributors(150, 7);
     world.db.run("ALTER TABLE api_facility ALTER location DROP NOT NULL");
     let mut chance = Chance(first);
     let config = world.contributors(ending);

@@ -14,7 +14,7 @@ fn untouched(run: &Run, variants: &str) {
 
 #[test]
 fn a_change_concerns_the_variants_that_its_row_was_in_or_is_in() {
-    let world = World::new(300, 6);
+    let world = World::with_contributors(300, 6);
     let config = world.contributors(".pmtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -47,7 +47,7 @@ fn a_change_concerns_the_variants_that_its_row_was_in_or_is_in() {
 
 #[test]
 fn a_target_that_somebody_replaced_is_looked_at_by_itself() {
-    let world = World::new(200, 4);
+    let world = World::with_contributors(200, 4);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["track", "install"]).ok();
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
@@ -66,7 +66,7 @@ fn a_target_that_somebody_replaced_is_looked_at_by_itself() {
 
 #[test]
 fn tiles_that_could_not_be_rendered_are_tried_again_though_no_row_has_changed() {
-    let world = World::new(120, 4);
+    let world = World::with_contributors(120, 4);
     let letters = |sql: &str| {
         world
             .db
@@ -110,7 +110,7 @@ fn tiles_that_could_not_be_rendered_are_tried_again_though_no_row_has_changed() 
 
 #[test]
 fn a_log_that_cannot_be_trusted_is_one_message() {
-    let world = World::new(60, 4);
+    let world = World::with_contributors(60, 4);
     let config = world.contributors(".mbtiles");
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     let failed = world.oar_tiles(&config, &["reseed", "--progress", "none"]);
@@ -120,7 +120,7 @@ fn a_log_that_cannot_be_trusted_is_one_message() {
 
 #[test]
 fn a_key_that_tells_rows_apart_only_within_a_variant_is_enough() {
-    let world = World::new(60, 4);
+    let world = World::with_contributors(60, 4);
     world.db.run("CREATE VIEW of_contributor AS SELECT f.id, f.name, f.location, m.contributor FROM api_facility AS f JOIN membership AS m ON m.facility = f.id WHERE m.contributor IS NOT NULL GROUP BY 1, 2, 3, 4");
     let layer = LAYER.split("[[layer.track]]").next().unwrap().replace("api_facility", "of_contributor");
     let track = "[[layer.track]]\ntable = \"api_facility\"\ngeometry = \"SELECT changed.location\"\n[[layer.track]]\ntable = \"membership\"\ngeometry = \"SELECT location FROM api_facility WHERE id = changed.facility\"\n";

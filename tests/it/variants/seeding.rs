@@ -6,7 +6,7 @@ const SEED: [&str; 3] = ["seed", "--progress", "none"];
 
 #[test]
 fn every_variant_is_what_a_run_with_its_condition_makes() {
-    let world = World::new(400, 6);
+    let world = World::with_contributors(400, 6);
     for ending in [".pmtiles", ".mbtiles", "/"] {
         let config = world.contributors(ending);
         let done = world.oar_tiles(&config, &SEED).ok();
@@ -18,7 +18,7 @@ fn every_variant_is_what_a_run_with_its_condition_makes() {
 
 #[test]
 fn values_become_names_of_files_and_stay_values() {
-    let world = World::new(60, 2);
+    let world = World::with_contributors(60, 2);
     world.db.run(
         "CREATE TABLE tag (word text, facility varchar(32));
          INSERT INTO tag SELECT (ARRAY['a/b', '..', '.hidden', 'O''Neill; DROP TABLE tag', '100 %', 'ärger', '!word!', '$1'])[1 + row_number() OVER (ORDER BY id) % 8], id FROM api_facility",
@@ -76,7 +76,7 @@ fn values_become_names_of_files_and_stay_values() {
 
 #[test]
 fn a_family_may_have_no_variant() {
-    let world = World::new(20, 3);
+    let world = World::with_contributors(20, 3);
     world.db.run("DELETE FROM contributor");
     let config = world.contributors(".pmtiles");
     let done = world.oar_tiles(&config, &SEED).ok();
@@ -86,7 +86,7 @@ fn a_family_may_have_no_variant() {
 
 #[test]
 fn listed_values_have_the_types_of_the_file() {
-    let world = World::new(100, 4);
+    let world = World::with_contributors(100, 4);
     let config = world.file(
         "listed.toml",
         &format!(
@@ -105,7 +105,7 @@ fn listed_values_have_the_types_of_the_file() {
 
 #[test]
 fn one_that_fails_does_not_stop_the_others() {
-    let world = World::new(100, 4);
+    let world = World::with_contributors(100, 4);
     let config = world.contributors("/");
     std::fs::create_dir_all(world.path("by/c2")).unwrap();
     std::fs::write(world.path("by/c2/letter.txt"), "dear").unwrap();

@@ -203,7 +203,7 @@ fn what_is_no_value_is_404_and_reaches_no_file() {
 
 #[test]
 fn variants_that_come_change_and_go_are_followed() {
-    let world = World::new(120, 4);
+    let world = World::with_contributors(120, 4);
     let config = world.contributors(".pmtiles");
     let all = |arguments: &[&str]| world.oar_tiles(&config, arguments).ok();
     all(&["track", "install"]);

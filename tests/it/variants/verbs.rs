@@ -4,7 +4,7 @@ use super::World;
 
 #[test]
 fn verbs_on_one_target_find_its_variant() {
-    let world = World::new(150, 4);
+    let world = World::with_contributors(150, 4);
     let config = world.contributors(".mbtiles");
     let all = |arguments: &[&str]| world.oar_tiles(&config, arguments);
     all(&["track", "install"]).ok();
@@ -37,7 +37,7 @@ fn verbs_on_one_target_find_its_variant() {
 
 #[test]
 fn the_report_is_one_for_all_variants() {
-    let world = World::new(100, 3);
+    let world = World::with_contributors(100, 3);
     let config = world.contributors(".mbtiles");
     let file = world.path("report.json");
     world.oar_tiles(&config, &["seed", "--quiet", "--report", file.to_str().unwrap()]).ok();
