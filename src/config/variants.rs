@@ -62,12 +62,6 @@ impl Variant {
         let one = |value: &BoundValue| (value.parameter.name.clone(), value.parameter.kind.clone(), value.text.clone());
         format!("variant {:?}", self.values.iter().map(one).collect::<Vec<_>>())
     }
-
-    /// The values in its output, as a path.
-    #[must_use]
-    pub fn key(&self) -> String {
-        joined(&self.segments)
-    }
 }
 
 pub(crate) fn joined(segments: &[ValueSegment]) -> String {
@@ -280,12 +274,6 @@ impl ValueSegment {
         }
     }
 
-    /// The segments of the values; `None` if one value cannot be a segment.
-    #[must_use]
-    pub fn all_of(values: &[&str]) -> Option<Vec<ValueSegment>> {
-        values.iter().map(|value| ValueSegment::of(value).ok()).collect()
-    }
-
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -348,41 +336,6 @@ impl OutputTemplate {
         match self.pieces.first() {
             Some(OutputPiece::Plain(text)) => text.rfind('/').map_or("", |slash| &text[..=slash]),
             _ => "",
-        }
-    }
-
-    /// The segments that turn the template into `text`, in the order of [`OutputTemplate::names`]; `None` if there are
-    /// none.
-    #[must_use]
-    pub fn segments_of(&self, text: &str) -> Option<Vec<ValueSegment>> {
-        let names = self.names();
-        let mut found = vec![None; names.len()];
-        let is_found = matches(&self.pieces, text, &names, &mut found);
-        is_found.then(|| found.into_iter().flatten().collect())
-    }
-}
-
-/// True if a text consists of the pieces. Adds the segments to `found`, by name.
-fn matches(pieces: &[OutputPiece], text: &str, names: &[&str], found: &mut Vec<Option<ValueSegment>>) -> bool {
-    match pieces.split_first() {
-        None => text.is_empty(),
-        Some((OutputPiece::Plain(plain), rest)) => {
-            text.strip_prefix(plain.as_str()).is_some_and(|text| matches(rest, text, names, found))
-        }
-        Some((OutputPiece::Filled(name), rest)) => {
-            let Some(at) = names.iter().position(|other| other == name) else { return false };
-            let is_odd = |byte: u8| !(byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~'));
-            let longest = text.bytes().position(is_odd).unwrap_or(text.len());
-            (1..=longest).any(|end| {
-                let before = found.clone();
-                let segment = ValueSegment(text[..end].to_owned());
-                let fits = found[at].get_or_insert_with(|| segment.clone()) == &segment;
-                let is_found = fits && matches(rest, &text[end..], names, found);
-                if !is_found {
-                    *found = before;
-                }
-                is_found
-            })
         }
     }
 }
@@ -472,21 +425,7 @@ mod template_tests {
     }
 
     #[test]
-    fn a_template_finds_its_segments_again() {
-        for (template, text, expected) in [
-            ("t/{c}.pmtiles", "t/a~2Fb.pmtiles", Some(vec!["a~2Fb"])),
-            ("t/{c}.pmtiles", "t/a/b.pmtiles", None),
-            ("t/{c}.pmtiles", "t/.pmtiles", None),
-            ("t/{c}.pmtiles", "u/a.pmtiles", None),
-            ("t/{c}.pmtiles", "t/a.b.pmtiles", Some(vec!["a.b"])),
-            ("t/{a}-{b}/", "t/x-y-z/", Some(vec!["x", "y-z"])),
-            ("t/{a}/{a}.mbtiles", "t/x/x.mbtiles", Some(vec!["x"])),
-            ("t/{a}/{a}.mbtiles", "t/x/y.mbtiles", None),
-        ] {
-            let found = OutputTemplate::new(template).unwrap().segments_of(text);
-            let found = found.map(|all| all.iter().map(|one| one.as_str().to_owned()).collect::<Vec<_>>());
-            assert_eq!(found, expected.map(|all| all.into_iter().map(str::to_owned).collect()), "{template} {text}");
-        }
+    fn a_template_says_what_folder_its_variants_lie_in_and_needs_names_in_braces() {
         for (template, folder) in
             [("t/{c}.pmtiles", "t/"), ("{c}/x/", ""), ("s3://b/p-{c}/", "s3://b/"), ("a/b{c}/", "a/")]
         {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{LayerIndex, SourceBox, TileCoord, TileRect, WorldRect, Zoom};
+use super::{SourceBox, TileCoord, TileRect, WorldRect, Zoom};
 
 /// Where one layer's features of an area are searched.
 #[derive(Debug, Clone, PartialEq)]
@@ -187,12 +187,6 @@ impl Area {
         let rows = part((tiles / wide).max(1)).min(rect.y1 - rect.y0);
         let end = rect.y0 + rows - 1;
         (vec![self.within(TileRect { y1: end, ..rect })], vec![self.within(TileRect { y0: end + 1, ..rect })])
-    }
-
-    /// Where a layer's features are searched.
-    #[must_use]
-    pub fn search_of(&self, layer: LayerIndex) -> &SearchBox {
-        self.search.get(layer.0).unwrap_or(&SearchBox::Nothing)
     }
 
     /// A part of the area.

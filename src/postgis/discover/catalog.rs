@@ -103,7 +103,6 @@ pub struct CatalogColumn {
 pub struct CatalogKey {
     /// Their names.
     pub columns: Vec<String>,
-    pub is_primary: bool,
 }
 
 /// A table that a view reads. The fields are those of the JSON of `sql/view_reads.sql`.

@@ -20,7 +20,6 @@ use super::layer::{LayerOptions, RowZooms};
 use super::probe::{JumpingRows, LayerProbe, RowSecurity, names_and_locks, row_security, row_security_warning, server};
 use super::session::{Error, Session, Snapshot};
 use crate::error::ErrorKind;
-use crate::tile::LayerId;
 
 pub use catalog::{
     CatalogColumn, CatalogKey, ColumnLink, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry,
@@ -121,8 +120,6 @@ pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> boo
 /// The result of the probe of a layer.
 #[derive(Debug)]
 pub struct LayerTrial {
-    /// The layer's id.
-    pub id: LayerId,
     /// The layer's name.
     pub layer: String,
     /// Warnings for the user.
@@ -166,7 +163,7 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
         hiding.retain(|one| !said.contains(one));
         let row_security = row_security_warning(&hiding);
         said.append(&mut hiding);
-        trials.push(LayerTrial { id: options.id, layer: options.name.clone(), warnings, jumps, row_security, errors });
+        trials.push(LayerTrial { layer: options.name.clone(), warnings, jumps, row_security, errors });
     }
     Ok(trials)
 }

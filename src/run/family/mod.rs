@@ -280,31 +280,6 @@ impl Family {
         spawn_blocking(move || record::write(&place, &written)).await?
     }
 
-    /// The settings of a variant; `None` if there is none with these values. `values` are the values in its address,
-    /// decoded, in the order in which the output names them. Reads the family's manifest, but no database.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read, or there is none.
-    pub async fn variant_at(
-        &self,
-        values: &[&str],
-        report: &Arc<dyn Report>,
-        stop: &Stop,
-    ) -> Result<Option<JobSettings>, CommandError> {
-        let record = self.recorded(report, stop).await?;
-        self.variant_in(&record, values)
-    }
-
-    /// The settings of a variant, as in [`Family::variant_at`], from a manifest that was read before.
-    ///
-    /// # Errors
-    /// If the values of the manifest do not fit the settings.
-    pub fn variant_in(&self, record: &FamilyRecord, values: &[&str]) -> Result<Option<JobSettings>, CommandError> {
-        let Some(segments) = ValueSegment::all_of(values) else { return Ok(None) };
-        let found = record.variants.iter().find(|variant| !variant.vanished && variant.segments == segments);
-        found.map(|variant| self.variant(&record.parameters(), &variant.values)).transpose()
-    }
-
     /// The settings of the tileset without conditions, if it is wanted, and of all variants in a manifest.
     ///
     /// # Errors

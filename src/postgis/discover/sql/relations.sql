@@ -47,7 +47,7 @@ SELECT json_build_object(
     ),
     -- Indexes that are unique over all rows at all times: the primary key first, then those with the fewest columns.
     'keys', (
-        SELECT COALESCE(json_agg(json_build_object('columns', key.columns, 'is_primary', key.is_primary)
+        SELECT COALESCE(json_agg(json_build_object('columns', key.columns)
             ORDER BY key.is_primary DESC, cardinality(key.columns), key.oid), '[]'::json)
         FROM (
             SELECT i.indexrelid AS oid, i.indisprimary AS is_primary, ARRAY(
