@@ -1,10 +1,8 @@
 //! `where` by zoom: each tile shows the rows that the condition of its zoom chooses, and changes of the columns in it
 //! are seen.
 
-use super::{DEEPEST, World, plain};
+use super::{DEEPEST, World, gathered, plain};
 use crate::rendering::reference::compare;
-use crate::support::Archive;
-use crate::support::tracked::differences;
 
 const WHERE: &str = "where = { \"0-3\" = \"workers > 900\", \"4-5,8\" = \"workers > 500 -- many\" }\n";
 
@@ -43,26 +41,7 @@ fn every_tile_is_what_the_plain_query_with_the_condition_of_its_zoom_returns() {
 
 #[test]
 fn cells_clusters_and_thinned_tiles_are_those_of_a_layer_with_the_condition_alone() {
-    let layers = |condition: &str| {
-        let layer = format!("[[layer]]\ntable = \"mill\"\n{condition}\n");
-        let count = "size = \"1/8\"\nproperties = { n = \"count(*)\", most = \"max(workers)\" }\n";
-        format!(
-            "{layer}name = \"hexagons\"\n[layer.aggregate]\ncell = \"hexagon\"\n{count}
-             {layer}name = \"squares\"\n[layer.aggregate]\ncell = \"square\"\ndraw = \"centroid\"\nzoom = \"0-4\"\n{count}
-             {layer}name = \"clusters\"\nproperties = [\"name\"]\n[layer.cluster]\nzoom = \"2-6\"\n
-             {layer}name = \"thinned\"\nproperties = [\"name\"]\nmax_tile_features = 3\non_large_tile = \"thin\"\nrank = \"workers\"\n"
-        )
-    };
-    let world = World::new(&layers(WHERE));
-    let found = Archive::open(&world.seed("t.mbtiles", &[])).stored();
-    for zoom in 0..=DEEPEST {
-        world.configure(&layers(&format!("where = \"{}\"", condition(zoom))));
-        let alone = Archive::open(&world.seed("alone.mbtiles", &["--zoom", &zoom.to_string()])).stored();
-        let own: crate::support::tracked::Tiles =
-            found.iter().filter(|((at, ..), _)| *at == zoom).map(|(tile, bytes)| (*tile, bytes.clone())).collect();
-        assert!(!alone.is_empty());
-        assert_eq!(differences(&own, &alone).first(), None);
-    }
+    World::new(&gathered(WHERE)).shows_each_zoom_alone(gathered, |zoom| condition(zoom).to_owned());
 }
 
 #[test]
@@ -70,18 +49,14 @@ fn a_reseed_after_changes_of_columns_in_a_condition_gives_the_tiles_of_a_seed() 
     let world = World::new(&layers(WHERE));
     let target = world.seed("t.mbtiles", &[]);
     for table in ["mill", "shape"] {
-        for change in [
+        let changes = [
             "workers = 1000 - workers WHERE id % 10 = 3",
             "workers = 901 WHERE id % 100 = 7",
             "workers = NULL WHERE id % 100 = 8",
             "workers = 700, name = name || '!' WHERE id = 7",
             "g = ST_Translate(g, 1, 1) WHERE workers BETWEEN 490 AND 510",
-        ] {
-            world.tracked.db.run(&format!("UPDATE {table} SET {change}"));
-            world.reseeds(&target);
-        }
-        world.tracked.db.run(&format!("UPDATE {table} SET note = 'x'"));
-        world.is_up_to_date(&target);
+        ];
+        world.follows(&target, table, &changes);
         world.tracked.db.run(&format!("DELETE FROM {table} WHERE workers > 950"));
         world.reseeds(&target);
     }

@@ -3,10 +3,9 @@
 
 use serde_json::Value;
 
-use super::{DEEPEST, World, plain};
+use super::{DEEPEST, World, gathered, plain};
 use crate::rendering::reference::compare;
-use crate::support::tracked::{Tiles, differences};
-use crate::support::{Archive, OldTarget};
+use crate::support::OldTarget;
 
 const ZOOMS: &str = "min_zoom = \"from_zoom\"\nmax_zoom = \"to_zoom\"\n";
 
@@ -47,26 +46,10 @@ fn every_tile_is_what_the_plain_query_of_the_rows_of_its_zoom_returns() {
 #[test]
 fn cells_clusters_thinned_tiles_and_queries_are_those_of_a_layer_with_the_rows_of_the_zoom_alone() {
     let layers = |zooms: &str| {
-        let layer = format!("[[layer]]\ntable = \"mill\"\n{zooms}\n");
-        let count = "size = \"1/8\"\nproperties = { n = \"count(*)\", most = \"max(workers)\" }\n";
-        format!(
-            "{layer}name = \"hexagons\"\n[layer.aggregate]\ncell = \"hexagon\"\n{count}
-             {layer}name = \"squares\"\n[layer.aggregate]\ncell = \"square\"\ndraw = \"centroid\"\nzoom = \"0-4\"\n{count}
-             {layer}name = \"clusters\"\nproperties = [\"name\"]\n[layer.cluster]\nzoom = \"2-6\"\n
-             {layer}name = \"thinned\"\nproperties = [\"name\"]\nmax_tile_features = 3\non_large_tile = \"thin\"\nrank = \"workers\"\n
-             [[layer]]\nname = \"query\"\nsql = \"SELECT * FROM mill WHERE g && !bbox!\"\nkey = [\"id\"]\n{zooms}\n"
-        )
+        let query = "name = \"query\"\nsql = \"SELECT * FROM mill WHERE g && !bbox!\"\nkey = [\"id\"]";
+        format!("{}[[layer]]\n{query}\n{zooms}\n", gathered(zooms))
     };
-    let world = World::new(&layers(ZOOMS));
-    let found = Archive::open(&world.seed("t.mbtiles", &[])).stored();
-    for zoom in 0..=DEEPEST {
-        world.configure(&layers(&format!("where = \"{}\"", condition(zoom))));
-        let alone = Archive::open(&world.seed("alone.mbtiles", &["--zoom", &zoom.to_string()])).stored();
-        let own: Tiles =
-            found.iter().filter(|((at, ..), _)| *at == zoom).map(|(tile, bytes)| (*tile, bytes.clone())).collect();
-        assert!(!alone.is_empty());
-        assert_eq!(differences(&own, &alone).first(), None, "zoom {zoom}");
-    }
+    World::new(&layers(ZOOMS)).shows_each_zoom_alone(layers, condition);
 }
 
 #[test]
@@ -74,7 +57,7 @@ fn a_reseed_after_changes_of_the_zooms_of_rows_gives_the_tiles_of_a_seed() {
     let world = World::new(&layers(ZOOMS));
     let target = world.seed("t.mbtiles", &[]);
     for table in ["mill", "shape"] {
-        for change in [
+        let changes = [
             "from_zoom = 8 - from_zoom WHERE id % 10 = 3",
             "to_zoom = 9 - to_zoom WHERE id % 10 = 4",
             "from_zoom = NULL, to_zoom = NULL WHERE id % 20 = 5",
@@ -83,12 +66,8 @@ fn a_reseed_after_changes_of_the_zooms_of_rows_gives_the_tiles_of_a_seed() {
             "to_zoom = 'NaN' WHERE id = 7",
             "from_zoom = 9, name = name || '!' WHERE id = 7",
             "g = ST_Translate(g, 1, 1) WHERE id % 30 = 1",
-        ] {
-            world.tracked.db.run(&format!("UPDATE {table} SET {change}"));
-            world.reseeds(&target);
-        }
-        world.tracked.db.run(&format!("UPDATE {table} SET note = 'x'"));
-        world.is_up_to_date(&target);
+        ];
+        world.follows(&target, table, &changes);
     }
 }
 

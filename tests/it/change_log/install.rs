@@ -3,16 +3,10 @@
 
 use std::process::Command;
 
+use super::{LAYER, MILLS};
 use crate::support::program::{program, run};
 use crate::support::tracking::{Tracking, watched};
 use crate::support::{Db, until};
-
-const MILLS: &str = "
-    CREATE TABLE mill (id int PRIMARY KEY, name text, kind text, more text, location geometry(Point, 4326));
-    CREATE TABLE match (id int PRIMARY KEY, mill_id int, score int, stamp timestamptz);
-    INSERT INTO mill SELECT i, 'mill ' || i, 'k', '', ST_SetSRID(ST_MakePoint(i, i), 4326) FROM generate_series(1, 3) AS i;";
-
-const LAYER: &str = "[[layer]]\nname = \"mills\"\ntable = \"mill\"\nproperties = [\"name\"]\n";
 
 /// Everything about the log but for numbers that differ from one database to the next.
 fn state(db: &Db) -> Vec<String> {

@@ -1,13 +1,7 @@
 //! Which tables and columns a layer reads, what is declared beside it, and what cannot be tracked.
 
+use super::{LAYER, MILLS};
 use crate::support::tracking::{Tracking, watched};
-
-const MILLS: &str = "
-    CREATE TABLE mill (id int PRIMARY KEY, name text, kind text, more text, location geometry(Point, 4326));
-    CREATE TABLE match (id int PRIMARY KEY, mill_id int, score int, stamp timestamptz);
-    INSERT INTO mill SELECT i, 'mill ' || i, 'k', '', ST_SetSRID(ST_MakePoint(i, i), 4326) FROM generate_series(1, 3) AS i;";
-
-const LAYER: &str = "[[layer]]\nname = \"mills\"\ntable = \"mill\"\nproperties = [\"name\"]\n";
 
 #[test]
 fn the_columns_that_a_layer_reads_are_found_and_no_others() {

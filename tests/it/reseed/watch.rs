@@ -1,80 +1,63 @@
 //! `oar-tiles reseed --watch`: woken by a commit, steady through outages, gone when asked.
 
-use std::path::Path;
-
 use crate::support::gate::gated;
 use crate::support::program::{program, run};
-use crate::support::tracked::show_the_same;
+use crate::support::tracked::Tracked;
 use crate::support::watch_process::Watching;
 use crate::support::{Archive, Cluster, Db, Gate, Place, seed, until};
 
-fn install(url: &str) {
-    run(program().args(["track", "install", "--database-url", url])).ok();
-}
-
-fn is_fresh(url: &str, target: &Path) {
-    let fresh = target.with_extension("fresh.mbtiles");
-    seed(url, &fresh, &["--zoom", "0-8"]).ok();
-    show_the_same(target, &fresh);
-}
+const ZOOM: [&str; 2] = ["--zoom", "0-8"];
 
 #[test]
 fn a_commit_wakes_it_and_a_signal_ends_it_with_success() {
-    let db = Db::with_facilities(300);
-    install(&db.url);
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let tracked = Tracked::over(Db::with_facilities(300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
     // The poll is so slow that only a notice can wake it.
-    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
-    until("somebody watches", || db.value::<bool>(WATCHED));
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1h"]);
+    until("somebody watches", || tracked.db.value::<bool>(WATCHED));
     for round in 0..3 {
-        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        tracked.db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
         watching.says(" dirty tile");
         until("the target shows it", || {
-            let done =
-                run(program().args(["reseed", "--dry-run", "--database-url", &db.url, "--output"]).arg(&target)).ok();
+            let done = run(program()
+                .args(["reseed", "--dry-run", "--database-url", &tracked.db.url, "--output"])
+                .arg(&target))
+            .ok();
             done.stdout.starts_with("nothing to do")
         });
-        is_fresh(&db.url, &target);
+        tracked.is_fresh(&target, &ZOOM);
     }
     assert_eq!(watching.end(), 0);
 }
 
 #[test]
 fn a_lost_notice_costs_no_more_than_a_poll() {
-    let db = Db::with_facilities(300);
-    install(&db.url);
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
-    let watching = Watching::start(&db.url, &target, &["--poll", "200ms"]);
+    let tracked = Tracked::over(Db::with_facilities(300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "200ms"]);
     // Noted as if nobody had watched: no notice is sent.
-    db.run("DELETE FROM api_facility WHERE id < 'C'");
+    tracked.db.run("DELETE FROM api_facility WHERE id < 'C'");
     watching.says(" dirty tile");
     assert_eq!(watching.end(), 0);
-    is_fresh(&db.url, &target);
+    tracked.is_fresh(&target, &ZOOM);
 }
 
 #[test]
 fn a_restarted_database_is_waited_for_and_watched_again() {
     let mut cluster = Cluster::new();
-    let mut db = Db::with_facilities_on(&cluster.url, 300);
-    install(&db.url);
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
-    let watching = Watching::start(&db.url, &target, &["--poll", "1s"]);
-    db.run("UPDATE api_facility SET name = 'before' WHERE id < 'C'");
+    let mut tracked = Tracked::over(Db::with_facilities_on(&cluster.url, 300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1s"]);
+    tracked.db.run("UPDATE api_facility SET name = 'before' WHERE id < 'C'");
     watching.says(" dirty tile");
     cluster.crash();
     watching.says("trying again in ");
     cluster.start();
-    db.reconnect();
-    db.run("UPDATE api_facility SET name = 'after' WHERE id < 'C'");
+    tracked.db.reconnect();
+    tracked.db.run("UPDATE api_facility SET name = 'after' WHERE id < 'C'");
     watching.says(" dirty tile");
     assert_eq!(watching.end(), 0);
-    is_fresh(&db.url, &target);
+    tracked.is_fresh(&target, &ZOOM);
 }
 
 #[test]
@@ -93,62 +76,57 @@ const WATCHED: &str = "SELECT count(*) > 0 FROM pg_locks WHERE locktype = 'advis
 
 #[test]
 fn whoever_holds_the_advisory_lock_holds_nobody_up() {
-    let db = Db::with_facilities(300);
-    install(&db.url);
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
+    let tracked = Tracked::over(Db::with_facilities(300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
     let (class, object) = oar_tiles::change_log::WATCHER_LOCK;
     // Any role may take it. And in the session that holds it, the triggers see nobody who waits, and send no
     // notification.
-    db.run(&format!("SELECT pg_advisory_lock({class}, {object})"));
-    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    tracked.db.run(&format!("SELECT pg_advisory_lock({class}, {object})"));
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1h"]);
     watching.says(&format!("another session holds the advisory lock ({class}, {object})"));
     for round in 0..2 {
-        db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
+        tracked.db.run(&format!("UPDATE api_facility SET name = 'w{round}' WHERE id < 'C'"));
         watching.says(" dirty tile");
-        is_fresh(&db.url, &target);
+        tracked.is_fresh(&target, &ZOOM);
     }
     // Once it is free, notifications come again.
-    db.run(&format!("SELECT pg_advisory_unlock({class}, {object})"));
-    until("somebody watches", || db.value::<bool>(WATCHED));
-    db.run("UPDATE api_facility SET name = 'free' WHERE id < 'C'");
+    tracked.db.run(&format!("SELECT pg_advisory_unlock({class}, {object})"));
+    until("somebody watches", || tracked.db.value::<bool>(WATCHED));
+    tracked.db.run("UPDATE api_facility SET name = 'free' WHERE id < 'C'");
     watching.says(" dirty tile");
-    is_fresh(&db.url, &target);
+    tracked.is_fresh(&target, &ZOOM);
     assert_eq!(watching.end(), 0);
 }
 
 #[test]
 fn where_transactions_may_be_prepared_changes_are_looked_for_and_it_says_so() {
     let cluster = Cluster::with(&["max_prepared_transactions=10"]);
-    let db = Db::with_facilities_on(&cluster.url, 300);
-    install(&db.url);
-    let folder = tempfile::tempdir().unwrap();
-    let target = folder.path().join("t.mbtiles");
-    seed(&db.url, &target, &["--zoom", "0-8"]).ok();
-    let watching = Watching::start(&db.url, &target, &["--poll", "1h"]);
+    let tracked = Tracked::over(Db::with_facilities_on(&cluster.url, 300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1h"]);
     let told = watching.says("no notifications wake this run (max_prepared_transactions is 10 in this server");
     assert!(told.contains("it looks into the change log every 100ms instead"), "{told}");
-    let status = run(program().args(["track", "status", "--database-url", &db.url]).arg(&target)).ok();
+    let status = run(program().args(["track", "status", "--database-url", &tracked.db.url]).arg(&target)).ok();
     assert!(
         status.stdout.contains("no notifications wake reseed --watch (max_prepared_transactions is 10 in this server"),
         "{}",
         status.stdout
     );
-    let status = run(program().args(["track", "status", "--json", "--database-url", &db.url]).arg(&target)).ok();
+    let status =
+        run(program().args(["track", "status", "--json", "--database-url", &tracked.db.url]).arg(&target)).ok();
     assert!(status.stdout.contains("\"no_notifications\": \"max_prepared_transactions is 10"), "{}", status.stdout);
     // One that was prepared first and is committed last has the older number.
-    db.run("BEGIN; UPDATE api_facility SET name = 'first' WHERE id < 'C'; PREPARE TRANSACTION 'first'");
+    tracked.db.run("BEGIN; UPDATE api_facility SET name = 'first' WHERE id < 'C'; PREPARE TRANSACTION 'first'");
     for change in [
         "UPDATE api_facility SET name = 'second' WHERE id > 'C'",
         "COMMIT PREPARED 'first'",
         "BEGIN; UPDATE api_facility SET name = 'third' WHERE id > 'C'; PREPARE TRANSACTION 'third'; COMMIT PREPARED 'third'",
     ] {
         for statement in change.split("; ") {
-            db.run(statement);
+            tracked.db.run(statement);
         }
         watching.says(" dirty tile");
-        is_fresh(&db.url, &target);
+        tracked.is_fresh(&target, &ZOOM);
     }
     assert_eq!(watching.end(), 0);
 }
@@ -157,7 +135,7 @@ fn where_transactions_may_be_prepared_changes_are_looked_for_and_it_says_so() {
 fn a_standby_is_looked_at_for_changes() {
     let primary = Cluster::new();
     let db = Db::with_facilities_on(&primary.url, 300);
-    install(&db.url);
+    run(program().args(["track", "install", "--database-url", &db.url])).ok();
     let standby = Cluster::standby_of(&primary);
     let url = crate::support::database::with_database(&standby.url, &db.name);
     let folder = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ fn database() -> Db {
 }
 
 fn catalogue(served: &Served) -> Value {
-    serde_json::from_slice(&served.get("/catalog", "").body).unwrap()
+    served.json("/catalog")
 }
 
 #[test]
@@ -79,7 +79,7 @@ fn everything_that_can_be_drawn_is_served_and_what_cannot_says_why() {
     assert_eq!(status(&served.get("/place/0/0/0.pbf", "")), 200);
     assert_eq!(status(&served.get("/place/3/0/0.pbf", "")), 204);
     assert_eq!(status(&served.get("/nowhere/0/0/0.pbf", "")), 404);
-    let tilejson: Value = serde_json::from_slice(&served.get("/place/tiles.json", "").body).unwrap();
+    let tilejson = served.json("/place/tiles.json");
     assert_eq!(tilejson["vector_layers"][0]["fields"]["kind"], "String");
     assert_eq!(tilejson["bounds"], serde_json::json!([5.0, 10.0, 44.0, 39.0]));
     let status_of_all: Value = serde_json::from_str(&served.admin("/status.json").1).unwrap();

@@ -17,21 +17,12 @@ use std::sync::{Mutex, RwLock};
 use std::time::{Duration, Instant};
 
 use super::writer::{Fleet, answers, bodies};
+use crate::support::chance::Chance;
 use crate::support::redis::Redis;
 use crate::support::served::{Served, status};
 use crate::support::until;
 
 const GZIP: &str = "Accept-Encoding: gzip\r\n";
-
-/// Numbers that look random and are the same for the same seed (Knuth's MMIX generator).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-}
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).ok().map_or(otherwise, |text| text.parse().unwrap())

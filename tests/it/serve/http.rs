@@ -56,7 +56,7 @@ fn every_kind_of_target_gives_the_stored_bytes_to_who_takes_gzip_and_the_unpacke
         }
         let root = |headers| served.get("/0/0/0.pbf", headers).header("etag").map(str::to_owned);
         tags.push((root("Accept-Encoding: gzip\r\n"), root("")));
-        let tilejson: Value = serde_json::from_slice(&served.get("/tiles.json", "").body).unwrap();
+        let tilejson = served.json("/tiles.json");
         assert_eq!(tilejson["tiles"][0], format!("{}{{z}}/{{x}}/{{y}}.pbf", served.url), "{target}");
         assert_eq!((&tilejson["minzoom"], &tilejson["maxzoom"]), (&0.into(), &5.into()), "{target}");
         assert_eq!(tilejson["vector_layers"][0]["id"], "facilities", "{target}");

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::archive::unpacked;
+use crate::support::folder::Folder;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::{Answer, read_answer};
 use crate::support::program::{ROWS_LAYER, program, run, seed};
@@ -283,10 +284,8 @@ fn a_failed_tile_answers_all_who_wait_and_is_not_kept() {
 fn without_its_database_the_target_is_served_and_live_tiles_come_back_by_themselves() {
     let mut cluster = Cluster::new();
     let mut db = Db::with_facilities_on(&cluster.url, 300);
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.toml");
-    fs::write(&config, ROWS_LAYER).unwrap();
-    let config = config.to_str().unwrap();
+    let folder = Folder::new();
+    let config = &*folder.config(ROWS_LAYER);
     let (_target_folder, target) = small(&db, config);
     let served = served(&db.url, &target, config, &[]);
     assert_eq!(status(&served.get("/4/11/6.pbf", GZIP)), 200);
@@ -319,7 +318,7 @@ fn the_layers_zooms_bound_what_is_asked_and_tilejson_says_so() {
     seed(&db.url, &target, &["--config", config, "--zoom", "1-2", "--bbox", "60,0,120,60"]).ok();
     let target = target.to_str().unwrap();
     let still = Served::new(target, &["--config", config]);
-    let tilejson = |served: &Served| -> Value { serde_json::from_slice(&served.get("/tiles.json", "").body).unwrap() };
+    let tilejson = |served: &Served| -> Value { served.json("/tiles.json") };
     assert_eq!((&tilejson(&still)["minzoom"], &tilejson(&still)["maxzoom"]), (&1.into(), &2.into()));
     assert_eq!(status(&still.get("/6/44/26.pbf", GZIP)), 404);
     let served = served(&db.url, target, config, &[]);
@@ -335,10 +334,8 @@ fn the_layers_zooms_bound_what_is_asked_and_tilejson_says_so() {
 #[test]
 fn a_target_that_is_written_again_shows_new_live_tiles_and_one_of_other_settings_none() {
     let db = Db::with_facilities(300);
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.toml");
-    fs::write(&config, ROWS_LAYER).unwrap();
-    let config = config.to_str().unwrap();
+    let folder = Folder::new();
+    let config = &*folder.config(ROWS_LAYER);
     let (_target_folder, target) = small(&db, config);
     let served = served(&db.url, &target, config, &[]);
     let tile = || served.get("/4/11/6.pbf", GZIP);
@@ -350,7 +347,7 @@ fn a_target_that_is_written_again_shows_new_live_tiles_and_one_of_other_settings
     until("the live tile is a new one", || tile().body != before.body);
     assert_eq!(status(&tile()), 200);
     // Other settings: tiles beside the stored ones would not fit.
-    let other = folder.path().join("other.toml");
+    let other = folder.beside("other.toml");
     fs::write(
         &other,
         "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = [\"id\"]\n",
@@ -370,10 +367,8 @@ fn a_target_that_is_written_again_shows_new_live_tiles_and_one_of_other_settings
 #[test]
 fn live_tiles_need_a_database() {
     let db = Db::with_facilities(50);
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("c.toml");
-    fs::write(&config, ROWS_LAYER).unwrap();
-    let config = config.to_str().unwrap();
+    let folder = Folder::new();
+    let config = &*folder.config(ROWS_LAYER);
     let (_target_folder, target) = small(&db, config);
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = format!("postgresql://nobody@127.0.0.1:{port}/none");

@@ -113,7 +113,7 @@ fn settings_are_read_again_at_a_hangup_and_wrong_ones_are_not_taken() {
     write(more);
     served.signal("-HUP");
     until("right ones are taken again", || told() == "max-age=3");
-    let tilejson: Value = serde_json::from_slice(&served.get("/tiles.json", "").body).unwrap();
+    let tilejson = served.json("/tiles.json");
     assert_eq!(tilejson["tiles"][0], "https://tiles.example.org/f/{z}/{x}/{y}.pbf");
     assert_eq!(status(&served.get("/", "")), 200, "the page with the map is there now");
     assert_eq!(served.ends_after("-TERM"), Some(143));

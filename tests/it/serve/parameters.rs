@@ -238,9 +238,7 @@ fn a_change_shows_in_tiles_with_parameters_too() {
 fn tilejson_lists_the_parameters_and_passes_their_values_on() {
     let world = World::new();
     let served = world.served("", &["--preview"]);
-    let document = |query: &str| -> Value {
-        serde_json::from_slice(&served.get(&format!("/tiles.json{query}"), "").body).unwrap()
-    };
+    let document = |query: &str| -> Value { served.json(&format!("/tiles.json{query}")) };
     let all = document("");
     assert_eq!(all["parameters"][1]["name"], "country");
     assert_eq!(all["parameters"][1]["type"], "text[]");

@@ -100,8 +100,7 @@ fn everything_lies_below_the_base_path() {
     ] {
         assert_eq!(status(&served.get(path, "")), expected, "{path}");
     }
-    let tilejson: serde_json::Value =
-        serde_json::from_slice(&served.get("/maps/facilities/tiles.json", "").body).unwrap();
+    let tilejson = served.json("/maps/facilities/tiles.json");
     assert_eq!(tilejson["tiles"][0], format!("{}{{z}}/{{x}}/{{y}}.pbf", served.url));
 }
 
@@ -151,7 +150,7 @@ fn immutable_is_for_tiles_whose_names_hold_a_version() {
     let mut command = program();
     command.args(["serve", &versions, "--config", versioned, "--admin", "127.0.0.1:0"]);
     let served = Served::of(command.args(["--cache-control", "max-age=31536000, immutable"]));
-    let tilejson: serde_json::Value = serde_json::from_slice(&served.get("/tiles.json", "").body).unwrap();
+    let tilejson = served.json("/tiles.json");
     let address = tilejson["tiles"][0].as_str().unwrap().replace("{z}/{x}/{y}", "0/0/0");
     let tile = served.get(&address[served.url.len() - 1..], "");
     assert_eq!((status(&tile), tile.header("cache-control")), (200, Some("max-age=31536000, immutable")));

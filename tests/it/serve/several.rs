@@ -58,12 +58,6 @@ impl World {
     }
 }
 
-fn json_of(served: &Served, path: &str) -> Value {
-    let answer = served.get(path, "");
-    assert_eq!(status(&answer), 200, "{path} {}", answer.head);
-    serde_json::from_slice(&answer.body).unwrap()
-}
-
 #[test]
 fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     let world = World::new("");
@@ -81,7 +75,7 @@ fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     let live = ["/all/4/11/6.pbf", "/l%C3%B6w/4/11/6.pbf"].map(|path| served.get(path, GZIP));
     assert!(live.iter().all(|answer| status(answer) == 200) && live[0].body != live[1].body);
 
-    let (url, catalogue) = (&format!("http://127.0.0.1:{}/", served.port), json_of(&served, "/catalog"));
+    let (url, catalogue) = (&format!("http://127.0.0.1:{}/", served.port), served.json("/catalog"));
     crate::support::schemas::text_fits("catalogue", &catalogue.to_string());
     let tileset = |name: &str, path: &str, layer: &str| {
         json!({ "name": name, "tilejson": [format!("{url}{path}/tiles.json")], "layers": [layer], "minzoom": 0, "maxzoom": 5,
@@ -91,7 +85,7 @@ fn each_tileset_is_served_below_its_name_and_listed_and_counted_under_it() {
     first["description"] = "Everything <b>".into();
     let second = tileset("löw", "l%C3%B6w", "low");
     assert_eq!(catalogue, json!({ "schema_version": 1, "tilesets": [first, second] }));
-    let tilejson = json_of(&served, "/l%C3%B6w/tiles.json");
+    let tilejson = served.json("/l%C3%B6w/tiles.json");
     assert_eq!(tilejson["tiles"][0], format!("{url}l%C3%B6w/{{z}}/{{x}}/{{y}}.pbf"));
     let index = String::from_utf8(served.get("/", "").body).unwrap();
     assert!(
@@ -141,7 +135,7 @@ fn one_tileset_that_was_chosen_has_all_paths_and_the_others_none() {
         let served = world.served(arguments);
         assert_eq!(status(&served.get("/0/0/0.pbf", "")), 200);
         assert_eq!(status(&served.get("/all/0/0/0.pbf", "")), 404);
-        assert_eq!(json_of(&served, "/catalog")["tilesets"][0]["tilejson"][0], format!("{}tiles.json", served.url));
+        assert_eq!(served.json("/catalog")["tilesets"][0]["tilejson"][0], format!("{}tiles.json", served.url));
         assert!(!served.admin("/metrics").1.contains("tileset="));
     }
 }

@@ -91,6 +91,14 @@ impl Served {
         ask(self.port, "GET", path, headers)
     }
 
+    /// A document of the public listener.
+    #[track_caller]
+    pub(crate) fn json(&self, path: &str) -> serde_json::Value {
+        let answer = self.get(path, "");
+        assert_eq!(status(&answer), 200, "{path} {}", answer.head);
+        serde_json::from_slice(&answer.body).unwrap()
+    }
+
     /// The body of a page of the admin listener, with its status.
     pub(crate) fn admin(&self, path: &str) -> (u16, String) {
         let answer = ask(self.admin, "GET", path, "");

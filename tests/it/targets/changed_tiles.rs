@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{ChangedTiles, Mbtiles, OpenMode, Publishing, Sink as _, TileChange, TileEdit, Tileset};
 
+use crate::support::chance::Chance;
 use crate::support::s3::Prefix;
 use crate::support::sinks::MemoryTarget;
 use crate::support::targets::{
@@ -39,16 +40,6 @@ fn truth(before: &Held, after: &Held) -> [BTreeSet<Key>; 2] {
     let written = after.iter().filter(|(key, bytes)| before.get(*key) != Some(bytes)).map(|(key, _)| *key);
     let deleted = before.keys().filter(|key| !after.contains_key(*key)).copied();
     [written.collect(), deleted.collect()]
-}
-
-/// Numbers that look random and are the same in each run (Knuth's MMIX generator).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
 }
 
 /// Some of the tiles that [`edits`] knows, most of them as they were; others get new bytes, are removed, kept or not

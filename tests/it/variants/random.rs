@@ -5,17 +5,10 @@ use std::collections::BTreeMap;
 
 use super::{CONDITION, World};
 use crate::support::Archive;
+use crate::support::chance::Chance;
 use crate::support::tracked::Tiles;
 
-/// A sequence of numbers that look random.
-struct Chance(u64);
-
 impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % end
-    }
-
     /// A change, as SQL.
     fn change(&mut self) -> String {
         let (n, many) = (self.below(1_000_000), 1 + self.below(3));

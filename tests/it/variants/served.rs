@@ -21,12 +21,6 @@ pub(super) fn served(config: &str, arguments: &[&str]) -> Served {
     Served::of(command.args(arguments))
 }
 
-fn json_of(served: &Served, path: &str) -> Value {
-    let answer = served.get(path, "");
-    assert_eq!(status(&answer), 200, "{path} {}", answer.head);
-    serde_json::from_slice(&answer.body).unwrap()
-}
-
 fn tile(served: &Served, variant: &str, tile: (u8, u32, u32)) -> Answer {
     served.get(&format!("{variant}{}/{}/{}.pbf", tile.0, tile.1, tile.2), GZIP)
 }
@@ -81,7 +75,7 @@ fn each_variant_is_served_below_its_value_and_all_under_the_name_of_the_tileset(
     let (world, config) = Listed::new(&ODD, true, "[serve]\ntag_headers = [\"Cache-Tag\"]\n");
     world.oar_tiles(&config, &["seed", "--progress", "none"]).ok();
     let served = served(&config, &["--preview", "--cache-control", "max-age=600"]);
-    let list = json_of(&served, "/family/variants.json");
+    let list = served.json("/family/variants.json");
     schemas::text_fits("variant-list", &list.to_string());
     assert_eq!((&list["count"], &list["pages"]), (&json!(ODD.len()), &json!(1)));
     let mut tags = std::collections::BTreeSet::new();
@@ -106,7 +100,7 @@ fn each_variant_is_served_below_its_value_and_all_under_the_name_of_the_tileset(
             }
             assert_eq!(status(&tile(&served, &path, *coord)), 200);
         }
-        let tilejson = json_of(&served, &format!("{path}tiles.json"));
+        let tilejson = served.json(&format!("{path}tiles.json"));
         assert_eq!(tilejson["tiles"][0], format!("{}{{z}}/{{x}}/{{y}}.pbf", variant["url"].as_str().unwrap()));
         let page = String::from_utf8(served.get(&path, "").body).unwrap();
         assert!(page.contains(&format!("data-public-url=\"{}\"", variant["url"].as_str().unwrap())), "{page}");
@@ -124,7 +118,7 @@ fn each_variant_is_served_below_its_value_and_all_under_the_name_of_the_tileset(
     for path in ["/family/tiles.json", "/family/", "/family/assets/preview.js"] {
         assert_eq!(status(&served.get(path, "")), 200, "{path}");
     }
-    let catalogue = json_of(&served, "/catalog");
+    let catalogue = served.json("/catalog");
     schemas::text_fits("catalogue", &catalogue.to_string());
     let url = format!("http://127.0.0.1:{}/family/", served.port);
     assert_eq!(catalogue["tilesets"].as_array().unwrap().len(), 1);
@@ -209,7 +203,7 @@ fn variants_that_come_change_and_go_are_followed() {
     all(&["track", "install"]);
     all(&["seed", "--progress", "none"]);
     let served = served(&config, &[]);
-    let list = json_of(&served, "/catalog");
+    let list = served.json("/catalog");
     let tileset = list["families"][0]["name"].as_str().unwrap().to_owned();
     assert_eq!(list["families"][0]["variants"], 4);
     let path = |slug: &str| format!("/{tileset}/{slug}/0/0/0.pbf");
@@ -288,12 +282,12 @@ fn many_variants_take_few_files_and_a_bounded_list() {
         std::thread::sleep(Duration::from_millis(100));
     }
     assert!(files() <= before + 80, "{} open files, {before} before", files());
-    let page = json_of(&served, "/family/variants.json");
+    let page = served.json("/family/variants.json");
     assert_eq!(
         (page["variants"].as_array().unwrap().len(), &page["pages"], &page["count"]),
         (1_000, &json!(2), &json!(1_100))
     );
-    let next = json_of(&served, &path_in(&served, &page["next"]));
+    let next = served.json(&path_in(&served, &page["next"]));
     assert_eq!((next["variants"].as_array().unwrap().len(), &next["next"]), (100, &Value::Null));
     assert!(served.get("/catalog", "").body.len() < 1_000);
 }
