@@ -37,8 +37,10 @@ fn a_tile_that_has_expired_is_sent_at_once_and_rendered_for_the_next() {
     gate.wait_for(1);
     let shown: Value = serde_json::from_str(&served.admin("/status.json").1).unwrap();
     assert_eq!(shown["queue"]["running"]["refresh"], 1, "{shown}");
-    // Zoom 2 does not expire.
-    assert_eq!(served.get("/2/2/1.pbf", "").header("cache-control"), Some("max-age=60"));
+    // Zoom 2 does not expire. On a busy machine the server may not know yet that there is no log of changes.
+    until("caches may keep a tile of zoom 2", || {
+        served.get("/2/2/1.pbf", "").header("cache-control") == Some("max-age=60")
+    });
     gate.open();
     until("the fresh one is there", || !is_stale(&served.get("/1/1/0.pbf", "")));
     let fresh = served.get("/1/1/0.pbf", "");
