@@ -184,6 +184,7 @@ pub(crate) struct LayerSection {
     pub(crate) rank: Option<String>,
     pub(crate) on_tile_error: Option<OnTileError>,
     pub(crate) beyond: Option<Beyond>,
+    pub(crate) repair: Option<bool>,
 }
 
 /// The section `[layer.aggregate]`: cells are drawn instead of rows.
