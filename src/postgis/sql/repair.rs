@@ -169,7 +169,9 @@ pub(crate) fn with_bands(placement: Placement<'_>, relation: &str, column: &str,
     });
     let boxes = far.map_or_else(String::new, |far| format!("WHEN {far} IS NOT NULL THEN ST_Envelope({column}) "));
     let far = far.map_or_else(String::new, |far| format!(", {far}"));
-    format!("(SELECT CASE {band}{boxes}WHEN true THEN {column} END AS {column}{far} FROM {relation} OFFSET 0) AS with_bands")
+    format!(
+        "(SELECT CASE {band}{boxes}WHEN true THEN {column} END AS {column}{far} FROM {relation} OFFSET 0) AS with_bands"
+    )
 }
 
 /// The condition that a geometry may jump, as far as its box shows; `margin` is how far the box may be too small.

@@ -211,13 +211,16 @@ fn changes(round: i32) -> String {
 #[test]
 fn a_reseed_of_repaired_shapes_is_what_a_seed_gives_after_any_history() {
     let (db, folder) = (database(), tempfile::tempdir().unwrap());
+    for table in ["metres", "nad83", "projected", "sphere"] {
+        db.run(&format!("DELETE FROM {table} WHERE id > 36 AND id < 1000"));
+    }
     let config = folder.path().join("c.toml");
-    std::fs::write(&config, format!("[tileset]\nzoom = \"0-4,6,8\"\n{LAYERS}")).unwrap();
+    std::fs::write(&config, format!("[tileset]\nzoom = \"0-3,5\"\n{LAYERS}")).unwrap();
     let config = ["--config", config.to_str().unwrap()];
     let tracked = Tracked { db, folder };
     tracked.oar_tiles(&[&["track", "install"][..], &config].concat()).ok();
     let target = tracked.seed("t.mbtiles", &config);
-    for round in 0..8 {
+    for round in 0..4 {
         let before = Archive::open(&target).stored();
         tracked.db.run(&changes(round));
         let done = tracked.reseed(&target, &[&config[..], &["-vv"]].concat()).ok();
