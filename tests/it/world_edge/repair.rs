@@ -259,6 +259,28 @@ fn a_change_of_one_shape_that_jumps_dirties_where_it_is_drawn_and_not_the_world(
 }
 
 #[test]
+fn a_shape_that_jumps_is_brought_up_to_date_if_the_log_holds_only_its_box() {
+    let (db, folder) = (database(), tempfile::tempdir().unwrap());
+    db.run(
+        "CREATE TABLE many (id int PRIMARY KEY, g geometry(Polygon, 4326)); CREATE INDEX ON many USING gist (g);
+         INSERT INTO many SELECT i, ST_Buffer(ST_SetSRID(ST_MakePoint(10 + i / 100.0, 10), 4326), 1, 2) FROM generate_series(2, 150) AS i;
+         INSERT INTO many VALUES (1, ST_ShiftLongitude(ST_Buffer('SRID=4326;POINT(180 -10)'::geometry, 25, 4)))",
+    );
+    let config = folder.path().join("c.toml");
+    std::fs::write(&config, "[tileset]\nzoom = \"0-5\"\n[[layer]]\nname = \"l\"\ntable = \"many\"\nrepair = true")
+        .unwrap();
+    let config = ["--config", config.to_str().unwrap()];
+    let tracked = Tracked { db, folder };
+    tracked.oar_tiles(&[&["track", "install"][..], &config].concat()).ok();
+    let target = tracked.seed("t.mbtiles", &config);
+    // More than a hundred rows in one statement are noted with their boxes.
+    tracked.db.run("UPDATE many SET g = ST_Translate(g, 0, 4)");
+    let done = tracked.reseed(&target, &[&config[..], &["-vv"]].concat()).ok();
+    assert!(!done.stderr.contains("rendering every tile"), "{}", done.stderr);
+    tracked.is_fresh(&target, &config);
+}
+
+#[test]
 fn repair_is_refused_where_nothing_can_be_repaired() {
     let db = Db::with_facilities(10);
     let folder = Folder::new();
