@@ -31,11 +31,14 @@ struct Band {
     kind: LayerKind,
     filter: Option<String>,
     simplify: Option<Simplify>,
+    /// Whether shapes are repaired before they are drawn.
+    repair: bool,
 }
 
 impl Band {
     fn of_function(function: TileFunction) -> Band {
-        Band { properties: Some(Vec::new()), kind: LayerKind::Function(function), filter: None, simplify: None }
+        let kind = LayerKind::Function(function);
+        Band { properties: Some(Vec::new()), kind, filter: None, simplify: None, repair: false }
     }
 }
 
@@ -127,6 +130,7 @@ impl Check<'_> {
             budget: budget.clone(),
             on_tile_error: layer.on_tile_error.unwrap_or(defaults.on_tile_error),
             beyond: layer.beyond.unwrap_or(defaults.beyond),
+            repair: band.repair,
         });
         Ok(bands.collect())
     }
@@ -196,13 +200,18 @@ impl Check<'_> {
             };
             let properties = properties.map(|all| all.iter().filter(is_shown).cloned().collect());
             let simplify = simplify.at(zoom).filter(|_| kind == LayerKind::Rows);
-            let band = Band { properties, kind, filter: conditions.at(zoom), simplify };
+            let repair = layer.repair == Some(true) && kind == LayerKind::Rows;
+            let band = Band { properties, kind, filter: conditions.at(zoom), simplify, repair };
             match bands.iter_mut().find(|(_, other)| *other == band) {
                 Some((zooms, _)) => zooms.push(zoom),
                 None => bands.push((vec![zoom], band)),
             }
         }
         self.simplifies_some(layer, bands.iter().any(|(_, band)| band.simplify.is_some()))?;
+        if layer.repair == Some(true) && !bands.iter().any(|(_, band)| band.repair) {
+            let what = "does nothing: the layer draws no single rows at these zooms, and only lines and polygons are repaired. Leave it out";
+            return Err(self.wrong(&key("repair"), what.to_owned()));
+        }
         let plain = bands.iter().any(|(_, band)| band.kind == LayerKind::Rows);
         if layer.aggregate.is_some() && own.is_some() && !plain {
             let what = "are those of single rows, and the layer is aggregated at all its zooms: write them into [layer.aggregate], or give that a zoom of its own";
@@ -639,6 +648,7 @@ impl Check<'_> {
             ("aggregate", layer.aggregate.is_some()),
             ("cluster", layer.cluster.is_some()),
             ("simplify", layer.simplify.is_some()),
+            ("repair", layer.repair == Some(true)),
             ("rank", layer.rank.is_some()),
             ("candidates", layer.candidates.is_some()),
             ("max_tile_features", layer.max_tile_features.is_some()),

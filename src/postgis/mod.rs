@@ -43,7 +43,8 @@ pub use layer::{
     TrackSection, joined_conditions, parameter_array, placeholder_in,
 };
 pub use probe::{
-    JumpingRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names, server_of,
+    Flaw, FlawedRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names,
+    repaired_while_drawn, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
 pub use refresh::refresh_views;

@@ -124,7 +124,7 @@ async fn ask_database(
     }
     // A layer that is drawn in several ways has the same problem in each of them.
     let mut texts = Vec::new();
-    for trial in Box::pin(try_layers(&snapshot, &layers)).await? {
+    for trial in Box::pin(try_layers(&snapshot, &layers, false)).await? {
         found
             .warnings
             .extend(trial.warnings.into_iter().filter(|warning| !texts.contains(warning)).collect::<Vec<_>>());

@@ -16,8 +16,8 @@ use std::collections::BTreeMap;
 use catalog::{functions, relations, view_reads};
 use rows::{distinct_column, filled_columns, look_at};
 
-use super::layer::{LayerOptions, RowZooms};
-use super::probe::{JumpingRows, LayerProbe, RowSecurity, names_and_locks, row_security, row_security_warning, server};
+use super::layer::{Layer, LayerOptions, RowZooms};
+use super::probe::{FlawedRows, LayerProbe, RowSecurity, names_and_locks, row_security, row_security_warning, server};
 use super::session::{Error, Session, Snapshot};
 use crate::error::ErrorKind;
 
@@ -124,8 +124,8 @@ pub struct LayerTrial {
     pub layer: String,
     /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// Rows with lines or rings that jump across ±180°.
-    pub jumps: Option<JumpingRows>,
+    /// Rows that jump across ±180°, or are not valid.
+    pub flaws: Vec<FlawedRows>,
     /// The warning that policies may hide rows of tables that this layer reads and no earlier layer does.
     pub row_security: Option<String>,
     /// Why the layer cannot be drawn; empty if it can be drawn. The first error is the one that a run would report; a
@@ -133,19 +133,28 @@ pub struct LayerTrial {
     pub errors: Vec<Error>,
 }
 
-/// Probes each layer.
+/// Probes each layer. With `with_validity`, some of its polygons are checked for whether they are valid.
 ///
 /// # Errors
 /// If the database is lost, or a stop was requested.
-pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Vec<LayerTrial>, Error> {
+pub async fn try_layers(
+    snapshot: &Snapshot,
+    layers: &[LayerOptions],
+    with_validity: bool,
+) -> Result<Vec<LayerTrial>, Error> {
     let session = &snapshot.keeper;
     let encoding = super::probe::server(session).await?.encoding;
     let mut trials = Vec::new();
     let mut said: Vec<RowSecurity> = Vec::new();
     for options in layers {
         let mut warnings = Vec::new();
-        let (mut errors, mut jumps) = (Vec::new(), None);
-        let tried = try_layer(session, options, &encoding, &mut warnings, &mut jumps);
+        let (mut errors, mut flaws, mut drawn) = (Vec::new(), Vec::new(), None);
+        let tried = async {
+            let layer = try_layer(session, options, &encoding, &mut warnings).await?;
+            flaws.extend(FlawedRows::jumping(session, &layer).await?);
+            drawn = Some(layer);
+            Ok(())
+        };
         if let Some(error) = Box::pin(objection(session, tried)).await? {
             errors.push(error);
             let mut wrong = Vec::new();
@@ -158,12 +167,18 @@ pub async fn try_layers(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<
             }
             keep_different(&mut errors);
         }
+        if let Some(layer) = drawn.filter(|_| with_validity) {
+            let looked = async { FlawedRows::invalid(session, &layer).await.map(|found| flaws.extend(found)) };
+            if let Some(error) = Box::pin(objection(session, looked)).await? {
+                tracing::debug!("layer \"{}\": its polygons were not checked: {error}", layer.name());
+            }
+        }
         // The transaction still has the locks of earlier layers.
         let mut hiding = row_security(session).await?;
         hiding.retain(|one| !said.contains(one));
         let row_security = row_security_warning(&hiding);
         said.append(&mut hiding);
-        trials.push(LayerTrial { layer: options.name.clone(), warnings, jumps, row_security, errors });
+        trials.push(LayerTrial { layer: options.name.clone(), warnings, flaws, row_security, errors });
     }
     Ok(trials)
 }
@@ -215,11 +230,8 @@ async fn try_layer(
     options: &LayerOptions,
     encoding: &str,
     warnings: &mut Vec<String>,
-    jumps: &mut Option<JumpingRows>,
-) -> Result<(), Error> {
-    let (named, _locks) = names_and_locks(session, std::slice::from_ref(options)).await?;
-    let Some(named) = named.into_iter().next() else { return Ok(()) };
-    let layer = named.rows(encoding, warnings).await?;
-    *jumps = JumpingRows::of(session, &layer).await?;
-    Ok(())
+) -> Result<Layer, Error> {
+    let (mut named, _locks) = names_and_locks(session, std::slice::from_ref(options)).await?;
+    // One layer was named.
+    named.remove(0).rows(encoding, warnings).await
 }

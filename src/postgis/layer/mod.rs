@@ -30,7 +30,8 @@ pub use options::{
 pub(crate) use options::{Rank, same_max_features};
 pub use placement::Beyond;
 pub(crate) use placement::{
-    EdgeUnits, MAX_WRAPPED_HALVES, Placement, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes, world_box,
+    EdgeUnits, MAX_WRAPPED_HALVES, Placement, REPAIRED, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes,
+    world_box,
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
@@ -106,6 +107,8 @@ pub struct Layer {
     pub(crate) beyond: Beyond,
     /// True if the snapshot has a row that reaches beyond ±180°, or may have one because not all rows were checked.
     pub(crate) reaches_beyond: bool,
+    /// True if the configuration wants shapes repaired before they are drawn.
+    pub(crate) repair: bool,
     /// The columns that this role may read, quoted.
     pub(crate) columns: Vec<String>,
 }
@@ -127,8 +130,8 @@ impl Layer {
     /// True if the layer has the same rows as `other`, even if the two are drawn differently.
     #[must_use]
     pub fn has_rows_of(&self, other: &Layer) -> bool {
-        let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone(), layer.beyond);
-        rows(self) == rows(other)
+        let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone());
+        (rows(self), self.beyond, self.repair) == (rows(other), other.beyond, other.repair)
     }
 
     /// Its section of the configuration.

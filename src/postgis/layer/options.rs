@@ -173,6 +173,8 @@ pub struct LayerOptions {
     pub on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
+    /// True if lines and polygons that are not valid, or that jump across ±180°, are repaired before they are drawn.
+    pub repair: bool,
 }
 
 // How much of a layer a tile may hold, and what happens to tiles that hold more or cannot be rendered.
@@ -253,6 +255,7 @@ impl Layer {
         ) + &self.budget.definition(self.zooms.iter())
             + &self.row_zooms.definition()
             + &self.simplify.as_ref().map_or_else(String::new, Simplify::definition)
+            + if self.repair { "repaired" } else { "" }
             + &self.function.as_ref().map_or_else(String::new, CalledFunction::definition)
     }
 }
@@ -407,6 +410,7 @@ mod tests {
             on_tile_error: OnTileError::Fail,
             beyond: Beyond::Wrap,
             reaches_beyond: false,
+            repair: false,
             columns: Vec::new(),
         }
     }
@@ -443,7 +447,8 @@ mod tests {
         let said = "simplified by Some(0.5), snapped to None, at least Some(1.0) or None";
         assert_eq!(simplified.definition(), format!("{expected}{said}"));
         let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
-        let drawn = Layer { row_zooms, ..plain };
+        let drawn = Layer { row_zooms, ..plain.clone() };
         assert_eq!(drawn.definition(), format!("{expected}rows from Some(\"first\") to None"));
+        assert_eq!(Layer { repair: true, ..plain }.definition(), format!("{expected}repaired"));
     }
 }

@@ -47,6 +47,9 @@ impl Shape {
     }
 }
 
+/// The column with the repaired geometry of a row, beside the relation ([`Placement::repair`]).
+pub(crate) const REPAIRED: &str = "oar_tiles_repaired";
+
 /// Everything that decides where the rows of a relation lie. Every statement about positions is built from it, both for
 /// rows of a layer and for geometries of the change log.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +70,8 @@ pub(crate) struct Placement<'a> {
     /// True if only features within a fraction of a tile's side are candidates; the box of the whole feature is
     /// compared.
     pub(crate) has_candidate_limit: bool,
+    /// True if shapes are repaired before they are drawn. The column [`REPAIRED`] must then stand beside the relation.
+    pub(crate) repair: bool,
 }
 
 impl Placement<'_> {
@@ -74,6 +79,9 @@ impl Placement<'_> {
     /// `ST_AsMVTGeom` and `ST_AsMVT` write as the same bytes. One with more members stays as it is: `ST_X` raises an
     /// error for it, so no member is ever left out silently.
     pub(crate) fn geometry(&self) -> String {
+        if self.repair {
+            return REPAIRED.to_owned();
+        }
         let stored = self.stored();
         if self.shape.points && self.shape.members {
             return format!(
@@ -86,6 +94,11 @@ impl Placement<'_> {
     /// A row's geometry as it is stored, for conditions that a spatial index serves.
     pub(crate) fn stored(&self) -> String {
         if self.shape.geography { format!("{}::geometry", self.column) } else { self.column.to_owned() }
+    }
+
+    /// The units in which rows may jump from one side of ±180° to the other; `None` if none can.
+    pub(crate) fn repair_units(&self) -> Option<EdgeUnits> {
+        if self.shape.geography { Some(EdgeUnits::Degrees) } else { self.shape.edge }
     }
 
     /// Whether the rows are gathered in cells.
@@ -128,7 +141,14 @@ impl Layer {
             grid: self.grid(),
             srid_varies: self.asks_each_zoom(),
             has_candidate_limit: self.margin.candidates.is_some(),
+            repair: self.repairs(),
         }
+    }
+
+    /// True if shapes are repaired before they are drawn: the layer says so, and its rows are no points.
+    #[must_use]
+    pub fn repairs(&self) -> bool {
+        self.repair && !self.shape.points && self.cells().is_none() && self.function().is_none()
     }
 }
 
@@ -250,6 +270,23 @@ impl EdgeUnits {
         match self {
             EdgeUnits::Degrees => 5.7e-11,
             EdgeUnits::Metres => 0.009,
+        }
+    }
+
+    /// The least difference in x that is taken for an edge around the whole world.
+    pub(crate) const fn whole_step(self) -> f64 {
+        match self {
+            EdgeUnits::Degrees => 359.999_999_999_9,
+            EdgeUnits::Metres => 40_075_016.67,
+        }
+    }
+
+    /// Where a ring around a pole is closed: at the pole, or in metres, where that lies infinitely far away, far outside
+    /// of every tile.
+    pub(crate) const fn beyond_pole(self) -> f64 {
+        match self {
+            EdgeUnits::Degrees => 90.0,
+            EdgeUnits::Metres => 2e8,
         }
     }
 

@@ -51,6 +51,7 @@ pub struct LayerSection {
     pub(crate) rank: Option<String>,
     pub(crate) on_tile_error: Option<OnTileError>,
     pub(crate) beyond: Option<Beyond>,
+    pub(crate) repair: Option<bool>,
 }
 
 impl LayerSection {

@@ -353,37 +353,47 @@ impl Layer {
     }
 }
 
-// Finds lines and polygons that jump from one side of ±180° to the other. They come from files in which shapes that
-// cross ±180° were never cut there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as
-// valid, and it is drawn as a band across the map.
+// Finds lines and polygons that are not drawn as they were meant.
+//
+// Some jump from one side of ±180° to the other. They come from files in which shapes that cross ±180° were never cut
+// there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as valid, and it is drawn as a band
+// across the map. Others are polygons that are not valid. `repair = true` in a layer repairs both while they are drawn.
 
-/// Rows of a layer with lines or rings that jump across ±180°.
+/// What is wrong with a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flaw {
+    /// It has lines or rings that jump across ±180°.
+    Jump,
+    /// It is a polygon that is not valid.
+    Invalid,
+}
+
+/// Rows of a layer that have a flaw.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JumpingRows {
-    /// How many there are.
+pub struct FlawedRows {
+    pub flaw: Flaw,
+    /// How many there are; if not all rows were looked at, at least so many.
     pub count: u64,
-    /// The advice how to repair them, with SQL.
+    /// How to mend the table, with SQL.
     pub remedy: String,
     /// The keys of up to three of them.
     examples: Vec<String>,
+    /// True if the layer repairs them while they are drawn.
+    pub are_repaired: bool,
 }
 
-impl JumpingRows {
-    /// Finds these rows at the layer's shallowest zoom; `None` if there are none. The spatial index serves the query:
-    /// rows that lie on one side only are not visited. Every vertex of the other rows is read, so runs that must be
-    /// quick skip this check.
-    pub(crate) async fn of(session: &Session, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
-        let is_asked = !layer.shape.points && layer.function().is_none();
-        let units = if layer.shape.geography { Some(EdgeUnits::Degrees) } else { layer.shape.edge };
-        let Some(units) = units.filter(|_| is_asked) else { return Ok(None) };
-        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
-        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
-        let params: Vec<Param<'_>> = values.params(layer).collect();
-        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
-        let context = format!("layer \"{}\", looking for rows that jump across ±180°", layer.name);
-        let rows = session.all(&context, &sql::rows_that_jump(layer, units, &relation), &params).await?;
-        let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
-        let Some(row) = rows.first().filter(|_| count > 0) else { return Ok(None) };
+impl FlawedRows {
+    /// Finds the rows that jump, at the layer's shallowest zoom; `None` if there are none. The spatial index serves the
+    /// query: rows that lie on one side only are not visited. Every vertex of the other rows is read, so runs that must
+    /// be quick skip this check.
+    pub(crate) async fn jumping(session: &Session, layer: &Layer) -> Result<Option<FlawedRows>, Error> {
+        let Some(units) = layer.placement().repair_units().filter(|_| FlawedRows::are_shapes(layer)) else {
+            return Ok(None);
+        };
+        let what = "looking for rows that jump across ±180°";
+        let found =
+            FlawedRows::found(session, layer, what, |relation| sql::rows_that_jump(layer, units, relation)).await?;
+        let Some((count, examples)) = found else { return Ok(None) };
         let (table, column) = (&layer.relation, &layer.geometry);
         let with = "docs/world-edge.md (\"Shapes that jump across ±180°\")";
         let (degrees, unwrapped) = match units {
@@ -404,36 +414,113 @@ impl JumpingRows {
                 "UPDATE {table} SET {column} = {unwrapped} WHERE jumps({degrees}); with the functions unwrapped and jumps of {with}"
             )
         };
-        Ok(Some(JumpingRows { count, remedy, examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default() }))
+        Ok(Some(FlawedRows { flaw: Flaw::Jump, count, remedy, examples, are_repaired: layer.repairs() }))
+    }
+
+    /// Finds polygons that are not valid, at the layer's shallowest zoom, among the first rows; `None` if there are
+    /// none.
+    pub(crate) async fn invalid(session: &Session, layer: &Layer) -> Result<Option<FlawedRows>, Error> {
+        if !FlawedRows::are_shapes(layer) {
+            return Ok(None);
+        }
+        let what = "looking for polygons that are not valid";
+        let found = FlawedRows::found(session, layer, what, |relation| sql::invalid_rows(layer, relation)).await?;
+        let Some((count, examples)) = found else { return Ok(None) };
+        let remedy = if layer.is_query() {
+            format!("write ST_CollectionExtract(ST_MakeValid({}), 3) in the query", layer.geometry)
+        } else {
+            "an UPDATE with ST_CollectionExtract(ST_MakeValid(…), 3)".to_owned()
+        };
+        Ok(Some(FlawedRows { flaw: Flaw::Invalid, count, remedy, examples, are_repaired: layer.repairs() }))
+    }
+
+    fn are_shapes(layer: &Layer) -> bool {
+        !layer.shape.points && layer.function().is_none()
+    }
+
+    /// The number and the examples that a statement over the layer's relation returns; `None` if there are no such
+    /// rows.
+    async fn found(
+        session: &Session,
+        layer: &Layer,
+        what: &str,
+        statement: impl Fn(&str) -> String,
+    ) -> Result<Option<(u64, Vec<String>)>, Error> {
+        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
+        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
+        let params: Vec<Param<'_>> = values.params(layer).collect();
+        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
+        let context = format!("layer \"{}\", {what}", layer.name);
+        let rows = session.all(&context, &statement(&relation), &params).await?;
+        let count = rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs();
+        let row = rows.first().filter(|_| count > 0);
+        Ok(row.map(|row| (count, row.get::<_, Option<Vec<String>>>(1).unwrap_or_default())))
+    }
+
+    /// How many rows have what flaw.
+    fn rows(&self) -> String {
+        let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
+        match (self.flaw, self.count) {
+            (Flaw::Jump, 1) => format!("{rows} has lines or rings that jump from one side of ±180° to the other"),
+            (Flaw::Jump, _) => format!("{rows} have lines or rings that jump from one side of ±180° to the other"),
+            (Flaw::Invalid, 1) => format!("{rows} of those looked at is a polygon that is not valid"),
+            (Flaw::Invalid, _) => format!("{rows} of those looked at are polygons that are not valid"),
+        }
+    }
+
+    /// The keys of some of them.
+    fn keys(&self) -> String {
+        let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
+        format!("{}{more}", self.examples.join(", "))
     }
 
     /// Describes what is wrong with the rows.
     #[must_use]
     pub fn problem(&self) -> String {
-        let (rows, they) = if self.count == 1 {
-            ("1 row has".to_owned(), "it is")
-        } else {
-            (format!("{} rows have", self.count), "they are")
+        let effect = match (self.flaw, self.count) {
+            (Flaw::Jump, 1) => "it is drawn as bands across the map",
+            (Flaw::Jump, _) => "they are drawn as bands across the map",
+            (Flaw::Invalid, 1) => "PostGIS may draw it wrongly or leave parts of it out",
+            (Flaw::Invalid, _) => "PostGIS may draw them wrongly or leave parts of them out",
         };
-        let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
-        format!(
-            "{rows} lines or rings that jump from one side of ±180° to the other: {they} drawn as bands across the map: {}{more}",
-            self.examples.join(", ")
-        )
+        format!("{}: {effect}: {}", self.rows(), self.keys())
     }
 
-    /// Describes what is wrong with the rows, and how to repair them.
+    /// Describes the rows, which the layer repairs, and what that costs.
+    #[must_use]
+    pub fn repaired(&self) -> String {
+        format!("{} ({}); {}", self.rows(), self.keys(), repaired_while_drawn(self.count == 1))
+    }
+
+    /// What to do about the rows of a layer that does not repair them.
+    #[must_use]
+    pub fn remedies(&self) -> String {
+        let them = if self.count == 1 { "it" } else { "them" };
+        format!("set repair = true in the layer, which {REPAIR_COSTS}, or mend {them} in the table: {}", self.remedy)
+    }
+
+    /// Describes what is wrong with the rows, and what to do.
     #[must_use]
     pub fn advice(&self) -> String {
         let them = if self.count == 1 { "it" } else { "them" };
-        format!("{}. Mend {them}: {}", self.problem(), self.remedy)
+        format!("{}. Set repair = true in the layer, or mend {them}: {}", self.problem(), self.remedy)
     }
 }
 
-/// The rows of a layer that jump across ±180°, in a run's snapshot.
+/// What `repair = true` costs.
+const REPAIR_COSTS: &str = "checks each row in each statement that draws it, and repairs such rows in each";
+
+/// Says that rows are repaired, and what that costs.
+#[must_use]
+pub fn repaired_while_drawn(is_one: bool) -> String {
+    let it_is = if is_one { "it is" } else { "they are" };
+    format!("{it_is} repaired while drawn (repair = true), which {REPAIR_COSTS}")
+}
+
+/// The rows of a layer that jump across ±180°, in a run's snapshot; `None` if the layer repairs them.
 ///
 /// # Errors
 /// If the database is lost, or the layer's own condition or query fails.
-pub async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<JumpingRows>, Error> {
-    JumpingRows::of(&snapshot.keeper, layer).await
+pub async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FlawedRows>, Error> {
+    if layer.repairs() { Ok(None) } else { FlawedRows::jumping(&snapshot.keeper, layer).await }
 }

@@ -124,6 +124,7 @@ impl<'a> LayerProbe<'a> {
             on_tile_error: options.on_tile_error,
             beyond: options.beyond,
             reaches_beyond: false,
+            repair: options.repair,
             columns: relation
                 .columns
                 .iter()
@@ -272,6 +273,16 @@ impl NamedLayer<'_> {
         let NamedLayer { probe, relation, geometry, mut layer, .. } = self;
         let column = probe.column(&relation, &geometry, "geometry")?;
         layer.shape = probe.shape(&mut layer, column, &relation).await?;
+        let is_of_points = matches!(column.geometry_type.trim_end_matches(['Z', 'M']), "Point" | "MultiPoint");
+        if layer.repair && is_of_points {
+            return Err(probe.error(
+                format!(
+                    "repair is for lines and polygons, and {} of {} is a column of points",
+                    layer.geometry, layer.display_name
+                ),
+                "Leave repair out".to_owned(),
+            ));
+        }
         if layer.cells().is_some_and(|cells| cells.keeps_lone) && !layer.shape.points {
             return Err(probe.error(
                 format!(

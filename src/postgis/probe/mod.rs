@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `server` | the server, the database and the role |
 //! | `layer` | one layer: names, expressions, rows |
-//! | `geometry` | rows beyond ±180°; lines and rings that jump from one side of ±180° to the other |
+//! | `geometry` | rows beyond ±180°; rows that jump from one side of ±180° to the other, or are not valid |
 //! | `relation` | the columns of a relation, or of a query; locks on everything that the layers read, and a check whether it changed |
 //! | `expressions` | lets the server check the expressions of the configuration with statements that read no row and return the expressions' types |
 //! | `function` | looks up the function of a layer, and checks that it returns tiles |
@@ -26,7 +26,7 @@ use super::layer::{Layer, LayerOptions};
 use super::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
-pub use geometry::{JumpingRows, jumping_rows};
+pub use geometry::{Flaw, FlawedRows, jumping_rows, repaired_while_drawn};
 pub(crate) use layer::{LayerProbe, NamedLayer};
 pub use relation::Reads;
 pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_security_warning};

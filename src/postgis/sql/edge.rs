@@ -259,7 +259,8 @@ pub(crate) fn shifted_boxes(placement: Placement<'_>, [west, south, east, north]
 /// to three such rows. `relation` is the item of the FROM list. The parameters are the values of a query's
 /// placeholders.
 pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
-    let placement = layer.placement();
+    // A row that is repaired may be drawn within ±180°, but not beyond unless it lies there.
+    let placement = Placement { repair: false, ..layer.placement() };
     let (g, stored) = (placement.geometry(), placement.stored());
     // The index holds boxes of single precision, rounded outwards. If the near side is the next number of that
     // precision, rows that end at ±180° are not visited at all.
@@ -285,27 +286,53 @@ pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> St
     )
 }
 
+/// The most rows of which [`invalid_rows`] counts the vertices.
+const MAX_COUNTED_VERTICES: u32 = 200_000;
+
+/// The number of vertices from which on a polygon is checked wherever it is among these rows.
+const MANY_VERTICES: u32 = 500;
+
+/// The most polygons that are checked among those with many vertices, and again among the others.
+const MAX_VALIDATED: u32 = 2_000;
+
+/// Counts polygons that are not valid among the first rows. The result, `relation` and the parameters are those of
+/// [`rows_beyond`].
+pub(crate) fn invalid_rows(layer: &Layer, relation: &str) -> String {
+    let looked_at = |condition: &str| {
+        format!("(SELECT key, g FROM areas WHERE vertices {condition} {MANY_VERTICES} LIMIT {MAX_VALIDATED})")
+    };
+    format!(
+        "SELECT count(*), (array_agg(key ORDER BY key))[1:3] FROM (
+    WITH areas AS (
+        SELECT key, g, ST_NPoints(g) AS vertices FROM (
+            SELECT {key} AS key, {g} AS g FROM {relation} WHERE true {filter} LIMIT {MAX_COUNTED_VERTICES}
+        ) AS first WHERE GeometryType(g) ~ '^(MULTI)?POLYGONM?$'
+    )
+    SELECT key FROM ({many} UNION ALL {others}) AS looked_at WHERE NOT ST_IsValid(g)
+) AS invalid",
+        key = super::key_text(layer),
+        g = layer.placement().stored(),
+        filter = super::filter(layer),
+        many = looked_at(">="),
+        others = looked_at("<"),
+    )
+}
+
 /// Counts the rows with two neighbouring vertices on different sides of ±180° and most of the world between them. The
 /// result is one row: the count, and the keys of up to three such rows. An edge from one end of the world to the other,
 /// as boxes and the shores of Antarctica have, counts only in a part that is not valid; the function `jumps` of
 /// docs/world-edge.md has the same rule. `relation` and the parameters are those of [`rows_beyond`].
 pub(crate) fn rows_that_jump(layer: &Layer, units: EdgeUnits, relation: &str) -> String {
-    let (g, srid, half) = (layer.placement().stored(), layer.shape.srid, units.half_world());
-    let (near, whole) = (half / 2.0, 2.0 * half - units.tolerance());
+    let (g, srid, near) = (layer.placement().stored(), layer.shape.srid, units.half_world() / 2.0);
     // The index serves both conditions, and few rows lie on both sides.
     format!(
         "SELECT count(*), (array_agg(key ORDER BY key))[1:3] FROM (
     SELECT {key} AS key FROM {relation}
     WHERE {g} && ST_MakeEnvelope(-1e30, -1e30, -{near:?}, 1e30, {srid}) AND {g} && ST_MakeEnvelope({near:?}, -1e30, 1e30, 1e30, {srid})
-        AND CASE WHEN ST_Dimension({g}) > 0 AND EXISTS (
-            SELECT FROM ST_Dump({g}) AS part, LATERAL (
-                SELECT abs(ST_X(geom) - lag(ST_X(geom)) OVER (
-                    PARTITION BY path[1:cardinality(path) - 1] ORDER BY path[cardinality(path)])) AS step
-                FROM ST_DumpPoints(part.geom) AS dumped (path, geom)
-            ) AS steps WHERE ST_Dimension(part.geom) > 0 AND step > {half:?} AND (step < {whole:?} OR NOT ST_IsValid(part.geom))
-        ) THEN true {filter} ELSE false END
+        AND CASE WHEN {jumps} THEN true {filter} ELSE false END
 ) AS jumping",
         key = super::key_text(layer),
+        jumps = super::repair::jumps(&g, units),
         filter = super::filter(layer),
     )
 }

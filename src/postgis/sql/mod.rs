@@ -10,6 +10,7 @@
 //! | `cells` | cells: rows grouped by their position |
 //! | `edge` | the edge of the world at ±180°: which rows are drawn as they are, and what is drawn of rows that reach beyond it |
 //! | `render` | the statement that renders: many tiles at once |
+//! | `repair` | shapes that are repaired before they are drawn: invalid ones, and those that jump across ±180° |
 //! | `survey` | the statements of the survey: the positions of features, and the rows that are left out |
 //! | `thin` | the part of the rendering statement that leaves out features of the lowest rank |
 
@@ -18,6 +19,7 @@ mod cached_rows;
 mod cells;
 mod edge;
 pub(crate) mod render;
+mod repair;
 mod survey;
 mod thin;
 
@@ -34,10 +36,11 @@ pub use cells::FoldedValues;
 pub(crate) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
 };
-pub(crate) use edge::{rows_beyond, rows_that_jump};
+pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};
+pub(crate) use repair::with_bands;
 pub(crate) use survey::{
-    CLIPS_BY_RINGS, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, skipped, survey,
+    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, skipped, survey,
     systems_of_covers, without_covers,
 };
 
@@ -158,12 +161,18 @@ fn search(placement: Placement<'_>) -> AreaSearch {
     if !(placement.shape.geography && placement.shape.points) {
         let g = placement.stored();
         let shifted = edge::shifted_boxes(placement, ["w", "s", "e", "n"]);
-        if shifted.is_empty() {
+        let jumping = repair::jumping_boxes(placement, "s", "n");
+        if shifted.is_empty() && jumping.is_none() {
             return AreaSearch { condition: format!("{g} && oar_tiles_area.box"), area_columns: String::new() };
         }
         let names = (1..=shifted.len()).map(|n| format!("shifted_{n}"));
-        let found: String = names.clone().map(|name| format!(" OR {g} && oar_tiles_area.{name}")).collect();
-        let area_columns = names.zip(&shifted).map(|(name, shifted)| format!(", {shifted} AS {name}")).collect();
+        let mut found: String = names.clone().map(|name| format!(" OR {g} && oar_tiles_area.{name}")).collect();
+        let columns = names.zip(&shifted).map(|(name, shifted)| format!(", {shifted} AS {name}"));
+        let mut area_columns: String = columns.collect();
+        if let Some([west, east]) = jumping {
+            found.push_str(&format!(" OR {g} && oar_tiles_area.jumping_west AND {g} && oar_tiles_area.jumping_east"));
+            area_columns.push_str(&format!(", {west} AS jumping_west, {east} AS jumping_east"));
+        }
         return AreaSearch { condition: format!("({g} && oar_tiles_area.box{found})"), area_columns };
     }
     // The index of a geography can only be searched by distance; the box then decides.

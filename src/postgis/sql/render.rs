@@ -2,6 +2,7 @@
 
 use super::cells::FoldedValues;
 use super::edge::{projected, raw_sides};
+use super::repair::with_repaired;
 use super::{AREA_ZOOM, AreaSearch, filter_at, is_in_world, search, sizes, world_columns, world_sides};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, Simplify, TilePart};
 use crate::postgis::session::quoted;
@@ -264,7 +265,7 @@ placed AS (
         world = world_columns(placement),
         projected = projected(placement),
         raw_sides = raw_sides(placement),
-        relation = layer.rows(&PlaceholderSql::of_area()),
+        relation = with_repaired(placement, &layer.rows(&PlaceholderSql::of_area())),
     )
 }
 

@@ -2,8 +2,9 @@
 
 use super::cells::FoldedValues;
 use super::edge::{SURFACES, is_placeable, projected, raw_sides};
+use super::repair::{self, with_repaired};
 use super::{filter, filter_at, is_in_world, key_text, world_columns, world_sides};
-use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement};
+use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement, REPAIRED};
 use crate::postgis::sql::{cells, edge};
 use crate::tile::Zoom;
 
@@ -135,7 +136,7 @@ FROM (
         outlines = rows.outlines,
         folded = if rows.carried.is_empty() { &names } else { "" },
         m = if rows.outlines.is_empty() { "" } else { ", m" },
-        relation = rows.relation,
+        relation = with_repaired(placement, rows.relation),
         conditions = rows.conditions,
         world = world_columns(placement),
         in_world = is_in_world(placement),
@@ -169,8 +170,14 @@ pub(crate) fn of_one_system(relation: &str, column: &str, srid: i32, with_unknow
 pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
     let (g, srid) = (placement.stored(), placement.shape.srid);
     // One condition for each box, over parameters alone, so that the spatial index serves it.
-    let near: Vec<String> =
-        (1..=boxes).map(|n| format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {srid})")).collect();
+    let one = |n: usize| {
+        let own = format!("{g} && ST_MakeEnvelope($1[{n}], $2[{n}], $3[{n}], $4[{n}], {srid})");
+        match repair::jumping_boxes(placement, &format!("$2[{n}]"), &format!("$4[{n}]")) {
+            Some([west, east]) => format!("{own} OR {g} && {west} AND {g} && {east}"),
+            None => own,
+        }
+    };
+    let near: Vec<String> = (1..=boxes).map(one).collect();
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
@@ -179,7 +186,8 @@ pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
 /// are the values of a query's placeholders.
 pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
-    let g = placement.stored();
+    // A shape of which nothing is left when it is repaired is empty.
+    let g = if placement.repair { REPAIRED.to_owned() } else { placement.stored() };
     let (key, srid) = (key_text(layer), layer.shape.srid);
     let foreign = if placement.srid_varies {
         format!("\n        WHEN ST_SRID(g) <> {srid} THEN 'foreign'")
@@ -207,7 +215,7 @@ GROUP BY reason ORDER BY reason",
         projected = projected(placement),
         raw_sides = raw_sides(placement),
         surfaces = SURFACES.join("|"),
-        relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid)),
+        relation = with_repaired(placement, &layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid))),
         filter = filter(layer),
         world = world_columns(placement),
         in_world = is_in_world(placement),
@@ -279,11 +287,21 @@ WHERE srid = 0 OR EXISTS (SELECT FROM spatial_ref_sys AS known WHERE known.srid 
 }
 
 /// The covers of one reference system, `srid`; with `with_unknown`, also those with SRID 0, as if they were in it. An
-/// item of a FROM list with the columns `shape`, `r` and `box`.
-fn of_system(relation: &str, column: &str, srid: i32, with_unknown: bool) -> String {
+/// item of a FROM list with the columns `shape`, `r` and `box`. The box of a row that may jump across ±180° is the
+/// whole band of its latitudes if the rows of `placement` are repaired.
+fn of_system(placement: Placement<'_>, relation: &str, column: &str, with_unknown: bool) -> String {
+    let srid = placement.shape.srid;
     let systems = if with_unknown { format!("0, {srid}") } else { srid.to_string() };
+    let mut bounds = format!("ST_SetSRID(ST_GeometryN(place, 3), {srid})");
+    if let Some(units) = placement.repair_units().filter(|_| placement.repair) {
+        bounds = format!(
+            "CASE WHEN {} THEN {} ELSE {bounds} END",
+            repair::is_wide(&bounds, "0", units),
+            repair::band(&bounds, "0", units)
+        );
+    }
     format!(
-        "(SELECT ST_SetSRID(ST_GeometryN(place, 1), {srid}) AS shape, ST_X(ST_EndPoint(ST_GeometryN(place, 2))) AS r, ST_SetSRID(ST_GeometryN(place, 3), {srid}) AS box
+        "(SELECT ST_SetSRID(ST_GeometryN(place, 1), {srid}) AS shape, ST_X(ST_EndPoint(ST_GeometryN(place, 2))) AS r, {bounds} AS box
         FROM (SELECT {column}::geometry AS place FROM {relation} WHERE ST_SRID({column}::geometry) IN ({systems}) OFFSET 0) AS in_system
         WHERE {} OFFSET 0) AS cover",
         is_other_cover("place")
@@ -305,8 +323,8 @@ pub(crate) fn covers(
     with_unknown: bool,
     with_shapes: bool,
 ) -> String {
-    let covers = of_system(relation, column, placement.shape.srid, with_unknown);
-    let own = Placement { column: "box", srid_varies: false, ..placement };
+    let covers = of_system(placement, relation, column, with_unknown);
+    let own = Placement { column: "box", srid_varies: false, repair: false, ..placement };
     let metres = |positions: &str| format!("ST_AsBinary(ST_Transform({positions}, 3857), 'NDR')");
     let shapes: String = if with_shapes {
         let moved = [("step", "0"), ("-step", "0"), ("0", "step"), ("0", "-step")];
@@ -341,8 +359,8 @@ FROM (
 /// The boxes of the covers that [`covers`] leaves out, as a relation with the columns `box` and [`FAR`]. In a system
 /// that ends at ±180°, a box that reaches beyond is cut there.
 pub(crate) fn boxes_beyond(placement: Placement<'_>, relation: &str, column: &str, with_unknown: bool) -> String {
-    let covers = of_system(relation, column, placement.shape.srid, with_unknown);
-    let own = Placement { column: "box", srid_varies: false, ..placement };
+    let covers = of_system(placement, relation, column, with_unknown);
+    let own = Placement { column: "box", srid_varies: false, repair: false, ..placement };
     format!(
         "(SELECT box, {BOX_MARGIN_DEGREES:?}::float8 AS {FAR} FROM {covers} WHERE NOT ({}) OFFSET 0) AS beyond",
         is_placeable(own)

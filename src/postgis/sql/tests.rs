@@ -9,8 +9,8 @@ use super::{
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
-    Beyond, BoundProperty, Budget, Cells, ComputedFrom, KeyColumn, Layer, LayerKind, LayerSection, OnLargeTile,
-    OnTileError, Rank, RowZooms, Shape, Simplify,
+    Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, Layer, LayerKind, LayerSection,
+    OnLargeTile, OnTileError, Rank, RowZooms, Shape, Simplify,
 };
 use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
 
@@ -52,6 +52,7 @@ fn points() -> Layer {
         on_tile_error: OnTileError::Fail,
         beyond: Beyond::Wrap,
         reaches_beyond: false,
+        repair: false,
         columns: Vec::new(),
     }
 }
@@ -66,6 +67,13 @@ fn simplified() -> Layer {
     let simplify = Simplify { tolerance: Some(0.5), snap: Some(0.25), min_area: Some(1.0), min_length: Some(2.0) };
     let row_zooms = RowZooms { min: Some("first".to_owned()), max: None };
     Layer { simplify: Some(simplify), row_zooms, ..shapes() }
+}
+
+/// Polygons in degrees that are repaired.
+fn repaired() -> Layer {
+    let edge = Some(EdgeUnits::Degrees);
+    let shape = Shape { srid: 4326, points: false, members: false, geography: false, curves: false, edge };
+    Layer { shape, repair: true, ..points() }
 }
 
 /// Points; those of the lowest rank are left out of large tiles.
@@ -108,6 +116,7 @@ fn the_statements_that_render() {
     compare("render_points", &render(&points(), None, Candidates::Found));
     compare("render_points_touching", &render(&points(), None, Candidates::Touching));
     compare("render_shapes", &render(&shapes(), None, Candidates::Found));
+    compare("render_repaired", &render(&repaired(), None, Candidates::Found));
     compare("render_simplified", &render(&simplified(), None, Candidates::Found));
     compare("render_thinned", &render(&thinned(), None, Candidates::Found));
     compare("render_squares", &render(&squares(), None, Candidates::Found));
@@ -118,6 +127,7 @@ fn the_statements_that_render() {
 fn the_statements_that_read_rows() {
     compare("survey_points", &survey(&points(), None, 2, Zoom::MAX, ""));
     compare("survey_shapes", &survey(&shapes(), None, 0, Zoom::MAX, ""));
+    compare("survey_repaired", &survey(&repaired(), None, 1, Zoom::MAX, ""));
     compare("skipped", &skipped(&points()));
     compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };

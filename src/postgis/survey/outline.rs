@@ -180,7 +180,9 @@ impl Covers<'_> {
         each: &mut impl FnMut(ChangeLocation),
     ) -> Result<(), Error> {
         snapshot.keeper.set_savepoint().await?;
-        for with_shapes in [true, false] {
+        // The drawn geometry of a row that is repaired may lie anywhere inside of its box.
+        let ways = if self.placement.repair { &[false][..] } else { &[true, false] };
+        for &with_shapes in ways {
             let statement = sql::covers(self.placement, self.relation, self.column, self.with_unknown, with_shapes);
             let place = |row: &Row| {
                 each(self.place(row, with_shapes, layer.lists_tiles()));

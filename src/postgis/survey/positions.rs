@@ -39,7 +39,8 @@ pub async fn changed_positions(
     geometries: ChangedGeometries<'_>,
     mut each: impl FnMut(ChangeLocation),
 ) -> Result<(), Error> {
-    let own = Shape { points: false, geography: false, ..layer.shape };
+    let edge = if layer.repairs() { layer.placement().repair_units() } else { layer.shape.edge };
+    let own = Shape { points: false, geography: false, edge, ..layer.shape };
     in_one_system(snapshot, layer, context, geometries, own, &mut each).await?;
     let column = quoted(geometries.column);
     let systems = sql::other_systems(geometries.relation, &column, own.srid);
@@ -64,7 +65,7 @@ pub async fn changed_positions(
         covers.places(snapshot, layer, context, &mut each).await?;
         let beyond = sql::boxes_beyond(placement, geometries.relation, &column, srid == own.srid);
         // In a layer of cells, the middle of this box may not be the middle of the geometry, so the whole box counts.
-        let boxes = Placement { column: "box", grid: None, ..placement };
+        let boxes = Placement { column: "box", grid: None, repair: false, ..placement };
         read(snapshot, layer, context, boxes, &beyond, Some(layer.zooms.max()), &mut each).await?;
     }
     Ok(())
@@ -84,6 +85,8 @@ fn placement_of_changes<'a>(layer: &'a Layer, geometries: ChangedGeometries<'_>,
         // A row beyond ±180° may have been deleted since.
         reaches_beyond: true,
         srid_varies: false,
+        // The log holds rows as they are stored. A declared query says where its changes are seen.
+        repair: layer.repairs() && geometries.are_rows,
         ..layer.placement()
     }
 }
@@ -107,7 +110,11 @@ async fn in_one_system(
     } else {
         geometries.relation.to_owned()
     };
-    let relation = sql::of_one_system(&own, &column, shape.srid, shape.srid == layer.shape.srid, outlined.is_some());
+    let mut relation =
+        sql::of_one_system(&own, &column, shape.srid, shape.srid == layer.shape.srid, outlined.is_some());
+    if layer.repairs() {
+        relation = sql::with_bands(placement, &relation, &column, outlined.map(|_| sql::FAR));
+    }
     read(snapshot, layer, context, placement, &relation, outlined, each).await
 }
 

@@ -95,7 +95,7 @@ pub(crate) async fn check(
 async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result<(), CommandError> {
     // A layer that is drawn in several ways has the same problem in each of them.
     let mut said: Vec<String> = Vec::new();
-    for trial in Box::pin(try_layers(snapshot, &job.settings.tileset.layers)).await? {
+    for trial in Box::pin(try_layers(snapshot, &job.settings.tileset.layers, true)).await? {
         let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
         let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::error::with_causes(error)));
         let mut is_fine = true;
@@ -106,13 +106,19 @@ async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result
                 said.push(text);
             }
         }
-        if let Some(jumps) = &trial.jumps {
-            is_fine = false;
-            let text = format!("layer \"{}\": {}", trial.layer, jumps.problem());
-            if !said.contains(&text) {
-                checkup.warn(AREA, text.clone(), jumps.remedy.clone());
-                said.push(text);
+        for flawed in &trial.flaws {
+            is_fine &= flawed.are_repaired;
+            let what = if flawed.are_repaired { flawed.repaired() } else { flawed.problem() };
+            let text = format!("layer \"{}\": {what}", trial.layer);
+            if said.contains(&text) {
+                continue;
             }
+            if flawed.are_repaired {
+                checkup.fine(AREA, text.clone());
+            } else {
+                checkup.warn(AREA, text.clone(), flawed.remedies());
+            }
+            said.push(text);
         }
         let fine = format!("layer \"{}\" can be drawn: rights, geometry, key and index are there", trial.layer);
         if is_fine && !said.contains(&fine) {

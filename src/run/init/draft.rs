@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::is_named;
-use super::layer::{DraftZooms, LayerDraft, LayerSize, Reference, last_zoom, reference};
+use super::layer::{DraftZooms, LayerDraft, LayerSize, REPAIR, Reference, last_zoom, reference};
 use super::text::{comment, commented, string, value};
 use crate::postgis::{Discovery, GeometryColumn, SpatialFunction};
 use crate::target::is_own_name;
@@ -223,6 +223,14 @@ impl Draft {
             numbers.sort_by_key(|part| self.parts[*part].order);
         }
         numbers
+    }
+
+    /// Has the layer of a part repair its shapes.
+    pub(crate) fn repair(&mut self, part: usize) {
+        let body = &mut self.parts[part].body;
+        if !body.contains(REPAIR) {
+            *body = body.replacen("\ngeometry = ", &format!("\n{REPAIR}geometry = "), 1);
+        }
     }
 
     /// Adds a remark to a part, before all others: `ST_MakeValid` would make jumping geometries valid, but not correct.

@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use super::text::{comment, key, list, plain_list, string, value};
 use crate::postgis::{
     CatalogColumn, ColumnExtent, DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID, SpatialKind, TableLink,
-    ViewRead, quoted,
+    ViewRead, quoted, repaired_while_drawn,
 };
 use crate::suggested::SEED;
 use crate::tile::LonLatBox;
 
 /// The most features of a tile at zooms before the last one.
 const MAX_TILE_FEATURES: u32 = 20_000;
+
+/// The line of a layer that repairs its shapes while it draws them.
+pub(crate) const REPAIR: &str = "repair = true\n";
 
 /// The most bytes of a layer's part of a tile at zooms before the last one.
 const MAX_TILE_BYTES: u32 = 500_000;
@@ -133,7 +136,8 @@ impl LayerDraft<'_> {
                 SpatialKind::Table | SpatialKind::PartitionedTable => self.makes_valid(&table, &column),
                 _ => format!("give {} in its definition", self.made_valid()),
             };
-            remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out, and a seed takes several times as long where they are large. Mend it: {mend}"));
+            let repaired = repaired_while_drawn(count == 1);
+            remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: {repaired}. Or mend the table, and leave repair out: {mend}"));
         }
         if let Some(points) =
             self.geometry.rows.as_ref().ok().map(|rows| rows.points_in_parts).filter(|count| *count > 0)
@@ -249,6 +253,9 @@ impl LayerDraft<'_> {
             text.push_str(&format!("sql = {}\n", string(&self.query(&key, &properties))));
         } else {
             text.push_str(&format!("table = {}\nschema = {}\n", value(&relation.name), value(&relation.schema)));
+        }
+        if self.geometry.rows.as_ref().is_ok_and(|rows| rows.invalid_areas > 0) {
+            text.push_str(REPAIR);
         }
         text.push_str(&format!("geometry = {}\n", value(&self.geometry.column)));
         text.push_str(&match &key {

@@ -97,12 +97,20 @@ async fn refuse_undrawable(
             layers.push(layer);
         }
     }
-    for (trial, part) in Box::pin(try_layers(snapshot, &layers)).await?.into_iter().zip(parts) {
+    for (trial, part) in Box::pin(try_layers(snapshot, &layers, false)).await?.into_iter().zip(parts) {
         if let Some(hiding) = &trial.row_security {
             draft.remark(part, hiding.clone());
         }
-        if let Some(jumps) = &trial.jumps {
-            draft.remark(part, format!("layer \"{}\": {}", trial.layer, jumps.advice()));
+        for jumping in &trial.flaws {
+            draft.repair(part);
+            let text = jumping.repaired();
+            draft.remark(
+                part,
+                format!(
+                    "layer \"{}\": {text}. Or mend the table, and leave repair out: {}",
+                    trial.layer, jumping.remedy
+                ),
+            );
         }
         if let Some(error) = trial.errors.into_iter().next() {
             let cause = std::error::Error::source(&error).map(|cause| format!(" ({cause})")).unwrap_or_default();

@@ -294,7 +294,7 @@ fn of_a_large_table_a_sample_is_read() {
 }
 
 #[test]
-fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
+fn polygons_that_are_not_valid_are_repaired_and_named_with_the_remedy() {
     let (db, folder) = (Db::new(), Folder::new());
     db.run("SET search_path = public");
     // A ring that crosses itself, with many points; another that is valid, and a small one that is not.
@@ -308,13 +308,29 @@ fn large_polygons_that_are_not_valid_are_named_with_the_remedy() {
     let said = init(&db, &folder, &[]).ok().stdout;
     let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\") AND GeometryType(\"geom\") IN ('POLYGON', 'MULTIPOLYGON');";
     for part in [
-        "has polygons that are not valid (2 of those looked at), such as rings that cross each other: PostGIS may draw them wrongly or leave parts of them out",
+        &format!(
+            "has polygons that are not valid (2 of those looked at), such as rings that cross each other: they are {REPAIRED}. Or mend the table, and leave repair out: "
+        ),
         remedy,
     ] {
         assert!(said.contains(part), "{part}: {said}");
     }
+    let doctor = with_file(&db, &folder, &["doctor"]).stdout;
+    let named = format!(
+        "layer \"lands\": 2 rows of those looked at are polygons that are not valid (1, 3); they are {REPAIRED}"
+    );
+    assert!(doctor.contains(&named), "{doctor}");
+    leave_repair_out(&folder);
+    let doctor = with_file(&db, &folder, &["doctor"]).stdout;
+    for part in [
+        "2 rows of those looked at are polygons that are not valid: PostGIS may draw them wrongly or leave parts of them out: 1, 3",
+        "set repair = true in the layer, which checks each row in each statement that draws it, and repairs such rows in each, or mend them in the table: ",
+    ] {
+        assert!(doctor.contains(part), "{part}: {doctor}");
+    }
     db.run(&remedy.replace("\"public\".", ""));
     assert!(!init(&db, &folder, &["--output", "again.toml"]).ok().stdout.contains("not valid"));
+    assert!(!std::fs::read_to_string(folder.beside("again.toml")).unwrap().contains("repair"));
     let kept = "SELECT ST_AsText(geom) = 'LINESTRING(1 1,1 1)' FROM lands WHERE id = 4";
     assert!(db.value::<bool>(kept), "a line that is not valid stays as it is");
 
@@ -417,10 +433,20 @@ fn create_functions_of_the_manual(db: &Db) {
     let manual = std::fs::read_to_string(repository("docs/world-edge.md")).unwrap();
     let functions = manual.split("```sql\n").filter(|block| block.starts_with("CREATE FUNCTION "));
     let functions: Vec<&str> = functions.map(|block| block.split("```").next().unwrap()).collect();
-    assert_eq!(functions.len(), 2);
+    assert_eq!(functions.len(), 3);
     for function in functions {
         db.run(function);
     }
+}
+
+/// What `init` and `doctor` say of rows that a layer repairs.
+const REPAIRED: &str = "repaired while drawn (repair = true), which checks each row in each statement that draws it, and repairs such rows in each";
+
+/// Takes `repair = true` out of the file that `init` wrote.
+fn leave_repair_out(folder: &Folder) {
+    let text = written(folder);
+    assert!(text.contains("\nrepair = true\n"), "{text}");
+    std::fs::write(folder.beside("oar-tiles.toml"), text.replace("\nrepair = true\n", "\n")).unwrap();
 }
 
 /// Boxes around the world, and lines along a parallel, beside shapes that jump.
@@ -442,10 +468,12 @@ fn what_mends_jumps_leaves_all_other_shapes_as_they_are() {
     db.run("SET search_path = public");
     db.run(AROUND_THE_WORLD);
     create_functions_of_the_manual(&db);
-    let jumps = "rows have lines or rings that jump from one side of ±180° to the other: they are drawn as bands across the map: ";
+    let jumps = format!(
+        "4 rows have lines or rings that jump from one side of ±180° to the other (10, 3, 6, …); they are {REPAIRED}"
+    );
     let remedy = "UPDATE \"public\".\"zone\" SET \"geom\" = unwrapped(\"geom\") WHERE jumps(\"geom\");";
     let said = init(&db, &folder, &["--table", "zone"]).ok().stdout;
-    assert!(said.contains(&format!("4 {jumps}10, 3, 6, …")) && said.contains(remedy), "{said}");
+    assert!(said.contains(&jumps) && said.contains(remedy), "{said}");
     let shapes = || -> Vec<String> {
         let rows = db.rows("SELECT coalesce(ST_AsText(ST_Normalize(geom)), '-') FROM zone ORDER BY id");
         rows.iter().map(|row| row.get(0)).collect()
@@ -468,23 +496,35 @@ fn what_mends_jumps_leaves_all_other_shapes_as_they_are() {
     let remedy = "UPDATE \"public\".\"zone\" SET \"place\" = unwrapped(\"place\"::geometry)::geography WHERE jumps(\"place\"::geometry);";
     assert!(said.contains("1 row has lines or rings that jump") && said.contains(remedy), "{said}");
     let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
+    assert!(!seed().contains("jump"), "{}", seed());
+    leave_repair_out(&folder);
     assert!(seed().contains(remedy), "{}", seed());
     db.run(remedy);
     assert!(!seed().contains("jump"), "{}", seed());
 }
 
 #[test]
-fn shapes_that_jump_across_the_edge_are_named_with_sql_that_mends_them() {
+fn shapes_that_jump_across_the_edge_are_repaired_and_named_with_sql_that_mends_them() {
     let (db, folder) = (Db::new(), Folder::new());
     db.run("SET search_path = public");
     atlas::load(&db, "countries", "world-atlas/countries-50m.json", "countries");
-    let jumps = "3 rows have lines or rings that jump from one side of ±180° to the other: they are drawn as bands across the map: 171, 240, 76";
+    let rows = "3 rows have lines or rings that jump from one side of ±180° to the other";
+    let jumps = format!("{rows}: they are drawn as bands across the map: 171, 240, 76");
     let remedy = "UPDATE \"public\".\"countries\" SET \"g\" = unwrapped(\"g\") WHERE jumps(\"g\");";
     let said = init(&db, &folder, &[]).ok().stdout;
-    let mend = format!("{jumps}. Mend them: {remedy} with the functions unwrapped and jumps of docs/world-edge.md");
-    assert!(said.contains(&format!("note: layer \"countries\": {mend}")), "{said}");
+    let functions = "with the functions unwrapped and jumps of docs/world-edge.md";
+    let repaired = format!("layer \"countries\": {rows} (171, 240, 76); they are {REPAIRED}");
+    let note = format!("note: {repaired}. Or mend the table, and leave repair out: {remedy} {functions}");
+    assert!(said.contains(&note), "{said}");
     let doctor = with_file(&db, &folder, &["doctor"]).stdout;
-    assert!(doctor.contains(jumps) && doctor.contains(remedy), "{doctor}");
+    assert!(doctor.contains(&repaired) && !doctor.contains(remedy), "{doctor}");
+    leave_repair_out(&folder);
+    let doctor = with_file(&db, &folder, &["doctor"]).stdout;
+    let cure = format!(
+        "set repair = true in the layer, which checks each row in each statement that draws it, and repairs such rows in each, or mend them in the table: {remedy}"
+    );
+    assert!(doctor.contains(&jumps) && doctor.contains(&cure), "{doctor}");
+    let mend = format!("{jumps}. Set repair = true in the layer, or mend them: {remedy} {functions}");
     let seed = || with_file(&db, &folder, &["seed", "--zoom", "0-3", "--output", "t.mbtiles"]).ok().stderr;
     assert!(seed().contains(&format!("layer \"countries\": {mend}")));
     create_functions_of_the_manual(&db);

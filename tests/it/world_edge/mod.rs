@@ -2,4 +2,5 @@
 
 pub(crate) mod changes;
 pub(crate) mod layer_kinds;
+pub(crate) mod repair;
 pub(crate) mod rows;
