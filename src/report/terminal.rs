@@ -114,7 +114,6 @@ pub(crate) fn write_err(text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::json::JsonDocument;
 
     /// ESC [ 2 J clears a screen, in its 7-bit and its 8-bit form; BEL; a right-to-left override; a carriage return; a
     /// line separator.

@@ -7,14 +7,13 @@ use tokio::task::spawn_blocking;
 
 use super::{CommandError, Job, Target, picture};
 use crate::clock::{LAST_SECOND, moment};
-use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Manifest;
 use crate::mvt;
 use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue as Property, Position};
 use crate::pipeline::{LargestTile, TileSizes};
 use crate::report::{Contents, ContentsBounds, ContentsZoom, ShownFeature};
 use crate::target::{Described, TileReader, read_all};
-use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, Zoom};
+use crate::tile::{Order, TileCoord, Zoom};
 
 #[derive(Debug, Clone, Default)]
 pub struct InspectOptions {
@@ -68,7 +67,7 @@ fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandE
     let Some(tile) = tile else {
         return Ok(Inspection::Summary(Box::new(contents(&mut *reader, target.to_string())?)));
     };
-    let Some(raw) = raw(&mut *reader, tile, target)? else {
+    let Some(raw) = target.unpacked_tile(&mut *reader, tile)? else {
         return Err(CommandError::NotThere { target: target.to_string(), what: missing(&mut *reader, tile)? });
     };
     features(&raw, tile, options, target)
@@ -89,27 +88,6 @@ fn parse(text: &str) -> Result<TileCoord, CommandError> {
     TileCoord::new(zoom, x, y).ok_or_else(|| wrong(format!("columns and rows of zoom {zoom} are 0 to {}", zoom.last())))
 }
 
-/// A tile's MVT bytes, concatenated if the target stores layers separately; `None` if the target does not hold it.
-pub(super) fn raw(
-    reader: &mut dyn TileReader,
-    tile: TileCoord,
-    target: &Target,
-) -> Result<Option<Vec<u8>>, CommandError> {
-    let layers = reader.describe()?.vector_layers.len();
-    let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
-    let ids: Vec<TileId> = [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
-    let mut gunzip = Gunzip::new();
-    let mut raw: Option<Vec<u8>> = None;
-    read_all(reader, &ids, |_, stored| {
-        let Some(stored) = stored else { return Ok(()) };
-        let raw = raw.get_or_insert_default();
-        let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
-        raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| broken(target, tile, source))?);
-        Ok::<(), CommandError>(())
-    })?;
-    Ok(raw)
-}
-
 /// What is missing where a target does not hold a tile: where its zooms end, if the tile lies beyond them.
 fn missing(reader: &mut dyn TileReader, tile: TileCoord) -> Result<String, CommandError> {
     Ok(match reader.describe()?.zooms {
@@ -118,14 +96,6 @@ fn missing(reader: &mut dyn TileReader, tile: TileCoord) -> Result<String, Comma
         }
         _ => format!("tile {tile}: nothing is drawn there"),
     })
-}
-
-pub(super) fn broken(
-    target: &Target,
-    tile: TileCoord,
-    source: impl std::error::Error + Send + Sync + 'static,
-) -> CommandError {
-    CommandError::BrokenTile { target: target.to_string(), tile, source: Box::new(source) }
 }
 
 /// An upper bound of the memory in bytes that layers take when they are shown. A table holds each text three times.
@@ -145,7 +115,7 @@ fn features(
     options: &InspectOptions,
     target: &Target,
 ) -> Result<Inspection, CommandError> {
-    let mut layers = mvt::decode(raw).map_err(|source| broken(target, tile, source))?;
+    let mut layers = mvt::decode(raw).map_err(|source| target.broken_tile(tile, source))?;
     if let Some(wanted) = &options.layer {
         let there: Vec<&str> = layers.iter().map(|layer| layer.name).collect();
         let there = there.join(", ");

@@ -7,6 +7,7 @@ use tokio::runtime::Handle;
 use super::{Target, TargetUrl};
 use crate::cdn::{Outbox, OutboxWriter, queue_name};
 use crate::config::TilesetSettings;
+use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::{Manifest, Publication};
 use crate::report::{Event, Report};
 use crate::run::CommandError;
@@ -16,8 +17,9 @@ use crate::target::{
     BeforeManifest, Described, Directory, DirectoryReader, Finished, FolderNotes, GENERATOR, Latest, LocationError,
     MaxShrink, Mbtiles, MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing,
     ReadError, RewrittenHeaders, S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, Scheme, Scope,
-    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, WorkFiles, Written, s3_versions,
+    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, WorkFiles, Written, read_all, s3_versions,
 };
+use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
 /// How targets are opened and written.
 #[derive(Debug, Clone)]
@@ -113,6 +115,37 @@ impl Target {
         let mut reader = self.reader()?;
         reader.holds_tileset()?;
         Ok(reader)
+    }
+
+    /// A tile's MVT bytes, concatenated if the target stores layers separately; `None` if the target does not hold it.
+    pub(crate) fn unpacked_tile(
+        &self,
+        reader: &mut dyn TileReader,
+        tile: TileCoord,
+    ) -> Result<Option<Vec<u8>>, CommandError> {
+        let layers = reader.describe()?.vector_layers.len();
+        let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
+        let ids: Vec<TileId> =
+            [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
+        let mut gunzip = Gunzip::new();
+        let mut raw: Option<Vec<u8>> = None;
+        read_all(reader, &ids, |_, stored| {
+            let Some(stored) = stored else { return Ok(()) };
+            let raw = raw.get_or_insert_default();
+            let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
+            raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| self.broken_tile(tile, source))?);
+            Ok::<(), CommandError>(())
+        })?;
+        Ok(raw)
+    }
+
+    /// The error of a tile that cannot be unpacked or decoded.
+    pub(crate) fn broken_tile(
+        &self,
+        tile: TileCoord,
+        source: impl std::error::Error + Send + Sync + 'static,
+    ) -> CommandError {
+        CommandError::BrokenTile { target: self.to_string(), tile, source: Box::new(source) }
     }
 
     /// A reader of the target if it is about to be written; `None` if there is nothing that can be read. May wait for a

@@ -2,5 +2,6 @@
 
 mod archives;
 mod contract;
+mod daemon;
 mod messages;
 mod runs;

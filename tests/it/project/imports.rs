@@ -72,8 +72,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config describe dirty_file init inspect jobs publish rows writer_lease",
-            "target",
+            "config describe dirty_file init jobs picture publish rows writer_lease",
+            "inspect target",
             "diff dirty finish layer_ends",
             "doctor error prepare+shared_rows+family purge serving track",
             "dry_run tilesets",
