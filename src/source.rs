@@ -1,4 +1,4 @@
-//! What renders batches: the promise that every source keeps, and what is prepared for which source (`choice`).
+//! What renders batches: the promise that every source keeps, and what is prepared for which source (`draw::choice`).
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 

@@ -21,7 +21,7 @@
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
 //! | `layer_ends` | layers that are drawn only at the shallow zooms of a tileset |
 //!
-//! A verb makes a [`Job`] and returns a value; `main` prints it.
+//! A verb makes a [`Job`] and returns a value; `cli` prints it.
 
 pub mod config;
 pub mod copy;
@@ -322,7 +322,7 @@ impl Job {
     }
 }
 
-// One verb per file or folder. A verb returns a value, which `main` prints. No verb imports another: what they share is
+// One verb per file or folder. A verb returns a value, which `cli` prints. No verb imports another: what they share is
 // in [`self`].
 
 // Restarts of a run on a new snapshot, and work on threads that may block.

@@ -1,8 +1,5 @@
-//! Areas with borders of any form, as the tiles that they touch.
-//!
-//! - `part`: a box, a polygon or a line ([`AreaPart`]).
-//! - `shape`: the tiles that a polygon or a line touches ([`AreaShape`]).
-//! - `runs`: rows of tiles.
+//! Areas with borders of any form, as the tiles that they touch: a part is a box, a polygon or a line ([`AreaPart`]),
+//! and [`AreaShape`] holds the tiles that a polygon or a line touches, as rows of tiles.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;

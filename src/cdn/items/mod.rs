@@ -38,7 +38,7 @@ impl Default for TilesToPurge {
 }
 
 impl TilesToPurge {
-    /// Tiles in any order; a tile may occur more than once. More than [`MAX_TILES_TOLD_APART`] become
+    /// Tiles in any order; a tile may occur more than once. More than `MAX_TILES_TOLD_APART` become
     /// [`TilesToPurge::Everything`].
     #[must_use]
     pub fn listed(tiles: impl IntoIterator<Item = TileCoord>) -> TilesToPurge {

@@ -17,7 +17,7 @@ use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, TileBounds};
 /// | `$3..$6` | first column, first row, last column, last row (XYZ) |
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
-/// | `$14…` | for counted cells, those of [`counted::placed`]; for a layer that [lists its tiles](Layer::lists_tiles), the first and the last tile of each run of tiles, sorted, as [`listed_tile`] numbers them |
+/// | `$14…` | for counted cells, those of [`cells::placed_counts`](super::cells::placed_counts); for a layer that [lists its tiles](Layer::lists_tiles), the first and the last tile of each run of tiles, sorted, as [`listed_tile`] numbers them |
 /// | the last | for a layer that is thinned, the most features of a tile by zoom |
 ///
 /// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58

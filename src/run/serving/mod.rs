@@ -4,8 +4,8 @@
 //! |---|---|
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
-//! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it; the limits on the database sessions of all tilesets' live tiles together; tiles of requests that give values for parameters |
-//! | `live`, `snapshot` | tiles that the target does not hold, rendered on request; the batch of one live tile; the known places of features; work that is done once for all who wait for its result |
+//! | `live` | tiles that the target does not hold, rendered on request |
+//! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
 
 mod family;
 mod follow;

@@ -210,7 +210,7 @@ impl S3Options {
         }
         if self.section.attempts == 0 || self.section.part_size_mb < 5 || self.section.lease.is_zero() {
             return wrong(
-                "attempts has to be 1 or more, part_size 5 MiB or more, and the lease longer than nothing".to_owned(),
+                "attempts has to be 1 or more, part_size_mb 5 or more, and the lease longer than nothing".to_owned(),
             );
         }
         Ok(())
