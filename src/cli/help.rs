@@ -121,7 +121,6 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "prune-variants",
             "tiles",
             "area",
-            "variant",
             "workers",
             "report",
             "parents",
@@ -145,7 +144,6 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "base-path",
             "basemap",
             "check",
-            "token-file",
             "cache-control",
             "cache-mb",
             "cdn-cache-control",
@@ -161,12 +159,12 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
         ],
     ),
     ("preview", &["basemap", "assets", "html", "style", "label", "public-url", "at", "tileset", "listen"]),
-    ("verify", &["area", "layer", "tileset", "report", "workers", "zoom", "bbox", "json", "verbose"]),
-    ("copy", &["since", "area", "changed-out", "public-url", "force", "quiet", "verbose"]),
+    ("verify", &["area", "layer", "tileset", "report", "workers", "json"]),
+    ("copy", &["since", "area", "changed-out", "public-url", "force", "quiet"]),
     ("diff", &["area", "geojson", "json"]),
-    ("config", &["schema", "public-url", "layer", "zoom", "bbox", "output", "workers", "tileset", "force", "progress"]),
-    ("doctor", &["transaction-age", "clock-difference", "json", "url", "token-file", "tileset", "layer"]),
-    ("purge", &["wait", "forget", "area", "json", "dry-run"]),
+    ("config", &["schema", "public-url", "layer", "zoom", "bbox", "output", "workers", "tileset", "progress"]),
+    ("doctor", &["transaction-age", "clock-difference", "json", "url", "tileset"]),
+    ("purge", &["forget", "dry-run"]),
 ];
 
 /// What the exit codes mean (`exit`), below each verb's long help.

@@ -4,7 +4,7 @@ use super::*;
 
 /// The section of the sample as if it were given, with one of the providers.
 fn sample(provider: &str, keys: &str) -> String {
-    let begin = SAMPLE.find("# [[purge]]").unwrap();
+    let begin = SAMPLE.find("\n# [[purge]]").unwrap() + 1;
     let lines = SAMPLE[begin..].lines().skip(1).map_while(|line| line.strip_prefix("#   "));
     let of_provider = lines.filter(|line| {
         let key = line.split(' ').next().unwrap();

@@ -1,5 +1,5 @@
 //! A server that writes a tileset in a container: one of two writes, edits and live tiles are answered, a CDN is told,
-//! and doctor looks at the lease.
+//! and doctor looks at the container.
 
 use serde_json::Value;
 
@@ -65,7 +65,7 @@ fn of_two_servers_one_writes_a_container_and_the_other_takes_over() {
     let servers = [world.server(), world.server()];
     until("one writes", || servers.iter().filter(|served| role(served) == "writing").count() == 1);
     let doctor = world.oar_tiles(&["doctor"]);
-    assert!(doctor.stdout.contains("another run is writing"), "{}", doctor.stdout);
+    assert!(doctor.stdout.contains(&format!("{} can be written", world.place)), "{}", doctor.stdout);
 
     // An edit is answered by both, from the container, and the CDN hears of it.
     let seen = |served: &Served| served.get("/0/0/0.pbf", GZIP).body;
