@@ -13,10 +13,10 @@ use crate::clock::since_1970;
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The longest pause that is chosen here; `Retry-After` may ask for more.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest `Retry-After` that is obeyed: a wrong clock at the other end must not stop purging for days.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3_600);
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
 /// Pauses that double, with jitter.
 #[derive(Debug, Clone, Default)]
@@ -28,10 +28,10 @@ impl PurgeBackoff {
     /// The pause after another refusal: between half and all of the doubled pause, so that several senders do not come
     /// back together, and no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
     pub(crate) fn pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.refusals.min(6)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.refusals.min(6)).min(MAX_PAUSE);
         self.refusals += 1;
         let pause = pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        pause.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
+        pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
     }
 
     /// A request was taken.
@@ -224,7 +224,7 @@ mod tests {
     fn the_provider_may_ask_for_more() {
         let mut backoff = PurgeBackoff::default();
         assert_eq!(backoff.pause(Some(Duration::from_secs(7)), 0.5), Duration::from_secs(7));
-        assert_eq!(backoff.pause(Some(Duration::from_secs(u64::MAX)), 0.5), LONGEST_RETRY_AFTER);
+        assert_eq!(backoff.pause(Some(Duration::from_secs(u64::MAX)), 0.5), MAX_RETRY_AFTER);
         assert_eq!(backoff.pause(Some(Duration::ZERO), 1.0), Duration::from_secs(4));
     }
 

@@ -22,7 +22,7 @@ use crate::tile::{
 };
 
 /// The most layers in one tile.
-const MOST_LAYERS: usize = 255;
+const MAX_LAYERS: usize = 255;
 
 /// What a layer draws at some of its zooms.
 #[derive(Debug, Clone, PartialEq)]
@@ -45,8 +45,8 @@ impl Band {
 impl Check<'_> {
     pub(crate) fn layers(&self, given: &ConfigFile, only: &[String]) -> Result<Vec<LayerOptions>, ConfigError> {
         let layers = &given.layer;
-        if layers.is_empty() || layers.len() > MOST_LAYERS {
-            return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MOST_LAYERS}", layers.len())));
+        if layers.is_empty() || layers.len() > MAX_LAYERS {
+            return Err(self.wrong("layer", format!("there are {} layers: write 1 to {MAX_LAYERS}", layers.len())));
         }
         let mut names: Vec<&str> = Vec::new();
         for layer in layers {

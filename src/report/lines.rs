@@ -19,7 +19,7 @@ const EVERY: Duration = Duration::from_secs(10);
 
 /// The time left is estimated once this share of the features is done: the first tiles are the slowest, and would give
 /// an estimate of hours.
-const LEAST_SHARE_TO_GUESS_BY: f64 = 0.03;
+const MIN_SHARE_TO_GUESS_BY: f64 = 0.03;
 
 /// The figures of the events seen so far.
 struct LineFigures {
@@ -52,7 +52,7 @@ impl LineFigures {
         self.last = Instant::now();
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
         let share = self.features as f64 / self.of.max(1) as f64;
-        let left = if share >= LEAST_SHARE_TO_GUESS_BY {
+        let left = if share >= MIN_SHARE_TO_GUESS_BY {
             format!(", {} left", timed(seconds / share - seconds))
         } else {
             String::new()

@@ -26,10 +26,10 @@ use crate::target::{
 const WRITER: &str = "writer.json";
 
 /// The longest pause between two looks at another process's lease.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest lease that is accepted from another process's note.
-const LONGEST_LEASE: Duration = Duration::from_secs(600);
+const MAX_LEASE: Duration = Duration::from_secs(600);
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct WriterNote {
@@ -123,7 +123,7 @@ impl LeaseWait {
     /// Waits until this process has the lease. `held` gets the holder at each look, `failed` the reason why a look
     /// failed.
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
-        let pause = (self.time / 8).clamp(Duration::from_millis(20), LONGEST_PAUSE);
+        let pause = (self.time / 8).clamp(Duration::from_millis(20), MAX_PAUSE);
         loop {
             let looked = spawn_blocking(move || {
                 let looked = self.look();
@@ -156,7 +156,7 @@ impl LeaseWait {
         if note.as_ref().is_some_and(|note| note.holder.is_empty()) {
             return self.take(&condition);
         }
-        let theirs = note.as_ref().map_or(Duration::ZERO, |note| Duration::from_millis(note.lease)).min(LONGEST_LEASE);
+        let theirs = note.as_ref().map_or(Duration::ZERO, |note| Duration::from_millis(note.lease)).min(MAX_LEASE);
         if self.seen.as_ref() != Some(&found) {
             (self.seen, self.since) = (Some(found), Instant::now());
         } else if self.since.elapsed() > theirs.max(self.time) {

@@ -280,7 +280,7 @@ impl fmt::Display for SecretSource {
 }
 
 /// The shortest secret, in bytes: hiding a shorter one in other texts would make these unreadable.
-const SHORTEST_SECRET: usize = 8;
+const MIN_SECRET: usize = 8;
 
 impl SecretSource {
     /// Reads the secret.
@@ -294,8 +294,8 @@ impl SecretSource {
             SecretSource::Variable(name) => std::env::var(name).map_err(|_unset| wrong("it is not set".to_owned()))?,
         };
         let text = text.trim();
-        if text.len() < SHORTEST_SECRET || !text.chars().all(|c| c.is_ascii_graphic()) {
-            return Err(wrong(format!("it holds no token: {SHORTEST_SECRET} characters at least, without spaces")));
+        if text.len() < MIN_SECRET || !text.chars().all(|c| c.is_ascii_graphic()) {
+            return Err(wrong(format!("it holds no token: {MIN_SECRET} characters at least, without spaces")));
         }
         Ok(PurgeSecret(text.to_owned()))
     }

@@ -99,14 +99,14 @@ GROUP BY drawn.tile",
     )
 }
 
-/// The parts of a geometry near the area, if it has more than [`MOST_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each
+/// The parts of a geometry near the area, if it has more than [`MAX_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each
 /// vertex for each tile, so fewer parts are faster. It simplifies, rounds and clips each part by itself, so parts
 /// beyond the tile do not change the result.
 fn parts_near(layer: &Layer) -> String {
     let TileDrawing { reach, .. } = drawing(layer);
     let half = HALF_WORLD_METRES;
     format!(
-        "CASE WHEN GeometryType(m) IN ('MULTIPOLYGON', 'MULTILINESTRING') AND ST_NumGeometries(m) > {MOST_PARTS_KEPT} THEN (
+        "CASE WHEN GeometryType(m) IN ('MULTIPOLYGON', 'MULTILINESTRING') AND ST_NumGeometries(m) > {MAX_PARTS_KEPT} THEN (
             SELECT ST_Collect(ARRAY(
                 SELECT geom FROM ST_Dump(m) WHERE geom && ST_MakeEnvelope(
                     -{half:?} + ax0 * side - {reach}, {half:?} - (ay1 + 1) * side - {reach}, -{half:?} + (ax1 + 1) * side + {reach}, {half:?} - ay0 * side + {reach}, 3857)))
@@ -115,7 +115,7 @@ fn parts_near(layer: &Layer) -> String {
 }
 
 /// The most parts of a geometry that are passed on without checking where each lies.
-const MOST_PARTS_KEPT: u32 = 4;
+const MAX_PARTS_KEPT: u32 = 4;
 
 /// The number of a tile in lists of tiles, as an SQL expression over its zoom `z`, column `x` and row: a run of tiles
 /// of one column, from north to south, has numbers that follow each other.

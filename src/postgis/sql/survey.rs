@@ -46,7 +46,7 @@ pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
     )
 }
 
-/// Two columns for rows whose box touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the
+/// Two columns for rows whose box touches more than [`MAX_TILES_OF_BOX`] tiles of the deepest zoom, else NULL: the
 /// row's geometry in EPSG:3857 as WKB, and whether it is a valid area.
 fn outlines(layer: &Layer, deepest: Zoom) -> String {
     let valid = if layer.is_same_in_each_tile() { "ST_Dimension(m) = 2 AND ST_IsValid(m)" } else { "false" };
@@ -63,12 +63,12 @@ fn outlines_of(deepest: Zoom, valid: &str) -> String {
     )
 }
 
-/// Two expressions: whether the box of `m` touches more than [`MOST_TILES_OF_BOX`] tiles of the deepest zoom, and, if
+/// Two expressions: whether the box of `m` touches more than [`MAX_TILES_OF_BOX`] tiles of the deepest zoom, and, if
 /// it does, `m` as WKB, else NULL.
 fn large_shape(deepest: Zoom) -> (String, String) {
     let shift = 32 - deepest.get();
     let large = format!(
-        "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MOST_TILES_OF_BOX} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES}"
+        "inside AND west <= east AND ((east >> {shift}) - (west >> {shift}) + 1) * ((south >> {shift}) - (north >> {shift}) + 1) > {MAX_TILES_OF_BOX} AND ST_NPoints(m) <= {MAX_OUTLINE_VERTICES}"
     );
     let shape = format!("CASE WHEN {large} THEN ST_AsBinary(ST_Force2D(m), 'NDR') END");
     (large, shape)
@@ -80,7 +80,7 @@ pub(crate) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT N
     AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
 /// The most tiles of the deepest zoom that a feature's box may touch without its outline being read.
-const MOST_TILES_OF_BOX: u32 = 8;
+const MAX_TILES_OF_BOX: u32 = 8;
 
 /// The most vertices of a geometry whose outline is read.
 const MAX_OUTLINE_VERTICES: u32 = 4_000_000;

@@ -25,7 +25,7 @@ use crate::target::NoteError;
 const MAX_ATTEMPTS: u32 = 1_000;
 
 /// The longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_millis(200);
 
 impl FamilyMembers {
     /// Keeps the variants with these names: the values in their outputs, joined by slashes.
@@ -145,7 +145,7 @@ impl FamilyRun<'_> {
             if let Some(signal) = stop.asked() {
                 return Err(CommandError::Interrupted(signal));
             }
-            tokio::time::sleep(LONGEST_PAUSE.mul_f64(fastrand::f64())).await;
+            tokio::time::sleep(MAX_PAUSE.mul_f64(fastrand::f64())).await;
         }
         done.seconds = self.begun.elapsed().as_secs_f64();
         Ok(FamilyOutcome { report: done, complete })

@@ -32,7 +32,7 @@ use crate::stop::Stop;
 pub use draft::DraftFor;
 
 /// The longest time for reading one relation: a new user wants an answer.
-const LONGEST_READ: std::time::Duration = std::time::Duration::from_secs(60);
+const MAX_READ: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A configuration for some tables of a database.
 #[derive(Debug)]
@@ -56,8 +56,8 @@ pub async fn draft(
 ) -> Result<Drafted, CommandError> {
     let mut session = settings.session.clone();
     session.section.statement_timeout = match *session.section.statement_timeout {
-        none if none.is_zero() => LONGEST_READ.into(),
-        set => set.min(LONGEST_READ).into(),
+        none if none.is_zero() => MAX_READ.into(),
+        set => set.min(MAX_READ).into(),
     };
     let database = Database::new(&settings.connect, session, stop)?;
     let snapshot = database.snapshot().await?;

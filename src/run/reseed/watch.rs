@@ -21,18 +21,18 @@ use crate::stop::{Grace, Signal, Stop};
 
 /// The pause after the first failure, which doubles with each further one, and the longest pause.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed,
 /// and a look costs little.
-const LONGEST_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
+const MAX_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
 
 /// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
-const SHORTEST_POLL: Duration = Duration::from_millis(100);
+const MIN_POLL: Duration = Duration::from_millis(100);
 
 /// The longest pause between two looks into the log if no notifications come. On average a change is seen half of this
 /// late.
-const LONGEST_LOOK_PAUSE: Duration = Duration::from_millis(500);
+const MAX_LOOK_PAUSE: Duration = Duration::from_millis(500);
 
 /// The grace: how long tiles that are being rendered and stored may take once a stop was asked for. Supervisors wait 30
 /// s before they kill.
@@ -225,7 +225,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             signal = self.job.stop.wait() => return Some(signal),
             () = queued => return None,
             () = due => return None,
-            () = tokio::time::sleep(SHORTEST_POLL.max(*self.job.settings.database.changes.poll)) => None,
+            () = tokio::time::sleep(MIN_POLL.max(*self.job.settings.database.changes.poll)) => None,
             woken = change => Some(woken),
         };
         let checked = match woken {
@@ -298,7 +298,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
 
     /// The pause between two looks into the log if no notifications come.
     fn look_pause(&self) -> Duration {
-        Duration::clamp(*self.job.settings.database.changes.debounce, SHORTEST_POLL, LONGEST_LOOK_PAUSE)
+        Duration::clamp(*self.job.settings.database.changes.debounce, MIN_POLL, MAX_LOOK_PAUSE)
     }
 
     fn say_once(&mut self, message: String) {
@@ -350,8 +350,8 @@ impl Report for InHand {
 /// The pause after a failure, `failures` of them in a row.
 fn pause(failures: u32, error: &CommandError) -> Duration {
     let longest = match error {
-        CommandError::Target(error) if error.is_held() => LONGEST_PAUSE_WHILE_HELD,
-        _ => LONGEST_PAUSE,
+        CommandError::Target(error) if error.is_held() => MAX_PAUSE_WHILE_HELD,
+        _ => MAX_PAUSE,
     };
     FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(longest)
 }

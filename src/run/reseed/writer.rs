@@ -23,7 +23,7 @@ use crate::target::NoteStore;
 /// watch then begins again, because an operator may have fixed the cause. The pause doubles with each further failure
 /// for the same cause, up to the longest.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
-const LONGEST_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+const MAX_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
 
 /// The failures of a writer since its last success. Each cause is logged once.
 #[derive(Debug, Default)]
@@ -37,7 +37,7 @@ impl WriterFailures {
     pub(crate) fn has_failed(&self, what: &str, why: &str) -> Duration {
         let mut last = self.last.borrow_mut();
         let pause = match &*last {
-            Some((said, pause)) if said == why => pause.saturating_mul(2).min(LONGEST_PAUSE_AFTER_FAILURE),
+            Some((said, pause)) if said == why => pause.saturating_mul(2).min(MAX_PAUSE_AFTER_FAILURE),
             _ => {
                 tracing::warn!("{what}: {why}");
                 PAUSE_AFTER_FAILURE

@@ -13,7 +13,7 @@ use crate::stop::Stop;
 
 /// The longest time for which changes are gathered after the first one. The writer waits for as long as it is
 /// configured to, and publishes later.
-const LONGEST_DEBOUNCE: Duration = Duration::from_millis(50);
+const MAX_DEBOUNCE: Duration = Duration::from_millis(50);
 
 /// The interval at which the server is asked whether there is anything new, also if no notification has come: about a
 /// quarter of the time for which a look is trusted.
@@ -26,7 +26,7 @@ const LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// itself; and the pause if it does not. A standby that cancels one look is asked again before the last look counts as
 /// old.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+const MAX_PAUSE: Duration = Duration::from_secs(8);
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
 /// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the
@@ -105,7 +105,7 @@ async fn follow_always(job: &Job, known: &KnownChanges) {
             tracing::info!("the change log cannot be followed, so that live tiles age by live_ttl: {text}");
             said = text;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8_u32)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8_u32)).min(MAX_PAUSE);
         tokio::time::sleep(if failure == LogFailure::Passing { pause } else { PAUSE_WITHOUT_LOG }).await;
     }
 }
@@ -157,7 +157,7 @@ async fn followed(
                 change = heard.change(LOOK_PAUSE) => {
                     change?;
                     let debounce = *settings.database.changes.debounce;
-                    let pause = debounce.min(LONGEST_DEBOUNCE).max(took * SHARE_OF_LOOKS);
+                    let pause = debounce.min(MAX_DEBOUNCE).max(took * SHARE_OF_LOOKS);
                     tokio::time::sleep(pause).await;
                     break;
                 }

@@ -113,7 +113,7 @@ pub(crate) struct ConnectionTimes {
     pub(crate) first_request: Duration,
     /// Between two requests of a connection; in HTTP/1.1 also for receiving the header of a later request.
     pub(crate) idle: Duration,
-    /// For taking [`LEAST_PROGRESS`](crate::serve::http::stall) of an answer.
+    /// For taking [`MIN_PROGRESS`](crate::serve::http::stall) of an answer.
     pub(crate) stall: Duration,
     /// For the client to end an idle connection of HTTP/2 that it was asked to end.
     pub(crate) parting: Duration,

@@ -15,7 +15,7 @@ use super::unread::{Cut, Sending, UnreadAnswers, UnreadHold};
 /// The bytes that a client has to take within the time limit, unless the rest of the answer is less: 4 kB in 30 s is
 /// what a connection of 4.4 kB/s gives each of 32 streams. Without a least rate, a client that takes a byte now and
 /// then would keep its answers in memory for years.
-const LEAST_PROGRESS: usize = 4 << 10;
+const MIN_PROGRESS: usize = 4 << 10;
 
 /// Watches how a client takes what is sent on a connection or stream.
 pub(crate) struct Progress {
@@ -29,7 +29,7 @@ pub(crate) struct Progress {
 
 /// The client has accepted no more for now.
 struct Waiting {
-    /// When it must have taken [`LEAST_PROGRESS`].
+    /// When it must have taken [`MIN_PROGRESS`].
     deadline: Pin<Box<Sleep>>,
     /// The bytes that it has taken meanwhile.
     taken: usize,
@@ -38,7 +38,7 @@ struct Waiting {
 }
 
 impl Progress {
-    /// Watches what is noted in `sending`. `limit` is the time for [`LEAST_PROGRESS`].
+    /// Watches what is noted in `sending`. `limit` is the time for [`MIN_PROGRESS`].
     pub(crate) const fn new(limit: Duration, sending: Arc<Sending>, unread: UnreadAnswers) -> Progress {
         Progress { limit, sending, unread, waiting: None, counted: None }
     }
@@ -73,7 +73,7 @@ impl Progress {
     pub(crate) fn took(&mut self, bytes: usize) {
         if let Some(waiting) = &mut self.waiting {
             waiting.taken += bytes;
-            if waiting.taken >= LEAST_PROGRESS {
+            if waiting.taken >= MIN_PROGRESS {
                 waiting.taken = 0;
                 waiting.deadline.as_mut().reset(Instant::now() + self.limit);
             }
@@ -88,7 +88,7 @@ impl Progress {
     }
 }
 
-/// A connection that fails if its client takes less than [`LEAST_PROGRESS`] within the limit while there is more to
+/// A connection that fails if its client takes less than [`MIN_PROGRESS`] within the limit while there is more to
 /// write, or if the memory of its answer is needed.
 pub(crate) struct StallLimit<C> {
     connection: C,

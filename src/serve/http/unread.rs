@@ -29,7 +29,7 @@ const CLIENT_PART: u64 = 2;
 const FREED_PART: u64 = 16;
 
 /// Tiles of fewer bytes do not count before their answers wait: what an HTTP/2 connection queues at a time.
-const LEAST_RESERVED: usize = 64 << 10;
+const MIN_RESERVED: usize = 64 << 10;
 
 /// What is being sent on a connection of HTTP/1.1 or on a stream of HTTP/2.
 #[derive(Debug, Default)]
@@ -242,7 +242,7 @@ impl ReservedMemory {
 
     fn replace(&mut self, sending: &Arc<Sending>, bytes: usize) -> bool {
         let before = self.hold.take();
-        if bytes < LEAST_RESERVED {
+        if bytes < MIN_RESERVED {
             return true;
         }
         sending.bytes.store(bytes as u64, Ordering::Relaxed);
@@ -483,7 +483,7 @@ mod tests {
         assert_eq!(held(), 0);
         // A small tile takes no entry.
         let mut small = unread.reserved_for(client(2));
-        assert!(small.grow_to(LEAST_RESERVED - 1) && small.into_hold().is_none());
+        assert!(small.grow_to(MIN_RESERVED - 1) && small.into_hold().is_none());
     }
 
     #[test]

@@ -35,13 +35,13 @@ pub(crate) use epochs::{LiveEpoch, LiveEpochs, LiveSince};
 
 /// How long a look into the log is trusted by the caches in this server: if the database has not answered for this
 /// long, changes may have been missed.
-const LONGEST_SILENCE: Duration = Duration::from_secs(15);
+const MAX_SILENCE: Duration = Duration::from_secs(15);
 
 /// The age of the last look up to which the caches of clients may keep tiles for as long as the settings say.
 const CURRENT: Duration = Duration::from_secs(2);
 
 /// How long `/readyz` waits for the first look.
-const LONGEST_START: Duration = Duration::from_secs(5);
+const MAX_START: Duration = Duration::from_secs(5);
 
 /// After this time without a look, CDNs may keep tiles longer again, because their questions would come to this server
 /// all the time.
@@ -220,7 +220,7 @@ impl KnownChanges {
 
     /// True if the server may be said to be not ready, because the log was not read yet.
     pub(crate) fn is_starting(&self, now: Instant) -> bool {
-        self.unread_for(now).is_some_and(|time| time <= LONGEST_START) && !self.0.state.lock().has_looked
+        self.unread_for(now).is_some_and(|time| time <= MAX_START) && !self.0.state.lock().has_looked
     }
 
     /// Adds the changes that a look into the log has found. Each look begins at the state of the previous look, or at
@@ -304,7 +304,7 @@ impl KnownChanges {
     /// True if the log is followed: tiles that no look has found dirty have not changed.
     pub(crate) fn is_followed(&self) -> bool {
         let state = self.0.state.lock();
-        state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < LONGEST_SILENCE)
+        state.seen.is_some() && state.confirmed.is_some_and(|confirmed| confirmed.elapsed() < MAX_SILENCE)
     }
 
     /// True if the log is followed, and a look has seen everything that a database state shows.

@@ -15,12 +15,12 @@ const CHANNEL: &str = "oar-tiles:published";
 
 /// The shortest pause between two looks at the target because of announcements: other programs may write into the
 /// channel.
-const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 /// The pause before listening to the channel again after a failure. It doubles with each failure, up to
-/// `LONGEST_PAUSE`.
+/// `MAX_PAUSE`.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// The most messages that wait to be read; further ones are dropped, because a look finds everything that was announced
 /// before it.
@@ -60,7 +60,7 @@ impl RedisCache {
             if message.is_some() && tiles.last().number != before.number {
                 self.0.announced.fetch_add(1, Ordering::Relaxed);
             }
-            tokio::time::sleep(SHORTEST_PAUSE).await;
+            tokio::time::sleep(MIN_PAUSE).await;
         }
     }
 
@@ -80,7 +80,7 @@ impl RedisCache {
             }
             tracing::debug!("announcements of Redis are not heard: {error}");
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(MAX_PAUSE);
         }
     }
 

@@ -283,7 +283,7 @@ const MAX_FAILURES: u32 = 3;
 
 /// The first pause, and the longest one.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct BreakerState {
@@ -323,7 +323,7 @@ impl CircuitBreaker {
         let mut state = self.0.lock();
         state.failures = state.failures.saturating_add(1);
         if state.failures >= MAX_FAILURES {
-            state.pause = (state.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            state.pause = (state.pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
             state.open_until = Some(now + state.pause);
         }
     }

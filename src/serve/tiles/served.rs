@@ -56,7 +56,7 @@ const MAX_STATES: usize = 4;
 const UNPACKS: usize = 2;
 
 /// The least room in which a tile is unpacked that has more than it claims.
-const LEAST_ROOM: usize = 64 << 10;
+const MIN_ROOM: usize = 64 << 10;
 
 /// The tiles of a target, with the most requested ones in memory.
 #[derive(Clone)]
@@ -339,7 +339,7 @@ impl ServedTiles {
             match packed.unpacked(most) {
                 // It has more than it claims.
                 Err(DecodeError::TooLarge(_)) if most < MAX_UNPACKED_TILE => {
-                    most = (most * 2).clamp(LEAST_ROOM, MAX_UNPACKED_TILE);
+                    most = (most * 2).clamp(MIN_ROOM, MAX_UNPACKED_TILE);
                     if !reserved.grow_to(most) {
                         return Err(TileError::TooMuchUnread(client));
                     }

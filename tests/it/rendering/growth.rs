@@ -136,12 +136,12 @@ fn work(count: u32) -> WorkByStatement {
 const FEW_ROWS: u32 = 300;
 
 /// The most nodes of a plan that each row of a table passes, in a statement that reads it once.
-const MOST_STEPS_OF_A_ROW: f64 = 10.0;
+const MAX_STEPS_OF_A_ROW: f64 = 10.0;
 
 /// The most times that a statement reads a row, all runs together: the probe of a layer reads each once, and there are
 /// four layers of points, each probed by seven runs and looks. A statement that reads the whole table for each row
 /// reads each 1,200 times.
-const MOST_READS_OF_A_ROW: f64 = 40.0;
+const MAX_READS_OF_A_ROW: f64 = 40.0;
 
 /// The rows that a statement may take in any case, such as for the catalog.
 const FREE_ROWS: f64 = 1_000.0;
@@ -163,7 +163,7 @@ fn the_work_of_statements_grows_at_most_linearly_with_small_shapes_points_and_ce
     for (statement, work) in &many {
         // With few rows some statements are not worth their cost. What they do with many is bounded by the number of
         // rows.
-        let not_seen = Work { rows: f64::from(FEW_ROWS) * MOST_STEPS_OF_A_ROW, read: 0.0 };
+        let not_seen = Work { rows: f64::from(FEW_ROWS) * MAX_STEPS_OF_A_ROW, read: 0.0 };
         let before = few.get(statement).copied().unwrap_or(not_seen);
         // More rows than four times as many may lie near dirty tiles: 30 changes make 57 % of the pairs of a row and a
         // zoom dirty, 120 make 77 %.
@@ -173,7 +173,7 @@ fn the_work_of_statements_grows_at_most_linearly_with_small_shapes_points_and_ce
             "four times as many features take {work:?} instead of {before:?}: {statement}"
         );
         assert!(
-            work.read <= f64::from(4 * FEW_ROWS) * MOST_READS_OF_A_ROW,
+            work.read <= f64::from(4 * FEW_ROWS) * MAX_READS_OF_A_ROW,
             "{work:?} of {} rows: {statement}",
             4 * FEW_ROWS
         );

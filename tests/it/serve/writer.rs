@@ -288,7 +288,7 @@ fn a_watch_from_a_shell_beside_a_writer_does_no_harm() {
 
 /// The most looks at the page until an edit shows, each with a request to the server and a pause of 20 ms: two seconds
 /// on a quiet machine, more where everything takes longer.
-const MOST_LOOKS: u32 = 90;
+const MAX_LOOKS: u32 = 90;
 
 #[test]
 fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_day() {
@@ -321,7 +321,7 @@ fn an_edit_is_on_the_map_without_a_reload_though_browsers_may_keep_tiles_for_a_d
             let mut looks = 0;
             while browser.value(&shown) != true {
                 looks += 1;
-                assert!(looks <= MOST_LOOKS, "{kind} {round}: the edit does not show");
+                assert!(looks <= MAX_LOOKS, "{kind} {round}: the edit does not show");
                 assert_eq!(status_of(&served)["subscribers"], 1);
                 std::thread::sleep(std::time::Duration::from_millis(20));
             }
