@@ -23,7 +23,7 @@ impl World {
         let (place, told) = (container.place("tiles/"), folder.path().join("told"));
         let config = folder.path().join("c.toml").display().to_string();
         let settings = format!(
-            "[tileset]\nname = \"facilities\"\nzoom = \"0-4\"\noutput = \"{place}\"\n[target]\npublic_url = \"relative\"\n[changes]\ndebounce = \"20ms\"\n[serve]\nwriter_lease = \"2s\"\nlive = true\n[[purge]]\nprovider = \"command\"\nurl = \"https://tiles.test/\"\nsettle = \"0s\"\nrebound = \"0s\"\nprogram = ['sh', '-c', 'cat >>\"$0\"', '{}']\n",
+            "[tileset]\nname = \"facilities\"\nzoom = \"0-4\"\noutput = \"{place}\"\n[target]\npublic_url = \"relative\"\n[changes]\ndebounce = \"20ms\"\n[serve]\nwriter_lease = \"2s\"\nlive = true\n[[purge]]\nprovider = \"command\"\nurl = \"https://tiles.test/\"\nsettle = \"0s\"\nrebound = \"0s\"\nprogram = ['sh', '-c', 'cat \"$OAR_TILES_PURGE_LIST\" >>\"$0\"', '{}']\n",
             told.display()
         );
         std::fs::write(&config, over_rows(&settings)).unwrap();
