@@ -88,7 +88,7 @@ pub(crate) fn split(name: &str) -> (&str, &str) {
 impl OpenFolder {
     /// Opens a folder by a path that the user named: links in it are followed.
     pub(crate) fn open(path: &Path) -> io::Result<OpenFolder> {
-        let handle = rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let handle = rustix::fs::open(path, FOLDER_HANDLE | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         Ok(OpenFolder { handle: Arc::new(handle), path: path.to_owned() })
     }
 
