@@ -8,7 +8,7 @@ use tiny_skia::{Color, FillRule, Mask, Paint, PathBuilder, Pixmap, Rect, Stroke,
 use tokio::task::spawn_blocking;
 
 use super::{CommandError, Job, Target, WrittenFileError};
-use crate::encode::Gunzip;
+use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::mvt;
 use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue, Position};
 use crate::report::write_document;
@@ -153,27 +153,36 @@ fn draw_target(
     reader: &mut dyn TileReader,
     described: &Described,
 ) -> Result<(), CommandError> {
-    let Some((first, last)) = described.zooms.filter(|(first, _)| view.at.zoom >= *first) else { return Ok(()) };
-    let mut tiles: Vec<(TileCoord, Placement, Vec<u8>)> = Vec::new();
-    for (coord, placement) in view.tiles(view.at.zoom.clamp(first, last)) {
-        if let Some(bytes) = target.unpacked_tile(reader, coord)? {
-            tiles.push((coord, placement, bytes));
+    let Some((_, last)) = described.zooms.filter(|(first, _)| view.at.zoom >= *first) else { return Ok(()) };
+    let (mut tiles, mut bytes) = (Vec::<(TileCoord, Placement, Vec<u8>)>::new(), 0);
+    for (coord, placement) in view.tiles(view.at.zoom.min(last)) {
+        let Some(raw) = target.unpacked_tile(reader, coord)? else { continue };
+        bytes += raw.len();
+        if bytes > MAX_UNPACKED_TILE {
+            let what =
+                format!("the tiles around {coord} hold more than a picture can show: choose a deeper zoom (--at)");
+            return Err(CommandError::Unfit { target: target.to_string(), what });
         }
+        tiles.push((coord, placement, raw));
     }
-    let decoded = tiles.iter().map(|(coord, placement, bytes)| {
-        Ok((*placement, mvt::decode(bytes).map_err(|source| target.broken_tile(*coord, source))?))
-    });
-    let decoded: Vec<(Placement, Vec<MvtLayer<'_>>)> = decoded.collect::<Result<_, CommandError>>()?;
-    canvas.most_members = decoded.iter().map(|(_, layers)| most_members(layers)).fold(1.0, f32::max);
+    // A decoded tile may take many times its bytes, so only one is decoded at a time.
+    let decoded = |(coord, _, raw): &'_ (TileCoord, Placement, Vec<u8>), draw: &mut dyn FnMut(&[MvtLayer<'_>])| {
+        draw(&mvt::decode(raw).map_err(|source| target.broken_tile(*coord, source))?);
+        Ok::<(), CommandError>(())
+    };
+    for tile in &tiles {
+        decoded(tile, &mut |layers| canvas.most_members = canvas.most_members.max(most_members(layers)))?;
+    }
     for stage in STAGES {
-        for (number, known) in described.vector_layers.iter().enumerate() {
-            for (placement, layers) in &decoded {
-                canvas.place(*placement, true);
-                for layer in layers.iter().filter(|layer| layer.name == known.id) {
-                    let colour = PALETTE[number % PALETTE.len()];
-                    layer.features.iter().for_each(|feature| stage(canvas, layer, feature, colour));
+        for tile in &tiles {
+            canvas.place(tile.1, true);
+            decoded(tile, &mut |layers| {
+                for (known, colour) in described.vector_layers.iter().zip(PALETTE.iter().cycle()) {
+                    for layer in layers.iter().filter(|layer| layer.name == known.id) {
+                        layer.features.iter().for_each(|feature| stage(canvas, layer, feature, *colour));
+                    }
                 }
-            }
+            })?;
         }
     }
     Ok(())

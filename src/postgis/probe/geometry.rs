@@ -372,7 +372,7 @@ pub enum Flaw {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlawedRows {
     pub flaw: Flaw,
-    /// How many there are; if not all rows were looked at, at least so many.
+    /// The number of such rows; a lower bound if only some of the table's rows were looked at.
     pub count: u64,
     /// How to mend the table, with SQL.
     pub remedy: String,

@@ -7,7 +7,7 @@ use std::process::Command;
 use oar_tiles::encode::{Gzip, Level};
 use rusqlite::Connection;
 
-use crate::support::damaged::{MBTILES, TILES, mbtiles, point, put_varint, small_tile, tile_of};
+use crate::support::damaged::{MBTILES, TILES, changed, mbtiles, point, put_varint, small_tile, tile_of};
 use crate::support::folder::Folder;
 use crate::support::program::{Run, limited, program, run};
 
@@ -40,7 +40,9 @@ fn looks(folder: &Folder, target: &Path, memory: u32) -> Looks {
         command.arg(verb).arg(target).args(more);
         ended(&command, memory)
     };
-    let copied = folder.beside("copied.mbtiles");
+    // A picture of it ends, too, whatever it shows.
+    let (copied, picture) = (folder.beside("copied.mbtiles"), folder.beside("map.png"));
+    command("preview", &["--picture", picture.to_str().unwrap(), "--at", "0,0,0"]);
     let looks = Looks {
         verify: command("verify", &["--all"]),
         inspect: command("inspect", &[]),
@@ -351,6 +353,21 @@ fn a_tile_that_takes_far_more_memory_than_its_bytes_is_named() {
     let mut geojson = program();
     geojson.arg("inspect").arg(&path).args(["0/0/0", "--geojson"]);
     ended(&geojson, MEMORY_OF_A_TILE).fails(2, &["holds more than can be shown"]);
+}
+
+/// Wherever the map is: above, between and below the zooms that the archive claims.
+#[test]
+fn an_archive_whose_zooms_end_before_they_begin_is_drawn_without_a_panic() {
+    let folder = Folder::new();
+    let path = with_tile(&folder, "zooms", &squeezed(&tile_of(&[point()])));
+    let swap = "DELETE FROM metadata WHERE name IN ('minzoom', 'maxzoom'); INSERT INTO metadata VALUES ('minzoom', '9'), ('maxzoom', '3')";
+    let path = changed(&path, "swapped", swap);
+    let picture = folder.beside("map.png");
+    for zoom in [0, 5, 10, 22] {
+        let mut command = program();
+        command.arg("preview").arg(&path).arg("--picture").arg(&picture).args(["--at", &format!("0,0,{zoom}")]);
+        ended(&command, MEMORY).ok();
+    }
 }
 
 #[test]
