@@ -56,6 +56,19 @@ impl CellCounts {
         self.0.contains_key(&zoom)
     }
 
+    /// The zooms whose cells are counted.
+    pub fn zooms(&self) -> impl Iterator<Item = Zoom> {
+        self.0.keys().copied()
+    }
+
+    /// All cells of a zoom in the order of their codes, each with its folded values.
+    #[must_use]
+    pub fn all(&self, zoom: Zoom) -> impl ExactSizeIterator<Item = (&CountedCell, &[Folded])> {
+        let (cells, folded) = self.0.get(&zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
+        let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
+        cells.iter().enumerate().map(move |(place, cell)| (cell, &folded[place * folds..(place + 1) * folds]))
+    }
+
     /// The cells that may be drawn in the tiles of `rect`, each with its folded values. `margin` is the distance by
     /// which the tiles are expanded, and `spread` the greatest distance between the place where a cell is drawn and the
     /// place where it was counted, both in world units.

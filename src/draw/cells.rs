@@ -5,7 +5,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
 use super::PreparedLayer;
 use super::areas::is_searched;
-use crate::cells::Folded;
+use crate::cells::{CountedCell, Folded};
 use crate::postgis::layer::{ROUNDING_UNITS, world_box};
 use crate::postgis::session::Param;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
@@ -35,9 +35,7 @@ impl CellColumns {
     pub(crate) fn bind(prepared: &PreparedLayer, index: usize, areas: &[Area]) -> Option<CellColumns> {
         let layer = prepared.layer();
         let (counted, grid) = (prepared.counts()?, layer.grid()?);
-        let folded = prepared.folds().map(FoldColumn::of).unwrap_or_default();
-        let lone = layer.keeps_lone().then(LoneColumns::default);
-        let mut columns = CellColumns { cells: Default::default(), folded, lone };
+        let mut columns = CellColumns::empty(prepared);
         let searched = areas.iter().filter(|area| is_searched(area, index));
         for (number, area) in (1..).zip(searched) {
             let (margin, zoom) = (layer.margin.units(area.rect.zoom), area.rect.zoom);
@@ -52,12 +50,36 @@ impl CellColumns {
                     sides.iter_mut().zip(around).for_each(|(column, side)| column.push(side));
                     continue;
                 }
-                let values = [number, cell.code, cell.members.cast_signed(), world.west, world.north];
-                columns.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-                columns.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));
+                columns.push(number, cell, folded);
             }
         }
         Some(columns)
+    }
+
+    /// Some cells of one area. Cells with one member are among them, so the layer must not draw lone rows as themselves.
+    pub(crate) fn of<'c>(
+        prepared: &PreparedLayer,
+        cells: impl Iterator<Item = (&'c CountedCell, &'c [Folded])>,
+    ) -> CellColumns {
+        let mut columns = CellColumns::empty(prepared);
+        for (cell, folded) in cells {
+            columns.push(1, cell, folded);
+        }
+        columns
+    }
+
+    fn empty(prepared: &PreparedLayer) -> CellColumns {
+        let folded = prepared.folds().map(FoldColumn::of).unwrap_or_default();
+        let lone = prepared.layer().keeps_lone().then(LoneColumns::default);
+        CellColumns { cells: Default::default(), folded, lone }
+    }
+
+    /// Adds a cell that may be visible in the area with this number.
+    fn push(&mut self, area: i64, cell: &CountedCell, folded: &[Folded]) {
+        let world = WorldRect::from(cell.world);
+        let values = [area, cell.code, cell.members.cast_signed(), world.west, world.north];
+        self.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+        self.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));
     }
 
     /// The parameters in the order of the statement over [`Candidates::Counted`](crate::postgis::sql::Candidates).

@@ -126,7 +126,9 @@ impl BatchDrawing<'_> {
                 .map(|area| area.within(rect))
                 .collect();
             let mut rendered = BatchTiles::new();
-            let work = LayerAreas { index, areas: &areas, max_features: &no_limits, candidates: Candidates::Found };
+            let candidates =
+                if self.prepared(index).is_counted(tile.tile.zoom()) { Candidates::Counted } else { Candidates::Found };
+            let work = LayerAreas { index, areas: &areas, max_features: &no_limits, candidates };
             match self.layer(work, &mut rendered).await {
                 Ok(_) if rendered.values().eq([&tile]) => {}
                 Ok(_) => return Ok(false),

@@ -4,7 +4,7 @@
 //! | source | draws | prepared | at the first of these that holds |
 //! |---|---|---|---|
 //! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
-//! | cached rows | uniform points | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, none of the tile's points is ambiguous, and none is left out |
+//! | cached rows | points that differ from tile to tile only by their places and the tile's address | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, none of the tile's points is ambiguous, and none is left out |
 //! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
 //! | database | every layer | nothing | always |
 //!
@@ -40,8 +40,8 @@ pub(crate) enum Preparation {
 #[must_use]
 pub(crate) fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
     match work {
-        LayerWork::Seed(cost) if layer.has_uniform_points && should_cache_rows(cost) => Preparation::CacheRows,
-        LayerWork::Reseed { knows_positions: true, memory: 1.. } if layer.has_uniform_points && layer.is_patchable => {
+        LayerWork::Seed(cost) if layer.has_cacheable_rows && should_cache_rows(cost) => Preparation::CacheRows,
+        LayerWork::Reseed { knows_positions: true, memory: 1.. } if layer.is_patchable => {
             Preparation::CacheNeighbourhood
         }
         LayerWork::Seed(_) | LayerWork::Reseed { .. } => Preparation::None,
@@ -91,17 +91,23 @@ mod tests {
 
     #[test]
     fn what_is_prepared_follows_from_the_layer_and_the_work() {
-        let points = LayerTraits { has_uniform_points: true, is_thinned: false, is_patchable: true };
+        let points = LayerTraits {
+            has_cacheable_rows: true,
+            is_thinned: false,
+            is_patchable: true,
+        };
+        let numbered = LayerTraits { is_patchable: false, ..points };
+        let drawn = LayerTraits { has_cacheable_rows: false, ..numbered };
         let cost = CacheCost { rows: 1, features: 9, memory: 100 };
         let reseed = LayerWork::Reseed { knows_positions: true, memory: 1 };
         for (layer, work, expected) in [
             (points, LayerWork::Seed(cost), Preparation::CacheRows),
-            (LayerTraits { is_patchable: false, ..points }, LayerWork::Seed(cost), Preparation::CacheRows),
             (LayerTraits { is_thinned: true, ..points }, LayerWork::Seed(cost), Preparation::CacheRows),
-            (LayerTraits { has_uniform_points: false, ..points }, LayerWork::Seed(cost), Preparation::None),
+            (numbered, LayerWork::Seed(cost), Preparation::CacheRows),
+            (numbered, reseed, Preparation::None),
+            (drawn, LayerWork::Seed(cost), Preparation::None),
             (points, LayerWork::Seed(CacheCost { rows: 0, ..cost }), Preparation::None),
             (points, reseed, Preparation::CacheNeighbourhood),
-            (LayerTraits { is_patchable: false, ..points }, reseed, Preparation::None),
             (points, LayerWork::Reseed { knows_positions: false, memory: 1 }, Preparation::None),
             (points, LayerWork::Reseed { knows_positions: true, memory: 0 }, Preparation::None),
         ] {

@@ -41,7 +41,7 @@ mod statements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cached_rows::{CachedRows, RowReaders, none_if_failed};
+use cached_rows::{CachedRows, RowReaders, has_cacheable_cells, none_if_failed};
 use drawing::BatchDrawing;
 use futures_util::future::try_join_all;
 
@@ -313,7 +313,38 @@ impl PreparedLayer {
             limits,
         )
         .await;
-        let cached = none_if_failed(snapshot, layer, read).await?;
+        self.with_rows_read(snapshot, &readers, read).await
+    }
+
+    /// Caches the cells that the survey counted, if each is drawn at one point; the workers encode them in parallel. The
+    /// layer stays without cached cells if they take more than `memory` bytes or cannot be encoded.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn cache_cells(
+        self,
+        snapshot: &Snapshot,
+        workers: &[Worker],
+        memory: usize,
+    ) -> Result<PreparedLayer, Error> {
+        if memory == 0 || !has_cacheable_cells(&self) {
+            return Ok(self);
+        }
+        snapshot.keeper.set_savepoint().await?;
+        let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
+        let read =
+            CachedRows::of_cells(RowReaders { keeper: &snapshot.keeper, others: &readers }, &self, memory).await;
+        self.with_rows_read(snapshot, &readers, read).await
+    }
+
+    /// The layer with the rows that were read, unless a statement failed.
+    async fn with_rows_read(
+        self,
+        snapshot: &Snapshot,
+        readers: &[&Session],
+        read: Result<Option<CachedRows>, Error>,
+    ) -> Result<PreparedLayer, Error> {
+        let cached = none_if_failed(snapshot, self.layer(), read).await?;
         if cached.is_none() {
             // A statement may have failed in any of the sessions.
             for reader in readers {
@@ -337,6 +368,12 @@ impl PreparedLayer {
     /// The cells that the survey counted.
     pub(crate) fn counts(&self) -> Option<&CellCounts> {
         self.counts.as_deref()
+    }
+
+    /// True if the survey counted the layer's cells at some zoom.
+    #[must_use]
+    pub fn has_counts(&self) -> bool {
+        self.counts.is_some()
     }
 
     /// True if the survey counted the layer's cells at this zoom.

@@ -12,12 +12,38 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::features::{AROUND, Features, MISSING, first_value};
 use super::points::{layer_field, put_ends, put_extent, put_names, put_point};
-use super::wire::{next_number, put_bytes, put_packed, zigzag};
+use super::wire::{next_number, put_bytes, put_number, put_packed, zigzag};
 
 /// The value that begins at an offset.
 fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
     first_value(bytes.get(offset as usize..)?).map(|(value, _)| value)
 }
+
+/// Properties that all features of a tile have alike, such as the tile's own address. Cached features lack them.
+#[derive(Debug, Clone, Default)]
+pub struct TileConstants {
+    /// The indexes of the properties, each with the offset of its encoded value, in ascending order.
+    properties: Vec<(usize, u32)>,
+    values: Vec<u8>,
+}
+
+impl TileConstants {
+    /// Adds the property with this index, which must be greater than those before. Its value is an integer.
+    pub fn add(&mut self, property: usize, value: u32) {
+        #[expect(clippy::cast_possible_truncation, reason = "a tile's address takes a few bytes")]
+        self.properties.push((property, self.values.len() as u32));
+        put_number(&mut self.values, UINT_VALUE, value.into());
+    }
+
+    /// The offset and the value of a property; `None` if features have it by themselves.
+    fn value(&self, property: usize) -> Option<(u32, &[u8])> {
+        let (_, offset) = self.properties.iter().find(|(known, _)| *known == property)?;
+        Some((*offset, value_at(&self.values, *offset)?))
+    }
+}
+
+/// The field of a value that is an unsigned integer (MVT 2.1, section 4.4), as `ST_AsMVT` writes integers from 0 on.
+const UINT_VALUE: u64 = 5;
 
 /// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
@@ -30,14 +56,13 @@ struct FeatureBuffers {
 
 impl FeatureBuffers {
     /// Appends a feature, by its number, at a position of the tile's grid. `number` returns the number of a value in
-    /// the tile, from the value's offset in the features' bytes and the value. `None` if there is no such feature, or
-    /// if a value has no number.
+    /// the tile, from the value's offset in the bytes of the features, or of the constants behind them, and the value.
+    /// `None` if there is no such feature, or if a value has no number.
     fn put(
         &mut self,
         layer: &mut Vec<u8>,
-        features: &Features,
-        feature: u32,
-        at: [i32; 2],
+        (features, constants): (&Features, &TileConstants),
+        (feature, at): (u32, [i32; 2]),
         mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
     ) -> Option<()> {
         let (start, mut rest) = features.feature(feature)?;
@@ -47,6 +72,11 @@ impl FeatureBuffers {
         for key in 0..features.layer().1.len() {
             if let Some(after) = rest.strip_prefix(&[MISSING]) {
                 rest = after;
+                if let Some((offset, value)) = constants.value(key) {
+                    let behind = u32::try_from(features.bytes().len()).ok()?;
+                    put_packed(&mut self.tags, key as u64);
+                    put_packed(&mut self.tags, number(behind.checked_add(offset)?, value)?.into());
+                }
                 continue;
             }
             let (value, after) = first_value(rest)?;
@@ -81,11 +111,11 @@ impl ValueTable {
         self.numbers.clear();
     }
 
-    /// The number of a value, and whether it is new. The caller must add the offset of a new value. `bytes` contains
-    /// the other values.
-    fn number(&mut self, bytes: &[u8], value: &[u8]) -> Option<(u32, bool)> {
+    /// The number of a value, and whether it is new. The caller must add the offset of a new value. `at` returns the
+    /// other values by their offsets.
+    fn number<'v>(&mut self, at: impl Fn(u32) -> Option<&'v [u8]>, value: &[u8]) -> Option<(u32, bool)> {
         let (offsets, hasher) = (&self.offsets, &self.hasher);
-        let known = |number: &u32| value_at(bytes, offsets[*number as usize]).unwrap_or_default();
+        let known = |number: &u32| at(offsets[*number as usize]).unwrap_or_default();
         let entry = self.numbers.entry(
             hasher.hash_one(value),
             |number| known(number) == value,
@@ -121,8 +151,17 @@ impl<'f> Drawer<'f> {
     /// grid. Without features, it has no layer.
     ///
     /// `None` if there is no such feature.
-    pub fn tile(&mut self, drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone) -> Option<Vec<u8>> {
+    pub fn tile(
+        &mut self,
+        constants: &TileConstants,
+        drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone,
+    ) -> Option<Vec<u8>> {
         let Drawer { features, values, layer, buffers } = self;
+        let behind = u32::try_from(features.bytes().len()).ok()?;
+        let at = |offset: u32| match offset.checked_sub(behind) {
+            None => value_at(features.bytes(), offset),
+            Some(offset) => value_at(&constants.values, offset),
+        };
         let (name, properties, extent) = features.layer();
         layer.clear();
         values.clear();
@@ -130,23 +169,23 @@ impl<'f> Drawer<'f> {
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
         let mut is_empty = true;
-        for (feature, at) in drawn {
+        for (feature, point) in drawn {
             if std::mem::take(&mut is_empty) {
                 put_bytes(layer, 1, name);
             }
             let number = |start, value: &[u8]| {
-                let (number, is_new) = values.number(features.bytes(), value)?;
+                let (number, is_new) = values.number(at, value)?;
                 if is_new {
                     values.offsets.push(start);
                 }
                 Some(number)
             };
-            buffers.put(layer, features, feature, at, number)?;
+            buffers.put(layer, (features, constants), (feature, point), number)?;
         }
         if is_empty {
             return Some(Vec::new());
         }
-        let of_tile = values.offsets.iter().map(|start| value_at(features.bytes(), *start));
+        let of_tile = values.offsets.iter().map(|start| at(*start));
         put_ends(layer, properties, of_tile, extent)?;
         let field = layer_field(layer.len());
         if layer.len() < HEAVY {
@@ -184,7 +223,12 @@ impl TileInPieces {
 
     /// Appends some of the features, given by their numbers in ascending order and their positions in the tile's grid.
     /// `None` if there is no such feature, or if all values take more than 4 GB; the tile must not be used after that.
-    pub fn add(&mut self, features: &Features, drawn: impl Iterator<Item = (u32, [i32; 2])>) -> Option<()> {
+    pub fn add(
+        &mut self,
+        features: &Features,
+        constants: &TileConstants,
+        drawn: impl Iterator<Item = (u32, [i32; 2])>,
+    ) -> Option<()> {
         let TileInPieces { layer, values, known, buffers, features: count } = self;
         for (feature, at) in drawn {
             if *count == 0 {
@@ -192,14 +236,14 @@ impl TileInPieces {
             }
             *count += 1;
             let number = |_, value: &[u8]| {
-                let (number, is_new) = known.number(values, value)?;
+                let (number, is_new) = known.number(|offset| value_at(values, offset), value)?;
                 if is_new {
                     put_bytes(values, 4, value);
                     known.offsets.push(u32::try_from(values.len() - value.len()).ok()?);
                 }
                 Some(number)
             };
-            buffers.put(layer, features, feature, at, number)?;
+            buffers.put(layer, (features, constants), (feature, at), number)?;
         }
         Some(())
     }

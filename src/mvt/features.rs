@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use crate::mvt::points::{put_ends, put_point};
     use crate::mvt::wire::{put_bytes, put_number, zigzag};
-    use crate::mvt::{Drawer, TileInPieces, put_layer};
+    use crate::mvt::{Drawer, TileConstants, TileInPieces, put_layer};
 
     /// A value that is a text or a number, encoded as in a layer.
     fn value(text: &str) -> Vec<u8> {
@@ -255,18 +255,18 @@ mod tests {
         assert_eq!(second.add(&tile(&properties, &at_nothing[1..])), Some(4));
         first.append(&second).unwrap();
         assert_eq!((&first.bytes, &first.ends), (&features.bytes, &features.ends));
-        let mut drawer = Drawer::new(&features);
+        let (mut drawer, none) = (Drawer::new(&features), TileConstants::default());
         for wanted in [&[0, 1, 2, 3, 4][..], &[4], &[1, 3], &[0, 2], &[2, 3, 4]] {
             let drawn = wanted.iter().map(|number| (*number, rows[*number as usize].2));
             let expected: Vec<_> = wanted.iter().map(|number| rows[*number as usize]).collect();
-            assert_eq!(drawer.tile(drawn), Some(tile(&properties, &expected)), "{wanted:?}");
+            assert_eq!(drawer.tile(&none, drawn), Some(tile(&properties, &expected)), "{wanted:?}");
         }
-        assert_eq!(drawer.tile(std::iter::empty()), Some(Vec::new()));
-        assert_eq!(drawer.tile(std::iter::once((5, [0, 0]))), None);
+        assert_eq!(drawer.tile(&none, std::iter::empty()), Some(Vec::new()));
+        assert_eq!(drawer.tile(&none, std::iter::once((5, [0, 0]))), None);
         // Large tiles, too.
         let many = || (0..20_000).map(|n| (n % 5, rows[n as usize % 5].2));
         let expected: Vec<_> = many().map(|(number, _)| rows[number as usize]).collect();
-        assert_eq!(drawer.tile(many()), Some(tile(&properties, &expected)));
+        assert_eq!(drawer.tile(&none, many()), Some(tile(&properties, &expected)));
         // And if the features come in pieces, some of which share values with earlier pieces.
         for ends in [&[5][..], &[2, 5], &[1, 1, 2, 3, 4, 5]] {
             let (mut whole, mut begin) = (TileInPieces::new(1_000), 0);
@@ -275,12 +275,40 @@ mod tests {
                 if begin < *end {
                     piece.add(&tile(&properties, &at_nothing[begin..*end])).unwrap();
                 }
-                whole.add(&piece, (0..).zip(&rows[begin..*end]).map(|(number, row)| (number, row.2))).unwrap();
+                whole.add(&piece, &none, (0..).zip(&rows[begin..*end]).map(|(number, row)| (number, row.2))).unwrap();
                 begin = *end;
             }
             assert_eq!((whole.features(), whole.finish(&features)), (5, tile(&properties, &rows)), "{ends:?}");
         }
         assert_eq!(TileInPieces::new(0).finish(&features), Vec::<u8>::new());
+    }
+
+    #[test]
+    fn what_all_features_of_a_tile_have_alike_is_written_as_if_each_had_it() {
+        let properties = ["name", "zoom", "size", "x"].map(str::to_owned).to_vec();
+        // A constant may be equal to a value of a feature, and to another constant.
+        let rows: [Row<'_>; 3] = [
+            (Some(7), &[Some("a"), None, Some("12"), None], [0, 0]),
+            (None, &[None, None, Some("5"), None], [0, 0]),
+            (None, &[Some("b"), None, None, None], [0, 0]),
+        ];
+        let mut features = Features::new(properties.clone(), rows.len(), 1_000);
+        assert_eq!(features.add(&tile(&properties, &rows)), Some(3));
+        let mut drawer = Drawer::new(&features);
+        for [zoom, x] in [[5_u32, 12], [7, 7], [0, 300]] {
+            let mut constants = TileConstants::default();
+            constants.add(1, zoom);
+            constants.add(3, x);
+            let [zoom, x] = [zoom, x].map(|number| number.to_string());
+            let values: Vec<[Option<&str>; 4]> =
+                rows.iter().map(|(_, values, _)| [values[0], Some(&zoom), values[2], Some(&x)]).collect();
+            let expected: Vec<Row<'_>> = rows.iter().zip(&values).map(|(row, values)| (row.0, &values[..], row.2)).collect();
+            let drawn = || (0..).zip(rows).map(|(number, row)| (number, row.2));
+            assert_eq!(drawer.tile(&constants, drawn()), Some(tile(&properties, &expected)));
+            let mut whole = TileInPieces::new(0);
+            whole.add(&features, &constants, drawn()).unwrap();
+            assert_eq!(whole.finish(&features), tile(&properties, &expected));
+        }
     }
 
     #[test]

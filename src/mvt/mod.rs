@@ -27,7 +27,7 @@ use std::collections::HashSet;
 
 use wire::{Broken, Fields, numbers, signed};
 
-pub use drawing::{Drawer, TileInPieces};
+pub use drawing::{Drawer, TileConstants, TileInPieces};
 pub use features::Features;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};

@@ -74,7 +74,7 @@ impl<'a> Quarterer<'a> {
     /// The plan of a zoom, its batches along the curve.
     pub(crate) fn plan(tiles: ZoomTiles<'a>, target: u64) -> io::Result<ZoomPlan> {
         let ZoomTiles { zoom, layers, outlines, contents, parts } = tiles;
-        let whole = TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() };
+        let whole = TileRect::all(zoom);
         #[expect(clippy::cast_possible_truncation, reason = "there are at most 255 layers of fewer than 2^29 shapes")]
         let members = (layers.iter().enumerate())
             .filter(|(_, layer)| layer.zooms.contains(zoom) && layer.points(zoom).is_none())

@@ -246,8 +246,11 @@ pub(crate) async fn with_cached_rows(
             layer = layer.cache_rows(snapshot, readers, &coverage, &zooms, CacheLimits { rows, memory }).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
             job.keep_rows(snapshot, options, &layer, &prepared.skipped);
+        } else if layer.has_counts() {
+            layer = layer.cache_cells(snapshot, job.readers(workers), memory).await?;
+            memory = memory.saturating_sub(layer.cached_bytes());
         } else {
-            let why = match (layer.layer().traits().has_uniform_points, memory) {
+            let why = match (layer.layer().traits().has_cacheable_rows, memory) {
                 (false, _) => "they are no points that look alike in every tile (cells make them differ)",
                 (true, 0) => "rows_mb leaves no room",
                 (true, _) => "each is drawn in fewer than 3 tiles",
@@ -451,7 +454,7 @@ async fn cached_first(
     }
     let zooms = &job.settings.tileset.zooms;
     let is_drawn = zooms.iter().any(|zoom| layer.zooms().contains(zoom));
-    let is_suited = layer.traits().has_uniform_points && layer.is_found_by_area();
+    let is_suited = layer.traits().has_cacheable_rows && layer.is_found_by_area();
     let has_room = rows.saturating_mul(BYTES_PER_ROW) <= memory as u64;
     if !is_drawn || !is_suited || !has_room || memory == 0 {
         return Ok(None);

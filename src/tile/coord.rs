@@ -129,6 +129,12 @@ impl From<TileCoord> for TileRect {
 }
 
 impl TileRect {
+    /// All tiles of a zoom.
+    #[must_use]
+    pub fn all(zoom: Zoom) -> TileRect {
+        TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() }
+    }
+
     /// The number of tiles in the rectangle.
     #[must_use]
     pub fn tiles(&self) -> u64 {

@@ -12,7 +12,8 @@
 //! | `bbox`, `world_box` | boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own reference system ([`SourceBox`]) |
 //! | `area` | polygons as the tiles that they touch ([`AreaPart`]) |
 //! | `margin` | how far beyond a tile's edge its features are searched ([`Margin`]) |
-//! | `feature` | where the features of a layer lie ([`Footprints`]), and at which grid point a position is drawn ([`Positions`]) |
+//! | `feature` | where the features of a layer lie ([`Footprints`]) |
+//! | `positions` | at which grid point of a tile a point is drawn ([`Positions`]) |
 //! | `batch` | the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]) |
 #![warn(missing_docs, reason = "users of the library begin here")]
 
@@ -23,6 +24,7 @@ mod coord;
 mod feature;
 mod margin;
 mod order;
+mod positions;
 mod rect_list;
 mod tag;
 mod text;
@@ -37,11 +39,12 @@ pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
 pub(crate) use bbox::{unit_x, unit_y};
 pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{
-    BoxFootprint, Candidate, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun,
-    OutlinedBoxes, Positions, RingDirection, SortedPoints, Unit, outline_reach,
+    BoxFootprint, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun, OutlinedBoxes,
+    RingDirection, SortedPoints, outline_reach,
 };
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};
+pub use positions::{Candidate, Frame, Positions, Unit};
 pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};

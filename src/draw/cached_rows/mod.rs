@@ -8,14 +8,17 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `cells` | the cells that the survey counted, as rows of their zoom |
 //! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
+mod cells;
 mod row_file;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use cells::has_cacheable_cells;
 use futures_util::future::join_all;
 use parking_lot::{Condvar, Mutex};
 use row_file::{RowFile, RowFileWriter};
@@ -34,7 +37,7 @@ use crate::postgis::{split, sql};
 use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Candidate, Coverage, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit,
+    Area, Candidate, Coverage, Frame, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit,
     WorldRect, Zoom,
 };
 
@@ -53,6 +56,8 @@ pub(crate) struct CachedRows {
 enum RowStore {
     Memory(EncodedRows),
     File(RowFile),
+    /// The counted cells of some zooms, each drawn at its own zoom only.
+    Cells(BTreeMap<Zoom, EncodedRows>),
 }
 
 /// Encoded rows, numbered in their order in a tile.
@@ -60,9 +65,12 @@ enum RowStore {
 pub(crate) struct EncodedRows {
     pub(crate) positions: Positions,
     pub(crate) features: Arc<Features>,
-    /// The numbers of the rows among the features; `None` if each row has the number of its feature.
+    /// The numbers of the rows among the features, or [`NOT_DRAWN`]; `None` if each row has the number of its feature.
     pub(crate) numbers: Option<Vec<u32>>,
 }
+
+/// The number of a row that has no feature.
+const NOT_DRAWN: u32 = u32::MAX;
 
 /// The most features of a tile, by zoom; the features beyond are left out.
 #[derive(Debug, Clone, Default)]
@@ -142,6 +150,7 @@ impl CachedRows {
         match &self.rows {
             RowStore::Memory(rows) => rows.bytes(),
             RowStore::File(rows) => rows.bytes(),
+            RowStore::Cells(zooms) => zooms.values().map(EncodedRows::bytes).sum(),
         }
     }
 
@@ -150,11 +159,11 @@ impl CachedRows {
         matches!(self.rows, RowStore::Memory(_))
     }
 
-    /// The number of rows; 0 if they are in a scratch file.
+    /// The number of rows; 0 if they are in a scratch file, or are cells.
     pub(crate) fn count(&self) -> usize {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.len(),
-            RowStore::File(_) => 0,
+            RowStore::File(_) | RowStore::Cells(_) => 0,
         }
     }
 
@@ -167,7 +176,7 @@ impl CachedRows {
                 features: Arc::clone(&rows.features),
                 numbers: Some(numbers.to_vec()),
             },
-            RowStore::File(_) => {
+            RowStore::File(_) | RowStore::Cells(_) => {
                 EncodedRows { positions: Positions::default(), features: Arc::default(), numbers: None }
             }
         };
@@ -179,7 +188,7 @@ impl CachedRows {
     pub(crate) fn worlds(&self) -> Vec<u64> {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.worlds().collect(),
-            RowStore::File(_) => Vec::new(),
+            RowStore::File(_) | RowStore::Cells(_) => Vec::new(),
         }
     }
 
@@ -222,6 +231,16 @@ impl CachedRows {
         let mut drawn = match &self.rows {
             RowStore::Memory(rows) => rows.draw(layer, index, areas, most, shared),
             RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas, most),
+            RowStore::Cells(zooms) => {
+                let mut drawn = DrawnAreas::default();
+                for of_zoom in areas.chunk_by(|one, next| one.rect.zoom == next.rect.zoom) {
+                    match zooms.get(&of_zoom[0].rect.zoom) {
+                        Some(cells) => drawn = drawn.and(cells.draw(layer, index, of_zoom.to_vec(), most, None)),
+                        None => drawn.left.extend_from_slice(of_zoom),
+                    }
+                }
+                drawn
+            }
         };
         drawn.left.extend(others);
         drawn
@@ -275,7 +294,7 @@ fn drawn_in_pieces(
     let none = || DrawnAreas { left: vec![area.clone()], ..DrawnAreas::default() };
     let Some(coord) = area.rect.first() else { return Ok(none()) };
     let part = part_of(layer, area);
-    let mut tile = TileInPieces::new(rows.bytes_within(&part));
+    let (mut tile, constants) = (TileInPieces::new(rows.bytes_within(&part)), layer.constants(coord));
     let (mut pieces, mut found, mut is_drawn) = (0, 0, true);
     rows.in_pieces(&part, |rows| {
         let candidates = rows.candidates(layer, index, std::slice::from_ref(area));
@@ -283,7 +302,7 @@ fn drawn_in_pieces(
         found += candidates.len();
         is_drawn = !most.is_exceeded(coord.zoom(), found)
             && candidates.iter().all(|one| one.at != Unit::Unsure)
-            && tile.add(&rows.features, drawn).is_some();
+            && tile.add(&rows.features, &constants, drawn).is_some();
         pieces += 1;
         is_drawn
     })?;
@@ -362,7 +381,7 @@ impl EncodedRows {
             });
             let mvt = match &shared {
                 Some(shared) if shared.packed().is_some() => Some(Vec::new()),
-                _ => is_sure.then(|| drawer.tile(features_at.clone())).flatten(),
+                _ => is_sure.then(|| drawer.tile(&layer.constants(tile), features_at.clone())).flatten(),
             };
             let Some(mvt) = mvt else {
                 left.insert(place);
@@ -398,7 +417,7 @@ impl EncodedRows {
     fn drawn_at(&self, candidate: &Candidate) -> Option<(u32, [i32; 2])> {
         let number = match &self.numbers {
             None => candidate.number,
-            Some(numbers) => *numbers.get(candidate.number as usize)?,
+            Some(numbers) => *numbers.get(candidate.number as usize).filter(|number| **number != NOT_DRAWN)?,
         };
         match candidate.at {
             Unit::At(at) => Some((number, at)),
@@ -599,7 +618,7 @@ impl Reading {
             features.append(&part.features).ok_or(RowsRefused::NotPlain)?;
             at.extend(part.at);
         }
-        let (positions, features) = (Positions::new(at), Arc::new(features));
+        let (positions, features) = (Positions::new(at, Frame::Metres), Arc::new(features));
         Ok(RowStore::Memory(EncodedRows { positions, features, numbers: None }))
     }
 }

@@ -21,7 +21,7 @@ use std::os::unix::fs::FileExt as _;
 use super::{EncodedRows, MemoryLimit};
 use crate::mvt::Features;
 use crate::scratch::scratch_file;
-use crate::tile::{Positions, WorldRect};
+use crate::tile::{Frame, Positions, WorldRect};
 
 /// The most bytes of a block, not counting its last row. With smaller blocks, a batch reads fewer rows that it does not
 /// need, but the index is longer.
@@ -163,7 +163,7 @@ impl RowFile {
             start = end;
         }
         found.sort_unstable_by_key(|row| row.number);
-        let positions = Positions::new(found.iter().map(|row| row.at).collect());
+        let positions = Positions::new(found.iter().map(|row| row.at).collect(), Frame::Metres);
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
         Ok(EncodedRows { positions, features: features.into(), numbers: None })
     }

@@ -20,8 +20,8 @@ use serde_json::{Map, Value};
 
 use super::session::{Error, quoted};
 use crate::cells::CellGrid;
-use crate::mvt::{FeatureKey, PointLayer};
-use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
+use crate::mvt::{FeatureKey, PointLayer, TileConstants};
+use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 pub use options::{
@@ -211,6 +211,22 @@ impl Layer {
         let is_read_once = !self.differs_by_zoom() && !self.asks_each_tile();
         let is_drawn_as_is = self.simplify.is_none() && !self.budget.thins();
         is_plain && is_read_once && is_drawn_as_is && !self.shape.points && self.cells().is_none()
+    }
+
+    /// The properties that the address of a tile gives to all of its features.
+    pub(crate) fn constants(&self, tile: TileCoord) -> TileConstants {
+        let mut constants = TileConstants::default();
+        for (number, property) in self.properties.iter().enumerate() {
+            if let ComputedFrom::Tile(part) = property.of {
+                let value = match part {
+                    TilePart::X => tile.x(),
+                    TilePart::Y => tile.y(),
+                    TilePart::Zoom => tile.zoom().get().into(),
+                };
+                constants.add(number, value);
+            }
+        }
+        constants
     }
 
     /// True if no property depends on the tile, so that a feature which fills several tiles looks the same in all of
@@ -428,13 +444,30 @@ impl Layer {
             && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
     }
 
+    /// True if the layer's features are single points that differ from tile to tile only by their places and by the
+    /// tile's own address, so that tiles can be drawn from rows that are read once.
+    fn has_cacheable_rows(&self) -> bool {
+        self.shape.points
+            && self.cells().is_none()
+            && !self.asks_each_tile()
+            && !self.differs_by_zoom()
+            // The degrees of a row are computed back from its metres.
+            && (self.margin.bounds == TileBounds::Mercator || self.shape.has_closed_form())
+            && self.has_plain_values
+    }
+
+    /// True if `ST_AsMVT` writes each property as one value.
+    pub(crate) fn has_plain_values(&self) -> bool {
+        self.has_plain_values
+    }
+
     /// The traits by which a run chooses the sources that draw the layer.
     #[must_use]
     pub fn traits(&self) -> LayerTraits {
         LayerTraits {
-            has_uniform_points: self.has_uniform_points(),
+            has_cacheable_rows: self.has_cacheable_rows(),
             is_thinned: self.budget.thins(),
-            is_patchable: self.as_points().is_some(),
+            is_patchable: self.has_uniform_points() && self.as_points().is_some(),
         }
     }
 
@@ -473,20 +506,21 @@ fn is_name_of(sql: &str, column: &str) -> bool {
 /// The properties of a layer that decide which sources can draw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LayerTraits {
-    /// True if its features are single points with the same properties in every tile of every zoom, so that its rows
-    /// may be cached.
-    pub has_uniform_points: bool,
+    /// True if its features are single points that differ from tile to tile only by their places and by the tile's own
+    /// address, so that its rows may be cached.
+    pub has_cacheable_rows: bool,
     /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
     pub is_thinned: bool,
-    /// True if its features are identified and sorted by their keys in the tile, so that the tile may be patched.
+    /// True if its features are single points with the same properties in every tile of every zoom, identified and
+    /// sorted by their keys in the tile, so that the tile may be patched from cached rows.
     pub is_patchable: bool,
 }
 
 impl LayerTraits {
-    /// True if all of its rows are in the tiles, as points that are the same in every tile.
+    /// True if all of its rows are in the tiles, and may be cached.
     #[must_use]
     pub const fn shows_all_points(self) -> bool {
-        self.has_uniform_points && !self.is_thinned
+        self.has_cacheable_rows && !self.is_thinned
     }
 }
 

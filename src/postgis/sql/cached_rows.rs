@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::edge::projected;
-use super::render::{Candidates, CarriedColumns, areas, carried, placed};
+use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed};
 use super::survey::near;
 use super::thin::RANK;
 use super::{filter, is_in_world, world_columns, world_sides};
@@ -11,7 +11,7 @@ use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
 use crate::postgis::session::Param;
 
 /// The most rows that one call of `ST_AsMVT` encodes.
-const MAX_ROWS_PER_GROUP: u32 = 1024;
+pub(crate) const MAX_ROWS_PER_GROUP: u32 = 1024;
 
 /// The most bytes of values that one call of `ST_AsMVT` encodes. Only a single row may be larger.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
@@ -64,7 +64,7 @@ pub(crate) struct CachedRowsParameters {
 /// in metres of EPSG:3857 (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
 pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
-    let carried = carried(layer);
+    let carried = carried_anywhere(layer);
     let (with, located) = match rows {
         RowChoice::Boxes { boxes, keys, .. } => {
             let keys = keys.map(|keys| keys.condition(max_bytes + 1)).unwrap_or_default();
@@ -92,7 +92,7 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
     format!(
         "{with}SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
 FROM (
-    SELECT greatest(number / {MAX_ROWS_PER_GROUP}, bytes / {MAX_BYTES_PER_GROUP}) AS part, number, x, y, ST_MakePoint(0, 0) AS mvt_geometry{names}
+    SELECT greatest(number / {MAX_ROWS_PER_GROUP}, bytes / {MAX_BYTES_PER_GROUP}) AS part, number, x, y, NULL::int8 AS tile, ST_MakePoint(0, 0) AS mvt_geometry{names}
     FROM (
         SELECT row_number() OVER sorted - 1 AS number, sum({size}) OVER sorted AS bytes, x, y{names}
         FROM (
@@ -161,7 +161,7 @@ fn scanned(layer: &Layer, boxes: usize) -> String {
 /// boxes, with the parameters of the survey. It reads the rows' properties, too, if `with_values` is true.
 pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     let placement = layer.placement();
-    let values = if with_values { carried(layer).values } else { String::new() };
+    let values = if with_values { carried_anywhere(layer).values } else { String::new() };
     format!(
         "SELECT {}{values} FROM {} WHERE true {} {}",
         placement.stored(),
@@ -288,7 +288,7 @@ pub(crate) fn value_column(parameter: usize) -> String {
 
 /// The keys of a layer's rows as texts, in the order of [`cached_rows`](self()) and with the same parameters.
 pub(crate) fn row_keys(layer: &Layer, boxes: usize) -> String {
-    let carried = carried(layer);
+    let carried = carried_anywhere(layer);
     let located = in_boxes(layer, &carried, boxes, "");
     let names: Vec<String> = (0..layer.key.len()).map(|number| format!("k{number}")).collect();
     format!(

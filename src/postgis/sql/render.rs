@@ -310,6 +310,16 @@ pub(crate) struct CarriedColumns {
 }
 
 pub(crate) fn carried(layer: &Layer) -> CarriedColumns {
+    carried_with(layer, lonlat(layer))
+}
+
+/// The columns that are the same at every place. Those of a tile's address are NULL if the statement's "drawn" has no
+/// tile.
+pub(crate) fn carried_anywhere(layer: &Layer) -> CarriedColumns {
+    carried_with(layer, None)
+}
+
+fn carried_with(layer: &Layer, lonlat: Option<String>) -> CarriedColumns {
     let geometry = free_name(layer, "geom");
     let mut carried = CarriedColumns {
         values: String::new(),
@@ -318,7 +328,7 @@ pub(crate) fn carried(layer: &Layer) -> CarriedColumns {
         order: String::new(),
         arguments: literal(&geometry),
     };
-    if let Some(lonlat) = lonlat(layer) {
+    if let Some(lonlat) = lonlat {
         carried.carry(&lonlat, LONLAT.to_owned());
     }
     for (number, property) in layer.properties.iter().enumerate() {

@@ -310,7 +310,7 @@ impl LayerCost {
         if layer.function().is_some() {
             return LayerCost { feature: LayerCost::DRAWN.feature * CALL_COST as f64, ..LayerCost::DRAWN };
         }
-        let reads_once = rows_memory > 0 && layer.traits().has_uniform_points && layer.is_found_by_area();
+        let reads_once = rows_memory > 0 && layer.traits().has_cacheable_rows && layer.is_found_by_area();
         if reads_once { LayerCost::READ_ONCE } else { LayerCost::DRAWN }
     }
 }
