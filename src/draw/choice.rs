@@ -91,11 +91,7 @@ mod tests {
 
     #[test]
     fn what_is_prepared_follows_from_the_layer_and_the_work() {
-        let points = LayerTraits {
-            has_cacheable_rows: true,
-            is_thinned: false,
-            is_patchable: true,
-        };
+        let points = LayerTraits { has_cacheable_rows: true, is_thinned: false, is_patchable: true };
         let numbered = LayerTraits { is_patchable: false, ..points };
         let drawn = LayerTraits { has_cacheable_rows: false, ..numbered };
         let cost = CacheCost { rows: 1, features: 9, memory: 100 };

@@ -332,8 +332,7 @@ impl PreparedLayer {
         }
         snapshot.keeper.set_savepoint().await?;
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
-        let read =
-            CachedRows::of_cells(RowReaders { keeper: &snapshot.keeper, others: &readers }, &self, memory).await;
+        let read = CachedRows::of_cells(RowReaders { keeper: &snapshot.keeper, others: &readers }, &self, memory).await;
         self.with_rows_read(snapshot, &readers, read).await
     }
 

@@ -302,7 +302,8 @@ mod tests {
             let [zoom, x] = [zoom, x].map(|number| number.to_string());
             let values: Vec<[Option<&str>; 4]> =
                 rows.iter().map(|(_, values, _)| [values[0], Some(&zoom), values[2], Some(&x)]).collect();
-            let expected: Vec<Row<'_>> = rows.iter().zip(&values).map(|(row, values)| (row.0, &values[..], row.2)).collect();
+            let expected: Vec<Row<'_>> =
+                rows.iter().zip(&values).map(|(row, values)| (row.0, &values[..], row.2)).collect();
             let drawn = || (0..).zip(rows).map(|(number, row)| (number, row.2));
             assert_eq!(drawer.tile(&constants, drawn()), Some(tile(&properties, &expected)));
             let mut whole = TileInPieces::new(0);

@@ -39,8 +39,8 @@ pub use bbox::{BoxError, Coverage, LonLatBox, MapCenter, NoCenter};
 pub(crate) use bbox::{unit_x, unit_y};
 pub use coord::{LayerId, LayerIndex, NoTile, Slice, TileCoord, TileId, TileRect};
 pub use feature::{
-    BoxFootprint, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun, OutlinedBoxes,
-    RingDirection, SortedPoints, outline_reach,
+    BoxFootprint, ChangeLocation, Footprints, LayerFootprints, MIN_TILES_OF_OUTLINE, Outline, OutlineRun,
+    OutlinedBoxes, RingDirection, SortedPoints, outline_reach,
 };
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore, RowsRefused};
-use crate::cells::{Cell, CellGeometry, CellGrid, CountedCell, Folded};
+use crate::cells::{Cell, CellGeometry, CellGrid, CountedCell, Folded, MIDDLE};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
 use crate::draw::cells::CellColumns;
@@ -58,7 +58,11 @@ impl CachedRows {
             let encoded = encode(readers, prepared, zoom, &cells).await?;
             let positions = cells.iter().map(|(cell, _)| place(grid, zoom, cell)).collect();
             let Some(rows) = joined(prepared, positions, encoded, memory - bytes) else {
-                tracing::info!("layer \"{}\": its cells are not cached: {}", layer.name(), RowsRefused::NotPlain.text());
+                tracing::info!(
+                    "layer \"{}\": its cells are not cached: {}",
+                    layer.name(),
+                    RowsRefused::NotPlain.text()
+                );
                 return Ok(None);
             };
             bytes += rows.bytes();
@@ -76,10 +80,13 @@ impl CachedRows {
     }
 }
 
-/// The place at which a cell is drawn, in world units.
+/// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
+/// the statement.
 fn place(grid: CellGrid, zoom: Zoom, cell: &CountedCell) -> [f64; 2] {
     match grid.geometry {
-        CellGeometry::Center | CellGeometry::Polygon => grid.middle(zoom, Cell::of(cell.code)),
+        CellGeometry::Center | CellGeometry::Polygon => {
+            grid.middle(zoom, Cell::of(cell.code)).map(|unit| unit.clamp(0.0, 2.0 * MIDDLE))
+        }
         // The middle of a unit, as in the statement.
         CellGeometry::Centroid => [cell.world.west, cell.world.north].map(|unit| f64::from(unit) + 0.5),
     }

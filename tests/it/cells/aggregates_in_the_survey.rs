@@ -6,6 +6,7 @@ use std::path::Path;
 
 use oar_tiles::mvt::decode;
 
+use crate::support::program::{run, seed_command};
 use crate::support::tracked::Tracked;
 use crate::support::{Archive, Db, seed};
 
@@ -96,6 +97,10 @@ fn what_is_folded_is_what_the_rows_of_each_cell_give() {
             layer("line", "square", "center", "", as_rows),
             layer("degrees", "square", "center", "max_tile_features = 5\non_large_tile = \"thin\"", as_rows),
             layer("degrees", "hexagon", "polygon", "", as_rows) + "having = \"max(whole) > 0 AND count(*) > 1\"\n",
+            layer("degrees", "square", "centroid", "tile_bounds = \"degrees\"\ncandidates = 0.05", as_rows)
+                + "having = \"min(short) < 0\"\n",
+            layer("mercator", "hexagon", "center", "tile_bounds = \"degrees\"\nextent = 512", as_rows)
+                + "having = \"!xmin! >= -180 AND !xmax! <= 180\"\n",
         ]
         .concat()
     };
@@ -108,6 +113,45 @@ fn what_is_folded_is_what_the_rows_of_each_cell_give() {
             .replace("table = \"rows\"", "sql = \"SELECT * FROM rows WHERE id % (!zoom! + 2) > 0\"\nkey = [\"id\"]")
     };
     compare(&db, "0-9", &query, &["--workers", "1"]);
+}
+
+#[test]
+fn counted_cells_are_encoded_once_and_drawn_as_the_database_draws_them() {
+    let db = Db::new();
+    db.run(ROWS);
+    let folder = tempfile::tempdir().unwrap();
+    let own = "properties = { n = \"count(*)\", west = \"!xmin!\", z = \"!zoom!\", x = \"!x!\", odd = \"nullif(max(whole) % 2, 0)\" }";
+    let layer = |name: &str, more: &str| {
+        format!("[[layer]]\nname = \"{name}\"\ntable = \"rows\"\ngeometry = \"degrees\"\nbuffer = 256\n{more}\n{own}\n")
+    };
+    let config = [
+        layer("all", "[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\""),
+        layer(
+            "some",
+            "max_tile_features = 4\non_large_tile = \"thin\"\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\ndraw = \"centroid\"\nhaving = \"count(*) > 2\"",
+        ),
+        layer("none", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nhaving = \"count(*) < 0\""),
+        // The database alone draws these: a cell of one row is that row, or a polygon.
+        layer("polygons", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\ndraw = \"polygon\""),
+    ];
+    let config = written(folder.path(), "c.toml", &config.concat());
+    let seeded = |rows_mb: &str| {
+        let output = folder.path().join(format!("{rows_mb}.mbtiles"));
+        let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", "0-9", "-vv"]);
+        let run = run(command.env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        assert!(!run.stderr.contains("please report"), "{}", run.stderr);
+        let mut cached: Vec<String> = run
+            .stderr
+            .lines()
+            .filter(|line| line.contains(" cells of "))
+            .map(|line| line.split("layer ").nth(1).unwrap().split(':').next().unwrap().to_owned())
+            .collect();
+        cached.sort();
+        (Archive::open(&output).tiles(), cached)
+    };
+    let ((found, cached), (expected, without)) = (seeded("100"), seeded("0"));
+    assert_eq!((cached.join(" "), without.len()), ("\"all\" \"none\" \"some\"".to_owned(), 0));
+    assert!(found.len() > 1_000 && found == expected);
 }
 
 #[test]

@@ -77,6 +77,69 @@ fn points_between_two_units_are_drawn_by_the_database() {
     }
 }
 
+/// Points in the middle between two units of tiles that are linear in degrees, and on the last place at which the
+/// database draws them with a buffer of 64 units and with 0.01 and 0.2 of a tile around it.
+const IN_DEGREES: &str = "
+CREATE TABLE between AS SELECT row_number() OVER () AS id, ST_SetSRID(ST_MakePoint(
+    (x + across) / (1 << z) * 360 - 180, north - (north - south) * along), 4326) AS degrees
+FROM generate_series(2, 11) AS z CROSS JOIN generate_series(1, 24) AS i
+CROSS JOIN LATERAL (SELECT (i * 7919 + z) % (1 << z) AS x, (i * 104729 + 3 * z) % (1 << z) AS y) AS tile
+CROSS JOIN LATERAL (SELECT degrees(atan(sinh(pi() * (1 - 2 * (y::float8 / (1 << z)))))) AS north,
+    degrees(atan(sinh(pi() * (1 - 2 * ((y + 1)::float8 / (1 << z)))))) AS south) AS sides
+CROSS JOIN LATERAL (SELECT (ARRAY[i + 0.5, i, 4096 + 64.5, -64.5, 4096 + 40.96, -819.2])[1 + i % 6] / 4096 AS across,
+    (ARRAY[3 * i + 0.5, 4096 + 819.2, i, i + 0.5, -40.96, -64.5, i + 0.25])[1 + i % 7] / 4096 AS along) AS place
+WHERE abs(north - (north - south) * along) < 85;
+INSERT INTO between SELECT 10000 + n, ST_SetSRID(ST_MakePoint(x, y), 4326) FROM (VALUES (1, 180, 3), (2, -180, 3), (3, 180.00000000001, 4),
+    (4, -179.9999999, -5), (5, 179.999, -84.9), (6, 0, 85.0511287)) AS edge (n, x, y);
+ALTER TABLE between ADD PRIMARY KEY (id), ADD COLUMN metres geometry(Point, 3857);
+UPDATE between SET metres = ST_Transform(degrees, 3857); CREATE INDEX ON between USING gist (degrees); CREATE INDEX ON between USING gist (metres)";
+
+#[test]
+fn rows_read_once_are_drawn_in_degrees_from_parts_of_the_buffer_and_with_the_tiles_address() {
+    let db = Db::new();
+    db.run(ROWS);
+    db.run(IN_DEGREES);
+    // A property may have the value of the tile's address, too.
+    let address = "properties = { id = \"id\", x = \"!x!\", y = \"!y!\", z = \"!zoom!\", same = \"id % 9\" }";
+    for (table, geometry, more) in [
+        ("rows", "degrees", "tile_bounds = \"degrees\""),
+        ("rows", "mercator", "tile_bounds = \"degrees\"\nbuffer = 0\nextent = 512"),
+        ("rows", "lambert", "candidates = 0.2\nbuffer = 1024"),
+        ("rows", "degrees", "tile_bounds = \"degrees\"\ncandidates = 0\nwhere = \"flag\""),
+        ("between", "degrees", "tile_bounds = \"degrees\""),
+        ("between", "metres", "tile_bounds = \"degrees\"\ncandidates = 0.01"),
+        ("between", "degrees", "tile_bounds = \"degrees\"\ncandidates = 0.2\nbuffer = 1024"),
+        ("between", "metres", "candidates = 0.01"),
+    ] {
+        let layers = format!(
+            "[[layer]]\nname = \"points\"\ntable = \"{table}\"\ngeometry = \"{geometry}\"\n{more}\n{address}\n"
+        );
+        compare(&db, "0-11", &layers, &[], 1);
+        if table == "rows" && geometry != "lambert" {
+            compare(&db, "19-22", &layers, &["--bbox", "5,8,5.2,8.2", "--bbox", "-0.001,-0.001,0.001,0.001"], 1);
+        }
+    }
+    // Of few tiles with points between two units, only these tiles are the database's.
+    let layers = format!("{}{address}", layer("points", "degrees", "tile_bounds = \"degrees\""));
+    let both = layers.clone() + &layers.replace("points", "more").replace("\"rows\"", "\"between\"");
+    let stderr = compare(&db, "3-11", &both, &[], 2);
+    assert!(stderr.contains("left to the database, for ambiguous points"), "{stderr}");
+    // A tile whose rows are in a scratch file knows its address, too.
+    db.run("CREATE TABLE wide AS SELECT id, repeat(md5(id::text), 40) AS text, degrees FROM rows; ALTER TABLE wide ADD PRIMARY KEY (id)");
+    let wide = "[[layer]]\nname = \"wide\"\ntable = \"wide\"\ntile_bounds = \"degrees\"\nproperties = { text = \"text\", z = \"!zoom!\", x = \"!x!\" }\n";
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(folder.path(), wide);
+    let seeded = |rows_mb: &str| {
+        let output = folder.path().join(format!("{rows_mb}.mbtiles"));
+        let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", "0-6", "-vv"]);
+        let run = run(command.env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        (Archive::open(&output).tiles(), run.stderr)
+    };
+    let ((spilled, stderr), (expected, _)) = (seeded("1"), seeded("0"));
+    assert!(stderr.contains("rows are cached, in a scratch file") && stderr.contains(" pieces"), "{stderr}");
+    assert!(spilled == expected);
+}
+
 #[test]
 fn deep_zooms_boxes_and_other_layers_are_as_before() {
     let db = Db::new();
@@ -95,11 +158,9 @@ fn deep_zooms_boxes_and_other_layers_are_as_before() {
 fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
     let db = Db::new();
     db.run(ROWS);
+    compare(&db, "0-6", &layer("points", "lambert", "properties = [\"id\"]\ntile_bounds = \"degrees\""), &[], 0);
     for more in [
         "properties = [\"id\", \"object\"]",
-        "properties = { id = \"id\", z = \"!zoom!\" }",
-        "properties = [\"id\"]\ntile_bounds = \"degrees\"",
-        "properties = [\"id\"]\ncandidates = 0.01",
         // An error of a row that lies in the box, but in no tile of it: nobody needs that row.
         "properties = { id = \"id\", odd = \"1 / (id - 5003)\" }\nbeyond = \"skip\"",
     ] {
