@@ -241,6 +241,7 @@ pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
         written_back: Vec::new(),
     };
     Ok(ReseedOptions {
+        live: None,
         filter,
         dry_run: arguments.dry_run,
         seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },

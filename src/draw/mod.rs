@@ -16,6 +16,7 @@
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows/` | tiles drawn from cached rows |
 //! | `checks` | the comparison of such tiles with those that the database draws |
+//! | `live_rows` | rows of layers of cells that a watch keeps between its looks |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |
@@ -32,6 +33,7 @@ mod family;
 mod family_tiles;
 mod fit;
 mod function;
+mod live_rows;
 mod membership;
 mod neighbourhood;
 pub mod patch;
@@ -61,6 +63,7 @@ pub use checks::verify_cached_rows;
 pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub use family_tiles::FamilyTiles;
+pub use live_rows::{LiveLook, LiveRows, MAX_CHANGED_POSITIONS};
 pub use membership::{MAX_PLACES, PlacedRows, members_at};
 pub use neighbourhood::with_neighbourhood;
 pub use statements::RunLayers;

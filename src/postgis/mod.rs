@@ -56,5 +56,5 @@ pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted
 pub(crate) use sql::without_bounds;
 pub use sql::{ExpectedRows, FoldedValues};
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
-pub(crate) use survey::{count_rows, survey_for_plan, survey_side_by_side};
+pub(crate) use survey::{FoldReader, count_rows, survey_for_plan, survey_side_by_side};
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};

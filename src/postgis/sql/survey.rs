@@ -2,8 +2,9 @@
 
 use super::cells::FoldedValues;
 use super::edge::{SURFACES, is_placeable, projected, raw_sides};
+use super::render::areas;
 use super::repair::{self, with_repaired};
-use super::{filter, filter_at, is_in_world, key_text, world_columns, world_sides};
+use super::{AREA_ZOOM, filter, filter_at, is_in_world, key_text, search, world_columns, world_sides};
 use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement, REPAIRED};
 use crate::postgis::sql::{cells, edge};
 use crate::tile::Zoom;
@@ -34,6 +35,35 @@ pub(crate) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, 
     let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
     let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines, carried: "" };
     survey_statement(layer.placement(), &rows, folds)
+}
+
+/// The positions and folded values of the rows in some squares, for a layer of cells whose points have a closed form.
+/// The parameters are those of [`areas`]; the squares are areas without a margin that do not overlap. The columns are
+/// those of [`survey`].
+pub(crate) fn rows_in_squares(layer: &Layer, folds: Option<&FoldedValues>) -> String {
+    let placement = layer.placement();
+    let (values, names) = cells::folded(folds);
+    format!(
+        "WITH {areas}
+SELECT located.x, located.y{names}
+FROM oar_tiles_area CROSS JOIN LATERAL (
+    SELECT {world}{names}
+    FROM (SELECT {projected} AS m{raw_sides}{values} FROM {relation} WHERE {search} {filter} OFFSET 0) AS placed
+    OFFSET 0
+) AS located
+WHERE {in_world}
+    AND {column} >> shift BETWEEN ax0 AND ax1 AND {row} >> shift BETWEEN ay0 AND ay1",
+        areas = areas(layer),
+        world = world_columns(placement),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
+        relation = layer.rows(&PlaceholderSql::of_area()),
+        search = search(placement).condition,
+        filter = filter_at(layer, AREA_ZOOM),
+        in_world = is_in_world(placement),
+        column = cells::unit("located.x"),
+        row = cells::unit("located.y"),
+    )
 }
 
 /// Counts the rows of which [`survey`] returns a position; with the same parameters.

@@ -32,6 +32,7 @@ use crate::tile::{
     BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, Zoom, ZoomList,
 };
 
+pub(crate) use folding::FoldReader;
 pub use positions::{ChangedGeometries, changed_positions};
 
 /// Rows that cannot be drawn, for one reason.

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::{DirtyFilter, Look, TargetState};
 use crate::change_log;
 use crate::change_log::{Watch, unseen_changes, unseen_positions};
+use crate::draw::MAX_CHANGED_POSITIONS;
 use crate::draw::patch::ChangedPositions;
 use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
@@ -39,6 +40,9 @@ pub(crate) struct DirtyTiles {
     pub(crate) reasons: Vec<Reason>,
     /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
+    /// The changed positions of each layer of cells, in world units; `None` where they are not known, empty if the
+    /// tiles were named.
+    pub(crate) cell_positions: Box<[Option<Vec<[f64; 2]>>]>,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
     pub(crate) rows: Box<[KnownRows]>,
     /// The rectangle around all changes.
@@ -60,6 +64,7 @@ impl DirtyTiles {
             dirty,
             reasons,
             spots: ChangedPositions::default(),
+            cell_positions: Box::default(),
             rows: Box::default(),
             around: None,
             complete,
@@ -220,12 +225,13 @@ pub(crate) async fn from_log(
     let mut changed = DirtyTiles::new(dirty, !narrowed, state);
     changed.reasons = reasons;
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
-    let mut rows = Vec::new();
+    let (mut rows, mut cell_positions) = (Vec::new(), Vec::new());
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         // The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
         // position.
         let (mut touched, mut is_known) = (0_u64, true);
+        let mut positions = layer.grid().map(|_| Vec::new());
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
             let is_query = matches!(watch.source, change_log::PositionSource::Query { .. });
@@ -245,6 +251,12 @@ pub(crate) async fn from_log(
                     is_known &= matches!(spot, ChangeLocation::Point(_));
                 }
                 changed.spots.add(LayerIndex(index), &spot);
+                match (&mut positions, &spot) {
+                    (Some(known), ChangeLocation::Point(at)) if !is_query && known.len() < MAX_CHANGED_POSITIONS => {
+                        known.push(*at);
+                    }
+                    _ => positions = None,
+                }
                 beyond.mark(&drawn, &spot);
                 seen += 1;
                 too_many = changed.dirty.mark(&drawn, &spot).is_err()
@@ -256,12 +268,14 @@ pub(crate) async fn from_log(
                 return Ok(Work::All(changed.reasons));
             }
         }
+        cell_positions.push(positions);
         rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
     }
     if !narrowed && state.parts.len() == 1 && is_cheaper_as_a_seed(&changed.dirty, state) {
         return Ok(Work::All(changed.reasons));
     }
     changed.rows = rows.into_boxed_slice();
+    changed.cell_positions = cell_positions.into_boxed_slice();
     let beyond = beyond.found(state, &look.job.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
     changed.beyond = Box::new(beyond);

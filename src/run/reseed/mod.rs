@@ -29,6 +29,7 @@ use super::{
 };
 use crate::change_log::Cursor;
 use crate::config::JobSettings;
+use crate::draw::LiveRows;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
 use crate::plan::ScopePart;
@@ -61,6 +62,8 @@ pub struct ReseedOptions {
     pub on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
     pub write_back: Option<WriteBackQueue>,
+    /// The rows of layers of cells that a watch keeps between its looks.
+    pub live: Option<Arc<LiveRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
 }
@@ -148,7 +151,7 @@ pub async fn watch(
     each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     check_dirty_out(job, options)?;
-    Box::pin(watch::watch(&WatchedTarget(job), options, each)).await
+    Box::pin(watch::watch(&WatchedTarget::new(job), options, each)).await
 }
 
 /// Checks before the work that the dirty tiles can be written after it.

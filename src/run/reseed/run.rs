@@ -11,12 +11,12 @@ use tokio::task::spawn_blocking;
 use super::{ReseedOptions, ReseedOutcome};
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::draw::{PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
 use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Error, Layer, Snapshot, counts_cells, foldable, survey};
+use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::describe::names;
 use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
@@ -192,7 +192,7 @@ impl ReseedRun<'_> {
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
         let layers = self.with_neighbourhoods(&workers, &spots).await?;
         let patches = patches(spots, &layers, &changed.rendered_whole(state), sink.needs().layers_apart);
-        let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, patches.as_ref()));
+        let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, (patches.as_ref(), &changed)));
         let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
         if let Some(signal) = self.look.job.stop.asked() {
             return Err(CommandError::Interrupted(signal));
@@ -261,12 +261,12 @@ impl ReseedRun<'_> {
         batches: Vec<Batch>,
         workers: Vec<Worker>,
         sink: AnySink,
-        patches: Option<&Arc<Patches>>,
+        (patches, changed): (Option<&Arc<Patches>>, &DirtyTiles),
     ) -> Result<(AnySink, pipeline::PipelineOutcome), CommandError> {
         // Counting cells reads all rows. Batches that do not need the counts do not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
-            let counted = counted(&self.look.snapshot, layers, tiles).await;
+            let counted = self.counted(layers, tiles, changed).await;
             tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(RunLayers::new(layers))));
             counted.map(drop)
         };
@@ -341,25 +341,55 @@ impl Source for CountingWorker {
     }
 }
 
-/// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
-pub(crate) async fn counted(
-    snapshot: &Arc<Snapshot>,
+impl ReseedRun<'_> {
+    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
+    async fn counted(
+        &self,
+        layers: &[PreparedLayer],
+        tiles: &[TileCoord],
+        changed: &DirtyTiles,
+    ) -> Result<Vec<PreparedLayer>, Error> {
+        let (snapshot, since) = (&*self.look.snapshot, self.look.state.cursor.to_string());
+        let (now, coverage) = (snapshot.cursor(), self.look.job.coverage());
+        let memory = self.look.job.rows_memory();
+        let look = LiveLook { snapshot, since: &since, now, coverage: &coverage, memory };
+        let live = self.options.live.as_deref().filter(|_| changed.cell_positions.len() == layers.len());
+        counted(look, live, layers, tiles, &changed.cell_positions).await
+    }
+}
+
+/// The layers with cell counts, taken from live rows where these are kept.
+async fn counted(
+    look: LiveLook<'_>,
+    live: Option<&LiveRows>,
     layers: &[PreparedLayer],
     tiles: &[TileCoord],
+    positions: &[Option<Vec<[f64; 2]>>],
 ) -> Result<Vec<PreparedLayer>, Error> {
-    let mut counted = Vec::new();
-    for prepared in layers {
+    let (mut counted, snapshot) = (Vec::new(), look.snapshot);
+    for (number, prepared) in layers.iter().enumerate() {
         let layer = prepared.layer();
+        if let Some(live) = live {
+            live.bring(look, layer, positions[number].as_deref()).await?;
+        }
         let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
         let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
             counted.push(prepared.clone());
             continue;
         };
         let folds = foldable(snapshot, layer).await?;
-        let counts = if counts_cells(layer, folds.as_deref()) {
-            survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
-        } else {
-            None
+        let kept = match live {
+            Some(live) if counts_cells(layer, folds.as_deref()) => {
+                live.counts(look, layer, folds.as_deref(), &shown).await?
+            }
+            _ => None,
+        };
+        let counts = match kept {
+            Some(kept) => Some(kept),
+            None if counts_cells(layer, folds.as_deref()) => {
+                survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
+            }
+            None => None,
         };
         counted.push(prepared.clone().with_cells(folds, counts));
     }

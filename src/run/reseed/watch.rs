@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::jobs::run_queued;
 use super::{ReseedOptions, ReseedOutcome, once};
 use crate::change_log::Waking;
+use crate::draw::LiveRows;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
@@ -403,28 +404,44 @@ pub(crate) trait Watched {
     ) -> Result<(), CommandError>;
 }
 
-pub(crate) struct WatchedTarget<'a>(pub(crate) &'a Job);
+pub(crate) struct WatchedTarget<'a> {
+    job: &'a Job,
+    /// The rows of layers of cells, from look to look.
+    live: Arc<LiveRows>,
+}
+
+impl<'a> WatchedTarget<'a> {
+    pub(crate) fn new(job: &'a Job) -> WatchedTarget<'a> {
+        WatchedTarget { job, live: Arc::default() }
+    }
+}
 
 impl Watched for WatchedTarget<'_> {
     type Outcome = ReseedOutcome;
 
     fn job(&self) -> &Job {
-        self.0
+        self.job
     }
 
     fn purge_task(&self) -> Option<PurgeTask> {
-        PurgeTask::begin(self.0)
+        PurgeTask::begin(self.job)
     }
 
     async fn cursor(&self) -> Option<String> {
-        let read = self.0.target.clone();
+        let read = self.job.target.clone();
         // A target that cannot be read is reported by the look.
-        let state = reading(&self.0.stop, move || TargetState::read(&read)).await.ok();
+        let state = reading(&self.job.stop, move || TargetState::read(&read)).await.ok();
         state.map(|state| state.cursor.to_string())
     }
 
     async fn look(&self, job: &Job, options: &ReseedOptions, _is_first: bool) -> Result<ReseedOutcome, CommandError> {
-        once(job, options).await
+        let options = ReseedOptions { live: Some(Arc::clone(&self.live)), ..options.clone() };
+        let outcome = once(job, &options).await;
+        if !matches!(outcome, Ok(ReseedOutcome::Nothing | ReseedOutcome::Done(_))) {
+            // The next look may find another history of the database.
+            self.live.clear().await;
+        }
+        outcome
     }
 
     fn published(&self, outcome: &ReseedOutcome) -> Option<Event> {
@@ -466,7 +483,7 @@ impl Watched for WatchedTarget<'_> {
         jobs: &JobStore,
         each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        Box::pin(run_queued(self.0, options, jobs, each)).await
+        Box::pin(run_queued(self.job, options, jobs, each)).await
     }
 }
 

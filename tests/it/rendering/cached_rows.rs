@@ -105,7 +105,7 @@ fn rows_read_once_are_drawn_in_degrees_from_parts_of_the_buffer_and_with_the_til
         ("rows", "degrees", "tile_bounds = \"degrees\""),
         ("rows", "mercator", "tile_bounds = \"degrees\"\nbuffer = 0\nextent = 512"),
         ("rows", "lambert", "candidates = 0.2\nbuffer = 1024"),
-        ("rows", "degrees", "tile_bounds = \"degrees\"\ncandidates = 0\nwhere = \"flag\""),
+        ("rows", "degrees", "tile_bounds = \"degrees\"\ncandidates = 0.001\nwhere = \"flag\""),
         ("between", "degrees", "tile_bounds = \"degrees\""),
         ("between", "metres", "tile_bounds = \"degrees\"\ncandidates = 0.01"),
         ("between", "degrees", "tile_bounds = \"degrees\"\ncandidates = 0.2\nbuffer = 1024"),

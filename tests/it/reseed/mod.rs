@@ -9,6 +9,7 @@ pub(crate) mod dirty_tiles;
 pub(crate) mod edge_cases;
 pub(crate) mod faults;
 pub(crate) mod histories;
+pub(crate) mod live_rows;
 pub(crate) mod logged_texts;
 pub(crate) mod materialized_views;
 pub(crate) mod named_tiles;

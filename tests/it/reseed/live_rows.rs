@@ -1,0 +1,184 @@
+//! Rows that a watch keeps between its looks: cells are what a fresh seed draws, whatever happens to the rows meanwhile.
+
+use std::path::PathBuf;
+
+use crate::support::chance::Chance;
+use crate::support::program::{program, run};
+use crate::support::tracked::{Tracked, show_the_same};
+use crate::support::watch_process::Watching;
+use crate::support::{Db, until};
+
+/// Rows in towns and all over the world, some at the same point, some beyond the world, some without a place.
+const ROWS: &str = "
+CREATE TABLE rows (id int PRIMARY KEY, kind int, word text, shown boolean, geom geometry(Point, 4326));
+INSERT INTO rows SELECT i, i % 7, 'w' || i % 31, i % 5 > 0, ST_SetSRID(CASE
+        WHEN i % 50 = 0 THEN NULL WHEN i % 51 = 0 THEN ST_MakePoint(i % 9, 86) WHEN i % 3 = 0 THEN ST_MakePoint(12.5 + i % 4, 41.9)
+        WHEN i % 3 = 1 THEN ST_MakePoint(hashint4(i) % 1000 * 0.18, hashint4(-i) % 1000 * 0.08)
+        ELSE ST_MakePoint(90 + hashint4(i) % 1000 * 1e-3, 23 + hashint4(-i) % 1000 * 1e-3) END, 4326) FROM generate_series(1, 3000) AS i;
+CREATE INDEX ON rows USING gist (geom)";
+
+const LAYERS: &str = r#"
+[target]
+max_shrink = "100%"
+[[layer]]
+name = "grid"
+table = "rows"
+geometry = "geom"
+zoom = "0-6"
+buffer = 256
+[layer.aggregate]
+cell = "hexagon"
+size = "1/8"
+having = "!xmin! >= -180 AND !xmax! <= 180"
+properties = { count = "count(*)", xmin = "!xmin!" }
+[[layer]]
+name = "folded"
+table = "rows"
+geometry = "geom"
+where = "shown"
+zoom = "1-5"
+[layer.aggregate]
+cell = "square"
+size = "1/4"
+draw = "centroid"
+properties = { words = "count(DISTINCT word)", least = "min(kind)", all = "sum(kind)::text" }
+[[layer]]
+name = "merged"
+table = "rows"
+geometry = "geom"
+properties = ["id", "word"]
+[layer.cluster]
+zoom = "0-5"
+cell = "hexagon"
+merge = true
+"#;
+
+/// What happens to the rows, one after the other, with numbers in place of `{a}` to `{d}`.
+const CHANGES: &[&str] = &[
+    "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint({a} - 180, {b} / 2.2 - 81), 4326) WHERE id % 97 = {c} % 97",
+    "DELETE FROM rows WHERE id = {d}",
+    "INSERT INTO rows SELECT 100000 + {a} * 1000 + i, i, 'n' || i, true, ST_SetSRID(ST_MakePoint(12.5, 41.9), 4326) FROM generate_series(1, 3) AS i ON CONFLICT DO NOTHING",
+    "UPDATE rows SET shown = NOT shown WHERE id % 31 = {c} % 31",
+    "UPDATE rows SET word = 'x' || {d}, kind = {b} WHERE id < {c}",
+    "UPDATE rows SET geom = ST_Translate(geom, 0.0001, 0) WHERE id % 13 = 0 AND abs(ST_X(geom)) < 170",
+    "UPDATE rows SET geom = NULL WHERE id = {d}",
+    "UPDATE rows SET id = id + 500000 WHERE id = {d}",
+    // Twice at the same point within one look, and back.
+    "UPDATE rows SET geom = ST_Translate(geom, 1, 0) WHERE id = {d}; UPDATE rows SET geom = ST_Translate(geom, -1, 0) WHERE id = {d}",
+];
+
+struct Kept {
+    tracked: Tracked,
+    config: String,
+    target: PathBuf,
+}
+
+impl Kept {
+    fn new() -> Kept {
+        let db = Db::new();
+        db.run(ROWS);
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("c.toml");
+        std::fs::write(&config, LAYERS).unwrap();
+        let config = config.to_str().unwrap().to_owned();
+        let tracked = Tracked { db, folder };
+        tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
+        let target = tracked.seed("t.mbtiles", &["--config", &config, "--zoom", "0-7"]);
+        Kept { tracked, config, target }
+    }
+
+    fn watch(&self) -> Watching {
+        let arguments = ["--config", &self.config, "-vv"];
+        Watching::start(&self.tracked.db.url, &self.target, &arguments)
+    }
+
+    /// Waits until the target shows everything, and compares it with a seed in which the database draws all.
+    fn is_fresh(&self, what: &str) {
+        until(what, || {
+            let done = run(program()
+                .args([
+                    "reseed",
+                    "--dry-run",
+                    "--config",
+                    &self.config,
+                    "--database-url",
+                    &self.tracked.db.url,
+                    "--output",
+                ])
+                .arg(&self.target))
+            .ok();
+            done.stdout.starts_with("nothing to do")
+        });
+        let fresh = self.tracked.path("fresh.mbtiles");
+        let mut command = program();
+        command.args(["seed", "--config", &self.config, "--zoom", "0-7", "--progress", "none"]);
+        command.args(["--database-url", &self.tracked.db.url, "--output"]).arg(&fresh);
+        run(command.env("OAR_TILES_ROWS_MB", "0")).ok();
+        show_the_same(&self.target, &fresh);
+    }
+}
+
+fn times(lines: &str, text: &str) -> usize {
+    lines.matches(text).count()
+}
+
+#[test]
+fn cells_counted_from_rows_that_a_watch_keeps_are_those_of_a_seed() {
+    let kept = Kept::new();
+    let mut chance = Chance(40);
+    for run in 0..2 {
+        let watching = kept.watch();
+        for (number, change) in CHANGES.iter().enumerate() {
+            let mut sql = (*change).to_owned();
+            for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
+                sql = sql.replace(name, &chance.below(end).to_string());
+            }
+            kept.tracked.db.run(&sql);
+            if number % 2 == 1 {
+                kept.is_fresh(&sql);
+            }
+        }
+        kept.is_fresh("the last change");
+        // Killed, the next watch reads the rows again.
+        let (_, lines) = if run == 0 {
+            watching.signal("KILL");
+            (0, watching.lines.iter().collect::<Vec<_>>().join("\n"))
+        } else {
+            watching.end_with_lines()
+        };
+        assert_eq!(times(&lines, " live rows are kept, "), 3, "each layer's rows are read once:\n{lines}");
+        assert!(times(&lines, "live rows replaced in ") >= 9, "{lines}");
+        assert_eq!(times(&lines, "read anew"), 0, "{lines}");
+    }
+}
+
+#[test]
+fn what_the_log_cannot_name_by_positions_is_read_anew() {
+    let kept = Kept::new();
+    let watching = kept.watch();
+    let change = |sql: &str| {
+        kept.tracked.db.run(sql);
+        kept.is_fresh(sql);
+    };
+    change("UPDATE rows SET kind = 3 WHERE id = 6");
+    // Another run brings the target forward meanwhile.
+    watching.signal("STOP");
+    kept.tracked.db.run("DELETE FROM rows WHERE id IN (3, 6, 9)");
+    kept.tracked.reseed(&kept.target, &["--config", &kept.config]).ok();
+    watching.signal("CONT");
+    change("INSERT INTO rows VALUES (700001, 1, 'a', true, ST_SetSRID(ST_MakePoint(12.5, 41.9), 4326))");
+    // Everything at once.
+    change(
+        "TRUNCATE rows; INSERT INTO rows SELECT i, 1, 'b', true, ST_SetSRID(ST_MakePoint(i % 90, i % 60), 4326) FROM generate_series(1, 500) AS i",
+    );
+    change("UPDATE rows SET geom = ST_Translate(geom, 3, 3) WHERE id < 20");
+    let (_, lines) = watching.end_with_lines();
+    assert!(times(&lines, "read anew") > 0, "{lines}");
+    // Without memory for rows, nothing is kept.
+    let config = std::fs::read_to_string(&kept.config).unwrap();
+    std::fs::write(&kept.config, format!("{config}\n[run]\nrows_mb = 0\n")).unwrap();
+    let watching = kept.watch();
+    change("DELETE FROM rows WHERE id < 30");
+    let (_, lines) = watching.end_with_lines();
+    assert_eq!(times(&lines, "live rows"), 0, "{lines}");
+}
