@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, functions, limits, peers, purge, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
+from . import before, cells, daemon, functions, limits, peers, purge, registry, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -56,6 +56,9 @@ def arguments():
     parser.add_argument("--watch-polling", action="store_true",
                         help="with --watch: on a server where no notifications wake the watch (max_prepared_transactions = 10), with 0, 1 and 100 "
                         "updates a second")
+    parser.add_argument("--registry", action="store_true",
+                        help="also the registry's own map (scripts/open-apparel-registry.toml): its seed beside that of every facility, its "
+                        "reseeds, and --watch with 100 and 1,000 moves a second")
     parser.add_argument("--cells", action="store_true",
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
     parser.add_argument("--cores", action="store_true",
@@ -149,6 +152,8 @@ def main():
             peers.measure(bench, seeded)
         if options.cells:
             cells.measure(bench)
+        if options.registry:
+            registry.measure(bench)
         if options.reseed:
             reseed.measure(bench)
         if options.watch:

@@ -39,13 +39,13 @@ def measure(bench):
         measure_target(bench, "S3", target, lambda place: manifest_of_bucket(bench.s3, place), "--config", s3_config(bench))
 
 
-def measure_target(bench, name, target, manifest, *more):
+def measure_target(bench, name, target, manifest, *more, zooms=None, rates=None):
     # Most edits are seen in deep tiles; the shallow ones of a large table take long for every edit.
-    zooms = f"{max(int(bench.low), 8) if int(bench.high) >= 8 else bench.low}-{bench.high}"
+    zooms = zooms or f"{max(int(bench.low), 8) if int(bench.high) >= 8 else bench.low}-{bench.high}"
     bench.timed("seed", "--zoom", zooms, "--output", target, *more)
     if bench.options.watch_polling:
         name += " without notifications"
-    for rate in UPDATES_PER_SECOND_POLLING if bench.options.watch_polling else UPDATES_PER_SECOND:
+    for rate in rates or (UPDATES_PER_SECOND_POLLING if bench.options.watch_polling else UPDATES_PER_SECOND):
         bench.sql("CHECKPOINT")
         watch = Watch(bench, target, manifest, more)
         # After a first change everything is loaded that a watch ever loads.

@@ -140,7 +140,8 @@ impl LiveRows {
         let Some(grid) = layer.grid().filter(|_| is_suited(layer) && look.memory > 0) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
-        layers.retain(|kept| kept.definition != definition || kept.folds.as_ref() == folds);
+        let is_current = |kept: &LiveLayer| kept.folds.as_ref() == folds && kept.cursor == look.now;
+        layers.retain(|kept| kept.definition != definition || kept.rows.is_none() || is_current(kept));
         let place = match layers.iter().position(|kept| kept.definition == definition) {
             Some(place) => place,
             None if shown.iter().all(|tile| tile.zoom().get() > MAX_KEPT_ZOOM) => return Ok(None),

@@ -120,7 +120,7 @@ fn rows_read_once_are_drawn_in_degrees_from_parts_of_the_buffer_and_with_the_til
         }
     }
     // Of few tiles with points between two units, only these tiles are the database's.
-    let layers = format!("{}{address}", layer("points", "degrees", "tile_bounds = \"degrees\""));
+    let layers = format!("{}{address}\n", layer("points", "degrees", "tile_bounds = \"degrees\""));
     let both = layers.clone() + &layers.replace("points", "more").replace("\"rows\"", "\"between\"");
     let stderr = compare(&db, "3-11", &both, &[], 2);
     assert!(stderr.contains("left to the database, for ambiguous points"), "{stderr}");

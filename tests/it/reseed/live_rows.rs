@@ -18,7 +18,7 @@ INSERT INTO rows SELECT i, i % 7, 'w' || i % 31, i % 5 > 0, ST_SetSRID(CASE
 CREATE INDEX ON rows USING gist (geom)";
 
 const LAYERS: &str = r#"
-[target]
+[tileset]
 max_shrink = "100%"
 [[layer]]
 name = "grid"
