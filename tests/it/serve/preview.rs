@@ -7,6 +7,7 @@ use crate::support::folder::Folder;
 use crate::support::places::Places;
 use crate::support::program::{bare_program, program, run};
 use crate::support::served::{Served, small_target, status};
+use crate::support::stub::{Stub, StubAnswer};
 use crate::support::{Archive, Db, repository};
 
 /// What is true once features of the layer are drawn.
@@ -270,6 +271,46 @@ fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
     browser.value_once_there(DRAWN);
     assert_eq!(browser.take_errors(), Vec::<String>::new());
     assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
+
+#[test]
+fn another_base_map_lies_below_the_tiles_with_its_names_above_them() {
+    let (_folder, target) = small_target();
+    let style = serde_json::json!({
+        "version": 8,
+        "sources": { "other": { "type": "geojson", "data": { "type": "Point", "coordinates": [0, 0] } } },
+        "layers": [
+            { "id": "other/name", "type": "symbol", "source": "other", "layout": { "text-field": "Null Island" } },
+            { "id": "other/sea", "type": "background", "paint": { "background-color": "#123456" } },
+        ],
+    });
+    let elsewhere = Stub::new(move |request| match request.path.as_str() {
+        "/style.json" => StubAnswer::Says(200, "Access-Control-Allow-Origin: *\r\n", style.to_string()),
+        _ => StubAnswer::Says(404, "Access-Control-Allow-Origin: *\r\n", String::new()),
+    });
+    let url = format!("{}/style.json", elsewhere.url);
+    let mut browser = Browser::new();
+    for verb in [&["preview"][..], &["serve", "--preview", "--listen", "127.0.0.1:0", "--drain", "0s"]] {
+        let served = Served::of(program().args(verb).arg(&target).args(["--basemap", &url]));
+        browser.open(&served.url);
+        browser.value_once_there(DRAWN);
+        let order = "(() => { const ids = shownMap.getStyle().layers.map(({ id }) => id); return ['other/sea', 'facilities/circle', 'other/name', 'facilities/cluster'].map((id) => ids.indexOf(id)); })()";
+        let order = browser.value(order);
+        let order: Vec<i64> = order.as_array().unwrap().iter().map(|at| at.as_i64().unwrap()).collect();
+        assert!(order.is_sorted() && order[0] == 0, "{order:?}");
+        let own = "shownMap.getStyle().layers.filter(({ id }) => id.startsWith('basemap/')).length";
+        assert_eq!(browser.value(own), 0);
+        assert_eq!(browser.value("document.getElementById('message').value"), "");
+        assert_eq!(browser.take_errors(), Vec::<String>::new());
+        browser.open("about:blank");
+    }
+    // One that cannot be had is named.
+    let url = format!("{}/absent.json", elsewhere.url);
+    let served = Served::of(program().args(["preview", &target, "--basemap", &url]));
+    browser.open(&served.url);
+    let said = browser.value_once_there("document.getElementById('message')?.value || null");
+    assert_eq!(said, format!("the base map {url}: HTTP 404"));
+    browser.open("about:blank");
 }
 
 #[test]
