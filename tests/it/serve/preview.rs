@@ -343,7 +343,7 @@ fn a_style_for_clients_without_fonts_names_the_glyphs_that_the_server_has() {
     // MapLibre draws the labels with them.
     let mut browser = Browser::new();
     let drawn = DRAWN.replace("'facilities'", "'towns'");
-    browser.open(&format!("{}#10/50/20", served.url));
+    browser.open(&format!("{}#10/56/10", served.url));
     browser.value_once_there(&drawn);
     browser.value(&format!("shownMap.setStyle({written}), true"));
     browser.value_once_there("shownMap.isStyleLoaded() && shownMap.getLayer('towns/label') && true || null");
