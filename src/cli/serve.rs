@@ -193,6 +193,10 @@ pub struct Preview {
     /// With --style: label features with this property
     #[arg(long, value_name = "PROPERTY", requires = "style")]
     pub label: Option<String>,
+    /// With --style: where map clients without fonts of their own find the glyphs of "Noto Sans Regular"; preview and
+    /// serve --preview have them at /fonts/ [default: none; MapLibre GL JS 5 draws labels with the browser's fonts]
+    #[arg(long, value_name = "URL", requires = "style")]
+    pub glyphs: Option<String>,
     /// With --html or --style: where the tiles and their tiles.json are [default: the public URL that the target was
     /// seeded with]
     #[arg(long, value_name = "URL", requires = "written")]
@@ -400,7 +404,8 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     if let Some(file) = &arguments.style {
         return on_runtime(async || {
             let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-            serving::write_style(&job, file, arguments.public_url.clone(), arguments.label.as_deref()).await
+            let (label, glyphs) = (arguments.label.as_deref(), arguments.glyphs.as_deref());
+            serving::write_style(&job, file, arguments.public_url.clone(), label, glyphs).await
         });
     }
     if let Some(file) = &arguments.picture {

@@ -115,7 +115,7 @@ const OWN_VARIABLES: [(&str, &str, &str); 3] = [
 ];
 
 /// The sections whose names are a part of their variables.
-const NAMED_SECTIONS: [&str; 2] = ["s3", "changes"];
+const NAMED_SECTIONS: [&str; 1] = ["s3"];
 
 /// A variable of the environment, and the key that it sets.
 pub(crate) struct KeyVariable {

@@ -263,6 +263,9 @@ pub enum CommandError {
     /// An address on a page is no URL.
     #[error("{url:?} is no URL that a page can ask for tiles: give --public-url https://…")]
     NoUrl { url: String },
+    /// The address of glyphs is no URL.
+    #[error("\"{url}\" is no URL that a map can ask for glyphs: give --glyphs https://…")]
+    NoGlyphsUrl { url: String },
     /// The admin listener of a server does not answer, or refused the request.
     #[error("{url} {what}")]
     Admin { url: String, what: String },
@@ -431,6 +434,7 @@ impl CommandError {
             | CommandError::NothingToDraw { .. }
             | CommandError::NoPublicUrl { .. }
             | CommandError::NoUrl { .. }
+            | CommandError::NoGlyphsUrl { .. }
             | CommandError::Admin { .. }
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::WriterOfVersions { .. }

@@ -2,7 +2,7 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `embedded` | the files that are part of the program as they are: MapLibre, the base map, names of places |
+//! | `embedded` | the files that are part of the program as they are: MapLibre, the base map, names of places, glyphs |
 //! | `style` | how layers are drawn, for the page's script and for `preview --style` |
 //! | `page/` | the page: HTML, CSS, and a script in parts that are put one after the other |
 //!
@@ -24,7 +24,7 @@ pub(crate) use style::style;
 
 use super::error::ServeError;
 use super::http::answer::{Answer, Content, Encoding, Freshness, holds};
-use super::http::route::CHANGES;
+use super::http::route::{CHANGES, FONTS};
 use crate::encode::TILE_TYPE;
 use crate::hex::hex;
 use crate::serve::http::answer;
@@ -42,7 +42,7 @@ const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HP
 /// The address of the base map's tiles, relative to the page.
 const BASEMAP_TILES: &str = "assets/basemap-{z}-{x}-{y}.pbf";
 
-/// How long browsers keep a tile of the base map without asking: only a new version of the program changes it.
+/// How long browsers keep a tile of the base map, or glyphs, without asking: only a new version of the program changes it.
 const BASEMAP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 /// Where the page loads MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
@@ -181,6 +181,10 @@ impl PreviewPage {
                 BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, &freshness),
             };
         }
+        if let Some(range) = name.strip_prefix(FONTS) {
+            let Some(glyphs) = embedded::glyphs(range) else { return unknown_asset() };
+            return packed(&glyphs, headers, &Freshness::of(BASEMAP_CACHE_CONTROL));
+        }
         let file = match (name, &self.client) {
             ("preview.js", _) => OWN_SCRIPT.clone(),
             ("preview.css", _) => OWN_STYLE.clone(),
@@ -189,11 +193,13 @@ impl PreviewPage {
             ("maplibre-gl.css", MapClient::Folder(folder)) => read(folder, name, "text/css"),
             _ => embedded::file(name),
         };
-        let Some(file) = file else {
-            return answer::error(StatusCode::NOT_FOUND, "there is nothing of this name");
-        };
+        let Some(file) = file else { return unknown_asset() };
         packed(&file, headers, &Freshness::of(HeaderValue::from_static("no-cache")))
     }
+}
+
+fn unknown_asset() -> Answer {
+    answer::error(StatusCode::NOT_FOUND, "there is nothing of this name")
 }
 
 /// A file in the encoding that the client accepts, unless the client has it already.

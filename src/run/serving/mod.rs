@@ -278,15 +278,16 @@ pub async fn write_page(
     })
 }
 
-/// Writes the map's style.
+/// Writes the map's style. `glyphs` is the address of a font server that has the font of [`style`].
 ///
 /// # Errors
-/// If the address of the tiles is not known, no layer has the property `label`, or the file cannot be written.
+/// If the address of the tiles is not known, that of the glyphs is no URL, no layer has the property `label`, or the file cannot be written.
 pub async fn write_style(
     job: &Job,
     file: &Path,
     public_url: Option<String>,
     label: Option<&str>,
+    glyphs: Option<&str>,
 ) -> Result<(), CommandError> {
     let (described, base) = base_of(job, public_url).await?;
     if let Some(label) =
@@ -298,7 +299,10 @@ pub async fn write_style(
         let what = format!("property \"{label}\": it has {}", names.join(", "));
         return Err(CommandError::NotThere { target: job.target.to_string(), what });
     }
-    let text = serde_json::to_string_pretty(&style(&described, &base, label)).map_err(std::io::Error::from)?;
+    let glyphs = glyphs.map(|url| with_slash(url).ok_or_else(|| CommandError::NoGlyphsUrl { url: url.to_owned() }));
+    let glyphs = glyphs.transpose()?;
+    let text = serde_json::to_string_pretty(&style(&described, &base, label, glyphs.as_deref()))
+        .map_err(std::io::Error::from)?;
     write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes(), |moment, source| {
         WrittenFileError::NoStyle { path: file.to_owned(), moment, source }.into()
     })
@@ -312,9 +316,12 @@ async fn base_of(job: &Job, public_url: Option<String>) -> Result<(Described, St
     let Some(url) = public_url.or(seeded).filter(|url| !url.is_empty()) else {
         return Err(CommandError::NoPublicUrl { target: job.target.to_string() });
     };
-    if !url.starts_with("https://") && !url.starts_with("http://") {
-        return Err(CommandError::NoUrl { url });
-    }
-    let base = if url.ends_with('/') { url } else { format!("{url}/") };
+    let Some(base) = with_slash(&url) else { return Err(CommandError::NoUrl { url }) };
     Ok((described, base))
+}
+
+/// A URL with a slash at its end; `None` if a page cannot ask it.
+fn with_slash(url: &str) -> Option<String> {
+    let is_url = url.starts_with("https://") || url.starts_with("http://");
+    is_url.then(|| format!("{}/", url.strip_suffix('/').unwrap_or(url)))
 }

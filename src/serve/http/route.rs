@@ -35,6 +35,10 @@ pub(crate) const MAX_PATH_BYTES: usize = 2_048;
 /// The folder of the files that the page with the map loads.
 pub(crate) const ASSETS: &str = "assets";
 
+/// The beginning of the paths of glyphs; a range such as `0-255.pbf` follows. With the font's name in it, no tile of a
+/// layer has such a path.
+pub(crate) const FONTS: &str = "fonts/Noto%20Sans%20Regular/";
+
 /// The name of the events of changed tiles.
 pub(crate) const CHANGES: &str = "changes";
 
@@ -54,6 +58,9 @@ pub(crate) fn route(path: &str, template: &Template, is_preview: bool) -> Result
     }
     if let Some((ASSETS, asset)) = name.split_once('/') {
         return if is_preview { Ok(Route::Asset(asset.to_owned())) } else { Err(NoRoute::Unknown) };
+    }
+    if is_preview && name.starts_with(FONTS) {
+        return Ok(Route::Asset(name.to_owned()));
     }
     if name == CHANGES {
         return Ok(Route::Changes);
@@ -127,6 +134,9 @@ mod tests {
         }
         assert_eq!(route("/", &template, true), Ok(Route::Page));
         assert_eq!(route("/assets/a.js", &template, true), Ok(Route::Asset("a.js".to_owned())));
+        let glyphs = "fonts/Noto%20Sans%20Regular/0-255.pbf";
+        assert_eq!(route(&format!("/{glyphs}"), &template, true), Ok(Route::Asset(glyphs.to_owned())));
+        assert_eq!(route(&format!("/{glyphs}"), &template, false), Err(NoRoute::Unknown));
     }
 
     #[test]

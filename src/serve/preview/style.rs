@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::embedded::FONT;
 use crate::target::{Described, VectorLayer};
 
 /// The layers of the style for one layer of the tiles, from the lowest to the highest, with placeholders.
@@ -22,8 +23,9 @@ const FIRST_LABEL_ZOOM: u8 = 9;
 const DASHES: [&[f64]; 3] = [&[], &[4.0, 2.0], &[1.0, 1.5]];
 
 /// The style of a target's tiles, on dark ground. `base` is the URL, with a slash at its end, under which its
-/// `tiles.json` is; `label` is the property whose values are shown next to features.
-pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> Value {
+/// `tiles.json` is; `label` is the property whose values are shown next to features; `glyphs` is the URL, with a slash
+/// at its end, under which the glyphs of [`FONT`] are.
+pub(crate) fn style(described: &Described, base: &str, label: Option<&str>, glyphs: Option<&str>) -> Value {
     let read = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
     let (colours, expressions, templates) = (read(COLOURS)["dark"].take(), read(EXPRESSIONS), read(LAYERS));
     let each: Vec<Vec<Value>> = (described.vector_layers.iter().enumerate())
@@ -46,6 +48,13 @@ pub(crate) fn style(described: &Described, base: &str, label: Option<&str>) -> V
         "sources": { "tiles": { "type": "vector", "url": format!("{base}tiles.json") } },
         "layers": layers,
     });
+    if let Some(glyphs) = glyphs {
+        style["glyphs"] = format!("{glyphs}{{fontstack}}/{{range}}.pbf").into();
+        let layers = style["layers"].as_array_mut().into_iter().flatten();
+        for layer in layers.filter(|layer| layer["type"] == "symbol") {
+            layer["layout"]["text-font"] = json!([FONT]);
+        }
+    }
     if let Some(center) = described.center {
         style["center"] = json!([center.longitude, center.latitude]);
         style["zoom"] = center.zoom.into();

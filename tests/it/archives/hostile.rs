@@ -371,6 +371,28 @@ fn an_archive_whose_zooms_end_before_they_begin_is_drawn_without_a_panic() {
 }
 
 #[test]
+fn a_picture_of_several_large_tiles_is_refused_before_they_fill_the_memory() {
+    let folder = Folder::new();
+    // Each of four tiles is one that can be shown: a text of 90 MB.
+    let mut text = vec![0x22];
+    put_varint(&mut text, 90_000_005);
+    text.push(0x0a);
+    put_varint(&mut text, 90_000_000);
+    text.extend(vec![b'x'; 90_000_000]);
+    let path = with_tile(&folder, "texts", &squeezed(&tile_of(&[text, point()])));
+    let four = "INSERT INTO tiles SELECT 1, number % 2, number / 2, tile_data FROM tiles, (SELECT 0 AS number UNION SELECT 1 UNION SELECT 2 UNION SELECT 3)";
+    let path = changed(&path, "four", four);
+    let picture = folder.beside("map.png");
+    let drawn = |zoom: u8| {
+        let mut command = program();
+        command.arg("preview").arg(&path).arg("--picture").arg(&picture).args(["--at", &format!("0,0,{zoom}")]);
+        ended(&command, MEMORY_OF_A_TILE)
+    };
+    drawn(0).ok();
+    drawn(1).fails(1, &["the tiles around 1/", " hold more than a picture can show: choose a deeper zoom (--at)"]);
+}
+
+#[test]
 fn an_ordinary_archive_is_read_within_these_limits() {
     let folder = Folder::new();
     let path = with_tile(&folder, "small", &squeezed(&tile_of(&[point().repeat(200_000)])));

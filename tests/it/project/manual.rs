@@ -129,3 +129,21 @@ fn no_cell_of_a_table_is_left_to_be_filled() {
     let left: Vec<&&str> = cells.iter().filter(|cell| placeholder(cell)).collect();
     assert!(left.is_empty(), "{left:?}");
 }
+
+/// A reader on a slow line gets every picture, and each is on a page.
+#[test]
+fn pictures_of_the_manual_are_small_and_each_is_shown() {
+    let (manual, readme) = (manual::text(), std::fs::read_to_string(repository("README.md")).unwrap());
+    for picture in std::fs::read_dir(repository("docs/pictures")).unwrap() {
+        let picture = picture.unwrap();
+        let (name, bytes) = (picture.file_name().display().to_string(), picture.metadata().unwrap().len());
+        assert!(bytes <= 1_000_000, "{name} has {bytes} bytes");
+        assert!(manual.contains(&format!("pictures/{name})")), "no page shows {name}");
+    }
+    for name in ["demo.png", "edit.webp"] {
+        assert!(readme.contains(&format!("(docs/pictures/{name})")), "README does not show {name}");
+    }
+    // An animation, not its first picture alone.
+    let edit = std::fs::read(repository("docs/pictures/edit.webp")).unwrap();
+    assert!(edit.windows(4).filter(|four| four == b"ANMF").count() > 10);
+}

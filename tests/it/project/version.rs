@@ -1,4 +1,5 @@
-//! What `--version` says: `build.rs` is compiled and run in a repository, in files without one, and at a given date.
+//! What `--version` says: `build.rs` is compiled and run in a repository, in files without one, and at a given date; and
+//! the versions that the manual's page of upgrades names.
 
 use std::path::Path;
 use std::process::Command;
@@ -64,4 +65,21 @@ fn the_program_says_its_version() {
         let said = run(bare_program().arg(flag)).ok().stdout;
         assert!(said.starts_with(concat!("oar-tiles ", env!("CARGO_PKG_VERSION"))), "{said}");
     }
+}
+
+#[test]
+fn the_page_of_upgrades_names_the_versions_of_the_program() {
+    let page = std::fs::read_to_string(repository("docs/upgrading.md")).unwrap();
+    for (what, version) in [
+        ("rendering, part of a target's fingerprint (`-r`)", oar_tiles::draw::RENDERING_VERSION),
+        ("packing, part of a target's fingerprint (`-p`)", oar_tiles::encode::PACKING_VERSION),
+        ("manifest of a target", oar_tiles::manifest::MANIFEST_VERSION),
+        ("plan of `shards`", oar_tiles::shards::PLAN_VERSION),
+    ] {
+        assert!(page.contains(&format!("| {what} | {version} |")), "{what} is {version}");
+    }
+    // Of those that are private, the program prints this one; `scripts/docs --check` compares the rest.
+    let said = run(bare_program().args(["config", "--json"])).ok().stdout;
+    let stated = serde_json::from_str::<serde_json::Value>(&said).unwrap()["schema_version"].take();
+    assert!(page.contains(&format!("| JSON that is printed (`schema_version`) | {stated} |")), "{stated}");
 }

@@ -7,6 +7,7 @@ use crate::support::folder::Folder;
 use crate::support::places::Places;
 use crate::support::program::{bare_program, program, run};
 use crate::support::served::{Served, small_target, status};
+use crate::support::stub::{Stub, StubAnswer};
 use crate::support::{Archive, Db, repository};
 
 /// What is true once features of the layer are drawn.
@@ -256,6 +257,7 @@ fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
     assert_eq!(told["sources"]["tiles"]["url"], format!("{}tiles.json", served.url));
     let kinds: Vec<&str> = told["layers"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["background", "fill", "line", "line", "circle", "circle", "symbol", "symbol"]);
+    assert!(told.get("glyphs").is_none(), "{style}");
     // MapLibre itself takes it, and draws features and labels.
     let mut browser = Browser::new();
     browser.open(&format!("{}#10/23.7/90.4", served.url));
@@ -269,6 +271,100 @@ fn the_style_of_the_map_is_written_for_a_map_of_ones_own() {
     browser.value_once_there(DRAWN);
     assert_eq!(browser.take_errors(), Vec::<String>::new());
     assert_eq!(browser.value("document.getElementById('message').value"), "");
+}
+
+#[test]
+fn another_base_map_lies_below_the_tiles_with_its_names_above_them() {
+    let (_folder, target) = small_target();
+    let style = serde_json::json!({
+        "version": 8,
+        "sources": { "other": { "type": "geojson", "data": { "type": "Point", "coordinates": [0, 0] } } },
+        "layers": [
+            { "id": "other/name", "type": "symbol", "source": "other", "layout": { "text-field": "Null Island" } },
+            { "id": "other/sea", "type": "background", "paint": { "background-color": "#123456" } },
+        ],
+    });
+    let elsewhere = Stub::new(move |request| match request.path.as_str() {
+        "/style.json" => StubAnswer::Says(200, "Access-Control-Allow-Origin: *\r\n", style.to_string()),
+        _ => StubAnswer::Says(404, "Access-Control-Allow-Origin: *\r\n", String::new()),
+    });
+    let url = format!("{}/style.json", elsewhere.url);
+    let mut browser = Browser::new();
+    for verb in [&["preview"][..], &["serve", "--preview", "--listen", "127.0.0.1:0", "--drain", "0s"]] {
+        let served = Served::of(program().args(verb).arg(&target).args(["--basemap", &url]));
+        browser.open(&served.url);
+        browser.value_once_there(DRAWN);
+        let order = "(() => { const ids = shownMap.getStyle().layers.map(({ id }) => id); return ['other/sea', 'facilities/circle', 'other/name', 'facilities/cluster'].map((id) => ids.indexOf(id)); })()";
+        let order = browser.value(order);
+        let order: Vec<i64> = order.as_array().unwrap().iter().map(|at| at.as_i64().unwrap()).collect();
+        assert!(order.is_sorted() && order[0] == 0, "{order:?}");
+        let own = "shownMap.getStyle().layers.filter(({ id }) => id.startsWith('basemap/')).length";
+        assert_eq!(browser.value(own), 0);
+        assert_eq!(browser.value("document.getElementById('message').value"), "");
+        assert_eq!(browser.take_errors(), Vec::<String>::new());
+        browser.open("about:blank");
+    }
+    // One that cannot be had is named.
+    let url = format!("{}/absent.json", elsewhere.url);
+    let served = Served::of(program().args(["preview", &target, "--basemap", &url]));
+    browser.open(&served.url);
+    let said = browser.value_once_there("document.getElementById('message')?.value || null");
+    assert_eq!(said, format!("the base map {url}: HTTP 404"));
+    browser.open("about:blank");
+}
+
+#[test]
+fn a_style_for_clients_without_fonts_names_the_glyphs_that_the_server_has() {
+    let db = Db::new();
+    let folder = tempfile::tempdir().unwrap();
+    let (target, file) = (folder.path().join("t.mbtiles"), folder.path().join("style.json"));
+    db.run(
+        "CREATE TABLE towns (id int PRIMARY KEY, name text, geom geometry(Point, 4326));
+         INSERT INTO towns VALUES (1, 'Århus – Ğ', ST_Point(10, 56, 4326)), (2, 'Αθήνα', ST_Point(23.7, 38, 4326)),
+             (3, 'Київ', ST_Point(30.5, 50.4, 4326)), (4, 'ყაზბეგი', ST_Point(44.6, 42.6, 4326))",
+    );
+    let seed = ["seed", "--table", "towns", "--zoom", "0-10", "--database-url", &db.url, "--output"];
+    run(bare_program().args(seed).arg(&target)).ok();
+    let served = Served::of(program().arg("preview").arg(&target));
+    let glyphs = format!("{}fonts", served.url);
+    let style = |glyphs: &str| {
+        let mut command = program();
+        command.arg("preview").arg(&target).arg("--style").arg(&file);
+        run(command.args(["--public-url", &served.url, "--label", "name", "--glyphs", glyphs]))
+    };
+    style("fonts/").fails(2, &["\"fonts/\" is no URL that a map can ask for glyphs: give --glyphs https://…"]);
+    style(&glyphs).ok();
+    let written = std::fs::read_to_string(&file).unwrap();
+    let told: serde_json::Value = serde_json::from_str(&written).unwrap();
+    assert_eq!(told["glyphs"], format!("{glyphs}/{{fontstack}}/{{range}}.pbf"));
+    let fonts = told["layers"].as_array().unwrap().iter().filter(|layer| layer["type"] == "symbol");
+    let fonts: Vec<&serde_json::Value> = fonts.map(|layer| &layer["layout"]["text-font"][0]).collect();
+    assert_eq!(fonts, ["Noto Sans Regular"; 2]);
+    // MapLibre draws the labels with them.
+    let mut browser = Browser::new();
+    let drawn = DRAWN.replace("'facilities'", "'towns'");
+    browser.open(&format!("{}#10/56/10", served.url));
+    browser.value_once_there(&drawn);
+    browser.value(&format!("shownMap.setStyle({written}), true"));
+    browser.value_once_there("shownMap.isStyleLoaded() && shownMap.getLayer('towns/label') && true || null");
+    for (place, range) in
+        [("10, 56", "8192-8447"), ("23.7, 38", "768-1023"), ("30.5, 50.4", "1024-1279"), ("44.6, 42.6", "4096-4351")]
+    {
+        browser.value(&format!("shownMap.jumpTo({{ center: [{place}], zoom: 10 }}), true"));
+        browser.value_once_there(&format!("performance.getEntriesByType('resource').some(({{ name, responseStatus }}) => name.endsWith('/fonts/Noto%20Sans%20Regular/{range}.pbf') && responseStatus === 200) || null"));
+        browser.value_once_there(&drawn);
+        // The font has no Georgian letters: there, the rest of the map is drawn.
+        if range != "4096-4351" {
+            browser.value_once_there("shownMap.queryRenderedFeatures({ layers: ['towns/label'] }).length > 0 || null");
+        }
+    }
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+    assert_eq!(browser.value("document.getElementById('message').value"), "");
+    let licence = served.get("/assets/OFL.txt", "").body;
+    assert!(String::from_utf8(licence).unwrap().contains("SIL Open Font License, Version 1.1"));
+    for absent in ["Noto%20Sans%20Regular/0-254.pbf", "Noto%20Sans%20Bold/0-255.pbf"] {
+        assert_eq!(status(&served.get(&format!("/fonts/{absent}"), "")), 404, "{absent}");
+    }
 }
 
 #[test]

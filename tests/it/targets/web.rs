@@ -42,7 +42,7 @@ fn every_client_of_the_manual_shows_the_tiles_on_a_page_of_ones_own() {
     let tiles = Served::new(target.to_str().unwrap(), &[]);
     let nginx = Nginx::of_pages(folder.path());
     let tilejson = format!("{}tiles.json", tiles.url);
-    for name in ["maplibre.html", "leaflet.html", "openlayers.html"] {
+    for name in ["maplibre.html", "leaflet.html", "openlayers.html", "deckgl.html"] {
         page(folder.path(), name, TILEJSON, &tilejson);
     }
     page(folder.path(), "pmtiles.html", ARCHIVE, "/facilities.pmtiles");
@@ -101,6 +101,11 @@ fn every_client_of_the_manual_shows_the_tiles_on_a_page_of_ones_own() {
     browser.value_once_there(&once(
         "map.getLayers().item(0).getFeaturesInExtent(map.getView().calculateExtent()).some((one) => one.get('country_code'))",
     ));
+    assert_eq!(browser.take_errors(), Vec::<String>::new());
+
+    browser.open(&address("deckgl.html"));
+    let picked = "map.pickObjects({ x: 0, y: 0, width: innerWidth, height: innerHeight })";
+    browser.value_once_there(&once(&format!("{picked}.some((one) => one.object.properties.country_code)")));
     assert_eq!(browser.take_errors(), Vec::<String>::new());
 }
 
