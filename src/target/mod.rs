@@ -25,6 +25,7 @@
 //! | `scratch` | lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait for the end of a run, directory entries, changed tiles |
 //! | `shrink` | the setting `max_shrink`: how many of a target's tiles, and of a layer's rows, a run may take away |
 //! | `staging` | staged files: written next to the target, synced, then renamed over it |
+//! | `url` | the kind of target that a text names, and how it is stored |
 //! | `work_files` | the large files of a work folder, which the shards of a seed leave for its commit |
 //! | `directory/` | directory targets: a file for each tile |
 //! | `mbtiles/` | the MBTiles 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`, written and read |
@@ -55,11 +56,14 @@ mod scratch;
 mod shrink;
 mod staging;
 mod tree;
+mod url;
 mod work_files;
 
 use std::sync::Arc;
 
 use crate::tile::{Order, TileId, TileRectList};
+
+pub(crate) use url::Storage;
 
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
@@ -83,6 +87,7 @@ pub use tree::{
     Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, Scope, SwitchError, TargetSection,
     Template, TemplateError, TreeOptions, Version, is_own_name, new_version,
 };
+pub use url::{TARGET_FORMS, TargetUrl, TargetUrlError};
 pub use work_files::{WorkFile, WorkFileError, WorkFiles};
 
 /// What a run does with one tile, or with one layer of a tile where the target keeps layers apart.

@@ -24,7 +24,7 @@ use crate::run::dirty_file::DirtyScope;
 use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, describe, dirty_file};
+use crate::run::{CommandError, Job, Target, TilesWanted, describe, dirty_file};
 use crate::source::{RenderedTile, Source};
 use crate::target::{Described, OpenMode, Sink as _};
 use crate::tile::{
@@ -137,7 +137,7 @@ impl ReseedRun<'_> {
     fn is_readdressed(&self) -> bool {
         let Job { settings, target, .. } = &self.look.job;
         let wanted = settings.tileset.tree.public_url.as_ref();
-        !target.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
+        !target.url.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
     }
 
     /// Marks the batches that may draw cells which the survey counts.
@@ -393,7 +393,7 @@ fn around(tiles: &[TileCoord]) -> Coverage {
 /// The changed positions by tile; empty if no tile can be patched.
 pub(crate) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
     // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
-    if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
+    if target.url.is_archive() && target.url.is_in_bucket() {
         return PositionsInTiles::default();
     }
     let drawn: Vec<DrawnLayer> = layers.iter().map(|layer| drawn(layer)).collect();

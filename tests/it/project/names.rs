@@ -81,6 +81,21 @@ fn a_parameter_is_no_tuple() {
     assert!(tuples.is_empty(), "give each its own parameter, or name the pair as a struct: {tuples:#?}");
 }
 
+/// What follows from a target's kind has a name in `TargetUrl`, so that a new kind is written in two files.
+#[test]
+fn nobody_else_tells_the_kinds_of_targets_apart() {
+    let mut matched = Vec::new();
+    let others = |file: &str| !["target/url.rs", "run/target/targets.rs"].contains(&file);
+    for (file, text) in sources().into_iter().filter(|(file, _)| others(file)) {
+        let variants = text.match_indices("TargetUrl::").map(|(at, found)| &text[at + found.len()..]);
+        let count = variants.filter(|rest| rest.starts_with(char::is_uppercase)).count();
+        if count > 0 {
+            matched.push(format!("{file}: {count}"));
+        }
+    }
+    assert!(matched.is_empty(), "ask TargetUrl for the fact, such as its storage: {matched:#?}");
+}
+
 /// A message that spells a command would leave out the `--config FILE` that the run was given.
 #[test]
 fn messages_name_commands_by_constants() {
