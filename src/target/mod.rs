@@ -35,10 +35,19 @@
 //!
 //! "S3" stands for buckets of all services: the files of `s3/` know one trait, and each library behind it has one file.
 //!
-//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told
-//! apart: in `run/target/` (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`, `run/serving/mod.rs` (what is
-//! watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and `cli/`. The behaviour tests
-//! in `tests/it/targets/` run on every kind.
+//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`]. Six files are edited:
+//!
+//! 1. this one: the module, its exports, the tables above;
+//! 2. `target/url.rs`: the kind, how its text is read and written, how it is stored, and [`TARGET_FORMS`], which help texts and messages show;
+//! 3. `target/error.rs`: its errors, and which of them says that another run writes the target;
+//! 4. `run/target/targets.rs`: how it is opened for reading and writing, where its notes are;
+//! 5. `sample-config.toml`: a test names the lines that list the forms of targets, and `scripts/docs` writes the manual's;
+//! 6. `tests/it/project/imports.rs`: which modules the folder may import.
+//!
+//! The behaviour tests run on every kind: it gets an `impl Target` in `tests/it/support/targets.rs`, and a test each in
+//! `tests/it/targets/sink_contract.rs` and `tests/it/targets/edit_contract.rs`. A kind that is stored in another way than
+//! those of [`Storage`] (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
+//! names where.
 
 mod changed;
 mod compare;
@@ -63,7 +72,7 @@ use std::sync::Arc;
 
 use crate::tile::{Order, TileId, TileRectList};
 
-pub(crate) use url::Storage;
+pub(crate) use url::{Storage, is_archive_name};
 
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
