@@ -496,7 +496,9 @@ pub(crate) fn refuse_shrink(target: &Target, max: MaxShrink, held: u64, left: u6
 
 // A sink of any kind of target.
 
-/// A sink of any kind.
+/// A sink of any kind. An enum, and no `Box<dyn Sink>`: the sinks have errors of their own, which the library's users
+/// and tests match; `finish` takes a sink by value, so that nobody writes to it afterwards; and shards need the sink of
+/// a prefix itself. An object-safe trait beside [`Sink`] would have the same forwarding, with boxes on top.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
     Pmtiles(Pmtiles),
