@@ -168,6 +168,11 @@ fn is_no_path(text: &str) -> bool {
     text == "-" || text.starts_with(['~', '$']) || text.split_once(":/").is_some_and(|(front, _)| is_scheme(front))
 }
 
+/// True if a name is that of an archive.
+pub(crate) fn is_archive_name(name: &str) -> bool {
+    matches!(ending(Path::new(name)).as_deref(), Some("mbtiles" | "pmtiles"))
+}
+
 fn ending(path: &Path) -> Option<String> {
     path.extension().map(|ending| ending.to_string_lossy().to_ascii_lowercase())
 }
