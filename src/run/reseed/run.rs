@@ -210,9 +210,13 @@ impl ReseedRun<'_> {
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);
         }
-        let patched = patches.map_or(0, |patches| patches.patched());
-        let figures = RenderFigures { dirty: tiles.len() as u64, patched, planned, rendered };
-        let done = self.report(&changed, &outcome, finished, figures);
+        let figures = RenderFigures {
+            dirty: tiles.len() as u64,
+            patched: patches.map_or(0, |patches| patches.patched()),
+            planned,
+            rendered,
+        };
+        let done = self.report(&changed, &outcome, finished, &figures);
         self.look.job.report.event(&done.event());
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
@@ -266,7 +270,7 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
         outcome: &pipeline::PipelineOutcome,
         finished: FinishedRun,
-        figures: RenderFigures,
+        figures: &RenderFigures,
     ) -> ReseedReport {
         let FinishedRun { manifest, target, written, record, warnings, seconds, .. } = finished;
         let DirtyReport { zooms, reasons } = plan(changed);

@@ -58,7 +58,7 @@ const ENDPOINTS: [(&str, &str, Endpoint); 7] = [
     ("DELETE", "/jobs/{id}", Endpoint::OfJob(|routes, id| Box::pin(routes.cancel(id)))),
     ("GET", "/jobs/{id}/events", Endpoint::OfJob(|routes, id| Box::pin(routes.follow(id)))),
     ("POST", "/evict", Endpoint::Whole(|routes, request| Box::pin(routes.evict(request)))),
-    ("GET, HEAD", "/openapi.json", Endpoint::Whole(|routes, _| Box::pin(routes.description()))),
+    ("GET, HEAD", "/openapi.json", Endpoint::Whole(|_, _| Box::pin(async { Ok(description()) }))),
 ];
 
 type Answering<'a> = BoxFuture<'a, Result<Answer, Refused>>;
@@ -156,10 +156,6 @@ impl JobRoutes {
         };
         let answer = answered.unwrap_or_else(|refused| refused);
         if method == Method::HEAD { without_body(answer) } else { answer }
-    }
-
-    async fn description(&self) -> Result<Answer, Refused> {
-        Ok(private(StatusCode::OK, JSON_TYPE, format!("{OPENAPI}\n")))
     }
 
     /// Runs `work` on a thread for blocking work. A node that does not write the target reads the jobs first.
@@ -337,6 +333,10 @@ fn refusal(failure: &JobError) -> Refused {
             retry_later(StatusCode::SERVICE_UNAVAILABLE, "jobs cannot be kept with the target at the moment")
         }
     }
+}
+
+fn description() -> Answer {
+    private(StatusCode::OK, JSON_TYPE, format!("{OPENAPI}\n"))
 }
 
 fn no_such_job() -> Refused {

@@ -21,8 +21,7 @@ pub(crate) struct Endpoint {
     has: fn(&str) -> bool,
     /// The label under which answers are counted.
     pub(crate) label: RouteLabel,
-    /// The answer; `None` if this server has no such thing.
-    pub(crate) answer: fn(&AskedEndpoint<'_>) -> Option<Answer>,
+    pub(crate) answer: fn(&AskedEndpoint<'_>) -> Answer,
 }
 
 const ENDPOINTS: [Endpoint; 5] = [
@@ -62,8 +61,8 @@ impl AskedEndpoint<'_> {
 }
 
 /// The page with the map.
-fn page(asked: &AskedEndpoint<'_>) -> Option<Answer> {
-    Some(asked.settings.preview.as_ref()?.page(&asked.url()))
+fn page(asked: &AskedEndpoint<'_>) -> Answer {
+    asked.settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&asked.url()))
 }
 
 fn asset_of(name: &str) -> Option<&str> {
@@ -71,15 +70,16 @@ fn asset_of(name: &str) -> Option<&str> {
 }
 
 /// A file that the page loads.
-fn asset(asked: &AskedEndpoint<'_>) -> Option<Answer> {
-    Some(asked.settings.preview.as_ref()?.asset(asset_of(asked.name)?, asked.asked.request.headers()))
+fn asset(asked: &AskedEndpoint<'_>) -> Answer {
+    let (preview, headers) = (asked.settings.preview.as_ref(), asked.asked.request.headers());
+    preview.zip(asset_of(asked.name)).map_or_else(unknown, |(preview, asset)| preview.asset(asset, headers))
 }
 
-fn tilejson_document(asked: &AskedEndpoint<'_>) -> Option<Answer> {
+fn tilejson_document(asked: &AskedEndpoint<'_>) -> Answer {
     let tileset = asked.tileset;
     let given = match given_parameters(tileset, asked.query(), UndeclaredNames::Drop) {
         Ok(given) => given.map(|given| given.query()),
-        Err(refused) => return Some(refused),
+        Err(refused) => return refused,
     };
     let wanted = TileJsonWanted {
         name: asked.name,
@@ -90,19 +90,19 @@ fn tilejson_document(asked: &AskedEndpoint<'_>) -> Option<Answer> {
     };
     let document = tilejson(asked.state, wanted);
     let headers = asked.asked.request.headers();
-    Some(document.map_or_else(unknown, |document| asked.site.document(document.to_string(), headers)))
+    document.map_or_else(unknown, |document| asked.site.document(document.to_string(), headers))
 }
 
 /// The `Retry-After` of a refused subscription.
 const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
 
 /// The events of changed tiles.
-fn changes(asked: &AskedEndpoint<'_>) -> Option<Answer> {
-    let Some(changes) = &asked.tileset.changes else { return Some(unknown()) };
-    Some(match changes.subscribe(asked.state, asked.asked.client) {
+fn changes(asked: &AskedEndpoint<'_>) -> Answer {
+    let Some(changes) = &asked.tileset.changes else { return unknown() };
+    match changes.subscribe(asked.state, asked.asked.client) {
         Some(events) => answer::events(events),
         None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),
-    })
+    }
 }
 
 /// The beginning of a cache probe's query, and the most hexadecimal digits that follow.
@@ -114,16 +114,16 @@ const PROBE_CACHE_CONTROL: &str = "public, max-age=5";
 
 /// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too:
 /// that shows it, and no tile is harmed.
-fn cache_probe(asked: &AskedEndpoint<'_>) -> Option<Answer> {
+fn cache_probe(asked: &AskedEndpoint<'_>) -> Answer {
     let query = asked.query().unwrap_or_default();
     let is_probe =
         |digits: &str| digits.len() <= MAX_PROBE_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
     if !query.is_empty() && !query.strip_prefix(PROBE_QUERY).is_some_and(is_probe) {
-        return Some(unknown());
+        return unknown();
     }
     let (body, tag) = (Bytes::copy_from_slice(query.as_bytes()), format!("\"{query}\""));
     let content = Content { body, media_type: "text/plain", encoding: Encoding::Identity, tag: &tag };
-    Some(answer::content(content, &Freshness::of(HeaderValue::from_static(PROBE_CACHE_CONTROL))))
+    answer::content(content, &Freshness::of(HeaderValue::from_static(PROBE_CACHE_CONTROL)))
 }
 
 #[cfg(test)]

@@ -230,11 +230,11 @@ impl Site {
         };
         let Some(name) = path.strip_prefix('/') else { return LabeledAnswer::own(unknown(), RouteLabel::Other) };
         if let Some(endpoint) = endpoints::named(name) {
+            if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
+                return LabeledAnswer::own(unknown(), RouteLabel::Other);
+            }
             let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
-            return match (endpoint.answer)(&asked) {
-                Some(answer) => LabeledAnswer::own(answer, endpoint.label),
-                None => LabeledAnswer::own(unknown(), RouteLabel::Other),
-            };
+            return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
         }
         match tile_of(name, &state.template) {
             Ok(tile) => {
