@@ -29,9 +29,9 @@ pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem,
 pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
 pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
-pub(crate) use provider::has_program;
 pub use provider::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind, ItemPrice,
     NginxOptions, Provider, ProviderError, ProviderOptions, PurgeBatch, PurgeOptions, PurgeProvider, PurgeSection,
     SecretSource, VarnishOptions, batches, names, provider,
 };
+pub(crate) use provider::{PurgeKeyError, has_program};

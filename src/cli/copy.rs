@@ -10,6 +10,7 @@ use crate::report::{Style, grouped, print, report, sized, start_log, timed};
 use crate::run::copy::{CopiedPart, CopyReport};
 use crate::run::{CommandError, Job, area_or_boxes, copy};
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 /// `oar-tiles copy`.
@@ -17,10 +18,14 @@ use crate::tile::{LonLatBox, ZoomList};
 #[derive(Debug, Args)]
 #[command(override_usage = "oar-tiles copy [OPTIONS] <SOURCE>... <TARGET>")]
 pub struct Copy {
-    /// Copy from, and last of all copy to: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or
-    /// s3://bucket/file.pmtiles; several sources are joined, tiles that are in more than one of them by their layers
     // One list, because clap cannot tell where the sources end if flags stand among them.
-    #[arg(required = true, num_args = 1.., value_name = "PLACE")]
+    #[arg(
+        required = true,
+        num_args = 1..,
+        value_name = "PLACE",
+        help = format!("Copy from, and last of all copy to: {TARGET_FORMS}; several sources are joined, tiles that are \
+            in more than one of them by their layers")
+    )]
     pub places: Vec<String>,
     /// Copy only these zooms, such as 0-14, 7 or 0-4,8,10-12
     #[arg(long, value_name = "LIST")]

@@ -9,14 +9,16 @@ use super::{SettingFlags, on_runtime};
 use crate::report::{DiffReport, DiffZoom, Style, grouped, print, print_document, print_json, report, start_log};
 use crate::run::{CommandError, Job, area_or_boxes, diff};
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 /// `oar-tiles diff`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Diff {
-    /// First target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles; the
-    /// only one, to compare it with the output in the configuration
+    #[arg(help = format!(
+        "First target: {TARGET_FORMS}; the only one, to compare it with the output in the configuration"
+    ))]
     pub a: String,
     /// Second target: the same kinds
     pub b: Option<String>,

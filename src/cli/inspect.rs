@@ -10,13 +10,13 @@ use super::{SettingFlags, on_runtime};
 use crate::report::{Style, print, print_bytes, print_document, print_json, render_contents, render_features, report};
 use crate::run::{CommandError, Job, WrittenFileError, inspect, picture};
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 
 /// `oar-tiles inspect`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
-    /// output in the configuration]
+    #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Show the features of this tile instead of a summary of the target
     #[arg(value_name = "Z/X/Y")]

@@ -6,6 +6,8 @@ use clap::Error;
 use clap::builder::StyledStr;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use crate::target::{Scheme, is_archive_name};
+
 /// Flags that no verb has, and what to write instead; with the verbs at which this is so, none for all.
 const FLAGS: &[(&[&str], &[&str], &str)] = &[
     (
@@ -155,7 +157,7 @@ fn unknown_argument(typed: &str, words: &[String]) -> Option<String> {
 fn word(typed: &str, verb: &str) -> Option<String> {
     let ends = |endings: &[&str]| endings.iter().any(|ending| typed.to_ascii_lowercase().ends_with(ending));
     let is_url = typed.starts_with("postgres://") || typed.starts_with("postgresql://");
-    let is_target = ends(&[".mbtiles", ".pmtiles", "/"]) || typed.starts_with("s3://") || typed.starts_with("az://");
+    let is_target = is_archive_name(typed) || typed.ends_with('/') || Scheme::split(typed).is_some();
     match verb {
         "init" if ends(&[".toml"]) => Some(format!("the file that init writes: --output {typed}")),
         "init" | "seed" | "reseed" | "track" | "config" if is_url => {
@@ -176,7 +178,7 @@ fn unknown_verb(typed: &str) -> Option<String> {
     if ends(".toml") {
         return Some(format!("a verb comes first: oar-tiles seed --config {typed}"));
     }
-    if ends(".mbtiles") || ends(".pmtiles") {
+    if is_archive_name(typed) {
         return Some(format!("a verb comes first: oar-tiles preview {typed}, or oar-tiles serve {typed}"));
     }
     if typed.starts_with("postgres://") || typed.starts_with("postgresql://") {

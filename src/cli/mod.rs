@@ -67,6 +67,7 @@ use crate::run::{CommandError, interrupted};
 use crate::signals;
 use crate::stop::{Signal, Stop};
 use crate::suggested::use_config;
+use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 pub use config::ConfigFlags;
@@ -166,9 +167,7 @@ pub struct SettingFlags {
     /// Box in degrees; repeat the flag for several boxes; a box with west > east crosses 180° [env: OAR_TILES_BBOX]
     #[arg(long, value_name = "W,S,E,N", allow_hyphen_values = true, action = ArgAction::Append)]
     pub bbox: Vec<LonLatBox>,
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [env:
-    /// OAR_TILES_OUTPUT]
-    #[arg(long, short, value_name = "TARGET")]
+    #[arg(long, short, value_name = "TARGET", help = format!("Target: {TARGET_FORMS} [env: OAR_TILES_OUTPUT]"))]
     pub output: Option<PathBuf>,
     /// URL under which clients find a directory or bucket, such as https://host/path; tiles.json refers to it [env:
     /// OAR_TILES_PUBLIC_URL]

@@ -14,6 +14,7 @@ use crate::report::{
 };
 use crate::run::{CommandError, Job, purge};
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 
 /// `oar-tiles purge`.
 #[derive(Debug, Args)]
@@ -38,8 +39,7 @@ pub enum PurgeVerb {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct PurgeWhat {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
-    /// output in the configuration]
+    #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
     #[arg(long, value_name = "NAME", action = ArgAction::Append, conflicts_with = "target")]

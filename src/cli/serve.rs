@@ -25,6 +25,7 @@ use crate::serve::{
     WrittenTarget, WrittenVariants,
 };
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 use crate::tile::MapCenter;
 
 /// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
@@ -32,8 +33,10 @@ use crate::tile::MapCenter;
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
-    /// output in the configuration; with --live and without one, everything that the database has]
+    #[arg(help = format!(
+        "Target: {TARGET_FORMS} [default: the output in the configuration; with --live and without one, \
+         everything that the database has]"
+    ))]
     pub target: Option<String>,
     /// Listen here for clients: an IP address and a port, unix:PATH, or systemd:N [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
@@ -166,8 +169,10 @@ impl Serve {
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub struct Preview {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
-    /// output in the configuration; with --live and no configuration, everything that the database has]
+    #[arg(help = format!(
+        "Target: {TARGET_FORMS} [default: the output in the configuration; with --live and no configuration, \
+         everything that the database has]"
+    ))]
     pub target: Option<String>,
     /// Listen here; port 0 takes any free port
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:0")]

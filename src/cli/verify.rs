@@ -11,13 +11,13 @@ use super::{SettingFlags, on_runtime};
 use crate::report::{Style, print_document, render_findings, report, start_log};
 use crate::run::{CommandError, Job, area, verify};
 use crate::stop::Stop;
+use crate::target::TARGET_FORMS;
 
 /// `oar-tiles verify`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub struct Verify {
-    /// Target: file.mbtiles, file.pmtiles, directory/, s3://bucket/prefix/ or s3://bucket/file.pmtiles [default: the
-    /// output in the configuration]
+    #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Decode this many tiles, spread evenly over the target [default: all of up to 100000 tiles, else 10000]
     #[arg(long, value_name = "N")]

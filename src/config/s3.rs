@@ -21,8 +21,7 @@ impl Check<'_> {
             }
             (other, None) => other.clone(),
         };
-        self.within("s3.attempts", given.attempts, 1..=100)?;
-        self.within("s3.part_size_mb", given.part_size_mb, 5..=5_000)?;
+        given.numbers_fit().map_err(|(key, what)| self.wrong(&format!("s3.{key}"), what))?;
         let metadata = given.metadata.iter().flatten();
         Ok(S3Options {
             cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,

@@ -1,6 +1,6 @@
 //! `oar-tiles config`: the settings, the origin of each value, and what is wrong with them.
 
-use super::{CommandError, Family, TargetUrl, TileListDocument};
+use super::{CommandError, Family, TileListDocument};
 use crate::config::{
     Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check, schema,
 };
@@ -10,7 +10,7 @@ use crate::postgis::{ConnectParts, Database, try_layers};
 use crate::report::{DocumentSchema, report_schemas};
 use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 use crate::stop::Stop;
-use crate::target::Publishing;
+use crate::target::{Publishing, TargetUrl};
 
 /// The values as TOML, each with its origin.
 ///
@@ -83,16 +83,14 @@ fn conflicts(settings: &JobSettings) -> Vec<CommandError> {
     };
     let url = match TargetUrl::parse(&target) {
         Ok(url) => url,
-        Err(error) => return vec![error],
+        Err(error) => return vec![error.into()],
     };
     let Some(writer) = &settings.server.writer else { return Vec::new() };
-    let is_tree = matches!(url, TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. });
-    let is_pmtiles = matches!(url, TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. });
     let mut found = Vec::new();
-    if is_tree && matches!(settings.tileset.tree.publish, Publishing::Versioned { .. }) {
+    if !url.is_archive() && matches!(settings.tileset.tree.publish, Publishing::Versioned { .. }) {
         found.push(CommandError::WriterOfVersions { target: target.clone() });
     }
-    if is_pmtiles && settings.server.live.is_some() && writer.write_back.is_some() {
+    if url.is_replaced_by_edits() && settings.server.live.is_some() && writer.write_back.is_some() {
         found.push(CommandError::WrittenAsAWhole { target });
     }
     found

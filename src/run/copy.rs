@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::dirty_file::DirtyScope;
 use super::seed::relative;
-use super::target::{Target, TargetUrl, TilesetNames, refuse_other};
+use super::target::{Target, TilesetNames, refuse_other};
 use super::{CommandError, Job, interrupted};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::manifest::{Publication, publication_of};
@@ -432,7 +432,7 @@ pub(crate) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, Comma
 
 /// The file of the patch. A patch never replaces an existing tileset, because it would look like a map of a few tiles.
 fn patch_file(target: &Target) -> Result<&Path, CommandError> {
-    let TargetUrl::Mbtiles(path) = &target.url else {
+    let Some(path) = target.url.mbtiles_file() else {
         let what = "a patch (--since) is an MBTiles file: name one";
         return Err(CommandError::Unfit { target: target.to_string(), what: what.to_owned() });
     };

@@ -16,7 +16,7 @@ use crate::scratch::temporary_folder;
 use crate::shards::ShardsError;
 use crate::stop::{Signal, Stop};
 use crate::suggested::{PURGE, RESEED, SEED};
-use crate::target::{LocationError, MaxShrink, ReadError, SwitchError, TargetError};
+use crate::target::{LocationError, MaxShrink, ReadError, SwitchError, TargetError, TargetUrlError};
 use crate::tile::TileCoord;
 
 /// How a database comes to have another history than a target or a shard has seen.
@@ -40,16 +40,8 @@ pub enum CommandError {
     /// A shard, or the commit of all shards.
     #[error(transparent)]
     Shards(#[from] ShardsError),
-    /// A text that names no target.
-    #[error(
-        "{text:?} names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles)"
-    )]
-    NoTarget { text: String },
-    /// A text that is neither a path nor a place in S3.
-    #[error(
-        "{text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ (or s3://bucket/file.pmtiles). ~ and $NAME are not expanded; for a folder of this very name write ./ before it"
-    )]
-    UnknownTarget { text: String },
+    #[error(transparent)]
+    TargetUrl(#[from] TargetUrlError),
     /// The system does not start as many threads as the program needs.
     #[error(
         "cannot start {wanted} threads: raise the limit of processes (ulimit -u, TasksMax of a systemd unit, the limit of pids of a container), or end others of this user"
@@ -445,8 +437,7 @@ impl CommandError {
             | CommandError::NoPurges { .. }
             | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
-            | CommandError::NoTarget { .. }
-            | CommandError::UnknownTarget { .. }
+            | CommandError::TargetUrl(_)
             | CommandError::OtherTileset { .. }
             | CommandError::Foreign { .. }
             | CommandError::SameTarget { .. }

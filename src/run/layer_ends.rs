@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use super::target::TargetUrl;
 use crate::config::JobSettings;
+use crate::target::TargetUrl;
 use crate::tile::{LayerId, Zoom, ZoomList};
 
 /// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at
@@ -40,6 +40,5 @@ pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
 /// True if the target keeps each layer in tiles of its own.
 fn has_apart(settings: &JobSettings) -> bool {
     let place = TargetUrl::parse(&settings.tileset.output.to_string_lossy());
-    matches!(place, Ok(TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }))
-        && settings.tileset.tree.template.layers_apart()
+    place.is_ok_and(|url| !url.is_archive()) && settings.tileset.tree.template.layers_apart()
 }

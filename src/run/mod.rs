@@ -89,7 +89,7 @@ pub use family::{
     RecordedVariant,
 };
 pub use rows::LostRows;
-pub use target::{Target, TargetUrl};
+pub use target::Target;
 pub use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
 pub use writer_lease::QueueGate;
 
@@ -390,11 +390,11 @@ fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
 
 /// Adds to the error of an interrupted run what the run leaves in a synchronized target.
 pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> CommandError {
-    match (error, &target.url) {
-        (CommandError::Interrupted(signal), TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. }) => {
+    match error {
+        CommandError::Interrupted(signal) if !target.url.is_archive() => {
             CommandError::InterruptedSynchronized { target: target.to_string(), signal }
         }
-        (error, _) => error,
+        error => error,
     }
 }
 

@@ -1,12 +1,10 @@
 //! `oar-tiles publish`: lists the versions of a target, or switches clients to another one.
 
-use std::path::Path;
-
-use super::{CommandError, Job, TargetUrl};
+use super::{CommandError, Job};
 use crate::cdn::{Outbox, OutboxEntry, queue_name};
 use crate::config::layer_names;
 use crate::manifest::Publication;
-use crate::target::{Latest, RewrittenHeaders, TargetError, directory_versions, switch_directory};
+use crate::target::{Latest, RewrittenHeaders};
 use crate::tile::TileRectList;
 
 /// The options of `publish`, in addition to the settings.
@@ -28,7 +26,7 @@ pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandErr
         // Also before the switch: if the program is killed between the two, nothing else would notify the CDNs.
         add_documents(job)?;
     }
-    let latest = switched(job, options)?;
+    let latest = job.target.versions(switches, options.to.as_deref())?;
     if switches && !job.settings.tileset.purges.is_empty() {
         add_documents(job)?;
     }
@@ -62,26 +60,4 @@ fn add(job: &Job, entry: &OutboxEntry) -> Result<(), CommandError> {
         }
     })?;
     Ok(())
-}
-
-fn switched(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
-    let target = &job.target;
-    match &target.url {
-        TargetUrl::Directory(path) => directory(path, options),
-        TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => {
-            Err(CommandError::NoVersions { target: target.to_string() })
-        }
-        TargetUrl::S3Prefix { .. } => {
-            target.s3_versions(options.rollback || options.to.is_some(), options.to.as_deref())
-        }
-    }
-}
-
-fn directory(path: &Path, options: &PublishOptions) -> Result<Latest, CommandError> {
-    let latest = if options.rollback || options.to.is_some() {
-        switch_directory(path, options.to.as_deref()).map_err(TargetError::from)??
-    } else {
-        directory_versions(path).map_err(TargetError::from)?
-    };
-    Ok(latest)
 }

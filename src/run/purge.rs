@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::dirty::listed;
-use super::{CommandError, Job, TargetUrl};
+use super::{CommandError, Job};
 use crate::cdn::{
     AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
     PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
@@ -143,19 +143,15 @@ impl Job {
             all_tiles,
             tags: self.tag_sender()?,
             // Servers check files at each request, but poll a target in a bucket.
-            settle: if self.is_in_bucket() { SETTLE } else { Duration::ZERO },
+            settle: if self.target.url.is_in_bucket() { SETTLE } else { Duration::ZERO },
         })
-    }
-
-    pub(crate) fn is_in_bucket(&self) -> bool {
-        matches!(self.target.url, TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. })
     }
 
     /// Who sends tags with the tiles. May wait for a server.
     fn tag_sender(&self) -> Result<TagSender, CommandError> {
         let tileset = &self.settings.tileset;
         let s3 = &tileset.s3;
-        if matches!(self.target.url, TargetUrl::S3Prefix { .. }) && s3.has_band() {
+        if self.target.url.stores_objects() && s3.has_band() {
             let now = s3.headers_digest();
             let note = HeaderNote::read(&*self.target.notes()?).map_err(OutboxError::from)?;
             let is_complete = note.is_some_and(|note| note.is_complete && note.headers == now);

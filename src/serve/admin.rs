@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use futures_util::future::BoxFuture;
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
@@ -16,6 +17,17 @@ use super::redis::RedisCache;
 use super::tilesets::SiteTileset;
 use crate::json::JSON_VERSION;
 use crate::prometheus::gathered;
+
+/// What there is beside the jobs of each tileset, which have a table of their own (`JobRoutes`).
+const ENDPOINTS: [(&str, Endpoint); 5] = [
+    ("/livez", |_| Box::pin(async { private(StatusCode::OK, "text/plain", "ok\n".to_owned()) })),
+    ("/readyz", |admin| Box::pin(admin.ready())),
+    ("/metrics", |admin| Box::pin(admin.metrics())),
+    ("/status.json", |admin| Box::pin(admin.status())),
+    ("/jobs", |admin| Box::pin(admin.all_jobs())),
+];
+
+type Endpoint = for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>;
 
 /// The admin listener.
 #[derive(Clone)]
@@ -50,21 +62,9 @@ impl Answers for Admin {
                 "only GET and HEAD are answered\n".to_owned(),
             );
         }
-        let answer = match &*path {
-            "/livez" => private(StatusCode::OK, "text/plain", "ok\n".to_owned()),
-            "/readyz" => self.ready().await,
-            "/metrics" => private(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics().await),
-            "/status.json" => private_json(StatusCode::OK, &self.status().await),
-            "/jobs" => self.all_jobs().await,
-            _ => {
-                let what = match self.site.tilesets.at_root() {
-                    Some(_) => "there is /livez, /readyz, /metrics, /status.json, /jobs, /evict and /openapi.json\n",
-                    None => {
-                        "there is /livez, /readyz, /metrics, /status.json and /jobs, and for each tileset /TILESET/jobs, /TILESET/evict and /TILESET/openapi.json\n"
-                    }
-                };
-                private(StatusCode::NOT_FOUND, "text/plain", what.to_owned())
-            }
+        let answer = match ENDPOINTS.iter().find(|(known, _)| *known == path) {
+            Some((_, answer)) => answer(&self).await,
+            None => private(StatusCode::NOT_FOUND, "text/plain", self.what_there_is()),
         };
         if request.method() == Method::HEAD { without_body(answer) } else { answer }
     }
@@ -90,6 +90,19 @@ impl Admin {
             Some((jobs, rest))
         };
         self.jobs.iter().find_map(below)
+    }
+
+    /// The answer to a path that nothing has.
+    fn what_there_is(&self) -> String {
+        let own = ENDPOINTS.iter().map(|(path, _)| (*path).to_owned());
+        let of_tileset: Vec<&str> = JobRoutes::paths().collect();
+        if self.site.tilesets.at_root().is_some() {
+            let own = own.filter(|path| !of_tileset.contains(&&**path));
+            let all = own.chain(of_tileset.iter().map(|path| (*path).to_owned())).collect();
+            return format!("there is {}\n", in_words(all));
+        }
+        let of_each = of_tileset.iter().map(|path| format!("/TILESET{path}")).collect();
+        format!("there is {}, and for each tileset {}\n", in_words(own.collect()), in_words(of_each))
     }
 
     /// The jobs of all tilesets, each with its tileset.
@@ -147,7 +160,7 @@ impl Admin {
         private_json(status, &body)
     }
 
-    async fn metrics(&self) -> String {
+    async fn metrics(&self) -> Answer {
         let tilesets = &self.site.tilesets;
         let mut of_purges = Vec::new();
         for tileset in tilesets.all() {
@@ -166,10 +179,11 @@ impl Admin {
             // All tilesets share one pool.
             sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
         };
-        self.site.metrics.text(measured) + &gathered(&of_purges)
+        let text = self.site.metrics.text(measured) + &gathered(&of_purges);
+        private(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 
-    async fn status(&self) -> Value {
+    async fn status(&self) -> Answer {
         let reasons = self.reasons().await;
         let mut status = json!({
             "schema_version": JSON_VERSION,
@@ -197,7 +211,7 @@ impl Admin {
                 status["families"] = families.iter().map(|family| family.describe()).collect();
             }
         }
-        status
+        private_json(StatusCode::OK, &status)
     }
 
     /// The live tiles and requests in flight; null if no tiles are rendered on request.
@@ -224,5 +238,13 @@ impl Admin {
             "running": by_class(counts.running),
             "waiting": by_class(counts.waiting),
         })
+    }
+}
+
+/// Names as a list with "and".
+fn in_words(mut names: Vec<String>) -> String {
+    match names.pop() {
+        Some(last) if !names.is_empty() => format!("{} and {last}", names.join(", ")),
+        last => last.unwrap_or_default(),
     }
 }

@@ -70,8 +70,9 @@ pub use parameters::{
     ParametersKey, TilesetParameters, UndeclaredNames,
 };
 pub(crate) use preview::{BASEMAP_MAXZOOM, basemap_tile, standalone, style};
+pub use public::TilesetHeaders;
 pub use public::changes::{ChangedEvent, StateEvent};
-pub use public::{PROBE_QUERY, TilesetHeaders};
+pub use public::endpoints::PROBE_QUERY;
 pub use queue::{
     ClassCounts, QueueCounts, WorkClass, WorkPermit, WorkQueue, WorkTicket, WorkerShares, WorkerSharesError,
 };

@@ -25,6 +25,7 @@
 //! | `scratch` | lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait for the end of a run, directory entries, changed tiles |
 //! | `shrink` | the setting `max_shrink`: how many of a target's tiles, and of a layer's rows, a run may take away |
 //! | `staging` | staged files: written next to the target, synced, then renamed over it |
+//! | `url` | the kind of target that a text names, and how it is stored |
 //! | `work_files` | the large files of a work folder, which the shards of a seed leave for its commit |
 //! | `directory/` | directory targets: a file for each tile |
 //! | `mbtiles/` | the MBTiles 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`, written and read |
@@ -34,10 +35,19 @@
 //!
 //! "S3" stands for buckets of all services: the files of `s3/` know one trait, and each library behind it has one file.
 //!
-//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`], and name it where kinds are told
-//! apart: in `run/target/` (`mod.rs`, `targets.rs`), `run/layer_ends.rs`, `run/mod.rs`, `run/serving/mod.rs` (what is
-//! watched), `run/publish.rs`, `run/reseed/run.rs`, and in the texts of `run/error.rs` and `cli/`. The behaviour tests
-//! in `tests/it/targets/` run on every kind.
+//! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`]. Six files are edited:
+//!
+//! 1. this one: the module, its exports, the tables above;
+//! 2. `target/url.rs`: the kind, how its text is read and written, how it is stored, and [`TARGET_FORMS`], which help texts and messages show;
+//! 3. `target/error.rs`: its errors, and which of them says that another run writes the target;
+//! 4. `run/target/targets.rs`: how it is opened for reading and writing, where its notes are;
+//! 5. `sample-config.toml`: a test names the lines that list the forms of targets, and `scripts/docs` writes the manual's;
+//! 6. `tests/it/project/imports.rs`: which modules the folder may import.
+//!
+//! The behaviour tests run on every kind: it gets an `impl Target` in `tests/it/support/targets.rs`, and a test each in
+//! `tests/it/targets/sink_contract.rs` and `tests/it/targets/edit_contract.rs`. A kind that is stored in another way than
+//! those of [`Storage`] (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
+//! names where.
 
 mod changed;
 mod compare;
@@ -55,11 +65,14 @@ mod scratch;
 mod shrink;
 mod staging;
 mod tree;
+mod url;
 mod work_files;
 
 use std::sync::Arc;
 
 use crate::tile::{Order, TileId, TileRectList};
+
+pub(crate) use url::{Storage, is_archive_name};
 
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
@@ -83,6 +96,7 @@ pub use tree::{
     Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, Scope, SwitchError, TargetSection,
     Template, TemplateError, TreeOptions, Version, is_own_name, new_version,
 };
+pub use url::{TARGET_FORMS, TargetUrl, TargetUrlError};
 pub use work_files::{WorkFile, WorkFileError, WorkFiles};
 
 /// What a run does with one tile, or with one layer of a tile where the target keeps layers apart.

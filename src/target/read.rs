@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Intent, Template, VectorLayer};
+use super::{Intent, TARGET_FORMS, Template, VectorLayer};
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, MapCenter, TileId};
 
@@ -106,9 +106,7 @@ pub struct Described {
 /// Why a target could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    #[error(
-        "there is no {place}: name a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/ that exists"
-    )]
+    #[error("there is no {place}: name {TARGET_FORMS} that exists")]
     Missing {
         /// The target.
         place: String,

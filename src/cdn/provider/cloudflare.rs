@@ -2,13 +2,14 @@
 //! April 2025).
 
 use futures_util::future::BoxFuture;
+use schemars::JsonSchema;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{HttpAnswer, HttpClient, json_request};
-use super::options::PurgeSecret;
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path};
 use super::{
-    BatchLimits, CloudflareOptions, CloudflarePlan, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts,
-    PurgeBatch, SendError,
+    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::Rate;
@@ -69,11 +70,53 @@ fn judge(answer: &HttpAnswer, token: &PurgeSecret) -> Result<(), SendError> {
     }
 }
 
+/// A zone of Cloudflare.
+#[derive(Debug, Clone)]
+pub struct CloudflareOptions {
+    /// The zone's id.
+    pub zone: String,
+    /// An API token with the permission "Cache Purge".
+    pub token: SecretSource,
+    /// The plan, which decides the rates.
+    pub plan: CloudflarePlan,
+    /// Sites on which maps show these tiles. If there are any, exact addresses are purged as files, once for each site.
+    pub origins: Vec<String>,
+    /// The API, if it is not Cloudflare's.
+    pub endpoint: Option<String>,
+}
+
+/// Cloudflare's plans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CloudflarePlan {
+    #[default]
+    Free,
+    Pro,
+    Business,
+    Enterprise,
+}
+
 impl CloudflareOptions {
+    pub(crate) const KEYS: ProviderKeys = ProviderKeys {
+        names: &["zone", "plan", "origins", "token_file", "token_variable", "endpoint"],
+        token_variable: Some("CLOUDFLARE_API_TOKEN"),
+    };
+
+    pub(crate) fn of(given: &PurgeSection) -> Result<CloudflareOptions, PurgeKeyError> {
+        let endpoint = given.api()?;
+        Ok(CloudflareOptions {
+            zone: name_in_path("zone", given.zone.as_deref())?,
+            token: given.needed_token()?,
+            plan: given.plan.unwrap_or_default(),
+            origins: given.origins.clone().unwrap_or_default(),
+            endpoint,
+        })
+    }
+
     /// What the provider takes, and what it costs.
     pub(crate) fn facts() -> ProviderFacts {
         ProviderFacts {
-            name: "cloudflare",
+            name: PurgeProvider::Cloudflare.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,

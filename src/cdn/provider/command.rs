@@ -7,10 +7,15 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, required};
 use super::{
-    BatchLimits, CommandOptions, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderFacts, PurgeBatch, SendError,
+    BatchLimits, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
+
+/// The most lines in a list: the default, and what the user may set at most.
+const DEFAULT_ITEMS: usize = 10_000;
+const MOST_ITEMS: usize = 1_000_000;
 
 /// How long the program may take.
 const PROGRAM_TIMEOUT: Duration = Duration::from_secs(600);
@@ -23,8 +28,8 @@ const PROGRAM_POLL: Duration = Duration::from_millis(20);
 const STAYING: [i32; 4] = [77, 78, 126, 127];
 
 /// Beginnings of the names of environment variables that the program does not get, because they are secrets of the
-/// database, of this program or of CDNs.
-const NOT_PASSED_ON: [&str; 13] = [
+/// database, of this program or of CDNs that have example programs. The tokens of the providers are added.
+const NOT_PASSED_ON: [&str; 11] = [
     "DATABASE_URL",
     "PGPASSWORD",
     "PGPASSFILE",
@@ -34,8 +39,6 @@ const NOT_PASSED_ON: [&str; 13] = [
     "AWS_SESSION_TOKEN",
     "AWS_CONTAINER_",
     "AWS_WEB_IDENTITY_",
-    "FASTLY_API_TOKEN",
-    "CLOUDFLARE_API_TOKEN",
     "BUNNY_API_KEY",
     "AKAMAI_CLIENT_SECRET",
 ];
@@ -94,8 +97,10 @@ impl UserProgram {
     fn passes_on(&self, name: &OsStr) -> bool {
         let CommandOptions { token_variable, others_variables, .. } = &self.options;
         let name = name.as_encoded_bytes();
+        let of_providers: Vec<&str> =
+            PurgeProvider::ALL.iter().filter_map(|provider| provider.keys().token_variable).collect();
         token_variable.as_ref().is_some_and(|own| own.as_bytes() == name)
-            || !NOT_PASSED_ON.iter().any(|secret| name.starts_with(secret.as_bytes()))
+            || !NOT_PASSED_ON.iter().chain(&of_providers).any(|secret| name.starts_with(secret.as_bytes()))
                 && !others_variables.iter().any(|other| other.as_bytes() == name)
     }
 
@@ -120,11 +125,46 @@ fn judge(program: &str, status: ExitStatus) -> Result<(), SendError> {
     }
 }
 
+/// A program.
+#[derive(Debug, Clone)]
+pub struct CommandOptions {
+    /// The program and its arguments.
+    pub program: Vec<String>,
+    /// The most lines of a list.
+    pub max_items: usize,
+    /// The environment variable with its own secret, which it gets though it is known as a secret.
+    pub token_variable: Option<String>,
+    /// The environment variables with the secrets of other providers, which it does not get.
+    pub others_variables: Vec<String>,
+}
+
 impl CommandOptions {
+    pub(crate) const KEYS: ProviderKeys =
+        ProviderKeys { names: &["program", "max_items", "token_variable"], token_variable: None };
+
+    pub(crate) fn of(given: &PurgeSection) -> Result<CommandOptions, PurgeKeyError> {
+        let program = required("program", given.program.clone())?;
+        if program.first().is_none_or(String::is_empty) {
+            let what = "names no program: write [\"/path/to/program\"]".to_owned();
+            return Err(PurgeKeyError { key: "program", what });
+        }
+        let max_items = given.max_items.unwrap_or(DEFAULT_ITEMS);
+        if !(1..=MOST_ITEMS).contains(&max_items) {
+            let what = format!("{max_items} must lie between 1 and {MOST_ITEMS}");
+            return Err(PurgeKeyError { key: "max_items", what });
+        }
+        Ok(CommandOptions {
+            program,
+            max_items,
+            token_variable: given.token_variable.clone(),
+            others_variables: Vec::new(),
+        })
+    }
+
     /// What the provider takes, and what it costs.
     pub(crate) fn facts(&self) -> ProviderFacts {
         ProviderFacts {
-            name: "command",
+            name: PurgeProvider::Command.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,

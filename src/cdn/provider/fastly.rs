@@ -4,9 +4,9 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::http::{HttpClient, empty_request, json_request};
-use super::options::PurgeSecret;
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path};
 use super::{
-    BatchLimits, FastlyOptions, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError,
+    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
     many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
@@ -47,11 +47,39 @@ impl Fastly {
     }
 }
 
+/// A service of Fastly.
+#[derive(Debug, Clone)]
+pub struct FastlyOptions {
+    /// The service's id.
+    pub service: String,
+    /// An API token with the scope `purge_select` (and `purge_all`).
+    pub token: SecretSource,
+    /// True to mark tiles as stale rather than remove them.
+    pub soft: bool,
+    /// The API, if it is not Fastly's.
+    pub endpoint: Option<String>,
+}
+
 impl FastlyOptions {
+    pub(crate) const KEYS: ProviderKeys = ProviderKeys {
+        names: &["service", "token_file", "token_variable", "endpoint"],
+        token_variable: Some("FASTLY_API_TOKEN"),
+    };
+
+    pub(crate) fn of(given: &PurgeSection) -> Result<FastlyOptions, PurgeKeyError> {
+        let endpoint = given.api()?;
+        Ok(FastlyOptions {
+            service: name_in_path("service", given.service.as_deref())?,
+            token: given.needed_token()?,
+            soft: given.soft.unwrap_or(true),
+            endpoint,
+        })
+    }
+
     /// What the provider takes, and what it costs.
     pub(crate) fn facts() -> ProviderFacts {
         ProviderFacts {
-            name: "fastly",
+            name: PurgeProvider::Fastly.name(),
             takes: &[PurgeBy::Url, PurgeBy::Tag, PurgeBy::All],
             takes_everything: true,
             mixes: false,

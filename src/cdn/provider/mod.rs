@@ -1,11 +1,12 @@
-//! Providers: the CDNs and caches that purge tiles, and how each one is asked.
+//! Providers: the CDNs and caches that purge tiles, and how each one is asked. The code of those with an API of their
+//! own was checked against the documented APIs, not with live accounts.
 //!
 //! | file | what |
 //! |---|---|
 //! | `batch` | items in portions that a provider takes in one request |
 //! | `options`, `http` | what the user sets; requests, keys, refusals |
 //! | `cloudflare` | Cloudflare: `purge_cache` of a zone by tag, prefix or file (Cloudflare API, "Purge Cached Content"; all plans since April 2025) |
-//! | `cloudfront` | Amazon CloudFront: `CreateInvalidation` (API version 2020-05-31), signed with Signature Version 4 |
+//! | `cloudfront`, `cloudfront_api` | Amazon CloudFront: what it takes, in every program; `CreateInvalidation` (API version 2020-05-31), signed with Signature Version 4, in a program with S3 |
 //! | `command` | a program that the user provides: for webhooks, and for CDNs that are not built in |
 //! | `fastly` | Fastly: batch purges by surrogate key, single purges by URL, purge all (Fastly API reference, "Purging") |
 //! | `nginx` | nginx with the module `ngx_cache_purge`: `PURGE` of exact URLs; prefixes only with a version that knows `*` |
@@ -13,6 +14,9 @@
 
 mod batch;
 mod cloudflare;
+mod cloudfront;
+#[cfg(feature = "s3")]
+mod cloudfront_api;
 mod command;
 mod fastly;
 mod http;
@@ -22,10 +26,19 @@ mod varnish;
 
 use std::time::Duration;
 
+use cloudflare::Cloudflare;
+#[cfg(feature = "s3")]
+use cloudfront_api::CloudFront;
+use command::UserProgram;
+use fastly::Fastly;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::HttpClient;
-use options::PurgeSecret;
+use nginx::Nginx;
+use options::{ProviderKeys, PurgeSecret};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use varnish::Varnish;
 
 use super::items::PurgeBy;
 use super::pace::Rate;
@@ -33,18 +46,14 @@ use crate::error::ErrorKind;
 
 pub(crate) use batch::{BatchLimits, PurgeName};
 pub use batch::{ItemKind, PurgeBatch, batches, names};
-pub(crate) use cloudflare::Cloudflare;
-#[cfg(feature = "s3")]
-pub(crate) use cloudfront::CloudFront;
-pub(crate) use command::UserProgram;
-pub(crate) use fastly::Fastly;
-pub(crate) use nginx::Nginx;
-pub(crate) use options::has_program;
-pub use options::{
-    CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, NginxOptions, ProviderOptions,
-    PurgeOptions, PurgeProvider, PurgeSection, SecretSource, VarnishOptions,
-};
-pub(crate) use varnish::Varnish;
+pub use cloudflare::{CloudflareOptions, CloudflarePlan};
+pub use cloudfront::CloudFrontOptions;
+pub use command::CommandOptions;
+pub use fastly::FastlyOptions;
+pub use nginx::NginxOptions;
+pub(crate) use options::{PurgeKeyError, has_program};
+pub use options::{PurgeOptions, PurgeSection, SecretSource};
+pub use varnish::VarnishOptions;
 
 /// What a provider takes, and what it costs.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -103,6 +112,104 @@ pub trait Provider: Send + Sync {
     /// # Errors
     /// If the provider does not accept the batch: for the moment, or until somebody changes something.
     fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>>;
+}
+
+// Every provider, by its name: to add one, write a file with its options and its [`Provider`], and name it here. New keys
+// go into `PurgeSection` and `sample-config.toml`.
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PurgeProvider {
+    #[default]
+    CloudFront,
+    Fastly,
+    Cloudflare,
+    Varnish,
+    Nginx,
+    Command,
+}
+
+impl PurgeProvider {
+    const ALL: [PurgeProvider; 6] = [
+        PurgeProvider::CloudFront,
+        PurgeProvider::Fastly,
+        PurgeProvider::Cloudflare,
+        PurgeProvider::Varnish,
+        PurgeProvider::Nginx,
+        PurgeProvider::Command,
+    ];
+
+    /// Its name in the configuration, in metrics and in messages.
+    const fn name(self) -> &'static str {
+        match self {
+            PurgeProvider::CloudFront => "cloudfront",
+            PurgeProvider::Fastly => "fastly",
+            PurgeProvider::Cloudflare => "cloudflare",
+            PurgeProvider::Varnish => "varnish",
+            PurgeProvider::Nginx => "nginx",
+            PurgeProvider::Command => "command",
+        }
+    }
+
+    /// What it reads of its section.
+    const fn keys(self) -> ProviderKeys {
+        match self {
+            PurgeProvider::CloudFront => CloudFrontOptions::KEYS,
+            PurgeProvider::Fastly => FastlyOptions::KEYS,
+            PurgeProvider::Cloudflare => CloudflareOptions::KEYS,
+            PurgeProvider::Varnish => VarnishOptions::KEYS,
+            PurgeProvider::Nginx => NginxOptions::KEYS,
+            PurgeProvider::Command => CommandOptions::KEYS,
+        }
+    }
+}
+
+/// A provider and what it needs.
+#[derive(Debug, Clone)]
+pub enum ProviderOptions {
+    /// Amazon CloudFront.
+    CloudFront(CloudFrontOptions),
+    Fastly(FastlyOptions),
+    Cloudflare(CloudflareOptions),
+    Varnish(VarnishOptions),
+    /// nginx with `ngx_cache_purge`.
+    Nginx(NginxOptions),
+    /// A program.
+    Command(CommandOptions),
+}
+
+impl ProviderOptions {
+    /// The options that a section gives.
+    pub(crate) fn of(given: &PurgeSection) -> Result<ProviderOptions, PurgeKeyError> {
+        Ok(match given.provider {
+            PurgeProvider::CloudFront => ProviderOptions::CloudFront(CloudFrontOptions::of(given)?),
+            PurgeProvider::Fastly => ProviderOptions::Fastly(FastlyOptions::of(given)?),
+            PurgeProvider::Cloudflare => ProviderOptions::Cloudflare(CloudflareOptions::of(given)?),
+            PurgeProvider::Varnish => ProviderOptions::Varnish(VarnishOptions::of(given)?),
+            PurgeProvider::Nginx => ProviderOptions::Nginx(NginxOptions::of(given)?),
+            PurgeProvider::Command => ProviderOptions::Command(CommandOptions::of(given)?),
+        })
+    }
+
+    /// Its name in the configuration, in metrics and in messages.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.facts().name
+    }
+
+    /// What the provider takes, and what it costs.
+    #[must_use]
+    pub fn facts(&self) -> ProviderFacts {
+        match self {
+            ProviderOptions::CloudFront(_) => CloudFrontOptions::facts(),
+            ProviderOptions::Fastly(_) => FastlyOptions::facts(),
+            ProviderOptions::Cloudflare(_) => CloudflareOptions::facts(),
+            ProviderOptions::Varnish(_) => VarnishOptions::facts(),
+            ProviderOptions::Nginx(options) => options.facts(),
+            ProviderOptions::Command(options) => options.facts(),
+        }
+    }
 }
 
 /// The provider that the options name. Reads its secrets.
@@ -231,8 +338,3 @@ impl CacheToken {
 
 /// The rate of providers that have no limit.
 const OWN_RATE: Rate = Rate { burst: 1_000_000.0, per_second: 1_000_000.0 };
-
-// CDNs with an API of their own. The code was checked against the documented APIs, not with live accounts.
-
-#[cfg(feature = "s3")]
-mod cloudfront;

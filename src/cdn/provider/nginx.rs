@@ -8,9 +8,10 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::http::{HttpClient, empty_request};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource};
 use super::{
-    BatchLimits, CacheToken, ItemKind, ItemPrice, NginxOptions, OWN_RATE, Provider, ProviderError, ProviderFacts,
-    PurgeBatch, SendError, many_at_once,
+    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, PurgeBatch,
+    PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::suggested::PURGE;
@@ -43,11 +44,33 @@ impl Nginx {
     }
 }
 
+/// nginx servers.
+#[derive(Debug, Clone)]
+pub struct NginxOptions {
+    /// Their addresses.
+    pub caches: Vec<String>,
+    /// The token, as of [`VarnishOptions`](super::VarnishOptions).
+    pub token: Option<SecretSource>,
+    /// True if the purge module takes `*` at the end of a key.
+    pub wildcards: bool,
+}
+
 impl NginxOptions {
+    pub(crate) const KEYS: ProviderKeys =
+        ProviderKeys { names: &["caches", "wildcards", "token_file", "token_variable"], token_variable: None };
+
+    pub(crate) fn of(given: &PurgeSection) -> Result<NginxOptions, PurgeKeyError> {
+        Ok(NginxOptions {
+            caches: given.servers()?,
+            token: given.token()?,
+            wildcards: given.wildcards.unwrap_or(false),
+        })
+    }
+
     /// What the provider takes, and what it costs.
     pub(crate) fn facts(&self) -> ProviderFacts {
         ProviderFacts {
-            name: "nginx",
+            name: PurgeProvider::Nginx.name(),
             takes: if self.wildcards {
                 &[PurgeBy::Path, PurgeBy::Url, PurgeBy::All]
             } else {

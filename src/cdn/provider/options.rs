@@ -9,12 +9,13 @@ use schemars::JsonSchema;
 use serde::de::{Error as _, IntoDeserializer as _};
 use serde::{Deserialize, Deserializer};
 
-use super::{ItemPrice, ProviderError, ProviderFacts};
-use crate::cdn::items::{CdnUrl, PurgeBy};
+use super::{CloudflarePlan, ProviderError, ProviderOptions, PurgeProvider};
+use crate::cdn::items::{CdnUrl, CdnUrlError, PurgeBy};
 use crate::cdn::pace::PurgeBudget;
 use crate::setting::{Named, TimeSpan, by_name, names_schema};
 
-// `sample-config.toml` says what each key means.
+// `sample-config.toml` says what each key means. The keys of all providers stand side by side, because several providers
+// share some, and because a reader of TOML knows the line of a mistake only if a key belongs to the section's own struct.
 /// A section `[[purge]]`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -45,19 +46,6 @@ pub struct PurgeSection {
     pub token_file: Option<PathBuf>,
     pub token_variable: Option<String>,
     pub endpoint: Option<String>,
-}
-
-/// Who is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PurgeProvider {
-    #[default]
-    CloudFront,
-    Fastly,
-    Cloudflare,
-    Varnish,
-    Nginx,
-    Command,
 }
 
 /// Reads the provider. CDNs that once were providers have programs now.
@@ -99,142 +87,109 @@ pub struct PurgeOptions {
     pub rebound: Option<Duration>,
 }
 
-/// A provider and what it needs.
-#[derive(Debug, Clone)]
-pub enum ProviderOptions {
-    /// Amazon CloudFront.
-    CloudFront(CloudFrontOptions),
-    Fastly(FastlyOptions),
-    Cloudflare(CloudflareOptions),
-    Varnish(VarnishOptions),
-    /// nginx with `ngx_cache_purge`.
-    Nginx(NginxOptions),
-    /// A program.
-    Command(CommandOptions),
+/// A key of `[[purge]]` that cannot be used.
+#[derive(Debug)]
+pub(crate) struct PurgeKeyError {
+    pub(crate) key: &'static str,
+    /// What is wrong, and what to write instead.
+    pub(crate) what: String,
 }
 
-impl ProviderOptions {
-    /// Its name in the configuration, in metrics and in messages.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.facts().name
+/// What a provider reads of a section beyond the keys that all of them have.
+pub(crate) struct ProviderKeys {
+    /// Its keys. Each one is in [`PurgeSection::given_keys`].
+    pub(crate) names: &'static [&'static str],
+    /// The environment variable that usually holds its token.
+    pub(crate) token_variable: Option<&'static str>,
+}
+
+impl PurgeSection {
+    /// Refuses keys of another provider, because the user expects them to have an effect.
+    pub(crate) fn keys_fit(&self) -> Result<(), PurgeKeyError> {
+        let has = |provider: &PurgeProvider, key| provider.keys().names.contains(&key);
+        let odd = self.given_keys().into_iter().find(|(key, is_given)| *is_given && !has(&self.provider, key));
+        let Some((key, _)) = odd else { return Ok(()) };
+        let fits: Vec<&str> =
+            PurgeProvider::ALL.iter().filter(|provider| has(provider, key)).map(|provider| provider.name()).collect();
+        Err(PurgeKeyError { key, what: format!("is of provider = \"{}\": leave it out", fits.join("\" or \"")) })
     }
 
-    /// What the provider takes, and what it costs.
-    #[must_use]
-    pub fn facts(&self) -> ProviderFacts {
-        match self {
-            ProviderOptions::CloudFront(_) => CloudFrontOptions::facts(),
-            ProviderOptions::Fastly(_) => FastlyOptions::facts(),
-            ProviderOptions::Cloudflare(_) => CloudflareOptions::facts(),
-            ProviderOptions::Varnish(_) => VarnishOptions::facts(),
-            ProviderOptions::Nginx(options) => options.facts(),
-            ProviderOptions::Command(options) => options.facts(),
+    /// The keys that only some providers have, and whether they are given.
+    fn given_keys(&self) -> [(&'static str, bool); 13] {
+        [
+            ("distribution", self.distribution.is_some()),
+            ("profile", self.profile.is_some()),
+            ("service", self.service.is_some()),
+            ("zone", self.zone.is_some()),
+            ("plan", self.plan.is_some()),
+            ("origins", self.origins.is_some()),
+            ("caches", self.caches.is_some()),
+            ("wildcards", self.wildcards.is_some()),
+            ("program", self.program.is_some()),
+            ("max_items", self.max_items.is_some()),
+            ("token_file", self.token_file.is_some()),
+            ("token_variable", self.token_variable.is_some()),
+            ("endpoint", self.endpoint.is_some()),
+        ]
+    }
+
+    /// The address of the provider's API, if it is elsewhere.
+    pub(crate) fn api(&self) -> Result<Option<String>, PurgeKeyError> {
+        self.endpoint.as_deref().map(|url| server("endpoint", url)).transpose()
+    }
+
+    /// The addresses of the user's own caches.
+    pub(crate) fn servers(&self) -> Result<Vec<String>, PurgeKeyError> {
+        let caches = required("caches", self.caches.as_deref())?;
+        if caches.is_empty() {
+            let what = "names no server: write [\"http://127.0.0.1:6081\"]".to_owned();
+            return Err(PurgeKeyError { key: "caches", what });
+        }
+        caches.iter().map(|url| server("caches", url)).collect()
+    }
+
+    /// Where the token is, if it is not in the usual variable.
+    pub(crate) fn token(&self) -> Result<Option<SecretSource>, PurgeKeyError> {
+        match (&self.token_file, &self.token_variable) {
+            (Some(_), Some(_)) => Err(PurgeKeyError {
+                key: "token_file",
+                what: "and token_variable are given: write one of them".to_owned(),
+            }),
+            (Some(path), None) => Ok(Some(SecretSource::File(path.clone()))),
+            (None, variable) => Ok(variable.clone().map(SecretSource::Variable)),
         }
     }
-}
 
-/// The most paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
-pub(crate) const MAX_CLOUDFRONT_PATHS: usize = 3_000;
-
-/// A distribution of CloudFront; credentials come from the AWS SDK's chain.
-#[derive(Debug, Clone)]
-pub struct CloudFrontOptions {
-    /// The distribution's id.
-    pub distribution: String,
-    /// The profile of the shared AWS configuration.
-    pub profile: Option<String>,
-    /// The API, if it is not Amazon's.
-    pub endpoint: Option<String>,
-}
-
-impl CloudFrontOptions {
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts() -> ProviderFacts {
-        ProviderFacts {
-            name: "cloudfront",
-            // Tags need CacheTagConfig in the distribution, so they are not the default.
-            takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
-            takes_everything: true,
-            mixes: true,
-            max_items: MAX_CLOUDFRONT_PATHS,
-            price: ItemPrice { free_per_month: 1_000, dollars: 0.005 },
-        }
+    /// Where the token is, of a provider that cannot do without one.
+    pub(crate) fn needed_token(&self) -> Result<SecretSource, PurgeKeyError> {
+        let usual = self.provider.keys().token_variable.unwrap_or_default();
+        Ok(self.token()?.unwrap_or_else(|| SecretSource::Variable(usual.to_owned())))
     }
 }
 
-/// A service of Fastly.
-#[derive(Debug, Clone)]
-pub struct FastlyOptions {
-    /// The service's id.
-    pub service: String,
-    /// An API token with the scope `purge_select` (and `purge_all`).
-    pub token: SecretSource,
-    /// True to mark tiles as stale rather than remove them.
-    pub soft: bool,
-    /// The API, if it is not Fastly's.
-    pub endpoint: Option<String>,
+/// The value of a key that the provider needs.
+pub(crate) fn required<T>(key: &'static str, value: Option<T>) -> Result<T, PurgeKeyError> {
+    value.ok_or_else(|| PurgeKeyError { key, what: "has no value: write one".to_owned() })
 }
 
-/// A zone of Cloudflare.
-#[derive(Debug, Clone)]
-pub struct CloudflareOptions {
-    /// The zone's id.
-    pub zone: String,
-    /// An API token with the permission "Cache Purge".
-    pub token: SecretSource,
-    /// The plan, which decides the rates.
-    pub plan: CloudflarePlan,
-    /// Sites on which maps show these tiles. If there are any, exact addresses are purged as files, once for each site.
-    pub origins: Vec<String>,
-    /// The API, if it is not Cloudflare's.
-    pub endpoint: Option<String>,
+/// A name that becomes a part of a URL's path.
+pub(crate) fn name_in_path(key: &'static str, given: Option<&str>) -> Result<String, PurgeKeyError> {
+    let name = required(key, given)?;
+    if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_')) {
+        return Err(PurgeKeyError { key, what: format!("{name:?} is no id: write letters and digits") });
+    }
+    Ok(name.to_owned())
 }
 
-/// Cloudflare's plans.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum CloudflarePlan {
-    #[default]
-    Free,
-    Pro,
-    Business,
-    Enterprise,
-}
-
-/// Varnish servers.
-#[derive(Debug, Clone)]
-pub struct VarnishOptions {
-    /// Their addresses, such as `http://10.0.0.5:6081`.
-    pub caches: Vec<String>,
-    /// The token by which they know who may purge; `None` if they go by addresses alone.
-    pub token: Option<SecretSource>,
-    /// True to mark tiles as stale rather than remove them.
-    pub soft: bool,
-}
-
-/// nginx servers.
-#[derive(Debug, Clone)]
-pub struct NginxOptions {
-    /// Their addresses.
-    pub caches: Vec<String>,
-    /// The token, as of [`VarnishOptions`].
-    pub token: Option<SecretSource>,
-    /// True if the purge module takes `*` at the end of a key.
-    pub wildcards: bool,
-}
-
-/// A program.
-#[derive(Debug, Clone)]
-pub struct CommandOptions {
-    /// The program and its arguments.
-    pub program: Vec<String>,
-    /// The most lines of a list.
-    pub max_items: usize,
-    /// The environment variable with its own secret, which it gets though it is known as a secret.
-    pub token_variable: Option<String>,
-    /// The environment variables with the secrets of other providers, which it does not get.
-    pub others_variables: Vec<String>,
+/// The address of a server to which requests are sent.
+fn server(key: &'static str, url: &str) -> Result<String, PurgeKeyError> {
+    let what = match url.parse::<CdnUrl>() {
+        Ok(_) => return Ok(url.trim_end_matches('/').to_owned()),
+        // A URL with a user contains a password, so the message does not repeat it.
+        Err(error @ CdnUrlError::User) => error.to_string(),
+        Err(error) => format!("{url:?} {error}"),
+    };
+    Err(PurgeKeyError { key, what })
 }
 
 // Keys and tokens: read from a file or the environment, never shown.

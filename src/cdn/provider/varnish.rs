@@ -3,9 +3,10 @@
 use futures_util::future::BoxFuture;
 
 use super::http::{HttpClient, empty_request};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource};
 use super::{
     BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, PurgeBatch,
-    SendError, VarnishOptions, many_at_once,
+    PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 
@@ -37,11 +38,29 @@ impl Varnish {
     }
 }
 
+/// Varnish servers.
+#[derive(Debug, Clone)]
+pub struct VarnishOptions {
+    /// Their addresses, such as `http://10.0.0.5:6081`.
+    pub caches: Vec<String>,
+    /// The token by which they know who may purge; `None` if they go by addresses alone.
+    pub token: Option<SecretSource>,
+    /// True to mark tiles as stale rather than remove them.
+    pub soft: bool,
+}
+
 impl VarnishOptions {
+    pub(crate) const KEYS: ProviderKeys =
+        ProviderKeys { names: &["caches", "token_file", "token_variable"], token_variable: None };
+
+    pub(crate) fn of(given: &PurgeSection) -> Result<VarnishOptions, PurgeKeyError> {
+        Ok(VarnishOptions { caches: given.servers()?, token: given.token()?, soft: given.soft.unwrap_or(true) })
+    }
+
     /// What the provider takes, and what it costs.
     pub(crate) fn facts() -> ProviderFacts {
         ProviderFacts {
-            name: "varnish",
+            name: PurgeProvider::Varnish.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
             takes_everything: true,
             mixes: true,

@@ -7,9 +7,9 @@ use tokio::task::spawn_blocking;
 
 use crate::error::with_causes;
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized};
-use crate::run::{CommandError, Job, TargetUrl};
+use crate::run::{CommandError, Job};
 use crate::suggested::SEED;
-use crate::target::OpenMode;
+use crate::target::{OpenMode, Storage};
 
 const AREA: CheckArea = CheckArea::Target;
 
@@ -32,10 +32,10 @@ pub(crate) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
     if !exists {
         checkup.warn(AREA, format!("there is no {} yet", job.target), format!("run {SEED}"));
     }
-    let has_room = match &job.target.url {
-        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => room(path, false, checkup),
-        TargetUrl::Directory(path) => room(path, true, checkup),
-        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => true,
+    let has_room = match job.target.url.storage() {
+        Storage::File(path) => room(path, false, checkup),
+        Storage::Folder(path) => room(path, true, checkup),
+        Storage::Prefix | Storage::Object => true,
     };
     if exists && has_room {
         lock(job, checkup).await?;

@@ -185,7 +185,8 @@ impl FamilyLook {
             && manifest.zooms == tileset.zooms.to_string()
             && manifest.bbox == tileset.bbox.iter().map(ToString::to_string).collect::<Vec<_>>();
         let wanted = tileset.tree.public_url.as_ref();
-        let is_readdressed = !target.is_archive() && wanted.is_some() && wanted != state.described.public_url.as_ref();
+        let is_readdressed =
+            !target.url.is_archive() && wanted.is_some() && wanted != state.described.public_url.as_ref();
         if !is_whole || is_readdressed || !state.cursor.sees_all_of(&self.cursor) {
             return None;
         }

@@ -3,7 +3,7 @@
 //! own, which the manifest names, because a note has a limited length.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,8 +14,8 @@ use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
 use crate::run::dirty::needs_seed;
-use crate::run::{CommandError, KnownState, SeveralError, Target, TargetUrl};
-use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, is_own_name};
+use crate::run::{CommandError, KnownState, SeveralError, Target};
+use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, Storage, is_own_name};
 
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;
@@ -202,7 +202,7 @@ pub(crate) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
 
 /// Writes the manifest, and removes the lists that the manifest does not name. May wait for a server.
 pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), CommandError> {
-    if let TargetUrl::Pmtiles(path) = &place.url
+    if let Storage::File(path) = place.url.storage()
         && let Some(folder) = path.parent()
     {
         let failed = |source| SeveralError::NoVariantFolder { path: folder.to_owned(), source };
@@ -264,21 +264,21 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
     sink.claim()?;
     drop(sink);
     // Listed under the lock, so that files that others put next to the tiles are not deleted.
-    let tiles = if matches!(target.url, TargetUrl::Directory(_)) { reader.list()?.len() } else { 0 };
+    let tiles = if matches!(target.url.storage(), Storage::Folder(_)) { reader.list()?.len() } else { 0 };
     drop(reader);
     let failed =
         |path: &Path, source: io::Error| CommandError::from(SeveralError::NotRemoved { path: path.to_owned(), source });
-    match &target.url {
-        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => {
+    match target.url.storage() {
+        Storage::File(path) => {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let notes = path.with_file_name(format!(".{name}.oar-tiles"));
             let companions = ["-wal", "-shm", "-journal"].map(|ending| path.with_file_name(format!("{name}{ending}")));
-            for file in std::iter::once(path).chain(&companions) {
+            for file in std::iter::once(path).chain(companions.iter().map(PathBuf::as_path)) {
                 if_there(std::fs::remove_file(file)).map_err(|error| failed(file, error))?;
             }
             if_there(std::fs::remove_dir_all(&notes)).map_err(|error| failed(&notes, error))?;
         }
-        TargetUrl::Directory(path) => {
+        Storage::Folder(path) => {
             let others = files_below(path, true).map_err(|error| failed(path, error))?.saturating_sub(tiles);
             if others > 0 {
                 let what = format!("files in it that are none of its tiles: {others}");
@@ -286,7 +286,7 @@ pub(crate) fn remove_target(target: &Target) -> Result<bool, CommandError> {
             }
             if_there(std::fs::remove_dir_all(path)).map_err(|error| failed(path, error))?;
         }
-        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => target.remove_objects()?,
+        Storage::Prefix | Storage::Object => target.remove_objects()?,
     }
     Ok(true)
 }

@@ -321,7 +321,7 @@ impl FamilyTargets<'_> {
             None => job,
         };
         if !dry_run
-            && !job.is_in_bucket()
+            && !job.target.url.is_in_bucket()
             && let Some(folder) = output.parent()
         {
             let failed = |source| SeveralError::NoVariantFolder { path: folder.to_owned(), source };

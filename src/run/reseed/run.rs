@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::try_join_all;
 use tokio::sync::watch;
@@ -24,9 +24,9 @@ use crate::run::dirty_file::DirtyScope;
 use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{CommandError, Job, Target, TargetUrl, TilesWanted, describe, dirty_file};
+use crate::run::{CommandError, Job, Target, TilesWanted, describe, dirty_file};
 use crate::source::{RenderedTile, Source};
-use crate::target::{Described, OpenMode, Sink as _};
+use crate::target::{Described, OpenMode, Sink as _, Tileset};
 use crate::tile::{
     AreaPart, Batch, Coverage, LayerCount, LayerIndex, LonLatBox, Order, SearchBox, TileCoord, TileRect, TileRectList,
     ZoomList,
@@ -48,6 +48,26 @@ pub(crate) struct ReseedRun<'a> {
     /// The publication that this run makes.
     pub(crate) publication: Publication,
     restarts: u32,
+}
+
+/// A target that is open for edits.
+struct OpenedTarget {
+    sink: AnySink,
+    /// What it says about itself.
+    before: Described,
+    /// The number of its tiles.
+    held: u64,
+}
+
+/// What only the run itself knows of its rendering, for the report.
+struct RenderFigures {
+    dirty: u64,
+    /// The tiles that were patched.
+    patched: u64,
+    /// How long it took to plan.
+    planned: Duration,
+    /// How long it took to render and store.
+    rendered: Duration,
 }
 
 /// One complete run on one snapshot.
@@ -137,7 +157,7 @@ impl ReseedRun<'_> {
     fn is_readdressed(&self) -> bool {
         let Job { settings, target, .. } = &self.look.job;
         let wanted = settings.tileset.tree.public_url.as_ref();
-        !target.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
+        !target.url.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
     }
 
     /// Marks the batches that may draw cells which the survey counts.
@@ -150,59 +170,30 @@ impl ReseedRun<'_> {
         }
     }
 
+    /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
         let rows = self.rows(&changed).await?;
         self.tell_dirty(changed.changed().as_ref());
-        let (report, state) = (Arc::clone(&self.look.job.report), &self.look.state);
-        let (target, counts) = (self.look.job.target.clone(), state.needs_repair() || !state.manifest.kept.is_empty());
-        let (sink, before, held) = spawn_blocking(move || {
-            let mut sink = target.sink(OpenMode::Edit)?;
-            let before = sink.begin(&tileset)?;
-            // An interrupted run may have added and deleted tiles that no manifest counts.
-            let held = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
-            Ok::<_, CommandError>((sink, before, held))
-        })
-        .await??;
-        let is_as_known = |before: &Described| {
-            before.manifest == state.described.manifest && before.unfinished == state.described.unfinished
-        };
-        let Some(before) = before.filter(is_as_known) else {
-            return Ok(None);
-        };
+        let Some(OpenedTarget { sink, before, held }) = self.open(tileset).await? else { return Ok(None) };
         let planned = self.begun.elapsed();
 
         let tiles = changed.dirty.in_order(sink.needs().order);
-        let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
-        let run = &self.look.job.settings.run;
-        // If others wait for a session while a batch is rendered, batches are small.
-        let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
-        let mut batches = batches(&tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
-        // The workers take their locks before any row is read. A session that opened later would queue behind a
-        // statement that already waits for the first session's lock.
-        let workers = self.workers(batches.len()).await?;
-        self.look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
-        self.mark_counted_cells(&mut batches);
-        report.event(&Event::Planned {
-            tiles: tiles.len() as u64,
-            features: batches.iter().map(Batch::features).sum(),
-            batches: batches.len() as u64,
-        });
+        let (batches, workers) = self.batches(&changed, &tiles).await?;
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
         let layers = self.with_neighbourhoods(&workers, &spots).await?;
-        let patches = patches(spots, &layers, &changed.rendered_whole(state), sink.needs().layers_apart);
+        let whole = changed.rendered_whole(&self.look.state);
+        let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, (patches.as_ref(), &changed)));
         let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
         if let Some(signal) = self.look.job.stop.asked() {
             return Err(CommandError::Interrupted(signal));
         }
         let rendered = rendering.elapsed();
-        let held_before = held.unwrap_or(state.manifest.stored);
-        let left = (held_before + outcome.written.added).saturating_sub(outcome.written.deleted);
-        refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held_before, left)?;
+        let left = (held + outcome.written.added).saturating_sub(outcome.written.deleted);
+        refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held, left)?;
 
-        let (job, names) = (&self.look.job, names(&self.look.layers));
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
         if let Some(path) = &self.options.dirty_out {
             dirty_file::write(path, &tiles)?;
@@ -210,24 +201,86 @@ impl ReseedRun<'_> {
         let provenance = self.provenance(&changed, rows).await?;
         let stored = StoredTiles {
             written: outcome.written,
-            record: describe::record(&outcome, &names),
+            record: describe::record(&outcome, &names(&self.look.layers)),
             bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
             warnings: self.look.superuser.iter().cloned().collect(),
         };
-        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
-        let FinishedRun { manifest, target, written, record, warnings, seconds, .. } =
-            run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
+        let run = StoredRun { job: &self.look.job, layers: &self.look.layers, provenance, tiles: stored };
+        let finished = run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);
         }
-        let plan = plan(&changed);
-        let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
-        let done = ReseedReport {
-            output: target.place,
+        let figures = RenderFigures {
             dirty: tiles.len() as u64,
             patched: patches.map_or(0, |patches| patches.patched()),
-            reasons: plan.reasons,
-            zooms: plan.zooms,
+            planned,
+            rendered,
+        };
+        let done = self.report(&changed, &outcome, finished, &figures);
+        self.look.job.report.event(&done.event());
+        Ok(Some(ReseedOutcome::Done(Box::new(done))))
+    }
+
+    /// Opens the target; `None` if it is no longer as this run has seen it.
+    async fn open(&self, tileset: Tileset) -> Result<Option<OpenedTarget>, CommandError> {
+        let (state, target) = (&self.look.state, self.look.job.target.clone());
+        // An interrupted run may have added and deleted tiles that no manifest counts.
+        let counts = state.needs_repair() || !state.manifest.kept.is_empty();
+        let (sink, before, counted) = spawn_blocking(move || {
+            let mut sink = target.sink(OpenMode::Edit)?;
+            let before = sink.begin(&tileset)?;
+            let counted = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
+            Ok::<_, CommandError>((sink, before, counted))
+        })
+        .await??;
+        let is_as_known = |before: &Described| {
+            before.manifest == state.described.manifest && before.unfinished == state.described.unfinished
+        };
+        let held = counted.unwrap_or(state.manifest.stored);
+        Ok(before.filter(is_as_known).map(|before| OpenedTarget { sink, before, held }))
+    }
+
+    /// The batches of the dirty tiles, and the workers that render them.
+    async fn batches(
+        &self,
+        changed: &DirtyTiles,
+        tiles: &[TileCoord],
+    ) -> Result<(Vec<Batch>, Vec<Worker>), CommandError> {
+        let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
+        let run = &self.look.job.settings.run;
+        // If others wait for a session while a batch is rendered, batches are small.
+        let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
+        let mut batches = batches(tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
+        // The workers take their locks before any row is read. A session that opened later would queue behind a
+        // statement that already waits for the first session's lock.
+        let workers = self.workers(batches.len()).await?;
+        self.look.search(&mut batches, tiles, &drawn, &changed.dirty).await?;
+        self.mark_counted_cells(&mut batches);
+        self.look.job.report.event(&Event::Planned {
+            tiles: tiles.len() as u64,
+            features: batches.iter().map(Batch::features).sum(),
+            batches: batches.len() as u64,
+        });
+        Ok((batches, workers))
+    }
+
+    /// The report of the finished run.
+    fn report(
+        &self,
+        changed: &DirtyTiles,
+        outcome: &pipeline::PipelineOutcome,
+        finished: FinishedRun,
+        figures: &RenderFigures,
+    ) -> ReseedReport {
+        let FinishedRun { manifest, target, written, record, warnings, seconds, .. } = finished;
+        let DirtyReport { zooms, reasons } = plan(changed);
+        let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
+        ReseedReport {
+            output: target.place,
+            dirty: figures.dirty,
+            patched: figures.patched,
+            reasons,
+            zooms,
             written: written.stored,
             added: written.added,
             unchanged: written.unchanged,
@@ -235,22 +288,20 @@ impl ReseedRun<'_> {
             empty: written.removed - written.deleted,
             bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
             complete: changed.complete && manifest.unrendered.is_empty(),
-            since: Some(state.cursor.to_string()),
+            since: Some(self.look.state.cursor.to_string()),
             manifest: Some(manifest),
             largest: largest.and_then(|zoom| zoom.largest),
-            largest_layer: largest.and_then(|zoom| describe::largest_layer(zoom, &names)),
+            largest_layer: largest.and_then(|zoom| describe::largest_layer(zoom, &names(&self.look.layers))),
             budgets: record.budgets,
             failed: record.failed,
             warnings,
-            plan_seconds: planned.as_secs_f64(),
-            render_seconds: rendered.as_secs_f64(),
+            plan_seconds: figures.planned.as_secs_f64(),
+            render_seconds: figures.rendered.as_secs_f64(),
             finish_seconds: seconds,
             seconds: self.begun.elapsed().as_secs_f64(),
             latency_seconds: changed.oldest(),
             restarts: self.restarts,
-        };
-        report.event(&done.event());
-        Ok(Some(ReseedOutcome::Done(Box::new(done))))
+        }
     }
 
     /// Renders the batches and stores the tiles.
@@ -423,7 +474,7 @@ fn around(tiles: &[TileCoord]) -> Coverage {
 /// The changed positions by tile; empty if no tile can be patched.
 pub(crate) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
     // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
-    if matches!(target.url, TargetUrl::S3Pmtiles { .. }) {
+    if target.url.is_archive() && target.url.is_in_bucket() {
         return PositionsInTiles::default();
     }
     let drawn: Vec<DrawnLayer> = layers.iter().map(|layer| drawn(layer)).collect();

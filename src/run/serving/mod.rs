@@ -19,7 +19,7 @@ use family::family_parts;
 use live::DatabaseTiles;
 use snapshot::LiveBounds;
 
-use super::{CommandError, Family, Job, Target, TargetUrl, WrittenFileError, reading};
+use super::{CommandError, Family, Job, Target, WrittenFileError, reading};
 use crate::report::{print, say_warning, write_document};
 use crate::serve::{
     Addressing, ChangeDetection, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
@@ -27,7 +27,7 @@ use crate::serve::{
     files_of_archive, files_of_directory, live_only, standalone, style,
 };
 use crate::stop::Stop;
-use crate::target::{Described, ReadError};
+use crate::target::{Described, ReadError, Storage};
 
 /// What happens once the server is listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,7 +202,7 @@ async fn parts(
     let job = &served.job;
     if options.live.is_some()
         && options.writer.is_some_and(|writer| writer.write_back.is_some())
-        && job.target.is_pmtiles()
+        && job.target.url.is_replaced_by_edits()
     {
         return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
     }
@@ -239,10 +239,10 @@ fn refuse_versions(target: &Target) -> Result<(), CommandError> {
 
 /// How the server reaches a target.
 fn source(target: &Target) -> Result<ServedSource, CommandError> {
-    let watched = match &target.url {
-        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => files_of_archive(path),
-        TargetUrl::Directory(path) => files_of_directory(path),
-        TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => ChangeDetection::Description,
+    let watched = match target.url.storage() {
+        Storage::File(path) => files_of_archive(path),
+        Storage::Folder(path) => files_of_directory(path),
+        Storage::Prefix | Storage::Object => ChangeDetection::Description,
     };
     let notes = target.notes()?;
     let target = target.clone();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::{Target, TargetUrl};
+use super::Target;
 use crate::cdn::{Outbox, OutboxWriter, queue_name};
 use crate::config::TilesetSettings;
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
@@ -17,7 +17,9 @@ use crate::target::{
     BeforeManifest, Described, Directory, DirectoryReader, Finished, FolderNotes, GENERATOR, Latest, LocationError,
     MaxShrink, Mbtiles, MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing,
     ReadError, RewrittenHeaders, S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, Scheme, Scope,
-    Sink, TargetError, TileEdit, TileReader, Tileset, TreeOptions, WorkFiles, Written, read_all, s3_versions,
+    SharedVersion, Sink, Storage, TargetError, TargetUrl, TileEdit, TileReader, Tileset, TreeOptions, VersionTiles,
+    WorkFiles, Written, directory_versions, give_up_shared, read_all, remove_archive, remove_prefix, s3_versions,
+    switch_directory,
 };
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
@@ -200,19 +202,70 @@ impl Target {
         Ok(prefix.map_err(TargetError::from)?)
     }
 
-    /// The versions of a prefix in S3. If `switch`, the map is switched to another version first.
-    pub(crate) fn s3_versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
-        if switch {
-            return Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?);
+    /// The versions. If `switch`, clients are switched to another version first: to `to`, or to the one before. May wait
+    /// for a server.
+    pub(crate) fn versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
+        match &self.url {
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => {
+                Err(CommandError::NoVersions { target: self.to_string() })
+            }
+            TargetUrl::Directory(path) if switch => Ok(switch_directory(path, to).map_err(TargetError::from)??),
+            TargetUrl::Directory(path) => Ok(directory_versions(path).map_err(TargetError::from)?),
+            TargetUrl::S3Prefix { .. } if switch => Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?),
+            TargetUrl::S3Prefix { .. } => {
+                s3_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
+                    .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
+            }
         }
-        s3_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
-            .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
+    }
+
+    /// Deletes every object of a target in S3. May wait for a server.
+    pub(crate) fn remove_objects(&self) -> Result<(), CommandError> {
+        let TargetOptions { s3, runtime, .. } = &self.options;
+        match &self.url {
+            TargetUrl::S3Prefix { .. } => remove_prefix(location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::S3Pmtiles { .. } => remove_archive(&location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::Directory(_) => Ok(()),
+        }
+        .map_err(|error| TargetError::from(error).into())
+    }
+
+    /// True if shards can write a new version of the target themselves. Each shard only adds tiles, with conditional
+    /// writes.
+    pub(crate) fn can_share_version(&self) -> bool {
+        self.url.stores_objects()
+            && self.options.writes_versions()
+            && self.options.tree.template.is_versioned()
+            && self.options.s3.section.conditional_writes
+    }
+
+    /// Notes a version that shards are going to write, with the names of its layers by their ids. May wait for a
+    /// server.
+    pub(crate) fn begin_shared(&self, version: &SharedVersion, layers: &[String]) -> Result<(), CommandError> {
+        match self.sink(OpenMode::Replace)? {
+            AnySink::S3(sink) => Ok(sink.begin_shared(version, layers).map_err(TargetError::from)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gives up a version that shards have written. May wait for a server.
+    pub(crate) fn give_up_shared(&self, version: &SharedVersion) -> Result<(), CommandError> {
+        let (s3, runtime) = (self.options.s3.clone(), &self.options.runtime);
+        Ok(give_up_shared(location(&self.url)?, s3, version, runtime).map_err(TargetError::from)?)
+    }
+
+    /// Opens a version for adding tiles. `layers` are the names of the layers by their ids. May wait for a server.
+    pub(crate) fn version_tiles(&self, version: &str, layers: &[String]) -> Result<VersionTiles, CommandError> {
+        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
+        let template = tree.template.clone().with_layers(layers.iter().map(String::as_str)).with_version(version);
+        let tiles = VersionTiles::open(location(&self.url)?, s3.clone(), template, tree.packs(), runtime, stop);
+        Ok(tiles.map_err(TargetError::from)?)
     }
 
     /// Gives every tile of a prefix in S3 the headers of the settings. May wait for a server.
     pub(crate) fn rewrite_headers(&self, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
         let no = |why| CommandError::NoRewrite { target: self.to_string(), why };
-        if !matches!(self.url, TargetUrl::S3Prefix { .. }) {
+        if !self.url.stores_objects() {
             return Err(no(
                 "only tiles in an s3://bucket/prefix/ have headers of their own: leave --rewrite-headers out",
             ));
@@ -261,15 +314,12 @@ impl Target {
 
     /// True if tiles are stored as gzip, as they always are in archives.
     pub(crate) fn is_packed(&self) -> bool {
-        match &self.url {
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => true,
-            TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } => self.options.tree.packs(),
-        }
+        self.url.is_archive() || self.options.tree.packs()
     }
 }
 
 /// A target's address in S3.
-pub(crate) fn location<L: std::str::FromStr<Err = LocationError>>(url: &TargetUrl) -> Result<L, CommandError> {
+fn location<L: std::str::FromStr<Err = LocationError>>(url: &TargetUrl) -> Result<L, CommandError> {
     Ok(url.to_string().parse()?)
 }
 
@@ -290,7 +340,7 @@ pub(crate) struct TilesetNames {
 /// itself, if this program wrote it. May wait for a server.
 pub(crate) fn refuse_other(target: &Target, wanted: &TilesetNames) -> Result<Option<Described>, CommandError> {
     let TilesetNames { name, layers, may_have_more } = wanted;
-    let is_archive = target.is_archive();
+    let is_archive = target.url.is_archive();
     // A new version shares nothing with the one before.
     if target.options.forces() || !is_archive && target.options.writes_versions() {
         return Ok(shown(target));
@@ -336,10 +386,7 @@ fn shown(target: &Target) -> Option<Described> {
 }
 
 fn is_empty(url: &TargetUrl) -> bool {
-    match url {
-        TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => path.metadata().is_ok_and(|file| file.len() == 0),
-        TargetUrl::Directory(_) | TargetUrl::S3Prefix { .. } | TargetUrl::S3Pmtiles { .. } => false,
-    }
+    matches!(url.storage(), Storage::File(path) if path.metadata().is_ok_and(|file| file.len() == 0))
 }
 
 /// True if this program wrote the target. A copy of a part has no manifest, but names the program.
@@ -449,7 +496,9 @@ pub(crate) fn refuse_shrink(target: &Target, max: MaxShrink, held: u64, left: u6
 
 // A sink of any kind of target.
 
-/// A sink of any kind.
+/// A sink of any kind. An enum, and no `Box<dyn Sink>`: the sinks have errors of their own, which the library's users
+/// and tests match; `finish` takes a sink by value, so that nobody writes to it afterwards; and shards need the sink of
+/// a prefix itself. An object-safe trait beside [`Sink`] would have the same forwarding, with boxes on top.
 pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
     Pmtiles(Pmtiles),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
@@ -49,47 +50,39 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 const OPENAPI: &str = include_str!("openapi.json");
 
-/// The resource that a path names.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum JobRoute {
-    All,
-    /// `/jobs/{id}`.
-    One(u64),
-    /// `/jobs/{id}/events`.
-    Events(u64),
-    Evict,
-    /// `/openapi.json`.
-    Description,
+/// What there is below a tileset: methods, path and answer. `openapi.json` describes each of them.
+const ENDPOINTS: [(&str, &str, Endpoint); 7] = [
+    ("GET, HEAD", "/jobs", Endpoint::Whole(|routes, _| Box::pin(routes.list()))),
+    ("POST", "/jobs", Endpoint::Whole(|routes, request| Box::pin(routes.submit(request)))),
+    ("GET, HEAD", "/jobs/{id}", Endpoint::OfJob(|routes, id| Box::pin(routes.show(id)))),
+    ("DELETE", "/jobs/{id}", Endpoint::OfJob(|routes, id| Box::pin(routes.cancel(id)))),
+    ("GET", "/jobs/{id}/events", Endpoint::OfJob(|routes, id| Box::pin(routes.follow(id)))),
+    ("POST", "/evict", Endpoint::Whole(|routes, request| Box::pin(routes.evict(request)))),
+    ("GET, HEAD", "/openapi.json", Endpoint::Whole(|_, _| Box::pin(async { Ok(description()) }))),
+];
+
+type Answering<'a> = BoxFuture<'a, Result<Answer, Refused>>;
+
+/// What answers a request.
+#[derive(Clone, Copy)]
+enum Endpoint {
+    /// The path has no parameter.
+    Whole(for<'a> fn(&'a JobRoutes, Request<RequestBody>) -> Answering<'a>),
+    /// The path has the `{id}` of a job.
+    OfJob(for<'a> fn(&'a JobRoutes, u64) -> Answering<'a>),
 }
 
-impl JobRoute {
-    fn of(path: &str) -> Option<JobRoute> {
+/// The endpoints of a path, which differ in their methods, and the id in it.
+fn named(path: &str) -> impl Iterator<Item = (&'static str, Endpoint, Option<u64>)> {
+    ENDPOINTS.into_iter().filter_map(move |(methods, pattern, endpoint)| {
+        let Some((front, end)) = pattern.split_once("{id}") else {
+            return (pattern == path).then_some((methods, endpoint, None));
+        };
+        let text = path.strip_prefix(front)?.strip_suffix(end)?;
         // Numbers have one form only.
-        let id = |text: &str| text.parse().ok().filter(|id: &u64| id.to_string() == text);
-        match path {
-            "/jobs" => Some(JobRoute::All),
-            "/evict" => Some(JobRoute::Evict),
-            "/openapi.json" => Some(JobRoute::Description),
-            path => {
-                let rest = path.strip_prefix("/jobs/")?;
-                match rest.strip_suffix("/events") {
-                    Some(of) => id(of).map(JobRoute::Events),
-                    None => id(rest).map(JobRoute::One),
-                }
-            }
-        }
-    }
-
-    /// The methods that are answered.
-    const fn methods(self) -> &'static str {
-        match self {
-            JobRoute::All => "GET, HEAD, POST",
-            JobRoute::One(_) => "GET, HEAD, DELETE",
-            JobRoute::Events(_) => "GET",
-            JobRoute::Evict => "POST",
-            JobRoute::Description => "GET, HEAD",
-        }
-    }
+        let id = text.parse().ok().filter(|id: &u64| id.to_string() == text)?;
+        Some((methods, endpoint, Some(id)))
+    })
 }
 
 /// The cached tiles that a client wants to evict.
@@ -126,32 +119,40 @@ impl JobRoutes {
     }
 
     pub(crate) fn knows(path: &str) -> bool {
-        JobRoute::of(path).is_some()
+        named(path).next().is_some()
+    }
+
+    /// The paths without parameters.
+    pub(crate) fn paths() -> impl Iterator<Item = &'static str> {
+        let mut paths: Vec<&str> =
+            ENDPOINTS.iter().map(|(_, path, _)| *path).filter(|path| !path.contains('{')).collect();
+        paths.dedup();
+        paths.into_iter()
     }
 
     /// The answer to a request for `path` below the base. Clients that change something need `token`; if it is `None`,
     /// nobody may.
     pub(crate) async fn answer(&self, request: Request<RequestBody>, path: &str, token: Option<&AdminToken>) -> Answer {
-        let Some(route) = JobRoute::of(path) else {
+        let all: Vec<_> = named(path).collect();
+        if all.is_empty() {
             return error(StatusCode::NOT_FOUND, "there is nothing of this name");
-        };
-        let method = request.method().clone();
-        if !route.methods().split(", ").any(|known| known == method.as_str()) {
-            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {} are answered", route.methods()));
-            answer.headers_mut().insert(ALLOW, HeaderValue::from_static(route.methods()));
-            return answer;
         }
+        let method = request.method().clone();
+        let Some((_, endpoint, id)) =
+            all.iter().find(|(methods, ..)| methods.split(", ").any(|known| known == method.as_str()))
+        else {
+            let methods = all.iter().map(|(methods, ..)| *methods).collect::<Vec<_>>().join(", ");
+            let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, &format!("only {methods} are answered"));
+            answer.headers_mut().extend(HeaderValue::from_str(&methods).ok().map(|methods| (ALLOW, methods)));
+            return answer;
+        };
         let is_read = method == Method::GET || method == Method::HEAD;
         let allowed = if is_read { Ok(()) } else { may_change(request.headers(), token) };
-        let answered = match (allowed, route) {
-            (Err(refused), _) => Err(refused),
-            (Ok(()), JobRoute::Description) => Ok(private(StatusCode::OK, JSON_TYPE, format!("{OPENAPI}\n"))),
-            (Ok(()), JobRoute::All) if is_read => self.list().await,
-            (Ok(()), JobRoute::All) => self.submit(request).await,
-            (Ok(()), JobRoute::One(id)) if is_read => self.show(id).await,
-            (Ok(()), JobRoute::One(id)) => self.cancel(id).await,
-            (Ok(()), JobRoute::Events(id)) => self.follow(id).await,
-            (Ok(()), JobRoute::Evict) => self.evict(request).await,
+        let answered = match (allowed, endpoint, id) {
+            (Err(refused), ..) => Err(refused),
+            (Ok(()), Endpoint::OfJob(answer), Some(id)) => answer(self, *id).await,
+            (Ok(()), Endpoint::OfJob(_), None) => Err(no_such_job()),
+            (Ok(()), Endpoint::Whole(answer), _) => answer(self, request).await,
         };
         let answer = answered.unwrap_or_else(|refused| refused);
         if method == Method::HEAD { without_body(answer) } else { answer }
@@ -332,6 +333,10 @@ fn refusal(failure: &JobError) -> Refused {
             retry_later(StatusCode::SERVICE_UNAVAILABLE, "jobs cannot be kept with the target at the moment")
         }
     }
+}
+
+fn description() -> Answer {
+    private(StatusCode::OK, JSON_TYPE, format!("{OPENAPI}\n"))
 }
 
 fn no_such_job() -> Refused {

@@ -1,18 +1,18 @@
 //! Flights: a flight renders one tile for all requests that wait for it. It waits in the work queue for a worker.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::history::{HistoryMatch, StateHistory};
 use super::table::{FlightEntry, FlightKey, FlightTable, FlightWaiter, Landed, SharedTable};
 use super::{LiveError, LiveRequest, LiveSource, LiveTile};
-use crate::cursor::{NewestLogged, StateInHistory};
+use crate::cursor::StateInHistory;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
-use crate::serve::known_changes::{KnownChanges, LiveEpoch};
+use crate::serve::known_changes::KnownChanges;
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::parameters::{GivenParameters, NewKey};
@@ -76,8 +76,8 @@ pub(crate) struct FlightContext {
 struct FlightState {
     context: FlightContext,
     table: SharedTable,
-    /// The database states of shared tiles about which the database was asked.
-    states: tokio::sync::Mutex<KnownStates>,
+    /// Which states of shared tiles belong to the history of this database.
+    history: StateHistory,
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the
     /// weight 1/8.
     mean_micros: AtomicU64,
@@ -114,7 +114,7 @@ impl LiveFlights {
         LiveFlights(Arc::new(FlightState {
             context,
             table: SharedTable::default(),
-            states: tokio::sync::Mutex::default(),
+            history: StateHistory::default(),
             mean_micros: AtomicU64::new(0),
             is_away: AtomicBool::new(false),
         }))
@@ -310,6 +310,10 @@ const MAX_RENDERINGS: u32 = 3;
 const SHARED_LIFE: Duration = Duration::from_secs(24 * 3_600);
 
 impl FlightState {
+    async fn compare_history(&self, shown: &StateInHistory) -> HistoryMatch {
+        self.history.compare(&self.known, &*self.source, shown).await
+    }
+
     /// Waits for a worker. A task that the queue has dropped enters it again if a request waits for its tile by now.
     async fn permit(&self, flight: &mut Flight) -> Result<WorkPermit, LiveError> {
         loop {
@@ -449,7 +453,7 @@ impl FlightState {
         }
         self.known.add_unconfirmed(shown);
         if form.way != CacheOrigin::Shared {
-            self.note_own(shown);
+            self.history.note_own(&self.known, shown);
         }
         if self.cache.get(key.cached(), Encoding::Gzip).await.is_some_and(|held| held.epoch() < Some(of_this_history)) {
             self.cache.forget(key.cached()).await;
@@ -523,103 +527,6 @@ async fn fly(shared: Arc<FlightState>, flight: Flight, stop: Stop, tell: watch::
         }
     }
     tell.send_replace(Some(landed));
-}
-
-// Which database states of shared tiles belong to the history of this database.
-
-/// The most states that are remembered. Then all are forgotten, and asked for again when tiles show them.
-const MAX_REMEMBERED: usize = 4_096;
-
-/// How long an answer is believed if no change log is followed, so that nobody notices that the database was restored.
-const UNFOLLOWED_LIFE: Duration = Duration::from_secs(1);
-
-/// The longest that a request waits for the database's answer before it renders its tile.
-const ASK_LIMIT: Duration = Duration::from_millis(50);
-
-/// What the database said of a state.
-#[derive(Debug, Clone, Copy)]
-struct Answered {
-    newest: NewestLogged,
-    at: Instant,
-}
-
-/// The states of which the database has said which transaction in the change log is the newest that they see.
-#[derive(Debug, Default)]
-pub(crate) struct KnownStates {
-    /// The epoch since which the database has its present history.
-    since: LiveEpoch,
-    /// By the text of the state.
-    answers: HashMap<String, Answered>,
-}
-
-/// Whether this database has a state that a shared tile shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HistoryMatch {
-    Ours,
-    /// It has not reached the state, or does not say so at once.
-    Ahead,
-    /// With these transaction numbers it has other changes, or its log does not hold them any more.
-    Other,
-}
-
-impl HistoryMatch {
-    fn of(shown: &StateInHistory, newest: NewestLogged) -> HistoryMatch {
-        if shown.newest == newest { HistoryMatch::Ours } else { HistoryMatch::Other }
-    }
-}
-
-impl KnownStates {
-    fn of(&mut self, since: LiveEpoch) -> &mut KnownStates {
-        if self.since != since {
-            *self = KnownStates { since, answers: HashMap::new() };
-        }
-        self
-    }
-
-    fn note(&mut self, shown: &StateInHistory) {
-        if self.answers.len() >= MAX_REMEMBERED {
-            self.answers.clear();
-        }
-        self.answers.insert(shown.state.to_string(), Answered { newest: shown.newest, at: Instant::now() });
-    }
-}
-
-impl FlightState {
-    /// Notes a state that this server need not ask about, because it has rendered a tile in it. If the states are
-    /// locked, it will ask.
-    pub(crate) fn note_own(&self, shown: &StateInHistory) {
-        if let Ok(mut states) = self.states.try_lock() {
-            states.of(self.known.epochs().of_this_history()).note(shown);
-        }
-    }
-
-    /// Whether this database has a state that a shared tile shows. It is asked once for each state, which many tiles
-    /// show. Requests share its answer, because they wait for the lock.
-    pub(crate) async fn compare_history(&self, shown: &StateInHistory) -> HistoryMatch {
-        let asking = async {
-            let mut states = self.states.lock().await;
-            let states = states.of(self.known.epochs().of_this_history());
-            let remembered = states.answers.get(&shown.state.to_string()).copied();
-            let is_believed = |answer: &Answered| self.known.is_followed() || answer.at.elapsed() < UNFOLLOWED_LIFE;
-            if let Some(Answered { newest, .. }) = remembered.filter(is_believed) {
-                return HistoryMatch::of(shown, newest);
-            }
-            match self.source.ask_about(&shown.state).await {
-                Ok(now) if now.present.sees_all_of(&shown.state) => {
-                    let here = StateInHistory { newest: now.newest, ..shown.clone() };
-                    // Until the next look, this answer may be about what a crash loses.
-                    self.known.add_unconfirmed(&here);
-                    states.note(&here);
-                    HistoryMatch::of(shown, now.newest)
-                }
-                // A database that was set back comes to these transactions again, and they will be others.
-                Ok(_) => HistoryMatch::Ahead,
-                // As long as the database is away, nothing else has happened in it.
-                Err(_) => remembered.map_or(HistoryMatch::Ahead, |answer| HistoryMatch::of(shown, answer.newest)),
-            }
-        };
-        tokio::time::timeout(ASK_LIMIT, asking).await.unwrap_or(HistoryMatch::Ahead)
-    }
 }
 
 #[cfg(test)]

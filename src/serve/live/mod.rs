@@ -7,12 +7,14 @@
 //! | file | what |
 //! |---|---|
 //! | `flights` | one flight per tile for all requests; from the queue to its result |
+//! | `history` | which database states of shared tiles belong to the history of this database |
 //! | `table` | the flights in progress, the requests that wait for them, failures |
 //!
 //! A flight is a separate task. A client that disconnects ends it only if no other request waits for it: then the
 //! flight leaves the queue, or its statement is cancelled.
 
 mod flights;
+mod history;
 mod table;
 
 use std::sync::Arc;

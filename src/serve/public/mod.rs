@@ -3,11 +3,13 @@
 //! | file | what |
 //! |---|---|
 //! | `changes` | `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch them again |
+//! | `endpoints` | what a tileset has beside its tiles: a row and a function for each |
 //! | `freshness` | how long caches may keep a tile, by its zoom |
 //! | `tile` | answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none |
 //! | `tilejson` | TileJSON 3.0.0 of the target, with the URLs of this server |
 
 pub(crate) mod changes;
+pub(crate) mod endpoints;
 pub(crate) mod freshness;
 mod tile;
 pub(crate) mod tilejson;
@@ -17,19 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use changes::ChangeEvents;
+use endpoints::AskedEndpoint;
 use freshness::TileFreshness;
-use http::{HeaderMap, HeaderValue, Request, StatusCode};
+use http::{HeaderMap, Request, StatusCode};
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 use tile::{WantedTile, given_parameters, no_tile};
-use tilejson::{TileJsonWanted, tilejson};
 
 use super::error::ServeError;
 use super::http::address::{AddressRange, ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
-use super::http::route::{MAX_PATH_BYTES, NoRoute, Route, route};
+use super::http::route::{MAX_PATH_BYTES, NoRoute, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
 use super::observe::access_log::{AccessLine, AccessLog};
@@ -39,7 +40,6 @@ use super::parameters::UndeclaredNames;
 use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
-use super::target::state::ServedState;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
 use super::tilesets::{NamedByPath, NamedVariant, SiteTileset, SiteTilesets};
@@ -228,8 +228,16 @@ impl Site {
             Ok(state) => state,
             Err(error) => return LabeledAnswer::own(no_tile(&error), RouteLabel::Other),
         };
-        match route(path, &state.template, settings.preview.is_some()) {
-            Ok(Route::Tile(tile)) => {
+        let Some(name) = path.strip_prefix('/') else { return LabeledAnswer::own(unknown(), RouteLabel::Other) };
+        if let Some(endpoint) = endpoints::named(name) {
+            if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
+                return LabeledAnswer::own(unknown(), RouteLabel::Other);
+            }
+            let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
+            return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
+        }
+        match tile_of(name, &state.template) {
+            Ok(tile) => {
                 if self.unread.refuses(client) {
                     return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
@@ -249,42 +257,6 @@ impl Site {
                     answer::forbid_keeping(&mut labeled.answer);
                 }
                 labeled
-            }
-            Ok(Route::TileJson(name)) => {
-                let given = match given_parameters(tileset, request.uri().query(), UndeclaredNames::Drop) {
-                    Ok(given) => given.map(|given| given.query()),
-                    Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tilejson),
-                };
-                let wanted = TileJsonWanted {
-                    name: &name,
-                    url: &tileset.url(&settings.public_url),
-                    live: tileset.tiles.live_layers(),
-                    parameters: &tileset.parameters.declared,
-                    query: given.as_deref(),
-                };
-                let answer = match tilejson(&state, wanted) {
-                    Some(document) => self.document(document.to_string(), request.headers()),
-                    None => unknown(),
-                };
-                LabeledAnswer::own(answer, RouteLabel::Tilejson)
-            }
-            Ok(Route::Changes) => {
-                let events =
-                    tileset.changes.as_ref().map_or_else(unknown, |changes| subscribed(changes, &state, client));
-                LabeledAnswer::own(events, RouteLabel::Changes)
-            }
-            Ok(Route::CacheProbe) => {
-                LabeledAnswer::own(cache_probe(request.uri().query().unwrap_or_default()), RouteLabel::Other)
-            }
-            Ok(Route::Page) => {
-                let url = tileset.url(&settings.public_url);
-                let page = settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&url));
-                LabeledAnswer::own(page, RouteLabel::Preview)
-            }
-            Ok(Route::Asset(name)) => {
-                let asset =
-                    settings.preview.as_ref().map_or_else(unknown, |preview| preview.asset(&name, request.headers()));
-                LabeledAnswer::own(asset, RouteLabel::Preview)
             }
             Err(NoRoute::NotCanonical) => {
                 let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
@@ -318,29 +290,9 @@ impl Site {
 
 /// A request, and the client that it comes from.
 #[derive(Clone, Copy)]
-struct ClientRequest<'a> {
+pub(crate) struct ClientRequest<'a> {
     request: &'a Request<RequestBody>,
     client: ClientKey,
-}
-
-/// The beginning of a cache probe's query, and the most hexadecimal digits that follow.
-pub const PROBE_QUERY: &str = "probe=";
-const MAX_PROBE_DIGITS: usize = 32;
-
-/// How long caches may keep the answer to a cache probe: as long as a tile with a query.
-const PROBE_CACHE_CONTROL: &str = "public, max-age=5";
-
-/// Repeats the query. A cache that passes queries on and leaves them out of its key gives this answer to others, too:
-/// that shows it, and no tile is harmed.
-fn cache_probe(query: &str) -> Answer {
-    let is_probe =
-        |digits: &str| digits.len() <= MAX_PROBE_DIGITS && digits.bytes().all(|digit| digit.is_ascii_hexdigit());
-    if !query.is_empty() && !query.strip_prefix(PROBE_QUERY).is_some_and(is_probe) {
-        return unknown();
-    }
-    let (body, tag) = (Bytes::copy_from_slice(query.as_bytes()), format!("\"{query}\""));
-    let content = Content { body, media_type: "text/plain", encoding: Encoding::Identity, tag: &tag };
-    answer::content(content, &Freshness::of(HeaderValue::from_static(PROBE_CACHE_CONTROL)))
 }
 
 /// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.
@@ -348,16 +300,6 @@ fn page_of(query: Option<&str>) -> Option<usize> {
     match query {
         None | Some("") => Some(1),
         Some(query) => query.strip_prefix("page=")?.parse().ok().filter(|page| *page > 0),
-    }
-}
-
-/// The `Retry-After` of a refused subscription.
-const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
-
-fn subscribed(changes: &ChangeEvents, state: &ServedState, client: ClientKey) -> Answer {
-    match changes.subscribe(state, client) {
-        Some(events) => answer::events(events),
-        None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),
     }
 }
 

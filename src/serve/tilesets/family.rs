@@ -20,10 +20,11 @@ use tokio::task::JoinHandle;
 use super::opening::{OpenedTarget, SiteParts, TilesetParts};
 use super::{NamedVariant, SiteTileset, tileset_segment};
 use crate::serve::error::ServeError;
-use crate::serve::http::route::{ASSETS, CHANGES, is_tilejson};
+use crate::serve::http::route::ASSETS;
 use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::observe::FailureState;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
+use crate::serve::public::endpoints;
 use crate::serve::target::watch::POLL;
 use crate::serve::writer::{Writer, WriterStatus, Written};
 use crate::target::ReadError;
@@ -288,7 +289,7 @@ pub(crate) fn below_family<'a>(family: &Arc<SiteFamily>, all: Option<&SiteTilese
 /// be the values of a variant. The paths of the tileset's tiles have `depth` parts.
 fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
     let Some(depth) = depth else { return false };
-    let is_document = |part: &str| part.is_empty() || part == CHANGES || is_tilejson(part);
+    let is_document = |part: &str| endpoints::named(part).is_some();
     match &parts[count..] {
         [] => parts.last().is_some_and(|part| is_document(part)),
         [one] if is_document(one) => false,

@@ -4,14 +4,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
-use crate::target::BeforeManifestError;
 use crate::target::scratch::ScratchError;
 use crate::target::staging::NoFolder;
+use crate::target::{BeforeManifestError, TARGET_FORMS};
 
 /// Why a directory could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum DirectoryError {
-    #[error("the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles", path.display())]
+    #[error("the output {} is a file: name {TARGET_FORMS}", path.display())]
     IsFile { path: PathBuf },
     /// The folder that the target would be created in does not exist.
     #[error(transparent)]

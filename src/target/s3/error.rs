@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::path::PathBuf;
 
+use crate::error::{ErrorKind, Obstacle};
 use crate::target::scratch::ScratchError;
 use crate::target::tree::SwitchError;
 use crate::target::{BeforeManifestError, PmtilesError, ReadError};
@@ -214,6 +215,47 @@ pub enum S3Error {
     BeforeManifest(#[from] BeforeManifestError),
     #[error("cannot switch clients of {place} to another version")]
     Switch { place: String, source: SwitchError },
+}
+
+impl S3Error {
+    /// What kind of failure this is.
+    #[must_use]
+    pub const fn kind(&self) -> ErrorKind {
+        match self {
+            S3Error::Setting { .. }
+            | S3Error::NotBuilt { .. }
+            | S3Error::NoRegion { .. }
+            | S3Error::NoBucket { .. }
+            | S3Error::NoKeys { .. }
+            | S3Error::Region { .. }
+            | S3Error::OtherTileset { .. }
+            | S3Error::Foreign { .. }
+            | S3Error::Missing { .. }
+            | S3Error::Switch { .. } => ErrorKind::Usage,
+            S3Error::Whole { .. } | S3Error::NoTileset { .. } | S3Error::NoVersion { .. } => ErrorKind::NeedsSeed,
+            S3Error::Incomplete { .. } => ErrorKind::Partial,
+            S3Error::Interrupted { .. } => ErrorKind::Interrupted,
+            S3Error::Archive(error) => error.kind(),
+            S3Error::Unreachable { .. } | S3Error::Timeout { .. } | S3Error::Busy { .. } => {
+                ErrorKind::Transient(Obstacle::Unreachable)
+            }
+            S3Error::Denied { .. }
+            | S3Error::Keys { .. }
+            | S3Error::Expired { .. }
+            | S3Error::Clock { .. }
+            | S3Error::Refused { .. }
+            | S3Error::NoConditions { .. }
+            | S3Error::Held { .. }
+            | S3Error::Lost { .. }
+            | S3Error::Changed { .. }
+            | S3Error::Note { .. }
+            | S3Error::TooLarge { .. }
+            | S3Error::File { .. }
+            | S3Error::Scratch { .. }
+            | S3Error::BeforeManifest(_)
+            | S3Error::ScratchList(_) => ErrorKind::Failed,
+        }
+    }
 }
 
 impl From<S3Error> for ReadError {

@@ -49,6 +49,19 @@ impl S3Section {
     pub const fn part_size(&self) -> u64 {
         self.part_size_mb << 20
     }
+
+    /// Refuses numbers that no request can use: the key, and what is wrong.
+    pub(crate) fn numbers_fit(&self) -> Result<(), (&'static str, String)> {
+        let numbers = [
+            ("attempts", u64::from(self.attempts), 1..=100),
+            // S3 takes no smaller parts ("Amazon S3 multipart upload limits").
+            ("part_size_mb", self.part_size_mb, 5..=5_000),
+        ];
+        let odd = numbers.into_iter().find(|(_, number, range)| !range.contains(number));
+        odd.map_or(Ok(()), |(key, number, range)| {
+            Err((key, format!("{number} must lie between {} and {}", range.start(), range.end())))
+        })
+    }
 }
 
 impl Named for Encryption {
@@ -208,10 +221,11 @@ impl S3Options {
                 ));
             }
         }
-        if self.section.attempts == 0 || self.section.part_size_mb < 5 || self.section.lease.is_zero() {
-            return wrong(
-                "attempts has to be 1 or more, part_size_mb 5 or more, and the lease longer than nothing".to_owned(),
-            );
+        if let Err((key, what)) = self.section.numbers_fit() {
+            return wrong(format!("{key} = {what}"));
+        }
+        if self.section.lease.is_zero() {
+            return wrong("lease has to be longer than nothing".to_owned());
         }
         Ok(())
     }

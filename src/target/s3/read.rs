@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{StreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use super::note::read_latest;
@@ -241,18 +241,6 @@ impl S3Object {
             return Ok(Vec::new());
         }
         wait(&self.runtime, self.read_range(range))
-    }
-
-    /// Reads several ranges concurrently, as many at once as may be in flight.
-    ///
-    /// # Errors
-    /// If the object cannot be read, or was replaced since it was opened.
-    pub fn read_many(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>, ReadError> {
-        let read = stream::iter(ranges.iter().cloned()).map(|range| async move {
-            let range = range.start..range.end.min(self.length);
-            if range.is_empty() { Ok(Vec::new()) } else { self.read_range(range).await }
-        });
-        wait(&self.runtime, read.buffered(self.store.options.section.in_flight.get()).try_collect())
     }
 
     async fn read_range(&self, range: Range<u64>) -> Result<Vec<u8>, ReadError> {

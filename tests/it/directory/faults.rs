@@ -225,7 +225,7 @@ fn an_output_that_cannot_be_a_directory_is_refused_before_the_database_is_asked(
     seed(NOWHERE, Path::new(&slash), &[]).fails(
         2,
         &[&format!(
-            "error: the output {} is a file: name a directory, a file.mbtiles or a file.pmtiles",
+            "error: the output {} is a file: name a file.mbtiles, a file.pmtiles, a directory/, ",
             file.display()
         )],
     );

@@ -105,6 +105,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "tree",
             "directory mbtiles pmtiles",
             "s3",
+            "url",
         ],
     ),
     ("tile", &["batch bbox coord feature margin order rect_list tag text world_box zoom", "area"]),

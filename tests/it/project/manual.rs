@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use oar_tiles::target::TARGET_FORMS;
+
 use super::examples::is_known;
 use crate::support::manual;
 use crate::support::program::run;
@@ -87,6 +89,23 @@ fn the_manual_names_files_that_exist() {
             let path = word.trim_end_matches([':', '.', ';']);
             assert!(repository(path).exists(), "{path}");
         }
+    }
+}
+
+/// Where the sample and the manual list the forms of targets, they list all.
+#[test]
+fn what_lists_the_forms_of_targets_lists_all() {
+    // An example may begin with a name of its own, such as facilities.mbtiles.
+    let forms = TARGET_FORMS.split(", ").flat_map(|part| part.split(" or "));
+    let forms: Vec<&str> = forms.map(|form| form.trim_start_matches("a ").trim_start_matches("file")).collect();
+    let sample = std::fs::read_to_string(repository("sample-config.toml")).unwrap();
+    let text = format!("{sample}\n{}", manual::text());
+    let lists: Vec<&str> =
+        text.lines().filter(|line| line.contains("file.pmtiles") && line.contains("directory/")).collect();
+    assert!(lists.len() >= 3, "{lists:?}");
+    for list in lists {
+        let missing: Vec<&&str> = forms.iter().filter(|form| !list.contains(**form)).collect();
+        assert!(missing.is_empty(), "{missing:?} missing in: {list}");
     }
 }
 

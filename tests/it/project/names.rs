@@ -81,6 +81,56 @@ fn a_parameter_is_no_tuple() {
     assert!(tuples.is_empty(), "give each its own parameter, or name the pair as a struct: {tuples:#?}");
 }
 
+/// What follows from a target's kind has a name in `TargetUrl`, so that a new kind is written in two files.
+#[test]
+fn nobody_else_tells_the_kinds_of_targets_apart() {
+    let mut matched = Vec::new();
+    let others = |file: &str| !["target/url.rs", "run/target/targets.rs"].contains(&file);
+    for (file, text) in sources().into_iter().filter(|(file, _)| others(file)) {
+        let variants = text.match_indices("TargetUrl::").map(|(at, found)| &text[at + found.len()..]);
+        let count = variants.filter(|rest| rest.starts_with(char::is_uppercase)).count();
+        if count > 0 {
+            matched.push(format!("{file}: {count}"));
+        }
+    }
+    assert!(matched.is_empty(), "ask TargetUrl for the fact, such as its storage: {matched:#?}");
+}
+
+/// A path in backticks in the documentation of a module, or a file's name, is one that exists: from the repository, from
+/// `src`, or from where the file stands.
+#[test]
+fn the_documentation_of_modules_names_files_that_exist() {
+    let source = crate::support::repository("src");
+    let (mut seen, mut gone) = (0, Vec::new());
+    for (name, text) in texts_below("src") {
+        let file = source.join(&name);
+        let folders = [
+            crate::support::repository("."),
+            source.clone(),
+            file.parent().unwrap().to_owned(),
+            file.with_extension(""),
+        ];
+        let docs = text.lines().filter_map(|line| line.trim_start().strip_prefix("//!"));
+        for word in docs.flat_map(|line| line.split('`').skip(1).step_by(2)) {
+            let is_path = word.contains('/') && word.chars().all(|c| c.is_ascii_alphanumeric() || "/_-.".contains(c));
+            // Notes of targets and files of users begin with a dot, names of notes have parts in capitals; PostGIS is
+            // written in C.
+            let has_capitals = word.contains(|c: char| c.is_ascii_uppercase());
+            let is_elsewhere = word.starts_with('.') || has_capitals || word.ends_with(".c") || word == "z/x/y";
+            if is_elsewhere || !is_path && !word.ends_with(".rs") {
+                continue;
+            }
+            seen += 1;
+            let exists = |folder: &PathBuf| folder.join(word).exists() || folder.join(format!("{word}.rs")).is_file();
+            if !folders.iter().any(exists) {
+                gone.push(format!("{name}: {word}"));
+            }
+        }
+    }
+    assert!(seen > 50, "{seen}");
+    assert!(gone.is_empty(), "{gone:#?}");
+}
+
 /// A message that spells a command would leave out the `--config FILE` that the run was given.
 #[test]
 fn messages_name_commands_by_constants() {

@@ -227,7 +227,7 @@ fn a_file_that_is_no_target_is_refused_by_every_command() {
         ),
         (
             make("a.zip", b"PK"),
-            &["\" names no target: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/"],
+            &["\" names no target: write a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ or "],
         ),
         ("/dev/null".into(), &["\"/dev/null\" names no target: "]),
         ("s3://bucket".into(), &["\"s3://bucket\" names no target: "]),

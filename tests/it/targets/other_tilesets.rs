@@ -206,7 +206,7 @@ fn what_is_no_target_makes_no_folder() {
     let folder = tempfile::tempdir().unwrap();
     for text in ["abfs://bucket/tiles/", "https://example.org/tiles/", "-", "~/tiles", "$HOME/tiles/"] {
         let shown = format!(
-            "error: {text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/ or an s3://bucket/prefix/"
+            "error: {text:?} is no target that oar-tiles knows: write a file.mbtiles, a file.pmtiles, a directory/, s3://bucket/prefix/ or "
         );
         for arguments in [
             &["seed", "--database-url", NOWHERE, "--output", text][..],
