@@ -48,6 +48,13 @@ const UINT_VALUE: u64 = 5;
 /// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
 
+/// Cached features, and what all of them have alike in a tile.
+#[derive(Clone, Copy)]
+struct CachedFeatures<'a> {
+    features: &'a Features,
+    constants: &'a TileConstants,
+}
+
 #[derive(Default)]
 struct FeatureBuffers {
     tags: Vec<u8>,
@@ -61,8 +68,9 @@ impl FeatureBuffers {
     fn put(
         &mut self,
         layer: &mut Vec<u8>,
-        (features, constants): (&Features, &TileConstants),
-        (feature, at): (u32, [i32; 2]),
+        CachedFeatures { features, constants }: CachedFeatures<'_>,
+        feature: u32,
+        at: [i32; 2],
         mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
     ) -> Option<()> {
         let (start, mut rest) = features.feature(feature)?;
@@ -180,7 +188,7 @@ impl<'f> Drawer<'f> {
                 }
                 Some(number)
             };
-            buffers.put(layer, (features, constants), (feature, point), number)?;
+            buffers.put(layer, CachedFeatures { features, constants }, feature, point, number)?;
         }
         if is_empty {
             return Some(Vec::new());
@@ -243,7 +251,7 @@ impl TileInPieces {
                 }
                 Some(number)
             };
-            buffers.put(layer, (features, constants), (feature, at), number)?;
+            buffers.put(layer, CachedFeatures { features, constants }, feature, at, number)?;
         }
         Some(())
     }

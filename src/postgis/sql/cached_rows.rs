@@ -2,6 +2,7 @@
 
 use tokio_postgres::types::Type;
 
+use super::cells::{FoldedValues, placed_counts};
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed};
 use super::survey::near;
@@ -11,7 +12,7 @@ use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
 use crate::postgis::session::Param;
 
 /// The most rows that one call of `ST_AsMVT` encodes.
-pub(crate) const MAX_ROWS_PER_GROUP: u32 = 1024;
+const MAX_ROWS_PER_GROUP: u32 = 1024;
 
 /// The most bytes of values that one call of `ST_AsMVT` encodes. Only a single row may be larger.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
@@ -109,6 +110,32 @@ FROM (
 ) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.part",
         in_world = is_in_world(layer.placement()),
+    )
+}
+
+/// The statement that encodes counted cells once, in the order of their codes. The parameters are those of
+/// [`render`](super::render()), with one area.
+///
+/// Returns a row for each group of cells: whether each is drawn, and the features of those that are.
+pub(crate) fn encoded_cells(layer: &Layer, folds: Option<&FoldedValues>) -> String {
+    let Some(cells) = layer.cells() else { return String::new() };
+    let CarriedColumns { names, row, arguments, .. } = carried_anywhere(layer);
+    format!(
+        "WITH {areas},
+{placed}
+SELECT array_agg(drawn.mvt_geometry IS NOT NULL), ST_AsMVT(feature.*, $11, $12, {arguments})
+FROM (
+    SELECT (row_number() OVER (ORDER BY k0) - 1) / {MAX_ROWS_PER_GROUP} AS part, NULL::int8 AS tile,
+        CASE WHEN m IS NOT NULL THEN ST_MakePoint(0, 0) END AS mvt_geometry{names}
+    FROM placed
+    WHERE $13 >= 0
+    -- In this order they are grouped: no other sort, which would lose it.
+    ORDER BY part, k0
+    OFFSET 0
+) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
+GROUP BY drawn.part",
+        areas = areas(layer),
+        placed = placed_counts(layer, cells, folds),
     )
 }
 

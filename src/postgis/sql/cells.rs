@@ -5,9 +5,7 @@
 use tokio_postgres::types::Type;
 
 use super::aggregates::{AggregateCall, AggregatePiece, only_counts, pieces};
-use super::cached_rows::MAX_ROWS_PER_GROUP;
 use super::edge::{projected, shifted_boxes};
-use super::render::{CarriedColumns, areas, carried_anywhere};
 use super::{AREA_ZOOM, AreaSearch, area_of, filter_at, search, type_of};
 use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, Fold, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD, code_step};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
@@ -466,31 +464,6 @@ pub(crate) fn placed_counts(layer: &Layer, cells: &Cells, folds: Option<&FoldedV
         area = area_of(layer, "cell.area"),
         params = (0..count(folds)).map(|number| format!(", ${}", FIRST_FOLD_PARAMETER + number)).collect::<String>(),
         names = column_names(count(folds)),
-    )
-}
-
-/// The statement that encodes counted cells once, in the order of their codes. The parameters are those of
-/// [`render`](super::render()), with one area.
-/// Returns a row for each group of cells: whether each is drawn, and the features of those that are.
-pub(crate) fn encoded_cells(layer: &Layer, folds: Option<&FoldedValues>) -> String {
-    let Some(cells) = layer.cells() else { return String::new() };
-    let CarriedColumns { names, row, arguments, .. } = carried_anywhere(layer);
-    format!(
-        "WITH {areas},
-{placed}
-SELECT array_agg(drawn.mvt_geometry IS NOT NULL), ST_AsMVT(feature.*, $11, $12, {arguments})
-FROM (
-    SELECT (row_number() OVER (ORDER BY k0) - 1) / {MAX_ROWS_PER_GROUP} AS part, NULL::int8 AS tile,
-        CASE WHEN m IS NOT NULL THEN ST_MakePoint(0, 0) END AS mvt_geometry{names}
-    FROM placed
-    WHERE $13 >= 0
-    -- In this order they are grouped: no other sort, which would lose it.
-    ORDER BY part, k0
-    OFFSET 0
-) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
-GROUP BY drawn.part",
-        areas = areas(layer),
-        placed = placed_counts(layer, cells, folds),
     )
 }
 

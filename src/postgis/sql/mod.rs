@@ -29,13 +29,12 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
 pub use cached_rows::ExpectedRows;
 pub(crate) use cached_rows::{
-    CachedRowsParameters, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows, first_value, hash_conditions,
-    key_bounds, members, members_near, members_of_one, row_keys, scan, value_column,
+    CachedRowsParameters, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows, encoded_cells, first_value,
+    hash_conditions, key_bounds, members, members_near, members_of_one, row_keys, scan, value_column,
 };
 pub use cells::FoldedValues;
 pub(crate) use cells::{
-    AggregateFunction, FoldedValue, ValueKind, calls, encoded_cells, fold_types, needs_only_counts, needs_only_folds,
-    without_bounds,
+    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
 };
 pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};

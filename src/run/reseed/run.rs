@@ -70,6 +70,14 @@ struct RenderFigures {
     rendered: Duration,
 }
 
+/// The dirty tiles of a run, in the target's order, and what is known of the changes in them.
+struct TilesToRender<'a> {
+    tiles: &'a [TileCoord],
+    changed: &'a DirtyTiles,
+    /// What patches need; `None` if no tile can be patched.
+    patches: Option<&'a Arc<Patches>>,
+}
+
 /// One complete run on one snapshot.
 pub(crate) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -> Result<ReseedOutcome, CommandError> {
     // Another run may change the target meanwhile. Then the plan of this run is not valid any more, and it looks again.
@@ -185,7 +193,8 @@ impl ReseedRun<'_> {
         let layers = self.with_neighbourhoods(&workers, &spots).await?;
         let whole = changed.rendered_whole(&self.look.state);
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
-        let running = Box::pin(self.rendered(&tiles, &layers, batches, workers, sink, (patches.as_ref(), &changed)));
+        let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };
+        let running = Box::pin(self.rendered(&work, &layers, batches, workers, sink));
         let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
         if let Some(signal) = self.look.job.stop.asked() {
             return Err(CommandError::Interrupted(signal));
@@ -307,23 +316,22 @@ impl ReseedRun<'_> {
     /// Renders the batches and stores the tiles.
     async fn rendered(
         &self,
-        tiles: &[TileCoord],
+        work: &TilesToRender<'_>,
         layers: &[PreparedLayer],
         batches: Vec<Batch>,
         workers: Vec<Worker>,
         sink: AnySink,
-        (patches, changed): (Option<&Arc<Patches>>, &DirtyTiles),
     ) -> Result<(AnySink, pipeline::PipelineOutcome), CommandError> {
         // Counting cells reads all rows. Batches that do not need the counts do not wait for it.
         let (tell, counts) = watch::channel(Counts::Waiting);
         let counting = async {
-            let counted = self.counted(layers, tiles, changed).await;
+            let counted = self.counted(layers, work.tiles, work.changed).await;
             tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(RunLayers::new(layers))));
             counted.map(drop)
         };
         let (alone, limits) = (batches.len() <= MAX_BATCHES_OF_ONE_SESSION, self.look.job.settings.run.limits);
         let running = async {
-            let sources = self.sources(workers, &RunLayers::new(layers), &counts, patches).await?;
+            let sources = self.sources(workers, &RunLayers::new(layers), &counts, work.patches).await?;
             let turns = self.look.job.turns(BatchKind::Reseed);
             pipeline::run(batches, sources, sink, limits, turns, stored_events(&self.look.job.report))
                 .await

@@ -278,7 +278,7 @@ pub async fn write_page(
     })
 }
 
-/// Writes the map's style. `glyphs` is the address of a font server that has the font of [`style`].
+/// Writes the map's style. `glyphs` is the address of a font server that has the font that the style names.
 ///
 /// # Errors
 /// If the address of the tiles is not known, that of the glyphs is no URL, no layer has the property `label`, or the file cannot be written.

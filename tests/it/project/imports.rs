@@ -48,10 +48,11 @@ const LAYERS: &[(&str, &[&str])] = &[
         "draw",
         &[
             "areas choice family_tiles patch statements",
-            "cached_rows cells function",
+            "cells function",
+            "cached_rows",
             "drawing",
             "checks family fit repeats",
-            "membership neighbourhood",
+            "live_rows membership neighbourhood",
         ],
     ),
     ("encode", &["small"]),
@@ -108,7 +109,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("tile", &["batch bbox coord feature margin order rect_list tag text world_box zoom", "area"]),
+    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area"]),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.
