@@ -14,7 +14,7 @@
 //! that chooses.
 //!
 //! The modules from the top down. A module imports only modules that stand below it; `tests/it/project/imports.rs`
-//! holds this order, here and inside of every folder.
+//! holds this order, here and inside of every folder of this one.
 //!
 //! | module | what is there |
 //! |---|---|

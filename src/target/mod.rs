@@ -46,7 +46,7 @@
 //!
 //! The behaviour tests run on every kind: it gets an `impl Target` in `tests/it/support/targets.rs`, and a test each in
 //! `tests/it/targets/sink_contract.rs` and `tests/it/targets/edit_contract.rs`. A kind that is stored in another way than
-//! those of [`Storage`] (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
+//! those of `Storage` (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
 //! names where.
 
 mod changed;

@@ -3,7 +3,10 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `lock`, `found`, `folder`, `files` | the lock of the one writer; may this run write here; the notes of the directory; the beginning of a run; file operations that follow no link, by several threads, made durable; notes that are kept in the directory, or next to an archive |
+//! | `lock` | the lock of the one writer |
+//! | `found` | what the directory holds, and whether this run may write there; the beginning of a run |
+//! | `folder` | the notes that are kept in the directory, or next to an archive |
+//! | `files` | file operations that follow no link, by several threads, made durable |
 //! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
 //! | `read` | the reader |
 //! | `error` | errors of directory targets |

@@ -81,7 +81,7 @@ fn a_parameter_is_no_tuple() {
     assert!(tuples.is_empty(), "give each its own parameter, or name the pair as a struct: {tuples:#?}");
 }
 
-/// What follows from a target's kind has a name in `TargetUrl`, so that a new kind is written in two files.
+/// What follows from a target's kind has a name in `TargetUrl`, so that outside of two files nobody matches it.
 #[test]
 fn nobody_else_tells_the_kinds_of_targets_apart() {
     let mut matched = Vec::new();
