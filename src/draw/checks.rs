@@ -14,6 +14,9 @@ use crate::tile::{Area, Batch, SearchBox, TileRect};
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(crate) const COMPARED_TILES: usize = 3;
 
+/// The most further batches in which such tiles are sought, if there is none with a feature in those at equal distances.
+const TRIED_BATCHES: usize = 8;
+
 /// The most features of a tile that is drawn both ways. For a larger one, the database would take longer than for
 /// reading all rows.
 const MAX_COMPARED_FEATURES: u64 = 2_000;
@@ -104,7 +107,13 @@ impl BatchDrawing<'_> {
     async fn draws_same_bytes(self, index: usize, batches: &[Batch]) -> Result<bool, Error> {
         let of_layer: Vec<&Batch> = batches.iter().filter(|batch| batch.layers[index].tiles > 0).collect();
         let step = (of_layer.len() / COMPARED_TILES).max(1);
-        for (number, batch) in of_layer.iter().rev().step_by(step).take(COMPARED_TILES).enumerate() {
+        let mut compared_tiles = 0;
+        for (number, batch) in
+            of_layer.iter().rev().step_by(step).chain(of_layer.iter().take(TRIED_BATCHES)).enumerate()
+        {
+            if compared_tiles == COMPARED_TILES {
+                break;
+            }
             let own = &batch.layers[index];
             let light = if own.features > MAX_COMPARED_FEATURES * own.tiles {
                 self.light_area(index, number, batch)
@@ -118,7 +127,9 @@ impl BatchDrawing<'_> {
                 return Ok(false);
             };
             // The tile with the fewest features is enough, because only encodings are compared.
-            let Some(tile) = tiles.into_values().min_by_key(|tile| tile.features) else { continue };
+            let drawn = tiles.into_values().filter(|tile| tile.features > 0);
+            let Some(tile) = drawn.min_by_key(|tile| tile.features) else { continue };
+            compared_tiles += 1;
             let rect = TileRect::from(tile.tile);
             let areas: Vec<Area> = compared
                 .iter()

@@ -11,19 +11,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 use tokio_postgres::Row;
-use tokio_postgres::types::Type;
 
 use super::areas::Areas;
 use crate::cells::{CellCounts, CellGrid, Gathering, Members, WantedFolds};
-use crate::postgis::layer::{Layer, QueryValues, search_boxes};
-use crate::postgis::session::{Error, Param, Snapshot};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
 use crate::postgis::{FoldReader, sql};
 use crate::threads;
-use crate::tile::{Coverage, TileCoord, TileRect, WorldBox, WorldRect, Zoom};
+use crate::tile::{TileCoord, TileRect, WorldBox, WorldRect, Zoom};
 
 /// The live rows of the layers of a watch.
 #[derive(Debug, Default)]
@@ -37,8 +37,6 @@ pub struct LiveLook<'a> {
     pub since: &'a str,
     /// The state that the look's snapshot sees.
     pub now: &'a str,
-    /// The part of the world that the target shows.
-    pub coverage: &'a Coverage,
     /// The memory that live rows may take, in bytes.
     pub memory: usize,
 }
@@ -51,6 +49,7 @@ struct LiveLayer {
     folds: Option<FoldedValues>,
     /// The state of the database that the rows are of.
     cursor: String,
+    read: Instant,
     /// `None` if the rows take too much memory; then they are not read again.
     rows: Option<Arc<KeptRows>>,
 }
@@ -71,14 +70,23 @@ pub const MAX_CHANGED_POSITIONS: usize = 50_000;
 /// perhaps by another build of PostGIS since the row was read.
 const TOLERANCE: f64 = 2.0;
 
+/// The number of rows that are gathered at a time.
+const ROWS_AT_A_TIME: usize = 16_384;
+
 /// The rows of a layer are kept once a look wants cells of this zoom or a shallower one: its tiles span so much of the
 /// world that counting them reads most rows.
 const MAX_KEPT_ZOOM: u8 = 4;
 
-/// True if live rows of the layer can be brought up to date position by position.
+/// The longest time for which rows are kept. A condition may change without a change of the table, as one with `now()`
+/// does.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// True if live rows of the layer can be brought up to date position by position: an index finds the rows of a square.
 fn is_suited(layer: &Layer) -> bool {
     layer.grid().is_some()
+        && layer.suits_patches
         && layer.shape.has_closed_form_points()
+        && !layer.shape.geography
         && !layer.is_query()
         && !layer.differs_by_zoom()
         && !layer.repairs()
@@ -101,9 +109,9 @@ impl LiveRows {
         let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(()) };
         let kept = &mut layers[place];
         let Some(rows) = &mut kept.rows else { return Ok(()) };
-        let changed = changed.filter(|_| kept.cursor == look.since);
+        let changed = changed.filter(|_| kept.cursor == look.since && kept.read.elapsed() < MAX_AGE);
         let brought = match (Arc::get_mut(rows), changed) {
-            (Some(rows), Some(changed)) => rows.advance(look.snapshot, layer, kept.folds.as_ref(), changed).await,
+            (Some(rows), Some(changed)) => rows.advance(look, layer, kept.folds.as_ref(), changed).await,
             _ => Ok(false),
         };
         // Whatever fails now, the rows are no longer of the state that they are said to be of.
@@ -158,7 +166,8 @@ impl LiveRows {
                     }
                     Err(lost) => return Err(lost),
                 };
-                layers.push(LiveLayer { definition, folds: folds.cloned(), cursor: look.now.to_owned(), rows });
+                let (folds, cursor) = (folds.cloned(), look.now.to_owned());
+                layers.push(LiveLayer { definition, folds, cursor, read: Instant::now(), rows });
                 layers.len() - 1
             }
         };
@@ -185,13 +194,8 @@ impl KeptRows {
         folds: Option<&FoldedValues>,
         memory: usize,
     ) -> Result<Option<KeptRows>, Error> {
-        let zooms: Vec<Zoom> = layer.zooms.iter().collect();
-        let searched = search_boxes(layer, look.coverage, &zooms);
-        let values = QueryValues::of_coverage(layer, look.coverage, &zooms);
-        let near = searched.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
-        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let near = searched.as_ref().map_or(0, |columns| columns[0].len());
-        let statement = sql::survey(layer, folds, near, layer.zooms.max(), "");
+        // Of the whole world: a target may show other boxes at other zooms, and tiles outside of its scope.
+        let statement = sql::survey(layer, folds, 0, layer.zooms.max(), "");
         let reader = folds.map(|folds| FoldReader::new(folds, 2));
         let mut rows = KeptRows { at: Vec::new(), values: Vec::new(), reader };
         let mut has_room = true;
@@ -200,7 +204,7 @@ impl KeptRows {
             Ok(())
         };
         let context = format!("layer \"{}\", reading its live rows", layer.name);
-        look.snapshot.keeper.each(&context, &statement, &params, each).await?;
+        look.snapshot.keeper.each(&context, &statement, &[], each).await?;
         if !has_room {
             tracing::info!(
                 "layer \"{}\": its rows are not kept between looks: they take more memory than rows_mb allows",
@@ -229,11 +233,11 @@ impl KeptRows {
         self.values.len().checked_div(self.at.len()).unwrap_or(0)
     }
 
-    /// Replaces the rows around changed positions. False if there are too many, or if the values of the new rows cannot
-    /// be folded; the rows must not be used after that.
+    /// Replaces the rows around changed positions. False if there are too many, or if the new rows take too much memory
+    /// or their values cannot be folded; the rows must not be used after that.
     async fn advance(
         &mut self,
-        snapshot: &Snapshot,
+        LiveLook { snapshot, memory, .. }: LiveLook<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
         changed: &[[f64; 2]],
@@ -253,7 +257,7 @@ impl KeptRows {
         let mut is_whole = true;
         let (before, mut read) = (self.at.len(), 0);
         let each = |row: &Row| {
-            is_whole &= self.add(row);
+            is_whole = is_whole && self.add(row) && self.bytes() <= memory;
             read += 1;
             Ok(())
         };
@@ -287,16 +291,18 @@ impl KeptRows {
     /// The counted cells of some zooms, each around a part of the world.
     fn counted(&self, grid: CellGrid, wanted: Option<&WantedFolds>, around: &[(Zoom, WorldRect)]) -> CellCounts {
         let folds = self.folds();
-        let within = |around: WorldRect| {
-            let mut members = Members::default();
-            for (number, at) in self.at.iter().enumerate() {
-                let [x, y] = at.map(|unit| i64::from(WorldBox::unit(unit)));
-                if (around.west..=around.east).contains(&x) && (around.north..=around.south).contains(&y) {
-                    members.at.push(*at);
-                    members.values.extend_from_slice(&self.values[number * folds..(number + 1) * folds]);
+        let add_within = |gathering: &mut Gathering, around: WorldRect| {
+            for (part, rows) in self.at.chunks(ROWS_AT_A_TIME).enumerate() {
+                let mut members = Members::default();
+                for (number, at) in (part * ROWS_AT_A_TIME..).zip(rows) {
+                    let [x, y] = at.map(|unit| i64::from(WorldBox::unit(unit)));
+                    if (around.west..=around.east).contains(&x) && (around.north..=around.south).contains(&y) {
+                        members.at.push(*at);
+                        members.values.extend_from_slice(&self.values[number * folds..(number + 1) * folds]);
+                    }
                 }
+                gathering.add(members);
             }
-            members
         };
         // With values, all zooms share a bound on the memory. The deepest zooms take longest, so they come first.
         let parts: Vec<&[(Zoom, WorldRect)]> =
@@ -306,7 +312,7 @@ impl KeptRows {
             let zooms: Vec<Zoom> = part.iter().map(|(zoom, _)| *zoom).collect();
             let mut gathering = Gathering::new(grid, &zooms, wanted.cloned());
             if let Some(around) = part.iter().map(|(_, rect)| *rect).reduce(WorldRect::joined) {
-                gathering.add(within(around));
+                add_within(&mut gathering, around);
             }
             gathering.finish().1
         }) {

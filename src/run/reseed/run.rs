@@ -139,6 +139,10 @@ impl ReseedRun<'_> {
     /// Seeds the whole target instead.
     async fn seed(self) -> Result<ReseedOutcome, CommandError> {
         self.tell_dirty(None);
+        if let Some(live) = &self.options.live {
+            // The seed needs their memory.
+            live.clear().await;
+        }
         // The seed takes a snapshot of its own.
         let Look { job, snapshot, .. } = self.look;
         drop(snapshot);
@@ -409,9 +413,7 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
         let (snapshot, since) = (&*self.look.snapshot, self.look.state.cursor.to_string());
-        let (now, coverage) = (snapshot.cursor(), self.look.job.coverage());
-        let memory = self.look.job.rows_memory();
-        let look = LiveLook { snapshot, since: &since, now, coverage: &coverage, memory };
+        let look = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory: self.look.job.rows_memory() };
         let live = self.options.live.as_deref().filter(|_| changed.cell_positions.len() == layers.len());
         counted(look, live, layers, tiles, &changed.cell_positions).await
     }

@@ -1,6 +1,6 @@
 //! Rows that a watch keeps between its looks: cells are what a fresh seed draws, whatever happens to the rows meanwhile.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::support::chance::Chance;
 use crate::support::program::{program, run};
@@ -71,20 +71,36 @@ struct Kept {
     tracked: Tracked,
     config: String,
     target: PathBuf,
+    /// The zooms and boxes of the seeds that make the target, one after the other.
+    seeds: &'static [&'static [&'static str]],
 }
 
+const WHOLE: &[&[&str]] = &[&["--zoom", "0-7"]];
+
 impl Kept {
-    fn new() -> Kept {
+    fn new(layers: &str, seeds: &'static [&'static [&'static str]]) -> Kept {
         let db = Db::new();
         db.run(ROWS);
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
-        std::fs::write(&config, LAYERS).unwrap();
+        std::fs::write(&config, layers).unwrap();
         let config = config.to_str().unwrap().to_owned();
         let tracked = Tracked { db, folder };
         tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
-        let target = tracked.seed("t.mbtiles", &["--config", &config, "--zoom", "0-7"]);
-        Kept { tracked, config, target }
+        let target = tracked.path("t.mbtiles");
+        let kept = Kept { tracked, config, target, seeds };
+        kept.seed(&kept.target);
+        kept
+    }
+
+    /// Seeds a target in which the database draws everything.
+    fn seed(&self, target: &Path) {
+        for part in self.seeds {
+            let mut command = program();
+            command.args(["seed", "--config", &self.config, "--progress", "none"]).args(*part);
+            command.args(["--database-url", &self.tracked.db.url, "--output"]).arg(target);
+            run(command.env("OAR_TILES_ROWS_MB", "0")).ok();
+        }
     }
 
     fn watch(&self) -> Watching {
@@ -110,10 +126,8 @@ impl Kept {
             done.stdout.starts_with("nothing to do")
         });
         let fresh = self.tracked.path("fresh.mbtiles");
-        let mut command = program();
-        command.args(["seed", "--config", &self.config, "--zoom", "0-7", "--progress", "none"]);
-        command.args(["--database-url", &self.tracked.db.url, "--output"]).arg(&fresh);
-        run(command.env("OAR_TILES_ROWS_MB", "0")).ok();
+        drop(std::fs::remove_file(&fresh));
+        self.seed(&fresh);
         show_the_same(&self.target, &fresh);
     }
 }
@@ -124,7 +138,7 @@ fn times(lines: &str, text: &str) -> usize {
 
 #[test]
 fn cells_counted_from_rows_that_a_watch_keeps_are_those_of_a_seed() {
-    let kept = Kept::new();
+    let kept = Kept::new(LAYERS, WHOLE);
     let mut chance = Chance(40);
     for run in 0..2 {
         let watching = kept.watch();
@@ -154,7 +168,7 @@ fn cells_counted_from_rows_that_a_watch_keeps_are_those_of_a_seed() {
 
 #[test]
 fn what_the_log_cannot_name_by_positions_is_read_anew() {
-    let kept = Kept::new();
+    let kept = Kept::new(LAYERS, WHOLE);
     let watching = kept.watch();
     let change = |sql: &str| {
         kept.tracked.db.run(sql);
@@ -181,4 +195,23 @@ fn what_the_log_cannot_name_by_positions_is_read_anew() {
     change("DELETE FROM rows WHERE id < 30");
     let (_, lines) = watching.end_with_lines();
     assert_eq!(times(&lines, "live rows"), 0, "{lines}");
+}
+
+#[test]
+fn rows_of_all_regions_of_a_target_are_kept() {
+    // The layer has no tile that shows the whole world, and the last seed was of a town.
+    let layers =
+        LAYERS[..LAYERS.find("[[layer]]\nname = \"folded\"").unwrap()].replace("zoom = \"0-6\"", "zoom = \"3-7\"");
+    let kept = Kept::new(&layers, &[&["--zoom", "3-5"], &["--zoom", "6-7", "--bbox", "12,41,17,43"]]);
+    let watching = kept.watch();
+    for change in [
+        "UPDATE rows SET geom = ST_Translate(geom, 0.5, 0.5) WHERE id IN (5, 8, 11)",
+        "DELETE FROM rows WHERE id % 100 = 3",
+        "INSERT INTO rows SELECT 900000 + i, 1, 'n', true, ST_SetSRID(ST_MakePoint(i * 20 - 100, 20), 4326) FROM generate_series(1, 9) AS i",
+    ] {
+        kept.tracked.db.run(change);
+        kept.is_fresh(change);
+    }
+    let (_, lines) = watching.end_with_lines();
+    assert_eq!((times(&lines, " live rows are kept, "), times(&lines, "live rows replaced in ")), (1, 2), "{lines}");
 }
