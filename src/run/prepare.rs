@@ -251,7 +251,9 @@ pub(crate) async fn with_cached_rows(
             memory = memory.saturating_sub(layer.cached_bytes());
         } else {
             let why = match (layer.layer().traits().has_cacheable_rows, memory) {
-                (false, _) => "they are no points that look alike in every tile (cells make them differ)",
+                (false, _) => {
+                    "they are no single points with plain values, or differ by zoom (cells, an array, an object, !zoom! in a query)"
+                }
                 (true, 0) => "rows_mb leaves no room",
                 (true, _) => "each is drawn in fewer than 3 tiles",
             };

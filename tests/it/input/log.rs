@@ -67,9 +67,10 @@ fn a_first_seed_does_not_say_that_nothing_is_there_and_v_says_why_rows_are_not_c
     std::fs::write(&config, format!("{LAYER}zoom = \"0-1\"\n")).unwrap();
     let few = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
     assert!(few.contains("layer \"mills\": its rows are not cached: each is drawn in fewer than 3 tiles"), "{few}");
-    std::fs::write(&config, format!("{LAYER}tile_bounds = \"degrees\"\n")).unwrap();
-    let in_degrees = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
-    assert!(in_degrees.contains("not cached: they are no points that look alike in every tile"), "{in_degrees}");
+    let objects = "properties = { id = \"id\", object = \"jsonb_build_object('a', id)\" }\n";
+    std::fs::write(&config, LAYER.replace("properties = [\"id\"]\n", objects)).unwrap();
+    let objects = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
+    assert!(objects.contains("not cached: they are no single points with plain values"), "{objects}");
 }
 
 #[test]
