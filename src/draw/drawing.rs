@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::areas::{Areas, joined, query_tiles};
+use super::cached_rows::MostFeatures;
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::statements::{LayerStatements, RunLayers};
@@ -246,7 +247,7 @@ impl<'a> BatchDrawing<'a> {
     pub(crate) async fn batch(self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         let mut tiles = match batch.planned {
             PlannedTiles::Occupied => BatchTiles::new(),
-            PlannedTiles::Every => self.empty(&batch.areas),
+            PlannedTiles::Every => empty(self.layers, &batch.areas),
         };
         for (index, planned) in batch.layers.iter().enumerate() {
             if planned.tiles == 0 {
@@ -278,21 +279,54 @@ impl<'a> BatchDrawing<'a> {
         check_names(self.layers.all(), &tiles)?;
         Ok(tiles.into_values().collect())
     }
+}
 
-    /// Every tile of some areas, empty, with the layers that may be drawn in it.
-    fn empty(self, areas: &[Area]) -> BatchTiles {
-        let mut tiles = BatchTiles::new();
-        for area in areas {
-            let layers: Vec<RenderedLayer> = (self.layers.all().iter().map(|statements| statements.prepared.layer()))
-                .filter(|layer| layer.zooms.contains(area.rect.zoom))
-                .map(|layer| RenderedLayer { layer: layer.id, bytes: 0 })
-                .collect();
-            for tile in area.rect.iter() {
-                let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
-                tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
-            }
+/// Every tile of some areas, empty, with the layers that may be drawn in it.
+fn empty(layers: &RunLayers, areas: &[Area]) -> BatchTiles {
+    let mut tiles = BatchTiles::new();
+    for area in areas {
+        let layers: Vec<RenderedLayer> = (layers.all().iter().map(|statements| statements.prepared.layer()))
+            .filter(|layer| layer.zooms.contains(area.rect.zoom))
+            .map(|layer| RenderedLayer { layer: layer.id, bytes: 0 })
+            .collect();
+        for tile in area.rect.iter() {
+            let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
+            tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
         }
-        tiles
+    }
+    tiles
+}
+
+// Tiles that live rows draw alone.
+
+impl RunLayers {
+    /// True if all layers that are drawn in a batch have cached rows.
+    #[must_use]
+    pub fn have_rows_for(&self, batch: &Batch) -> bool {
+        self.drawn_in(batch).all(|(_, statements)| statements.prepared.has_cached_rows())
+    }
+
+    /// Every tile of a batch from cached rows; `None` if they cannot draw all of it. For layers that are not thinned.
+    #[must_use]
+    pub fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
+        let mut tiles = empty(self, &batch.areas);
+        for (index, statements) in self.drawn_in(batch) {
+            let layer = statements.prepared.layer();
+            let rows = statements.prepared.cached_rows()?;
+            let drawn = rows.draw(layer, index, &batch.areas, &MostFeatures::default(), None);
+            if !drawn.left.is_empty() {
+                return None;
+            }
+            join_tiles(&mut tiles, drawn.tiles);
+        }
+        check_names(self.all(), &tiles).ok()?;
+        Some(tiles.into_values().collect())
+    }
+
+    /// The layers that are drawn in a batch, with their indexes.
+    fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
+        let planned = self.all().iter().enumerate().zip(&batch.layers);
+        planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)
     }
 }
 

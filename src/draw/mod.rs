@@ -16,7 +16,7 @@
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows/` | tiles drawn from cached rows |
 //! | `checks` | the comparison of such tiles with those that the database draws |
-//! | `live_rows` | rows of layers of cells that a watch keeps between its looks |
+//! | `live_rows/` | rows that a watch keeps between its looks |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |
@@ -63,7 +63,7 @@ pub use checks::verify_cached_rows;
 pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub use family_tiles::FamilyTiles;
-pub use live_rows::{LiveLook, LiveRows, MAX_CHANGED_POSITIONS};
+pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points};
 pub use membership::{MAX_PLACES, PlacedRows, members_at};
 pub use neighbourhood::with_neighbourhood;
 pub use statements::RunLayers;
@@ -292,6 +292,12 @@ impl PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
+    /// The layer with its live rows.
+    #[must_use]
+    pub fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
+        self.with_cached_rows(Some(Arc::clone(&points.0)))
+    }
+
     /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The
     /// layer stays without cached rows if they exceed `limits` or cannot be read.
     ///
@@ -423,7 +429,7 @@ impl PreparedLayer {
     /// The zoom from which on the cached rows serve areas near changes; `None` if no rows or all rows are cached.
     #[must_use]
     pub fn cached_from(&self) -> Option<Zoom> {
-        self.cached_rows.as_ref().and_then(|rows| rows.near)
+        self.cached_rows.as_ref().and_then(|rows| rows.near_changes_from())
     }
 }
 

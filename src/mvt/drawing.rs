@@ -16,7 +16,11 @@ use super::wire::{next_number, put_bytes, put_number, put_packed, zigzag};
 
 /// The value that begins at an offset.
 fn value_at(bytes: &[u8], offset: u32) -> Option<&[u8]> {
-    first_value(bytes.get(offset as usize..)?).map(|(value, _)| value)
+    leading_value(bytes.get(offset as usize..)?)
+}
+
+fn leading_value(bytes: &[u8]) -> Option<&[u8]> {
+    first_value(bytes).map(|(value, _)| value)
 }
 
 /// Properties that all features of a tile have alike, such as the tile's own address. Cached features lack them.
@@ -48,10 +52,50 @@ const UINT_VALUE: u64 = 5;
 /// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
 
+/// Cached features of one layer, which follow the numbers of others.
+#[derive(Clone, Copy)]
+struct FeatureList<'f> {
+    first: &'f Features,
+    more: Option<&'f Features>,
+}
+
+impl<'f> FeatureList<'f> {
+    /// The offset at which a feature begins, counted over the bytes of all features, and its bytes.
+    fn feature(self, number: u32) -> Option<(u32, &'f [u8])> {
+        let Some(more) = self.more else { return self.first.feature(number) };
+        let before = u32::try_from(self.first.len()).ok()?;
+        let Some(number) = number.checked_sub(before) else { return self.first.feature(number) };
+        let (start, bytes) = more.feature(number)?;
+        Some((start.checked_add(u32::try_from(self.first.bytes().len()).ok()?)?, bytes))
+    }
+
+    /// The bytes that begin at an offset; as many as there are.
+    fn from(self, offset: u32) -> Option<&'f [u8]> {
+        let (first, offset) = (self.first.bytes(), offset as usize);
+        match self.more {
+            Some(more) if offset >= first.len() => more.bytes().get(offset - first.len()..),
+            _ => first.get(offset..),
+        }
+    }
+
+    /// The number of all bytes.
+    fn size(self) -> Option<u32> {
+        u32::try_from(self.first.bytes().len() + self.more.map_or(0, |more| more.bytes().len())).ok()
+    }
+
+    /// The layer's name, the names of its properties, and its extent.
+    fn layer(self) -> (&'f [u8], &'f [String], u64) {
+        match self.more {
+            Some(more) if self.first.is_empty() => more.layer(),
+            _ => self.first.layer(),
+        }
+    }
+}
+
 /// Cached features, and what all of them have alike in a tile.
 #[derive(Clone, Copy)]
 struct CachedFeatures<'a> {
-    features: &'a Features,
+    features: FeatureList<'a>,
     constants: &'a TileConstants,
 }
 
@@ -81,7 +125,7 @@ impl FeatureBuffers {
             if let Some(after) = rest.strip_prefix(&[MISSING]) {
                 rest = after;
                 if let Some((offset, value)) = constants.value(key) {
-                    let behind = u32::try_from(features.bytes().len()).ok()?;
+                    let behind = features.size()?;
                     put_packed(&mut self.tags, key as u64);
                     put_packed(&mut self.tags, number(behind.checked_add(offset)?, value)?.into());
                 }
@@ -142,7 +186,7 @@ impl ValueTable {
 
 /// Draws tiles from features, one at a time.
 pub struct Drawer<'f> {
-    features: &'f Features,
+    features: FeatureList<'f>,
     values: ValueTable,
     layer: Vec<u8>,
     buffers: FeatureBuffers,
@@ -152,11 +196,18 @@ impl<'f> Drawer<'f> {
     /// A drawer for these features.
     #[must_use]
     pub fn new(features: &'f Features) -> Drawer<'f> {
+        Drawer::with_more(features, None)
+    }
+
+    /// A drawer for two lists of features of the same layer. The numbers of the second continue those of the first.
+    #[must_use]
+    pub fn with_more(first: &'f Features, more: Option<&'f Features>) -> Drawer<'f> {
+        let features = FeatureList { first, more };
         Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
     }
 
-    /// A tile with some of the features, given by their numbers in ascending order and their positions in the tile's
-    /// grid. Without features, it has no layer.
+    /// A tile with some of the features, given by their numbers in their order in the tile and their positions in the
+    /// tile's grid. Without features, it has no layer.
     ///
     /// `None` if there is no such feature.
     pub fn tile(
@@ -165,9 +216,10 @@ impl<'f> Drawer<'f> {
         drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone,
     ) -> Option<Vec<u8>> {
         let Drawer { features, values, layer, buffers } = self;
-        let behind = u32::try_from(features.bytes().len()).ok()?;
+        let features = *features;
+        let behind = features.size()?;
         let at = |offset: u32| match offset.checked_sub(behind) {
-            None => value_at(features.bytes(), offset),
+            None => leading_value(features.from(offset)?),
             Some(offset) => value_at(&constants.values, offset),
         };
         let (name, properties, extent) = features.layer();
@@ -251,6 +303,7 @@ impl TileInPieces {
                 }
                 Some(number)
             };
+            let features = FeatureList { first: features, more: None };
             buffers.put(layer, CachedFeatures { features, constants }, feature, at, number)?;
         }
         Some(())

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::points::{Points, split};
+use super::points::{FeatureKey, Key, Points, split, value_of_key};
 use super::wire::{Fields, next_number, put_packed};
 
 /// The features of a layer, in their order in a tile.
@@ -97,6 +97,31 @@ impl Features {
         self.bytes.extend_from_slice(&other.bytes);
         self.ends.extend(other.ends.iter().map(|end| before + end));
         Some(())
+    }
+
+    /// Appends one feature of `other`, which must be of the same layer. `None` if there is no such feature, or if all
+    /// features take more than 4 GB; the value must not be used after that.
+    pub(crate) fn push(&mut self, other: &Features, number: u32) -> Option<()> {
+        if self.is_empty() {
+            (self.name, self.extent) = (other.name.clone(), other.extent);
+        }
+        self.bytes.extend_from_slice(other.encoded(number)?);
+        self.ends.push(u32::try_from(self.bytes.len()).ok()?);
+        Some(())
+    }
+
+    /// The key of a feature, by its number; `None` if it has no such key.
+    pub(crate) fn key(&self, number: u32, key: &FeatureKey) -> Option<Key<'_>> {
+        let (_, mut rest) = self.feature(number)?;
+        let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
+        let FeatureKey::Property(property) = key else { return Some(Key::Number(id?.into())) };
+        for _ in 0..*property {
+            rest = match rest.strip_prefix(&[MISSING]) {
+                Some(after) => after,
+                None => first_value(rest)?.1,
+            };
+        }
+        value_of_key(first_value(rest).filter(|_| !rest.starts_with(&[MISSING]))?.0)
     }
 
     /// Reserves memory for the bytes and features of `others`.

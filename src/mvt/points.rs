@@ -31,9 +31,16 @@ pub struct PointLayer {
 
 /// The value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Key<'a> {
+pub(crate) enum Key<'a> {
     Number(i128),
     Text(&'a [u8]),
+}
+
+impl Key<'_> {
+    /// True if this key comes before `next` in a layer. False if they are of different kinds.
+    pub(crate) fn is_before(&self, next: &Key<'_>) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(next) && self < next
+    }
 }
 
 /// An encoded feature.
@@ -133,9 +140,7 @@ struct Keyed<'a> {
 
 /// True if all keys are of one kind and in ascending order.
 fn are_in_order(features: &[Keyed<'_>]) -> bool {
-    features.is_sorted_by(|one, next| {
-        std::mem::discriminant(&one.key) == std::mem::discriminant(&next.key) && one.key < next.key
-    })
+    features.is_sorted_by(|one, next| one.key.is_before(&next.key))
 }
 
 /// Writes a layer of features from the fresh layer and the old one; `None` if a feature refers to a value that its
@@ -307,7 +312,7 @@ impl<'a> Points<'a> {
     }
 }
 
-fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
+pub(crate) fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
     match Fields(value).next()?.ok()? {
         // The order of letters beyond ASCII depends on the database's encoding.
         (1, FieldValue::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),

@@ -217,6 +217,18 @@ impl ChangeLocation {
             ChangeLocation::Point(at) => WorldBox::of_position(*at),
         }
     }
+
+    /// The position in world units, at most half a unit from the exact one; `None` if it is no single position.
+    #[must_use]
+    pub fn position(&self) -> Option<[f64; 2]> {
+        match self {
+            ChangeLocation::Point(at) => Some(*at),
+            ChangeLocation::Box(world) if world.is_position() => {
+                Some([world.west, world.north].map(|unit| f64::from(unit) + 0.5))
+            }
+            ChangeLocation::Box(_) | ChangeLocation::Shape { .. } => None,
+        }
+    }
 }
 
 // The outline of a line or polygon, and the tiles that it touches: fewer than its box does.

@@ -93,6 +93,21 @@ impl Positions {
         Positions::new(some.collect(), self.frame)
     }
 
+    /// The numbers of the positions in a part of the world, whose east and south are outside of it.
+    pub fn within(&self, part: WorldRect) -> impl Iterator<Item = u32> + '_ {
+        let WorldRect { west, north, east, south } = part;
+        let world = |number: &u32| self.frame.world(self.at[*number as usize]);
+        let first = self.eastwards.partition_point(|number| world(number)[0] < west);
+        let last = self.eastwards.partition_point(|number| world(number)[0] < east);
+        let columns = self.eastwards[first..last].iter().copied();
+        columns.filter(move |number| (north..south).contains(&world(number)[1]))
+    }
+
+    /// A position by its number, in the unit of its frame; `None` if there is no such position.
+    pub(crate) fn at(&self, number: u32) -> Option<[f64; 2]> {
+        self.at.get(number as usize).copied()
+    }
+
     /// The world units of all positions: x in the upper half, y in the lower half.
     pub fn worlds(&self) -> impl Iterator<Item = u64> {
         self.at.iter().map(|at| {

@@ -167,8 +167,9 @@ fn joined(
         }
     }
     (numbers.len() == positions.len() && features.len() == next as usize).then(|| EncodedRows {
-        positions: Positions::new(positions, Frame::WorldUnits),
+        positions: Arc::new(Positions::new(positions, Frame::WorldUnits)),
         features: Arc::new(features),
         numbers: (next as usize != numbers.len()).then_some(numbers),
+        changes: None,
     })
 }

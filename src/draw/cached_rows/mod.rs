@@ -9,9 +9,11 @@
 //! | file | what |
 //! |---|---|
 //! | `cells` | the cells that the survey counted, as rows of their zoom |
+//! | `changed` | rows that a watch keeps: what came and went since they were read |
 //! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod cells;
+mod changed;
 mod row_file;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +21,7 @@ use std::io;
 use std::sync::Arc;
 
 pub(crate) use cells::has_cacheable_cells;
+pub(crate) use changed::{KeptFeatures, RowChanges};
 use futures_util::future::join_all;
 use parking_lot::{Condvar, Mutex};
 use row_file::{RowFile, RowFileWriter};
@@ -61,12 +64,14 @@ enum RowStore {
 }
 
 /// Encoded rows, numbered in their order in a tile.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct EncodedRows {
-    pub(crate) positions: Positions,
+    pub(crate) positions: Arc<Positions>,
     pub(crate) features: Arc<Features>,
     /// The numbers of the rows among the features, or [`NOT_DRAWN`]; `None` if each row has the number of its feature.
     pub(crate) numbers: Option<Vec<u32>>,
+    /// What came and went since the rows were read. `None` if they are of one snapshot.
+    pub(crate) changes: Option<Arc<RowChanges>>,
 }
 
 /// The number of a row that has no feature.
@@ -172,13 +177,12 @@ impl CachedRows {
     pub(crate) fn some(&self, numbers: &[u32]) -> CachedRows {
         let rows = match &self.rows {
             RowStore::Memory(rows) => EncodedRows {
-                positions: rows.positions.some(numbers),
+                positions: Arc::new(rows.positions.some(numbers)),
                 features: Arc::clone(&rows.features),
                 numbers: Some(numbers.to_vec()),
+                changes: None,
             },
-            RowStore::File(_) | RowStore::Cells(_) => {
-                EncodedRows { positions: Positions::default(), features: Arc::default(), numbers: None }
-            }
+            RowStore::File(_) | RowStore::Cells(_) => EncodedRows::default(),
         };
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
@@ -213,6 +217,14 @@ impl CachedRows {
     fn holds(&self, area: &Area, index: usize) -> bool {
         let is_near = |zoom| area.rect.zoom >= zoom && matches!(area.search.get(index), Some(SearchBox::Near(_)));
         self.near.is_none_or(is_near)
+    }
+
+    /// The zoom from which on the rows serve areas near changes; `None` if they serve whole tiles only.
+    pub(crate) fn near_changes_from(&self) -> Option<Zoom> {
+        match &self.rows {
+            RowStore::Memory(EncodedRows { changes: Some(_), .. }) => Some(Zoom::MIN),
+            _ => self.near,
+        }
     }
 
     /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are already packed are taken
@@ -333,11 +345,21 @@ fn note_left(layer: &Layer, areas: usize) {
 impl EncodedRows {
     /// The memory that the rows take, in bytes.
     fn bytes(&self) -> usize {
-        self.features.size() + self.positions.len() * Positions::SIZE
+        let changes = self.changes.as_ref().map_or(0, |changes| changes.bytes());
+        self.features.size() + self.positions.len() * Positions::SIZE + changes
     }
 
     /// The places at which rows are drawn in some areas, sorted by tile and row.
     fn candidates(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
+        let mut candidates = self.candidates_as_read(layer, index, areas);
+        if let Some(changes) = &self.changes {
+            changes.apply(&mut candidates, &self.positions, changes.added.candidates_as_read(layer, index, areas));
+        }
+        candidates
+    }
+
+    /// The same for the rows as they were read, whatever changed since.
+    fn candidates_as_read(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for area in areas {
             let before = candidates.len();
@@ -366,7 +388,8 @@ impl EncodedRows {
         shared: Option<&FamilyTiles>,
     ) -> DrawnAreas {
         let candidates = self.candidates(layer, index, &areas);
-        let (mut drawer, mut left) = (Drawer::new(&self.features), BTreeSet::new());
+        let added = self.changes.as_ref().map(|changes| &*changes.added.features);
+        let (mut drawer, mut left) = (Drawer::with_more(&self.features, added), BTreeSet::new());
         let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
@@ -618,8 +641,8 @@ impl Reading {
             features.append(&part.features).ok_or(RowsRefused::NotPlain)?;
             at.extend(part.at);
         }
-        let (positions, features) = (Positions::new(at, Frame::Metres), Arc::new(features));
-        Ok(RowStore::Memory(EncodedRows { positions, features, numbers: None }))
+        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
+        Ok(RowStore::Memory(EncodedRows { positions, features, numbers: None, changes: None }))
     }
 }
 

@@ -4,7 +4,10 @@ use std::collections::HashMap;
 
 use super::parts;
 use crate::plan::{Dirty, DrawnLayer, touched_tiles};
-use crate::tile::{ChangeLocation, LayerIndex, Neighbourhood, Order, TileCoord, TileRect, WORLD_UNITS, WorldBox, Zoom};
+use crate::tile::{
+    ChangeLocation, LayerIndex, Margin, Neighbourhood, Order, TileBounds, TileCoord, TileRect, WORLD_UNITS, WorldBox,
+    Zoom,
+};
 
 /// The most positions that are kept, 8 bytes each.
 const MAX_POSITIONS: usize = 50_000;
@@ -82,7 +85,7 @@ pub struct PositionsInTiles {
 
 impl PositionsInTiles {
     /// The changed positions of a layer in a tile; `None` if they are not known.
-    pub(crate) fn of(&self, layer: LayerIndex, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + '_> {
+    pub(crate) fn of(&self, layer: LayerIndex, tile: TileCoord) -> Option<impl Iterator<Item = [u32; 2]> + Clone + '_> {
         let all = self.tiles.get(&tile).map_or(&[][..], Vec::as_slice);
         let known = self.known.get(layer.0).copied().unwrap_or_default();
         known.then(|| all.iter().filter(move |(index, _)| *index == layer).map(|(_, position)| *position))
@@ -94,14 +97,14 @@ impl PositionsInTiles {
         self.known.contains(&true)
     }
 
-    /// The neighbourhood of a layer's changed positions, in which rows are cached. `extent` is the number of grid units
-    /// along a tile's side. `None` if the positions are not known, too few to pay, or seen only at low zooms.
+    /// The neighbourhood of a layer's changed positions, in which rows are cached. `margin` is the layer's. `None` if
+    /// the positions are not known, too few to pay, or seen only at low zooms.
     #[must_use]
-    pub fn neighbourhood(&self, layer: LayerIndex, extent: u32) -> Option<Neighbourhood> {
+    pub fn neighbourhood(&self, layer: LayerIndex, margin: Margin) -> Option<Neighbourhood> {
         if !*self.known.get(layer.0)? {
             return None;
         }
-        let unit = |zoom: Zoom| (WORLD_UNITS >> zoom.get()) / i64::from(extent);
+        let unit = |zoom: Zoom| most_units(zoom, margin);
         let mut shown: Vec<TileCoord> = Vec::new();
         let mut places: Vec<[u32; 2]> = Vec::new();
         for (tile, all) in self.tiles.iter().filter(|(tile, _)| unit(tile.zoom()) <= MAX_UNIT) {
@@ -121,7 +124,7 @@ impl PositionsInTiles {
         let sample = |tile: TileCoord| {
             let places: Vec<[u32; 2]> = self.of(layer, tile)?.collect();
             let some = places.iter().step_by(places.len().div_ceil(MIN_POSITIONS)).copied();
-            Some((tile, parts(tile, extent, MIN_POSITIONS, some)?))
+            Some((tile, parts(tile, margin, MIN_POSITIONS, some)?))
         };
         let some = shown.iter().step_by(shown.len().div_ceil(MAX_SAMPLES)).filter_map(|tile| sample(*tile));
         let (samples, cells) = (some.collect(), cells(&places, reach(unit(from))));
@@ -135,6 +138,21 @@ const MIN_POSITIONS: usize = 16;
 /// A neighbourhood begins at the first zoom whose grid units are at most this many world units (40 metres) wide: zoom 8
 /// with an extent of 4096.
 const MAX_UNIT: i64 = 4096;
+
+/// The most world units that a unit of the grid of a zoom spans, rounded down.
+fn most_units(zoom: Zoom, margin: Margin) -> i64 {
+    let unit = (WORLD_UNITS >> zoom.get()) / i64::from(margin.extent);
+    match margin.bounds {
+        TileBounds::Mercator => unit,
+        // A degree of latitude is longer in the poleward rows of a tile than in its middle: by the factor e^(2π/2^zoom)
+        // at most within the tile, and by the same factor again in a buffer as wide as the tile.
+        TileBounds::Degrees if zoom >= MIN_ZOOM_IN_DEGREES => 2 * (unit + 1),
+        TileBounds::Degrees => i64::MAX,
+    }
+}
+
+/// From this zoom on, a unit of a tile's grid in degrees is nowhere twice as high as it is wide.
+const MIN_ZOOM_IN_DEGREES: Zoom = Zoom::new(6).unwrap();
 
 /// The greatest distance, in world units, between a position and a row that is drawn at the same grid point: three grid
 /// units (the position is rounded, the box around it reaches one unit farther, and features are rounded) and four world
@@ -207,15 +225,20 @@ mod tests {
         };
         let last = u32::MAX;
         let deep = (17..=22).map(|least| (4096, least));
-        for (extent, least) in
-            [(256, 0), (1000, 0), (4096, 0), (4096, 14), (65_536, 0), (1 << 20, 22)].into_iter().chain(deep)
-        {
+        let plain = [(256, 0), (1000, 0), (4096, 0), (4096, 14), (65_536, 0), (1 << 20, 22)].into_iter().chain(deep);
+        let mercator = plain.map(|(extent, least)| (Margin::plain(extent, 64), least));
+        let in_degrees = [(4096, 0), (4096, 7), (65_536, 0), (1000, 9)];
+        let in_degrees = in_degrees.map(|(extent, least)| {
+            let plain = Margin::plain(extent, extent);
+            (Margin { bounds: TileBounds::Degrees, ..plain }, least)
+        });
+        for (margin, least) in mercator.chain(in_degrees) {
             let mut places = vec![[0, 0], [last, 0], [0, last], [last, last], [1 << 31, 1 << 31]];
             places.extend((0..40).map(|_| [next(1 << 32), next(1 << 32)]));
             // Neighbours, and the same once more.
             places.extend((0..60).map(|_| [(1 << 30) + next(40_000), (1 << 30) + next(40_000)]));
             places.push(places[7]);
-            let found = in_tiles(least..=22, &places).neighbourhood(LayerIndex(0), extent).unwrap();
+            let found = in_tiles(least..=22, &places).neighbourhood(LayerIndex(0), margin).unwrap();
             assert!(found.from.get() >= least && found.samples.len() > 30 && found.samples.len() <= MAX_SAMPLES);
             let sides: Vec<_> = found.cells.iter().map(|cell| cell.world(0)).collect();
             for (number, one) in sides.iter().enumerate() {
@@ -231,11 +254,11 @@ mod tests {
             for deeper in found.from.get()..=22 {
                 for [x, y] in &places {
                     let shift = 32 - deeper;
-                    let grid = TileGrid::of(tile(deeper, x >> shift, y >> shift), extent);
+                    let grid = TileGrid::of(tile(deeper, x >> shift, y >> shift), margin);
                     let WorldRect { west, north, east, south } = grid.world(&grid.around([*x, *y]));
                     let inside = |side: i64| side.clamp(0, WORLD_UNITS - 1);
                     for corner in [[west, north], [east, north], [west, south], [east, south]] {
-                        assert!(holds(corner.map(inside)), "extent {extent}, zoom {deeper}: {x} {y}");
+                        assert!(holds(corner.map(inside)), "{margin:?}, zoom {deeper}: {x} {y}");
                     }
                 }
             }
@@ -246,7 +269,7 @@ mod tests {
     fn a_neighbourhood_is_as_wide_as_the_least_zoom_needs() {
         let places: Vec<[u32; 2]> = (0..16).map(|x| [x, 1]).collect();
         let of = |zooms: std::ops::RangeInclusive<u8>, places: &[[u32; 2]]| {
-            in_tiles(zooms, places).neighbourhood(LayerIndex(0), 4096)
+            in_tiles(zooms, places).neighbourhood(LayerIndex(0), Margin::plain(4096, 64))
         };
         // Cells of 76 metres at the corner of the world, then of ten metres. Neighbouring places share them.
         for (zooms, from, cells, last) in [(0..=14, 8, 19, 1), (14..=14, 14, 22, 0)] {
@@ -256,7 +279,7 @@ mod tests {
         }
         assert_eq!(of(0..=14, &places[1..]), None);
         assert_eq!(of(0..=7, &places), None);
-        assert_eq!(in_tiles(8..=8, &places).neighbourhood(LayerIndex(1), 4096), None);
+        assert_eq!(in_tiles(8..=8, &places).neighbourhood(LayerIndex(1), Margin::plain(4096, 64)), None);
     }
 
     #[test]

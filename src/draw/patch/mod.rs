@@ -34,22 +34,22 @@ use crate::mvt::PointLayer;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
 use crate::target::{ReadError, TileReader, read_all};
 use crate::tile::{
-    Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Order, PlannedTiles, SearchBox, Slice,
-    TileCoord, TileId, TileRect, WorldRect, Zoom, ZoomLimits, ZoomList,
+    Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Margin, Order, PlannedTiles, SearchBox, Slice,
+    TileBounds, TileCoord, TileId, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits, ZoomList, latitude,
 };
 
 pub use changed_positions::{ChangedPositions, PositionsInTiles};
 
 /// What patching needs to know of a layer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PatchLayer {
     pub id: LayerId,
     /// Its name in the tile.
     pub name: String,
     /// The zooms at which it is drawn.
     pub zooms: ZoomList,
-    /// Units along a tile's side (MVT 2.1, section 4.1).
-    pub extent: u32,
+    /// The grid of its tiles.
+    pub margin: Margin,
     /// How its points are encoded; `None` if the layer cannot be patched.
     pub points: Option<PointLayer>,
     /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for
@@ -231,14 +231,17 @@ impl Patches {
         }
         let stored = stored.as_ref().ok_or("the target does not hold the tile")?;
         let positions = self.positions.of(index, tile).ok_or("not all positions of the changes are known")?;
+        if layer.margin.bounds == TileBounds::Degrees && positions.clone().any(is_next_to_antimeridian) {
+            return Err("the database may see a point next to ±180° at either end of the world");
+        }
         // The layer may be empty in this tile, or damaged; only rendering can tell.
         let bytes = stored.get(&layer.id).ok_or("the stored tile does not hold the layer")?;
         if layer.cached_from.is_some_and(|from| tile.zoom() >= from) {
-            let boxes = boxes(tile, layer.extent, positions);
+            let boxes = boxes(tile, layer.margin, positions);
             return Ok(if boxes.is_empty() { LayerPatch::Keep } else { LayerPatch::Cached(boxes) });
         }
         let features = mvt::count_features(bytes).ok_or("the stored layer cannot be read")?;
-        match parts(tile, layer.extent, features / FEATURES_PER_QUERY, positions) {
+        match parts(tile, layer.margin, features / FEATURES_PER_QUERY, positions) {
             Some(parts) if parts.is_empty() => Ok(LayerPatch::Keep),
             Some(parts) => Ok(LayerPatch::Query(parts)),
             None => Err("too many of its features changed"),
@@ -380,18 +383,17 @@ const MAX_UNPATCHABLE_TILES: u64 = 8;
 // Which parts of a tile can show a feature at a changed position.
 
 /// The parts of a tile that show features at `positions` (world units); `None` once there are more than `max_parts`.
-/// The tile's grid has `extent` units along a side. The world boxes of the parts do not touch each other, so that no
-/// row is found twice.
+/// The world boxes of the parts do not touch each other, so that no row is found twice.
 ///
 /// `ST_AsMVTGeom` rounds a position to the nearest grid point, so a feature is drawn at most one unit from its
 /// position.
 pub(crate) fn parts(
     tile: TileCoord,
-    extent: u32,
+    margin: Margin,
     max_parts: usize,
     positions: impl Iterator<Item = [u32; 2]>,
 ) -> Option<Vec<ChangedPart>> {
-    let grid = TileGrid::of(tile, extent);
+    let grid = TileGrid::of(tile, margin);
     let mut boxes: Vec<GridBox> = Vec::new();
     for position in positions {
         let mut one = grid.around(position);
@@ -408,19 +410,38 @@ pub(crate) fn parts(
 }
 
 /// For each of `positions`, the box of grid points at which its feature may be drawn.
-pub(crate) fn boxes(tile: TileCoord, extent: u32, positions: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
-    let grid = TileGrid::of(tile, extent);
+pub(crate) fn boxes(tile: TileCoord, margin: Margin, positions: impl Iterator<Item = [u32; 2]>) -> Vec<GridBox> {
+    let grid = TileGrid::of(tile, margin);
     let mut boxes: Vec<GridBox> = positions.map(|position| grid.around(position)).collect();
     boxes.sort_unstable();
     boxes.dedup();
     boxes
 }
 
+/// How far from ±180° a position in world units may lie that the database may see at either end of the world, if it
+/// computes in degrees (see `tile/positions.rs`).
+const NEXT_TO_ANTIMERIDIAN: u32 = 1_000;
+
+fn is_next_to_antimeridian([x, _]: [u32; 2]) -> bool {
+    !(NEXT_TO_ANTIMERIDIAN..=u32::MAX - NEXT_TO_ANTIMERIDIAN).contains(&x)
+}
+
+/// The grid of a tile, to look at changed positions with.
 pub(crate) struct TileGrid {
     west: f64,
-    north: f64,
-    /// World units of one unit of the grid.
+    /// World units of one unit of the grid, from west to east.
     unit: f64,
+    rows: GridRows,
+    /// The fewest world units that a unit of the grid spans, in both directions.
+    least_unit: f64,
+}
+
+/// How the rows of a tile's grid lie in the world.
+enum GridRows {
+    /// From the northern edge in world units, each as high as a column is wide.
+    Mercator { north: f64 },
+    /// From the northern edge in degrees of latitude, each of the same height in degrees.
+    Degrees { north: f64, unit: f64 },
 }
 
 /// The most world units by which our arithmetic and that of PostGIS differ, on either side.
@@ -431,40 +452,74 @@ const ROUNDING_SLACK: f64 = 2.0;
 /// (728 world units) apart: the boxes of two parts and that of a row between them are rounded by one step each.
 const INDEX_SLACK: f64 = 1_500.0;
 
+/// The latitude beyond which no position lies: the world ends at 85.05°. Tiles in degrees have buffers beyond it.
+const MAX_LATITUDE: f64 = 89.0;
+
 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
 impl TileGrid {
-    pub(crate) fn of(tile: TileCoord, extent: u32) -> TileGrid {
-        let WorldRect { west, north, east, .. } = TileRect::from(tile).world(0);
-        TileGrid { west: west as f64, north: north as f64, unit: (east - west) as f64 / f64::from(extent) }
+    pub(crate) fn of(tile: TileCoord, margin: Margin) -> TileGrid {
+        let WorldRect { west, north, east, south } = TileRect::from(tile).world(0);
+        let extent = f64::from(margin.extent);
+        let unit = (east - west) as f64 / extent;
+        let (rows, least_unit) = match margin.bounds {
+            TileBounds::Mercator => (GridRows::Mercator { north: north as f64 }, unit),
+            TileBounds::Degrees => {
+                let [north, south] = [north, south].map(latitude);
+                let degrees = (north - south) / extent;
+                // At the equator, where a degree of latitude is as long as one of longitude. Elsewhere it is longer.
+                (GridRows::Degrees { north, unit: degrees }, unit.min(degrees * WORLD_UNITS as f64 / 360.0))
+            }
+        };
+        TileGrid { west: west as f64, unit, rows, least_unit }
+    }
+
+    /// The row of the grid at a distance from the northern edge of the world, in world units.
+    fn row(&self, y: f64) -> f64 {
+        match self.rows {
+            GridRows::Mercator { north } => (y - north) / self.unit,
+            GridRows::Degrees { north, unit } => (north - latitude(y as i64)) / unit,
+        }
+    }
+
+    /// The distance of a row of the grid from the northern edge of the world, in world units.
+    fn world_y(&self, row: i64) -> f64 {
+        match self.rows {
+            GridRows::Mercator { north } => row as f64 * self.unit + north,
+            GridRows::Degrees { north, unit } => {
+                let degrees = (north - row as f64 * unit).clamp(-MAX_LATITUDE, MAX_LATITUDE);
+                (1.0 - degrees.to_radians().tan().asinh() / std::f64::consts::PI) / 2.0 * WORLD_UNITS as f64
+            }
+        }
     }
 
     /// The grid points at which a feature at a position (world units) may be drawn.
     pub(crate) fn around(&self, [x, y]: [u32; 2]) -> GridBox {
-        let at = |units: f64, edge: f64| (units - edge) / self.unit;
+        let column = |units: f64| (units - self.west) / self.unit;
         let (x, y) = (f64::from(x), f64::from(y));
         GridBox {
-            west: at(x, self.west).floor() as i64 - 1,
-            north: at(y, self.north).floor() as i64 - 1,
-            east: at(x + 1.0, self.west).ceil() as i64 + 1,
-            south: at(y + 1.0, self.north).ceil() as i64 + 1,
+            west: column(x).floor() as i64 - 1,
+            north: self.row(y).floor() as i64 - 1,
+            east: column(x + 1.0).ceil() as i64 + 1,
+            south: self.row(y + 1.0).ceil() as i64 + 1,
         }
     }
 
     /// The world units of every feature that may be drawn in a box.
     pub(crate) fn world(&self, one: &GridBox) -> WorldRect {
-        let least = |grid: i64, edge: f64| ((grid - 1) as f64 * self.unit + edge - ROUNDING_SLACK).floor() as i64;
-        let most = |grid: i64, edge: f64| ((grid + 1) as f64 * self.unit + edge + ROUNDING_SLACK).ceil() as i64;
+        let column = |grid: i64| grid as f64 * self.unit + self.west;
+        let least = |units: f64| (units - ROUNDING_SLACK).floor() as i64;
+        let most = |units: f64| (units + ROUNDING_SLACK).ceil() as i64;
         WorldRect {
-            west: least(one.west, self.west),
-            north: least(one.north, self.north),
-            east: most(one.east, self.west),
-            south: most(one.south, self.north),
+            west: least(column(one.west - 1)),
+            north: least(self.world_y(one.north - 1)),
+            east: most(column(one.east + 1)),
+            south: most(self.world_y(one.south + 1)),
         }
     }
 
     /// True if two grid boxes may come from world boxes that touch.
     fn is_near(&self, one: &GridBox, other: &GridBox) -> bool {
-        let gap = 3 + (2.0 * (ROUNDING_SLACK + 2.0 + INDEX_SLACK) / self.unit).ceil() as i64;
+        let gap = 3 + (2.0 * (ROUNDING_SLACK + 2.0 + INDEX_SLACK) / self.least_unit).ceil() as i64;
         one.west - gap <= other.east
             && other.west - gap <= one.east
             && one.north - gap <= other.south
@@ -484,22 +539,25 @@ fn hull(one: GridBox, other: GridBox) -> GridBox {
 // Checks whether a stored tile shows a point at a position.
 
 /// True if a layer of a tile shows a feature at one of some positions (world units), or if that is not known. `raw` are
-/// the unpacked bytes of the tile, `extent` is the number of grid units along its side. If the tile shows all rows of
+/// the unpacked bytes of the tile, `margin` is the layer's. If the tile shows all rows of
 /// the layer as points, false means that no row of the layer lies at any of the positions.
 #[must_use]
 pub fn may_show(
     raw: &[u8],
     tile: TileCoord,
     layer: &str,
-    extent: u32,
-    positions: impl Iterator<Item = [u32; 2]>,
+    margin: Margin,
+    positions: impl Iterator<Item = [u32; 2]> + Clone,
 ) -> bool {
-    let Ok(layers) = mvt::decode(raw) else { return true };
-    let Some(own) = layers.iter().find(|one| one.name == layer) else { return false };
-    if own.extent != extent {
+    if margin.bounds == TileBounds::Degrees && positions.clone().any(is_next_to_antimeridian) {
         return true;
     }
-    let grid = TileGrid::of(tile, extent);
+    let Ok(layers) = mvt::decode(raw) else { return true };
+    let Some(own) = layers.iter().find(|one| one.name == layer) else { return false };
+    if own.extent != margin.extent {
+        return true;
+    }
+    let grid = TileGrid::of(tile, margin);
     let boxes: Vec<_> = positions.map(|position| grid.around(position)).collect();
     let is_at = |[x, y]: [i32; 2]| {
         let (x, y) = (i64::from(x), i64::from(y));
@@ -581,7 +639,12 @@ mod tests {
     #[test]
     fn a_place_is_looked_at_with_what_lies_a_rounding_away() {
         // At zoom 8 a unit of the grid is 4096 world units wide.
-        let parts = parts(tile(8, 1, 2), 4096, 9, [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter());
+        let parts = parts(
+            tile(8, 1, 2),
+            Margin::plain(4096, 64),
+            9,
+            [[(1 << 24) + 4096 * 10, (2 << 24) + 4096 * 7 + 5]].into_iter(),
+        );
         let grid = GridBox { west: 9, north: 6, east: 12, south: 9 };
         let (west, north) = (1 << 24, 2 << 24);
         let world = WorldRect {
@@ -600,12 +663,15 @@ mod tests {
             chance = chance.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u32::try_from((chance >> 33) % below).unwrap()
         };
-        for (zoom, extent) in [(0, 4096), (8, 4096), (8, 1000), (20, 4096), (22, 65536)] {
-            let side = 1_u64 << (32 - zoom);
+        let grids = [(0, 4096), (8, 4096), (8, 1000), (20, 4096), (22, 65536)];
+        let both =
+            grids.into_iter().flat_map(|grid| [TileBounds::Mercator, TileBounds::Degrees].map(|bounds| (grid, bounds)));
+        for ((zoom, extent), bounds) in both {
+            let (side, margin) = (1_u64 << (32 - zoom), Margin { bounds, ..Margin::plain(extent, 64) });
             for many in [2, 20, 200] {
                 let places: Vec<[u32; 2]> =
                     (0..many).map(|_| [next(side.min(1 << 31)), next(side.min(1 << 20))]).collect();
-                let parts = parts(tile(zoom, 0, 0), extent, many, places.iter().copied()).unwrap();
+                let parts = parts(tile(zoom, 0, 0), margin, many, places.iter().copied()).unwrap();
                 for (number, one) in parts.iter().enumerate() {
                     for other in &parts[..number] {
                         let (a, b) = (&one.world, &other.world);

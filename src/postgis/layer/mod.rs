@@ -432,18 +432,6 @@ impl Layer {
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
 
-    /// True if the layer's features are single points with the same properties in every tile of every zoom.
-    fn has_uniform_points(&self) -> bool {
-        self.shape.points
-            && self.cells().is_none()
-            && !self.asks_each_tile()
-            && !self.differs_by_zoom()
-            && self.margin.bounds == TileBounds::Mercator
-            && self.margin.candidates.is_none()
-            && self.has_plain_values
-            && self.properties.iter().all(|property| property.of == ComputedFrom::Row)
-    }
-
     /// True if the layer's features are single points that differ from tile to tile only by their places and by the
     /// tile's own address, so that tiles can be drawn from rows that are read once.
     fn has_cacheable_rows(&self) -> bool {
@@ -467,7 +455,7 @@ impl Layer {
         LayerTraits {
             has_cacheable_rows: self.has_cacheable_rows(),
             is_thinned: self.budget.thins(),
-            is_patchable: self.has_uniform_points() && self.as_points().is_some(),
+            is_patchable: self.has_cacheable_rows() && self.as_points().is_some(),
         }
     }
 
@@ -477,7 +465,6 @@ impl Layer {
             && self.cells().is_none()
             && !self.asks_each_tile()
             && !self.asks_each_zoom()
-            && self.margin.bounds == TileBounds::Mercator
             // The other settings stop the run, or leave out features that are far from the change.
             && self.budget.on_large_tile == OnLargeTile::Warn
             && self.suits_patches
@@ -511,8 +498,8 @@ pub struct LayerTraits {
     pub has_cacheable_rows: bool,
     /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
     pub is_thinned: bool,
-    /// True if its features are single points with the same properties in every tile of every zoom, identified and
-    /// sorted by their keys in the tile, so that the tile may be patched from cached rows.
+    /// True if its rows may be cached and the features of a tile are identified and sorted by their keys in the tile,
+    /// so that the tile may be patched from cached rows.
     pub is_patchable: bool,
 }
 

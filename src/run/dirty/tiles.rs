@@ -40,9 +40,9 @@ pub(crate) struct DirtyTiles {
     pub(crate) reasons: Vec<Reason>,
     /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
-    /// The changed positions of each layer of cells, in world units; `None` where they are not known, empty if the
-    /// tiles were named.
-    pub(crate) cell_positions: Box<[Option<Vec<[f64; 2]>>]>,
+    /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
+    /// empty if the tiles were named.
+    pub(crate) row_positions: Box<[Option<Vec<[f64; 2]>>]>,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
     pub(crate) rows: Box<[KnownRows]>,
     /// The rectangle around all changes.
@@ -64,7 +64,7 @@ impl DirtyTiles {
             dirty,
             reasons,
             spots: ChangedPositions::default(),
-            cell_positions: Box::default(),
+            row_positions: Box::default(),
             rows: Box::default(),
             around: None,
             complete,
@@ -225,13 +225,14 @@ pub(crate) async fn from_log(
     let mut changed = DirtyTiles::new(dirty, !narrowed, state);
     changed.reasons = reasons;
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
-    let (mut rows, mut cell_positions) = (Vec::new(), Vec::new());
+    let (mut rows, mut row_positions) = (Vec::new(), Vec::new());
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let drawn = drawn(layer);
         // The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
         // position.
         let (mut touched, mut is_known) = (0_u64, true);
-        let mut positions = layer.grid().map(|_| Vec::new());
+        let may_be_kept = layer.grid().is_some() || layer.traits().is_patchable;
+        let mut positions = may_be_kept.then(Vec::new);
         for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
             let (mut too_many, mut seen) = (false, 0);
             let is_query = matches!(watch.source, change_log::PositionSource::Query { .. });
@@ -251,10 +252,8 @@ pub(crate) async fn from_log(
                     is_known &= matches!(spot, ChangeLocation::Point(_));
                 }
                 changed.spots.add(LayerIndex(index), &spot);
-                match (&mut positions, &spot) {
-                    (Some(known), ChangeLocation::Point(at)) if !is_query && known.len() < MAX_CHANGED_POSITIONS => {
-                        known.push(*at);
-                    }
+                match (&mut positions, spot.position()) {
+                    (Some(known), Some(at)) if !is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
                     _ => positions = None,
                 }
                 beyond.mark(&drawn, &spot);
@@ -268,14 +267,14 @@ pub(crate) async fn from_log(
                 return Ok(Work::All(changed.reasons));
             }
         }
-        cell_positions.push(positions);
+        row_positions.push(positions);
         rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
     }
     if !narrowed && state.parts.len() == 1 && is_cheaper_as_a_seed(&changed.dirty, state) {
         return Ok(Work::All(changed.reasons));
     }
     changed.rows = rows.into_boxed_slice();
-    changed.cell_positions = cell_positions.into_boxed_slice();
+    changed.row_positions = row_positions.into_boxed_slice();
     let beyond = beyond.found(state, &look.job.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
     changed.beyond = Box::new(beyond);

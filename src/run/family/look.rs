@@ -359,7 +359,7 @@ impl ChangedPlaces {
                 shows = places.has_boxes
                     || gunzip
                         .unpack(&bytes)
-                        .map_or(true, |raw| may_show(&raw, id.coord, layer.name(), layer.margin().extent, positions));
+                        .map_or(true, |raw| may_show(&raw, id.coord, layer.name(), layer.margin(), positions));
                 Ok::<(), crate::target::ReadError>(())
             })
             .ok()?;

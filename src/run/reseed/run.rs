@@ -11,12 +11,12 @@ use tokio::task::spawn_blocking;
 use super::{ReseedOptions, ReseedOutcome};
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood};
 use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
+use crate::postgis::{Error, Layer, count_rows, counts_cells, foldable, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::describe::names;
 use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
@@ -194,7 +194,7 @@ impl ReseedRun<'_> {
         let (batches, workers) = self.batches(&changed, &tiles).await?;
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
-        let layers = self.with_neighbourhoods(&workers, &spots).await?;
+        let layers = self.with_neighbourhoods(&workers, &spots, &changed, &batches).await?;
         let whole = changed.rendered_whole(&self.look.state);
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };
@@ -412,10 +412,58 @@ impl ReseedRun<'_> {
         tiles: &[TileCoord],
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
-        let (snapshot, since) = (&*self.look.snapshot, self.look.state.cursor.to_string());
-        let look = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory: self.look.job.rows_memory() };
-        let live = self.options.live.as_deref().filter(|_| changed.cell_positions.len() == layers.len());
-        counted(look, live, layers, tiles, &changed.cell_positions).await
+        let since = self.look.state.cursor.to_string();
+        counted(self.live_look(&since), self.live_rows(changed), layers, tiles, &changed.row_positions).await
+    }
+
+    /// Where this run stands for live rows. The target shows the state `since`.
+    fn live_look<'s>(&'s self, since: &'s str) -> LiveLook<'s> {
+        let (snapshot, memory) = (&*self.look.snapshot, self.look.job.rows_memory());
+        LiveLook { snapshot, since, now: snapshot.cursor(), memory }
+    }
+
+    /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
+    fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
+        self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len())
+    }
+
+    /// A layer of points with its live rows, if the watch keeps them.
+    async fn with_live_rows(
+        &self,
+        number: usize,
+        workers: &[Worker],
+        changed: &DirtyTiles,
+        batches: &[Batch],
+    ) -> Result<Option<PreparedLayer>, Error> {
+        let layer = &self.look.layers[number];
+        let Some(live) = self.live_rows(changed) else { return Ok(None) };
+        let since = self.look.state.cursor.to_string();
+        let look = self.live_look(&since);
+        let positions = changed.row_positions[number].as_deref();
+        if let Some(points) = live.points(look, layer, positions).await? {
+            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
+        }
+        if !live.is_worth_reading(look, layer, positions.map_or(0, <[_]>::len)).await {
+            return Ok(None);
+        }
+        let rows = self.look.state.manifest.rows.as_ref();
+        let count = if let Some(count) = rows.and_then(|rows| rows.most(layer.name())) {
+            count
+        } else {
+            let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?;
+            counted.unwrap_or_default()
+        };
+        let Some(points) = live.read_points(look, layer, workers, count).await? else { return Ok(None) };
+        let with_rows = PreparedLayer::new(layer).with_live_points(&points);
+        let mut layers: Vec<PreparedLayer> = self.look.layers.iter().map(PreparedLayer::new).collect();
+        layers[number] = with_rows;
+        let worker = self.keeper().await?;
+        let verified = verify_cached_rows(&worker, layers, batches).await?.swap_remove(number);
+        if verified.has_cached_rows() {
+            return Ok(Some(verified));
+        }
+        live.refuse(look, layer).await;
+        Ok(None)
     }
 }
 
@@ -529,7 +577,7 @@ fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
         id: layer.id(),
         name: layer.name().to_owned(),
         zooms: layer.zooms().clone(),
-        extent: layer.margin().extent,
+        margin: layer.margin(),
         points: layer.as_points(),
         cached_from: prepared.cached_from(),
         most_bytes: layer.max_bytes().clone(),
@@ -567,6 +615,8 @@ impl ReseedRun<'_> {
         &self,
         workers: &[Worker],
         spots: &PositionsInTiles,
+        changed: &DirtyTiles,
+        batches: &[Batch],
     ) -> Result<Vec<PreparedLayer>, CommandError> {
         let keeper = self.keeper().await?;
         let warming = async {
@@ -577,18 +627,37 @@ impl ReseedRun<'_> {
                 _ => Ok(()),
             }
         };
-        let (layers, warm) = tokio::join!(Box::pin(self.rows_near_changes(&keeper, spots)), warming);
-        warm?;
-        Ok(layers?)
+        if self.live_rows(changed).is_none() {
+            let (layers, warm) = tokio::join!(Box::pin(self.rows_near_changes(&keeper, spots, Vec::new())), warming);
+            warm?;
+            return Ok(layers?);
+        }
+        // The sessions may be needed to read rows.
+        warming.await?;
+        let mut live = Vec::new();
+        for number in 0..self.look.layers.len() {
+            live.push(Box::pin(self.with_live_rows(number, workers, changed, batches)).await?);
+        }
+        Ok(Box::pin(self.rows_near_changes(&keeper, spots, live)).await?)
     }
 
     /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about
     /// `near_rows_memory` at most.
-    async fn rows_near_changes(&self, worker: &Worker, spots: &PositionsInTiles) -> Result<Vec<PreparedLayer>, Error> {
+    async fn rows_near_changes(
+        &self,
+        worker: &Worker,
+        spots: &PositionsInTiles,
+        live: Vec<Option<PreparedLayer>>,
+    ) -> Result<Vec<PreparedLayer>, Error> {
         let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
+        let mut live = live.into_iter();
         for (number, layer) in self.look.layers.iter().enumerate() {
+            if let Some(live) = live.next().flatten() {
+                near.push(live);
+                continue;
+            }
             let mut prepared = PreparedLayer::new(layer);
-            let around = spots.neighbourhood(LayerIndex(number), layer.margin().extent);
+            let around = spots.neighbourhood(LayerIndex(number), layer.margin());
             let work = LayerWork::Reseed { knows_positions: around.is_some(), memory };
             if preparation(layer.traits(), &work) == Preparation::CacheNeighbourhood
                 && let Some(around) = around

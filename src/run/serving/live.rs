@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
 use super::follow::follow;
+use super::rows::ServedRows;
 use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, check_conditions};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
@@ -17,8 +18,8 @@ use crate::postgis::{Database, Error, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
 use crate::serve::{
-    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveSource, LiveTile, LogFailure, SharedSecret,
-    StateCheck,
+    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile, LogFailure,
+    SharedSecret, StateCheck,
 };
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -61,6 +62,7 @@ struct DatabaseTilesShared {
     /// Stops the preparation of snapshots. Nothing asks for it so far.
     stop: Stop,
     present: Mutex<Present>,
+    rows: ServedRows,
     /// The last snapshot that was retired. It lives while tiles of it are being rendered.
     before: Mutex<Weak<LiveSnapshot>>,
 }
@@ -78,7 +80,7 @@ impl DatabaseTiles {
         let settings = &job.settings;
         let stop = Stop::new();
         let database = bounds.database(&settings.database, &stop)?;
-        let first = LiveSnapshot::take(&database, job, &stop, bounds).await?;
+        let first = LiveSnapshot::take(&database, job, &stop, bounds, None).await?;
         check_room(&first, bounds.sessions()).await?;
         check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
         let log = match settings.server.redis {
@@ -101,6 +103,7 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
+            rows: ServedRows::new(bounds.rows_memory(settings.run.rows_memory)),
             before: Mutex::default(),
         })))
     }
@@ -156,6 +159,10 @@ impl LiveSource for DatabaseTiles {
 
     fn sessions(&self) -> usize {
         self.0.database.sessions()
+    }
+
+    fn rows(&self) -> Option<LiveRowsReport> {
+        Some(self.0.rows.report())
     }
 
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
@@ -232,10 +239,18 @@ impl DatabaseTilesShared {
         };
         let narrowed =
             given.map(|given| NarrowedLayers::of(&snapshot.layers, &self.job.settings.tileset.parameters, given));
+        let own = |tiles: Vec<RenderedTile>| {
+            let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
+            own.unwrap_or_else(|| RenderedTile::empty(tile.coord))
+        };
+        let from_rows = if given.is_none() { snapshot.drawn_from_rows(&batch).await } else { None };
+        self.rows.note_drawn(from_rows.is_some());
+        if let Some(tiles) = from_rows {
+            return Ok(own(tiles));
+        }
         let tiles = Box::pin(snapshot.render(&batch, narrowed.as_ref(), stop)).await.map_err(Arc::new)?;
         snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
-        let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
-        Ok(own.unwrap_or_else(|| RenderedTile::empty(tile.coord)))
+        Ok(own(tiles))
     }
 
     /// The tile as the target would store it; `None` if it is empty.
@@ -281,7 +296,7 @@ impl DatabaseTilesShared {
 
     /// Takes a snapshot, and makes sure that it is retired.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
-        let taken = LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds).await;
+        let taken = LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds, Some(&self.rows)).await;
         let taken = taken.map_err(|error| live_error(&error, error.kind())).and_then(|snapshot| {
             let found = fingerprint(&self.job.settings, &snapshot.layers);
             if found == self.fingerprint {
@@ -290,7 +305,12 @@ impl DatabaseTilesShared {
             Err(LiveError::OtherTileset { target: self.fingerprint.clone(), settings: found })
         });
         match &taken {
-            Ok(snapshot) => drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot)))),
+            Ok(snapshot) => {
+                drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
+                if self.rows.have_to_be_read(&snapshot.layers).await {
+                    drop(tokio::spawn(read_rows(Arc::clone(&self))));
+                }
+            }
             Err(error) => *self.present.lock() = Present::Failed(Instant::now(), error.clone()),
         }
         taken
@@ -308,7 +328,7 @@ impl DatabaseTilesShared {
 }
 
 /// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are
-/// never more than [`SNAPSHOTS`](super::snapshot::SNAPSHOTS).
+/// never more than two.
 async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
     loop {
         let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
@@ -321,6 +341,13 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
             return source.forget(&present);
         }
     }
+}
+
+/// Reads the live rows, on a snapshot of its own.
+async fn read_rows(source: Arc<DatabaseTilesShared>) {
+    let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
+    let taken = LiveSnapshot::take(database, job, stop, bounds, None).await;
+    rows.read(taken, &job.settings.database.changes.schema).await;
 }
 
 /// An error in the server's terms: whether the database or the tile is the cause.

@@ -5,11 +5,13 @@
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `live` | tiles that the target does not hold, rendered on request |
+//! | `rows` | rows of points, kept to draw live tiles without a statement |
 //! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
 
 mod family;
 mod follow;
 mod live;
+mod rows;
 mod snapshot;
 
 use std::path::Path;

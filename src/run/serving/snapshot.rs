@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
+use super::rows::ServedRows;
 use crate::change_log::{Cursor, CursorError, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{DatabaseSettings, ParameterSettings};
 use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
@@ -70,7 +71,7 @@ pub(crate) struct LiveSnapshot {
 }
 
 impl LiveSnapshot {
-    /// Takes a snapshot and probes the layers of a job.
+    /// Takes a snapshot and probes the layers of a job. Live rows are brought to it.
     ///
     /// # Errors
     /// If the database cannot be reached, or the layers do not fit the database any more.
@@ -79,6 +80,7 @@ impl LiveSnapshot {
         job: &Job,
         stop: &Stop,
         bounds: &Arc<LiveBounds>,
+        rows: Option<&ServedRows>,
     ) -> Result<LiveSnapshot, CommandError> {
         let settings = &job.settings;
         let held = bounds.snapshot().await;
@@ -95,7 +97,11 @@ impl LiveSnapshot {
             Err(error) if error.kind() == ErrorKind::Transient(Obstacle::HeldUp) => NewestLogged::NoLog,
             Err(error) => return Err(error.into()),
         };
-        let prepared: Vec<PreparedLayer> = probed.layers.iter().map(PreparedLayer::new).collect();
+        let shown = StateInHistory { state, newest };
+        let prepared = match rows {
+            Some(rows) => rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await,
+            None => probed.layers.iter().map(PreparedLayer::new).collect(),
+        };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
             margin: layer.margin(),
@@ -110,7 +116,7 @@ impl LiveSnapshot {
             locks: probed.locks,
             reads: probed.reads,
             packing: settings.run.limits.packing,
-            shown: StateInHistory { state, newest },
+            shown,
             places: FeaturePlaces::default(),
             idle: Mutex::default(),
             bounds: Arc::clone(bounds),
@@ -180,6 +186,26 @@ impl LiveSnapshot {
         rendered
     }
 
+    /// The tiles of a batch, if live rows draw all of them.
+    pub(crate) async fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
+        if !self.statements.have_rows_for(batch) {
+            return None;
+        }
+        let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
+        let drawing = tokio::task::spawn_blocking(move || layers.drawn_from_rows(&batch));
+        drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    /// The database, for messages.
+    pub(crate) fn database(&self) -> &Database {
+        &self.run
+    }
+
+    /// A worker on the session that holds the snapshot.
+    pub(crate) async fn keeper(&self) -> Result<Worker, Error> {
+        Worker::alone(&self.run, &self.snapshot, &self.locks, self.packing).await
+    }
+
     /// Logs the plans of a slow tile's statements. False if the session cannot be used any more.
     async fn explain(session: &LiveSession, statements: &RunLayers, batch: &Batch, limit: Duration) -> bool {
         let tile = batch.areas.first().and_then(|area| area.rect.first());
@@ -231,9 +257,12 @@ impl Drop for LiveSnapshot {
 
 // The limits on the database sessions of all tilesets' live tiles together.
 
-/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being
+/// Snapshots on which tiles of one tileset are rendered: the present one, and the one before while tiles of it are being
 /// rendered.
-pub(crate) const SNAPSHOTS: usize = 2;
+const DRAWN_SNAPSHOTS: usize = 2;
+
+/// Sessions of one tileset that hold snapshots: these, and the one on which live rows are read.
+const SNAPSHOTS: usize = DRAWN_SNAPSHOTS + 1;
 
 /// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one
 /// has ended, which takes a second or a little more.
@@ -259,7 +288,7 @@ impl LiveBounds {
     pub(crate) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
         let workers = shares.workers().get();
         // A single tileset never has more than these anyway.
-        let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
+        let idle = if tilesets > 1 { workers } else { workers * DRAWN_SNAPSHOTS };
         LiveBounds {
             pool: OnceLock::new(),
             tilesets,
@@ -268,6 +297,11 @@ impl LiveBounds {
             idle: Arc::new(Semaphore::new(idle)),
             explain_after,
         }
+    }
+
+    /// The memory for live rows of each tileset, if all may take `all` together.
+    pub(crate) fn rows_memory(&self, all: usize) -> usize {
+        all / self.tilesets.max(1)
     }
 
     fn most_snapshots(tilesets: usize) -> usize {
@@ -439,7 +473,7 @@ mod tests {
         let workers = std::num::NonZeroUsize::new(4).unwrap();
         let shares = WorkerShares::new(workers, None, None).unwrap();
         let sessions = |tilesets| LiveBounds::new(tilesets, shares, None).sessions();
-        assert_eq!((sessions(1), sessions(2), sessions(50)), (9, 20, 140));
+        assert_eq!((sessions(1), sessions(2), sessions(50)), (10, 24, 140));
         let bounds = LiveBounds::new(50, shares, None);
         let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&bounds.snapshots).try_acquire_owned().ok()).collect();
         let idle: Vec<_> = std::iter::from_fn(|| bounds.idle()).collect();

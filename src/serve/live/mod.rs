@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
+use serde::Serialize;
 
 use super::known_changes::KnownChanges;
 use super::parameters::GivenParameters;
@@ -110,6 +111,23 @@ pub struct StateCheck {
     pub newest: NewestLogged,
 }
 
+/// The rows of points that a tileset keeps to draw live tiles without the database.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct LiveRowsReport {
+    /// How many rows are kept; 0 if none are.
+    pub rows: usize,
+    /// The memory that they take, in bytes.
+    pub bytes: usize,
+    /// The database state that they show; `None` if none are kept.
+    pub snapshot: Option<String>,
+    /// Why none are kept; `None` if some are.
+    pub why_not: Option<String>,
+    /// How many live tiles were drawn from them since the server began.
+    pub tiles: u64,
+    /// How many times they were read since the server began.
+    pub reads: u64,
+}
+
 /// Renders tiles on request.
 ///
 /// The promise: [`LiveSource::render`] gives the bytes that a seed of the same database state would store, in the
@@ -136,6 +154,11 @@ pub trait LiveSource: Send + Sync + 'static {
 
     /// The number of its open database sessions.
     fn sessions(&self) -> usize;
+
+    /// The rows that it keeps; `None` if it never keeps any.
+    fn rows(&self) -> Option<LiveRowsReport> {
+        None
+    }
 
     /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the
     /// future never ends, and reports to `known` why no change is known.

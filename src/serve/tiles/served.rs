@@ -20,7 +20,7 @@ use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::{ReservedMemory, UnreadAnswers};
 use crate::serve::known_changes::KnownChanges;
 use crate::serve::known_changes::last_changed::TargetMemory;
-use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer};
+use crate::serve::live::{FlightCounts, FlightKey, LiveError, LiveFlights, LiveLayer, LiveRowsReport};
 use crate::serve::observe::FailureState;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::target::served::{NoticedChange, ServedTarget};
@@ -465,6 +465,11 @@ impl ServedTiles {
     /// The number of open database sessions.
     pub(crate) fn sessions(&self) -> usize {
         self.live.as_ref().map_or(0, |live| live.source().sessions())
+    }
+
+    /// The rows that are kept for live tiles; `None` if there are no such tiles.
+    pub(crate) fn live_rows(&self) -> Option<LiveRowsReport> {
+        self.live.as_ref()?.source().rows()
     }
 
     /// The numbers of tiles and requests in flight; `None` if no tiles are rendered on request.

@@ -325,6 +325,7 @@ impl SiteTileset {
             "publication": state.publication().map(|publication| publication.number),
             "subscribers": self.changes.as_ref().map(ChangeEvents::count),
             "writer": self.writer.as_ref().map(|writer| writer.handle.describe()),
+            "live_rows": self.tiles.live_rows(),
             "change_log": self.tiles.live_layers().map(|_| self.tiles.known().describe()),
             "known_tiles": state.stored().map(StoredTiles::count),
         });

@@ -67,12 +67,7 @@ const CASES: &[Case] = &[
     Case { name: "json", key: "text", config: "properties = [\"id\", \"more\"]", is_patched: false },
     // Without an index of places, each look would read the whole table.
     Case { name: "unindexed", key: "text", config: "properties = [\"id\"]", is_patched: false },
-    Case {
-        name: "degrees",
-        key: "text",
-        config: "properties = [\"id\"]\ntile_bounds = \"degrees\"",
-        is_patched: false,
-    },
+    Case { name: "degrees", key: "text", config: "properties = [\"id\"]\ntile_bounds = \"degrees\"", is_patched: true },
     Case {
         name: "thinned",
         key: "text",

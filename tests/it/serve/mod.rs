@@ -11,6 +11,7 @@ pub(crate) mod job_effects;
 pub(crate) mod jobs;
 pub(crate) mod killed_writer;
 pub(crate) mod live;
+pub(crate) mod live_rows;
 pub(crate) mod log;
 pub(crate) mod lost_target;
 pub(crate) mod metrics;

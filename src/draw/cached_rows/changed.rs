@@ -1,0 +1,210 @@
+//! Cached rows that are brought from snapshot to snapshot: the rows as they were read, the numbers of those that went,
+//! and the rows that came, each with its place in the order of the keys.
+//!
+//! ```text
+//!  rows as read    0   1   2   3   4        drawn: 0  a  1  3  4  b
+//!  went                    2
+//!  came            a before 1, b before 5
+//! ```
+//!
+//! Reading the rows at changed positions gives few rows, so each step costs as much as what changed. Once much has
+//! changed, both are joined into new rows.
+
+use std::sync::Arc;
+
+use super::{CachedRows, EncodedRows, RowStore};
+use crate::mvt::{FeatureKey, Features};
+use crate::tile::{Candidate, Frame, Positions, WorldRect};
+
+/// What came and went since rows were read.
+#[derive(Debug, Default)]
+pub(crate) struct RowChanges {
+    /// A bit for each row as read: it went.
+    went: Vec<u64>,
+    /// How many went.
+    gone: usize,
+    /// The rows that came, in the order of their keys.
+    pub(crate) added: EncodedRows,
+    /// For each of them, the number of the first row as read that follows it.
+    before: Vec<u32>,
+}
+
+impl RowChanges {
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.went[..]) + size_of_val(&self.before[..]) + self.added.bytes()
+    }
+
+    fn has_gone(&self, number: u32) -> bool {
+        self.went.get(number as usize / 64).is_some_and(|bits| bits & 1 << (number % 64) != 0)
+    }
+
+    fn remove(&mut self, number: u32) {
+        if self.has_gone(number) {
+            return;
+        }
+        let word = number as usize / 64;
+        self.went.resize(self.went.len().max(word + 1), 0);
+        self.went[word] |= 1 << (number % 64);
+        self.gone += 1;
+    }
+
+    /// Removes the candidates of rows that went, and adds those of rows that came, which get the numbers after the last
+    /// row as read. Both are sorted by tile and row, and so is the result.
+    pub(crate) fn apply(&self, candidates: &mut Vec<Candidate>, read: &Positions, added: Vec<Candidate>) {
+        candidates.retain(|candidate| !self.has_gone(candidate.number));
+        if added.is_empty() {
+            return;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "rows have numbers of 32 bits")]
+        let first = read.len() as u32;
+        candidates.extend(added.into_iter().map(|one| Candidate { number: first + one.number, ..one }));
+        let place = |number: u32| match number.checked_sub(first) {
+            None => (number, u32::MAX),
+            Some(added) => (self.before[added as usize], added),
+        };
+        // Joins two sorted runs.
+        candidates.sort_by_key(|candidate| (candidate.tile, place(candidate.number)));
+    }
+}
+
+/// The rows of a layer on a snapshot, which can be brought to a later one. Each row has a key that its feature holds.
+#[derive(Debug)]
+pub(crate) struct KeptFeatures {
+    key: FeatureKey,
+    read: Arc<EncodedRows>,
+    changes: Arc<RowChanges>,
+}
+
+/// The most rows that came or went before both are joined with the rows as read, unless a tenth of these is more.
+const MAX_CHANGED_ROWS: usize = 50_000;
+
+impl KeptFeatures {
+    /// Keeps cached rows. `None` if they are not in memory, or not in the order of the keys that their features hold.
+    pub(crate) fn new(rows: CachedRows, key: FeatureKey) -> Option<KeptFeatures> {
+        let RowStore::Memory(rows) = rows.rows else { return None };
+        if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
+            return None;
+        }
+        Some(KeptFeatures { key, read: Arc::new(rows), changes: Arc::default() })
+    }
+
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.read.bytes() + self.changes.bytes()
+    }
+
+    /// The number of rows.
+    pub(crate) fn len(&self) -> usize {
+        self.read.positions.len() - self.changes.gone + self.changes.added.positions.len()
+    }
+
+    /// The rows as they are now. Later steps do not change them.
+    pub(crate) fn rows(&self) -> CachedRows {
+        let EncodedRows { positions, features, .. } = &*self.read;
+        let changes = Some(Arc::clone(&self.changes));
+        let (positions, features) = (Arc::clone(positions), Arc::clone(features));
+        let rows = EncodedRows { positions, features, numbers: None, changes };
+        CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
+    }
+
+    /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. `None` if a row is in two
+    /// places, has no key, or the rows take more than 4 GB; the rows must not be used after that.
+    pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
+        let RowStore::Memory(fresh) = fresh.rows else { return None };
+        let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
+        let added = &self.changes.added;
+        let mut stays = vec![true; added.positions.len()];
+        for square in squares {
+            self.read.positions.within(*square).for_each(|number| went.remove(number));
+            added.positions.within(*square).for_each(|number| stays[number as usize] = false);
+        }
+        let parts = [(added, Some(&stays)), (&fresh, None)];
+        let mut changes = RowChanges { added: self.joined(&parts)?, ..went };
+        changes.before = self.places(&changes)?;
+        self.changes = Arc::new(changes);
+        if self.changes.gone + self.changes.added.positions.len() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 10)
+        {
+            self.join()?;
+        }
+        Some(())
+    }
+
+    /// The rows of two lists that stay, in the order of their keys; `None` if a key is missing or in both.
+    fn joined(&self, parts: &[(&EncodedRows, Option<&Vec<bool>>); 2]) -> Option<EncodedRows> {
+        let mut next = parts.map(|(rows, stays)| {
+            let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
+            (0..count(rows)).filter(stays).peekable()
+        });
+        let bytes = parts.map(|(rows, _)| rows.features.size()).iter().sum();
+        let mut features = Features::new(parts[1].0.features.layer().1.to_vec(), 0, bytes);
+        let mut at = Vec::new();
+        loop {
+            let mut keys = [None, None];
+            for (part, next) in next.iter_mut().enumerate() {
+                if let Some(number) = next.peek() {
+                    keys[part] = Some(parts[part].0.features.key(*number, &self.key)?);
+                }
+            }
+            let part = match keys {
+                [None, None] => break,
+                [Some(_), None] => 0,
+                [None, Some(_)] => 1,
+                [Some(one), Some(other)] if one.is_before(&other) => 0,
+                [Some(one), Some(other)] if other.is_before(&one) => 1,
+                [Some(_), Some(_)] => return None,
+            };
+            let (rows, number) = (parts[part].0, next[part].next()?);
+            features.push(&rows.features, number)?;
+            at.push(rows.positions.at(number)?);
+        }
+        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
+        Some(EncodedRows { positions, features, numbers: None, changes: None })
+    }
+
+    /// For each row that came, the number of the first row as read that follows it. `None` if a row is both among the
+    /// rows as read and among those that came.
+    fn places(&self, changes: &RowChanges) -> Option<Vec<u32>> {
+        let (read, added) = (&self.read.features, &changes.added.features);
+        let (rows, came) = (count(&self.read), count(&changes.added));
+        let (mut places, mut from) = (Vec::with_capacity(added.len()), 0);
+        for number in 0..came {
+            let key = added.key(number, &self.key)?;
+            let (mut low, mut high) = (from, rows);
+            while low < high {
+                let middle = low + (high - low) / 2;
+                if read.key(middle, &self.key)?.is_before(&key) { low = middle + 1 } else { high = middle }
+            }
+            // The row as read that has this key must have gone.
+            if low < rows && !changes.has_gone(low) && !key.is_before(&read.key(low, &self.key)?) {
+                return None;
+            }
+            places.push(low);
+            from = low;
+        }
+        Some(places)
+    }
+
+    /// Joins the rows as read with what changed.
+    fn join(&mut self) -> Option<()> {
+        let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
+        let joined = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
+        (self.read, self.changes) = (Arc::new(joined), Arc::default());
+        Some(())
+    }
+}
+
+/// The number of rows.
+#[expect(clippy::cast_possible_truncation, reason = "rows have numbers of 32 bits")]
+fn count(rows: &EncodedRows) -> u32 {
+    rows.positions.len() as u32
+}
+
+/// True if each feature has a key, and they are sorted by it.
+fn are_in_order(features: &Features, key: &FeatureKey) -> bool {
+    let mut last = None;
+    (0..).take(features.len()).all(|number| {
+        let Some(next) = features.key(number, key) else { return false };
+        last.replace(next).is_none_or(|last| last.is_before(&next))
+    })
+}

@@ -1,0 +1,176 @@
+//! The live rows of a layer of cells: positions and folded values, from which cells are counted.
+
+use tokio_postgres::Row;
+
+use super::{LiveLook, Squares};
+use crate::cells::{CellCounts, CellGrid, Gathering, Members, WantedFolds};
+use crate::draw::areas::Areas;
+use crate::postgis::layer::Layer;
+use crate::postgis::session::Error;
+use crate::postgis::sql::FoldedValues;
+use crate::postgis::{FoldReader, sql};
+use crate::threads;
+use crate::tile::{WorldBox, WorldRect, Zoom};
+
+/// The rows of a layer on a snapshot.
+#[derive(Debug)]
+pub(super) struct KeptRows {
+    /// In world units.
+    at: Vec<[f64; 2]>,
+    /// The values of each row that are folded.
+    values: Vec<Option<i64>>,
+    reader: Option<FoldReader>,
+}
+
+/// The number of rows that are gathered at a time.
+const ROWS_AT_A_TIME: usize = 16_384;
+
+impl KeptRows {
+    /// Reads all rows; `None` if they take more than `memory` bytes, or their values are too many to be folded.
+    pub(super) async fn read(
+        look: LiveLook<'_>,
+        layer: &Layer,
+        folds: Option<&FoldedValues>,
+        memory: usize,
+    ) -> Result<Option<KeptRows>, Error> {
+        // Of the whole world: a target may show other boxes at other zooms, and tiles outside of its scope.
+        let statement = sql::survey(layer, folds, 0, layer.zooms.max(), "");
+        let reader = folds.map(|folds| FoldReader::new(folds, 2));
+        let mut rows = KeptRows { at: Vec::new(), values: Vec::new(), reader };
+        let mut has_room = true;
+        let each = |row: &Row| {
+            has_room = has_room && rows.add(row) && rows.bytes() <= memory;
+            Ok(())
+        };
+        let context = format!("layer \"{}\", reading its live rows", layer.name);
+        look.snapshot.keeper.each(&context, &statement, &[], each).await?;
+        if !has_room {
+            tracing::info!(
+                "layer \"{}\": its rows are not kept between looks: they take more memory than rows_mb allows",
+                layer.name
+            );
+            return Ok(None);
+        }
+        tracing::debug!("layer \"{}\": {} live rows are kept, in {} bytes", layer.name, rows.at.len(), rows.bytes());
+        Ok(Some(rows))
+    }
+
+    /// Adds a row of a statement, unless it has no position. False if its values cannot be folded.
+    fn add(&mut self, row: &Row) -> bool {
+        let (Some(x), Some(y)) = (row.get::<_, Option<f64>>(0), row.get::<_, Option<f64>>(1)) else { return true };
+        self.at.push([x, y]);
+        self.reader.as_mut().is_none_or(|reader| reader.read(row, &mut self.values))
+    }
+
+    /// The memory of the rows, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&self.at[..]) + size_of_val(&self.values[..])
+    }
+
+    /// The number of folded values of a row.
+    fn folds(&self) -> usize {
+        self.values.len().checked_div(self.at.len()).unwrap_or(0)
+    }
+
+    /// Replaces the rows around changed positions. False if there are too many, or if the new rows take too much memory
+    /// or their values cannot be folded; the rows must not be used after that.
+    pub(super) async fn advance(
+        &mut self,
+        LiveLook { snapshot, memory, .. }: LiveLook<'_>,
+        layer: &Layer,
+        folds: Option<&FoldedValues>,
+        squares: &Squares,
+    ) -> Result<bool, Error> {
+        self.remove(squares);
+        let areas = Areas::without_margin(layer, &squares.rects());
+        let statement = sql::rows_in_squares(layer, folds);
+        let mut is_whole = true;
+        let (before, mut read) = (self.at.len(), 0);
+        let each = |row: &Row| {
+            is_whole = is_whole && self.add(row) && self.bytes() <= memory;
+            read += 1;
+            Ok(())
+        };
+        let context = format!("layer \"{}\", reading its live rows at changed positions", layer.name);
+        snapshot.keeper.each(&context, &statement, &areas.params(), each).await?;
+        tracing::debug!(
+            "layer \"{}\": live rows replaced in {} squares: {before} stayed, {read} came",
+            layer.name,
+            squares.0.len()
+        );
+        Ok(is_whole)
+    }
+
+    /// Removes the rows in some squares.
+    fn remove(&mut self, squares: &Squares) {
+        let folds = self.folds();
+        let mut kept = 0;
+        for number in 0..self.at.len() {
+            if squares.hold(self.at[number]) {
+                continue;
+            }
+            self.at[kept] = self.at[number];
+            self.values.copy_within(number * folds..(number + 1) * folds, kept * folds);
+            kept += 1;
+        }
+        self.at.truncate(kept);
+        self.values.truncate(kept * folds);
+    }
+
+    /// The counted cells of some zooms, each around a part of the world.
+    pub(super) fn counted(
+        &self,
+        grid: CellGrid,
+        wanted: Option<&WantedFolds>,
+        around: &[(Zoom, WorldRect)],
+    ) -> CellCounts {
+        let folds = self.folds();
+        let add_within = |gathering: &mut Gathering, around: WorldRect| {
+            for (part, rows) in self.at.chunks(ROWS_AT_A_TIME).enumerate() {
+                let mut members = Members::default();
+                for (number, at) in (part * ROWS_AT_A_TIME..).zip(rows) {
+                    let [x, y] = at.map(|unit| i64::from(WorldBox::unit(unit)));
+                    if (around.west..=around.east).contains(&x) && (around.north..=around.south).contains(&y) {
+                        members.at.push(*at);
+                        members.values.extend_from_slice(&self.values[number * folds..(number + 1) * folds]);
+                    }
+                }
+                gathering.add(members);
+            }
+        };
+        // With values, all zooms share a bound on the memory. The deepest zooms take longest, so they come first.
+        let parts: Vec<&[(Zoom, WorldRect)]> =
+            if wanted.is_some() { vec![around] } else { around.rchunks(1).collect() };
+        let mut counts = CellCounts::default();
+        for counted in threads::map(parts, threads::available(), |part| {
+            let zooms: Vec<Zoom> = part.iter().map(|(zoom, _)| *zoom).collect();
+            let mut gathering = Gathering::new(grid, &zooms, wanted.cloned());
+            if let Some(around) = part.iter().map(|(_, rect)| *rect).reduce(WorldRect::joined) {
+                add_within(&mut gathering, around);
+            }
+            gathering.finish().1
+        }) {
+            counts.join(counted);
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_near_a_changed_position_are_removed_with_their_values_and_no_others() {
+        let side = 1024.0;
+        let at = [[10.0, 10.0], [side - 1.0, 5.0], [side + 1.0, 5.0], [5.0 * side, 5.0 * side], [0.0, 0.0]];
+        let values = (0..5).flat_map(|row| [Some(row), None]).collect();
+        let mut rows = KeptRows { at: at.to_vec(), values, reader: None };
+        // So close to the edge of its square that its row may lie in the next one.
+        let squares = Squares::around(&[[side + 1.5, 700.0]]);
+        assert_eq!(squares, Squares([[0, 0], [1, 0]].into()));
+        rows.remove(&squares);
+        assert_eq!((rows.at, rows.values), (vec![[5.0 * side; 2]], vec![Some(3), None]));
+        assert_eq!(Squares::around(&[[-0.5, 4_294_967_296.5]]), Squares([[0, (1 << 22) - 1]].into()));
+    }
+}

@@ -1,0 +1,289 @@
+//! Live rows: the rows of layers, kept by a watch between its looks, so that what is near a change is drawn without
+//! reading the table again.
+//!
+//! ```text
+//!  a look that needs them ─► all rows ─► live rows at the snapshot ─► counted cells, tiles of points
+//!  later look: changed positions since that snapshot ─► squares ─► their rows are replaced by those read now ─┘
+//! ```
+//!
+//! The change log does not say which row left a position and which one came to it. So the rows of a small square around
+//! each changed position are replaced as a group: what was there before by what is there on the new snapshot.
+//!
+//! | file | what |
+//! |---|---|
+//! | `cells` | the rows of a layer of cells: positions and folded values |
+//! | `points` | the rows of a layer of points: positions and encoded features |
+
+mod cells;
+mod points;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cells::KeptRows;
+pub use points::{LivePoints, may_have_live_points};
+use tokio::sync::Mutex;
+
+use super::cached_rows::KeptFeatures;
+use crate::cells::CellCounts;
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::sql::FoldedValues;
+use crate::tile::{TileCoord, TileRect, WorldBox, WorldRect, Zoom};
+
+/// The live rows of the layers of a watch.
+#[derive(Debug, Default)]
+pub struct LiveRows(Mutex<Vec<LiveLayer>>);
+
+/// Where a look of a watch stands in the database's history.
+#[derive(Clone, Copy)]
+pub struct LiveLook<'a> {
+    pub snapshot: &'a Snapshot,
+    /// The state of the database that the target shows, from which the look has read the change log.
+    pub since: &'a str,
+    /// The state that the look's snapshot sees.
+    pub now: &'a str,
+    /// The memory that live rows may take, in bytes.
+    pub memory: usize,
+}
+
+/// The rows of a layer on a snapshot.
+#[derive(Debug)]
+struct LiveLayer {
+    /// What the rows depend on besides the database.
+    definition: String,
+    /// The state of the database that the rows are of.
+    cursor: String,
+    read: Instant,
+    rows: LiveKind,
+}
+
+#[derive(Debug)]
+enum LiveKind {
+    Cells {
+        folds: Option<FoldedValues>,
+        rows: Arc<KeptRows>,
+    },
+    Points(KeptFeatures),
+    /// Points that are not kept yet. So many of their positions changed in the looks so far.
+    Awaited(usize),
+    /// They cannot be kept, so they are not read again.
+    Refused,
+}
+
+impl LiveKind {
+    fn bytes(&self) -> usize {
+        match self {
+            LiveKind::Cells { rows, .. } => rows.bytes(),
+            LiveKind::Points(rows) => rows.bytes(),
+            LiveKind::Awaited(_) | LiveKind::Refused => 0,
+        }
+    }
+
+    fn is_kept(&self) -> bool {
+        matches!(self, LiveKind::Cells { .. } | LiveKind::Points(_))
+    }
+}
+
+/// The most changed positions between two looks. With more, the rows are read anew.
+pub const MAX_CHANGED_POSITIONS: usize = 50_000;
+
+/// How far from a changed position its row may lie, in world units: the log and the survey compute positions alike, but
+/// perhaps by another build of PostGIS since the row was read.
+const TOLERANCE: f64 = 2.0;
+
+/// The rows of a layer of cells are kept once a look wants cells of this zoom or a shallower one: its tiles span so much
+/// of the world that counting them reads most rows.
+const MAX_KEPT_ZOOM: u8 = 4;
+
+/// The longest time for which rows are kept. A condition may change without a change of the table, as one with `now()`
+/// does.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// True if live rows of the layer can be brought up to date position by position: an index finds the rows of a square.
+fn is_suited(layer: &Layer) -> bool {
+    layer.suits_patches
+        && layer.shape.has_closed_form_points()
+        && !layer.shape.geography
+        && !layer.is_query()
+        && !layer.differs_by_zoom()
+        && !layer.repairs()
+}
+
+impl LiveRows {
+    /// Drops all rows.
+    pub async fn clear(&self) {
+        self.0.lock().await.clear();
+    }
+
+    /// The number of kept rows of points, and the memory of all kept rows in bytes.
+    pub async fn size(&self) -> (usize, usize) {
+        let layers = self.0.lock().await;
+        let points = layers.iter().map(|kept| if let LiveKind::Points(rows) = &kept.rows { rows.len() } else { 0 });
+        (points.sum(), bytes(&layers))
+    }
+
+    /// Brings the rows of a layer from the state `look.since` to the look's snapshot, if they are kept. They are
+    /// dropped if they are of another state, or if the changed positions are not known.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn bring(&self, look: LiveLook<'_>, layer: &Layer, changed: Option<&[[f64; 2]]>) -> Result<(), Error> {
+        bring(&mut *self.0.lock().await, look, layer, changed).await
+    }
+
+    /// The counted cells of a layer around some tiles. Its rows are read if they are not kept yet and the tiles span
+    /// much of the world. `None` if the rows are not kept, so that a survey has to count.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn counts(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Layer,
+        folds: Option<&FoldedValues>,
+        shown: &[TileCoord],
+    ) -> Result<Option<Arc<CellCounts>>, Error> {
+        let Some(grid) = layer.grid().filter(|_| is_suited(layer) && look.memory > 0) else { return Ok(None) };
+        let mut layers = self.0.lock().await;
+        let definition = layer.definition();
+        let is_current = |kept: &LiveLayer| match &kept.rows {
+            LiveKind::Cells { folds: own, .. } => own.as_ref() == folds && kept.cursor == look.now,
+            _ => true,
+        };
+        layers.retain(|kept| kept.definition != definition || is_current(kept));
+        let place = match layers.iter().position(|kept| kept.definition == definition) {
+            Some(place) => place,
+            None if shown.iter().all(|tile| tile.zoom().get() > MAX_KEPT_ZOOM) => return Ok(None),
+            None => {
+                let memory = look.memory.saturating_sub(bytes(&layers));
+                look.snapshot.keeper.set_savepoint().await?;
+                let rows = match KeptRows::read(look, layer, folds, memory).await {
+                    Ok(Some(rows)) => LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) },
+                    Ok(None) => LiveKind::Refused,
+                    Err(error) => refused(look, layer, error).await?,
+                };
+                layers.push(LiveLayer::new(definition, look, rows));
+                layers.len() - 1
+            }
+        };
+        let LiveKind::Cells { rows, .. } = &layers[place].rows else { return Ok(None) };
+        let wanted = folds.map(|folds| folds.wanted_folds(layer));
+        // Cells that a tile shows may have members as far beyond it as its own cells reach.
+        let mut around: BTreeMap<Zoom, WorldRect> = BTreeMap::new();
+        for tile in shown {
+            let rect = TileRect::from(*tile).world(2 * layer.reach(tile.zoom()));
+            around.entry(tile.zoom()).and_modify(|all| *all = all.joined(rect)).or_insert(rect);
+        }
+        let (rows, around) = (Arc::clone(rows), around.into_iter().collect::<Vec<_>>());
+        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &around));
+        let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        Ok(Some(Arc::new(counted)))
+    }
+}
+
+impl LiveLayer {
+    /// Rows on the snapshot of a look.
+    fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
+        LiveLayer { definition, cursor: look.now.to_owned(), read: Instant::now(), rows }
+    }
+
+    /// Replaces the rows at changed positions. False if they must not be used after that.
+    async fn advance(&mut self, look: LiveLook<'_>, layer: &Layer, changed: &[[f64; 2]]) -> Result<bool, Error> {
+        if changed.len() > MAX_CHANGED_POSITIONS {
+            return Ok(false);
+        }
+        if changed.is_empty() {
+            return Ok(true);
+        }
+        let squares = Squares::around(changed);
+        look.snapshot.keeper.set_savepoint().await?;
+        match &mut self.rows {
+            LiveKind::Cells { folds, rows } => match Arc::get_mut(rows) {
+                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares).await,
+                None => Ok(false),
+            },
+            LiveKind::Points(rows) => points::advance(rows, look, layer, squares).await,
+            LiveKind::Awaited(_) | LiveKind::Refused => Ok(true),
+        }
+    }
+}
+
+/// The memory that rows take, in bytes.
+fn bytes(layers: &[LiveLayer]) -> usize {
+    layers.iter().map(|kept| kept.rows.bytes()).sum()
+}
+
+/// The kept rows of a layer whose statement failed: none, if the session can go on.
+async fn refused(look: LiveLook<'_>, layer: &Layer, error: Error) -> Result<LiveKind, Error> {
+    match error {
+        Error::Query { .. } | Error::Timeout { .. } => {
+            tracing::info!("layer \"{}\": its rows are not kept: {error}", layer.name);
+            look.snapshot.keeper.return_to_savepoint().await?;
+            Ok(LiveKind::Refused)
+        }
+        lost => Err(lost),
+    }
+}
+
+async fn bring(
+    layers: &mut Vec<LiveLayer>,
+    look: LiveLook<'_>,
+    layer: &Layer,
+    changed: Option<&[[f64; 2]]>,
+) -> Result<(), Error> {
+    let definition = layer.definition();
+    let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(()) };
+    let kept = &mut layers[place];
+    if !kept.rows.is_kept() || kept.cursor == look.now {
+        return Ok(());
+    }
+    let brought = match changed.filter(|_| kept.cursor == look.since && kept.read.elapsed() < MAX_AGE) {
+        Some(changed) => kept.advance(look, layer, changed).await,
+        None => Ok(false),
+    };
+    // Whatever fails now, the rows are no longer of the state that they are said to be of.
+    if matches!(brought, Ok(true)) {
+        look.now.clone_into(&mut kept.cursor);
+        return Ok(());
+    }
+    layers.swap_remove(place);
+    match brought {
+        Ok(_) => {
+            tracing::debug!("layer \"{}\": its live rows are of another state: they are read anew", layer.name);
+            Ok(())
+        }
+        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
+            tracing::info!("layer \"{}\": its live rows are dropped: {error}", layer.name);
+            look.snapshot.keeper.return_to_savepoint().await
+        }
+        Err(lost) => Err(lost),
+    }
+}
+
+/// Squares of the world whose rows are replaced, each a tile of the deepest zoom by its column and row.
+#[derive(Debug, PartialEq, Eq)]
+struct Squares(BTreeSet<[u32; 2]>);
+
+impl Squares {
+    /// The squares around some positions in world units.
+    fn around(positions: &[[f64; 2]]) -> Squares {
+        let corners =
+            [[-TOLERANCE, -TOLERANCE], [TOLERANCE, -TOLERANCE], [-TOLERANCE, TOLERANCE], [TOLERANCE, TOLERANCE]];
+        Squares(positions.iter().flat_map(|[x, y]| corners.map(|[dx, dy]| Squares::square([x + dx, y + dy]))).collect())
+    }
+
+    fn square(at: [f64; 2]) -> [u32; 2] {
+        at.map(|unit| WorldBox::unit(unit) >> (32 - Zoom::MAX.get()))
+    }
+
+    /// True if a position in world units lies in one of them.
+    fn hold(&self, at: [f64; 2]) -> bool {
+        self.0.contains(&Squares::square(at))
+    }
+
+    fn rects(&self) -> Vec<TileRect> {
+        self.0.iter().map(|[x, y]| TileRect { zoom: Zoom::MAX, x0: *x, y0: *y, x1: *x, y1: *y }).collect()
+    }
+}

@@ -1,0 +1,173 @@
+//! The live rows of a layer of points: positions and encoded features, from which its tiles are drawn and patched.
+
+use std::sync::Arc;
+
+use super::{LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bring, bytes, is_suited, refused};
+use crate::draw::Worker;
+use crate::draw::areas::Areas;
+use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders};
+use crate::mvt::FeatureKey;
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Session};
+use crate::postgis::sql::{ExpectedRows, RowChoice};
+use crate::tile::{Coverage, TileRect, WorldRect, Zoom};
+
+/// The rows of a layer of points are kept once so many of their positions have changed in the looks of a watch. Before,
+/// reading the rows near each change costs less than reading all.
+const MIN_CHANGED_POSITIONS: usize = 1_000;
+
+/// The most memory that a row is expected to take, in bytes. If all rows might take more than allowed, they are not
+/// read.
+const BYTES_PER_ROW: u64 = 400;
+
+/// The most rows that one step reads.
+const MAX_ROWS_PER_STEP: u64 = 1_000_000;
+
+/// The live rows of a layer of points on a snapshot.
+#[derive(Clone)]
+pub struct LivePoints(pub(crate) Arc<CachedRows>);
+
+impl LivePoints {
+    /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
+    #[must_use]
+    pub fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
+        let rows = self.0.count();
+        (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
+    }
+}
+
+/// How the features of a layer are identified, if its rows can be live.
+fn key(layer: &Layer) -> Option<FeatureKey> {
+    let points = layer.as_points().filter(|_| layer.traits().is_patchable && is_suited(layer))?;
+    Some(points.key)
+}
+
+/// True if the rows of a layer can be live, and its tiles drawn from them.
+#[must_use]
+pub fn may_have_live_points(layer: &Layer) -> bool {
+    key(layer).is_some()
+}
+
+impl LiveRows {
+    /// The kept rows of a layer of points, brought to the look's snapshot. `None` if they are not kept.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn points(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Layer,
+        changed: Option<&[[f64; 2]]>,
+    ) -> Result<Option<LivePoints>, Error> {
+        let mut layers = self.0.lock().await;
+        bring(&mut layers, look, layer, changed).await?;
+        let definition = layer.definition();
+        let kept = layers.iter().find(|kept| kept.definition == definition);
+        Ok(kept.and_then(|kept| match &kept.rows {
+            LiveKind::Points(rows) => Some(LivePoints(Arc::new(rows.rows()))),
+            _ => None,
+        }))
+    }
+
+    /// Notes that positions of a layer have changed whose rows are not kept. True once so much has changed that reading
+    /// all of its rows pays.
+    pub async fn is_worth_reading(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) -> bool {
+        if key(layer).is_none() || look.memory == 0 {
+            return false;
+        }
+        let mut layers = self.0.lock().await;
+        let definition = layer.definition();
+        let place = layers.iter().position(|kept| kept.definition == definition).unwrap_or_else(|| {
+            layers.push(LiveLayer::new(definition, look, LiveKind::Awaited(0)));
+            layers.len() - 1
+        });
+        let LiveKind::Awaited(positions) = &mut layers[place].rows else { return false };
+        *positions += changed;
+        *positions >= MIN_CHANGED_POSITIONS
+    }
+
+    /// Reads the rows of a layer of points, of which about `count` are expected, in the sessions of the workers or in
+    /// that of the snapshot. `None` if they cannot be kept.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn read_points(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Layer,
+        workers: &[Worker],
+        count: u64,
+    ) -> Result<Option<LivePoints>, Error> {
+        let Some(key) = key(layer) else { return Ok(None) };
+        let mut layers = self.0.lock().await;
+        let definition = layer.definition();
+        layers.retain(|kept| kept.definition != definition);
+        let memory = look.memory.saturating_sub(bytes(&layers));
+        if count.saturating_mul(BYTES_PER_ROW) > memory as u64 {
+            tracing::info!(
+                "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
+                layer.name
+            );
+            layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+            return Ok(None);
+        }
+        look.snapshot.keeper.set_savepoint().await?;
+        let limits = CacheLimits { rows: ExpectedRows::About(count), memory };
+        let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
+        let readers = RowReaders { keeper: &look.snapshot.keeper, others: &readers };
+        // Of the whole world: a target may show other boxes at other zooms.
+        let zooms: Vec<Zoom> = layer.zooms.iter().collect();
+        let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
+        let rows = match read {
+            Ok(rows) => rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points),
+            Err(error) => {
+                for reader in readers.others {
+                    reader.return_to_savepoint().await?;
+                }
+                refused(look, layer, error).await?
+            }
+        };
+        let points = match &rows {
+            LiveKind::Points(kept) => {
+                let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
+                tracing::debug!("layer \"{name}\": {rows} live rows are kept, in {bytes} bytes");
+                Some(LivePoints(Arc::new(kept.rows())))
+            }
+            _ => None,
+        };
+        layers.push(LiveLayer::new(definition, look, rows));
+        Ok(points)
+    }
+
+    /// Drops the rows of a layer for good: they do not give what the database draws.
+    pub async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
+        let definition = layer.definition();
+        let mut layers = self.0.lock().await;
+        layers.retain(|kept| kept.definition != definition);
+        layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+    }
+}
+
+/// Replaces the rows in some squares. False if there are too many or they cannot be kept.
+pub(super) async fn advance(
+    kept: &mut KeptFeatures,
+    look: LiveLook<'_>,
+    layer: &Layer,
+    squares: Squares,
+) -> Result<bool, Error> {
+    let rects = squares.rects();
+    let areas = Areas::without_margin(layer, &rects);
+    let (session, parts) = ([&look.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
+    let memory = look.memory.saturating_sub(kept.bytes());
+    let Some(fresh) = CachedRows::read(&session, layer, &parts, areas.params(), memory).await? else {
+        return Ok(false);
+    };
+    let (before, came) = (kept.len(), fresh.count());
+    let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
+    let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
+    let (name, squares, now) = (&layer.name, squares.len(), kept.len());
+    tracing::debug!(
+        "layer \"{name}\": live rows replaced in {squares} squares: {before} before, {came} came, {now} now"
+    );
+    Ok(is_replaced)
+}

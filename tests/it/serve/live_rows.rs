@@ -1,0 +1,119 @@
+//! Live tiles drawn from rows that a server keeps: the bytes of a seed, whatever happens to the rows, and the database
+//! again where the rows cannot be trusted.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::reseed::live_rows::{CHANGES, POINTS, ROWS};
+use crate::support::chance::Chance;
+use crate::support::program::{program, run, seed};
+use crate::support::served::{Served, status};
+use crate::support::tracked::Tracked;
+use crate::support::{Archive, Db, until};
+
+const GZIP: &str = "Accept-Encoding: gzip\r\n";
+
+struct Live {
+    tracked: Tracked,
+    config: String,
+    served: Served,
+}
+
+/// Every tile of zooms 2 to 4, of which the target has none.
+fn tiles() -> impl Iterator<Item = (u8, u32, u32)> + Clone {
+    (2..=4_u8).flat_map(|z| (0..1_u32 << z).flat_map(move |x| (0..1_u32 << z).map(move |y| (z, x, y))))
+}
+
+impl Live {
+    fn new(layers: &str, arguments: &[&str]) -> Live {
+        let db = Db::new();
+        db.run(ROWS);
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("c.toml");
+        fs::write(&config, layers).unwrap();
+        let config = config.to_str().unwrap().to_owned();
+        let tracked = Tracked { db, folder };
+        tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
+        let target = tracked.path("t.mbtiles");
+        seed(&tracked.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
+        let own = ["--config", &config, "--live", "--database-url", &tracked.db.url];
+        let served = Served::new(target.to_str().unwrap(), &[&own[..], arguments].concat());
+        Live { tracked, config, served }
+    }
+
+    fn rows(&self) -> Value {
+        serde_json::from_str::<Value>(&self.served.admin("/status.json").1).unwrap()["live_rows"].clone()
+    }
+
+    /// Asks for tiles that nobody has asked for until the server says so of its rows.
+    fn asks_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
+        let mut tiles =
+            (5..=7_u8).flat_map(|z| (0..1_u32 << z).flat_map(move |x| (0..1_u32 << z).map(move |y| (z, x, y))));
+        until(what, || {
+            for (zoom, x, y) in tiles.by_ref().take(60) {
+                self.served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+            }
+            is_so(&self.rows())
+        });
+    }
+
+    fn keeps_rows(&self) {
+        self.asks_until("the rows to be read", |rows| rows["rows"].as_u64().unwrap() > 0);
+    }
+
+    /// Compares every tile with those of a seed, once the server shows what is in the table now.
+    fn shows_what_a_seed_shows(&self, what: &str) {
+        let fresh = self.tracked.path("fresh.mbtiles");
+        drop(fs::remove_file(&fresh));
+        let mut command = program();
+        command.args(["seed", "--config", &self.config, "--progress", "none", "--zoom", "2-4", "--database-url"]);
+        run(command.arg(&self.tracked.db.url).arg("--output").arg(&fresh).env("OAR_TILES_ROWS_MB", "0")).ok();
+        let stored = Archive::open(&fresh).stored();
+        until(what, || {
+            tiles().all(|(zoom, x, y)| {
+                let answer = self.served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+                match stored.get(&(zoom, x, y)) {
+                    Some(stored) => status(&answer) == 200 && answer.body == *stored,
+                    None => status(&answer) == 204,
+                }
+            })
+        });
+    }
+}
+
+#[test]
+fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
+    let live = Live::new(POINTS, &[]);
+    assert_eq!(live.rows()["why_not"], "few live tiles have been asked for so far");
+    live.keeps_rows();
+    let mut chance = Chance(41);
+    for change in CHANGES {
+        let mut sql = (*change).to_owned();
+        for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
+            sql = sql.replace(name, &chance.below(end).to_string());
+        }
+        live.tracked.db.run(&sql);
+        live.shows_what_a_seed_shows(&sql);
+    }
+    let rows = live.rows();
+    assert!(rows["tiles"].as_u64().unwrap() > 100 && rows["reads"] == 1 && rows["why_not"].is_null(), "{rows}");
+    live.tracked.db.run("TRUNCATE rows; INSERT INTO rows SELECT i, 1, 'b', true, ST_SetSRID(ST_MakePoint(i % 90, i % 60), 4326) FROM generate_series(1, 500) AS i");
+    live.shows_what_a_seed_shows("an emptied table");
+    assert_eq!(live.rows()["rows"], 1_000, "{}", live.rows());
+}
+
+#[test]
+fn rows_are_not_kept_without_memory_or_a_log() {
+    for (lines, drop_log) in [("[run]\nrows_mb = 0\n", false), ("", true)] {
+        let live = Live::new(&format!("{POINTS}\n{lines}"), &[]);
+        if drop_log {
+            live.tracked.oar_tiles(&["track", "remove", "--config", &live.config]).ok();
+        }
+        live.asks_until("an answer", |rows| {
+            rows["why_not"].to_string().contains("a change log, no row level security")
+        });
+        live.shows_what_a_seed_shows("the rows");
+        assert_eq!(live.rows()["tiles"], 0);
+    }
+}
