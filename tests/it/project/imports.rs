@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "clock hex json prometheus setting threads",
+            "backoff clock hex json prometheus setting threads",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
