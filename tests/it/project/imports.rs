@@ -100,7 +100,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "target",
         &[
-            "compare error lock_file metadata note_store read scratch shrink work_files",
+            "compare error lease_clock lock_file metadata note_store read scratch shrink work_files",
             "changed staging",
             "publication",
             "tree",
