@@ -47,8 +47,8 @@ pub use log::{
     DecodingMethod, LogState, Presence, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now,
 };
 pub use read::{
-    NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
-    notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,
+    NotifyObstacle, PositionSource, Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, Watch, WatchBacklog,
+    backlogs, check_safety, notify_obstacle, prune, tracked,
 };
 
 // The change log in the configuration.
