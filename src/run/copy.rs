@@ -311,10 +311,7 @@ impl Copying<'_> {
             return Err(CommandError::Interrupted(signal));
         }
         if written.total() != handed {
-            return Err(CommandError::Pipeline(format!(
-                "{} of {handed} tiles were stored: the copy is not complete. Please report this",
-                written.total()
-            )));
+            return Err(CommandError::MiscountedCopy { stored: written.total(), read: handed });
         }
         let finished = sink.finish(&metadata)?;
         Ok(Copied { target: finished.place, changed: finished.changed, written, deleted: finished.deleted, bytes })
@@ -595,7 +592,7 @@ impl Sources {
 }
 
 pub(crate) fn lost(id: TileId) -> CommandError {
-    CommandError::Pipeline(format!("tile {id} is listed, but it cannot be found: has the source changed?"))
+    CommandError::Vanished { tile: id, changed: "the source changed" }
 }
 
 /// Compresses or decompresses tiles as the target stores them.
@@ -617,12 +614,12 @@ impl Repacking {
         if !is_gzip(stored) {
             return Ok(stored.to_vec());
         }
-        self.unpacker.unpack(stored).map_err(|error| CommandError::Pipeline(format!("tile {id}: {error}")))
+        self.unpacker.unpack(stored).map_err(|cause| CommandError::Decode { tile: id, cause })
     }
 
     pub(crate) fn repacked(&mut self, id: TileId, stored: Box<[u8]>) -> Result<Box<[u8]>, CommandError> {
         match (self.packed, is_gzip(&stored)) {
-            (true, false) => self.packer.pack(&stored).map_err(|error| CommandError::Pipeline(error.to_string())),
+            (true, false) => Ok(self.packer.pack(&stored)?),
             (false, true) => Ok(self.unpacked(id, &stored)?.into_boxed_slice()),
             _ => Ok(stored),
         }

@@ -17,7 +17,7 @@ use super::describe::{LogIdentity, SameDatabase, compare, fingerprint};
 use super::target::{Target, regions_to_seed, why_not_repairable};
 use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;
-use crate::change_log::{Cursor, CursorError, Presence, StateInHistory, UnseenLog, Watch, newest_logged, tracked};
+use crate::change_log::{Cursor, Presence, StateInHistory, UnseenLog, Watch, newest_logged, tracked};
 use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
 use crate::plan::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
@@ -329,7 +329,7 @@ impl Look<'_> {
     /// True if the database's history has these states.
     async fn has_all_of(&self, states: &[StateInHistory]) -> Result<bool, CommandError> {
         let schema = &self.job.settings.database.changes.schema;
-        let now: Cursor = self.snapshot.cursor().parse().map_err(pipeline)?;
+        let now: Cursor = self.snapshot.cursor().parse()?;
         let cursors: Vec<Cursor> = states.iter().map(|kept| kept.state.clone()).collect();
         let newest = newest_logged(&self.snapshot, schema, &cursors).await?;
         Ok(states.iter().zip(newest).all(|(kept, newest)| now.sees_all_of(&kept.state) && kept.newest == newest))
@@ -338,7 +338,7 @@ impl Look<'_> {
     /// What has changed since a database state. The look was begun at the moment `begun`.
     async fn since(&self, since: Cursor, begun: Instant) -> Result<LogLook, CommandError> {
         let watches = self.watches(&since).await?;
-        let seen = self.snapshot.cursor().parse().map_err(pipeline)?;
+        let seen = self.snapshot.cursor().parse()?;
         let transactions = self.unseen(&since).transactions().await?;
         let mut found = LogLook { since, seen, transactions, dirty: Some(Vec::new()), is_other_history: false, begun };
         let zooms = ZoomList::of(self.layers.iter().flat_map(|layer| layer.zooms().iter()));
@@ -365,11 +365,6 @@ impl Look<'_> {
     fn unseen<'c>(&'c self, cursor: &'c Cursor) -> UnseenLog<'c> {
         UnseenLog { snapshot: &self.snapshot, schema: &self.job.settings.database.changes.schema, cursor }
     }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn pipeline(error: CursorError) -> CommandError {
-    CommandError::Pipeline(error.to_string())
 }
 
 // The state of a target according to its manifest, and whether it fits the database and the settings.

@@ -373,8 +373,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
 
 /// All zooms of a tileset.
 fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
-    let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
-    Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
+    Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
 
 // Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use super::begin::{check_database, check_history, check_settings};
 use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
-use crate::change_log::{Cursor, CursorError};
+use crate::change_log::Cursor;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
 use crate::manifest::{Publication, RowCounts, Witness};
 use crate::pipeline;
@@ -307,7 +307,7 @@ pub(crate) struct SeenByShard {
 impl SeenByShard {
     /// The state from a shard's note: `seen` is a `pg_current_snapshot()`.
     pub(crate) fn of(shard: u32, seen: &str) -> Result<SeenByShard, CommandError> {
-        Ok(SeenByShard { shard, seen: cursor(seen)? })
+        Ok(SeenByShard { shard, seen: seen.parse()? })
     }
 }
 
@@ -324,7 +324,7 @@ pub(crate) async fn caught_up(
     let since = Instant::now();
     loop {
         let snapshot = job.take_snapshot(database, false).await?;
-        let now = cursor(snapshot.cursor())?;
+        let now: Cursor = snapshot.cursor().parse()?;
         let Some(ahead) = shards.iter().find(|shard| !now.sees_all_of(&shard.seen)) else { return Ok(snapshot) };
         if since.elapsed() >= wait {
             let (shard, behind, ahead) = (ahead.shard, now.to_string(), ahead.seen.to_string());
@@ -358,14 +358,10 @@ pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
     let mut all: Option<Cursor> = None;
     for text in shards.iter().map(|shard| &shard.cursor).chain(others) {
-        let own = cursor(text)?;
+        let own: Cursor = text.parse()?;
         all = Some(all.map_or_else(|| own.clone(), |all| all.meet(&own)));
     }
     Ok(all)
-}
-
-pub(crate) fn cursor(text: &str) -> Result<Cursor, CommandError> {
-    text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
 }
 
 /// Renders what changed since the cursor of `look`; `None` if nothing has.
@@ -378,7 +374,7 @@ pub(crate) async fn repairs(
     let changed = match look.work().await? {
         Work::Nothing => return Ok(None),
         Work::Some(changed) => changed,
-        Work::All(_) => return Err(CommandError::Pipeline("a commit has to tell changes apart".to_owned())),
+        Work::All(_) => return Err(CommandError::CommitOfEverything),
     };
     let tiles = changed.dirty.in_order(plan.needs().order);
     let drawn: Vec<DrawnLayer> = look.layers.iter().map(|layer| drawn(layer)).collect();
