@@ -6,69 +6,24 @@ use clap::{Arg, Command, CommandFactory as _};
 
 use super::Cli;
 
-/// The headings, and the flags below each, by their names on the command line. A flag has the same heading at each
-/// verb, but for [`OF_ONE_VERB`].
-const HEADINGS: &[(&str, &[&str])] = &[
-    (
-        "Input",
-        &[
-            "config",
-            "no-config",
-            "database-url",
-            "tileset",
-            "layer",
-            "table",
-            "workers",
-            "target",
-            "source",
-            "a",
-            "b",
-            "html",
-            "url",
-        ],
-    ),
-    ("Which tiles", &["zoom", "bbox", "area", "variant", "tiles", "parents", "children", "since", "or-seed"]),
-    (
-        "Target",
-        &["output", "public-url", "force", "allow-shrink", "prune-variants", "rollback", "to", "rewrite-headers"],
-    ),
-    ("Shards", &["work", "shards", "shard", "hold", "hold-for", "frozen", "connections", "catch-up"]),
-    ("Keep running", &["watch", "debounce", "poll"]),
-    ("Checks", &["sample", "all", "database", "check"]),
-    ("Change log", &["reader", "owner", "older-than"]),
-    ("What is a finding", &["transaction-age", "clock-difference"]),
-    ("Server", &["listen", "admin", "token-file", "base-path", "trusted-proxy", "drain", "open"]),
-    (
-        "Answers",
-        &["cache-control", "cdn-cache-control", "empty-status", "cache-mb", "changes", "preview", "assets", "basemap"],
-    ),
-    ("Live tiles and updates", &["live", "writer"]),
+/// The headings, and the flags below each, by their names on the command line, separated by spaces. A flag has the same
+/// heading at each verb, but for [`OF_ONE_VERB`].
+const HEADINGS: &[(&str, &str)] = &[
+    ("Input", "config no-config database-url tileset layer table workers target source a b html url"),
+    ("Which tiles", "zoom bbox area variant tiles parents children since or-seed"),
+    ("Target", "output public-url force allow-shrink prune-variants rollback to rewrite-headers"),
+    ("Shards", "work shards shard hold hold-for frozen connections catch-up"),
+    ("Keep running", "watch debounce poll"),
+    ("Checks", "sample all database check"),
+    ("Change log", "reader owner older-than"),
+    ("What is a finding", "transaction-age clock-difference"),
+    ("Server", "listen admin token-file base-path trusted-proxy drain open"),
+    ("Answers", "cache-control cdn-cache-control empty-status cache-mb changes preview assets basemap"),
+    ("Live tiles and updates", "live writer"),
     (
         "Output",
-        &[
-            "dry-run",
-            "progress",
-            "report",
-            "metrics",
-            "changed-out",
-            "dirty-out",
-            "verbose",
-            "quiet",
-            "json",
-            "geojson",
-            "png",
-            "sql",
-            "schema",
-            "access-log",
-            "wait",
-            "forget",
-            "style",
-            "picture",
-            "at",
-            "label",
-            "glyphs",
-            "log",
-        ],
+        "dry-run progress report metrics changed-out dirty-out verbose quiet json geojson png sql schema \
+         access-log wait forget style picture at label glyphs log",
     ),
 ];
 
@@ -90,82 +45,34 @@ const OF_ONE_VERB: &[(&str, &str, &str)] = &[
 ];
 
 /// Flags that only `--help` shows, with the verb: `-h` has to fit on one screen.
-const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
+const ONLY_IN_LONG_HELP: &[(&str, &str)] = &[
     // Of every verb.
-    ("", &["log", "no-config"]),
-    ("shards begin", &["tileset", "public-url", "force", "progress", "verbose", "quiet"]),
-    ("shards run", &["tileset", "public-url", "output", "zoom", "bbox", "progress"]),
-    ("shards commit", &["tileset", "public-url", "force", "allow-shrink", "changed-out", "zoom", "bbox", "progress"]),
+    ("", "log no-config"),
+    ("shards begin", "tileset public-url force progress verbose quiet"),
+    ("shards run", "tileset public-url output zoom bbox progress"),
+    ("shards commit", "tileset public-url force allow-shrink changed-out zoom bbox progress"),
     (
         "seed",
-        &[
-            "tileset",
-            "variant",
-            "layer",
-            "workers",
-            "area",
-            "public-url",
-            "force",
-            "allow-shrink",
-            "prune-variants",
-            "changed-out",
-            "metrics",
-            "progress",
-            "report",
-        ],
+        "tileset variant layer workers area public-url force allow-shrink prune-variants changed-out metrics \
+         progress report",
     ),
     (
         "reseed",
-        &[
-            "public-url",
-            "allow-shrink",
-            "prune-variants",
-            "tiles",
-            "area",
-            "workers",
-            "report",
-            "parents",
-            "children",
-            "since",
-            "dirty-out",
-            "changed-out",
-            "debounce",
-            "poll",
-            "metrics",
-            "progress",
-            "layer",
-            "tileset",
-            "zoom",
-            "bbox",
-        ],
+        "public-url allow-shrink prune-variants tiles area workers report parents children since dirty-out \
+         changed-out debounce poll metrics progress layer tileset zoom bbox",
     ),
     (
         "serve",
-        &[
-            "base-path",
-            "basemap",
-            "check",
-            "cache-control",
-            "cache-mb",
-            "cdn-cache-control",
-            "empty-status",
-            "changes",
-            "assets",
-            "access-log",
-            "drain",
-            "trusted-proxy",
-            "layer",
-            "tileset",
-            "workers",
-        ],
+        "base-path basemap check cache-control cache-mb cdn-cache-control empty-status changes assets \
+         access-log drain trusted-proxy layer tileset workers",
     ),
-    ("preview", &["basemap", "assets", "html", "style", "label", "glyphs", "public-url", "at", "tileset", "listen"]),
-    ("verify", &["area", "layer", "tileset", "report", "workers", "json"]),
-    ("copy", &["since", "area", "changed-out", "public-url", "force", "quiet"]),
-    ("diff", &["area", "geojson", "json"]),
-    ("config", &["schema", "public-url", "layer", "zoom", "bbox", "output", "workers", "tileset", "progress"]),
-    ("doctor", &["transaction-age", "clock-difference", "json", "url", "tileset"]),
-    ("purge", &["forget", "dry-run"]),
+    ("preview", "basemap assets html style label glyphs public-url at tileset listen"),
+    ("verify", "area layer tileset report workers json"),
+    ("copy", "since area changed-out public-url force quiet"),
+    ("diff", "area geojson json"),
+    ("config", "schema public-url layer zoom bbox output workers tileset progress"),
+    ("doctor", "transaction-age clock-difference json url tileset"),
+    ("purge", "forget dry-run"),
 ];
 
 /// What the exit codes mean (`exit`), below each verb's long help.
@@ -229,7 +136,7 @@ fn with_clouds(arg: Arg) -> Arg {
 fn with_heading(arg: Arg, verb: &str) -> Arg {
     let arg = with_clouds(arg);
     let Some(name) = arg.get_long().map(str::to_owned) else { return arg };
-    let is_long = ONLY_IN_LONG_HELP.iter().any(|(of, names)| *of == verb && names.contains(&name.as_str()));
+    let is_long = ONLY_IN_LONG_HELP.iter().any(|(of, names)| *of == verb && has(names, &name));
     let arg = arg.hide_short_help(is_long);
     match heading(verb, &name) {
         Some(heading) => arg.help_heading(heading),
@@ -237,10 +144,15 @@ fn with_heading(arg: Arg, verb: &str) -> Arg {
     }
 }
 
+/// True if a list of flags has one of this name.
+fn has(names: &str, name: &str) -> bool {
+    names.split(' ').any(|other| other == name)
+}
+
 /// The heading of a flag at a verb.
 fn heading(verb: &str, name: &str) -> Option<&'static str> {
     let own = OF_ONE_VERB.iter().find(|(of, flag, _)| *of == verb && *flag == name).map(|(_, _, heading)| *heading);
-    own.or_else(|| HEADINGS.iter().find(|(_, names)| names.contains(&name)).map(|(heading, _)| *heading))
+    own.or_else(|| HEADINGS.iter().find(|(_, names)| has(names, name)).map(|(heading, _)| *heading))
 }
 
 // Two examples for each verb.
@@ -448,13 +360,15 @@ mod tests {
                 assert!(heading(path, &flag).is_some(), "{path} --{flag} has no heading");
             }
         }
-        for flag in
-            HEADINGS.iter().flat_map(|(_, names)| *names).filter(|flag| !["target", "source", "a", "b"].contains(flag))
+        for flag in HEADINGS
+            .iter()
+            .flat_map(|(_, names)| names.split(' '))
+            .filter(|flag| !["target", "source", "a", "b"].contains(flag))
         {
             assert!(verbs.iter().any(|(_, verb)| flags(verb).iter().any(|name| name == flag)), "no verb has --{flag}");
         }
         let at_verbs = OF_ONE_VERB.iter().map(|(verb, flag, _)| (*verb, *flag));
-        let long = ONLY_IN_LONG_HELP.iter().flat_map(|(verb, names)| names.iter().map(|name| (*verb, *name)));
+        let long = ONLY_IN_LONG_HELP.iter().flat_map(|(verb, names)| names.split(' ').map(|name| (*verb, name)));
         for (path, flag) in at_verbs.chain(long) {
             let verb = verbs.iter().find(|(name, _)| name == path).unwrap();
             assert!(flags(&verb.1).iter().any(|name| name == flag), "{path} has no --{flag}");

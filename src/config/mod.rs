@@ -47,6 +47,7 @@ pub(crate) use error::nearest;
 pub use file::Progress;
 pub use layer::area_parts;
 pub use sample::SAMPLE;
+pub use serve::preview_options;
 pub use settings::{DatabaseSettings, JobSettings, ParameterSettings, RunSettings, TilesetSettings, layer_names};
 pub use show::{ShownConfig, schema};
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin};

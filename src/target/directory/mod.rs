@@ -4,7 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `lock` | the lock of the one writer |
-//! | `found` | what the directory holds, and whether this run may write there; the beginning of a run |
+//! | `state` | what the directory holds, and whether this run may write there; the beginning of a run |
 //! | `folder` | the notes that are kept in the directory, or next to an archive |
 //! | `files` | file operations that follow no link, by several threads, made durable |
 //! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
@@ -14,16 +14,16 @@
 mod error;
 mod files;
 mod folder;
-mod found;
 mod lock;
 mod read;
+mod state;
 mod versions;
 
 use std::path::{Path, PathBuf};
 
 use files::{Files, TileFile, WRITERS, staged_tile, synchronize};
-use found::{BEGUN, read_state, refuse_other_template, walk};
 use lock::Lock;
+use state::{BEGUN, read_state, refuse_other_template, walk};
 use versions::{FolderEnd, note_begun};
 
 use super::staging::NoFolder;
