@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use super::dirty_file::DirtyScope;
 use super::seed::relative;
-use super::target::{Target, TilesetNames, refuse_other};
+use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
 use super::{CommandError, Job, interrupted};
 use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
 use crate::manifest::{Publication, publication_of};
@@ -282,14 +282,14 @@ struct Copied {
 }
 
 impl Copying<'_> {
-    fn fill(self, mut sink: impl Sink<Error = TargetError>) -> Result<Copied, CommandError> {
+    fn fill(self, sink: OpenedSink) -> Result<Copied, CommandError> {
         let Copying { mut sources, tileset, metadata, target, report, stop } = self;
         let needs = sink.needs();
         if needs.layers_apart {
             let what = "it keeps the layers of a tile apart, and only whole tiles can be copied".to_owned();
             return Err(CommandError::Unfit { target: target.to_string(), what });
         }
-        let before = sink.begin(&tileset)?;
+        let (mut sink, before) = sink.begin(&tileset)?;
         if let Some(message) = relative(&sink, target) {
             report.event(&Event::Warning { message });
         }

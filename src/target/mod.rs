@@ -262,6 +262,8 @@ pub struct Finished {
 /// A target that takes tiles.
 ///
 /// The contract, which `tests/it/targets/sink_contract.rs` and `edit_contract.rs` check for every sink:
+/// - [`Sink::begin`] comes before [`Sink::write`] and [`Sink::finish`]: a directory and a prefix fail otherwise. (In this program,
+///   `OpenedSink` of `run/target` has no other step.)
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced

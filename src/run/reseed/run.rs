@@ -235,8 +235,7 @@ impl ReseedRun<'_> {
         // An interrupted run may have added and deleted tiles that no manifest counts.
         let counts = state.needs_repair() || !state.manifest.kept.is_empty();
         let (sink, before, counted) = spawn_blocking(move || {
-            let mut sink = target.sink(OpenMode::Edit)?;
-            let before = sink.begin(&tileset)?;
+            let (sink, before) = target.sink(OpenMode::Edit)?.begin(&tileset)?;
             let counted = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
             Ok::<_, CommandError>((sink, before, counted))
         })

@@ -25,7 +25,6 @@ use crate::run::dirty::{Look, TargetState, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::rows::KnownRows;
 use crate::run::seed::{Claimed, PlannedSeed, check_tables_unchanged, claim, judge_rows, pipeline_error, relative};
-use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::Described;
@@ -183,8 +182,8 @@ async fn attempt(
 /// Opens the target. A version that the shards have written is published instead of a new one.
 async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
     let mut claimed = claim(job).await?;
-    if let (AnySink::S3(sink), Some(version)) = (&mut claimed.sink, plan.shared()) {
-        sink.adopt(version);
+    if let Some(version) = plan.shared() {
+        claimed.sink.adopt(version);
     }
     Ok(claimed)
 }
