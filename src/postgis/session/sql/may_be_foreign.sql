@@ -9,19 +9,16 @@ member AS NOT MATERIALIZED (
 SELECT EXISTS (SELECT FROM place AS s WHERE s.is_before)
     OR EXISTS (
         SELECT FROM pg_proc AS c
-        WHERE c.pronamespace IN (SELECT s.oid FROM place AS s)
-          AND CASE WHEN c.proowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.proname = ANY (ARRAY(
+        WHERE CASE WHEN c.pronamespace NOT IN (SELECT s.oid FROM place AS s) OR c.proowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.proname = ANY (ARRAY(
             SELECT named.proname FROM pg_proc AS named JOIN member AS m ON m.classid = 'pg_proc'::regclass AND m.objid = named.oid)) END)
     OR EXISTS (
         SELECT FROM pg_operator AS c
         WHERE c.oprnamespace IN (SELECT s.oid FROM place AS s) AND c.oprowner NOT IN (SELECT t.oid FROM trusted AS t))
     OR EXISTS (
         SELECT FROM pg_type AS c
-        WHERE c.typnamespace IN (SELECT s.oid FROM place AS s)
-          AND CASE WHEN c.typowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.typname = ANY (ARRAY(
+        WHERE CASE WHEN c.typnamespace NOT IN (SELECT s.oid FROM place AS s) OR c.typowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.typname = ANY (ARRAY(
             SELECT named.typname FROM pg_type AS named JOIN member AS m ON m.classid = 'pg_type'::regclass AND m.objid = named.oid)) END)
     OR EXISTS (
         SELECT FROM pg_class AS c
-        WHERE c.relnamespace IN (SELECT s.oid FROM place AS s)
-          AND CASE WHEN c.relowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.relname = ANY (ARRAY(
+        WHERE CASE WHEN c.relnamespace NOT IN (SELECT s.oid FROM place AS s) OR c.relowner IN (SELECT t.oid FROM trusted AS t) THEN false ELSE c.relname = ANY (ARRAY(
             SELECT named.relname FROM pg_class AS named JOIN member AS m ON m.classid = 'pg_class'::regclass AND m.objid = named.oid)) END)
