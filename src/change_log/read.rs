@@ -6,12 +6,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::decoding::DecodingMethod;
 use super::definition;
 use super::error::ChangeLogError;
+use super::facts::{Facts, MemberFacts, WatchFacts};
 use super::gap::LogGap;
-use super::log::{
-    DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, SchemaFlaws, WatchFacts, newest_transactions,
-};
+use super::log::{LAYOUT, Presence, SAFE_LAYOUT};
+use super::safety::SchemaFlaws;
+use super::witness::newest_transactions;
 use crate::cursor::Cursor;
 use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snapshot, changed_positions, quoted};
 use crate::suggested::TRACK_INSTALL;
