@@ -6,9 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 use sha2::{Digest as _, Sha256};
 
 use super::outbox::{Outbox, OutboxEntry, OutboxError, PurgeQueue, Rebound, SentEntries};
-use super::pace::{PurgeAllowance, PurgeBackoff, PurgeBudget, TokenBucket};
+use super::pace::{self, PurgeAllowance, PurgeBudget, TokenBucket};
 use super::planning::{Planning, PurgeTarget};
 use super::provider::{ItemKind, Provider, PurgeBatch, PurgeName, PurgeOptions, SendError, batches, names, provider};
+use crate::backoff::Backoff;
 use crate::clock::seconds_now;
 use crate::hex::hex;
 use crate::stop::Stop;
@@ -361,11 +362,11 @@ pub enum SendEnd {
 pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Duration, stop: &Stop) -> Sent {
     let end = Instant::now() + within;
     let mut pace = Pace { provider, requests: HashMap::new(), items: HashMap::new() };
-    let mut backoff = PurgeBackoff::default();
+    let mut pauses = pace::PAUSES;
     let mut sent = Sent { left: Vec::new(), taken: 0, refusals: 0, end: SendEnd::All };
     let mut waiting = batches.into_iter();
     while let Some(batch) = waiting.next() {
-        if let Err(why) = one(&mut pace, &mut backoff, &batch, end, stop, &mut sent.refusals).await {
+        if let Err(why) = one(&mut pace, &mut pauses, &batch, end, stop, &mut sent.refusals).await {
             sent.end = why;
             sent.left = std::iter::once(batch).chain(waiting).collect();
             break;
@@ -378,7 +379,7 @@ pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Dur
 /// Sends one batch; retries as long as the provider asks to wait.
 async fn one(
     pace: &mut Pace<'_>,
-    backoff: &mut PurgeBackoff,
+    pauses: &mut Backoff,
     batch: &PurgeBatch,
     end: Instant,
     stop: &Stop,
@@ -394,14 +395,14 @@ async fn one(
         }
         match pace.provider.send(batch).await {
             Ok(()) => {
-                backoff.succeeded();
+                pauses.reset();
                 return Ok(());
             }
             Err(SendError::Refused { what }) => return Err(SendEnd::Refused(what)),
             Err(SendError::Later { what, retry_after }) => {
                 *refusals += 1;
                 tracing::info!("{} asks to wait: {what}", pace.provider.facts().name);
-                let wait = backoff.pause(retry_after, fastrand::f64());
+                let wait = pace::pause(pauses, retry_after, fastrand::f64());
                 refusal = Some(what);
                 pause(wait, end, stop, refusal.as_ref()).await?;
             }

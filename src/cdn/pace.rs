@@ -6,38 +6,22 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::backoff::Backoff;
 use crate::clock::since_1970;
 
 // Pauses after a provider has refused for the moment.
 
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-
-/// The longest pause that is chosen here; `Retry-After` may ask for more.
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// `Retry-After` may ask for longer ones.
+pub(crate) const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The longest `Retry-After` that is obeyed: a wrong clock at the other end must not stop purging for days.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3_600);
 
-/// Pauses that double, with jitter.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PurgeBackoff {
-    refusals: u32,
-}
-
-impl PurgeBackoff {
-    /// The pause after another refusal: between half and all of the doubled pause, so that several senders do not come
-    /// back together, and no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
-    pub(crate) fn pause(&mut self, retry_after: Option<Duration>, jitter: f64) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.refusals.min(6)).min(MAX_PAUSE);
-        self.refusals += 1;
-        let pause = pause.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
-        pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
-    }
-
-    /// A request was taken.
-    pub(crate) fn succeeded(&mut self) {
-        self.refusals = 0;
-    }
+/// The pause after another refusal: between half and all of the next pause, so that several senders do not come back
+/// together, and no shorter than the provider asked for. `jitter` is a random number from 0 to 1.
+pub(crate) fn pause(pauses: &mut Backoff, retry_after: Option<Duration>, jitter: f64) -> Duration {
+    let pause = pauses.next_pause().mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0);
+    pause.max(retry_after.unwrap_or_default().min(MAX_RETRY_AFTER))
 }
 
 /// The time that a `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3).
@@ -212,20 +196,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pauses_double_up_to_a_minute_and_begin_anew() {
-        let mut backoff = PurgeBackoff::default();
-        let pauses: Vec<u64> = (0..8).map(|_| backoff.pause(None, 1.0).as_secs()).collect();
-        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
-        backoff.succeeded();
-        assert_eq!(backoff.pause(None, 0.0), Duration::from_millis(500));
-    }
-
-    #[test]
-    fn the_provider_may_ask_for_more() {
-        let mut backoff = PurgeBackoff::default();
-        assert_eq!(backoff.pause(Some(Duration::from_secs(7)), 0.5), Duration::from_secs(7));
-        assert_eq!(backoff.pause(Some(Duration::from_secs(u64::MAX)), 0.5), MAX_RETRY_AFTER);
-        assert_eq!(backoff.pause(Some(Duration::ZERO), 1.0), Duration::from_secs(4));
+    fn a_pause_is_at_least_half_of_the_next_one_and_the_provider_may_ask_for_more() {
+        let mut pauses = PAUSES;
+        assert_eq!(pause(&mut pauses, None, 0.0), Duration::from_millis(500));
+        assert_eq!(pause(&mut pauses, Some(Duration::from_secs(7)), 0.5), Duration::from_secs(7));
+        assert_eq!(pause(&mut pauses, Some(Duration::from_secs(u64::MAX)), 0.5), MAX_RETRY_AFTER);
+        assert_eq!(pause(&mut pauses, Some(Duration::ZERO), 1.0), Duration::from_secs(8));
     }
 
     #[test]

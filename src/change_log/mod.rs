@@ -6,7 +6,7 @@
 //!
 //! ```text
 //!  install:  layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one script) ──► committed
-//!  reseed:   layers ──► log (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's changes)
+//!  reseed:   layers ──► facts (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's changes)
 //! ```
 //!
 //! A *watch* is what is logged about one table: positions from a geometry column, or from a query over the changed row.
@@ -14,7 +14,11 @@
 //! | part | subject |
 //! |---|---|
 //! | `error` | settings, why the log may not be complete, errors |
-//! | `log` | the log as it is: layout, state, trust, how logged values are read back, the database's identity |
+//! | `log` | the log as it is: layout, whether there is one, pieces of SQL |
+//! | `decoding` | how logged values are read back |
+//! | `safety` | whether the schema of the log can be trusted |
+//! | `witness` | what the log says of its database: the key, the newest transactions |
+//! | `facts` | the log's state compared with the catalog |
 //! | `relations` | which tables and columns a layer reads, and what the catalog says about these tables |
 //! | `install/` | what an install writes: tables, functions, triggers, their owner |
 //! | `read` | what changed since a cursor, pruning, waiting for the next change |
@@ -23,13 +27,17 @@
 //!
 //! Imports go down this table; `tests/it/project/imports.rs` holds it.
 
+mod decoding;
 mod error;
+mod facts;
 mod gap;
 mod install;
 mod log;
 mod read;
 mod relations;
+mod safety;
 mod waking;
+mod witness;
 
 use md5::{Digest as _, Md5};
 use schemars::JsonSchema;
@@ -40,16 +48,17 @@ use crate::postgis::Layer;
 use crate::setting::{TimeSpan, no_key_is_required};
 
 pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
+pub use decoding::DecodingMethod;
 pub use error::ChangeLogError;
 pub use gap::LogGap;
 pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{
-    DecodingMethod, LogState, Presence, WATCHER_LOCK, log_state, namesake_of_log, newest_logged, newest_logged_now,
-};
+pub use log::{Presence, WATCHER_LOCK};
 pub use read::{
-    NotifyObstacle, PositionSource, Pruned, UnseenChanges, Waking, Watch, WatchBacklog, backlogs, check_safety,
-    notify_obstacle, prune, tracked, unseen_changes, unseen_positions, unseen_transactions,
+    NotifyObstacle, PositionSource, Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, Watch, WatchBacklog,
+    backlogs, check_safety, notify_obstacle, prune, tracked,
 };
+pub use safety::namesake_of_log;
+pub use witness::{LogState, log_state, newest_logged, newest_logged_now};
 
 // The change log in the configuration.
 

@@ -1,15 +1,19 @@
 //! Reading the change log: whether it holds every change that a target has not seen, what changed, its size, and when
 //! to look again.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::decoding::DecodingMethod;
 use super::definition;
 use super::error::ChangeLogError;
+use super::facts::{Facts, MemberFacts, WatchFacts};
 use super::gap::LogGap;
-use super::log::{
-    DecodingMethod, Facts, LAYOUT, MemberFacts, Presence, SAFE_LAYOUT, SchemaFlaws, WatchFacts, newest_transactions,
-};
+use super::log::{LAYOUT, Presence, SAFE_LAYOUT};
+use super::safety::SchemaFlaws;
+use super::witness::newest_transactions;
 use crate::cursor::Cursor;
 use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snapshot, changed_positions, quoted};
 use crate::suggested::TRACK_INSTALL;
@@ -407,103 +411,127 @@ fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) ->
 
 // Reads from the log what changed since a cursor, and where.
 
+/// The changes that a target has not seen, by the ids of their watches.
+#[derive(Debug, Default)]
+pub struct UnseenChanges(BTreeMap<i32, UnseenRows>);
+
 /// The changes of one watch that a target has not seen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct UnseenChanges {
-    /// The id of the watch.
-    pub watch: i32,
-    /// The number of changed rows.
+#[derive(Debug, Clone, Copy)]
+pub struct UnseenRows {
+    /// The number of changed rows, 1 or more.
     pub rows: u64,
     /// The age of the oldest change, in seconds.
     pub age: f64,
 }
 
-/// The FROM and WHERE of the entries that this snapshot sees and the cursor does not. The first condition uses the
-/// index; the second leaves out entries that the cursor has seen although older transactions were running.
-fn unseen_entries(schema: &str, cursor: &Cursor) -> String {
-    format!(
-        "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
-        quoted(schema),
-        cursor.xmin()
-    )
+impl UnseenChanges {
+    /// The changes of a watch; `None` if there are none.
+    #[must_use]
+    pub fn of(&self, watch: &Watch) -> Option<UnseenRows> {
+        self.0.get(&watch.id).copied()
+    }
 }
 
-/// The changes since a cursor, for each watch.
-///
-/// # Errors
-/// If the log cannot be read.
-pub async fn unseen_changes(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<UnseenChanges>, Error> {
-    let sql = format!(
-        "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
-         GROUP BY noted.watch ORDER BY noted.watch",
-        unseen_entries(schema, cursor)
-    );
-    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| UnseenChanges { watch: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned(), age: row.get(2) })
-        .collect())
+/// The entries of the log that a snapshot sees and a cursor does not.
+#[derive(Clone, Copy)]
+pub struct UnseenLog<'a> {
+    pub snapshot: &'a Snapshot,
+    /// The schema of the log.
+    pub schema: &'a str,
+    pub cursor: &'a Cursor,
 }
 
-/// The transactions that have logged a change since a cursor.
-///
-/// # Errors
-/// If the log cannot be read.
-pub async fn unseen_transactions(snapshot: &Snapshot, schema: &str, cursor: &Cursor) -> Result<Vec<u64>, Error> {
-    let sql = format!("SELECT DISTINCT noted.xid::text::int8 {}", unseen_entries(schema, cursor));
-    let rows = snapshot.all("reading the change log", &sql, &[]).await?;
-    Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
-}
+impl UnseenLog<'_> {
+    /// The FROM and WHERE of the entries. The first condition uses the index; the second leaves out entries that the
+    /// cursor has seen although older transactions were running.
+    fn entries(&self) -> String {
+        let UnseenLog { schema, cursor, .. } = self;
+        format!(
+            "FROM {}.change AS noted WHERE noted.xid >= '{}'::xid8 AND NOT pg_visible_in_snapshot(noted.xid, '{cursor}'::pg_snapshot)",
+            quoted(schema),
+            cursor.xmin()
+        )
+    }
 
-/// Calls `each` with the old and new positions of the rows that a watch has logged since a cursor, computed as the
-/// survey computes positions.
-///
-/// # Errors
-/// If the log cannot be read, or a declared query fails.
-pub async fn unseen_positions(
-    snapshot: &Snapshot,
-    schema: &str,
-    cursor: &Cursor,
-    watch: &Watch,
-    layer: &Layer,
-    each: impl FnMut(ChangeLocation),
-) -> Result<(), Error> {
-    let context = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
-    let unseen = format!("{} AND noted.watch = {}", unseen_entries(schema, cursor), watch.id);
-    let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
-    let relation = match &watch.source {
-        PositionSource::Geometry { .. } => format!(
-            "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
-              {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
-              UNION ALL
-              SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
-            srid = layer.srid()
-        ),
-        PositionSource::Query { sql, columns } => {
-            // Each column separately, because a record made from JSON would read texts as JSON strings, and run the
-            // CHECKs of domains.
-            let columns: Vec<String> = columns
-                .iter()
-                .zip(&watch.methods)
-                .map(|((name, kind), method)| format!("{} AS {}", method.value(&watch.table, name, kind), quoted(name)))
-                .collect();
-            format!(
-                "(SELECT found.place
-              {from}, unnest(noted.keys) AS row_of (keys),
-                  LATERAL (SELECT {}) AS changed,
-                  LATERAL ({sql}
-                  ) AS found (place) WHERE {conditions}
-              -- So that the query runs once for each row, wherever its result is asked for.
-              OFFSET 0) AS changed_place",
-                columns.join(", ")
-            )
+    /// How much has changed, for each watch.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn changes(&self) -> Result<UnseenChanges, Error> {
+        let sql = format!(
+            "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
+             GROUP BY noted.watch ORDER BY noted.watch",
+            self.entries()
+        );
+        let found = self.snapshot.all("reading the change log", &sql, &[]).await?;
+        let read = |row: &tokio_postgres::Row| {
+            let (watch, rows, age) = (row.get(0), row.get::<_, i64>(1).cast_unsigned(), row.get(2));
+            (rows > 0).then_some((watch, UnseenRows { rows, age }))
+        };
+        Ok(UnseenChanges(found.iter().filter_map(read).collect()))
+    }
+
+    /// The transactions that have logged a change.
+    ///
+    /// # Errors
+    /// If the log cannot be read.
+    pub async fn transactions(&self) -> Result<Vec<u64>, Error> {
+        let sql = format!("SELECT DISTINCT noted.xid::text::int8 {}", self.entries());
+        let rows = self.snapshot.all("reading the change log", &sql, &[]).await?;
+        Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
+    }
+
+    /// Calls `each` with the old and new positions of the rows that a watch has logged, computed as the survey computes
+    /// positions, until `each` breaks. True if it never did.
+    ///
+    /// # Errors
+    /// If the log cannot be read, or a declared query fails.
+    pub async fn positions(
+        &self,
+        watch: &Watch,
+        layer: &Layer,
+        mut each: impl FnMut(ChangeLocation) -> ControlFlow<()>,
+    ) -> Result<bool, Error> {
+        let context = format!("layer \"{}\", reading what changed in {}", layer.name(), watch.table);
+        let unseen = format!("{} AND noted.watch = {}", self.entries(), watch.id);
+        let (from, conditions) = unseen.split_once(" WHERE ").unwrap_or((&unseen, "true"));
+        let relation = match &watch.source {
+            PositionSource::Geometry { .. } => format!(
+                "(SELECT ST_SetSRID(ST_MakePoint(point.x, point.y), {srid}) AS place
+                  {from}, unnest(noted.x, noted.y) AS point (x, y) WHERE {conditions}
+                  UNION ALL
+                  SELECT other.place {from}, unnest(noted.places) AS other (place) WHERE {conditions}) AS changed_place",
+                srid = layer.srid()
+            ),
+            PositionSource::Query { sql, columns } => {
+                // Each column separately, because a record made from JSON would read texts as JSON strings, and run the
+                // CHECKs of domains.
+                let columns: Vec<String> = columns
+                    .iter()
+                    .zip(&watch.methods)
+                    .map(|((name, kind), method)| format!("{} AS {}", method.value(&watch.table, name, kind), quoted(name)))
+                    .collect();
+                format!(
+                    "(SELECT found.place
+                  {from}, unnest(noted.keys) AS row_of (keys),
+                      LATERAL (SELECT {}) AS changed,
+                      LATERAL ({sql}
+                      ) AS found (place) WHERE {conditions}
+                  -- So that the query runs once for each row, wherever its result is asked for.
+                  OFFSET 0) AS changed_place",
+                    columns.join(", ")
+                )
+            }
+        };
+        let mut goes_on = true;
+        let each_until = |place| goes_on = goes_on && each(place).is_continue();
+        let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
+        let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
+        let reading = Box::pin(changed_positions(self.snapshot, layer, &context, geometries, each_until));
+        match watch.source {
+            PositionSource::Geometry { .. } => reading.await?,
+            PositionSource::Query { .. } => self.snapshot.keeper.with_logged_texts(&context, reading).await?,
         }
-    };
-    let are_rows = matches!(watch.source, PositionSource::Geometry { .. });
-    let geometries = ChangedGeometries { relation: &relation, column: "place", are_rows };
-    let reading = Box::pin(changed_positions(snapshot, layer, &context, geometries, each));
-    match watch.source {
-        PositionSource::Geometry { .. } => reading.await,
-        PositionSource::Query { .. } => snapshot.keeper.with_logged_texts(&context, reading).await,
+        Ok(goes_on)
     }
 }

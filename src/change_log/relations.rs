@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use serde::Deserialize;
 use tokio_postgres::types::Type;
 
+use super::decoding::{Decoding, decoding_expression};
 use super::error::ChangeLogError;
-use super::log::{Decoding, QUALIFIED_NAME, WatchFacts, at_postgis, decoding_expression, literal};
+use super::facts::WatchFacts;
+use super::log::{QUALIFIED_NAME, at_postgis, literal};
 use crate::postgis;
 use crate::postgis::{Layer, RelationName, Session, TrackSection, look_up, quoted, without_bounds};
 use crate::suggested::SEED;

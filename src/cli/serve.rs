@@ -15,14 +15,14 @@ use super::settings::{
 };
 use super::variants::not_for_variants;
 use super::{SettingFlags, on_runtime, typed};
-use crate::config::{ConfigError, JobSettings};
+use crate::config::{ConfigError, JobSettings, preview_options};
 use crate::report::{Style, print, report, start_log};
 use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
 use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
 use crate::run::{CommandError, Family, Job, jobs, picture, serving};
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
-    WrittenTarget, WrittenVariants,
+    WriterOptions, WrittenTarget, WrittenVariants,
 };
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
@@ -41,7 +41,7 @@ pub struct Serve {
     /// Listen here for clients: an IP address and a port, unix:PATH, or systemd:N [env: OAR_TILES_LISTEN]
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<ListenAddress>,
-    /// Listen here for /metrics, /livez, /readyz and /status.json [env: OAR_TILES_ADMIN]
+    /// Listen here for /metrics, /livez, /readyz, /status.json and /jobs [env: OAR_TILES_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
     pub admin: Option<ListenAddress>,
     /// URL under which clients reach this server; the TileJSON refers to it [default: the address it listens on] [env:
@@ -305,45 +305,47 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         move || reread(&arguments, &flags, &kind).map_err(|error| error.to_string())
     });
     on_runtime(async || {
-        let (mut served, mut families) = (Vec::new(), Vec::new());
-        for settings in settings {
-            if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
-                let report = report(Style::Warnings);
-                let writer = options.writer.map(|writer| {
-                    let watch = FamilyWatchWriter::new(family.clone(), writer, &report);
-                    watch as Arc<dyn Writer<WrittenVariants>>
-                });
-                let all = family.all()?;
-                families.push(ServedFamily { family, writer });
-                // The writer of the variants also writes the tileset without conditions.
-                if let Some(all) = all {
-                    served.push(ServedJob::read_only(Job::new(all, false, &report, stop)?));
-                }
-                continue;
-            }
-            if options.writer.is_some() {
-                not_for_variants(
-                    &settings,
-                    "serve TARGET --writer",
-                    "leave TARGET out, so that all variants are written and served",
-                )?;
-            }
-            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-            if let ServedKind::Discovered(_) = kind {
-                served.push(ServedJob::live_only(job));
-                continue;
-            }
-            let writer = options.writer.map(|writer| {
-                let watch = WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
-                watch as Arc<dyn Writer<WrittenTarget>>
-            });
-            served.push(ServedJob { writer, ..ServedJob::read_only(job) });
-        }
-        let served = match (&kind, served.pop()) {
-            (ServedKind::One, Some(one)) => ServedJobs::One(Box::new(one)),
-            (_, last) => ServedJobs::ByName(NamedJobs { tilesets: served.into_iter().chain(last).collect(), families }),
-        };
+        let served = served_jobs(&kind, settings, options.writer, stop)?;
         serving::run(&served, &options, OnceReady::SayWhere, Some(reread), stop).await
+    })
+}
+
+/// The jobs that a server serves, each with its writer if the server writes.
+fn served_jobs(
+    kind: &ServedKind,
+    settings: Vec<JobSettings>,
+    writer: Option<WriterOptions>,
+    stop: &Stop,
+) -> Result<ServedJobs, CommandError> {
+    let (mut served, mut families) = (Vec::new(), Vec::new());
+    for settings in settings {
+        let report = report(Style::Warnings);
+        if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
+            let watch = |writer| FamilyWatchWriter::new(family.clone(), writer, &report);
+            let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenVariants>>);
+            // The writer of the variants also writes the tileset without conditions.
+            if let Some(all) = family.all()? {
+                served.push(ServedJob::read_only(Job::new(all, false, &report, stop)?));
+            }
+            families.push(ServedFamily { family, writer });
+            continue;
+        }
+        if writer.is_some() {
+            let advice = "leave TARGET out, so that all variants are written and served";
+            not_for_variants(&settings, "serve TARGET --writer", advice)?;
+        }
+        let job = Job::new(settings, false, &report, stop)?;
+        if let ServedKind::Discovered(_) = kind {
+            served.push(ServedJob::live_only(job));
+            continue;
+        }
+        let watch = |writer| WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
+        let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenTarget>>);
+        served.push(ServedJob { writer, ..ServedJob::read_only(job) });
+    }
+    Ok(match (kind, served.pop()) {
+        (ServedKind::One, Some(one)) => ServedJobs::One(Box::new(one)),
+        (_, last) => ServedJobs::ByName(NamedJobs { tilesets: served.into_iter().chain(last).collect(), families }),
     })
 }
 
@@ -421,8 +423,7 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
         });
     }
     let (live, shares) = (settings.server.live.clone().filter(|_| arguments.live), settings.server.shares);
-    let preview =
-        ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone());
+    let preview = preview_options(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone())?;
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     show(settings, &ServeOptions { shares, live, ..preview }, then, stop)
 }
@@ -436,8 +437,7 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
         resolved_all_over(&flags, &drafted_catalogue(&flags, stop)?)?
     };
     let of_first = first_of(settings.clone())?.server;
-    let preview =
-        ServeOptions::of_preview(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone());
+    let preview = preview_options(arguments.listen.clone(), arguments.assets.clone(), arguments.basemap.clone())?;
     let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
@@ -450,7 +450,7 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
 
 /// Shows the target of a run that has ended, on any free port of this machine.
 pub(crate) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandError> {
-    let options = ServeOptions::of_preview(ListenAddress::ANY_LOCAL, None, None);
+    let options = preview_options(ListenAddress::ANY_LOCAL, None, None)?;
     show(settings, &options, OnceReady::SayWhere, stop)
 }
 

@@ -8,7 +8,9 @@
 //! | `values` | the values of all origins; the last origin that has a value takes precedence |
 //! | `settings` | the values, checked, as the option structs of the parts |
 //! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
-//! | `layer`, `placeholders` | the checks of layers; the area of a tileset |
+//! | `layer`, `placeholders` | the checks of layers |
+//! | `budget`, `by_zoom`, `cells`, `function`, `shapes` | of a layer: its limits, values that differ by zoom, cells and clusters, tiles of a function, margin and simplification |
+//! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `parameters` | the checks of the sections `[[tileset.parameter]]` of live parameters |
 //! | `purge` | the checks of the sections `[[purge]]` |
@@ -19,9 +21,14 @@
 //! | `error` | errors of the configuration |
 //! | `serve` | the section `[serve]`, checked |
 
+mod area;
+mod budget;
+mod by_zoom;
+mod cells;
 mod check;
 mod error;
 mod file;
+mod function;
 mod layer;
 mod memory;
 mod parameters;
@@ -31,6 +38,7 @@ mod s3;
 mod sample;
 mod serve;
 mod settings;
+mod shapes;
 mod show;
 mod tilesets;
 mod values;
@@ -41,12 +49,13 @@ mod variants;
 
 use std::path::Path;
 
+pub use area::area_parts;
 pub use check::{Checked, CheckedSources, check};
 pub use error::ConfigError;
 pub(crate) use error::nearest;
 pub use file::Progress;
-pub use layer::area_parts;
 pub use sample::SAMPLE;
+pub use serve::preview_options;
 pub use settings::{DatabaseSettings, JobSettings, ParameterSettings, RunSettings, TilesetSettings, layer_names};
 pub use show::{ShownConfig, schema};
 pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin};

@@ -1,10 +1,12 @@
 //! The section `[serve]`, checked.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ConfigError;
 use super::settings::Check;
+use super::values::ConfigValues;
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl, RedisUrlError, RefreshMode,
     SETTLE, ServeOptions, ServeSection, SharedSecret, TileHeaders, WorkerShares, WorkerSharesError, WriteBackLimits,
@@ -13,6 +15,18 @@ use crate::serve::{
 use crate::setting::TimeSpan;
 use crate::target::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
+
+/// The options of a preview; the configuration's section `[serve]` has no effect on it.
+///
+/// # Errors
+/// If the sample cannot be read, which a test rules out.
+pub fn preview_options(
+    listen: ListenAddress,
+    assets: Option<PathBuf>,
+    basemap: Option<String>,
+) -> Result<ServeOptions, ConfigError> {
+    Ok(ServeOptions::of_preview(ConfigValues::defaults()?.together()?.serve, listen, assets, basemap))
+}
 
 impl Check<'_> {
     pub(crate) fn serve(&self, given: &ServeSection, names: TileTextNames) -> Result<ServeOptions, ConfigError> {

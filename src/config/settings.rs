@@ -355,3 +355,8 @@ impl ParameterSettings {
         }
     }
 }
+
+pub(crate) fn first_repeated<'a>(names: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut seen = std::collections::HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}

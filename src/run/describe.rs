@@ -9,7 +9,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 
 use super::CommandError;
-use crate::change_log::{Cursor, CursorError, LogState, log_state};
+use crate::change_log::{Cursor, LogState, log_state};
 use crate::clock::seconds_now;
 use crate::config::JobSettings;
 use crate::draw::RENDERING_VERSION;
@@ -416,18 +416,16 @@ impl LogIdentity {
         schema: &str,
         seen: impl IntoIterator<Item = &'a str>,
     ) -> Result<Option<LogIdentity>, CommandError> {
-        let cursor =
-            |text: &str| text.parse::<Cursor>().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()));
         let mut texts: Vec<&str> = seen.into_iter().collect();
         texts.sort_unstable();
         texts.dedup();
-        let cursors = texts.iter().map(|text| cursor(text)).collect::<Result<Vec<_>, _>>()?;
+        let cursors = texts.iter().map(|text| text.parse()).collect::<Result<Vec<Cursor>, _>>()?;
         let Some(LogState { key, pruned, newest }) = log_state(snapshot, schema, &cursors).await? else {
             return Ok(None);
         };
         let Some(key) = IdentityKey::new(&key) else { return Ok(None) };
         let witnesses = texts.iter().zip(&newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
-        Ok(Some(LogIdentity { pruned, now: cursor(snapshot.cursor())?, witnesses, key }))
+        Ok(Some(LogIdentity { pruned, now: snapshot.cursor().parse()?, witnesses, key }))
     }
 
     pub(crate) const fn key(&self) -> &IdentityKey {

@@ -208,14 +208,13 @@ fn compare(
             let one = of_a.get_mut(number).and_then(Option::take);
             number += 1;
             let (Some(one), Some(other)) = (one, tile) else {
-                let what = format!("tile {id} is listed, but it cannot be found: has a target changed meanwhile?");
-                return Err(CommandError::Pipeline(what));
+                return Err(CommandError::Vanished { tile: *id, changed: "a target changed meanwhile" });
             };
             let mut unpacked = |tile: &[u8]| {
                 if !is_gzip(tile) {
                     return Ok(tile.to_vec());
                 }
-                gunzip.unpack(tile).map_err(|error| CommandError::Pipeline(format!("tile {id}: {error}")))
+                gunzip.unpack(tile).map_err(|cause| CommandError::Decode { tile: *id, cause })
             };
             let compared = if one == other {
                 TileComparison::SameBytes

@@ -208,7 +208,7 @@ impl Sampler<'_> {
             }
             // Equal tiles that follow each other are compressed once.
             if last.0 != tile.mvt.as_slice() {
-                let packed = self.packer.pack(&tile.mvt).map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                let packed = self.packer.pack(&tile.mvt)?;
                 last = (&tile.mvt, packed.len());
             }
             bytes += last.1;

@@ -9,15 +9,18 @@ use super::dirty::TileListError;
 use super::rows::LostRows;
 use crate::cdn::OutboxError;
 use crate::config::ConfigError;
+use crate::cursor::CursorError;
+use crate::encode::{DecodeError, EncodeError};
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::HeavyTile;
+use crate::postgis::QueryError;
 use crate::report::{FileMoment, MetricsFileError, ReportFileError, WORK_IS_DONE};
 use crate::scratch::temporary_folder;
 use crate::shards::ShardsError;
 use crate::stop::{Signal, Stop};
 use crate::suggested::{PURGE, RESEED, SEED};
 use crate::target::{LocationError, MaxShrink, ReadError, SwitchError, TargetError, TargetUrlError};
-use crate::tile::TileCoord;
+use crate::tile::{TileCoord, TileId, ZoomError};
 
 /// How a database comes to have another history than a target or a shard has seen.
 pub(crate) const OTHER_HISTORY: &str = "it shows changes that the database's change log does not hold any more, or other changes have their transaction numbers: the database was restored from a backup or a snapshot of its disk, is a copy, failed over to a standby that lacked the last commits, or lost them in a crash (synchronous_commit = off)";
@@ -200,9 +203,41 @@ pub enum CommandError {
         /// Why the first of them failed.
         source: TileCause,
     },
-    /// A defect that the pipeline's own counting found.
+    /// A batch that the pipeline could not pack, or too many that it could not render; a defect that its own counting
+    /// found.
     #[error("{0}")]
     Pipeline(String),
+    /// A target took fewer tiles than a copy read.
+    #[error("{stored} of {read} tiles were stored: the copy is not complete. Please report this")]
+    MiscountedCopy { stored: u64, read: u64 },
+    /// A target accounted for fewer edits than a commit handed over.
+    #[error("the target took {taken} edits of {handed}: please report this")]
+    MiscountedCommit { taken: u64, handed: u64 },
+    /// The tiles that changed since the shards of a seed were rendered are not told apart.
+    #[error("a commit has to tell changes apart")]
+    CommitOfEverything,
+    /// A tile that a target lists, and does not hold.
+    #[error("tile {tile} is listed, but it cannot be found: has {changed}?")]
+    Vanished {
+        tile: TileId,
+        /// What may have happened.
+        changed: &'static str,
+    },
+    /// A tile that cannot be packed.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A stored tile that cannot be unpacked.
+    #[error("tile {tile}: {cause}")]
+    Decode { tile: TileId, cause: DecodeError },
+    /// The state of a database, as a database or a note gives it.
+    #[error(transparent)]
+    Cursor(#[from] CursorError),
+    /// The zooms of a manifest.
+    #[error(transparent)]
+    Zooms(#[from] ZoomError),
+    /// A condition of variants.
+    #[error(transparent)]
+    Condition(#[from] QueryError),
     /// A tile is larger than allowed.
     #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"", heaviest.tile, heaviest.features)]
     LargeTile {
@@ -467,6 +502,15 @@ impl CommandError {
             CommandError::Restarts { .. }
             | CommandError::HeldUp { .. }
             | CommandError::Pipeline(_)
+            | CommandError::MiscountedCopy { .. }
+            | CommandError::MiscountedCommit { .. }
+            | CommandError::CommitOfEverything
+            | CommandError::Vanished { .. }
+            | CommandError::Encode(_)
+            | CommandError::Decode { .. }
+            | CommandError::Cursor(_)
+            | CommandError::Zooms(_)
+            | CommandError::Condition(_)
             | CommandError::Shrinks { .. }
             | CommandError::LosesRows { .. }
             | CommandError::NotReady(_)

@@ -64,6 +64,7 @@ use target::TargetOptions;
 use tilesets::refreshed_snapshot;
 use tokio::task::spawn_blocking;
 
+use crate::backoff::Backoff;
 use crate::change_log::Cursor;
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::draw::Worker;
@@ -327,8 +328,8 @@ impl Job {
 
 // Restarts of a run on a new snapshot, and work on threads that may block.
 
-/// The longest pause before an attempt: 2^5 s.
-const MAX_DOUBLINGS: u32 = 5;
+/// The pauses before attempts.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(2), Duration::from_secs(32));
 
 /// Runs `attempt`, and runs it again if the database goes away or other sessions hold the run up. `attempt` gets the
 /// number of earlier attempts.
@@ -338,7 +339,7 @@ pub(crate) async fn restarting<T>(
     stop: &Stop,
     attempt: impl AsyncFn(u32) -> Result<T, CommandError>,
 ) -> Result<T, CommandError> {
-    let (mut restarts, mut last) = (0, None);
+    let (mut restarts, mut last, mut pauses) = (0, None, PAUSES);
     loop {
         let (error, obstacle) = match attempt(restarts).await.map_err(|error| interrupted(error, stop)) {
             Err(CommandError::Database(error)) => match obstacle(error.kind(), last) {
@@ -357,8 +358,15 @@ pub(crate) async fn restarting<T>(
         }
         (restarts, last) = (attempts, Some(obstacle));
         report.event(&Event::Restarting { attempt: restarts, of: most, cause: error.to_string() });
+        let pause = pauses.next_pause();
+        let pause = match obstacle {
+            // The session that waited has its lock by now. If not, the run's first lock waits for that session.
+            Obstacle::GaveWay => Duration::ZERO,
+            Obstacle::Lost | Obstacle::Unreachable => pause,
+            Obstacle::HeldUp => pause.min(database.session.lock_limit()),
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause(database.session.lock_limit(), restarts, obstacle)) => {}
+            () = tokio::time::sleep(pause) => {}
             signal = stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
     }
@@ -374,17 +382,6 @@ const fn obstacle(kind: ErrorKind, last: Option<Obstacle>) -> Option<Obstacle> {
         (ErrorKind::Transient(obstacle), _) => Some(obstacle),
         (ErrorKind::Usage, Some(Obstacle::HeldUp | Obstacle::GaveWay)) => Some(Obstacle::HeldUp),
         _ => None,
-    }
-}
-
-/// How long to wait before a run starts over.
-fn pause(lock_limit: Duration, restarts: u32, obstacle: Obstacle) -> Duration {
-    let doubling = Duration::from_secs(1 << restarts.min(MAX_DOUBLINGS));
-    match obstacle {
-        // The session that waited has its lock by now. If not, the run's first lock waits for that session.
-        Obstacle::GaveWay => Duration::ZERO,
-        Obstacle::Lost | Obstacle::Unreachable => doubling,
-        Obstacle::HeldUp => doubling.min(lock_limit),
     }
 }
 

@@ -14,7 +14,7 @@ use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
-use super::target::{AnySink, Target, TilesBefore, TilesetNames, refuse_other};
+use super::target::{AnySink, OpenedSink, Target, TilesBefore, TilesetNames, refuse_other};
 use super::{
     CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, interrupted, restarting, with_what_remains,
 };
@@ -140,7 +140,7 @@ pub(crate) async fn judge_rows(
 
 /// A target that was found to be this tileset's.
 pub(crate) struct Claimed {
-    pub(crate) sink: AnySink,
+    pub(crate) sink: OpenedSink,
     /// The publication that it shows.
     pub(crate) before: Option<Publication>,
     /// What it says about itself, if this program wrote it.
@@ -208,11 +208,11 @@ impl<'a> PlannedSeed<'a> {
                 snapshot: self.cursor.clone(),
             },
         };
-        let mut sink = claimed.sink;
+        let sink = claimed.sink;
         let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
         let (target, report, settings) = (job.target.clone(), Arc::clone(&job.report), job.settings.clone());
         let begun = spawn_blocking(move || {
-            let before = sink.begin(&tileset)?;
+            let (sink, before) = sink.begin(&tileset)?;
             let scope = tileset.scope.clone();
             let mut tiles_before = TilesBefore::of(&target, tileset.scope, max_shrink, sink.held())?;
             // The plan is an upper bound: the seed cannot leave more tiles than it names.

@@ -10,7 +10,7 @@ use super::describe::LogIdentity;
 use super::dirty::{Look, TargetState, Work};
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
-use crate::change_log::{Cursor, CursorError, InstallRequest};
+use crate::change_log::{Cursor, InstallRequest};
 use crate::config::{DatabaseSettings, JobSettings};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
@@ -294,9 +294,7 @@ pub async fn prune(
             None => settings.clone(),
             Some(family) => {
                 let record = family.recorded(report, stop).await?;
-                seen.push(
-                    record.snapshot.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?,
-                );
+                seen.push(record.snapshot.parse()?);
                 witnessed.push((family.output(), record.witnesses));
                 match family.all()? {
                     Some(all) => all,

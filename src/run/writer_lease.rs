@@ -3,13 +3,13 @@
 //!
 //! The lease only saves work: every run takes the target's own lock, and checks under it that the manifest is still the
 //! one with which it began. Clocks need not agree, because a server measures the age of another server's renewal by its
-//! own clock, from the moment when it first saw that renewal.
+//! own clock, from the moment when it first saw that renewal. `target/lease_clock` says how the lease of a bucket
+//! differs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
@@ -19,7 +19,8 @@ use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurn};
 use crate::serve::{WorkClass, WorkQueue};
 use crate::stop::Stop;
 use crate::target::{
-    BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, NoteCondition, NoteError, NoteStore, PublishedTiles,
+    BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, LeaseClock, NoteCondition, NoteError, NoteStore,
+    PublishedTiles, host,
 };
 
 /// The name of the note.
@@ -43,39 +44,20 @@ struct WriterNote {
     renewed: u64,
 }
 
-/// The lease of this process. It is held while its last renewal is younger than the lease time.
+/// The lease of this process.
 #[derive(Debug)]
 pub(crate) struct WriterLease {
     notes: Arc<dyn NoteStore>,
     name: String,
-    time: Duration,
     note: WriterNote,
     tag: String,
-    renewed: Arc<Renewed>,
-}
-
-/// When the lease was renewed last.
-#[derive(Debug)]
-struct Renewed {
-    time: Duration,
-    /// `None` once the lease was given back.
-    last: Mutex<Option<Instant>>,
-}
-
-impl Renewed {
-    fn is_held(&self) -> bool {
-        self.last.lock().is_some_and(|last| last.elapsed() < self.time)
-    }
-
-    fn set(&self, last: Option<Instant>) {
-        *self.last.lock() = last;
-    }
+    clock: Arc<LeaseClock>,
 }
 
 /// Lets a run publish only while the lease is held, so that a process that was paused does not write a target that its
 /// successor has taken over.
 #[derive(Debug)]
-struct OnlyWhileHeld(Arc<Renewed>);
+struct OnlyWhileHeld(Arc<LeaseClock>);
 
 impl BeforeManifest for OnlyWhileHeld {
     fn stored(&self, _stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
@@ -176,9 +158,9 @@ impl LeaseWait {
         let begun = Instant::now();
         match self.notes.write(&self.name, &body(&note), condition) {
             Ok(tag) => {
-                let renewed = Arc::new(Renewed { time: self.time, last: Mutex::new(Some(begun)) });
+                let clock = Arc::new(LeaseClock::new(self.time, begun));
                 let (notes, name) = (Arc::clone(&self.notes), self.name.clone());
-                Ok(Looked::Taken(WriterLease { notes, name, time: self.time, note, tag, renewed }))
+                Ok(Looked::Taken(WriterLease { notes, name, note, tag, clock }))
             }
             Err(NoteError::Changed { .. }) => Ok(Looked::Held("a process that was faster".to_owned())),
             Err(error) => Err(error),
@@ -191,21 +173,16 @@ fn body(note: &WriterNote) -> Vec<u8> {
     serde_json::to_vec(note).unwrap_or_default()
 }
 
-pub(crate) fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    if name.trim().is_empty() { "an unnamed host".to_owned() } else { name.trim().to_owned() }
-}
-
 impl WriterLease {
     /// Lets a run publish only while this lease is held.
     pub(crate) fn listener(&self) -> Arc<dyn BeforeManifest> {
-        Arc::new(OnlyWhileHeld(Arc::clone(&self.renewed)))
+        Arc::new(OnlyWhileHeld(Arc::clone(&self.clock)))
     }
 
     /// Renews the lease whenever a third of its time has passed. Returns the reason once the lease is lost.
     pub(crate) async fn kept(&mut self) -> String {
         loop {
-            tokio::time::sleep(self.time / 3).await;
+            tokio::time::sleep(self.clock.renewal_pause()).await;
             let begun = Instant::now();
             let note = WriterNote { renewed: self.note.renewed + 1, ..self.note.clone() };
             let (notes, condition, text) =
@@ -214,10 +191,10 @@ impl WriterLease {
             match spawn_blocking(move || notes.write(&name, &text, &condition)).await {
                 Ok(Ok(tag)) => {
                     (self.note, self.tag) = (note, tag);
-                    self.renewed.set(Some(begun));
+                    self.clock.renewed(begun);
                 }
                 Ok(Err(NoteError::Changed { .. })) => return "another process has taken it over".to_owned(),
-                Ok(Err(error)) if self.renewed.is_held() => {
+                Ok(Err(error)) if self.clock.is_held() => {
                     tracing::warn!("the lease cannot be renewed yet: {error}");
                 }
                 Ok(Err(error)) => return error.to_string(),
@@ -228,7 +205,7 @@ impl WriterLease {
 
     /// Gives the lease back, so that another process need not wait until it expires.
     pub(crate) async fn release(self) {
-        self.renewed.set(None);
+        self.clock.given_back();
         let note = WriterNote { holder: String::new(), ..self.note };
         let condition = NoteCondition::Unchanged(self.tag);
         let released = spawn_blocking(move || self.notes.write(&self.name, &body(&note), &condition)).await;

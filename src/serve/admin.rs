@@ -164,7 +164,7 @@ impl Admin {
         let tilesets = &self.site.tilesets;
         let mut of_purges = Vec::new();
         for tileset in tilesets.all() {
-            tileset.metrics.set_measured(tileset.measured());
+            tileset.metrics.set_measured(&tileset.measured());
             let label = match tilesets.at_root() {
                 Some(_) => String::new(),
                 None => format!("tileset=\"{}\",", tileset.name),
@@ -246,5 +246,32 @@ fn in_words(mut names: Vec<String>) -> String {
     match names.pop() {
         Some(last) if !names.is_empty() => format!("{} and {last}", names.join(", ")),
         last => last.unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// The paths in a text.
+    fn paths(text: &str) -> BTreeSet<&str> {
+        let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '.');
+        words.filter(|word| word.starts_with('/') && word.len() > 1).collect()
+    }
+
+    #[test]
+    fn the_help_the_sample_and_the_manual_list_every_path_of_the_admin_listener() {
+        let known: BTreeSet<&str> = ENDPOINTS.iter().map(|(path, _)| *path).collect();
+        let mut command = crate::cli::command();
+        let serve = command.find_subcommand_mut("serve").unwrap();
+        let help = serve.get_arguments().find(|arg| arg.get_id() == "admin").unwrap().get_help().unwrap().to_string();
+        assert_eq!(paths(&help), known, "{help}");
+        let (_, sample) = crate::config::SAMPLE.split_once("Where the admin listener waits").unwrap();
+        assert_eq!(paths(sample.split_once("must not be public").unwrap().0), known, "sample-config.toml");
+        let manual = include_str!("../../docs/serving.md");
+        let row = manual.lines().find(|line| line.starts_with("| `listen`, `admin` |")).unwrap();
+        assert_eq!(paths(row), known, "{row}");
     }
 }

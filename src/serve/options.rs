@@ -283,15 +283,6 @@ pub const SETTLE: Duration = Duration::from_secs(2 * POLL.as_secs());
 /// The size of a preview's tile cache in bytes; a preview has one user.
 const PREVIEW_CACHE_BYTES: u64 = 64 << 20;
 
-/// The most memory of answers that are read slowly in a preview, in bytes.
-const PREVIEW_UNREAD_BYTES: u64 = 256 << 20;
-
-/// How long CDNs keep the tiles of a preview in an outage; there are no CDNs before it.
-const PREVIEW_OUTAGE: Duration = Duration::from_secs(300);
-
-/// The most new sets of parameter values within a minute in a preview.
-const PREVIEW_PARAMETER_KEYS: usize = 1_000;
-
 /// The most connections of a preview at once, enough for several browser windows.
 const PREVIEW_CONNECTIONS: usize = 64;
 
@@ -302,21 +293,25 @@ impl ServeOptions {
     }
 
     /// The options of a preview: a map at `/`, and tiles that browsers ask for again each time, because the user may
-    /// look at a target that is still being written and wants to see its present state.
-    #[must_use]
-    pub fn of_preview(listen: ListenAddress, assets: Option<PathBuf>, basemap: Option<String>) -> ServeOptions {
+    /// look at a target that is still being written and wants to see its present state. It ends at once. What is not
+    /// said here is as in `defaults`, the section of the sample.
+    pub(crate) fn of_preview(
+        defaults: ServeSection,
+        listen: ListenAddress,
+        assets: Option<PathBuf>,
+        basemap: Option<String>,
+    ) -> ServeOptions {
         let section = ServeSection {
-            outage_cdn_max_age: TimeSpan(PREVIEW_OUTAGE),
+            drain: TimeSpan(Duration::ZERO),
             max_connections: PREVIEW_CONNECTIONS,
-            max_connections_of_address: PREVIEW_CONNECTIONS,
             changes: true,
             preview: true,
             assets,
             basemap,
-            parameter_keys: PREVIEW_PARAMETER_KEYS,
-            ..ServeSection::default()
+            ..defaults
         };
         ServeOptions {
+            unread_bytes: section.unread_mb << 20,
             section: Box::new(section),
             listen,
             admin: None,
@@ -329,7 +324,6 @@ impl ServeOptions {
             settle: SETTLE,
             empty_status: EmptyStatus::NoContent,
             cache_bytes: PREVIEW_CACHE_BYTES,
-            unread_bytes: PREVIEW_UNREAD_BYTES,
             lists_tiles: false,
             trusted_proxies: Vec::new(),
             redis: None,

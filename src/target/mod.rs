@@ -17,6 +17,7 @@
 //! | `changed` | the list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs |
 //! | `compare` | compares a new archive, while it is written, with the archive that it replaces, tile by tile in one order |
 //! | `error` | the errors of all kinds of targets, and their kinds |
+//! | `lease_clock` | what the leases of a bucket and of a server's writer share, and how they differ |
 //! | `lock_file` | lock files |
 //! | `metadata` | the metadata of a target, in the form of each target format |
 //! | `note_store` | small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next writer or server of the target must find again |
@@ -53,6 +54,7 @@ mod changed;
 mod compare;
 mod directory;
 mod error;
+mod lease_clock;
 mod lock_file;
 mod mbtiles;
 mod metadata;
@@ -72,6 +74,7 @@ use std::sync::Arc;
 
 use crate::tile::{Order, TileId, TileRectList};
 
+pub(crate) use lease_clock::{LeaseClock, host};
 pub(crate) use url::{Storage, is_archive_name};
 
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
@@ -259,6 +262,8 @@ pub struct Finished {
 /// A target that takes tiles.
 ///
 /// The contract, which `tests/it/targets/sink_contract.rs` and `edit_contract.rs` check for every sink:
+/// - [`Sink::begin`] comes before [`Sink::write`] and [`Sink::finish`]: a directory and a prefix fail otherwise. (In this program,
+///   `OpenedSink` of `run/target` has no other step.)
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced

@@ -7,9 +7,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{HttpAnswer, HttpClient, json_request};
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path};
+use super::options::{
+    ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path, provider_keys,
+};
 use super::{
-    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
+    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch, PurgeProvider,
+    SendError,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::Rate;
@@ -28,11 +31,6 @@ pub(crate) struct Cloudflare {
 }
 
 impl Cloudflare {
-    pub(crate) fn new(options: CloudflareOptions, url: CdnUrl, http: HttpClient) -> Result<Cloudflare, ProviderError> {
-        let token = options.token.read()?;
-        Ok(Cloudflare { options, token, url, http })
-    }
-
     /// The body of the request.
     ///
     /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients
@@ -96,13 +94,13 @@ pub enum CloudflarePlan {
     Enterprise,
 }
 
-impl CloudflareOptions {
-    pub(crate) const KEYS: ProviderKeys = ProviderKeys {
-        names: &["zone", "plan", "origins", "token_file", "token_variable", "endpoint"],
+impl ProviderKind for CloudflareOptions {
+    const KEYS: ProviderKeys = ProviderKeys {
+        own: provider_keys!(zone, plan, origins, token_file, token_variable, endpoint),
         token_variable: Some("CLOUDFLARE_API_TOKEN"),
     };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<CloudflareOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<CloudflareOptions, PurgeKeyError> {
         let endpoint = given.api()?;
         Ok(CloudflareOptions {
             zone: name_in_path("zone", given.zone.as_deref())?,
@@ -113,8 +111,7 @@ impl CloudflareOptions {
         })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts() -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::Cloudflare.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -125,11 +122,16 @@ impl CloudflareOptions {
             price: ItemPrice::FREE,
         }
     }
+
+    async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        let token = self.token.read()?;
+        Ok(Box::new(Cloudflare { options: self, token, url, http }))
+    }
 }
 
 impl Provider for Cloudflare {
     fn facts(&self) -> ProviderFacts {
-        CloudflareOptions::facts()
+        self.options.facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

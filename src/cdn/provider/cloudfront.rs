@@ -1,11 +1,12 @@
 //! What Amazon CloudFront takes and needs. `cloudfront_api` sends the requests.
 
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, name_in_path};
-use super::{ItemPrice, ProviderFacts, PurgeProvider};
-use crate::cdn::items::PurgeBy;
+use super::http::HttpClient;
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, name_in_path, provider_keys};
+use super::{ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeProvider};
+use crate::cdn::items::{CdnUrl, PurgeBy};
 
 /// The most paths and tags of invalidations in progress (Developer Guide, "Concurrent invalidation request maximum").
-pub(crate) const MAX_PATHS: usize = 3_000;
+const MAX_PATHS: usize = 3_000;
 
 /// A distribution of CloudFront; credentials come from the AWS SDK's chain.
 #[derive(Debug, Clone)]
@@ -18,11 +19,11 @@ pub struct CloudFrontOptions {
     pub endpoint: Option<String>,
 }
 
-impl CloudFrontOptions {
-    pub(crate) const KEYS: ProviderKeys =
-        ProviderKeys { names: &["distribution", "profile", "endpoint"], token_variable: None };
+impl ProviderKind for CloudFrontOptions {
+    const KEYS: ProviderKeys =
+        ProviderKeys { own: provider_keys!(distribution, profile, endpoint), token_variable: None };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<CloudFrontOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<CloudFrontOptions, PurgeKeyError> {
         let endpoint = given.api()?;
         Ok(CloudFrontOptions {
             distribution: name_in_path("distribution", given.distribution.as_deref())?,
@@ -31,8 +32,7 @@ impl CloudFrontOptions {
         })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts() -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::CloudFront.name(),
             // Tags need CacheTagConfig in the distribution, so they are not the default.
@@ -42,5 +42,15 @@ impl CloudFrontOptions {
             max_items: MAX_PATHS,
             price: ItemPrice { free_per_month: 1_000, dollars: 0.005 },
         }
+    }
+
+    #[cfg(feature = "s3")]
+    async fn provider(self, _: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        Ok(Box::new(super::cloudfront_api::CloudFront::new(self, http).await?))
+    }
+
+    #[cfg(not(feature = "s3"))]
+    async fn provider(self, _: CdnUrl, _: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        Err(ProviderError::NotBuilt { provider: PurgeProvider::CloudFront.name() })
     }
 }

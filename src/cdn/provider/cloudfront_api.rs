@@ -13,9 +13,11 @@ use futures_util::future::BoxFuture;
 use http::{Request, StatusCode, header};
 use http_body_util::Full;
 
-use super::cloudfront::MAX_PATHS;
 use super::http::{HttpAnswer, HttpClient, RequestBody, USER_AGENT};
-use super::{BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderFacts, PurgeBatch, SendError};
+use super::{
+    BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch,
+    SendError,
+};
 use crate::cdn::pace::Rate;
 
 /// The URL of the API (AWS General Reference, "Amazon CloudFront endpoints").
@@ -112,12 +114,12 @@ fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
 
 impl Provider for CloudFront {
     fn facts(&self) -> ProviderFacts {
-        CloudFrontOptions::facts()
+        self.options.facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let max_items = match kind {
-            ItemKind::Tag | ItemKind::Url => MAX_PATHS,
+            ItemKind::Tag | ItemKind::Url => self.options.facts().max_items,
             ItemKind::Prefix | ItemKind::Everything => MAX_WILDCARDS,
         };
         BatchLimits {

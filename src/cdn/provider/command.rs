@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, required};
+use super::http::HttpClient;
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, provider_keys, required};
 use super::{
-    BatchLimits, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
+    BatchLimits, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch,
+    PurgeProvider, SendError,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 
@@ -138,11 +140,11 @@ pub struct CommandOptions {
     pub others_variables: Vec<String>,
 }
 
-impl CommandOptions {
-    pub(crate) const KEYS: ProviderKeys =
-        ProviderKeys { names: &["program", "max_items", "token_variable"], token_variable: None };
+impl ProviderKind for CommandOptions {
+    const KEYS: ProviderKeys =
+        ProviderKeys { own: provider_keys!(program, max_items, token_variable), token_variable: None };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<CommandOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<CommandOptions, PurgeKeyError> {
         let program = required("program", given.program.clone())?;
         if program.first().is_none_or(String::is_empty) {
             let what = "names no program: write [\"/path/to/program\"]".to_owned();
@@ -161,8 +163,7 @@ impl CommandOptions {
         })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts(&self) -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::Command.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -171,6 +172,10 @@ impl CommandOptions {
             max_items: self.max_items,
             price: ItemPrice::FREE,
         }
+    }
+
+    async fn provider(self, url: CdnUrl, _: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        Ok(Box::new(UserProgram::new(self, url)))
     }
 }
 

@@ -4,10 +4,12 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::http::{HttpClient, empty_request, json_request};
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path};
+use super::options::{
+    ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path, provider_keys,
+};
 use super::{
-    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, PurgeBatch, PurgeProvider, SendError,
-    many_at_once,
+    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch, PurgeProvider,
+    SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::Rate;
@@ -26,11 +28,6 @@ pub(crate) struct Fastly {
 }
 
 impl Fastly {
-    pub(crate) fn new(options: FastlyOptions, url: CdnUrl, http: HttpClient) -> Result<Fastly, ProviderError> {
-        let token = options.token.read()?;
-        Ok(Fastly { options, token, url, http })
-    }
-
     async fn send_one(&self, path: String, body: Option<serde_json::Value>) -> Result<(), SendError> {
         let endpoint = self.options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
         let url = format!("{endpoint}{path}");
@@ -60,13 +57,13 @@ pub struct FastlyOptions {
     pub endpoint: Option<String>,
 }
 
-impl FastlyOptions {
-    pub(crate) const KEYS: ProviderKeys = ProviderKeys {
-        names: &["service", "token_file", "token_variable", "endpoint"],
+impl ProviderKind for FastlyOptions {
+    const KEYS: ProviderKeys = ProviderKeys {
+        own: provider_keys!(service, token_file, token_variable, endpoint),
         token_variable: Some("FASTLY_API_TOKEN"),
     };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<FastlyOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<FastlyOptions, PurgeKeyError> {
         let endpoint = given.api()?;
         Ok(FastlyOptions {
             service: name_in_path("service", given.service.as_deref())?,
@@ -76,8 +73,7 @@ impl FastlyOptions {
         })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts() -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::Fastly.name(),
             takes: &[PurgeBy::Url, PurgeBy::Tag, PurgeBy::All],
@@ -87,11 +83,16 @@ impl FastlyOptions {
             price: ItemPrice::FREE,
         }
     }
+
+    async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        let token = self.token.read()?;
+        Ok(Box::new(Fastly { options: self, token, url, http }))
+    }
 }
 
 impl Provider for Fastly {
     fn facts(&self) -> ProviderFacts {
-        FastlyOptions::facts()
+        self.options.facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

@@ -26,21 +26,14 @@ mod varnish;
 
 use std::time::Duration;
 
-use cloudflare::Cloudflare;
-#[cfg(feature = "s3")]
-use cloudfront_api::CloudFront;
-use command::UserProgram;
-use fastly::Fastly;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::HttpClient;
-use nginx::Nginx;
 use options::{ProviderKeys, PurgeSecret};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use varnish::Varnish;
 
-use super::items::PurgeBy;
+use super::items::{CdnUrl, PurgeBy};
 use super::pace::Rate;
 use crate::error::ErrorKind;
 
@@ -114,121 +107,102 @@ pub trait Provider: Send + Sync {
     fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>>;
 }
 
-// Every provider, by its name: to add one, write a file with its options and its [`Provider`], and name it here. New keys
-// go into `PurgeSection` and `sample-config.toml`.
-
-/// Who is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PurgeProvider {
-    #[default]
-    CloudFront,
-    Fastly,
-    Cloudflare,
-    Varnish,
-    Nginx,
-    Command,
-}
-
-impl PurgeProvider {
-    const ALL: [PurgeProvider; 6] = [
-        PurgeProvider::CloudFront,
-        PurgeProvider::Fastly,
-        PurgeProvider::Cloudflare,
-        PurgeProvider::Varnish,
-        PurgeProvider::Nginx,
-        PurgeProvider::Command,
-    ];
-
-    /// Its name in the configuration, in metrics and in messages.
-    const fn name(self) -> &'static str {
-        match self {
-            PurgeProvider::CloudFront => "cloudfront",
-            PurgeProvider::Fastly => "fastly",
-            PurgeProvider::Cloudflare => "cloudflare",
-            PurgeProvider::Varnish => "varnish",
-            PurgeProvider::Nginx => "nginx",
-            PurgeProvider::Command => "command",
-        }
-    }
-
+/// What the user sets for a provider.
+trait ProviderKind: Sized {
     /// What it reads of its section.
-    const fn keys(self) -> ProviderKeys {
-        match self {
-            PurgeProvider::CloudFront => CloudFrontOptions::KEYS,
-            PurgeProvider::Fastly => FastlyOptions::KEYS,
-            PurgeProvider::Cloudflare => CloudflareOptions::KEYS,
-            PurgeProvider::Varnish => VarnishOptions::KEYS,
-            PurgeProvider::Nginx => NginxOptions::KEYS,
-            PurgeProvider::Command => CommandOptions::KEYS,
-        }
-    }
+    const KEYS: ProviderKeys;
+
+    /// The options that a section gives.
+    fn of(given: &PurgeSection) -> Result<Self, PurgeKeyError>;
+
+    /// What the provider takes, and what it costs.
+    fn facts(&self) -> ProviderFacts;
+
+    /// The provider, which purges what is below `url`. Reads its secrets.
+    async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError>;
 }
 
-/// A provider and what it needs.
-#[derive(Debug, Clone)]
-pub enum ProviderOptions {
-    /// Amazon CloudFront.
-    CloudFront(CloudFrontOptions),
-    Fastly(FastlyOptions),
-    Cloudflare(CloudflareOptions),
-    Varnish(VarnishOptions),
-    /// nginx with `ngx_cache_purge`.
-    Nginx(NginxOptions),
-    /// A program.
-    Command(CommandOptions),
+/// Defines all providers: the name of each in the code, in the configuration, metrics and messages, and its options. To
+/// add one, write a file with its options and its [`Provider`], and a row here. New keys go into `PurgeSection` and
+/// `sample-config.toml`.
+macro_rules! providers {
+    ($($(#[$attribute:meta])? $variant:ident $name:literal $options:ident,)+) => {
+        /// Who is asked.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+        pub enum PurgeProvider {
+            $($(#[$attribute])? #[serde(rename = $name)] $variant,)+
+        }
+
+        impl PurgeProvider {
+            const ALL: &[PurgeProvider] = &[$(PurgeProvider::$variant,)+];
+
+            /// Its name in the configuration, in metrics and in messages.
+            const fn name(self) -> &'static str {
+                match self {
+                    $(PurgeProvider::$variant => $name,)+
+                }
+            }
+
+            /// What it reads of its section.
+            const fn keys(self) -> ProviderKeys {
+                match self {
+                    $(PurgeProvider::$variant => $options::KEYS,)+
+                }
+            }
+        }
+
+        /// A provider and what it needs.
+        #[derive(Debug, Clone)]
+        pub enum ProviderOptions {
+            $($variant($options),)+
+        }
+
+        impl ProviderOptions {
+            /// The options that a section gives.
+            pub(crate) fn of(given: &PurgeSection) -> Result<ProviderOptions, PurgeKeyError> {
+                Ok(match given.provider {
+                    $(PurgeProvider::$variant => ProviderOptions::$variant($options::of(given)?),)+
+                })
+            }
+
+            /// What the provider takes, and what it costs.
+            #[must_use]
+            pub fn facts(&self) -> ProviderFacts {
+                match self {
+                    $(ProviderOptions::$variant(options) => options.facts(),)+
+                }
+            }
+        }
+
+        /// The provider that the options name. Reads its secrets.
+        ///
+        /// # Errors
+        /// If the secrets cannot be read.
+        pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
+            let (url, http) = (options.url.clone(), HttpClient::new()?);
+            match options.provider.clone() {
+                $(ProviderOptions::$variant(options) => options.provider(url, http).await,)+
+            }
+        }
+    };
+}
+
+providers! {
+    #[default]
+    CloudFront "cloudfront" CloudFrontOptions,
+    Fastly "fastly" FastlyOptions,
+    Cloudflare "cloudflare" CloudflareOptions,
+    Varnish "varnish" VarnishOptions,
+    Nginx "nginx" NginxOptions,
+    Command "command" CommandOptions,
 }
 
 impl ProviderOptions {
-    /// The options that a section gives.
-    pub(crate) fn of(given: &PurgeSection) -> Result<ProviderOptions, PurgeKeyError> {
-        Ok(match given.provider {
-            PurgeProvider::CloudFront => ProviderOptions::CloudFront(CloudFrontOptions::of(given)?),
-            PurgeProvider::Fastly => ProviderOptions::Fastly(FastlyOptions::of(given)?),
-            PurgeProvider::Cloudflare => ProviderOptions::Cloudflare(CloudflareOptions::of(given)?),
-            PurgeProvider::Varnish => ProviderOptions::Varnish(VarnishOptions::of(given)?),
-            PurgeProvider::Nginx => ProviderOptions::Nginx(NginxOptions::of(given)?),
-            PurgeProvider::Command => ProviderOptions::Command(CommandOptions::of(given)?),
-        })
-    }
-
     /// Its name in the configuration, in metrics and in messages.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.facts().name
     }
-
-    /// What the provider takes, and what it costs.
-    #[must_use]
-    pub fn facts(&self) -> ProviderFacts {
-        match self {
-            ProviderOptions::CloudFront(_) => CloudFrontOptions::facts(),
-            ProviderOptions::Fastly(_) => FastlyOptions::facts(),
-            ProviderOptions::Cloudflare(_) => CloudflareOptions::facts(),
-            ProviderOptions::Varnish(_) => VarnishOptions::facts(),
-            ProviderOptions::Nginx(options) => options.facts(),
-            ProviderOptions::Command(options) => options.facts(),
-        }
-    }
-}
-
-/// The provider that the options name. Reads its secrets.
-///
-/// # Errors
-/// If the secrets cannot be read.
-pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
-    let (url, http) = (options.url.clone(), HttpClient::new()?);
-    Ok(match options.provider.clone() {
-        #[cfg(feature = "s3")]
-        ProviderOptions::CloudFront(options) => Box::new(CloudFront::new(options, http).await?),
-        #[cfg(not(feature = "s3"))]
-        ProviderOptions::CloudFront(_) => return Err(ProviderError::NotBuilt { provider: "cloudfront" }),
-        ProviderOptions::Fastly(options) => Box::new(Fastly::new(options, url, http)?),
-        ProviderOptions::Cloudflare(options) => Box::new(Cloudflare::new(options, url, http)?),
-        ProviderOptions::Varnish(options) => Box::new(Varnish::new(options, url, http)?),
-        ProviderOptions::Nginx(options) => Box::new(Nginx::new(options, url, http)?),
-        ProviderOptions::Command(options) => Box::new(UserProgram::new(options, url)),
-    })
 }
 
 /// The most requests in flight of a batch in which each name takes one request.

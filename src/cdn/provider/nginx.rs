@@ -8,10 +8,10 @@ use futures_util::future::BoxFuture;
 use http::StatusCode;
 
 use super::http::{HttpClient, empty_request};
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, provider_keys};
 use super::{
-    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, PurgeBatch,
-    PurgeProvider, SendError, many_at_once,
+    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
+    PurgeBatch, PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::suggested::PURGE;
@@ -25,11 +25,6 @@ pub(crate) struct Nginx {
 }
 
 impl Nginx {
-    pub(crate) fn new(options: NginxOptions, url: CdnUrl, http: HttpClient) -> Result<Nginx, ProviderError> {
-        let token = CacheToken::read(options.token.as_ref())?;
-        Ok(Nginx { options, token, url, http })
-    }
-
     async fn ask(&self, path: String) -> Result<(), SendError> {
         for cache in &self.options.caches {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
@@ -55,11 +50,11 @@ pub struct NginxOptions {
     pub wildcards: bool,
 }
 
-impl NginxOptions {
-    pub(crate) const KEYS: ProviderKeys =
-        ProviderKeys { names: &["caches", "wildcards", "token_file", "token_variable"], token_variable: None };
+impl ProviderKind for NginxOptions {
+    const KEYS: ProviderKeys =
+        ProviderKeys { own: provider_keys!(caches, wildcards, token_file, token_variable), token_variable: None };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<NginxOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<NginxOptions, PurgeKeyError> {
         Ok(NginxOptions {
             caches: given.servers()?,
             token: given.token()?,
@@ -67,8 +62,7 @@ impl NginxOptions {
         })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts(&self) -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::Nginx.name(),
             takes: if self.wildcards {
@@ -81,6 +75,11 @@ impl NginxOptions {
             max_items: if self.wildcards { 20_000 } else { usize::MAX },
             price: ItemPrice::FREE,
         }
+    }
+
+    async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        let token = CacheToken::read(self.token.as_ref())?;
+        Ok(Box::new(Nginx { options: self, token, url, http }))
     }
 }
 

@@ -97,40 +97,38 @@ pub(crate) struct PurgeKeyError {
 
 /// What a provider reads of a section beyond the keys that all of them have.
 pub(crate) struct ProviderKeys {
-    /// Its keys. Each one is in [`PurgeSection::given_keys`].
-    pub(crate) names: &'static [&'static str],
+    pub(crate) own: &'static [ProviderKey],
     /// The environment variable that usually holds its token.
     pub(crate) token_variable: Option<&'static str>,
 }
 
+/// A key that only some providers have.
+pub(crate) struct ProviderKey {
+    pub(crate) name: &'static str,
+    pub(crate) is_given: fn(&PurgeSection) -> bool,
+}
+
+/// The [`ProviderKey`]s of some fields of [`PurgeSection`].
+macro_rules! provider_keys {
+    ($($key:ident),+) => {
+        &[$(crate::cdn::provider::options::ProviderKey {
+            name: stringify!($key),
+            is_given: |section| section.$key.is_some(),
+        }),+]
+    };
+}
+pub(crate) use provider_keys;
+
 impl PurgeSection {
     /// Refuses keys of another provider, because the user expects them to have an effect.
     pub(crate) fn keys_fit(&self) -> Result<(), PurgeKeyError> {
-        let has = |provider: &PurgeProvider, key| provider.keys().names.contains(&key);
-        let odd = self.given_keys().into_iter().find(|(key, is_given)| *is_given && !has(&self.provider, key));
-        let Some((key, _)) = odd else { return Ok(()) };
-        let fits: Vec<&str> =
-            PurgeProvider::ALL.iter().filter(|provider| has(provider, key)).map(|provider| provider.name()).collect();
+        let has = |provider: PurgeProvider, name| provider.keys().own.iter().any(|key| key.name == name);
+        let mut all = PurgeProvider::ALL.iter().flat_map(|provider| provider.keys().own);
+        let odd = all.find(|key| (key.is_given)(self) && !has(self.provider, key.name));
+        let Some(ProviderKey { name: key, .. }) = odd else { return Ok(()) };
+        let fits = PurgeProvider::ALL.iter().filter(|provider| has(**provider, key)).map(|provider| provider.name());
+        let fits: Vec<&str> = fits.collect();
         Err(PurgeKeyError { key, what: format!("is of provider = \"{}\": leave it out", fits.join("\" or \"")) })
-    }
-
-    /// The keys that only some providers have, and whether they are given.
-    fn given_keys(&self) -> [(&'static str, bool); 13] {
-        [
-            ("distribution", self.distribution.is_some()),
-            ("profile", self.profile.is_some()),
-            ("service", self.service.is_some()),
-            ("zone", self.zone.is_some()),
-            ("plan", self.plan.is_some()),
-            ("origins", self.origins.is_some()),
-            ("caches", self.caches.is_some()),
-            ("wildcards", self.wildcards.is_some()),
-            ("program", self.program.is_some()),
-            ("max_items", self.max_items.is_some()),
-            ("token_file", self.token_file.is_some()),
-            ("token_variable", self.token_variable.is_some()),
-            ("endpoint", self.endpoint.is_some()),
-        ]
     }
 
     /// The address of the provider's API, if it is elsewhere.

@@ -3,10 +3,10 @@
 use futures_util::future::BoxFuture;
 
 use super::http::{HttpClient, empty_request};
-use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, provider_keys};
 use super::{
-    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, PurgeBatch,
-    PurgeProvider, SendError, many_at_once,
+    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
+    PurgeBatch, PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 
@@ -22,11 +22,6 @@ pub(crate) struct Varnish {
 const MAX_TAGS: usize = 100;
 
 impl Varnish {
-    pub(crate) fn new(options: VarnishOptions, url: CdnUrl, http: HttpClient) -> Result<Varnish, ProviderError> {
-        let token = CacheToken::read(options.token.as_ref())?;
-        Ok(Varnish { options, token, url, http })
-    }
-
     async fn ask(&self, method: &str, path: &str, header: (&'static str, &str)) -> Result<(), SendError> {
         let headers: Vec<_> = [("host", self.url.host()), header].into_iter().chain(self.token.header()).collect();
         let headers = &headers;
@@ -49,16 +44,15 @@ pub struct VarnishOptions {
     pub soft: bool,
 }
 
-impl VarnishOptions {
-    pub(crate) const KEYS: ProviderKeys =
-        ProviderKeys { names: &["caches", "token_file", "token_variable"], token_variable: None };
+impl ProviderKind for VarnishOptions {
+    const KEYS: ProviderKeys =
+        ProviderKeys { own: provider_keys!(caches, token_file, token_variable), token_variable: None };
 
-    pub(crate) fn of(given: &PurgeSection) -> Result<VarnishOptions, PurgeKeyError> {
+    fn of(given: &PurgeSection) -> Result<VarnishOptions, PurgeKeyError> {
         Ok(VarnishOptions { caches: given.servers()?, token: given.token()?, soft: given.soft.unwrap_or(true) })
     }
 
-    /// What the provider takes, and what it costs.
-    pub(crate) fn facts() -> ProviderFacts {
+    fn facts(&self) -> ProviderFacts {
         ProviderFacts {
             name: PurgeProvider::Varnish.name(),
             takes: &[PurgeBy::Path, PurgeBy::Tag, PurgeBy::Url, PurgeBy::All],
@@ -70,11 +64,16 @@ impl VarnishOptions {
             price: ItemPrice::FREE,
         }
     }
+
+    async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
+        let token = CacheToken::read(self.token.as_ref())?;
+        Ok(Box::new(Varnish { options: self, token, url, http }))
+    }
 }
 
 impl Provider for Varnish {
     fn facts(&self) -> ProviderFacts {
-        VarnishOptions::facts()
+        self.options.facts()
     }
 
     fn limits(&self, kind: ItemKind) -> BatchLimits {

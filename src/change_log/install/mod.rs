@@ -18,9 +18,11 @@ use script::{
 use tokio_postgres::types::Type;
 
 use super::error::ChangeLogError;
+use super::facts::Facts;
 use super::gap::LogGap;
-use super::log::{Facts, LAYOUT, Presence, SAFE_LAYOUT, SchemaFlaws, literal, literal_in_block, namesake, of_schema};
+use super::log::{LAYOUT, Presence, SAFE_LAYOUT, literal, literal_in_block, of_schema};
 use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
+use super::safety::{SchemaFlaws, namesake};
 use super::{ChangesOptions, definition};
 use crate::cursor::Cursor;
 use crate::hex::hex;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use super::FunctionOwner;
 use super::trigger::TriggerFunction;
 use crate::change_log::error::{ChangeLogError, OVERTAKEN, TAKEN};
+use crate::change_log::facts::{Facts, MemberFacts, WatchFacts, ties, triggers};
 use crate::change_log::log::{
-    ADD_KEY, Facts, LAYOUT, MemberFacts, QUALIFIED_NAME, SAFE_LAYOUT, WATCHER_LOCK, WatchFacts, at_postgis, literal,
-    literal_in_block, of_schema, ties, triggers,
+    LAYOUT, QUALIFIED_NAME, SAFE_LAYOUT, WATCHER_LOCK, at_postgis, literal, literal_in_block, of_schema,
 };
 use crate::change_log::relations::{PlannedWatch, WatchSource};
+use crate::change_log::witness::ADD_KEY;
 use crate::change_log::{ChangesOptions, definition};
 use crate::postgis::{Database, Layer, quoted};
 

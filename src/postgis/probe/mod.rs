@@ -67,9 +67,10 @@ pub struct NamedLayers<'a> {
 /// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
 pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions]) -> Result<NamedLayers<'a>, Error> {
     let session = &snapshot.keeper;
-    let server = server(session).await?;
-    // Before statements over the layers are planned: planning alone runs functions of other owners.
-    let superuser = superuser(session).await?;
+    // Before statements over the layers are planned: planning alone runs functions of other owners. The statements of
+    // both are on their way at once.
+    let (server, superuser) = tokio::join!(server(session), superuser(session));
+    let (server, superuser) = (server?, superuser?);
     let (named, locks) = names_and_locks(session, layers).await?;
     Ok(NamedLayers { snapshot, server, layers: named, locks, superuser })
 }
@@ -92,8 +93,10 @@ impl NamedLayers<'_> {
         for named in named {
             layers.push(Arc::new(named.rows(&server.encoding, &mut warnings).await?));
         }
-        let reads = reads(&snapshot.keeper, &locks).await?;
-        warnings.extend(row_security_warning(&row_security(&snapshot.keeper).await?));
+        locks.take(&snapshot.keeper).await?;
+        let (reads, hidden) = tokio::join!(reads(&snapshot.keeper), row_security(&snapshot.keeper));
+        let (reads, hidden) = (reads?, hidden?);
+        warnings.extend(row_security_warning(&hidden));
         Ok(Probed { server, layers, locks, reads, warnings, superuser })
     }
 }

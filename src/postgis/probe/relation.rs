@@ -4,7 +4,6 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use super::LayerLocks;
 use crate::postgis::layer::Query;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
@@ -343,17 +342,18 @@ const LOCKED: &str = "
       AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
       AND NOT EXISTS (SELECT FROM pg_depend AS e WHERE e.classid = 'pg_class'::regclass AND e.objid = c.oid AND e.deptype = 'e')";
 
-/// Locks everything that the layers read. Returns an error if a table was rewritten or created after the snapshot was
-/// taken.
-pub(crate) async fn reads(session: &Session, locks: &LayerLocks) -> Result<Reads, Error> {
-    locks.take(session).await?;
-    let row = session.one("checking whether tables were rewritten", LOCKED, &[]).await?;
+/// What this transaction reads, as far as it has locked it. Returns an error if a table was rewritten or created after
+/// the snapshot was taken.
+pub(crate) async fn reads(session: &Session) -> Result<Reads, Error> {
+    let context = "checking whether tables were rewritten";
+    // Both are on their way at once.
+    let (locked, made) = tokio::join!(session.one(context, LOCKED, &[]), session.one(context, MADE, &[]));
+    let row = locked?;
     if let Some(table) = row.get(2) {
         return Err(Error::Rewritten { table });
     }
     let reads = Reads { digest: row.get(0), row_security: row.get(1), has_partitions: row.get(3) };
-    let made = session.one("checking whether tables were rewritten", MADE, &[]).await?;
-    made.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
+    made?.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
 }
 
 /// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose

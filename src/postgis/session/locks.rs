@@ -22,7 +22,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -47,6 +47,8 @@ pub(crate) struct Locks {
     transactions: Mutex<Vec<Weak<Transaction>>>,
     /// For each waiting process of the run, by its id: the lock and its holder in words, as the watcher saw them last.
     waits: Mutex<HashMap<i32, String>>,
+    /// [`BRIEF_WAIT`], once a session has read it.
+    brief_wait: OnceLock<Duration>,
     /// Set once, when the run gives way.
     gave_way: watch::Sender<Option<GaveWayReason>>,
 }
@@ -61,7 +63,12 @@ struct GaveWayReason {
 
 impl Default for Locks {
     fn default() -> Locks {
-        Locks { transactions: Mutex::default(), waits: Mutex::default(), gave_way: watch::Sender::new(None) }
+        Locks {
+            transactions: Mutex::default(),
+            waits: Mutex::default(),
+            brief_wait: OnceLock::new(),
+            gave_way: watch::Sender::new(None),
+        }
     }
 }
 
@@ -159,8 +166,16 @@ impl<'a> LockAttempts<'a> {
     /// Begins the first attempt.
     pub(crate) async fn begin(session: &'a Session) -> Result<LockAttempts<'a>, Error> {
         let limit = session.database.options.lock_limit();
-        let row = session.one("opening a session", BRIEF_WAIT, &[(&MAX_WAIT, Type::FLOAT8)]).await?;
-        let wait = Duration::from_secs_f64(row.get::<_, f64>(0).max(1.0) / 1000.0).min(limit);
+        let known = &session.database.locks.brief_wait;
+        let brief = match known.get() {
+            Some(brief) => *brief,
+            None => {
+                let row = session.one("opening a session", BRIEF_WAIT, &[(&MAX_WAIT, Type::FLOAT8)]).await?;
+                let brief = Duration::from_secs_f64(row.get::<_, f64>(0).max(1.0) / 1000.0);
+                *known.get_or_init(|| brief)
+            }
+        };
+        let wait = brief.min(limit);
         let sql = format!("SET LOCAL lock_timeout = {}; SAVEPOINT oar_tiles_locks", wait.as_millis().max(1));
         session.transaction_control(&sql, "while taking locks").await?;
         session.waits_briefly.store(true, Ordering::Relaxed);

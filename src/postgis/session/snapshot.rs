@@ -138,13 +138,7 @@ impl Database {
     /// # Errors
     /// If the database cannot be reached or does not let the user in.
     pub async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let keeper = self.session(None).await?;
-        let sql = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
-        let version = keeper.one("asking the server for its version", sql, &[]).await?;
-        if version.get::<_, i32>(0) < OLDEST_POSTGRES {
-            return Err(Error::OldPostgres { server: self.server().clone(), found: version.get(1) });
-        }
-        self.exported_by(keeper).await
+        self.exported_by(self.session(None).await?).await
     }
 
     /// Imports the snapshot that a session of another process has exported. The new session exports it again, so that
@@ -158,8 +152,18 @@ impl Database {
     }
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {
-        let sql = format!("SELECT pg_export_snapshot(), {CURSOR} FROM pg_current_snapshot() AS seen");
-        let row = keeper.one("taking the snapshot", &sql, &[]).await?;
+        let version = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
+        let export = format!("SELECT pg_export_snapshot(), {CURSOR} FROM pg_current_snapshot() AS seen");
+        // Both are on their way at once. An old server knows no `pg_current_snapshot`.
+        let (version, row) = tokio::join!(
+            keeper.one("asking the server for its version", version, &[]),
+            keeper.one("taking the snapshot", &export, &[])
+        );
+        let version = version?;
+        if version.get::<_, i32>(0) < OLDEST_POSTGRES {
+            return Err(Error::OldPostgres { server: self.server().clone(), found: version.get(1) });
+        }
+        let row = row?;
         let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
         Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: Some(LockWatcher::start(self)) })
     }

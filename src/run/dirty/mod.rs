@@ -7,6 +7,7 @@
 mod tiles;
 
 use std::borrow::Cow;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,9 +17,7 @@ use super::describe::{LogIdentity, SameDatabase, compare, fingerprint};
 use super::target::{Target, regions_to_seed, why_not_repairable};
 use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;
-use crate::change_log::{
-    Cursor, CursorError, Presence, StateInHistory, Watch, newest_logged, tracked, unseen_positions, unseen_transactions,
-};
+use crate::change_log::{Cursor, Presence, StateInHistory, UnseenLog, Watch, newest_logged, tracked};
 use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
 use crate::plan::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
@@ -330,7 +329,7 @@ impl Look<'_> {
     /// True if the database's history has these states.
     async fn has_all_of(&self, states: &[StateInHistory]) -> Result<bool, CommandError> {
         let schema = &self.job.settings.database.changes.schema;
-        let now: Cursor = self.snapshot.cursor().parse().map_err(pipeline)?;
+        let now: Cursor = self.snapshot.cursor().parse()?;
         let cursors: Vec<Cursor> = states.iter().map(|kept| kept.state.clone()).collect();
         let newest = newest_logged(&self.snapshot, schema, &cursors).await?;
         Ok(states.iter().zip(newest).all(|(kept, newest)| now.sees_all_of(&kept.state) && kept.newest == newest))
@@ -339,29 +338,33 @@ impl Look<'_> {
     /// What has changed since a database state. The look was begun at the moment `begun`.
     async fn since(&self, since: Cursor, begun: Instant) -> Result<LogLook, CommandError> {
         let watches = self.watches(&since).await?;
-        let seen = self.snapshot.cursor().parse().map_err(pipeline)?;
-        let schema = &self.job.settings.database.changes.schema;
-        let transactions = unseen_transactions(&self.snapshot, schema, &since).await?;
+        let seen = self.snapshot.cursor().parse()?;
+        let transactions = self.unseen(&since).transactions().await?;
         let mut found = LogLook { since, seen, transactions, dirty: Some(Vec::new()), is_other_history: false, begun };
         let zooms = ZoomList::of(self.layers.iter().flat_map(|layer| layer.zooms().iter()));
         let Some(zooms) = zooms.filter(|_| !found.transactions.is_empty()) else { return Ok(found) };
         let mut dirty = Dirty::new(&[ScopePart { zooms, coverage: Coverage::new(&[]) }], MAX_LISTED);
-        let mut too_many = false;
         for (layer, watches) in self.layers.iter().zip(&watches) {
             let drawn = drawn(layer);
             for watch in watches {
-                let each = |spot| too_many = too_many || dirty.mark(&drawn, &spot).is_err();
-                unseen_positions(&self.snapshot, schema, &found.since, watch, layer, each).await?;
+                let mark = |spot| match dirty.mark(&drawn, &spot) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(_too_many) => ControlFlow::Break(()),
+                };
+                if !self.unseen(&found.since).positions(watch, layer, mark).await? {
+                    found.dirty = None;
+                    return Ok(found);
+                }
             }
         }
-        found.dirty = (!too_many).then(|| dirty.iter().collect::<Vec<TileCoord>>());
+        found.dirty = Some(dirty.iter().collect::<Vec<TileCoord>>());
         Ok(found)
     }
-}
 
-#[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
-fn pipeline(error: CursorError) -> CommandError {
-    CommandError::Pipeline(error.to_string())
+    /// The part of the change log that a cursor has not seen.
+    fn unseen<'c>(&'c self, cursor: &'c Cursor) -> UnseenLog<'c> {
+        UnseenLog { snapshot: &self.snapshot, schema: &self.job.settings.database.changes.schema, cursor }
+    }
 }
 
 // The state of a target according to its manifest, and whether it fits the database and the settings.
@@ -514,6 +517,12 @@ impl TargetState {
     /// True if an unfinished run may have left something to repair.
     pub(crate) fn needs_repair(&self) -> bool {
         !self.described.unfinished.is_empty()
+    }
+
+    /// True if the public address in the settings differs from the one that a directory or a prefix has.
+    pub(crate) fn is_readdressed(&self, settings: &JobSettings, target: &Target) -> bool {
+        let wanted = settings.tileset.tree.public_url.as_ref();
+        !target.url.is_archive() && wanted.is_some() && wanted != self.described.public_url.as_ref()
     }
 
     /// Refuses a target that shows another database, has another configuration, or was rendered by another PostGIS.

@@ -1,13 +1,13 @@
 //! Which tiles are dirty, and why.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 
 use super::{DirtyFilter, Look, TargetState};
-use crate::change_log;
-use crate::change_log::{Watch, unseen_changes, unseen_positions};
+use crate::change_log::{PositionSource, UnseenChanges, UnseenRows, Watch};
 use crate::draw::MAX_CHANGED_POSITIONS;
 use crate::draw::patch::ChangedPositions;
 use crate::manifest::Region;
@@ -42,9 +42,9 @@ pub(crate) struct DirtyTiles {
     pub(crate) spots: ChangedPositions,
     /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
     /// empty if the tiles were named.
-    pub(crate) row_positions: Box<[Option<Vec<[f64; 2]>>]>,
+    pub(crate) row_positions: Vec<Option<Vec<[f64; 2]>>>,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
-    pub(crate) rows: Box<[KnownRows]>,
+    pub(crate) rows: Vec<KnownRows>,
     /// The rectangle around all changes.
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
@@ -64,8 +64,8 @@ impl DirtyTiles {
             dirty,
             reasons,
             spots: ChangedPositions::default(),
-            row_positions: Box::default(),
-            rows: Box::default(),
+            row_positions: Vec::new(),
+            rows: Vec::new(),
             around: None,
             complete,
             beyond,
@@ -152,24 +152,20 @@ fn extrapolated(dirty: u64, rows: u64) -> u64 {
 }
 
 /// For each watched table, the number of changed rows that the target has not seen, and the age of the oldest change.
-fn reasons(pending: &[change_log::UnseenChanges], watches: &[Vec<Watch>]) -> Vec<Reason> {
+fn reasons(changes: &UnseenChanges, watches: &[Vec<Watch>]) -> Vec<Reason> {
     let mut counted: Vec<i32> = Vec::new();
     let mut reasons: Vec<Reason> = Vec::new();
     for watch in watches.iter().flatten() {
-        let Some(noted) = pending.iter().find(|pending| pending.watch == watch.id).filter(|noted| noted.rows > 0)
-        else {
+        let Some(UnseenRows { rows, age }) = changes.of(watch).filter(|_| !counted.contains(&watch.id)) else {
             continue;
         };
-        if counted.contains(&watch.id) {
-            continue;
-        }
         counted.push(watch.id);
         match reasons.iter_mut().find(|reason| reason.what == watch.table) {
             Some(reason) => {
-                reason.rows += noted.rows;
-                reason.seconds = reason.seconds.max(noted.age);
+                reason.rows += rows;
+                reason.seconds = reason.seconds.max(age);
             }
-            None => reasons.push(Reason { what: watch.table.clone(), rows: noted.rows, seconds: noted.age }),
+            None => reasons.push(Reason { what: watch.table.clone(), rows, seconds: age }),
         }
     }
     reasons
@@ -181,104 +177,151 @@ pub(crate) async fn from_log(
     watches: &[Vec<Watch>],
     filter: &DirtyFilter,
 ) -> Result<Work, CommandError> {
-    let Look { state, snapshot, layers, .. } = look;
-    let schema = &look.job.settings.database.changes.schema;
-    let pending = unseen_changes(snapshot, schema, &state.cursor).await?;
-    let rows_of =
-        |watch: &Watch| pending.iter().find(|pending| pending.watch == watch.id).map_or(0, |noted| noted.rows);
-    let mut reasons = reasons(&pending, watches);
-    let retried = if filter.leaves_unrendered && reasons.is_empty() { &[][..] } else { &state.unrendered };
+    let Look { state, layers, .. } = look;
+    let log = look.unseen(&state.cursor);
+    let logged = log.changes().await?;
     let mut beyond = WorkBeyondScope::of(state, filter);
-    if reasons.is_empty() && retried.is_empty() && !beyond.has_work() {
-        return Ok(Work::Nothing);
-    }
-    let narrowed = filter.is_narrowed();
     // One seed can render the whole target only if it has one region.
-    let most = if !narrowed && state.parts.len() == 1 { max_dirty_tiles(state) } else { usize::MAX };
+    let may_be_seeded = !filter.is_narrowed() && state.parts.len() == 1;
+    let most = if may_be_seeded { max_dirty_tiles(state) } else { usize::MAX };
+    let begun = before_positions(reasons(&logged, watches), state, filter, &beyond, most);
+    let Work::Some(mut changed) = begun else { return Ok(begun) };
+    changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
+    for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
+        let mut marking = LayerMarking::of(LayerIndex(index), layer, most);
+        for (watch, rows) in watches.iter().filter_map(|watch| Some((watch, logged.of(watch)?.rows))) {
+            marking.begin(watch, rows, &mut changed);
+            let mark = |spot| marking.mark(&spot, &mut changed, &mut beyond);
+            if !log.positions(watch, layer, mark).await? {
+                return Ok(Work::All(changed.reasons));
+            }
+        }
+        changed.rows.push(if marking.is_known { KnownRows::Touched(marking.touched) } else { KnownRows::Unknown });
+        changed.row_positions.push(marking.positions);
+    }
+    if may_be_seeded && is_cheaper_as_a_seed(&changed.dirty, state) {
+        return Ok(Work::All(changed.reasons));
+    }
+    let beyond = beyond.found(state, &look.job.target).await?;
+    beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
+    changed.beyond = Box::new(beyond);
+    Ok(Work::Some(changed))
+}
+
+/// What there is to do before the positions of the changes are read: tiles that could not be rendered before are
+/// marked.
+fn before_positions(
+    mut reasons: Vec<Reason>,
+    state: &TargetState,
+    filter: &DirtyFilter,
+    beyond: &WorkBeyondScope,
+    most: usize,
+) -> Work {
+    let retried = if filter.leaves_unrendered && reasons.is_empty() { &[][..] } else { &state.unrendered };
     let rows: u64 = reasons.iter().map(|reason| reason.rows).sum();
     if rows > most as u64 {
-        return Ok(Work::All(reasons));
+        return Work::All(reasons);
     }
+    let is_narrowed = filter.is_narrowed();
     let mut dirty = Dirty::new(&state.parts, most);
-    if narrowed {
+    if is_narrowed {
         dirty.narrow(filter.zoom.as_ref(), &Coverage::new(&filter.bbox));
     }
     let mut once_more = 0;
     for tile in retried {
         match dirty.mark_tile(*tile) {
-            Ok(false) if !narrowed && state.partial.holds((*tile).into()) => {
+            Ok(false) if !is_narrowed && state.partial.holds((*tile).into()) => {
                 dirty.mark_chosen(*tile);
                 once_more += 1;
             }
             Ok(belongs) => once_more += u64::from(belongs),
-            Err(_too_many) => return Ok(Work::All(reasons)),
+            Err(_too_many) => return Work::All(reasons),
         }
     }
     if once_more > 0 {
         reasons.push(Reason { what: UNRENDERED.to_owned(), rows: once_more, seconds: 0.0 });
-    } else if reasons.is_empty() && !beyond.has_work() {
-        return Ok(Work::Nothing);
     }
     if beyond.has_work() {
         reasons.push(Reason { what: ASKED_FOR.to_owned(), rows: beyond.wanted(), seconds: 0.0 });
     }
-    let mut changed = DirtyTiles::new(dirty, !narrowed, state);
-    changed.reasons = reasons;
-    changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
-    let (mut rows, mut row_positions) = (Vec::new(), Vec::new());
-    for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
-        let drawn = drawn(layer);
-        // The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
-        // position.
-        let (mut touched, mut is_known) = (0_u64, true);
-        let may_be_kept = layer.grid().is_some() || layer.traits().is_patchable;
-        let mut positions = may_be_kept.then(Vec::new);
-        for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
-            let (mut too_many, mut seen) = (false, 0);
-            let is_query = matches!(watch.source, change_log::PositionSource::Query { .. });
-            touched += if is_query { 0 } else { rows_of(watch) };
-            if let change_log::PositionSource::Query { .. } = watch.source {
-                // The query may return a larger area than the point itself.
-                changed.spots.forget(LayerIndex(index));
-            }
-            let each = |spot| {
-                if too_many {
-                    return;
-                }
-                changed.note(&spot);
-                if is_query {
-                    touched += 1;
-                    // The area that a declared query returns may hold any number of rows.
-                    is_known &= matches!(spot, ChangeLocation::Point(_));
-                }
-                changed.spots.add(LayerIndex(index), &spot);
-                match (&mut positions, spot.position()) {
-                    (Some(known), Some(at)) if !is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
-                    _ => positions = None,
-                }
-                beyond.mark(&drawn, &spot);
-                seen += 1;
-                too_many = changed.dirty.mark(&drawn, &spot).is_err()
-                    || seen == POSITIONS_TO_EXTRAPOLATE
-                        && extrapolated(changed.dirty.len() as u64, rows_of(watch)) > (most as u64).saturating_mul(2);
-            };
-            unseen_positions(snapshot, schema, &state.cursor, watch, layer, each).await?;
-            if too_many {
-                return Ok(Work::All(changed.reasons));
-            }
+    if reasons.is_empty() {
+        return Work::Nothing;
+    }
+    Work::Some(DirtyTiles { reasons, ..DirtyTiles::new(dirty, !is_narrowed, state) })
+}
+
+/// Marks the tiles in which changes of a layer can be seen, watch by watch.
+struct LayerMarking {
+    layer: LayerIndex,
+    drawn: DrawnLayer,
+    /// The most dirty tiles that are rendered one by one.
+    most: usize,
+    /// The most rows that may have come or gone. A row of a table that a query names may stand for many, each with a
+    /// position.
+    touched: u64,
+    /// False if any number of rows may have come or gone.
+    is_known: bool,
+    /// The changed positions of a layer whose rows a watch may keep; `None` if they are not known.
+    positions: Option<Vec<[f64; 2]>>,
+    /// True if the positions of the present watch come from a query.
+    is_query: bool,
+    /// The changed rows of the present watch, and how many of its positions were marked.
+    rows: u64,
+    marked: u64,
+}
+
+impl LayerMarking {
+    fn of(index: LayerIndex, layer: &Layer, most: usize) -> LayerMarking {
+        LayerMarking {
+            layer: index,
+            drawn: drawn(layer),
+            most,
+            touched: 0,
+            is_known: true,
+            positions: (layer.grid().is_some() || layer.traits().is_patchable).then(Vec::new),
+            is_query: false,
+            rows: 0,
+            marked: 0,
         }
-        row_positions.push(positions);
-        rows.push(if is_known { KnownRows::Touched(touched) } else { KnownRows::Unknown });
     }
-    if !narrowed && state.parts.len() == 1 && is_cheaper_as_a_seed(&changed.dirty, state) {
-        return Ok(Work::All(changed.reasons));
+
+    /// Begins a watch that has logged this many rows.
+    fn begin(&mut self, watch: &Watch, rows: u64, changed: &mut DirtyTiles) {
+        (self.rows, self.marked) = (rows, 0);
+        self.is_query = matches!(watch.source, PositionSource::Query { .. });
+        if self.is_query {
+            // The query may return a larger area than the point itself.
+            changed.spots.forget(self.layer);
+        } else {
+            self.touched += rows;
+        }
     }
-    changed.rows = rows.into_boxed_slice();
-    changed.row_positions = row_positions.into_boxed_slice();
-    let beyond = beyond.found(state, &look.job.target).await?;
-    beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
-    changed.beyond = Box::new(beyond);
-    Ok(Work::Some(changed))
+
+    /// Marks a change; breaks once there are, or will be, more dirty tiles than are rendered one by one.
+    fn mark(
+        &mut self,
+        spot: &ChangeLocation,
+        changed: &mut DirtyTiles,
+        beyond: &mut WorkBeyondScope,
+    ) -> ControlFlow<()> {
+        changed.note(spot);
+        if self.is_query {
+            self.touched += 1;
+            // The area that a declared query returns may hold any number of rows.
+            self.is_known &= matches!(spot, ChangeLocation::Point(_));
+        }
+        changed.spots.add(self.layer, spot);
+        match (&mut self.positions, spot.position()) {
+            (Some(known), Some(at)) if !self.is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
+            _ => self.positions = None,
+        }
+        beyond.mark(&self.drawn, spot);
+        self.marked += 1;
+        let is_too_many = changed.dirty.mark(&self.drawn, spot).is_err()
+            || self.marked == POSITIONS_TO_EXTRAPOLATE
+                && extrapolated(changed.dirty.len() as u64, self.rows) > (self.most as u64).saturating_mul(2);
+        if is_too_many { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
 }
 
 pub(crate) async fn from_list(look: &Look<'_>, list: &TileList) -> Result<Work, CommandError> {
@@ -328,8 +371,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
 
 /// All zooms of a tileset.
 fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
-    let own = own.parse().map_err(|error: crate::tile::ZoomError| CommandError::Pipeline(error.to_string()))?;
-    Ok(parts.iter().fold(own, |all: ZoomList, part| all.union(&part.zooms)))
+    Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
 
 // Tiles outside of a target's scope: tiles that it holds in its partial regions and that are dirty, and tiles that are

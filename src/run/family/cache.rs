@@ -146,8 +146,7 @@ impl FamilyCache {
             let rows = match run.family.condition(layer.layer().name()) {
                 None => layer.for_all_variants(Arc::clone(layer.layer())),
                 Some(sql) => {
-                    let bound = bound_condition(sql, &table.parameters)
-                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                    let bound = bound_condition(sql, &table.parameters)?;
                     let own = Arc::new(layer.layer().with_condition(&bound));
                     let condition = FamilyCondition { sql, table };
                     layer.for_variants(&self.snapshot, own, condition, &coverage, zooms).await?

@@ -10,6 +10,7 @@
 //! every variant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use md5::{Digest as _, Md5};
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Family, FamilyRecord, FamilyRun, RecordedVariant, StoredFamily};
 use crate::change_log;
-use crate::change_log::{Cursor, LogGap, Watch, tracked, unseen_changes, unseen_positions};
+use crate::change_log::{Cursor, LogGap, UnseenLog, Watch, tracked};
 use crate::config::{ConfigError, JobSettings, VariantValues};
 use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
@@ -31,7 +32,7 @@ use crate::run::describe::{LogIdentity, SameDatabase, compare, fingerprint};
 use crate::run::dirty::{TargetState, drawn, needs_seed};
 use crate::run::{CommandError, Job, Target};
 use crate::target::read_all;
-use crate::tile::{Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
+use crate::tile::{ChangeLocation, Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
 
 /// What is known of all variants of a family.
 pub(crate) struct FamilyLook {
@@ -184,10 +185,7 @@ impl FamilyLook {
             && state.partial.regions().is_empty()
             && manifest.zooms == tileset.zooms.to_string()
             && manifest.bbox == tileset.bbox.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let wanted = tileset.tree.public_url.as_ref();
-        let is_readdressed =
-            !target.url.is_archive() && wanted.is_some() && wanted != state.described.public_url.as_ref();
-        if !is_whole || is_readdressed || !state.cursor.sees_all_of(&self.cursor) {
+        if !is_whole || state.is_readdressed(settings, target) || !state.cursor.sees_all_of(&self.cursor) {
             return None;
         }
         let fingerprint = fingerprint(settings, &self.layers);
@@ -241,19 +239,17 @@ impl FamilyLog<'_> {
         scope: &FamilyScope,
     ) -> Result<Option<ChangedPlaces>, CommandError> {
         let schema = &self.job.settings.database.changes.schema;
-        let pending = unseen_changes(self.snapshot, schema, self.cursor).await?;
-        let rows_of = |watch: &Watch| pending.iter().find(|one| one.watch == watch.id).map_or(0, |one| one.rows);
+        let log = UnseenLog { snapshot: self.snapshot, schema, cursor: self.cursor };
+        let changes = log.changes().await?;
         let mut found = ChangedPlaces::default();
         for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
-            for watch in watches.iter().filter(|watch| rows_of(watch) > 0) {
+            for (watch, changed) in watches.iter().filter_map(|watch| Some((watch, changes.of(watch)?))) {
+                let add = |spot: ChangeLocation| match found.add(scope, index, spot.world()) {
+                    true => ControlFlow::Continue(()),
+                    false => ControlFlow::Break(()),
+                };
                 // Each row has one or two places.
-                if rows_of(watch) > MAX_PLACES as u64 {
-                    return Ok(None);
-                }
-                let mut fits = true;
-                let each = |spot: crate::tile::ChangeLocation| fits = fits && found.add(scope, index, spot.world());
-                unseen_positions(self.snapshot, schema, self.cursor, watch, layer, each).await?;
-                if !fits {
+                if changed.rows > MAX_PLACES as u64 || !log.positions(watch, layer, add).await? {
                     return Ok(None);
                 }
             }

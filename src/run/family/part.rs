@@ -12,7 +12,7 @@ use super::{
     WrittenFamily,
 };
 use crate::cdn::OutboxError;
-use crate::change_log::{Cursor, CursorError};
+use crate::change_log::Cursor;
 use crate::config::nearest;
 use crate::manifest::{DatabaseIdentity, Witness};
 use crate::run::describe::{LogIdentity, SameDatabase, compare};
@@ -93,12 +93,12 @@ fn joined(
     let others: Vec<RecordedVariant> = before.variants.iter().filter(|other| !is_own(other)).cloned().collect();
     if others.iter().any(|other| !other.vanished) {
         record.database.clone_from(&before.database);
-        let seen = cursor(&own.snapshot)?;
+        let seen: Cursor = own.snapshot.parse()?;
         // This seed's witness vouches for older states, but only for those of a manifest that was compared with its
         // database.
         let vouches = |witness: &Witness| {
             checked.is_some_and(|checked| checked.witnesses.contains(witness))
-                && cursor(&witness.snapshot).is_ok_and(|older| seen.sees_all_of(&older))
+                && witness.snapshot.parse().is_ok_and(|older| seen.sees_all_of(&older))
                 && !own.witnesses.is_empty()
         };
         let kept = before.witnesses.iter().filter(|witness| !own.witnesses.contains(witness) && !vouches(witness));
@@ -108,10 +108,6 @@ fn joined(
     }
     record.variants.extend(others);
     Ok(record)
-}
-
-fn cursor(text: &str) -> Result<Cursor, CommandError> {
-    text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
 }
 
 impl FamilyRun<'_> {

@@ -15,7 +15,7 @@ use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
 use crate::run::dirty::needs_seed;
 use crate::run::{CommandError, KnownState, SeveralError, Target};
-use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Sink as _, Storage, is_own_name};
+use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Storage, is_own_name};
 
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;

@@ -67,8 +67,7 @@ impl FamilySessions {
             layers.push(match family.condition(layer.name()) {
                 None => Arc::clone(layer),
                 Some(sql) => {
-                    let bound = bound_condition(sql, &table.parameters)
-                        .map_err(|error| CommandError::Pipeline(error.to_string()))?;
+                    let bound = bound_condition(sql, &table.parameters)?;
                     Arc::new(layer.with_condition(&bound))
                 }
             });

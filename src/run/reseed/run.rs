@@ -162,14 +162,9 @@ impl ReseedRun<'_> {
         let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
-        is_whole && (self.look.state.needs_repair() || self.is_readdressed() || is_without_witness)
-    }
-
-    /// True if the public address in the settings differs from the one that a directory or a prefix has.
-    fn is_readdressed(&self) -> bool {
-        let Job { settings, target, .. } = &self.look.job;
-        let wanted = settings.tileset.tree.public_url.as_ref();
-        !target.url.is_archive() && wanted.is_some() && wanted != self.look.state.described.public_url.as_ref()
+        let Look { state, job, .. } = &self.look;
+        let is_readdressed = state.is_readdressed(&job.settings, &job.target);
+        is_whole && (state.needs_repair() || is_readdressed || is_without_witness)
     }
 
     /// Marks the batches that may draw cells which the survey counts.
@@ -240,8 +235,7 @@ impl ReseedRun<'_> {
         // An interrupted run may have added and deleted tiles that no manifest counts.
         let counts = state.needs_repair() || !state.manifest.kept.is_empty();
         let (sink, before, counted) = spawn_blocking(move || {
-            let mut sink = target.sink(OpenMode::Edit)?;
-            let before = sink.begin(&tileset)?;
+            let (sink, before) = target.sink(OpenMode::Edit)?.begin(&tileset)?;
             let counted = if counts { Some(target.reader()?.list()?.len() as u64) } else { None };
             Ok::<_, CommandError>((sink, before, counted))
         })

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::jobs::run_queued;
 use super::{ReseedOptions, ReseedOutcome, once};
+use crate::backoff::Backoff;
 use crate::change_log::Waking;
 use crate::draw::LiveRows;
 use crate::error::ErrorKind;
@@ -20,9 +21,8 @@ use crate::run::{CommandError, Job, reading};
 use crate::serve::{JobStore, WriteBackQueue};
 use crate::stop::{Grace, Signal, Stop};
 
-/// The pause after the first failure, which doubles with each further one, and the longest pause.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(60);
+/// The pauses after failures in a row.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
 
 /// The longest pause while another run holds the target's lock or lease: its process may have been paused or killed,
 /// and a look costs little.
@@ -80,7 +80,7 @@ pub(crate) async fn watch<W: Watched>(
 
 impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
-        let (mut failures, mut has_looked) = (0, false);
+        let (mut pauses, mut has_looked) = (PAUSES, false);
         let mut unsaid = Some(self.follows().await);
         if !self.options.is_retry {
             self.say_what_it_follows(&mut unsaid);
@@ -94,7 +94,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 Ok(outcome) => {
                     // Now it is certain that the log can be used again.
                     self.say_what_it_follows(&mut unsaid);
-                    (failures, has_looked) = (0, true);
+                    pauses.reset();
+                    has_looked = true;
                     self.options.has_warned = true;
                     // If the database is away, the look reports it.
                     if let Some(obstacle) = obstacle {
@@ -121,10 +122,9 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
                 }
                 Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
-                    failures += 1;
                     // Old connections or credentials may be the cause, so they are dropped.
                     self.job.settings.tileset.s3.shared.reset();
-                    let pause = pause(failures, &error);
+                    let pause = pause(&mut pauses, &error);
                     self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;
                     tokio::select! {
@@ -348,13 +348,13 @@ impl Report for InHand {
     }
 }
 
-/// The pause after a failure, `failures` of them in a row.
-fn pause(failures: u32, error: &CommandError) -> Duration {
-    let longest = match error {
-        CommandError::Target(error) if error.is_held() => MAX_PAUSE_WHILE_HELD,
-        _ => MAX_PAUSE,
-    };
-    FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(10)).min(longest)
+/// The pause after another failure.
+fn pause(pauses: &mut Backoff, error: &CommandError) -> Duration {
+    let pause = pauses.next_pause();
+    match error {
+        CommandError::Target(error) if error.is_held() => pause.min(MAX_PAUSE_WHILE_HELD),
+        _ => pause,
+    }
 }
 
 /// True if the error may pass without intervention.
@@ -502,7 +502,10 @@ mod tests {
     fn a_lock_that_others_hold_is_tried_every_few_seconds() {
         let [place, holder, until] = ["s3://b/p/", "another", "then"].map(str::to_owned);
         let held = CommandError::Target(TargetError::S3(S3Error::Held { place, holder, until }));
-        let pauses = |error: &CommandError| (1..9).map(|failures| pause(failures, error).as_secs()).collect::<Vec<_>>();
+        let pauses = |error: &CommandError| {
+            let mut pauses = PAUSES;
+            [0; 8].map(|_| pause(&mut pauses, error).as_secs())
+        };
         assert_eq!(pauses(&held), [1, 2, 4, 4, 4, 4, 4, 4]);
         assert_eq!(pauses(&CommandError::Died("it".to_owned())), [1, 2, 4, 8, 16, 32, 60, 60]);
     }

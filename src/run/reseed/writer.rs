@@ -11,6 +11,7 @@ use tokio::runtime::Handle;
 use super::family::watch_family;
 use super::jobs::run_queued;
 use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
+use crate::backoff::Backoff;
 use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::{LeaseWait, WriterLease};
@@ -19,32 +20,26 @@ use crate::serve::{Writer, WriterHandle, WriterOptions, Written, WrittenTarget, 
 use crate::stop::{Signal, Stop};
 use crate::target::NoteStore;
 
-/// The pause after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The
-/// watch then begins again, because an operator may have fixed the cause. The pause doubles with each further failure
-/// for the same cause, up to the longest.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(5);
-const MAX_PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(60);
+/// The pauses after a watch has ended with an error that a retry cannot fix, such as a target that needs a seed. The
+/// watch then begins again, because an operator may have fixed the cause. The pauses begin anew with another cause.
+const PAUSES: Backoff = Backoff::new(Duration::from_secs(5), Duration::from_secs(60));
 
 /// The failures of a writer since its last success. Each cause is logged once.
 #[derive(Debug, Default)]
 pub(crate) struct WriterFailures {
-    /// The last cause, with the pause that followed it; `None` after a success.
-    last: RefCell<Option<(String, Duration)>>,
+    /// The last cause, with the pauses that follow it; `None` after a success.
+    last: RefCell<Option<(String, Backoff)>>,
 }
 
 impl WriterFailures {
     /// Notes that the writer of `what` has failed, and returns the pause until it tries again.
     pub(crate) fn has_failed(&self, what: &str, why: &str) -> Duration {
         let mut last = self.last.borrow_mut();
-        let pause = match &*last {
-            Some((said, pause)) if said == why => pause.saturating_mul(2).min(MAX_PAUSE_AFTER_FAILURE),
-            _ => {
-                tracing::warn!("{what}: {why}");
-                PAUSE_AFTER_FAILURE
-            }
-        };
-        *last = Some((why.to_owned(), pause));
-        pause
+        if last.as_ref().is_none_or(|(said, _)| said != why) {
+            tracing::warn!("{what}: {why}");
+            *last = None;
+        }
+        last.get_or_insert_with(|| (why.to_owned(), PAUSES)).1.next_pause()
     }
 
     /// True if the writer has failed since its last success.

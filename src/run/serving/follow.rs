@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::backoff::Backoff;
 use crate::change_log::{LogGap, Waking};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, SessionOptions};
@@ -22,11 +23,9 @@ const CHECK: Duration = Duration::from_millis(500);
 /// The pause between two looks if no notifications come.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pause after a first failure, which doubles with each further one; the longest pause if the cause may pass by
-/// itself; and the pause if it does not. A standby that cancels one look is asked again before the last look counts as
-/// old.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const MAX_PAUSE: Duration = Duration::from_secs(8);
+/// The pauses after failures in a row if the cause may pass by itself, and the pause if it does not. A standby that
+/// cancels one look is asked again before the last look counts as old.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
 /// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the
@@ -87,13 +86,12 @@ fn failure(error: &CommandError) -> LogFailure {
 }
 
 async fn follow_always(job: &Job, known: &KnownChanges) {
-    let (mut follower, mut failures, mut said) = (LogFollower::new(), 0, String::new());
+    let (mut follower, mut pauses, mut said) = (LogFollower::new(), PAUSES, String::new());
     loop {
-        let error = match followed(job, known, &mut follower, &mut failures).await {
+        let error = match followed(job, known, &mut follower, &mut pauses).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
-        failures += 1;
         let failure = failure(&error);
         if failure != LogFailure::Passing && follower.begin_anew() && is_of_another_history(&error) {
             // Cached live tiles may show what never happened there.
@@ -105,7 +103,7 @@ async fn follow_always(job: &Job, known: &KnownChanges) {
             tracing::info!("the change log cannot be followed, so that live tiles age by live_ttl: {text}");
             said = text;
         }
-        let pause = FIRST_PAUSE.saturating_mul(1 << (failures - 1).min(8_u32)).min(MAX_PAUSE);
+        let pause = pauses.next_pause();
         tokio::time::sleep(if failure == LogFailure::Passing { pause } else { PAUSE_WITHOUT_LOG }).await;
     }
 }
@@ -125,7 +123,7 @@ async fn followed(
     job: &Job,
     known: &KnownChanges,
     follower: &mut LogFollower,
-    failures: &mut u32,
+    pauses: &mut Backoff,
 ) -> Result<std::convert::Infallible, CommandError> {
     let settings = &job.settings;
     let session = SessionOptions { connections: 1, ..settings.database.session.clone() };
@@ -145,7 +143,7 @@ async fn followed(
         let mut confirmed = look.begun;
         known.record_look(look);
         known.remove_unconfirmed(&kept);
-        *failures = 0;
+        pauses.reset();
         let Some(heard) = &mut waking else {
             // Listens only after a look has found a log. The look that follows at once finds what changed in between.
             waking = Some(Waking::begin(&database, &settings.database.changes.schema).await?);

@@ -8,6 +8,7 @@
 //! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that is
 //! known to be complete, nothing is kept.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::snapshot::LiveSnapshot;
-use crate::change_log::{PositionSource, newest_logged, tracked, unseen_positions};
+use crate::change_log::{PositionSource, UnseenLog, newest_logged, tracked};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{
     LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, may_have_live_points, verify_cached_rows,
@@ -221,18 +222,22 @@ impl ServedRows {
         let reading = async {
             let layers = of_points(layers);
             let watches = tracked(database, snapshot, schema, None, &layers, &before.state).await?;
+            let log = UnseenLog { snapshot, schema, cursor: &before.state };
             let mut changed = Vec::new();
             for (layer, watches) in layers.iter().zip(&watches) {
-                let mut positions = Some(Vec::new());
+                let mut positions = Vec::new();
+                let mut is_known = !watches.iter().any(|watch| matches!(watch.source, PositionSource::Query { .. }));
                 for watch in watches {
-                    let is_query = matches!(watch.source, PositionSource::Query { .. });
-                    let each = |spot: ChangeLocation| match (&mut positions, spot.position()) {
-                        (Some(known), Some(at)) if !is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
-                        _ => positions = None,
+                    let each = |spot: ChangeLocation| match spot.position() {
+                        Some(at) if positions.len() < MAX_CHANGED_POSITIONS => {
+                            positions.push(at);
+                            ControlFlow::Continue(())
+                        }
+                        _ => ControlFlow::Break(()),
                     };
-                    unseen_positions(snapshot, schema, &before.state, watch, layer, each).await?;
+                    is_known = is_known && log.positions(watch, layer, each).await?;
                 }
-                changed.push(positions);
+                changed.push(is_known.then_some(positions));
             }
             Ok::<_, CommandError>(changed)
         };

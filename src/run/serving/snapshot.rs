@@ -14,7 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
 use super::rows::ServedRows;
-use crate::change_log::{Cursor, CursorError, NewestLogged, StateInHistory, newest_logged};
+use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{DatabaseSettings, ParameterSettings};
 use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
 use crate::encode::Packing;
@@ -88,8 +88,7 @@ impl LiveSnapshot {
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
         let probed = probe(&snapshot, &settings.tileset.layers).await?;
-        let state: Cursor =
-            snapshot.cursor().parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))?;
+        let state: Cursor = snapshot.cursor().parse()?;
         let newest = newest_logged(&snapshot, &settings.database.changes.schema, std::slice::from_ref(&state)).await;
         let newest = match newest {
             Ok(newest) => newest.first().copied().unwrap_or(NewestLogged::NoLog),

@@ -19,7 +19,7 @@ use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
 use crate::run::seed::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
 use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
-use crate::target::{GENERATOR, Needs, Sink as _, new_version};
+use crate::target::{GENERATOR, Needs, new_version};
 use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 
 /// The options of `shards begin`, in addition to the settings.

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use super::begin::{check_database, check_history, check_settings};
 use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
-use crate::change_log::{Cursor, CursorError};
+use crate::change_log::Cursor;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
 use crate::manifest::{Publication, RowCounts, Witness};
 use crate::pipeline;
@@ -25,7 +25,6 @@ use crate::run::dirty::{Look, TargetState, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::rows::KnownRows;
 use crate::run::seed::{Claimed, PlannedSeed, check_tables_unchanged, claim, judge_rows, pipeline_error, relative};
-use crate::run::target::AnySink;
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::Described;
@@ -183,8 +182,8 @@ async fn attempt(
 /// Opens the target. A version that the shards have written is published instead of a new one.
 async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
     let mut claimed = claim(job).await?;
-    if let (AnySink::S3(sink), Some(version)) = (&mut claimed.sink, plan.shared()) {
-        sink.adopt(version);
+    if let Some(version) = plan.shared() {
+        claimed.sink.adopt(version);
     }
     Ok(claimed)
 }
@@ -307,7 +306,7 @@ pub(crate) struct SeenByShard {
 impl SeenByShard {
     /// The state from a shard's note: `seen` is a `pg_current_snapshot()`.
     pub(crate) fn of(shard: u32, seen: &str) -> Result<SeenByShard, CommandError> {
-        Ok(SeenByShard { shard, seen: cursor(seen)? })
+        Ok(SeenByShard { shard, seen: seen.parse()? })
     }
 }
 
@@ -324,7 +323,7 @@ pub(crate) async fn caught_up(
     let since = Instant::now();
     loop {
         let snapshot = job.take_snapshot(database, false).await?;
-        let now = cursor(snapshot.cursor())?;
+        let now: Cursor = snapshot.cursor().parse()?;
         let Some(ahead) = shards.iter().find(|shard| !now.sees_all_of(&shard.seen)) else { return Ok(snapshot) };
         if since.elapsed() >= wait {
             let (shard, behind, ahead) = (ahead.shard, now.to_string(), ahead.seen.to_string());
@@ -358,14 +357,10 @@ pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
     let others = shared.iter().flat_map(|shared| &shared.others).map(|other| &other.cursor);
     let mut all: Option<Cursor> = None;
     for text in shards.iter().map(|shard| &shard.cursor).chain(others) {
-        let own = cursor(text)?;
+        let own: Cursor = text.parse()?;
         all = Some(all.map_or_else(|| own.clone(), |all| all.meet(&own)));
     }
     Ok(all)
-}
-
-pub(crate) fn cursor(text: &str) -> Result<Cursor, CommandError> {
-    text.parse().map_err(|error: CursorError| CommandError::Pipeline(error.to_string()))
 }
 
 /// Renders what changed since the cursor of `look`; `None` if nothing has.
@@ -378,7 +373,7 @@ pub(crate) async fn repairs(
     let changed = match look.work().await? {
         Work::Nothing => return Ok(None),
         Work::Some(changed) => changed,
-        Work::All(_) => return Err(CommandError::Pipeline("a commit has to tell changes apart".to_owned())),
+        Work::All(_) => return Err(CommandError::CommitOfEverything),
     };
     let tiles = changed.dirty.in_order(plan.needs().order);
     let drawn: Vec<DrawnLayer> = look.layers.iter().map(|layer| drawn(layer)).collect();

@@ -14,13 +14,12 @@ use crate::report::Event;
 use crate::run::describe::{LogIdentity, names};
 use crate::run::prepare::prepare_on;
 use crate::run::seed::{Rendered, render};
-use crate::run::writer_lease::host;
 use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,
     StateKind, WorkFolder,
 };
-use crate::target::TargetError;
+use crate::target::{TargetError, host};
 
 /// Renders the shard `number`, counted from 1.
 ///

@@ -167,7 +167,7 @@ fn read_pieces(
     options: &StreamOptions,
     pieces: &mpsc::SyncSender<Piece>,
 ) -> Result<ReadFigures, CommandError> {
-    let empty = Packer::new(options.packing).pack(&[]).map_err(|error| CommandError::Pipeline(error.to_string()))?;
+    let empty = Packer::new(options.packing).pack(&[])?;
     let (mut figures, mut last) = (ReadFigures::default(), None);
     loop {
         let (mut edits, mut bytes, mut records, mut as_they_are) = (Vec::new(), 0, 0, Written::default());
@@ -219,8 +219,7 @@ fn write_pieces(
             of_piece += sink.write(edits)?;
         }
         if of_piece.total() != records as u64 {
-            let what = format!("the target took {} edits of {records}: please report this", of_piece.total());
-            return Err(CommandError::Pipeline(what));
+            return Err(CommandError::MiscountedCommit { taken: of_piece.total(), handed: records as u64 });
         }
         written += of_piece;
         all_bytes += bytes as u64;

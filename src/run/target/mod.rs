@@ -16,7 +16,7 @@ use crate::manifest::Publication;
 use crate::stop::Stop;
 use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, TargetUrl};
 
-pub(crate) use targets::{AnySink, TargetOptions, TilesBefore, TilesetNames, refuse_other, refuse_shrink};
+pub(crate) use targets::{AnySink, OpenedSink, TargetOptions, TilesBefore, TilesetNames, refuse_other, refuse_shrink};
 pub(crate) use unfinished::{regions_to_seed, why_not_repairable};
 
 /// A target: where it is, and how it is reached.

@@ -180,9 +180,9 @@ impl Target {
     }
 
     /// Opens the target for writing. May wait for a server, so it must not be called on a thread of the runtime.
-    pub(crate) fn sink(&self, mode: OpenMode) -> Result<AnySink, CommandError> {
+    pub(crate) fn sink(&self, mode: OpenMode) -> Result<OpenedSink, CommandError> {
         let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
-        Ok(match &self.url {
+        Ok(OpenedSink(match &self.url {
             TargetUrl::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::open(path, mode, stop).map_err(TargetError::from)?),
             TargetUrl::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, stop).map_err(TargetError::from)?),
             TargetUrl::Directory(path) => {
@@ -193,7 +193,7 @@ impl Target {
                 let pmtiles = S3Pmtiles::create(&location(&self.url)?, s3.clone(), runtime.clone(), stop);
                 AnySink::S3Pmtiles(pmtiles.map_err(TargetError::from)?)
             }
-        })
+        }))
     }
 
     fn s3_prefix(&self) -> Result<S3, CommandError> {
@@ -242,7 +242,7 @@ impl Target {
     /// Notes a version that shards are going to write, with the names of its layers by their ids. May wait for a
     /// server.
     pub(crate) fn begin_shared(&self, version: &SharedVersion, layers: &[String]) -> Result<(), CommandError> {
-        match self.sink(OpenMode::Replace)? {
+        match self.sink(OpenMode::Replace)?.0 {
             AnySink::S3(sink) => Ok(sink.begin_shared(version, layers).map_err(TargetError::from)?),
             _ => Ok(()),
         }
@@ -505,6 +505,34 @@ pub(crate) enum AnySink {
     Directory(Directory),
     S3(S3),
     S3Pmtiles(S3Pmtiles),
+}
+
+/// A sink of a target that is open and locked, and takes nothing yet: only [`OpenedSink::begin`] gives an [`AnySink`].
+pub(crate) struct OpenedSink(AnySink);
+
+impl OpenedSink {
+    /// See [`Sink::needs`].
+    pub(crate) fn needs(&self) -> Needs {
+        self.0.needs()
+    }
+
+    /// See [`Sink::claim`].
+    pub(crate) fn claim(&mut self) -> Result<(), TargetError> {
+        self.0.claim()
+    }
+
+    /// Makes the run write and publish a version that shards have written; only a prefix has such versions.
+    pub(crate) fn adopt(&mut self, version: SharedVersion) {
+        if let AnySink::S3(sink) = &mut self.0 {
+            sink.adopt(version);
+        }
+    }
+
+    /// See [`Sink::begin`].
+    pub(crate) fn begin(mut self, tileset: &Tileset) -> Result<(AnySink, Option<Described>), TargetError> {
+        let before = self.0.begin(tileset)?;
+        Ok((self.0, before))
+    }
 }
 
 /// Calls the sink of the target's kind.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::prometheus::as_prometheus_text;
+use crate::serve::LiveRowsReport;
 use crate::serve::http::unread::UnreadCounts;
 use crate::serve::queue::{QueueCounts, WorkClass};
 
@@ -149,30 +150,84 @@ fn histogram() -> Histogram {
     Histogram::new(SECONDS)
 }
 
-/// The counters of a server.
-struct MetricFamilies {
-    registry: Registry,
-    requests: ByTileset<RequestLabels, Counter>,
-    seconds: ByTileset<SecondsLabels, Histogram>,
-    cache: ByTileset<CacheLabels, Counter>,
-    cached_bytes: Gauge,
-    unread_bytes: Gauge,
-    cut: Family<ReasonLabels, Counter>,
-    snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>>,
-    known_tiles: ByTileset<NoLabels, Gauge>,
-    render_seconds: ByTileset<NoLabels, Histogram>,
-    query_seconds: ByTileset<NoLabels, Histogram>,
-    queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram>,
-    sheds: ByTileset<NoLabels, Counter>,
-    neighbours: ByTileset<CacheLabels, Counter>,
-    redis: Family<CacheLabels, Counter>,
-    queue_waiting: Family<ClassLabels, Gauge>,
-    workers: Family<ClassLabels, Gauge>,
-    sessions: Gauge,
-    variants: ByTileset<NoLabels, Gauge>,
-    open_variants: ByTileset<NoLabels, Gauge>,
-    publication: ByTileset<NoLabels, Gauge>,
-    lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>>,
+/// Defines the counters of a server, and registers them. One row a metric: its field, its type, its value to begin
+/// with; its name (without the prefix, the unit and the `_total` of counters), its unit, its help text.
+macro_rules! metric_families {
+    ($($field:ident: $type:ty = $value:expr, $name:literal $(in $unit:ident)?, $help:literal;)+) => {
+        /// The counters of a server.
+        struct MetricFamilies {
+            registry: Registry,
+            $($field: $type,)+
+        }
+
+        impl MetricFamilies {
+            fn new() -> MetricFamilies {
+                let mut registry = Registry::with_prefix("oar_tiles");
+                $(
+                    let $field: $type = $value;
+                    metric_families!(@register registry, $name, $help, $field $(, $unit)?);
+                )+
+                MetricFamilies { registry, $($field,)+ }
+            }
+        }
+    };
+    (@register $registry:ident, $name:literal, $help:literal, $field:ident) => {
+        $registry.register($name, $help, $field.clone());
+    };
+    (@register $registry:ident, $name:literal, $help:literal, $field:ident, $unit:ident) => {
+        $registry.register_with_unit($name, $help, Unit::$unit, $field.clone());
+    };
+}
+
+metric_families! {
+    requests: ByTileset<RequestLabels, Counter> = Default::default(),
+        "http_requests", "Requests answered, by route and status";
+    seconds: ByTileset<SecondsLabels, Histogram> = Family::new_with_constructor(histogram),
+        "http" in Seconds, "Time from a request's header to its answer, by route and source";
+    cache: ByTileset<CacheLabels, Counter> = Default::default(),
+        "cache", "Tiles asked of the cache, by result";
+    cached_bytes: Gauge = Default::default(),
+        "cache_size" in Bytes, "Tiles in memory";
+    unread_bytes: Gauge = Default::default(),
+        "unread" in Bytes, "Memory of answers that clients are slow to read, or that wait to be unpacked";
+    cut: Family<ReasonLabels, Counter> = Default::default(),
+        "answers_cut", "Answers that ended before their clients had read them, by reason";
+    snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>> = Default::default(),
+        "snapshot_age" in Seconds, "Time since the run began that wrote the target; -1 if the target does not say";
+    known_tiles: ByTileset<NoLabels, Gauge> = Default::default(),
+        "known_tiles", "Tiles known to be stored, so that missing ones need no lookup; -1 while that is not known";
+    render_seconds: ByTileset<NoLabels, Histogram> = Family::new_with_constructor(histogram),
+        "render" in Seconds, "Time to render a live tile, queue not counted";
+    query_seconds: ByTileset<NoLabels, Histogram> = Family::new_with_constructor(histogram),
+        "query" in Seconds, "Time that the database took for a live tile";
+    queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(histogram),
+        "queue_wait" in Seconds, "Time that a task waited for a worker, by class";
+    sheds: ByTileset<NoLabels, Counter> = Default::default(),
+        "sheds", "Requests turned away because too many live tiles waited";
+    neighbours: ByTileset<CacheLabels, Counter> = Default::default(),
+        "neighbours", "Tiles that were rendered ahead, next to ones that were asked for, and requests answered with them";
+    redis: Family<CacheLabels, Counter> = Default::default(),
+        "redis", "Tiles asked of Redis, by result";
+    queue_waiting: Family<ClassLabels, Gauge> = Default::default(),
+        "queue_waiting", "Tasks that wait for a worker, by class";
+    workers: Family<ClassLabels, Gauge> = Default::default(),
+        "workers", "Tasks that run, by class";
+    sessions: Gauge = Default::default(),
+        "sessions", "Sessions in the database";
+    live_rows: ByTileset<NoLabels, Gauge> = Default::default(),
+        "live_rows", "Rows that are kept to draw live tiles from";
+    live_rows_bytes: ByTileset<NoLabels, Gauge> = Default::default(),
+        "live_rows_bytes", "Memory of the rows that are kept to draw live tiles from";
+    live_rows_tiles: ByTileset<NoLabels, Gauge> = Default::default(),
+        "live_rows_tiles", "Live tiles that were drawn from kept rows";
+    variants: ByTileset<NoLabels, Gauge> = Default::default(),
+        "variants", "Variants that the manifest of their family lists";
+    open_variants: ByTileset<NoLabels, Gauge> = Default::default(),
+        "open_variants", "Variants that are open";
+    publication: ByTileset<NoLabels, Gauge> = Default::default(),
+        "publication", "Number of the publication that the target shows; -1 if it has none";
+    lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>> = Default::default(),
+        "generation_lag" in Seconds, "Time since the first tile became dirty that is not published yet; 0 without such tiles, -1 without a writer";
 }
 
 /// The counters of a server, used by one of its tilesets. Clones and other tilesets share the counters.
@@ -197,7 +252,7 @@ pub(crate) struct Measured {
 }
 
 /// Values of a tileset that are measured when the metrics are read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct MeasuredTileset {
     /// Seconds since the start of the run that wrote the target; `None` if the target does not say.
     pub(crate) snapshot_age: Option<u64>,
@@ -207,6 +262,8 @@ pub(crate) struct MeasuredTileset {
     pub(crate) publication: Option<u64>,
     /// Seconds since the first tile became dirty that is not published yet; `None` if this process does not write.
     pub(crate) lag: Option<f64>,
+    /// The rows that are kept for live tiles; 0 of everything if none are.
+    pub(crate) live_rows: LiveRowsReport,
 }
 
 /// Values of the variants of a tileset.
@@ -216,73 +273,6 @@ pub(crate) struct MeasuredFamily {
     pub(crate) variants: u64,
     /// The number of those that are open.
     pub(crate) open: u64,
-}
-
-impl MetricFamilies {
-    fn new() -> MetricFamilies {
-        let families = MetricFamilies {
-            registry: Registry::with_prefix("oar_tiles"),
-            requests: Family::new_with_constructor(Counter::default),
-            seconds: Family::new_with_constructor(histogram),
-            cache: Family::new_with_constructor(Counter::default),
-            cached_bytes: Gauge::default(),
-            unread_bytes: Gauge::default(),
-            cut: Family::default(),
-            snapshot_age: Family::new_with_constructor(Gauge::default),
-            known_tiles: Family::new_with_constructor(Gauge::default),
-            render_seconds: Family::new_with_constructor(histogram),
-            query_seconds: Family::new_with_constructor(histogram),
-            queue_wait: Family::new_with_constructor(histogram),
-            sheds: Family::new_with_constructor(Counter::default),
-            neighbours: Family::new_with_constructor(Counter::default),
-            redis: Family::default(),
-            queue_waiting: Family::default(),
-            workers: Family::default(),
-            sessions: Gauge::default(),
-            variants: Family::new_with_constructor(Gauge::default),
-            open_variants: Family::new_with_constructor(Gauge::default),
-            publication: Family::new_with_constructor(Gauge::default),
-            lag: Family::new_with_constructor(Gauge::default),
-        };
-        families.registered()
-    }
-
-    fn registered(mut self) -> MetricFamilies {
-        let all = &mut self.registry;
-        all.register("http_requests", "Requests answered, by route and status", self.requests.clone());
-        let text = "Time from a request's header to its answer, by route and source";
-        all.register_with_unit("http", text, Unit::Seconds, self.seconds.clone());
-        all.register("cache", "Tiles asked of the cache, by result", self.cache.clone());
-        all.register_with_unit("cache_size", "Tiles in memory", Unit::Bytes, self.cached_bytes.clone());
-        let text = "Memory of answers that clients are slow to read, or that wait to be unpacked";
-        all.register_with_unit("unread", text, Unit::Bytes, self.unread_bytes.clone());
-        let text = "Answers that ended before their clients had read them, by reason";
-        all.register("answers_cut", text, self.cut.clone());
-        let text = "Time since the run began that wrote the target; -1 if the target does not say";
-        all.register_with_unit("snapshot_age", text, Unit::Seconds, self.snapshot_age.clone());
-        let text = "Tiles known to be stored, so that missing ones need no lookup; -1 while that is not known";
-        all.register("known_tiles", text, self.known_tiles.clone());
-        let text = "Time to render a live tile, queue not counted";
-        all.register_with_unit("render", text, Unit::Seconds, self.render_seconds.clone());
-        let text = "Time that the database took for a live tile";
-        all.register_with_unit("query", text, Unit::Seconds, self.query_seconds.clone());
-        let text = "Time that a task waited for a worker, by class";
-        all.register_with_unit("queue_wait", text, Unit::Seconds, self.queue_wait.clone());
-        all.register("sheds", "Requests turned away because too many live tiles waited", self.sheds.clone());
-        let text = "Tiles that were rendered ahead, next to ones that were asked for, and requests answered with them";
-        all.register("neighbours", text, self.neighbours.clone());
-        all.register("redis", "Tiles asked of Redis, by result", self.redis.clone());
-        all.register("queue_waiting", "Tasks that wait for a worker, by class", self.queue_waiting.clone());
-        all.register("workers", "Tasks that run, by class", self.workers.clone());
-        all.register("sessions", "Sessions in the database", self.sessions.clone());
-        all.register("variants", "Variants that the manifest of their family lists", self.variants.clone());
-        all.register("open_variants", "Variants that are open", self.open_variants.clone());
-        let text = "Number of the publication that the target shows; -1 if it has none";
-        all.register("publication", text, self.publication.clone());
-        let text = "Time since the first tile became dirty that is not published yet; 0 without such tiles, -1 without a writer";
-        all.register_with_unit("generation_lag", text, Unit::Seconds, self.lag.clone());
-        self
-    }
 }
 
 impl Metrics {
@@ -342,13 +332,18 @@ impl Metrics {
     }
 
     /// Notes what was measured of the tileset.
-    pub(crate) fn set_measured(&self, measured: MeasuredTileset) {
+    pub(crate) fn set_measured(&self, measured: &MeasuredTileset) {
         let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
         let families = &self.families;
         families.snapshot_age.get_or_create(&self.labels([])).set(known(measured.snapshot_age));
         families.known_tiles.get_or_create(&self.labels([])).set(known(measured.known_tiles));
         families.publication.get_or_create(&self.labels([])).set(known(measured.publication));
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
+        let LiveRowsReport { rows, bytes, tiles, .. } = measured.live_rows;
+        let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        families.live_rows.get_or_create(&self.labels([])).set(number(rows));
+        families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
+        families.live_rows_tiles.get_or_create(&self.labels([])).set(tiles.cast_signed());
         for result in ["rendered", "hit"] {
             drop(families.neighbours.get_or_create(&self.labels(CacheLabels { result })));
         }

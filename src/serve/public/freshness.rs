@@ -160,7 +160,7 @@ mod tests {
             };
             rules.iter().map(rule).collect()
         };
-        let mut preview = ServeOptions::of_preview("127.0.0.1:0".parse().unwrap(), None, None);
+        let mut preview = crate::config::preview_options("127.0.0.1:0".parse().unwrap(), None, None).unwrap();
         preview.section.cdn_headers = headers.to_vec();
         ServeOptions { cache_control: rules(cache), cdn_cache_control: rules(cdn), ..preview }
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::RedisCache;
+use crate::backoff::Backoff;
 use crate::manifest::Publication;
 use crate::serve::tiles::served::ServedTiles;
 
@@ -17,10 +18,8 @@ const CHANNEL: &str = "oar-tiles:published";
 /// channel.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
-/// The pause before listening to the channel again after a failure. It doubles with each failure, up to
-/// `MAX_PAUSE`.
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+/// The pauses before listening to the channel again after failures.
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(10));
 
 /// The most messages that wait to be read; further ones are dropped, because a look finds everything that was announced
 /// before it.
@@ -67,7 +66,7 @@ impl RedisCache {
     /// Listens to the channel, and reconnects after failures: sends `None` whenever messages may have been missed, then
     /// each message.
     async fn listen(&self, heard: mpsc::Sender<Option<String>>) {
-        let mut pause = FIRST_PAUSE;
+        let mut pauses = PAUSES;
         loop {
             let take = |message: Option<String>| {
                 self.0.is_heard.store(true, Ordering::Relaxed);
@@ -76,11 +75,10 @@ impl RedisCache {
             };
             let error = self.0.link.listen(CHANNEL, take).await;
             if self.0.is_heard.swap(false, Ordering::Relaxed) {
-                pause = FIRST_PAUSE;
+                pauses.reset();
             }
             tracing::debug!("announcements of Redis are not heard: {error}");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
+            tokio::time::sleep(pauses.next_pause()).await;
         }
     }
 

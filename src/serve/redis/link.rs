@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use crate::backoff::Backoff;
+
 /// The address of a Redis server, with its password; `Debug` and `Display` hide user and password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisUrl(String);
@@ -281,33 +283,39 @@ mod imp {
 /// The failures in a row after which the server is not asked for a while.
 const MAX_FAILURES: u32 = 3;
 
-/// The first pause, and the longest one.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const MAX_PAUSE: Duration = Duration::from_secs(10);
+const PAUSES: Backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct BreakerState {
     /// Failures since the last success.
     failures: u32,
-    /// The moment before which the server may not be asked.
-    open_until: Option<Instant>,
-    pause: Duration,
+    /// The moment before which the server may not be asked, and the pause that ends then.
+    open: Option<(Instant, Duration)>,
+    pauses: Backoff,
+}
+
+impl BreakerState {
+    const CLOSED: BreakerState = BreakerState { failures: 0, open: None, pauses: PAUSES };
 }
 
 /// The breaker of one server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
 
 impl CircuitBreaker {
+    pub(crate) const fn new() -> CircuitBreaker {
+        CircuitBreaker(Mutex::new(BreakerState::CLOSED))
+    }
+
     /// True if the server may be asked. After a pause it is true once, until that try has ended or another pause has
     /// passed.
     pub(crate) fn may_try(&self, now: Instant) -> bool {
         let mut state = self.0.lock();
-        match state.open_until {
+        match state.open {
             None => true,
-            Some(until) if now < until => false,
-            Some(_) => {
-                state.open_until = Some(now + state.pause);
+            Some((until, _)) if now < until => false,
+            Some((_, pause)) => {
+                state.open = Some((now + pause, pause));
                 true
             }
         }
@@ -315,7 +323,7 @@ impl CircuitBreaker {
 
     /// Notes that the server has answered.
     pub(crate) fn succeeded(&self) {
-        *self.0.lock() = BreakerState::default();
+        *self.0.lock() = BreakerState::CLOSED;
     }
 
     /// Notes that the server has not answered.
@@ -323,8 +331,8 @@ impl CircuitBreaker {
         let mut state = self.0.lock();
         state.failures = state.failures.saturating_add(1);
         if state.failures >= MAX_FAILURES {
-            state.pause = (state.pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
-            state.open_until = Some(now + state.pause);
+            let pause = state.pauses.next_pause();
+            state.open = Some((now + pause, pause));
         }
     }
 }
@@ -357,7 +365,7 @@ mod breaker_tests {
 
     #[test]
     fn a_server_that_fails_is_left_alone_and_tried_once_after_each_pause() {
-        let (breaker, begun) = (CircuitBreaker::default(), Instant::now());
+        let (breaker, begun) = (CircuitBreaker::new(), Instant::now());
         let at = |millis| begun + Duration::from_millis(millis);
         for _ in 0..2 {
             breaker.failed(begun);

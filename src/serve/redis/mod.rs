@@ -110,7 +110,7 @@ impl RedisCache {
     pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<RedisCache, RedisUrlError> {
         let shared = RedisCache(Arc::new(RedisCacheParts {
             link: RedisLink::new(url)?,
-            breaker: CircuitBreaker::default(),
+            breaker: CircuitBreaker::new(),
             writes: Arc::new(Semaphore::new(MAX_WRITES)),
             trouble: FailureState::new("Redis does not answer", "Redis answers again"),
             metrics,

@@ -343,6 +343,7 @@ impl SiteTileset {
             known_tiles: state.stored().map(StoredTiles::count),
             publication: state.publication().map(|publication| publication.number),
             lag: self.writer.as_ref().map(|writer| writer.handle.lag_seconds()),
+            live_rows: self.tiles.live_rows().unwrap_or_default(),
         }
     }
 }

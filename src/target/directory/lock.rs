@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use std::{fs, io};
 
 use super::folder::OpenFolder;
-use super::found::walk;
+use super::state::walk;
 use super::{DirectoryError, OWN_FOLDER};
 use crate::stop::Stop;
 use crate::target::lock_file;

@@ -4,7 +4,7 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `lock` | the lock of the one writer |
-//! | `found` | what the directory holds, and whether this run may write there; the beginning of a run |
+//! | `state` | what the directory holds, and whether this run may write there; the beginning of a run |
 //! | `folder` | the notes that are kept in the directory, or next to an archive |
 //! | `files` | file operations that follow no link, by several threads, made durable |
 //! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
@@ -14,16 +14,16 @@
 mod error;
 mod files;
 mod folder;
-mod found;
 mod lock;
 mod read;
+mod state;
 mod versions;
 
 use std::path::{Path, PathBuf};
 
 use files::{Files, TileFile, WRITERS, staged_tile, synchronize};
-use found::{BEGUN, read_state, refuse_other_template, walk};
 use lock::Lock;
+use state::{BEGUN, read_state, refuse_other_template, walk};
 use versions::{FolderEnd, note_begun};
 
 use super::staging::NoFolder;
@@ -86,9 +86,14 @@ impl Directory {
 
     fn stopped(&self) -> Result<(), DirectoryError> {
         match self.stop.asked() {
-            Some(_) => Err(DirectoryError::Interrupted { path: self.root.clone() }),
+            Some(_) => Err(self.interrupted()),
             None => Ok(()),
         }
+    }
+
+    /// The error of a run that was stopped, or never begun.
+    fn interrupted(&self) -> DirectoryError {
+        DirectoryError::Interrupted { path: self.root.clone() }
     }
 
     fn refused(&self, refusal: TreeRefusal, tileset: &Tileset) -> DirectoryError {
@@ -131,7 +136,7 @@ impl Sink for Directory {
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, DirectoryError> {
         self.stopped()?;
-        let Some(DirectoryRun { tree: run, .. }) = &mut self.run else { return Ok(Written::default()) };
+        let Some(DirectoryRun { tree: run, .. }) = &mut self.run else { return Err(self.interrupted()) };
         let mut written = Written::default();
         let mut wanted = Vec::with_capacity(edits.len());
         for edit in edits {
@@ -162,9 +167,7 @@ impl Sink for Directory {
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, DirectoryError> {
         let place = self.root.display().to_string();
-        let Some(DirectoryRun { tree: run, .. }) = self.run.take() else {
-            return Ok(Finished { place, deleted: 0, in_flight: None, changed: None });
-        };
+        let Some(DirectoryRun { tree: run, .. }) = self.run.take() else { return Err(self.interrupted()) };
         let Directory { options, stop, files, others, lock, .. } = &mut self;
         let mut folder = FolderEnd { files, others, lock, stop, template: options.template.text() };
         let (deleted, changed) = tree::end(&mut folder, run, options, metadata)?;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use super::folder::{NamedFolder, OpenFolder, Unreachable, split};
-use super::found::{Started, walk};
+use super::state::{Started, walk};
 use crate::encode::MAX_STORED_TILE;
 use crate::stop::Stop;
-use crate::target::directory::found;
+use crate::target::directory::state;
 use crate::target::read::{MAX_NOTE, ReadAllowance};
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, Template, notes};
@@ -64,9 +64,9 @@ impl DirectoryReader {
         };
         let mut noted = noted;
         if latest.is_none()
-            && let Some(body) = private(note(found::BEGUN))?
+            && let Some(body) = private(note(state::BEGUN))?
         {
-            let started: Started = serde_json::from_slice(&body).map_err(|error| damaged(found::BEGUN, &error))?;
+            let started: Started = serde_json::from_slice(&body).map_err(|error| damaged(state::BEGUN, &error))?;
             noted.described.unfinished = started.begun.unfinished(noted.described.manifest.as_deref());
         }
         let mut template = noted.template_or(template).map_err(|error| damaged(&name, &error))?;

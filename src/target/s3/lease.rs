@@ -3,7 +3,7 @@
 //!
 //! A lease expires by the clock. If the clocks of two machines differ by more than the lease's duration, the second
 //! machine may take the lease of a running run. That run notices at its next renewal, and ends before it writes the
-//! manifest.
+//! manifest. `target/lease_clock` says how the lease of a server's writer differs.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -21,6 +21,7 @@ use super::store::Store;
 use super::{Action, S3Error, S3Key};
 use crate::clock::milliseconds;
 use crate::hex::random_hex;
+use crate::target::lease_clock::{LeaseClock, host};
 use crate::target::metadata::GENERATOR;
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::OWN_FOLDER;
@@ -31,11 +32,9 @@ use crate::target::tree::notes::Begun;
 pub(crate) struct Lease {
     /// The URL of the target.
     place: String,
-    lasts: Duration,
     note: Arc<Mutex<LeaseNote>>,
     lost: watch::Receiver<Option<String>>,
-    /// When the note was last written, by the monotonic clock.
-    renewed: watch::Receiver<Instant>,
+    clock: Arc<LeaseClock>,
     renewing: JoinHandle<()>,
 }
 
@@ -53,8 +52,7 @@ struct LeaseNote {
     tag: String,
     /// True if the note is written under conditions.
     conditional: bool,
-    /// Publishes the time at which the note was last written.
-    renewed: watch::Sender<Instant>,
+    clock: Arc<LeaseClock>,
 }
 
 /// Why the note could not be written.
@@ -124,17 +122,16 @@ impl Lease {
         let id = holder.id.clone();
         document.holder = Some(holder);
         document.prolonged(now, *store.options.section.lease);
-        let (renewed, of_lease) = watch::channel(Instant::now());
-        let (store_of_note, tag) = (Arc::clone(store), String::new());
+        let clock = Arc::new(LeaseClock::new(*store.options.section.lease, Instant::now()));
         let mut note = LeaseNote {
-            store: store_of_note,
+            store: Arc::clone(store),
             place: place.clone(),
             name,
             document,
             id,
-            tag,
+            tag: String::new(),
             conditional: store.options.section.conditional_writes,
-            renewed,
+            clock: Arc::clone(&clock),
         };
         let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
         match note.write(&condition).await {
@@ -150,11 +147,10 @@ impl Lease {
         } else {
             tracing::warn!("conditional_writes is false: nothing keeps two runs from writing {place} at once");
         }
-        let pause = *store.options.section.lease / 3;
         let note = Arc::new(Mutex::new(note));
         let (losing, lost) = watch::channel(None);
-        let renewing = runtime.spawn(renew(Arc::clone(&note), losing, pause));
-        Ok(Lease { place, lasts: *store.options.section.lease, note, lost, renewed: of_lease, renewing })
+        let renewing = runtime.spawn(renew(Arc::clone(&note), losing, clock.renewal_pause()));
+        Ok(Lease { place, note, lost, clock, renewing })
     }
 
     /// What was begun in the target before this run.
@@ -189,7 +185,7 @@ impl Lease {
     /// True if the lease was not renewed for its whole duration, because this process was paused or the server is slow.
     /// Then another run may have taken it; [`Lease::confirm`] checks that.
     pub(crate) fn is_overdue(&self) -> bool {
-        self.renewed.borrow().elapsed() >= self.lasts
+        !self.clock.is_held()
     }
 
     /// Gives the lease back. What was begun stays noted.
@@ -263,7 +259,7 @@ impl LeaseNote {
         let begun = Instant::now();
         let written = self.put(body, condition).await;
         if written.is_ok() {
-            self.renewed.send_replace(begun);
+            self.clock.renewed(begun);
         }
         written
     }
@@ -450,12 +446,6 @@ impl Document {
     pub(crate) fn until(&self) -> String {
         humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_millis(self.expires)).to_string()
     }
-}
-
-fn host() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    let name = name.trim();
-    if name.is_empty() { "an unnamed host".to_owned() } else { name.to_owned() }
 }
 
 /// The boot and the process namespace, if Linux reports them.

@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "clock hex json prometheus setting threads",
+            "backoff clock hex json prometheus setting threads",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source target",
             "cdn pipeline plan postgis",
@@ -23,7 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
     ("cells", &["fold grid", "gather"]),
-    ("change_log", &["gap", "error", "log", "relations waking", "install read"]),
+    ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
     (
         "cli",
         &[
@@ -41,6 +41,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "variables variants",
             "values",
             "settings show",
+            "area budget by_zoom cells function shapes",
             "check layer parameters placeholders purge s3 serve tilesets variant_checks variant_settings",
         ],
     ),
@@ -100,7 +101,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "target",
         &[
-            "compare error lock_file metadata note_store read scratch shrink work_files",
+            "compare error lease_clock lock_file metadata note_store read scratch shrink work_files",
             "changed staging",
             "publication",
             "tree",

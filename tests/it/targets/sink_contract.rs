@@ -78,6 +78,20 @@ fn an_unfinished_run_shows_no_manifest_and_the_next_one_is_right<T: Target>(targ
     assert_eq!(look(target).0, held_by(&second));
 }
 
+fn nothing_is_taken_before_the_beginning<T: Target>(target: &T) {
+    // Only what is brought in line has anything to read at the beginning.
+    if !target.in_line() {
+        return;
+    }
+    let first = edits(needs(target), 0, |_| false);
+    write(target, &first, &tileset("0-7", &[]), "first");
+    assert!(once_free(|| target.sink()).write(first.clone()).is_err());
+    assert!(once_free(|| target.sink()).finish(&metadata("never")).is_err());
+    let (held, described) = look(target);
+    assert_eq!(held, held_by(&first));
+    assert!(described.manifest.unwrap().contains("first"));
+}
+
 fn a_second_writer_is_told<T: Target>(target: &T) {
     let first = once_free(|| target.sink());
     let Err(refused) = target.sink() else { panic!("two writers at once") };
@@ -121,6 +135,7 @@ pub(crate) fn keeps_the_contract<T: Target>(new: impl Fn() -> T) {
     holds_what_was_put_and_nothing_else(&new());
     what_is_outside_of_the_scope_stays(&new());
     an_unfinished_run_shows_no_manifest_and_the_next_one_is_right(&new());
+    nothing_is_taken_before_the_beginning(&new());
     a_second_writer_is_told(&new());
     a_failing_write_leaves_a_target_that_the_next_run_makes_right(&new());
     an_empty_tileset_is_a_valid_target(&new());

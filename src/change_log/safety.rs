@@ -1,0 +1,85 @@
+//! Whether the schema of the log can be trusted: only superusers and its owner can alter it, the triggers have the rights
+//! that they need, and no role has its name.
+
+use tokio_postgres::types::Type;
+
+use super::error::ChangeLogError;
+use super::log::{Presence, of_schema};
+use crate::postgis::{ServerName, Session, Snapshot, quoted};
+
+/// The warning about what such a role does by mistake, with the remedy. `None` if there is no such role, or if it is
+/// neither this role nor the owner of one of the tables, given by their OIDs.
+pub(crate) async fn namesake(
+    session: &Session,
+    schema: &str,
+    tables: &[u32],
+    context: &str,
+) -> Result<Option<String>, ChangeLogError> {
+    let sql = include_str!("sql/namesake.sql");
+    let row = session.one(context, sql, &[(&schema, Type::TEXT), (&tables, Type::OID_ARRAY)]).await?;
+    let name = quoted(schema);
+    Ok(row.get::<_, bool>(0).then(|| {
+        format!(
+            "the role {name} has the name of the change log's schema, which so comes first on its search path: a table that it makes without naming a schema lies in the change log. Run ALTER ROLE {name} SET search_path = public, or choose another schema under [changes]"
+        )
+    }))
+}
+
+/// Like `namesake`, for the tables that an installed log watches.
+///
+/// # Errors
+/// If the database is lost.
+pub async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
+    let (session, context) = (&snapshot.keeper, "looking for a role with the name of the change log's schema");
+    let tables = match Presence::look_up(session, schema, context).await? {
+        Presence::Readable => {
+            let sql = format!("SELECT array_agg(DISTINCT relation) FROM {}.watch", quoted(schema));
+            session.one(context, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default()
+        }
+        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => Vec::new(),
+    };
+    namesake(session, schema, &tables, context).await
+}
+
+// The checks that only superusers and its owner can alter the schema of the log, and that the triggers have the rights
+// that they need.
+
+/// The flaws of a log's schema, in words.
+#[derive(Debug, Default)]
+pub(crate) struct SchemaFlaws {
+    /// Flaws that another install does not repair.
+    pub(crate) lasting: Vec<String>,
+    /// Flaws that another install repairs.
+    pub(crate) mendable: Vec<String>,
+    /// Rights that the triggers lack, which another install grants.
+    pub(crate) lacking: Vec<String>,
+}
+
+impl SchemaFlaws {
+    /// Looks for flaws in the catalog. A schema that does not exist has none.
+    pub(crate) async fn look_up(session: &Session, schema: &str, context: &str) -> Result<SchemaFlaws, ChangeLogError> {
+        let sql = of_schema(include_str!("sql/trust.sql"), schema);
+        let mut found = SchemaFlaws::default();
+        for row in session.all(context, &sql, &[]).await? {
+            let list = if row.get(1) { &mut found.mendable } else { &mut found.lasting };
+            list.push(row.get(0));
+        }
+        let sql = of_schema(
+            "SELECT DISTINCT needed.what FROM ({needed}) AS needed WHERE NOT needed.is_held ORDER BY 1",
+            schema,
+        );
+        found.lacking = session.all(context, &sql, &[]).await?.iter().map(|row| row.get(0)).collect();
+        Ok(found)
+    }
+
+    /// Returns an error if the schema has lasting flaws.
+    ///
+    /// # Errors
+    /// [`ChangeLogError::Unsafe`].
+    pub(crate) fn check(&self, schema: &str, server: &ServerName) -> Result<(), ChangeLogError> {
+        if self.lasting.is_empty() {
+            return Ok(());
+        }
+        Err(ChangeLogError::Unsafe { schema: quoted(schema), server: server.clone(), what: self.lasting.join("; ") })
+    }
+}

@@ -1,0 +1,150 @@
+//! What the log says of its database: the random identity key, and the newest transactions. Target manifests are public.
+//! They identify their database and its history by hashes with this key, which are meaningless to anyone who cannot read
+//! the log.
+
+use super::error::ChangeLogError;
+use super::log::Presence;
+use crate::cursor::{Cursor, NewestLogged};
+use crate::postgis::{Database, Error, Snapshot, quoted};
+
+/// The statements that create the log's key if it has none: 244 bits from PostgreSQL's strong random number generator.
+pub(crate) const ADD_KEY: &str = "ALTER TABLE {schema}.state ADD COLUMN IF NOT EXISTS identity_key text;
+UPDATE {schema}.state SET identity_key = replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', '') WHERE identity_key IS NULL;";
+
+/// The most transactions of a witness. The newest one alone would do if transactions were committed in the order of
+/// their ids; this many may overtake one that takes longer.
+const MAX_WITNESSED: u32 = 64;
+
+const CONTEXT: &str = "reading the change log's key";
+
+/// The key of a log, and its newest transactions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogState {
+    pub key: String,
+    /// Entries of transactions up to this one may have been pruned.
+    pub pruned: u64,
+    /// For each snapshot that was asked for: the newest transactions that the snapshot sees, a line for each.
+    pub newest: Vec<String>,
+}
+
+/// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
+pub(crate) fn newest_transactions(schema: &str, condition: &str) -> String {
+    newest_of(schema, condition, MAX_WITNESSED)
+}
+
+fn newest_of(schema: &str, condition: &str, most: u32) -> String {
+    let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
+    sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
+}
+
+/// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
+/// had keys. Call this after the probe, because the probe counts every table that the transaction has opened before as
+/// one that the layers read.
+///
+/// # Errors
+/// If the database fails.
+pub async fn log_state(snapshot: &Snapshot, schema: &str, seen: &[Cursor]) -> Result<Option<LogState>, ChangeLogError> {
+    let session = &snapshot.keeper;
+    match Presence::look_up(session, schema, CONTEXT).await? {
+        Presence::Readable => {}
+        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => return Ok(None),
+    }
+    let newest: Vec<String> = seen.iter().map(|cursor| newest_lines(schema, cursor)).collect();
+    // The key by way of JSON, because the column may not exist.
+    let sql = format!(
+        "SELECT to_jsonb(state) ->> 'identity_key', state.pruned::text, ARRAY[{}]::text[] FROM ONLY {}.state AS state",
+        newest.join(", "),
+        quoted(schema)
+    );
+    let rows = session.all(CONTEXT, &sql, &[]).await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    let Some(key) = row.get::<_, Option<String>>(0) else { return Ok(None) };
+    let pruned = row.get::<_, String>(1).parse().unwrap_or(u64::MAX);
+    Ok(Some(LogState { key, pruned, newest: row.get(2) }))
+}
+
+/// SQL for the condition that a state sees the entry `e`.
+fn seen_by(state: &Cursor) -> String {
+    format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{state}'::pg_snapshot)", state.xmax())
+}
+
+/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transaction that a state
+/// sees.
+pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
+    format!(
+        "coalesce((SELECT format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) FROM ({}) AS one), 'nothing')",
+        newest_of(schema, &seen_by(state), 1)
+    )
+}
+
+/// SQL for one text: the newest transactions that a snapshot sees. Neither the transaction nor the time of an entry can
+/// be set by those who write it.
+fn newest_lines(schema: &str, seen: &Cursor) -> String {
+    let condition = seen_by(seen);
+    format!(
+        "(SELECT coalesce(string_agg(format('%s %s %s %s', one.xid, encode(timestamptz_send(one.at), 'hex'), one.watch, one.rows),
+              chr(10) ORDER BY one.place), '') FROM ({}) AS one)",
+        newest_transactions(schema, &condition)
+    )
+}
+
+// The newest transaction in the log that a database state sees. Tiles that servers keep name it, so that they are not
+// answered in another history of the database. A target's witness holds more transactions; these tiles are only kept
+// until their next change.
+
+const ASKING: &str = "asking the change log for its newest transaction";
+
+/// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session
+/// keeps no lock on the log. Call this after the probe, because the probe counts every table that the transaction has
+/// opened before as one that the layers read.
+///
+/// # Errors
+/// If the database fails.
+pub async fn newest_logged(
+    snapshot: &Snapshot,
+    schema: &str,
+    states: &[Cursor],
+) -> Result<Vec<NewestLogged>, ChangeLogError> {
+    if states.is_empty() {
+        return Ok(Vec::new());
+    }
+    snapshot.without_keeping_locks(Box::pin(read(snapshot, schema, states))).await
+}
+
+async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Vec<NewestLogged>, ChangeLogError> {
+    let session = &snapshot.keeper;
+    match Presence::look_up(session, schema, ASKING).await? {
+        Presence::Readable => {}
+        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => {
+            return Ok(vec![NewestLogged::NoLog; states.len()]);
+        }
+    }
+    let columns: Vec<String> = states.iter().map(|state| newest_seen(schema, state)).collect();
+    let sql = format!("SELECT ARRAY[{}]::text[]", columns.join(", "));
+    let texts: Vec<String> = session.one(ASKING, &sql, &[]).await?.get(0);
+    Ok(texts.iter().map(|text| newest_of_text(text)).collect())
+}
+
+/// The database state at this moment, and the newest transaction in the log that `state` sees.
+///
+/// # Errors
+/// If the database does not answer.
+pub async fn newest_logged_now(
+    database: &Database,
+    schema: &str,
+    state: &Cursor,
+) -> Result<(String, NewestLogged), Error> {
+    match database.present_state(&newest_seen(schema, state)).await {
+        Ok((present, newest)) => Ok((present, newest.as_deref().map_or(NewestLogged::NoLog, newest_of_text))),
+        // The server knows no such table, or the role may not read it.
+        Err(Error::Query { source, .. }) if source.is_unreadable_table() => {
+            Ok((database.present_state("NULL").await?.0, NewestLogged::NoLog))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// What [`newest_seen`] gives. Nothing else names a transaction.
+fn newest_of_text(text: &str) -> NewestLogged {
+    text.parse().unwrap_or(NewestLogged::NoLog)
+}
