@@ -29,8 +29,8 @@ use crate::manifest::{Publication, publication_of};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
-    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TileEdit, TileReader, Tileset, Unwritten,
-    VectorLayer, Written,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TileEdit, Tileset, Unwritten, VectorLayer,
+    Written,
 };
 use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
 
