@@ -243,7 +243,9 @@ pub(crate) async fn with_cached_rows(
             let zooms = if is_own { layer.layer().drawn_zooms(&zooms) } else { zooms.iter().collect() };
             let rows = if is_own { ExpectedRows::Counted(*rows) } else { ExpectedRows::About(*rows) };
             let readers = job.readers(workers);
-            layer = layer.cache_rows(snapshot, readers, &coverage, &zooms, CacheLimits { rows, memory }).await?;
+            layer = layer
+                .cache_rows(snapshot, readers, &coverage, &zooms, CacheLimits { rows, memory, may_spill: true })
+                .await?;
             memory = memory.saturating_sub(layer.cached_bytes());
             job.keep_rows(snapshot, options, &layer, &prepared.skipped);
         } else if layer.has_counts() {
@@ -462,7 +464,7 @@ async fn cached_first(
         return Ok(None);
     }
     job.report.event(&Event::Reading { layer: layer.name().to_owned() });
-    let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory };
+    let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory, may_spill: true };
     let zooms = layer.drawn_zooms(zooms);
     let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
     let footprints = cached.cached_footprints();

@@ -7,8 +7,8 @@
 //!  came            a before 1, b before 5
 //! ```
 //!
-//! Reading the rows at changed positions gives few rows, so each step costs as much as what changed. Once much has
-//! changed, both are joined into new rows.
+//! Each step reads the rows at changed positions and writes the rows that came anew, so it costs as much as what changed
+//! since they were joined with the rows as read: at the latest once 50,000, or a fiftieth, have come or gone.
 
 use std::sync::Arc;
 
@@ -76,7 +76,7 @@ pub(crate) struct KeptFeatures {
     changes: Arc<RowChanges>,
 }
 
-/// The most rows that came or went before both are joined with the rows as read, unless a tenth of these is more.
+/// The most rows that came or went before both are joined with the rows as read, unless a fiftieth of these is more.
 const MAX_CHANGED_ROWS: usize = 50_000;
 
 impl KeptFeatures {
@@ -123,7 +123,7 @@ impl KeptFeatures {
         let mut changes = RowChanges { added: self.joined(&parts)?, ..went };
         changes.before = self.places(&changes)?;
         self.changes = Arc::new(changes);
-        if self.changes.gone + self.changes.added.positions.len() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 10)
+        if self.changes.gone + self.changes.added.positions.len() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50)
         {
             self.join()?;
         }
@@ -136,9 +136,9 @@ impl KeptFeatures {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
         });
-        let bytes = parts.map(|(rows, _)| rows.features.size()).iter().sum();
-        let mut features = Features::new(parts[1].0.features.layer().1.to_vec(), 0, bytes);
-        let mut at = Vec::new();
+        let mut features = Features::new(parts[1].0.features.layer().1.to_vec(), 0, 0);
+        features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
+        let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
         loop {
             let mut keys = [None, None];
             for (part, next) in next.iter_mut().enumerate() {

@@ -9,7 +9,7 @@
 //! | file | what |
 //! |---|---|
 //! | `cells` | the cells that the survey counted, as rows of their zoom |
-//! | `changed` | rows that a watch keeps: what came and went since they were read |
+//! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
 //! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod cells;
@@ -126,6 +126,8 @@ pub struct CacheLimits {
     /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to
     /// read them back.
     pub memory: usize,
+    /// False if rows that take more are not cached at all.
+    pub may_spill: bool,
 }
 
 /// The least memory that a cached row takes, in bytes.
@@ -553,9 +555,9 @@ impl PartRows {
 }
 
 impl Reading {
-    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read, and they may
-    /// go to a file.
-    fn new(layer: &Layer, expected: Option<ExpectedRows>, memory: usize, parts: usize) -> Reading {
+    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read.
+    fn new(layer: &Layer, expected: Option<ExpectedRows>, room: RowsRoom, parts: usize) -> Reading {
+        let RowsRoom { memory, may_spill } = room;
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
         let rows = rows.min(memory / parts / Positions::SIZE);
@@ -568,7 +570,7 @@ impl Reading {
         // While the parts are joined, the first one is in memory twice.
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
         let parts = (0..parts).map(part).collect();
-        Reading { parts, bytes: 0, limit, memory, file: None, may_spill: expected.is_some() }
+        Reading { parts, bytes: 0, limit, memory, file: None, may_spill }
     }
 
     /// Adds a group of rows to a part: their positions, and the layer into which `ST_AsMVT` encoded them.
@@ -646,6 +648,15 @@ impl Reading {
     }
 }
 
+/// The room for rows that are read.
+#[derive(Clone, Copy)]
+pub(crate) struct RowsRoom {
+    /// In bytes.
+    pub(crate) memory: usize,
+    /// True if rows beyond that go to a scratch file.
+    pub(crate) may_spill: bool,
+}
+
 /// The sessions that read rows.
 #[derive(Clone, Copy)]
 pub(crate) struct RowReaders<'a> {
@@ -665,7 +676,8 @@ impl CachedRows {
         zooms: &[Zoom],
         limits: CacheLimits,
     ) -> Result<Option<CachedRows>, Error> {
-        let CacheLimits { rows, memory } = limits;
+        let CacheLimits { rows, memory, may_spill } = limits;
+        let room = RowsRoom { memory, may_spill };
         let boxes = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
@@ -677,31 +689,31 @@ impl CachedRows {
         let parts: Vec<RowChoice<'_>> =
             ranges.iter().map(|keys| RowChoice::Boxes { boxes, rows, keys: Some(keys) }).collect();
         if parts.len() > 1 {
-            return CachedRows::read(readers.others, layer, &parts, params, memory).await;
+            return CachedRows::read(readers.others, layer, &parts, params, room).await;
         }
-        CachedRows::read(&[readers.keeper], layer, &whole, params, memory).await
+        CachedRows::read(&[readers.keeper], layer, &whole, params, room).await
     }
 
     /// Reads some rows, each part in its own session. `parts` must be in the order of the keys. `None` if the number of
-    /// rows is not as expected, or if rows in areas take more than `memory` bytes.
+    /// rows is not as expected, or if they take more memory than there is and may not spill.
     pub(crate) async fn read(
         sessions: &[&Session],
         layer: &Layer,
         parts: &[RowChoice<'_>],
         mut params: Vec<Param<'_>>,
-        memory: usize,
+        room: RowsRoom,
     ) -> Result<Option<CachedRows>, Error> {
         let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
         let parameters = CachedRowsParameters { name, extent, max_bytes };
         let layer_extent = layer.margin.extent.cast_signed();
         let (expected, max_rows, max_bytes) = match parts {
-            [RowChoice::Areas { limit }, ..] => (None, *limit, i64::try_from(memory).unwrap_or(i64::MAX)),
+            [RowChoice::Areas { limit }, ..] => (None, *limit, i64::try_from(room.memory).unwrap_or(i64::MAX)),
             [RowChoice::Boxes { rows, .. }, ..] => (Some(*rows), u64::MAX, i64::MAX),
             [] => return Ok(None),
         };
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&layer_extent, Type::INT4), (&max_bytes, Type::INT8)];
         params.extend(own);
-        let reading = Mutex::new((Reading::new(layer, expected, memory, parts.len()), None));
+        let reading = Mutex::new((Reading::new(layer, expected, room, parts.len()), None));
         let context = format!("layer \"{}\", reading its rows", layer.name);
         let statements = sessions.iter().zip(parts).enumerate().map(async |(number, (session, part))| {
             let statement = sql::cached_rows(layer, *part, parameters);

@@ -1,5 +1,5 @@
-//! Live rows: the rows of layers, kept by a watch between its looks, so that what is near a change is drawn without
-//! reading the table again.
+//! Live rows: the rows of layers, kept by a watch between its looks and by a server between its snapshots, so that what
+//! is near a change is drawn without reading the table again.
 //!
 //! ```text
 //!  a look that needs them ─► all rows ─► live rows at the snapshot ─► counted cells, tiles of points
@@ -32,15 +32,16 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
 use crate::tile::{TileCoord, TileRect, WorldBox, WorldRect, Zoom};
 
-/// The live rows of the layers of a watch.
+/// The live rows of some layers.
 #[derive(Debug, Default)]
 pub struct LiveRows(Mutex<Vec<LiveLayer>>);
 
-/// Where a look of a watch stands in the database's history.
+/// Where a look stands in the database's history.
 #[derive(Clone, Copy)]
 pub struct LiveLook<'a> {
     pub snapshot: &'a Snapshot,
-    /// The state of the database that the target shows, from which the look has read the change log.
+    /// The state of the database from which on the look has read the change log. A watch reads from the state that its
+    /// target shows.
     pub since: &'a str,
     /// The state that the look's snapshot sees.
     pub now: &'a str,
@@ -112,6 +113,16 @@ fn is_suited(layer: &Layer) -> bool {
 }
 
 impl LiveRows {
+    /// The number of layers of points whose rows are kept.
+    pub async fn point_layers(&self) -> usize {
+        self.0.lock().await.iter().filter(|kept| matches!(kept.rows, LiveKind::Points(_))).count()
+    }
+
+    /// True if rows are so old that they are dropped by the next look.
+    pub async fn are_old(&self) -> bool {
+        self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
+    }
+
     /// Drops all rows.
     pub async fn clear(&self) {
         self.0.lock().await.clear();
@@ -235,6 +246,8 @@ async fn bring(
 ) -> Result<(), Error> {
     let definition = layer.definition();
     let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(()) };
+    let others = bytes(layers) - layers[place].rows.bytes();
+    let look = LiveLook { memory: look.memory.saturating_sub(others), ..look };
     let kept = &mut layers[place];
     if !kept.rows.is_kept() || kept.cursor == look.now {
         return Ok(());

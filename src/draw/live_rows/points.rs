@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bring, bytes, is_suited, refused};
 use crate::draw::Worker;
 use crate::draw::areas::Areas;
-use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders};
+use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders, RowsRoom};
 use crate::mvt::FeatureKey;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session};
@@ -112,7 +112,7 @@ impl LiveRows {
             return Ok(None);
         }
         look.snapshot.keeper.set_savepoint().await?;
-        let limits = CacheLimits { rows: ExpectedRows::About(count), memory };
+        let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
         let readers = RowReaders { keeper: &look.snapshot.keeper, others: &readers };
         // Of the whole world: a target may show other boxes at other zooms.
@@ -159,7 +159,9 @@ pub(super) async fn advance(
     let areas = Areas::without_margin(layer, &rects);
     let (session, parts) = ([&look.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
     let memory = look.memory.saturating_sub(kept.bytes());
-    let Some(fresh) = CachedRows::read(&session, layer, &parts, areas.params(), memory).await? else {
+    let Some(fresh) =
+        CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false }).await?
+    else {
         return Ok(false);
     };
     let (before, came) = (kept.len(), fresh.count());

@@ -146,7 +146,7 @@ fn most_units(zoom: Zoom, margin: Margin) -> i64 {
         TileBounds::Mercator => unit,
         // A degree of latitude is longer in the poleward rows of a tile than in its middle: by the factor e^(2π/2^zoom)
         // at most within the tile, and by the same factor again in a buffer as wide as the tile.
-        TileBounds::Degrees if zoom >= MIN_ZOOM_IN_DEGREES => 2 * (unit + 1),
+        TileBounds::Degrees if zoom >= MIN_ZOOM_IN_DEGREES => (2 * unit).max(2),
         TileBounds::Degrees => i64::MAX,
     }
 }

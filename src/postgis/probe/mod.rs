@@ -69,7 +69,7 @@ pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions])
     let session = &snapshot.keeper;
     // Before statements over the layers are planned: planning alone runs functions of other owners. The statements of
     // both are on their way at once.
-    let (server, superuser) = tokio::join!(server(session), superuser(session));
+    let (server, superuser) = tokio::join!(Box::pin(server(session)), Box::pin(superuser(session)));
     let (server, superuser) = (server?, superuser?);
     let (named, locks) = names_and_locks(session, layers).await?;
     Ok(NamedLayers { snapshot, server, layers: named, locks, superuser })
@@ -94,7 +94,8 @@ impl NamedLayers<'_> {
             layers.push(Arc::new(named.rows(&server.encoding, &mut warnings).await?));
         }
         locks.take(&snapshot.keeper).await?;
-        let (reads, hidden) = tokio::join!(reads(&snapshot.keeper), row_security(&snapshot.keeper));
+        let keeper = &snapshot.keeper;
+        let (reads, hidden) = tokio::join!(Box::pin(reads(keeper)), Box::pin(row_security(keeper)));
         let (reads, hidden) = (reads?, hidden?);
         warnings.extend(row_security_warning(&hidden));
         Ok(Probed { server, layers, locks, reads, warnings, superuser })

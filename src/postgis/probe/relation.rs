@@ -347,7 +347,9 @@ const LOCKED: &str = "
 pub(crate) async fn reads(session: &Session) -> Result<Reads, Error> {
     let context = "checking whether tables were rewritten";
     // Both are on their way at once.
-    let (locked, made) = tokio::join!(session.one(context, LOCKED, &[]), session.one(context, MADE, &[]));
+    let looks = [LOCKED, MADE].map(|sql| Box::pin(session.one(context, sql, &[])));
+    let [locked, made] = looks;
+    let (locked, made) = tokio::join!(locked, made);
     let row = locked?;
     if let Some(table) = row.get(2) {
         return Err(Error::Rewritten { table });

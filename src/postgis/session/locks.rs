@@ -167,13 +167,12 @@ impl<'a> LockAttempts<'a> {
     pub(crate) async fn begin(session: &'a Session) -> Result<LockAttempts<'a>, Error> {
         let limit = session.database.options.lock_limit();
         let known = &session.database.locks.brief_wait;
-        let brief = match known.get() {
-            Some(brief) => *brief,
-            None => {
-                let row = session.one("opening a session", BRIEF_WAIT, &[(&MAX_WAIT, Type::FLOAT8)]).await?;
-                let brief = Duration::from_secs_f64(row.get::<_, f64>(0).max(1.0) / 1000.0);
-                *known.get_or_init(|| brief)
-            }
+        let brief = if let Some(brief) = known.get() {
+            *brief
+        } else {
+            let row = session.one("opening a session", BRIEF_WAIT, &[(&MAX_WAIT, Type::FLOAT8)]).await?;
+            let brief = Duration::from_secs_f64(row.get::<_, f64>(0).max(1.0) / 1000.0);
+            *known.get_or_init(|| brief)
         };
         let wait = brief.min(limit);
         let sql = format!("SET LOCAL lock_timeout = {}; SAVEPOINT oar_tiles_locks", wait.as_millis().max(1));

@@ -156,8 +156,8 @@ impl Database {
         let export = format!("SELECT pg_export_snapshot(), {CURSOR} FROM pg_current_snapshot() AS seen");
         // Both are on their way at once. An old server knows no `pg_current_snapshot`.
         let (version, row) = tokio::join!(
-            keeper.one("asking the server for its version", version, &[]),
-            keeper.one("taking the snapshot", &export, &[])
+            Box::pin(keeper.one("asking the server for its version", version, &[])),
+            Box::pin(keeper.one("taking the snapshot", &export, &[]))
         );
         let version = version?;
         if version.get::<_, i32>(0) < OLDEST_POSTGRES {

@@ -29,7 +29,7 @@ use crate::manifest::{Publication, publication_of};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
-    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink as _, TileEdit, Tileset, Unwritten, VectorLayer,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TileEdit, Tileset, Unwritten, VectorLayer,
     Written,
 };
 use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};

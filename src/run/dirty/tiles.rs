@@ -179,17 +179,17 @@ pub(crate) async fn from_log(
 ) -> Result<Work, CommandError> {
     let Look { state, layers, .. } = look;
     let log = look.unseen(&state.cursor);
-    let logged = log.changes().await?;
+    let unseen = log.changes().await?;
     let mut beyond = WorkBeyondScope::of(state, filter);
     // One seed can render the whole target only if it has one region.
     let may_be_seeded = !filter.is_narrowed() && state.parts.len() == 1;
     let most = if may_be_seeded { max_dirty_tiles(state) } else { usize::MAX };
-    let begun = before_positions(reasons(&logged, watches), state, filter, &beyond, most);
+    let begun = before_positions(reasons(&unseen, watches), state, filter, &beyond, most);
     let Work::Some(mut changed) = begun else { return Ok(begun) };
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let mut marking = LayerMarking::of(LayerIndex(index), layer, most);
-        for (watch, rows) in watches.iter().filter_map(|watch| Some((watch, logged.of(watch)?.rows))) {
+        for (watch, rows) in watches.iter().filter_map(|watch| Some((watch, unseen.of(watch)?.rows))) {
             marking.begin(watch, rows, &mut changed);
             let mark = |spot| marking.mark(&spot, &mut changed, &mut beyond);
             if !log.positions(watch, layer, mark).await? {

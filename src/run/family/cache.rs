@@ -197,7 +197,7 @@ impl LayerReading<'_> {
         let cached = if let Some(before) = before {
             before.layer
         } else {
-            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory };
+            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, may_spill: true };
             fresh.cache_rows(snapshot, workers, coverage, &layer.drawn_zooms(zooms), limits).await?
         };
         if job.rows_to_read(options).is_own {

@@ -244,9 +244,9 @@ impl FamilyLog<'_> {
         let mut found = ChangedPlaces::default();
         for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
             for (watch, changed) in watches.iter().filter_map(|watch| Some((watch, changes.of(watch)?))) {
-                let add = |spot: ChangeLocation| match found.add(scope, index, spot.world()) {
-                    true => ControlFlow::Continue(()),
-                    false => ControlFlow::Break(()),
+                let add = |spot: ChangeLocation| {
+                    let fits = found.add(scope, index, spot.world());
+                    if fits { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                 };
                 // Each row has one or two places.
                 if changed.rows > MAX_PLACES as u64 || !log.positions(watch, layer, add).await? {

@@ -62,7 +62,7 @@ pub struct ReseedOptions {
     pub on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
     pub write_back: Option<WriteBackQueue>,
-    /// The rows of layers of cells that a watch keeps between its looks.
+    /// The rows of layers of points and cells that a watch keeps between its looks.
     pub live: Option<Arc<LiveRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,

@@ -440,12 +440,22 @@ impl ReseedRun<'_> {
         if !live.is_worth_reading(look, layer, positions.map_or(0, <[_]>::len)).await {
             return Ok(None);
         }
-        let rows = self.look.state.manifest.rows.as_ref();
+        // Rows of the whole world are kept, whatever the target shows.
+        let rows = self.look.state.manifest.rows.as_ref().filter(|rows| rows.bbox.is_empty());
         let count = if let Some(count) = rows.and_then(|rows| rows.most(layer.name())) {
             count
         } else {
-            let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?;
-            counted.unwrap_or_default()
+            look.snapshot.keeper.set_savepoint().await?;
+            match count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await {
+                Ok(counted) => counted.unwrap_or_default(),
+                Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
+                    tracing::info!("layer \"{}\": its rows are not kept: {error}", layer.name());
+                    look.snapshot.keeper.return_to_savepoint().await?;
+                    live.refuse(look, layer).await;
+                    return Ok(None);
+                }
+                Err(lost) => return Err(lost),
+            }
         };
         let Some(points) = live.read_points(look, layer, workers, count).await? else { return Ok(None) };
         let with_rows = PreparedLayer::new(layer).with_live_points(&points);

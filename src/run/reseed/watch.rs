@@ -406,7 +406,7 @@ pub(crate) trait Watched {
 
 pub(crate) struct WatchedTarget<'a> {
     job: &'a Job,
-    /// The rows of layers of cells, from look to look.
+    /// The rows of layers of points and cells, from look to look.
     live: Arc<LiveRows>,
 }
 

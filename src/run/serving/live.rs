@@ -9,7 +9,9 @@ use parking_lot::Mutex;
 
 use super::follow::follow;
 use super::rows::ServedRows;
-use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, check_conditions};
+use super::snapshot::{
+    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, SnapshotUse, check_conditions,
+};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
@@ -80,7 +82,7 @@ impl DatabaseTiles {
         let settings = &job.settings;
         let stop = Stop::new();
         let database = bounds.database(&settings.database, &stop)?;
-        let first = LiveSnapshot::take(&database, job, &stop, bounds, None).await?;
+        let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
         check_room(&first, bounds.sessions()).await?;
         check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
         let log = match settings.server.redis {
@@ -296,7 +298,9 @@ impl DatabaseTilesShared {
 
     /// Takes a snapshot, and makes sure that it is retired.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
-        let taken = LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds, Some(&self.rows)).await;
+        let taken =
+            LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds, SnapshotUse::Tiles(&self.rows))
+                .await;
         let taken = taken.map_err(|error| live_error(&error, error.kind())).and_then(|snapshot| {
             let found = fingerprint(&self.job.settings, &snapshot.layers);
             if found == self.fingerprint {
@@ -307,7 +311,7 @@ impl DatabaseTilesShared {
         match &taken {
             Ok(snapshot) => {
                 drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
-                if self.rows.have_to_be_read(&snapshot.layers).await {
+                if self.rows.have_to_be_read(&snapshot.layers) {
                     drop(tokio::spawn(read_rows(Arc::clone(&self))));
                 }
             }
@@ -328,7 +332,7 @@ impl DatabaseTilesShared {
 }
 
 /// Retires a snapshot when its life is over and no tile of the one before it is still being rendered, so that there are
-/// never more than two.
+/// never more than two, beside one on which rows are read.
 async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) {
     loop {
         let Some(life) = snapshot.upgrade().map(|snapshot| snapshot.life()) else { return };
@@ -346,7 +350,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 /// Reads the live rows, on a snapshot of its own.
 async fn read_rows(source: Arc<DatabaseTilesShared>) {
     let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
-    let taken = LiveSnapshot::take(database, job, stop, bounds, None).await;
+    let taken = LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await;
     rows.read(taken, &job.settings.database.changes.schema).await;
 }
 

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::snapshot::LiveSnapshot;
-use crate::change_log::{PositionSource, UnseenLog, newest_logged, tracked};
-use crate::cursor::{NewestLogged, StateInHistory};
+use crate::change_log::{PositionSource, UnseenLog, Watch, newest_logged, tracked};
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::draw::{
     LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, may_have_live_points, verify_cached_rows,
 };
+use crate::error::{ErrorKind, Obstacle};
 use crate::plan::batches;
 use crate::postgis::{Database, Layer, Probed, Snapshot, count_rows};
 use crate::run::CommandError;
@@ -31,13 +32,13 @@ use crate::tile::{ChangeLocation, Coverage, SearchBox, TileCoord, TileRect};
 const MIN_TILES: u64 = 50;
 
 /// The pause after rows could not be read or brought to a snapshot, before they are read again.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(30);
+const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
+
+/// The pause after rows were read that cannot be kept: the cause may pass, but hardly soon.
+const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
-
-/// Why no rows are kept of layers that have none.
-const NOT_SUITED: &str = "no layer draws single points that can be followed in memory: it needs a key among its properties, a spatial index, a change log, no row level security, and room in rows_mb";
 
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
@@ -50,18 +51,39 @@ pub(crate) struct ServedRows {
     told: parking_lot::Mutex<LiveRowsReport>,
 }
 
-#[derive(Default)]
 enum Kept {
-    /// Not yet.
-    #[default]
-    Nothing,
-    /// They were lost at this moment.
-    Lost(Instant),
+    /// They are to be read from this moment on, once so many tiles were drawn.
+    Due(Instant, u64),
     Reading,
     /// Rows of this state.
     Rows(StateInHistory),
-    /// They cannot be kept.
+    /// No layer has rows that can be kept.
     Never,
+}
+
+impl Kept {
+    fn lost(pause: Duration) -> Kept {
+        Kept::Due(Instant::now() + pause, MIN_TILES)
+    }
+}
+
+/// Rows that could not be kept, or brought to a snapshot.
+enum NotKept {
+    /// The snapshot gets no rows; a later one may.
+    NotNow,
+    /// They are lost, for this reason.
+    Lost(String),
+}
+
+impl<E: Into<CommandError>> From<E> for NotKept {
+    fn from(error: E) -> NotKept {
+        let error = error.into();
+        match error.kind() {
+            // Tiles do not wait for a locked log.
+            ErrorKind::Transient(Obstacle::HeldUp) => NotKept::NotNow,
+            _ => NotKept::Lost(error.to_string()),
+        }
+    }
 }
 
 impl ServedRows {
@@ -70,9 +92,12 @@ impl ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             memory,
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept::Due(Instant::now(), MIN_TILES)),
             drawn: AtomicU64::new(0),
-            told: parking_lot::Mutex::default(),
+            told: parking_lot::Mutex::new(LiveRowsReport {
+                why_not: Some("few live tiles have been asked for so far".to_owned()),
+                ..LiveRowsReport::default()
+            }),
         }
     }
 
@@ -87,39 +112,42 @@ impl ServedRows {
 
     /// What is kept now.
     pub(crate) fn report(&self) -> LiveRowsReport {
-        let mut told = self.told.lock().clone();
-        if told.snapshot.is_none() && told.why_not.is_none() {
-            told.why_not = Some("few live tiles have been asked for so far".to_owned());
-        }
-        told
+        self.told.lock().clone()
     }
 
-    /// Notes which state the rows show now, or why there are none.
-    async fn tell(&self, shown: Result<&StateInHistory, String>) {
+    /// Notes why there are no rows.
+    fn tell_why_not(&self, why: &str) {
+        let mut told = self.told.lock();
+        let LiveRowsReport { tiles, reads, .. } = *told;
+        *told = LiveRowsReport { why_not: Some(why.to_owned()), tiles, reads, ..LiveRowsReport::default() };
+    }
+
+    /// Notes which state the rows show now.
+    async fn tell_shown(&self, shown: &StateInHistory) {
         let (rows, bytes) = self.rows.size().await;
         let mut told = self.told.lock();
-        (told.rows, told.bytes) = if shown.is_ok() { (rows, bytes) } else { (0, 0) };
-        told.snapshot = shown.as_ref().ok().map(|shown| shown.state.to_string());
-        told.why_not = shown.err();
+        (told.rows, told.bytes) = (rows, bytes);
+        (told.snapshot, told.why_not) = (Some(shown.state.to_string()), None);
     }
 
     /// True for one caller, who has to read the rows now.
-    pub(crate) async fn have_to_be_read(&self, layers: &[Arc<Layer>]) -> bool {
-        let mut kept = self.kept.lock().await;
-        let is_due = match &*kept {
-            Kept::Nothing => true,
-            Kept::Lost(at) => at.elapsed() >= PAUSE_AFTER_FAILURE,
-            Kept::Reading | Kept::Rows(_) | Kept::Never => false,
-        };
-        if !is_due || self.drawn.load(Ordering::Relaxed) < MIN_TILES {
+    pub(crate) fn have_to_be_read(&self, layers: &[Arc<Layer>]) -> bool {
+        // If others look at the rows at this moment, the next snapshot asks again.
+        let Ok(mut kept) = self.kept.try_lock() else { return false };
+        let Kept::Due(from, tiles) = *kept else { return false };
+        if Instant::now() < from || self.drawn.load(Ordering::Relaxed) < tiles {
             return false;
         }
-        if self.memory == 0 || !layers.iter().any(|layer| may_have_live_points(layer)) {
-            self.tell(Err(NOT_SUITED.to_owned())).await;
+        if self.memory == 0 || of_points(layers).is_empty() {
+            self.tell_why_not(if self.memory == 0 {
+                "rows_mb leaves no room"
+            } else {
+                "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, from a table with a spatial index"
+            });
             *kept = Kept::Never;
             return false;
         }
-        self.tell(Err("they are being read".to_owned())).await;
+        self.tell_why_not("they are being read");
         *kept = Kept::Reading;
         true
     }
@@ -128,40 +156,50 @@ impl ServedRows {
     pub(crate) async fn read(&self, on: Result<LiveSnapshot, CommandError>, schema: &str) {
         let read = async {
             let on = on?;
-            Ok::<_, CommandError>(self.try_read(&on, schema).await?.then(|| on.shown.clone()))
+            let is_any_kept = self.try_read(&on, schema).await?;
+            Ok::<_, NotKept>(is_any_kept.then(|| on.shown.clone()))
         };
         let read = read.await;
         self.drawn.store(0, Ordering::Relaxed);
         let mut kept = self.kept.lock().await;
-        *kept = match read {
+        let (why, pause) = match read {
             Ok(Some(shown)) => {
                 self.told.lock().reads += 1;
-                self.tell(Ok(&shown)).await;
-                Kept::Rows(shown)
+                self.tell_shown(&shown).await;
+                *kept = Kept::Rows(shown);
+                return;
             }
-            Ok(None) => {
-                self.tell(Err(NOT_SUITED.to_owned())).await;
-                Kept::Never
-            }
-            Err(error) => {
-                tracing::info!("rows for live tiles cannot be read, so the database draws: {error}");
-                self.tell(Err(error.to_string())).await;
-                self.rows.clear().await;
-                Kept::Lost(Instant::now())
-            }
+            Ok(None) => (
+                "no layer's rows can be kept: they need a change log of their own table, no row level security, keys of ASCII letters or numbers, and room in rows_mb".to_owned(),
+                PAUSE_AFTER_REFUSAL,
+            ),
+            Err(NotKept::NotNow) => ("the change log is locked".to_owned(), PAUSE_AFTER_LOSS),
+            Err(NotKept::Lost(why)) => (why, PAUSE_AFTER_LOSS),
         };
+        tracing::info!("rows for live tiles are not kept, so the database draws: {why}");
+        self.tell_why_not(&why);
+        self.rows.clear().await;
+        *kept = Kept::lost(pause);
     }
 
     /// True if the rows of a layer are kept now.
-    async fn try_read(&self, on: &LiveSnapshot, schema: &str) -> Result<bool, CommandError> {
+    async fn try_read(&self, on: &LiveSnapshot, schema: &str) -> Result<bool, NotKept> {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return Ok(false);
         }
+        self.rows.clear().await;
         // The log has to be complete for all that comes.
-        tracked(on.database(), &on.snapshot, schema, None, &of_points(&on.layers), &on.shown.state).await?;
+        let layers = of_points(&on.layers);
+        let asking = tracked(on.database(), &on.snapshot, schema, None, &layers, &on.shown.state);
+        let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
         let look = self.look(&on.snapshot, "");
         let mut is_any_kept = false;
-        for (number, layer) in on.layers.iter().enumerate().filter(|(_, layer)| may_have_live_points(layer)) {
+        for (layer, watches) in layers.iter().zip(&watches) {
+            let Some(number) = on.layers.iter().position(|own| Arc::ptr_eq(own, layer)) else { continue };
+            // The positions of a materialized view, for one, are known by no table.
+            if !watches.iter().any(|watch| !is_query(watch)) {
+                continue;
+            }
             let count = count_rows(&on.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?.unwrap_or_default();
             let Some(points) = self.rows.read_points(look, layer, &[], count).await? else { continue };
             if on.draws_alike(number, &points).await? {
@@ -170,6 +208,7 @@ impl ServedRows {
                 self.rows.refuse(look, layer).await;
             }
         }
+        on.snapshot.check_partitions(&on.reads).await?;
         Ok(is_any_kept)
     }
 
@@ -182,90 +221,124 @@ impl ServedRows {
         shown: &StateInHistory,
         schema: &str,
     ) -> Vec<PreparedLayer> {
-        let layers = &probed.layers;
+        let plain = || probed.layers.iter().map(PreparedLayer::new).collect();
         let mut kept = self.kept.lock().await;
-        if let Kept::Rows(before) = &*kept {
-            // Policies may change without a change of a row.
-            let is_whole = probed.reads.row_security.is_none();
-            let why = match self.brought(database, snapshot, layers, [before, shown], schema).await {
-                Ok(Some(layers)) if is_whole => {
-                    self.tell(Ok(shown)).await;
-                    *kept = Kept::Rows(shown.clone());
-                    return layers;
-                }
-                Ok(_) => "what changed since is not known".to_owned(),
-                Err(error) => error.to_string(),
-            };
-            tracing::info!("rows for live tiles are read anew: {why}");
-            self.tell(Err(why)).await;
-            self.rows.clear().await;
-            *kept = Kept::Lost(Instant::now());
+        let Kept::Rows(before) = &*kept else { return plain() };
+        // An older snapshot that was taken beside a newer one gets no rows.
+        let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
+        if is_older || shown.newest == NewestLogged::NoLog {
+            return plain();
         }
-        layers.iter().map(PreparedLayer::new).collect()
+        if self.rows.are_old().await {
+            self.tell_why_not("they are read anew after ten minutes");
+            self.rows.clear().await;
+            *kept = Kept::Due(Instant::now(), 0);
+            return plain();
+        }
+        match self.brought(database, snapshot, probed, [before, shown], schema).await {
+            Ok(layers) => {
+                self.tell_shown(shown).await;
+                *kept = Kept::Rows(shown.clone());
+                layers
+            }
+            Err(NotKept::NotNow) => plain(),
+            Err(NotKept::Lost(why)) => {
+                tracing::info!("rows for live tiles are read anew: {why}");
+                self.tell_why_not(&why);
+                self.rows.clear().await;
+                *kept = Kept::lost(PAUSE_AFTER_LOSS);
+                plain()
+            }
+        }
     }
 
-    /// The layers with rows that were of the state `before`; `None` if these cannot be brought to the state of the
-    /// snapshot.
+    /// The layers with rows that were of the state `before`, brought to the state of the snapshot.
     async fn brought(
         &self,
         database: &Database,
         snapshot: &Snapshot,
-        layers: &[Arc<Layer>],
+        probed: &Probed,
         [before, shown]: [&StateInHistory; 2],
         schema: &str,
-    ) -> Result<Option<Vec<PreparedLayer>>, CommandError> {
+    ) -> Result<Vec<PreparedLayer>, NotKept> {
+        let lost = |why: &str| NotKept::Lost(why.to_owned());
+        if probed.reads.row_security.is_some() {
+            // Policies may change without a change of a row.
+            return Err(lost("a table has row level security"));
+        }
         let newest = newest_logged(snapshot, schema, std::slice::from_ref(&before.state)).await?;
         if newest != [before.newest] || !shown.state.sees_all_of(&before.state) {
-            return Ok(None);
+            return Err(lost("the database has another history"));
         }
+        let layers = of_points(&probed.layers);
         // The tables of the log are not locked for as long as the snapshot lives.
-        let reading = async {
-            let layers = of_points(layers);
-            let watches = tracked(database, snapshot, schema, None, &layers, &before.state).await?;
-            let log = UnseenLog { snapshot, schema, cursor: &before.state };
-            let mut changed = Vec::new();
-            for (layer, watches) in layers.iter().zip(&watches) {
-                let mut positions = Vec::new();
-                let mut is_known = !watches.iter().any(|watch| matches!(watch.source, PositionSource::Query { .. }));
-                for watch in watches {
-                    let each = |spot: ChangeLocation| match spot.position() {
-                        Some(at) if positions.len() < MAX_CHANGED_POSITIONS => {
-                            positions.push(at);
-                            ControlFlow::Continue(())
-                        }
-                        _ => ControlFlow::Break(()),
-                    };
-                    is_known = is_known && log.positions(watch, layer, each).await?;
-                }
-                changed.push(is_known.then_some(positions));
-            }
-            Ok::<_, CommandError>(changed)
-        };
-        let changed = snapshot.without_keeping_locks(Box::pin(reading)).await?;
+        let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
+        let changed = snapshot.without_keeping_locks(asking).await?;
         let since = before.state.to_string();
-        let look = self.look(snapshot, &since);
-        let (mut prepared, mut is_any_kept, mut changed) = (Vec::new(), false, changed.into_iter());
-        for layer in layers {
+        let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
+        let mut changed = changed.into_iter();
+        let mut prepared = Vec::new();
+        for layer in &probed.layers {
             let plain = PreparedLayer::new(layer);
             if !may_have_live_points(layer) {
                 prepared.push(plain);
                 continue;
             }
             let positions = changed.next().flatten();
-            let points = self.rows.points(look, layer, positions.as_deref()).await?;
-            is_any_kept |= points.is_some();
-            prepared.push(match points {
+            prepared.push(match self.rows.points(look, layer, positions.as_deref()).await? {
                 Some(points) => plain.with_live_points(&points),
                 None => plain,
             });
         }
-        Ok(is_any_kept.then_some(prepared))
+        if self.rows.point_layers().await < kept_before {
+            return Err(lost("what changed since is not known, or too much"));
+        }
+        snapshot.check_partitions(&probed.reads).await?;
+        Ok(prepared)
     }
 
     /// Where a snapshot of live tiles stands for live rows.
     fn look<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveLook<'s> {
         LiveLook { snapshot, since, now: snapshot.cursor(), memory: self.memory }
     }
+}
+
+fn is_query(watch: &Watch) -> bool {
+    matches!(watch.source, PositionSource::Query { .. })
+}
+
+/// The changed positions of each of some layers since a state; `None` where they are not known or too many.
+async fn changed_positions(
+    database: &Database,
+    snapshot: &Snapshot,
+    layers: &[Arc<Layer>],
+    since: &Cursor,
+    schema: &str,
+) -> Result<Vec<Option<Vec<[f64; 2]>>>, CommandError> {
+    let watches = tracked(database, snapshot, schema, None, layers, since).await?;
+    let log = UnseenLog { snapshot, schema, cursor: since };
+    let logged = log.changes().await?;
+    let mut changed = Vec::new();
+    for (layer, watches) in layers.iter().zip(&watches) {
+        let unseen: Vec<(&Watch, u64)> =
+            watches.iter().filter_map(|watch| Some((watch, logged.of(watch)?.rows))).collect();
+        let rows: u64 = unseen.iter().map(|(_, rows)| rows).sum();
+        // Before they are read: tiles wait for this.
+        let mut is_known = rows <= MAX_CHANGED_POSITIONS as u64 && !unseen.iter().any(|(watch, _)| is_query(watch));
+        let mut positions = Vec::new();
+        for (watch, _) in unseen {
+            let each = |spot: ChangeLocation| match spot.position() {
+                Some(at) if positions.len() < MAX_CHANGED_POSITIONS => {
+                    positions.push(at);
+                    ControlFlow::Continue(())
+                }
+                _ => ControlFlow::Break(()),
+            };
+            is_known = is_known && log.positions(watch, layer, each).await?;
+        }
+        changed.push(is_known.then_some(positions));
+    }
+    Ok(changed)
 }
 
 /// The layers whose rows may be live.

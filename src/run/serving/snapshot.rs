@@ -44,6 +44,17 @@ struct LiveSession {
     idle: Option<OwnedSemaphorePermit>,
 }
 
+/// What a snapshot is taken for.
+#[derive(Clone, Copy)]
+pub(crate) enum SnapshotUse<'a> {
+    /// To check the layers at the start.
+    Check,
+    /// To draw live tiles, from these rows where they are kept.
+    Tiles(&'a ServedRows),
+    /// To read the rows that are kept.
+    Rows,
+}
+
 /// One database state, the layers in this state, and the idle sessions on it.
 pub(crate) struct LiveSnapshot {
     run: Database,
@@ -80,10 +91,13 @@ impl LiveSnapshot {
         job: &Job,
         stop: &Stop,
         bounds: &Arc<LiveBounds>,
-        rows: Option<&ServedRows>,
+        purpose: SnapshotUse<'_>,
     ) -> Result<LiveSnapshot, CommandError> {
         let settings = &job.settings;
-        let held = bounds.snapshot().await;
+        let held = match purpose {
+            SnapshotUse::Rows => bounds.reading().await,
+            SnapshotUse::Check | SnapshotUse::Tiles(_) => bounds.snapshot().await,
+        };
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
@@ -97,9 +111,11 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let prepared = match rows {
-            Some(rows) => rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await,
-            None => probed.layers.iter().map(PreparedLayer::new).collect(),
+        let prepared = match purpose {
+            SnapshotUse::Tiles(rows) => {
+                rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
+            }
+            SnapshotUse::Check | SnapshotUse::Rows => probed.layers.iter().map(PreparedLayer::new).collect(),
         };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -256,12 +272,12 @@ impl Drop for LiveSnapshot {
 
 // The limits on the database sessions of all tilesets' live tiles together.
 
-/// Snapshots on which tiles of one tileset are rendered: the present one, and the one before while tiles of it are being
+/// Sessions of one tileset that hold snapshots: the present one, and the one before while tiles of it are being
 /// rendered.
-const DRAWN_SNAPSHOTS: usize = 2;
+const SNAPSHOTS: usize = 2;
 
-/// Sessions of one tileset that hold snapshots: these, and the one on which live rows are read.
-const SNAPSHOTS: usize = DRAWN_SNAPSHOTS + 1;
+/// Sessions of all tilesets that hold a snapshot on which live rows are read. One tileset after the other reads them.
+const ROW_READERS: usize = 1;
 
 /// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one
 /// has ended, which takes a second or a little more.
@@ -277,6 +293,7 @@ pub(crate) struct LiveBounds {
     tilesets: usize,
     workers: usize,
     snapshots: Arc<Semaphore>,
+    reading: Arc<Semaphore>,
     idle: Arc<Semaphore>,
     /// The plans of statements that take longer are logged.
     pub(crate) explain_after: Option<Duration>,
@@ -287,12 +304,13 @@ impl LiveBounds {
     pub(crate) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
         let workers = shares.workers().get();
         // A single tileset never has more than these anyway.
-        let idle = if tilesets > 1 { workers } else { workers * DRAWN_SNAPSHOTS };
+        let idle = if tilesets > 1 { workers } else { workers * SNAPSHOTS };
         LiveBounds {
             pool: OnceLock::new(),
             tilesets,
             workers,
             snapshots: Arc::new(Semaphore::new(LiveBounds::most_snapshots(tilesets))),
+            reading: Arc::new(Semaphore::new(ROW_READERS)),
             idle: Arc::new(Semaphore::new(idle)),
             explain_after,
         }
@@ -316,7 +334,7 @@ impl LiveBounds {
             return Ok(database.clone());
         }
         let rendering = if self.tilesets == 1 { self.workers } else { 2 * self.workers };
-        let connections = rendering + LiveBounds::most_snapshots(self.tilesets);
+        let connections = rendering + LiveBounds::most_snapshots(self.tilesets) + ROW_READERS;
         let session = SessionOptions { connections, ..settings.session.clone() };
         let database = Database::new(&settings.connect, session, stop)?;
         Ok(self.pool.get_or_init(|| database).clone())
@@ -327,6 +345,11 @@ impl LiveBounds {
         Arc::clone(&self.snapshots).acquire_owned().await.ok()
     }
 
+    /// Waits for the right to read live rows. Never returns `None`, because the semaphore is never closed.
+    async fn reading(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.reading).acquire_owned().await.ok()
+    }
+
     /// The right of a session to wait idle for its next tile; `None` if other sessions have all of these rights, so
     /// that the session has to be closed.
     pub(crate) fn idle(&self) -> Option<OwnedSemaphorePermit> {
@@ -335,12 +358,12 @@ impl LiveBounds {
 
     /// The most sessions that all tilesets have at once.
     pub(crate) fn sessions(&self) -> usize {
-        let followers = self.tilesets * LOG_SESSIONS;
+        let (followers, readers) = (self.tilesets * LOG_SESSIONS, ROW_READERS * (1 + LOCK_WATCHERS));
         if self.tilesets == 1 {
-            return self.workers + SNAPSHOTS + LOCK_WATCHERS + followers;
+            return self.workers + SNAPSHOTS + LOCK_WATCHERS + readers + followers;
         }
         // Sessions that render, and as many that wait for their next tile.
-        2 * self.workers + LiveBounds::most_snapshots(self.tilesets) * (1 + LOCK_WATCHERS) + followers
+        2 * self.workers + LiveBounds::most_snapshots(self.tilesets) * (1 + LOCK_WATCHERS) + readers + followers
     }
 }
 
@@ -472,7 +495,7 @@ mod tests {
         let workers = std::num::NonZeroUsize::new(4).unwrap();
         let shares = WorkerShares::new(workers, None, None).unwrap();
         let sessions = |tilesets| LiveBounds::new(tilesets, shares, None).sessions();
-        assert_eq!((sessions(1), sessions(2), sessions(50)), (10, 24, 140));
+        assert_eq!((sessions(1), sessions(2), sessions(50)), (11, 22, 142));
         let bounds = LiveBounds::new(50, shares, None);
         let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&bounds.snapshots).try_acquire_owned().ok()).collect();
         let idle: Vec<_> = std::iter::from_fn(|| bounds.idle()).collect();

@@ -180,21 +180,21 @@ macro_rules! metric_families {
 }
 
 metric_families! {
-    requests: ByTileset<RequestLabels, Counter> = Default::default(),
+    requests: ByTileset<RequestLabels, Counter> = Family::default(),
         "http_requests", "Requests answered, by route and status";
     seconds: ByTileset<SecondsLabels, Histogram> = Family::new_with_constructor(histogram),
         "http" in Seconds, "Time from a request's header to its answer, by route and source";
-    cache: ByTileset<CacheLabels, Counter> = Default::default(),
+    cache: ByTileset<CacheLabels, Counter> = Family::default(),
         "cache", "Tiles asked of the cache, by result";
-    cached_bytes: Gauge = Default::default(),
+    cached_bytes: Gauge = Gauge::default(),
         "cache_size" in Bytes, "Tiles in memory";
-    unread_bytes: Gauge = Default::default(),
+    unread_bytes: Gauge = Gauge::default(),
         "unread" in Bytes, "Memory of answers that clients are slow to read, or that wait to be unpacked";
-    cut: Family<ReasonLabels, Counter> = Default::default(),
+    cut: Family<ReasonLabels, Counter> = Family::default(),
         "answers_cut", "Answers that ended before their clients had read them, by reason";
-    snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>> = Default::default(),
+    snapshot_age: ByTileset<NoLabels, Gauge<i64, AtomicI64>> = Family::default(),
         "snapshot_age" in Seconds, "Time since the run began that wrote the target; -1 if the target does not say";
-    known_tiles: ByTileset<NoLabels, Gauge> = Default::default(),
+    known_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "known_tiles", "Tiles known to be stored, so that missing ones need no lookup; -1 while that is not known";
     render_seconds: ByTileset<NoLabels, Histogram> = Family::new_with_constructor(histogram),
         "render" in Seconds, "Time to render a live tile, queue not counted";
@@ -202,31 +202,31 @@ metric_families! {
         "query" in Seconds, "Time that the database took for a live tile";
     queue_wait: Family<ClassLabels, Histogram, fn() -> Histogram> = Family::new_with_constructor(histogram),
         "queue_wait" in Seconds, "Time that a task waited for a worker, by class";
-    sheds: ByTileset<NoLabels, Counter> = Default::default(),
+    sheds: ByTileset<NoLabels, Counter> = Family::default(),
         "sheds", "Requests turned away because too many live tiles waited";
-    neighbours: ByTileset<CacheLabels, Counter> = Default::default(),
+    neighbours: ByTileset<CacheLabels, Counter> = Family::default(),
         "neighbours", "Tiles that were rendered ahead, next to ones that were asked for, and requests answered with them";
-    redis: Family<CacheLabels, Counter> = Default::default(),
+    redis: Family<CacheLabels, Counter> = Family::default(),
         "redis", "Tiles asked of Redis, by result";
-    queue_waiting: Family<ClassLabels, Gauge> = Default::default(),
+    queue_waiting: Family<ClassLabels, Gauge> = Family::default(),
         "queue_waiting", "Tasks that wait for a worker, by class";
-    workers: Family<ClassLabels, Gauge> = Default::default(),
+    workers: Family<ClassLabels, Gauge> = Family::default(),
         "workers", "Tasks that run, by class";
-    sessions: Gauge = Default::default(),
+    sessions: Gauge = Gauge::default(),
         "sessions", "Sessions in the database";
-    live_rows: ByTileset<NoLabels, Gauge> = Default::default(),
+    live_rows: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows", "Rows that are kept to draw live tiles from";
-    live_rows_bytes: ByTileset<NoLabels, Gauge> = Default::default(),
+    live_rows_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_bytes", "Memory of the rows that are kept to draw live tiles from";
-    live_rows_tiles: ByTileset<NoLabels, Gauge> = Default::default(),
+    live_rows_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_tiles", "Live tiles that were drawn from kept rows";
-    variants: ByTileset<NoLabels, Gauge> = Default::default(),
+    variants: ByTileset<NoLabels, Gauge> = Family::default(),
         "variants", "Variants that the manifest of their family lists";
-    open_variants: ByTileset<NoLabels, Gauge> = Default::default(),
+    open_variants: ByTileset<NoLabels, Gauge> = Family::default(),
         "open_variants", "Variants that are open";
-    publication: ByTileset<NoLabels, Gauge> = Default::default(),
+    publication: ByTileset<NoLabels, Gauge> = Family::default(),
         "publication", "Number of the publication that the target shows; -1 if it has none";
-    lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>> = Default::default(),
+    lag: ByTileset<NoLabels, Gauge<f64, AtomicU64>> = Family::default(),
         "generation_lag" in Seconds, "Time since the first tile became dirty that is not published yet; 0 without such tiles, -1 without a writer";
 }
 

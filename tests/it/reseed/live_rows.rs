@@ -1,4 +1,4 @@
-//! Rows that a watch keeps between its looks: cells are what a fresh seed draws, whatever happens to the rows meanwhile.
+//! Rows that a watch keeps between its looks: points and cells are what a fresh seed draws, whatever happens to the rows meanwhile.
 
 use std::path::{Path, PathBuf};
 

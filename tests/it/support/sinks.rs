@@ -25,7 +25,7 @@ pub(crate) struct MemoryTarget(Arc<Mutex<Content>>);
 pub(crate) struct Memory {
     target: MemoryTarget,
     /// Tiles of the run's scope that were not handed over yet.
-    left: Vec<u64>,
+    left: Option<Vec<u64>>,
     deleted: u64,
     /// Places of tiles that were written and of those that were deleted, if that is wanted.
     changed: Option<[Vec<u64>; 2]>,
@@ -39,6 +39,8 @@ pub(crate) enum MemoryError {
     /// A second writer.
     #[error("another run is writing this memory")]
     Busy,
+    #[error("the run has not begun")]
+    NotBegun,
 }
 
 const ORDER: Order = Order::ZoomColumnTmsRow;
@@ -56,7 +58,7 @@ impl MemoryTarget {
             return Err(MemoryError::Busy);
         }
         drop(content);
-        Ok(Memory { target: self.clone(), left: Vec::new(), deleted: 0, changed: None, had_tileset: false })
+        Ok(Memory { target: self.clone(), left: None, deleted: 0, changed: None, had_tileset: false })
     }
 
     fn content(&self) -> MutexGuard<'_, Content> {
@@ -74,16 +76,17 @@ impl Sink for Memory {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, MemoryError> {
         let content = self.target.content();
         let in_scope = |place: &u64| tileset.scope.holds(ORDER.tile(*place).unwrap().into());
-        self.left = match tileset.unwritten {
+        self.left = Some(match tileset.unwritten {
             Unwritten::Delete => content.tiles.keys().copied().filter(in_scope).collect(),
             Unwritten::Keep => Vec::new(),
-        };
+        });
         self.had_tileset = content.described.manifest.is_some();
         self.changed = tileset.list_changes.then(Default::default);
         Ok(Some(content.described.clone()))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, MemoryError> {
+        let left = self.left.as_mut().ok_or(MemoryError::NotBegun)?;
         let mut content = self.target.content();
         let mut written = Written::default();
         for edit in edits {
@@ -111,15 +114,16 @@ impl Sink for Memory {
             if let Some([written, deleted]) = self.changed.as_mut().filter(|_| before.as_ref() != after) {
                 if after.is_some() { written.push(place) } else { deleted.push(place) }
             }
-            self.left.retain(|left| *left != place);
+            left.retain(|left| *left != place);
         }
         self.deleted += written.deleted;
         Ok(written)
     }
 
     fn finish(self, metadata: &Metadata) -> Result<Finished, MemoryError> {
+        let left = self.left.as_ref().ok_or(MemoryError::NotBegun)?;
         let mut content = self.target.content();
-        for place in &self.left {
+        for place in left {
             content.tiles.remove(place);
         }
         content.described = Described {
@@ -132,7 +136,7 @@ impl Sink for Memory {
         };
         let changed = self.changed.clone().map(|[written, mut deleted]| {
             let mut changed = ChangedTiles::new(ORDER);
-            deleted.extend(&self.left);
+            deleted.extend(left);
             deleted.sort_unstable();
             for (places, change) in [(written, TileChange::Written), (deleted, TileChange::Deleted)] {
                 for place in places {
@@ -144,7 +148,7 @@ impl Sink for Memory {
             }
             changed
         });
-        let deleted = self.deleted + self.left.len() as u64;
+        let deleted = self.deleted + left.len() as u64;
         Ok(Finished { place: "memory".to_owned(), deleted, in_flight: None, changed })
     }
 }
