@@ -92,7 +92,12 @@ fn every_tile_of_repaired_shapes_is_the_documented_expression() {
         let rows = format!(
             "SELECT * FROM (SELECT {drawn} AS m, id, id AS key, name FROM {table}) AS rows WHERE NOT ST_IsEmpty(m)"
         );
-        for (more, run) in [("", ""), ("", "[run]\nbatch_features = 20"), ("on_large_tile = \"thin\"", ""), ("min_zoom = \"id * 0\"", "")] {
+        for (more, run) in [
+            ("", ""),
+            ("", "[run]\nbatch_features = 20"),
+            ("on_large_tile = \"thin\"", ""),
+            ("min_zoom = \"id * 0\"", ""),
+        ] {
             let config = config(&folder, [table], &format!("properties = [\"id\", \"name\"]\n{more}"), run);
             let done = seed(&db.url, &output, &["--force", "--config", &config, "--zoom", "0-7"]).ok();
             assert!(!done.stderr.contains("jump") && !done.stderr.contains("valid"), "{table}: {}", done.stderr);
@@ -356,4 +361,22 @@ fn a_standby_is_enough_for_repaired_shapes() {
     );
     let plain = Plain { name: "degrees", rows: &rows, properties: "id", extent: 4096, buffer: 64, zooms: 0..=6 };
     assert!(compare(&db, &output, &[plain], 0..=6) > 100);
+}
+
+#[test]
+fn rows_that_several_sessions_read_are_repaired() {
+    let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
+    db.run(&functions());
+    db.run(
+        "CREATE TABLE fields AS SELECT i AS id, ST_SetSRID(ST_Translate(CASE WHEN i % 100 = 0
+                THEN 'POLYGON((0 0, 0.4 0.4, 0.4 0, 0 0.4, 0 0))'::geometry ELSE ST_Buffer(ST_MakePoint(0.2, 0.2), 0.2, 4) END, i % 200 * 0.5, i / 200 * 0.5), 4326) AS g
+            FROM generate_series(1, 8000) AS i;
+        ALTER TABLE fields ADD PRIMARY KEY (id); CREATE INDEX ON fields USING gist (g); ANALYZE fields",
+    );
+    let (output, config) = (folder.path().join("t.mbtiles"), config(&folder, ["fields"], "properties = [\"id\"]", ""));
+    let done = seed(&db.url, &output, &["--config", &config, "--zoom", "0-6", "--workers", "2", "-vv"]).ok();
+    assert!(done.stderr.contains("2 parts of its rows are read side by side"), "{}", done.stderr);
+    let rows = "SELECT ST_Transform(repaired(g), 3857) AS m, id, id AS key FROM fields";
+    let plain = Plain { name: "fields", rows, properties: "id", extent: 4096, buffer: 64, zooms: 0..=6 };
+    assert!(compare(&db, &output, &[plain], 0..=6) > 50);
 }
