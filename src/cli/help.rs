@@ -126,7 +126,6 @@ const ONLY_IN_LONG_HELP: &[(&str, &[&str])] = &[
             "report",
             "parents",
             "children",
-            "since",
             "dirty-out",
             "changed-out",
             "debounce",
