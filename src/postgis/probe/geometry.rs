@@ -530,7 +530,7 @@ WHERE pg_class.oid = to_regclass($1) AND '\"' || replace(attname, '\"', '\"\"') 
 /// What a geometry column declares.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredGeometry<'a> {
-    /// The type of its geometries, such as "MultiPolygonZ"; "Geometry" for any.
+    /// The type of its geometries, such as `MultiPolygonZ`; `Geometry` for any.
     pub shape: &'a str,
     pub srid: i32,
     pub is_geography: bool,
