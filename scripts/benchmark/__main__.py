@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, functions, limits, peers, purge, registry, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
+from . import before, cells, daemon, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -71,6 +71,9 @@ def arguments():
                         "instead of facilities")
     parser.add_argument("--buildings", type=number, metavar="N",
                         help="with --shapes: also N buildings (500000 take a minute)")
+    parser.add_argument("--repair", action="store_true",
+                        help="only shapes of 3,000 and 100,000 vertices that are not valid: with repair = true, without, and made valid before; with --before also "
+                        "by another program")
     parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
@@ -119,6 +122,9 @@ def main():
     bench.say(f"PostgreSQL {version}, {os.cpu_count()} cores, {options.workers} workers, {options.runs} runs of floor and seed")
     if options.shapes:
         shapes.measure(bench)
+        cases = []
+    if options.repair:
+        repair.measure(bench)
         cases = []
     if options.functions:
         bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")

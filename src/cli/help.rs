@@ -58,7 +58,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &str)] = &[
     ),
     (
         "reseed",
-        "public-url allow-shrink prune-variants tiles area workers report parents children since dirty-out \
+        "public-url allow-shrink prune-variants tiles area workers report parents children dirty-out \
          changed-out debounce poll metrics progress layer tileset zoom bbox",
     ),
     (

@@ -89,6 +89,11 @@ const FLAGS: &[(&[&str], &[&str], &str)] = &[
         "what changed since the last run is rendered by oar-tiles reseed",
     ),
     (
+        &["--since"],
+        &["reseed"],
+        "it renders what changed since the target's own snapshot, however often it runs; --tiles and --area render more",
+    ),
+    (
         &["--daemon", "--loop", "--follow"],
         &["seed", "reseed"],
         "to run on and follow changes: oar-tiles reseed --watch",

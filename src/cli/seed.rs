@@ -12,7 +12,6 @@ use super::settings::{Closing, first_failure, noted, reseed_options, resolved_to
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
 use super::variants::{not_for_variants, reseed_variants, seed_variants};
 use super::{SettingFlags, on_runtime};
-use crate::change_log::Cursor;
 use crate::config::{ConfigError, JobSettings};
 use crate::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
@@ -110,9 +109,6 @@ pub struct Reseed {
     /// several areas
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
     pub area: Vec<String>,
-    /// Render what changed since this snapshot (pg_current_snapshot()) instead of the target's snapshot
-    #[arg(long, value_name = "SNAPSHOT", conflicts_with_all = ["tiles", "area"])]
-    pub since: Option<Cursor>,
     /// Before publishing, list the tiles to render in FILE: .json, .geojson, else a line z/x/y for each; only * before
     /// a full seed
     #[arg(long, value_name = "FILE")]
@@ -122,7 +118,7 @@ pub struct Reseed {
     #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
     pub changed_out: Option<PathBuf>,
     /// Keep running, and render again whenever something changes
-    #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area", "since"])]
+    #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area"])]
     pub watch: bool,
     /// With --watch: how long to collect further changes after the first one, such as 500ms [config: changes.debounce]
     #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]

@@ -234,7 +234,6 @@ pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
     };
     let filter = DirtyFilter {
         tiles,
-        since: arguments.since.clone(),
         zoom: arguments.given.zoom.clone(),
         bbox: area_or_boxes(None, &arguments.given.bbox)?,
         leaves_unrendered: false,

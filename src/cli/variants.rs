@@ -54,7 +54,6 @@ pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
     let named = "reseed the target of one variant with its own configuration, or seed";
     refuse(&family, "--tiles", arguments.tiles.is_some(), named)?;
     refuse(&family, "--area", !arguments.area.is_empty(), named)?;
-    refuse(&family, "--since", arguments.since.is_some(), "run seed")?;
     refuse(&family, "--zoom", arguments.given.zoom.is_some(), "leave it out")?;
     refuse(&family, "--bbox", !arguments.given.bbox.is_empty(), "leave it out")?;
     refuse(&family, "--dirty-out", arguments.dirty_out.is_some(), NO_LIST)?;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::file::former_key;
+use super::file::{former_connect_timeout, former_key};
 use crate::suggested::SEED;
 
 /// Why a configuration cannot be used.
@@ -120,13 +120,15 @@ impl ConfigError {
         let before = error.span().map_or("", |span| text.get(..span.start).unwrap_or_default());
         let line = before.matches('\n').count() + 1;
         let message = match unknown_key(error.message()) {
-            Some((wanted, known)) => former_key(wanted).unwrap_or_else(|| {
-                let hint = nearest(wanted, known.iter().copied());
-                format!(
-                    "unknown key \"{wanted}\"{}",
-                    hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
-                )
-            }),
+            Some((wanted, known)) => {
+                former_key(wanted).or_else(|| former_connect_timeout(wanted, &known)).unwrap_or_else(|| {
+                    let hint = nearest(wanted, known.iter().copied());
+                    format!(
+                        "unknown key \"{wanted}\"{}",
+                        hint.unwrap_or_else(|| format!(". Known here: {}", known.join(", ")))
+                    )
+                })
+            }
             None => match missing_key(error.message()) {
                 Some(key) => format!("{} has no {key}: write {key} = …", table_at(text, line)),
                 None => mistaken_syntax(text.lines().nth(line - 1).unwrap_or_default(), error.message())

@@ -175,8 +175,25 @@ pub(crate) fn former_key(key: &str) -> Option<String> {
     match key {
         "pull_zone" => Some(has_program("bunny")),
         "network" | "cp_code" | "edgerc" | "edgerc_section" => Some(has_program("akamai")),
+        "application_name" => Some(gone(key, "name the sessions in the URL (?application_name=…) or in PGAPPNAME")),
+        "backoff" => Some(gone(
+            key,
+            "requests are repeated after 100 ms, then after twice as long each time, as attempts and request_timeout allow",
+        )),
         _ => None,
     }
+}
+
+/// Says that a key was removed, and what takes its place.
+fn gone(key: &str, instead: &str) -> String {
+    format!("{key} is no key any more: take it out; {instead}")
+}
+
+/// What to do about `connect_timeout` where `known` keys stand; `None` if these are not those of `[s3]`.
+pub(crate) fn former_connect_timeout(key: &str, known: &[&str]) -> Option<String> {
+    (key == "connect_timeout" && known.contains(&"attempt_timeout")).then(|| {
+        gone(key, "a connection to a bucket may take 5 seconds, and an attempt as long as attempt_timeout says")
+    })
 }
 
 // The tilesets of a configuration: `[tileset]`, or several `[[tileset]]`.

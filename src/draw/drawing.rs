@@ -129,9 +129,13 @@ impl<'a> BatchDrawing<'a> {
         if layer.lists_tiles() {
             params.extend(bound.listed_params());
         }
-        // The last parameter, after those of counted cells.
+        // After the parameters of counted cells.
         if layer.budget.thins() {
             params.push((max_features as _, Type::INT8_ARRAY));
+        }
+        let repaired = self.prepared(index).repaired().map(|shapes| shapes.near(layer, areas));
+        if let Some(repaired) = &repaired {
+            params.extend(repaired.params());
         }
         let mut found = 0;
         let count = |row: &Row| {

@@ -49,11 +49,12 @@ use futures_util::future::try_join_all;
 
 use crate::cells::CellCounts;
 use crate::encode::Packing;
+use crate::postgis::RepairedShapes;
 use crate::postgis::layer::{Layer, LayerOptions, setting};
 use crate::postgis::probe::{LayerLocks, probe_names};
 use crate::postgis::session::{Database, Error, Session, SessionValue, Snapshot};
 use crate::postgis::sql;
-use crate::postgis::sql::FoldedValues;
+use crate::postgis::sql::{FoldedValues, SurveyedRepair};
 use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
@@ -265,13 +266,33 @@ pub struct PreparedLayer {
     folds: Option<Arc<FoldedValues>>,
     counts: Option<Arc<CellCounts>>,
     cached_rows: Option<Arc<CachedRows>>,
+    repaired: Option<Arc<RepairedShapes>>,
 }
 
 impl PreparedLayer {
-    /// A layer without counted cells and cached rows: the database draws all of it.
+    /// A layer without counted cells, cached rows and repaired shapes: the database draws all of it.
     #[must_use]
     pub fn new(layer: &Arc<Layer>) -> PreparedLayer {
-        PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None }
+        PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None, repaired: None }
+    }
+
+    /// The layer with the shapes that the survey repaired, if it repaired all that need it.
+    pub(crate) fn with_repaired(self, repaired: Option<Arc<RepairedShapes>>) -> PreparedLayer {
+        PreparedLayer { repaired, ..self }
+    }
+
+    /// What the survey knows of the rows that need repair.
+    pub(crate) fn surveyed_repair(&self) -> SurveyedRepair {
+        match &self.repaired {
+            None => SurveyedRepair::Unknown,
+            Some(shapes) if shapes.is_empty() => SurveyedRepair::None,
+            Some(_) => SurveyedRepair::Listed,
+        }
+    }
+
+    /// The shapes that the survey repaired; `None` if there are none, or if each statement repairs its rows.
+    pub(crate) fn repaired(&self) -> Option<&RepairedShapes> {
+        self.repaired.as_deref().filter(|shapes| !shapes.is_empty())
     }
 
     /// The layer with the values that the survey folded and the cells that it counted, if any.

@@ -87,7 +87,8 @@ pub(crate) struct LayerStatements {
 
 impl LayerStatements {
     fn new(prepared: &PreparedLayer) -> LayerStatements {
-        let statement = |candidates| sql::render(prepared.layer(), prepared.folds(), candidates);
+        let repair = prepared.surveyed_repair();
+        let statement = |candidates| sql::render(prepared.layer(), prepared.folds(), repair, candidates);
         LayerStatements {
             prepared: prepared.clone(),
             found: statement(Candidates::Found),

@@ -43,8 +43,8 @@ pub use layer::{
     TrackSection, joined_conditions, parameter_array, placeholder_in,
 };
 pub use probe::{
-    Flaw, FlawedRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe, probe_names,
-    repaired_while_drawn, server_of,
+    DeclaredGeometry, Flaw, FlawedRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe,
+    probe_names, repaired_while_drawn, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
 pub use refresh::refresh_views;
@@ -55,6 +55,7 @@ pub use session::{
 pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted};
 pub(crate) use sql::without_bounds;
 pub use sql::{ExpectedRows, FoldedValues};
+pub(crate) use survey::RepairedShapes;
 pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 pub(crate) use survey::{FoldReader, count_rows, survey_for_plan, survey_side_by_side};
 pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};

@@ -73,7 +73,7 @@ pub(crate) async fn any_order(
     }
     let rows = RowsOf::look_up(session, layer).await?;
     let conditions = match rows {
-        RowsOf::Pages(pages) if scan.boxes == 0 => page_conditions(pages, parts(pages, most)),
+        RowsOf::Pages(pages) if scan.boxes == 0 => page_conditions(&layer.relation, pages, parts(pages, most)),
         // To compute the hash of a line or polygon, each session would read all of it.
         _ if !layer.shape.points => vec![String::new()],
         _ => sql::hash_conditions(layer, scans(session, layer, scan, rows != RowsOf::Other, most).await?),
@@ -88,12 +88,13 @@ fn say(layer: &Layer, parts: usize) {
     }
 }
 
-/// The last part has no end: a partition may be larger than another.
-fn page_conditions(pages: u64, parts: usize) -> Vec<String> {
+/// The last part has no end: a partition may be larger than another. The column has the table's name, without which it is
+/// not found if repaired shapes stand beside the table.
+fn page_conditions(table: &str, pages: u64, parts: usize) -> Vec<String> {
     let bound = |part: usize| pages * part as u64 / parts as u64;
     let condition = |part: usize| {
-        let from = (part > 0).then(|| format!("AND ctid >= '({},0)'", bound(part)));
-        let below = (part + 1 < parts).then(|| format!("AND ctid < '({},0)'", bound(part + 1)));
+        let from = (part > 0).then(|| format!("AND {table}.ctid >= '({},0)'", bound(part)));
+        let below = (part + 1 < parts).then(|| format!("AND {table}.ctid < '({},0)'", bound(part + 1)));
         from.into_iter().chain(below).collect::<Vec<_>>().join(" ")
     };
     (0..parts).map(condition).collect()
@@ -269,10 +270,10 @@ mod tests {
 
     #[test]
     fn pages_are_cut_without_gaps() {
-        assert_eq!(page_conditions(1_000, 1), [""]);
+        assert_eq!(page_conditions("t", 1_000, 1), [""]);
         assert_eq!(
-            page_conditions(1_000, 3),
-            ["AND ctid < '(333,0)'", "AND ctid >= '(333,0)' AND ctid < '(666,0)'", "AND ctid >= '(666,0)'"]
+            page_conditions("t", 1_000, 3),
+            ["AND t.ctid < '(333,0)'", "AND t.ctid >= '(333,0)' AND t.ctid < '(666,0)'", "AND t.ctid >= '(666,0)'"]
         );
         assert_eq!([parts(0, 8), parts(127, 8), parts(128, 8), parts(100_000, 8)], [1, 1, 2, 8]);
     }

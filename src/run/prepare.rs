@@ -410,7 +410,7 @@ pub(crate) async fn survey_layers(
         } else {
             let folds = foldable(snapshot, layer).await?;
             let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
-            (fresh.with_cells(folds, seen.counted.clone()), seen)
+            (fresh.with_cells(folds, seen.counted.clone()).with_repaired(seen.repaired.clone()), seen)
         };
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *all.has_features.entry(layer.id()).or_default() |=

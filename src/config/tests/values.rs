@@ -14,6 +14,18 @@ fn a_bad_file_is_answered_with_line_and_nearest_name() {
             "line 2: unknown key \"xyzzy\". Known here: workers, batch_features, window, rows_mb, progress",
         ),
         (
+            "[database]\napplication_name = \"x\"",
+            "line 2: application_name is no key any more: take it out; name the sessions in the URL (?application_name=…) or in PGAPPNAME",
+        ),
+        (
+            "[s3]\nattempts = 3\nbackoff = \"1s\"",
+            "line 3: backoff is no key any more: take it out; requests are repeated after 100 ms, then after twice as long each time, as attempts and request_timeout allow",
+        ),
+        (
+            "[s3]\nconnect_timeout = \"1s\"",
+            "line 2: connect_timeout is no key any more: take it out; a connection to a bucket may take 5 seconds, and an attempt as long as attempt_timeout says",
+        ),
+        (
             "[[layer]]\nname = \"a\"\ntable = \"t\"\ngeometri = \"g\"",
             "line 4: unknown key \"geometri\". Did you mean \"geometry\"?",
         ),

@@ -151,6 +151,12 @@ impl Layer {
     pub fn repairs(&self) -> bool {
         self.repair && !self.shape.points && self.cells().is_none() && self.function().is_none()
     }
+
+    /// True if a survey repairs the shapes for all statements of its run. The rows of a query that runs for each tile
+    /// may be others than the survey reads.
+    pub(crate) fn is_repaired_once(&self) -> bool {
+        self.repairs() && !self.asks_each_tile()
+    }
 }
 
 // Boxes in the reference system of a layer's column.

@@ -426,12 +426,25 @@ impl FlawedRows {
         let what = "looking for polygons that are not valid";
         let found = FlawedRows::found(session, layer, what, |relation| sql::invalid_rows(layer, relation)).await?;
         let Some((count, examples)) = found else { return Ok(None) };
-        let remedy = if layer.is_query() {
-            format!("write ST_CollectionExtract(ST_MakeValid({}), 3) in the query", layer.geometry)
-        } else {
-            "an UPDATE with ST_CollectionExtract(ST_MakeValid(…), 3)".to_owned()
-        };
+        let remedy = FlawedRows::makes_valid(session, layer).await?;
         Ok(Some(FlawedRows { flaw: Flaw::Invalid, count, remedy, examples, are_repaired: layer.repairs() }))
+    }
+
+    /// How to make the polygons of a layer valid: the whole statement, if it draws a table.
+    async fn makes_valid(session: &Session, layer: &Layer) -> Result<String, Error> {
+        let what = format!("layer \"{}\", reading the type of its geometry column", layer.name);
+        let params: [Param<'_>; 2] = [(&layer.relation, Type::TEXT), (&layer.geometry, Type::TEXT)];
+        let found = session.all(&what, DECLARED_GEOMETRY, &params).await?;
+        let Some(row) = found.first().filter(|_| !layer.is_query()) else {
+            return Ok(format!("write ST_CollectionExtract(ST_MakeValid({}), 3) in the query", layer.geometry));
+        };
+        let (shape, is_table): (String, bool) = (row.get(0), row.get(3));
+        let declared = DeclaredGeometry { shape: &shape, srid: row.get(1), is_geography: row.get(2) };
+        Ok(if is_table {
+            declared.makes_valid(&layer.relation, &layer.geometry)
+        } else {
+            format!("give {} in the definition of {}", declared.made_valid(&layer.geometry), layer.relation)
+        })
     }
 
     fn are_shapes(layer: &Layer) -> bool {
@@ -507,8 +520,60 @@ impl FlawedRows {
     }
 }
 
+/// What the column `$2` of the relation `$1`, both quoted, declares, and whether the relation is a table. No row if there
+/// is no such column.
+const DECLARED_GEOMETRY: &str =
+    "SELECT postgis_typmod_type(atttypmod), postgis_typmod_srid(atttypmod), format_type(atttypid, NULL) ~ 'geography', relkind IN ('r', 'p')
+FROM pg_catalog.pg_class JOIN pg_catalog.pg_attribute ON attrelid = pg_class.oid
+WHERE pg_class.oid = to_regclass($1) AND '\"' || replace(attname, '\"', '\"\"') || '\"' = $2 AND NOT attisdropped";
+
+/// What a geometry column declares.
+#[derive(Debug, Clone, Copy)]
+pub struct DeclaredGeometry<'a> {
+    /// The type of its geometries, such as `MultiPolygonZ`; `Geometry` for any.
+    pub shape: &'a str,
+    pub srid: i32,
+    pub is_geography: bool,
+}
+
+impl DeclaredGeometry<'_> {
+    /// The statement that makes the polygons of a table valid; it runs as it is, and without a word. Geometries that are
+    /// not polygons stay as they are. The names are quoted.
+    #[must_use]
+    pub fn makes_valid(self, table: &str, column: &str) -> String {
+        let (valid, geometry) = (self.made_valid(column), self.as_geometry(column));
+        if self.shape.starts_with("Polygon") {
+            // A valid polygon may have several parts.
+            let kind = if self.is_geography { "geography" } else { "geometry" };
+            return format!(
+                "ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}(Multi{}, {}) USING {valid};",
+                self.shape, self.srid
+            );
+        }
+        let are_polygons = if self.shape.starts_with("MultiPolygon") {
+            String::new()
+        } else {
+            format!(" AND GeometryType({geometry}) IN ('POLYGON', 'MULTIPOLYGON')")
+        };
+        // ST_IsValid says a NOTICE about each row.
+        format!("UPDATE {table} SET {column} = {valid} WHERE NOT (ST_IsValidDetail({geometry})).valid{are_polygons};")
+    }
+
+    /// The geometries of a column as valid polygons; as multipolygons if it declares a type of polygons.
+    #[must_use]
+    pub fn made_valid(self, column: &str) -> String {
+        let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry(column));
+        let valid = if self.shape.contains("Polygon") { format!("ST_Multi({valid})") } else { valid };
+        if self.is_geography { format!("{valid}::geography") } else { valid }
+    }
+
+    fn as_geometry(self, column: &str) -> String {
+        if self.is_geography { format!("{column}::geometry") } else { column.to_owned() }
+    }
+}
+
 /// What `repair = true` costs.
-const REPAIR_COSTS: &str = "checks each row in each statement that draws it, and repairs such rows in each";
+const REPAIR_COSTS: &str = "checks each row and repairs such rows, once in a seed and in each statement of a reseed";
 
 /// Says that rows are repaired, and what that costs.
 #[must_use]

@@ -26,7 +26,7 @@ use super::layer::{Layer, LayerOptions};
 use super::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
-pub use geometry::{Flaw, FlawedRows, jumping_rows, repaired_while_drawn};
+pub use geometry::{DeclaredGeometry, Flaw, FlawedRows, jumping_rows, repaired_while_drawn};
 pub(crate) use layer::{LayerProbe, NamedLayer};
 pub use relation::Reads;
 pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_security_warning};

@@ -80,7 +80,12 @@ pub struct ConnectParts {
     pub sslrootcert: Option<String>,
     pub sslcert: Option<String>,
     pub sslkey: Option<String>,
+    /// How the sessions show in `pg_stat_activity`.
+    pub application_name: Option<String>,
 }
+
+/// How the sessions show in `pg_stat_activity`, unless the URL or `PGAPPNAME` has another name.
+const APPLICATION_NAME: &str = "oar-tiles";
 
 impl ConnectParts {
     /// The parts that libpq takes from the environment (PostgreSQL documentation, "Environment Variables").
@@ -96,6 +101,7 @@ impl ConnectParts {
             sslrootcert: variable("PGSSLROOTCERT"),
             sslcert: variable("PGSSLCERT"),
             sslkey: variable("PGSSLKEY"),
+            application_name: variable("PGAPPNAME"),
         }
     }
 }
@@ -183,7 +189,7 @@ impl ConnectOptions {
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => tokio_postgres::config::SslMode::Require,
         });
         if config.get_application_name().is_none() {
-            config.application_name(&section.application_name);
+            config.application_name(environment.application_name.as_deref().unwrap_or(APPLICATION_NAME));
         }
         if config.get_connect_timeout().is_none() {
             config.connect_timeout(*section.connect_timeout);

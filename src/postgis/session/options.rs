@@ -49,7 +49,6 @@ pub struct DatabaseSection {
     pub(crate) statement_timeout: TimeSpan,
     pub(crate) lock_timeout: TimeSpan,
     pub(crate) connect_timeout: TimeSpan,
-    pub(crate) application_name: String,
     pub(crate) work_mem: String,
     pub(crate) restarts: u32,
 }

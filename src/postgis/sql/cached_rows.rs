@@ -5,6 +5,7 @@ use tokio_postgres::types::Type;
 use super::cells::{FoldedValues, placed_counts};
 use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed};
+use super::repair::Repair;
 use super::survey::near;
 use super::thin::RANK;
 use super::{filter, is_in_world, world_columns, world_sides};
@@ -72,7 +73,7 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
             (String::new(), in_boxes(layer, &carried, boxes, &keys))
         }
         RowChoice::Areas { limit } => {
-            let placed = placed(layer, Candidates::Found, &carried.values, &carried.names);
+            let placed = placed(layer, Repair::Here, Candidates::Found, &carried.values, &carried.names);
             (format!("WITH {},\n{placed}\n", areas(layer)), in_areas(layer, &carried, limit))
         }
     };

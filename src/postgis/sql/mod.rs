@@ -37,7 +37,7 @@ pub(crate) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
 };
 pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
-pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, render, warm};
+pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
     CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, rows_in_squares,

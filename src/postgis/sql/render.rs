@@ -2,7 +2,7 @@
 
 use super::cells::FoldedValues;
 use super::edge::{projected, raw_sides};
-use super::repair::with_repaired;
+use super::repair::{Repair, with_repaired};
 use super::{AREA_ZOOM, AreaSearch, filter_at, is_in_world, search, sizes, world_columns, world_sides};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, Simplify, TilePart};
 use crate::postgis::session::quoted;
@@ -18,12 +18,18 @@ use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, TileBounds};
 /// | `$7..$10` | west, south, east, north of the search box |
 /// | `$11`, `$12`, `$13` | the layer's name, its extent, its buffer |
 /// | `$14…` | for counted cells, those of [`cells::placed_counts`](super::cells::placed_counts); for a layer that [lists its tiles](Layer::lists_tiles), the first and the last tile of each run of tiles, sorted, as [`listed_tile`] numbers them |
-/// | the last | for a layer that is thinned, the most features of a tile by zoom |
+/// | the next | for a layer that is thinned, the most features of a tile by zoom |
+/// | the last two | those of [`Repair::Listed`], if `surveyed` says so |
 ///
 /// Returns one row for each tile that has a candidate, ordered by zoom, column and TMS row: the tile (zoom from bit 58
 /// on, column from bit 29 on, TMS row), the number of features that are drawn, the MVT layer, and the number of
 /// features that were left out.
-pub(crate) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Candidates) -> String {
+pub(crate) fn render(
+    layer: &Layer,
+    folds: Option<&FoldedValues>,
+    surveyed: SurveyedRepair,
+    candidates: Candidates,
+) -> String {
     let placement = layer.placement();
     let carried = carried(layer);
     let CarriedColumns { values, names, row, order, arguments } = &carried;
@@ -47,7 +53,7 @@ pub(crate) fn render(layer: &Layer, folds: Option<&FoldedValues>, candidates: Ca
     let columns = columns(placement);
     let touched = touched(layer, &columns);
     let (placed, in_world) = match layer.cells() {
-        None => (placed(layer, candidates, values, names), is_in_world(placement)),
+        None => (placed(layer, repair(layer, surveyed), candidates, values, names), is_in_world(placement)),
         Some(cells) if candidates == Candidates::Counted => {
             (cells::placed_counts(layer, cells, folds), "true".to_owned())
         }
@@ -239,8 +245,30 @@ pub(crate) enum Candidates {
     Counted,
 }
 
+/// What the survey knows of the rows of a layer that need repair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SurveyedRepair {
+    /// Nothing, or too many rows need it.
+    Unknown,
+    /// No row needs it.
+    None,
+    /// It has repaired them.
+    Listed,
+}
+
+/// Where the statement takes the repaired shapes of a layer from.
+fn repair(layer: &Layer, surveyed: SurveyedRepair) -> Repair {
+    match surveyed {
+        SurveyedRepair::Unknown => Repair::Here,
+        SurveyedRepair::None => Repair::Unneeded,
+        SurveyedRepair::Listed => {
+            Repair::Listed(14 + 2 * usize::from(layer.lists_tiles()) + usize::from(layer.budget.thins()))
+        }
+    }
+}
+
 /// The candidates of a layer whose rows are its features.
-pub(crate) fn placed(layer: &Layer, candidates: Candidates, values: &str, names: &str) -> String {
+pub(crate) fn placed(layer: &Layer, repair: Repair, candidates: Candidates, values: &str, names: &str) -> String {
     let placement = layer.placement();
     let (AreaSearch { condition: search, .. }, filter) = (search(placement), filter_at(layer, AREA_ZOOM));
     let condition = match candidates {
@@ -265,7 +293,7 @@ placed AS (
         world = world_columns(placement),
         projected = projected(placement),
         raw_sides = raw_sides(placement),
-        relation = with_repaired(placement, &layer.rows(&PlaceholderSql::of_area())),
+        relation = with_repaired(placement, repair, &layer.rows(&PlaceholderSql::of_area())),
     )
 }
 

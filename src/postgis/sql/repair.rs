@@ -2,32 +2,82 @@
 //! that jump from one side of ±180° to the other.
 //!
 //! The expression is that of the functions `jumps`, `unwrapped` and `repaired` in docs/world-edge.md, written out in
-//! each statement: a role that may only read, and a standby, can have no functions of their own. It stands in a
+//! the statement: a role that may only read, and a standby, can have no functions of their own. It stands in a
 //! subquery beside the relation, which is evaluated once for each row that the statement finds.
+//!
+//! A seed surveys all rows before it draws them. The survey returns the repaired shapes, and the statements that draw
+//! get them as parameters ([`Repair::Listed`]), so that each row is checked and repaired once in a run.
 
 use crate::postgis::layer::{EdgeUnits, Placement, REPAIRED};
 
 /// Lines and polygons.
 const REPAIRABLE: &str = "'^(MULTI)?(LINESTRING|POLYGON)M?$'";
 
+/// Where a statement takes repaired shapes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repair {
+    /// Each row is checked, and repaired if it needs it.
+    Here,
+    /// The survey has repaired all rows that need it: their [identities](identity), sorted, are an array in the
+    /// parameter of this number, and their shapes an array in the next, as EWKB. The shape of a row that is not drawn
+    /// may be NULL.
+    Listed(usize),
+    /// The survey has found no row that needs it.
+    Unneeded,
+}
+
+/// A column beside [`REPAIRED`], with [`Repair::Here`]: true if the row needed repair.
+const NEEDED_REPAIR: &str = "oar_tiles_needed_repair";
+
 /// A relation, an item of a FROM list, with the further column [`REPAIRED`] if the rows of `placement` are repaired.
-pub(crate) fn with_repaired(placement: Placement<'_>, relation: &str) -> String {
+pub(crate) fn with_repaired(placement: Placement<'_>, repair: Repair, relation: &str) -> String {
     if !placement.repair {
         return relation.to_owned();
     }
+    let shapes = match repair {
+        Repair::Here => repaired(placement),
+        Repair::Listed(first) => listed(placement, first),
+        Repair::Unneeded => format!("SELECT {} AS {REPAIRED}", linear(placement)),
+    };
     format!(
         "{relation} CROSS JOIN LATERAL (
-            SELECT {repaired} AS {REPAIRED}
-            FROM (
-                SELECT stored, CASE WHEN GeometryType(stored) = 'GEOMETRYCOLLECTION' THEN ST_CollectionExtract(stored, ST_Dimension(stored) + 1) ELSE stored END AS g
-                FROM (SELECT {stored} AS stored OFFSET 0) AS given
-                OFFSET 0
-            ) AS raw
+            {shapes}
             OFFSET 0
-        ) AS oar_tiles_repair",
-        repaired = repaired(placement.repair_units()),
+        ) AS oar_tiles_repair"
+    )
+}
+
+/// The repaired shape of a row, from the parameters of [`Repair::Listed`].
+fn listed(placement: Placement<'_>, first: usize) -> String {
+    let shapes = first + 1;
+    format!(
+        "SELECT CASE WHEN (${first})[n] = id THEN ST_GeomFromEWKB((${shapes})[n]) ELSE stored END AS {REPAIRED}
+            FROM (
+                SELECT stored, id, width_bucket(id, ${first}) AS n
+                FROM (SELECT stored, {id} AS id FROM (SELECT {stored} AS stored OFFSET 0) AS given OFFSET 0) AS identified
+                OFFSET 0
+            ) AS found",
+        id = identity("stored"),
         stored = linear(placement),
     )
+}
+
+/// What tells a stored shape from all others, of any table or query: a hash of it as a uuid, which PostgreSQL finds in
+/// a sorted array by binary search. MD5 would be shorter, but is not to be had on servers that follow FIPS 140.
+fn identity(stored: &str) -> String {
+    format!("encode(substring(sha256(ST_AsEWKB({stored})) FOR 16), 'hex')::uuid")
+}
+
+/// Two columns of a relation [with repaired shapes](with_repaired), and their names: the [identity] of a row that
+/// needed repair and its repaired shape as EWKB, both NULL for other rows.
+pub(crate) fn repaired_columns(placement: Placement<'_>) -> [String; 2] {
+    [
+        format!(
+            ", CASE WHEN {NEEDED_REPAIR} THEN {} END AS repaired_row, CASE WHEN {NEEDED_REPAIR} THEN ST_AsEWKB({REPAIRED}) END AS repaired_shape",
+            identity(&linear(placement))
+        ),
+        ", repaired_row, repaired_shape".to_owned(),
+    ]
 }
 
 /// The stored geometry of a row; curves are converted to lines, because GEOS knows none.
@@ -44,17 +94,32 @@ fn linear(placement: Placement<'_>) -> String {
 /// The geometry `stored` repaired; itself if it needs no repair, if it is neither a line nor a polygon, or if a
 /// coordinate is not finite. `g` is the same geometry; of a collection the parts of the highest dimension, which is all
 /// that `ST_AsMVTGeom` draws.
-fn repaired(units: Option<EdgeUnits>) -> String {
-    let jumping = units.map_or_else(String::new, |units| {
+fn repaired(placement: Placement<'_>) -> String {
+    let (jumping, unwrapped) = placement.repair_units().map_or_else(Default::default, |units| {
         let unwrapped = within(&unwrapped(units), &band("g", "0", units));
-        format!("\n                WHEN {} THEN {unwrapped}", jumps("g", units))
+        (
+            format!("\n                    WHEN {} THEN 'jumps'", jumps("g", units)),
+            format!("\n                WHEN 'jumps' THEN {unwrapped}"),
+        )
     });
     let valid = within("ST_CollectionExtract(ST_MakeValid(ST_Force2D(g)), ST_Dimension(g) + 1)", "ST_Envelope(g)");
     format!(
-        "CASE
-                WHEN (GeometryType(g) ~ {REPAIRABLE} AND ST_Length(g) + ST_Perimeter(g) < 'Infinity') IS NOT TRUE THEN stored{jumping}
-                WHEN ST_IsValid(g) THEN stored
-                ELSE {valid} END"
+        "SELECT flaw IS NOT NULL AS {NEEDED_REPAIR}, CASE flaw{unwrapped}
+                WHEN 'invalid' THEN {valid}
+                ELSE stored END AS {REPAIRED}
+            FROM (
+                SELECT stored, g, CASE
+                    WHEN (GeometryType(g) ~ {REPAIRABLE} AND ST_Length(g) + ST_Perimeter(g) < 'Infinity') IS NOT TRUE THEN NULL{jumping}
+                    WHEN ST_IsValid(g) THEN NULL
+                    ELSE 'invalid' END AS flaw
+                FROM (
+                    SELECT stored, CASE WHEN GeometryType(stored) = 'GEOMETRYCOLLECTION' THEN ST_CollectionExtract(stored, ST_Dimension(stored) + 1) ELSE stored END AS g
+                    FROM (SELECT {stored} AS stored OFFSET 0) AS given
+                    OFFSET 0
+                ) AS raw
+                OFFSET 0
+            ) AS judged",
+        stored = linear(placement),
     )
 }
 

@@ -3,7 +3,7 @@
 use super::cells::FoldedValues;
 use super::edge::{SURFACES, is_placeable, projected, raw_sides};
 use super::render::areas;
-use super::repair::{self, with_repaired};
+use super::repair::{self, Repair, repaired_columns, with_repaired};
 use super::{AREA_ZOOM, filter, filter_at, is_in_world, key_text, search, world_columns, world_sides};
 use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement, REPAIRED};
 use crate::postgis::sql::{cells, edge};
@@ -19,6 +19,8 @@ struct SurveyedRows<'a> {
     outlines: &'a str,
     /// A column of the relation that these columns use; empty if there is none.
     carried: &'a str,
+    /// True if the last two columns are the identity and the shape of a row that was repaired.
+    lists_repaired: bool,
 }
 
 /// Where every feature of a layer lies, for planning. If `boxes` is greater than 0, only rows near that many boxes are
@@ -28,12 +30,19 @@ struct SurveyedRows<'a> {
 /// for all rows.
 ///
 /// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its
-/// tiles](Layer::lists_tiles), the columns of [`outlines`].
+/// tiles](Layer::lists_tiles), the columns of [`outlines`]. For a layer whose rows are [repaired once a
+/// run](Layer::is_repaired_once), two columns follow: the identity and the shape of a row that was repaired ([`repaired_columns`]).
 pub(crate) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom, part: &str) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
     let outlines = if layer.lists_tiles() { outlines(layer, zoom) } else { String::new() };
-    let rows = SurveyedRows { relation: &relation, conditions: &conditions, outlines: &outlines, carried: "" };
+    let rows = SurveyedRows {
+        relation: &relation,
+        conditions: &conditions,
+        outlines: &outlines,
+        carried: "",
+        lists_repaired: layer.is_repaired_once(),
+    };
     survey_statement(layer.placement(), &rows, folds)
 }
 
@@ -130,7 +139,11 @@ const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 pub(crate) fn positions(placement: Placement<'_>, relation: &str, outlined: Option<Zoom>) -> String {
     let columns = outlined.map_or_else(String::new, |deepest| format!(",\n    {}, {FAR}", large_shape(deepest).1));
     let carried = if outlined.is_some() { FAR } else { "" };
-    survey_statement(placement, &SurveyedRows { relation, conditions: "", outlines: &columns, carried }, None)
+    survey_statement(
+        placement,
+        &SurveyedRows { relation, conditions: "", outlines: &columns, carried, lists_repaired: false },
+        None,
+    )
 }
 
 fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Option<&FoldedValues>) -> String {
@@ -154,11 +167,12 @@ fn survey_statement(placement: Placement<'_>, rows: &SurveyedRows<'_>, folds: Op
         values.push_str(&format!(", {}", rows.carried));
         names.push_str(&format!(", {}", rows.carried));
     }
+    let [repaired, repaired_names] = if rows.lists_repaired { repaired_columns(placement) } else { Default::default() };
     format!(
-        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{folded}{outlines}
+        "SELECT CASE WHEN {in_world} THEN {first} END{columns}{folded}{outlines}{repaired_names}
 FROM (
-    SELECT {world}{kept}{names}{m}
-    FROM (SELECT {projected} AS m{raw_sides}{inner}{values} FROM {relation} WHERE true {conditions} OFFSET 0) AS placed
+    SELECT {world}{kept}{names}{m}{repaired_names}
+    FROM (SELECT {projected} AS m{raw_sides}{inner}{values}{repaired} FROM {relation} WHERE true {conditions} OFFSET 0) AS placed
     OFFSET 0
 ) AS located",
         projected = projected(placement),
@@ -166,7 +180,7 @@ FROM (
         outlines = rows.outlines,
         folded = if rows.carried.is_empty() { &names } else { "" },
         m = if rows.outlines.is_empty() { "" } else { ", m" },
-        relation = with_repaired(placement, rows.relation),
+        relation = with_repaired(placement, Repair::Here, rows.relation),
         conditions = rows.conditions,
         world = world_columns(placement),
         in_world = is_in_world(placement),
@@ -245,7 +259,8 @@ GROUP BY reason ORDER BY reason",
         projected = projected(placement),
         raw_sides = raw_sides(placement),
         surfaces = SURFACES.join("|"),
-        relation = with_repaired(placement, &layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid))),
+        relation =
+            with_repaired(placement, Repair::Here, &layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid))),
         filter = filter(layer),
         world = world_columns(placement),
         in_world = is_in_world(placement),

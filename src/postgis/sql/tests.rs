@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::{
-    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, cached_rows, hash_conditions,
-    key_bounds, read_statements, render, scan, skipped, survey,
+    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, SurveyedRepair, cached_rows,
+    hash_conditions, key_bounds, read_statements, render, scan, skipped, survey,
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
@@ -113,14 +113,15 @@ fn compare(name: &str, statement: &str) {
 
 #[test]
 fn the_statements_that_render() {
-    compare("render_points", &render(&points(), None, Candidates::Found));
-    compare("render_points_touching", &render(&points(), None, Candidates::Touching));
-    compare("render_shapes", &render(&shapes(), None, Candidates::Found));
-    compare("render_repaired", &render(&repaired(), None, Candidates::Found));
-    compare("render_simplified", &render(&simplified(), None, Candidates::Found));
-    compare("render_thinned", &render(&thinned(), None, Candidates::Found));
-    compare("render_squares", &render(&squares(), None, Candidates::Found));
-    compare("render_counted_squares", &render(&squares(), None, Candidates::Counted));
+    compare("render_points", &render(&points(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_points_touching", &render(&points(), None, SurveyedRepair::Unknown, Candidates::Touching));
+    compare("render_shapes", &render(&shapes(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_repaired", &render(&repaired(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_repaired_before", &render(&repaired(), None, SurveyedRepair::Listed, Candidates::Found));
+    compare("render_simplified", &render(&simplified(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_thinned", &render(&thinned(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_squares", &render(&squares(), None, SurveyedRepair::Unknown, Candidates::Found));
+    compare("render_counted_squares", &render(&squares(), None, SurveyedRepair::Unknown, Candidates::Counted));
 }
 
 #[test]

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | `folding` | rows gathered in cells while they are read; the aggregates that are computed while rows are read, and the values that they need |
 //! | `positions` | the positions of changed geometries |
+//! | `repaired` | the shapes that the survey repaired, for the statements that draw |
 //! | `outline` | the outline of a geometry, from its WKB; the positions of changed geometries for which the change log holds covers |
 
 mod folding;
 mod outline;
 mod positions;
+mod repaired;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -34,6 +36,7 @@ use crate::tile::{
 
 pub(crate) use folding::FoldReader;
 pub use positions::{ChangedGeometries, changed_positions};
+pub(crate) use repaired::RepairedShapes;
 
 /// Rows that cannot be drawn, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +69,9 @@ pub struct Surveyed {
     /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are
     /// rendered.
     pub invalid_areas: u64,
+    /// The shapes of all rows that the survey repaired; `None` if it repaired none of the layer's rows because the
+    /// layer does not ask for it, or too many.
+    pub(crate) repaired: Option<Arc<RepairedShapes>>,
 }
 
 impl Surveyed {
@@ -80,6 +86,7 @@ impl Surveyed {
             gathered: BTreeMap::new(),
             skipped: Vec::new(),
             invalid_areas: 0,
+            repaired: None,
         }
     }
 }
@@ -142,6 +149,7 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
             rows: None,
             skipped: Vec::new(),
             invalid_areas: 0,
+            repaired: None,
         });
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
@@ -164,19 +172,22 @@ async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed,
 async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Error> {
     let layer = pass.layer;
     if !layer.differs_by_zoom() {
-        let PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas } =
+        let PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas, repaired } =
             pass.at(shown).await?;
+        let repaired = repaired.map(Arc::new);
         let skipped = if skipped > 0 { pass.skipped(shown).await? } else { Vec::new() };
         let counted = counts.map(Arc::new);
         let rows = layer.has_countable_rows().then_some(rows);
-        return Ok(Surveyed { footprints, point_file, counted, gathered, rows, skipped, invalid_areas });
+        return Ok(Surveyed { footprints, point_file, counted, gathered, rows, skipped, invalid_areas, repaired });
     }
     // Each zoom has its own positions, which are kept in memory.
     let pass = SurveyPass { most_points: usize::MAX, ..pass };
     let (mut all, mut counted, mut gathered, mut most_skipped) = (BTreeMap::new(), None, BTreeMap::new(), (0, None));
-    let mut most_rows = 0;
+    let (mut most_rows, mut repaired) = (0, Some(RepairedShapes::default()));
     for &zoom in shown {
-        let PassResult { footprints, counts, gathered: of_zoom, rows, skipped, .. } = pass.at(&[zoom]).await?;
+        let PassResult { footprints, counts, gathered: of_zoom, rows, skipped, repaired: own, .. } =
+            pass.at(&[zoom]).await?;
+        repaired = repaired.zip(own).and_then(|(all, own)| all.joined(own));
         gathered.extend(of_zoom);
         most_rows = most_rows.max(rows);
         if let Some(counts) = counts {
@@ -204,6 +215,7 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
         rows: layer.has_countable_rows().then_some(most_rows),
         skipped,
         invalid_areas: 0,
+        repaired: repaired.map(Arc::new),
     })
 }
 
@@ -274,6 +286,8 @@ pub(crate) struct PassResult {
     pub(crate) skipped: u64,
     /// The number of large areas that are not valid polygons.
     pub(crate) invalid_areas: u64,
+    /// The shapes that were repaired ([`Surveyed::repaired`]).
+    pub(crate) repaired: Option<RepairedShapes>,
 }
 
 /// One pass over a layer.
@@ -312,6 +326,7 @@ impl SurveyPass<'_> {
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
         let no_room = |source: io::Error| Error::Scratch { layer: layer.name.clone(), source };
         let has_packed_points = layer.shape.has_closed_form_points();
+        let mut repaired = layer.is_repaired_once().then(RepairedShapes::default);
         let each = |row: &Row| {
             let position = if let Some(cells) = &mut cells {
                 cells.add(row)
@@ -321,7 +336,9 @@ impl SurveyPass<'_> {
                     None => None,
                 }
             } else {
-                box_footprint(row).map(|footprint| {
+                let footprint = box_footprint(row);
+                repaired = repaired.take().and_then(|shapes| shapes.with_row(row, footprint));
+                footprint.map(|footprint| {
                     if layer.lists_tiles() {
                         outlines.add(boxes.len(), row);
                     }
@@ -371,7 +388,7 @@ impl SurveyPass<'_> {
             }
             None => LayerFootprints::Same(outlines.with(boxes)),
         };
-        Ok(PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas })
+        Ok(PassResult { footprints, point_file, counts, gathered, rows, skipped, invalid_areas, repaired })
     }
 
     /// Counts the rows that [`SurveyPass::at`] would read a position of.

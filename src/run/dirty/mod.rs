@@ -45,8 +45,6 @@ pub enum TilesWanted {
 #[derive(Debug, Clone, Default)]
 pub struct DirtyFilter {
     pub tiles: TilesWanted,
-    /// Look for changes since this snapshot instead of the target's.
-    pub since: Option<Cursor>,
     /// Only these zooms. The target's snapshot then stays as it is, unless zooms and boxes cover the target's own.
     pub zoom: Option<ZoomList>,
     /// Only these boxes.
@@ -109,7 +107,7 @@ impl<'a> Look<'a> {
             let target = target.clone();
             reading(stop, move || TargetState::read(&target))
         };
-        let (mut state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.section.refresh()) {
+        let (state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.section.refresh()) {
             // A refresh may take long, so it must not run for a target that needs a seed.
             (state.await?, job.take_snapshot(&database, true).await?)
         } else {
@@ -126,9 +124,6 @@ impl<'a> Look<'a> {
         } else {
             Cow::Borrowed(filter)
         };
-        if let Some(since) = &filter.since {
-            state.look_since(since, target)?;
-        }
         let probed = probe(&snapshot, &settings.tileset.layers).await?;
         if state.why_not_repairable().is_some() && writes {
             // If the unfinished run is still under way, there is nothing to repair: that run holds the target's lock,
@@ -478,19 +473,6 @@ impl TargetState {
     pub(crate) fn is_seen_by(&self, now: &Cursor) -> bool {
         let cursors = self.witnesses.iter().filter_map(|witness| witness.snapshot.parse().ok());
         cursors.chain([self.cursor.clone()]).all(|seen: Cursor| now.sees_all_of(&seen))
-    }
-
-    /// Sets an older snapshot than the target's as the one since which changes are looked for.
-    pub(crate) fn look_since(&mut self, since: &Cursor, target: &Target) -> Result<(), CommandError> {
-        if !self.cursor.sees_all_of(since) {
-            let what = format!(
-                "--since {since} is younger than what it shows ({}): changes in between would be lost. Leave --since out, or name an older snapshot",
-                self.cursor
-            );
-            return Err(CommandError::Unfit { target: target.to_string(), what });
-        }
-        self.cursor = since.clone();
-        Ok(())
     }
 
     /// The settings with the zooms and boxes of the target's last seed.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use super::text::{comment, key, list, plain_list, string, value};
 use crate::postgis::{
-    CatalogColumn, ColumnExtent, DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID, SpatialKind, TableLink,
-    ViewRead, quoted, repaired_while_drawn,
+    CatalogColumn, ColumnExtent, DeclaredGeometry, DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID,
+    SpatialKind, TableLink, ViewRead, quoted, repaired_while_drawn,
 };
 use crate::suggested::SEED;
 use crate::tile::LonLatBox;
@@ -133,8 +133,8 @@ impl LayerDraft<'_> {
         if let Some(count) = self.geometry.rows.as_ref().ok().map(|rows| rows.invalid_areas).filter(|count| *count > 0)
         {
             let mend = match relation.kind {
-                SpatialKind::Table | SpatialKind::PartitionedTable => self.makes_valid(&table, &column),
-                _ => format!("give {} in its definition", self.made_valid()),
+                SpatialKind::Table | SpatialKind::PartitionedTable => self.declared().makes_valid(&table, &column),
+                _ => format!("give {} in its definition", self.declared().made_valid(&column)),
             };
             let repaired = repaired_while_drawn(count == 1);
             remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: {repaired}. Or mend the table, and leave repair out: {mend}"));
@@ -207,30 +207,10 @@ impl LayerDraft<'_> {
         format!("{}{cast}", quoted(&self.geometry.column))
     }
 
-    /// The statement that makes the polygons of a table valid. Geometries that are not polygons stay as they are.
-    fn makes_valid(&self, table: &str, column: &str) -> String {
+    /// What the column declares.
+    fn declared(&self) -> DeclaredGeometry<'_> {
         let GeometryColumn { shape, srid, is_geography, .. } = self.geometry;
-        let (valid, geometry) = (self.made_valid(), self.as_geometry());
-        if shape.starts_with("Polygon") {
-            // A valid polygon may have several parts.
-            let kind = if *is_geography { "geography" } else { "geometry" };
-            return format!(
-                "ALTER TABLE {table} ALTER COLUMN {column} TYPE {kind}(Multi{shape}, {srid}) USING {valid};"
-            );
-        }
-        let are_polygons = if shape.starts_with("MultiPolygon") {
-            String::new()
-        } else {
-            format!(" AND GeometryType({geometry}) IN ('POLYGON', 'MULTIPOLYGON')")
-        };
-        format!("UPDATE {table} SET {column} = {valid} WHERE NOT ST_IsValid({geometry}){are_polygons};")
-    }
-
-    /// The geometries of the column as valid polygons; as multipolygons if the column declares a type of polygons.
-    fn made_valid(&self) -> String {
-        let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry());
-        let valid = if self.geometry.shape.contains("Polygon") { format!("ST_Multi({valid})") } else { valid };
-        if self.geometry.is_geography { format!("{valid}::geography") } else { valid }
+        DeclaredGeometry { shape, srid: *srid, is_geography: *is_geography }
     }
 
     /// The geometry of a row as SQL, in the one reference system of the layer.

@@ -25,7 +25,8 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{
-    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
+    Answer, CONNECT_TIMEOUT, Condition, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders,
+    Page, Part, Put, SentParts,
 };
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
@@ -378,7 +379,7 @@ pub(crate) async fn connect(
         attempts: options.section.attempts,
     };
     let timeouts = TimeoutConfig::builder()
-        .connect_timeout(*options.section.connect_timeout)
+        .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(*options.section.attempt_timeout)
         .operation_timeout(*options.section.request_timeout)
         .build();
@@ -408,7 +409,7 @@ pub(crate) async fn connect(
     // only as far as the server refuses.
     let retries = RetryConfig::standard()
         .with_max_attempts(options.section.attempts)
-        .with_initial_backoff(*options.section.backoff)
+        .with_initial_backoff(FIRST_BACKOFF)
         .with_max_backoff(MAX_BACKOFF);
     // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client
     // bounds the retries by the attempts of each request and the number of requests in flight.
@@ -418,7 +419,7 @@ pub(crate) async fn connect(
         client,
         bucket: location.bucket.clone(),
         attempts: options.section.attempts,
-        times: [*options.section.connect_timeout, *options.section.attempt_timeout, *options.section.request_timeout],
+        times: [CONNECT_TIMEOUT, *options.section.attempt_timeout, *options.section.request_timeout],
     };
     Ok((Arc::new(client), place))
 }

@@ -158,6 +158,12 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     fn lists_digests(&self) -> bool;
 }
 
+/// The pause before the second attempt of a request; it doubles with each further one.
+pub(crate) const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+
+/// The longest wait for a connection to a bucket's server.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// The longest pause between two attempts of a request: a run that pauses longer looks dead.
 pub(crate) const MAX_BACKOFF: Duration = Duration::from_secs(20);
 

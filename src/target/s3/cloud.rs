@@ -29,8 +29,8 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::client::{
-    Answer, Condition, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
-    line_time,
+    Answer, Condition, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put,
+    SentParts, line_time,
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
@@ -72,7 +72,7 @@ pub(crate) fn connect(
 ) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
     check(location, options)?;
     let retry = RetryConfig {
-        backoff: BackoffConfig { init_backoff: *options.section.backoff, max_backoff: MAX_BACKOFF, base: 2.0 },
+        backoff: BackoffConfig { init_backoff: FIRST_BACKOFF, max_backoff: MAX_BACKOFF, base: 2.0 },
         max_retries: options.section.attempts.saturating_sub(1) as usize,
         retry_timeout: *options.section.request_timeout,
     };

@@ -25,8 +25,6 @@ pub struct S3Section {
     pub path_style: bool,
     pub in_flight: NonZeroUsize,
     pub attempts: u32,
-    pub backoff: TimeSpan,
-    pub connect_timeout: TimeSpan,
     pub attempt_timeout: TimeSpan,
     pub request_timeout: TimeSpan,
     pub lease: TimeSpan,

@@ -306,7 +306,7 @@ fn polygons_that_are_not_valid_are_repaired_and_named_with_the_remedy() {
         CREATE INDEX ON lands USING gist (geom)",
     );
     let said = init(&db, &folder, &[]).ok().stdout;
-    let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT ST_IsValid(\"geom\") AND GeometryType(\"geom\") IN ('POLYGON', 'MULTIPOLYGON');";
+    let remedy = "UPDATE \"public\".\"lands\" SET \"geom\" = ST_CollectionExtract(ST_MakeValid(\"geom\"), 3) WHERE NOT (ST_IsValidDetail(\"geom\")).valid AND GeometryType(\"geom\") IN ('POLYGON', 'MULTIPOLYGON');";
     for part in [
         &format!(
             "has polygons that are not valid (2 of those looked at), such as rings that cross each other: they are {REPAIRED}. Or mend the table, and leave repair out: "
@@ -324,11 +324,17 @@ fn polygons_that_are_not_valid_are_repaired_and_named_with_the_remedy() {
     let doctor = with_file(&db, &folder, &["doctor"]).stdout;
     for part in [
         "2 rows of those looked at are polygons that are not valid: PostGIS may draw them wrongly or leave parts of them out: 1, 3",
-        "set repair = true in the layer, which checks each row in each statement that draws it, and repairs such rows in each, or mend them in the table: ",
+        "set repair = true in the layer, which checks each row and repairs such rows, once in a seed and in each statement of a reseed, or mend them in the table: ",
+        remedy,
     ] {
         assert!(doctor.contains(part), "{part}: {doctor}");
     }
-    db.run(&remedy.replace("\"public\".", ""));
+    // As doctor prints it, in psql.
+    let printed = &doctor[doctor.find("UPDATE ").unwrap()..];
+    let printed = &printed[..=printed.find(';').unwrap()];
+    let ran = std::process::Command::new("psql").args(["-XAt", &db.url, "-c", printed]).output().unwrap();
+    let said = [ran.stdout, ran.stderr].map(|said| String::from_utf8(said).unwrap());
+    assert_eq!(said, ["UPDATE 2\n", ""]);
     assert!(!init(&db, &folder, &["--output", "again.toml"]).ok().stdout.contains("not valid"));
     assert!(!std::fs::read_to_string(folder.beside("again.toml")).unwrap().contains("repair"));
     let kept = "SELECT ST_AsText(geom) = 'LINESTRING(1 1,1 1)' FROM lands WHERE id = 4";
@@ -440,7 +446,7 @@ fn create_functions_of_the_manual(db: &Db) {
 }
 
 /// What `init` and `doctor` say of rows that a layer repairs.
-const REPAIRED: &str = "repaired while drawn (repair = true), which checks each row in each statement that draws it, and repairs such rows in each";
+const REPAIRED: &str = "repaired while drawn (repair = true), which checks each row and repairs such rows, once in a seed and in each statement of a reseed";
 
 /// Takes `repair = true` out of the file that `init` wrote.
 fn leave_repair_out(folder: &Folder) {
@@ -521,7 +527,7 @@ fn shapes_that_jump_across_the_edge_are_repaired_and_named_with_sql_that_mends_t
     leave_repair_out(&folder);
     let doctor = with_file(&db, &folder, &["doctor"]).stdout;
     let cure = format!(
-        "set repair = true in the layer, which checks each row in each statement that draws it, and repairs such rows in each, or mend them in the table: {remedy}"
+        "set repair = true in the layer, which checks each row and repairs such rows, once in a seed and in each statement of a reseed, or mend them in the table: {remedy}"
     );
     assert!(doctor.contains(&jumps) && doctor.contains(&cure), "{doctor}");
     let mend = format!("{jumps}. Set repair = true in the layer, or mend them: {remedy} {functions}");

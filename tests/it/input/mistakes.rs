@@ -72,6 +72,7 @@ const TYPED: &[(&str, &str)] = &[
     ("seed -f map.toml", "the file: --config oar-tiles.toml"),
     ("seed --overwrite", "a target of the same tileset is replaced without a flag"),
     ("seed --update", "what changed since the last run is rendered by oar-tiles reseed"),
+    ("reseed --since 700:700:", "it renders what changed since the target's own snapshot"),
     ("seed --incremental", "what changed since the last run is rendered by oar-tiles reseed"),
     ("seed --daemon", "to run on and follow changes: oar-tiles reseed --watch"),
     ("seed --silent", "to see less: --quiet"),

@@ -288,7 +288,7 @@ fn a_bucket_that_does_not_answer() {
 fn a_bucket_that_is_asked_again_and_again() {
     let prefix = Prefix::new();
     let proxy = Proxy::before(&prefix.endpoint, |_| SLOW_DOWN);
-    stops_before_a_bucket(&proxy.endpoint.clone(), "attempts = 20\nbackoff = \"20s\"\n", || {
+    stops_before_a_bucket(&proxy.endpoint.clone(), "attempts = 20\n", || {
         until("a request", || !proxy.take_seen().is_empty());
     });
 }

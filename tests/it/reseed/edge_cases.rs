@@ -122,28 +122,6 @@ fn a_column_of_another_type_stops_no_writer() {
 }
 
 #[test]
-fn a_younger_snapshot_than_the_targets_is_refused_for_changes_between_would_be_lost() {
-    let tracked = Tracked::facilities(100);
-    let target = tracked.seed("t.mbtiles", &ZOOM);
-    let first = tracked.db.value::<String>("SELECT pg_current_snapshot()::text");
-    tracked.db.run(&format!("UPDATE api_facility SET name = 'one' WHERE {SOME}"));
-    let younger = tracked.db.value::<String>("SELECT pg_current_snapshot()::text");
-    tracked.db.run(&format!("UPDATE api_facility SET address = 'two' WHERE NOT {SOME}"));
-    tracked
-        .reseed(&target, &["--since", &younger])
-        .fails(2, &[&format!("--since {younger} is younger than what it shows ("), "changes in between would be lost"]);
-    tracked.reseed(&target, &[]).ok();
-    tracked.is_fresh(&target, &ZOOM);
-    // An older one renders more than is needed, and nothing differs.
-    let again = tracked.reseed(&target, &["--since", &first]).ok();
-    assert!(again.stdout.contains(" unchanged"), "{}", again.stdout);
-    tracked.is_fresh(&target, &ZOOM);
-    tracked
-        .reseed(&target, &["--since", "yesterday"])
-        .fails(2, &["is no snapshot: write it as pg_current_snapshot() does"]);
-}
-
-#[test]
 fn a_standby_is_followed_through_a_failover_and_a_timeline_that_is_known_must_be_the_same() {
     let primary = Cluster::new();
     let db = Db::with_facilities_on(&primary.url, 200);

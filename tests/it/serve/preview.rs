@@ -168,6 +168,23 @@ fn files_of_the_page_are_packed_and_not_sent_again_to_those_who_have_them() {
 }
 
 #[test]
+fn the_page_takes_at_most_450_kilobytes_on_the_wire() {
+    const MAX_PAGE_BYTES: usize = 450_000;
+    let (_folder, target) = small_target();
+    let served = Served::of(program().args(["preview", &target]));
+    let bytes = |headers: &str| -> usize {
+        let page = String::from_utf8(served.get("/", "").body).unwrap();
+        let files: Vec<&str> = page.split("\"assets/").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+        let files: Vec<&str> = files.into_iter().filter(|name| !name.contains('{')).collect();
+        assert_eq!(files.len(), 4, "{page}");
+        page.len() + files.iter().map(|name| served.get(&format!("/assets/{name}"), headers).body.len()).sum::<usize>()
+    };
+    let packed = bytes("Accept-Encoding: gzip\r\n");
+    assert!(packed <= MAX_PAGE_BYTES, "{packed}");
+    assert!(bytes("") > MAX_PAGE_BYTES);
+}
+
+#[test]
 fn a_page_of_ones_own_draws_the_tiles_of_a_server() {
     let db = Db::with_facilities(100);
     let places = Places::new();

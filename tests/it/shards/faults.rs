@@ -83,7 +83,7 @@ fn a_server_that_refuses_now_and_then_delays_shards_and_nothing_else() {
     });
     let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
     let config = std::fs::read_to_string(&places.config).unwrap();
-    std::fs::write(&places.config, config.replace("lease = \"2s\"", "lease = \"20s\"\nbackoff = \"20ms\"")).unwrap();
+    std::fs::write(&places.config, config.replace("lease = \"2s\"", "lease = \"20s\"")).unwrap();
     let keys = &places.prefix.keys;
     let sharded = Sharded {
         db: &tracked.db,

@@ -15,7 +15,7 @@ use crate::support::until;
 /// A target with versions behind a proxy, a work folder beside it.
 pub(super) fn versioned<'a>(tracked: &'a Tracked, places: &Places) -> Sharded<'a> {
     let text = std::fs::read_to_string(&places.config).unwrap();
-    let text = text.replace("lease = \"2s\"", "lease = \"20s\"\nbackoff = \"20ms\"");
+    let text = text.replace("lease = \"2s\"", "lease = \"20s\"");
     let target = "[target]\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\npublish = \"versioned\"\nkeep_versions = 1\nkeep_for = \"0s\"\n";
     std::fs::write(&places.config, text + target).unwrap();
     let keys = &places.prefix.keys;

@@ -5,7 +5,7 @@ use crate::rendering::reference::{Plain, compare};
 use crate::support::folder::Folder;
 use crate::support::program::{Run, program, run};
 use crate::support::tracked::{Tracked, differences};
-use crate::support::{Archive, Db, atlas, repository, seed};
+use crate::support::{Archive, Cluster, Db, atlas, repository, seed, until};
 
 const SHAPES: &str = include_str!("repair_shapes.sql");
 
@@ -92,7 +92,12 @@ fn every_tile_of_repaired_shapes_is_the_documented_expression() {
         let rows = format!(
             "SELECT * FROM (SELECT {drawn} AS m, id, id AS key, name FROM {table}) AS rows WHERE NOT ST_IsEmpty(m)"
         );
-        for (more, run) in [("", ""), ("", "[run]\nbatch_features = 20"), ("on_large_tile = \"thin\"", "")] {
+        for (more, run) in [
+            ("", ""),
+            ("", "[run]\nbatch_features = 20"),
+            ("on_large_tile = \"thin\"", ""),
+            ("min_zoom = \"id * 0\"", ""),
+        ] {
             let config = config(&folder, [table], &format!("properties = [\"id\", \"name\"]\n{more}"), run);
             let done = seed(&db.url, &output, &["--force", "--config", &config, "--zoom", "0-7"]).ok();
             assert!(!done.stderr.contains("jump") && !done.stderr.contains("valid"), "{table}: {}", done.stderr);
@@ -303,4 +308,75 @@ fn repair_is_refused_where_nothing_can_be_repaired() {
         let refused = said(layer);
         assert!(refused.code == 2 && refused.stderr.contains(why), "{layer}: {} {}", refused.code, refused.stderr);
     }
+}
+
+#[test]
+fn a_seed_repairs_each_row_once() {
+    let (db, folder) = (database(), tempfile::tempdir().unwrap());
+    db.run("INSERT INTO bow_ties SELECT 5000 + id, name, g FROM bow_ties WHERE id = 13");
+    // PostgreSQL then counts the calls of functions in C.
+    let name = db.value::<String>("SELECT quote_ident(current_database())");
+    db.run(&format!("ALTER DATABASE {name} SET track_functions = 'all'"));
+    let calls = |of: &str| -> i64 {
+        db.run("SELECT pg_stat_clear_snapshot()");
+        db.value(&format!("SELECT coalesce(sum(calls), 0)::int8 FROM pg_stat_user_functions WHERE funcname = '{of}'"))
+    };
+    let flawed = db.value::<i64>("SELECT count(*) FROM bow_ties WHERE NOT ST_IsValid(g)");
+    let output = folder.path().join("t.mbtiles");
+    let seed = |run: &str| {
+        let config = config(&folder, ["bow_ties"], "properties = [\"id\"]", run);
+        let before = calls("st_makevalid");
+        seed(&db.url, &output, &["--force", "--config", &config, "--zoom", "0-9"]).ok();
+        let sessions =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        until("the counters are written", || db.value::<i64>(sessions) == 0 && calls("st_makevalid") > before);
+        calls("st_makevalid") - before
+    };
+    // In few statements, and in many.
+    for run in ["", "[run]\nbatch_features = 20"] {
+        assert_eq!(seed(run), flawed, "{run}");
+    }
+    // Of two rows with the same shape, both are drawn.
+    let rows = "SELECT ST_Transform(repaired(g), 3857) AS m, id, id AS key FROM bow_ties";
+    let plain = Plain { name: "bow_ties", rows, properties: "id", extent: 4096, buffer: 64, zooms: 0..=9 };
+    assert!(compare(&db, &output, &[plain], 0..=9) > 100);
+}
+
+#[test]
+fn a_standby_is_enough_for_repaired_shapes() {
+    let (primary, folder) = (Cluster::new(), tempfile::tempdir().unwrap());
+    let db = Db::on(&primary.url);
+    db.run("CREATE EXTENSION postgis");
+    for part in [&functions(), SHAPES, TABLES] {
+        db.run(part);
+    }
+    let standby = Cluster::standby_of(&primary);
+    let copy = Db::there(&standby.url, &db.name);
+    assert!(copy.value::<bool>("SELECT pg_is_in_recovery()"));
+    let (output, config) = (folder.path().join("t.mbtiles"), config(&folder, ["degrees"], "properties = [\"id\"]", ""));
+    seed(&copy.url, &output, &["--config", &config, "--zoom", "0-6"]).ok();
+    let rows = format!(
+        "SELECT * FROM (SELECT {} AS m, id, id AS key FROM degrees) AS rows WHERE NOT ST_IsEmpty(m)",
+        DRAWN[0].1
+    );
+    let plain = Plain { name: "degrees", rows: &rows, properties: "id", extent: 4096, buffer: 64, zooms: 0..=6 };
+    assert!(compare(&db, &output, &[plain], 0..=6) > 100);
+}
+
+#[test]
+fn rows_that_several_sessions_read_are_repaired() {
+    let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
+    db.run(&functions());
+    db.run(
+        "CREATE TABLE fields AS SELECT i AS id, ST_SetSRID(ST_Translate(CASE WHEN i % 100 = 0
+                THEN 'POLYGON((0 0, 0.4 0.4, 0.4 0, 0 0.4, 0 0))'::geometry ELSE ST_Buffer(ST_MakePoint(0.2, 0.2), 0.2, 4) END, i % 200 * 0.5, i / 200 * 0.5), 4326) AS g
+            FROM generate_series(1, 8000) AS i;
+        ALTER TABLE fields ADD PRIMARY KEY (id); CREATE INDEX ON fields USING gist (g); ANALYZE fields",
+    );
+    let (output, config) = (folder.path().join("t.mbtiles"), config(&folder, ["fields"], "properties = [\"id\"]", ""));
+    let done = seed(&db.url, &output, &["--config", &config, "--zoom", "0-6", "--workers", "2", "-vv"]).ok();
+    assert!(done.stderr.contains("2 parts of its rows are read side by side"), "{}", done.stderr);
+    let rows = "SELECT ST_Transform(repaired(g), 3857) AS m, id, id AS key FROM fields";
+    let plain = Plain { name: "fields", rows, properties: "id", extent: 4096, buffer: 64, zooms: 0..=6 };
+    assert!(compare(&db, &output, &[plain], 0..=6) > 50);
 }
