@@ -350,8 +350,11 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 /// Reads the live rows, on a snapshot of its own.
 async fn read_rows(source: Arc<DatabaseTilesShared>) {
     let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
-    let taken = LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await;
-    rows.read(taken, &job.settings.database.changes.schema).await;
+    let schema = &job.settings.database.changes.schema;
+    match LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await {
+        Ok(taken) => rows.read(taken.for_rows().await.map_err(CommandError::from), schema).await,
+        Err(error) => rows.read(Err(error), schema).await,
+    }
 }
 
 /// An error in the server's terms: whether the database or the tile is the cause.

@@ -8,6 +8,7 @@
 //! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that is
 //! known to be complete, nothing is kept.
 
+use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,15 +16,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::snapshot::LiveSnapshot;
 use crate::change_log::{PositionSource, UnseenLog, Watch, newest_logged, tracked};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::draw::{
-    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, may_have_live_points, verify_cached_rows,
+    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points,
+    verify_cached_rows,
 };
 use crate::error::{ErrorKind, Obstacle};
-use crate::plan::batches;
-use crate::postgis::{Database, Layer, Probed, Snapshot, count_rows};
+use crate::plan::{DrawnLayer, batches};
+use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, count_rows};
 use crate::run::CommandError;
 use crate::serve::LiveRowsReport;
 use crate::tile::{ChangeLocation, Coverage, SearchBox, TileCoord, TileRect};
@@ -39,6 +40,18 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
+
+/// A snapshot on which rows are read.
+pub(crate) struct RowsSnapshot<'a> {
+    /// Reads on the snapshot.
+    pub(crate) worker: Worker,
+    pub(crate) database: &'a Database,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) layers: &'a [Arc<Layer>],
+    pub(crate) drawn: &'a [DrawnLayer],
+    pub(crate) reads: &'a Reads,
+    pub(crate) shown: &'a StateInHistory,
+}
 
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
@@ -153,7 +166,7 @@ impl ServedRows {
     }
 
     /// Reads the rows on a snapshot that nobody else uses.
-    pub(crate) async fn read(&self, on: Result<LiveSnapshot, CommandError>, schema: &str) {
+    pub(crate) async fn read(&self, on: Result<RowsSnapshot<'_>, CommandError>, schema: &str) {
         let read = async {
             let on = on?;
             let is_any_kept = self.try_read(&on, schema).await?;
@@ -183,16 +196,16 @@ impl ServedRows {
     }
 
     /// True if the rows of a layer are kept now.
-    async fn try_read(&self, on: &LiveSnapshot, schema: &str) -> Result<bool, NotKept> {
+    async fn try_read(&self, on: &RowsSnapshot<'_>, schema: &str) -> Result<bool, NotKept> {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return Ok(false);
         }
         self.rows.clear().await;
         // The log has to be complete for all that comes.
-        let layers = of_points(&on.layers);
-        let asking = tracked(on.database(), &on.snapshot, schema, None, &layers, &on.shown.state);
+        let layers = of_points(on.layers);
+        let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
         let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
-        let look = self.look(&on.snapshot, "");
+        let look = self.look(on.snapshot, "");
         let mut is_any_kept = false;
         for (layer, watches) in layers.iter().zip(&watches) {
             let Some(number) = on.layers.iter().position(|own| Arc::ptr_eq(own, layer)) else { continue };
@@ -200,7 +213,7 @@ impl ServedRows {
             if !watches.iter().any(|watch| !is_query(watch)) {
                 continue;
             }
-            let count = count_rows(&on.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?.unwrap_or_default();
+            let count = count_rows(on.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?.unwrap_or_default();
             let Some(points) = self.rows.read_points(look, layer, &[], count).await? else { continue };
             if on.draws_alike(number, &points).await? {
                 is_any_kept = true;
@@ -208,7 +221,7 @@ impl ServedRows {
                 self.rows.refuse(look, layer).await;
             }
         }
-        on.snapshot.check_partitions(&on.reads).await?;
+        on.snapshot.check_partitions(on.reads).await?;
         Ok(is_any_kept)
     }
 
@@ -346,16 +359,15 @@ fn of_points(layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
     layers.iter().filter(|layer| may_have_live_points(layer)).cloned().collect()
 }
 
-impl LiveSnapshot {
+impl RowsSnapshot<'_> {
     /// True if the database draws the same tiles around some rows of a layer as the rows do.
     async fn draws_alike(&self, layer: usize, points: &LivePoints) -> Result<bool, CommandError> {
         let zoom = self.layers[layer].zooms().max();
         let tiles: Vec<TileCoord> = points.sample(zoom, COMPARED_TILES).iter().filter_map(TileRect::first).collect();
-        let batches = batches(&tiles, &self.drawn, std::num::NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
+        let batches = batches(&tiles, self.drawn, NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
         let mut layers: Vec<PreparedLayer> = self.layers.iter().map(PreparedLayer::new).collect();
         layers[layer] = layers[layer].clone().with_live_points(points);
-        let worker = self.keeper().await?;
-        let verified = verify_cached_rows(&worker, layers, &batches).await?;
+        let verified = verify_cached_rows(&self.worker, layers, &batches).await?;
         Ok(verified[layer].has_cached_rows())
     }
 }

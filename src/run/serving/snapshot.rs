@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
-use super::rows::ServedRows;
+use super::rows::{RowsSnapshot, ServedRows};
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{DatabaseSettings, ParameterSettings};
 use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
@@ -211,14 +211,17 @@ impl LiveSnapshot {
         drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// The database, for messages.
-    pub(crate) fn database(&self) -> &Database {
-        &self.run
-    }
-
-    /// A worker on the session that holds the snapshot.
-    pub(crate) async fn keeper(&self) -> Result<Worker, Error> {
-        Worker::alone(&self.run, &self.snapshot, &self.locks, self.packing).await
+    /// The snapshot, to read live rows on.
+    pub(crate) async fn for_rows(&self) -> Result<RowsSnapshot<'_>, Error> {
+        Ok(RowsSnapshot {
+            worker: Worker::alone(&self.run, &self.snapshot, &self.locks, self.packing).await?,
+            database: &self.run,
+            snapshot: &self.snapshot,
+            layers: &self.layers,
+            drawn: &self.drawn,
+            reads: &self.reads,
+            shown: &self.shown,
+        })
     }
 
     /// Logs the plans of a slow tile's statements. False if the session cannot be used any more.
