@@ -10,7 +10,7 @@ use crate::postgis::session::Error;
 use crate::postgis::sql::FoldedValues;
 use crate::postgis::{FoldReader, sql};
 use crate::threads;
-use crate::tile::{WorldBox, WorldRect, Zoom};
+use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
 /// The rows of a layer on a snapshot.
 #[derive(Debug)]
@@ -117,20 +117,14 @@ impl KeptRows {
         self.values.truncate(kept * folds);
     }
 
-    /// The counted cells of some zooms, each around a part of the world.
-    pub(super) fn counted(
-        &self,
-        grid: CellGrid,
-        wanted: Option<&WantedFolds>,
-        around: &[(Zoom, WorldRect)],
-    ) -> CellCounts {
+    /// The counted cells of some zooms, complete in the parts of the world that are needed.
+    pub(super) fn counted(&self, grid: CellGrid, wanted: Option<&WantedFolds>, needed: &[NeededPart]) -> CellCounts {
         let folds = self.folds();
-        let add_within = |gathering: &mut Gathering, around: WorldRect| {
+        let add_within = |gathering: &mut Gathering, needed: &[NeededPart]| {
             for (part, rows) in self.at.chunks(ROWS_AT_A_TIME).enumerate() {
                 let mut members = Members::default();
                 for (number, at) in (part * ROWS_AT_A_TIME..).zip(rows) {
-                    let [x, y] = at.map(|unit| i64::from(WorldBox::unit(unit)));
-                    if (around.west..=around.east).contains(&x) && (around.north..=around.south).contains(&y) {
+                    if needed.iter().any(|needed| needed.holds(*at)) {
                         members.at.push(*at);
                         members.values.extend_from_slice(&self.values[number * folds..(number + 1) * folds]);
                     }
@@ -139,20 +133,63 @@ impl KeptRows {
             }
         };
         // With values, all zooms share a bound on the memory. The deepest zooms take longest, so they come first.
-        let parts: Vec<&[(Zoom, WorldRect)]> =
-            if wanted.is_some() { vec![around] } else { around.rchunks(1).collect() };
+        let parts: Vec<&[NeededPart]> = if wanted.is_some() { vec![needed] } else { needed.rchunks(1).collect() };
         let mut counts = CellCounts::default();
         for counted in threads::map(parts, threads::available(), |part| {
-            let zooms: Vec<Zoom> = part.iter().map(|(zoom, _)| *zoom).collect();
+            let zooms: Vec<Zoom> = part.iter().map(|needed| needed.zoom).collect();
             let mut gathering = Gathering::new(grid, &zooms, wanted.cloned());
-            if let Some(around) = part.iter().map(|(_, rect)| *rect).reduce(WorldRect::joined) {
-                add_within(&mut gathering, around);
-            }
+            add_within(&mut gathering, part);
             gathering.finish().1
         }) {
             counts.join(counted);
         }
         counts
+    }
+}
+
+/// The part of the world whose rows are needed to count the cells that some tiles of a zoom show.
+#[derive(Debug)]
+pub(super) struct NeededPart {
+    zoom: Zoom,
+    /// The zoom of the squares.
+    level: u8,
+    /// A bit for each square of the level, row by row: its rows are needed.
+    squares: Vec<u64>,
+}
+
+/// The deepest zoom of the squares of which a [`NeededPart`] consists: 2 MB of bits.
+const MAX_LEVEL: u8 = 12;
+
+impl NeededPart {
+    /// Nothing is needed yet.
+    pub(super) fn new(zoom: Zoom) -> NeededPart {
+        let level = zoom.get().min(MAX_LEVEL);
+        NeededPart { zoom, level, squares: vec![0; (1_usize << (2 * level)).div_ceil(64)] }
+    }
+
+    /// The number of a square's bit.
+    fn bit(&self, [x, y]: [u32; 2]) -> usize {
+        let square = |unit: u32| unit.checked_shr(32 - u32::from(self.level)).unwrap_or_default() as usize;
+        square(y) << self.level | square(x)
+    }
+
+    /// Adds all squares that a rectangle touches; parts of it beyond the world are left out.
+    pub(super) fn add(&mut self, rect: WorldRect) {
+        let inside = |unit: i64| u32::try_from(unit.clamp(0, WORLD_UNITS - 1)).unwrap_or(u32::MAX);
+        let [first, last] =
+            [[rect.west, rect.north], [rect.east, rect.south]].map(|corner| self.bit(corner.map(inside)));
+        let mask = (1 << self.level) - 1;
+        for y in first >> self.level..=last >> self.level {
+            for bit in y << self.level | first & mask..=y << self.level | last & mask {
+                self.squares[bit / 64] |= 1 << (bit % 64);
+            }
+        }
+    }
+
+    /// True if a position in world units lies in it.
+    fn holds(&self, at: [f64; 2]) -> bool {
+        let bit = self.bit(at.map(WorldBox::unit));
+        self.squares[bit / 64] & 1 << (bit % 64) != 0
     }
 }
 
@@ -172,5 +209,28 @@ mod tests {
         rows.remove(&squares);
         assert_eq!((rows.at, rows.values), (vec![[5.0 * side; 2]], vec![Some(3), None]));
         assert_eq!(Squares::around(&[[-0.5, 4_294_967_296.5]]), Squares([[0, (1 << 22) - 1]].into()));
+    }
+
+    #[test]
+    fn a_needed_part_holds_what_its_rectangles_touch() {
+        for level in [0, 1, 7, 12, 20] {
+            let zoom = Zoom::new(level).unwrap();
+            let side = WORLD_UNITS >> level;
+            let mut needed = NeededPart::new(zoom);
+            assert!(!needed.holds([0.0, 0.0]));
+            // Over the edges of the world, and over the corner of squares in its middle.
+            needed.add(WorldRect { west: -5, north: -5, east: side / 4, south: side / 4 });
+            needed.add(WorldRect {
+                west: (1 << 31) - 3,
+                north: (1 << 31) - 3,
+                east: (1 << 31) + 3,
+                south: (1 << 31) + 3,
+            });
+            let middle = f64::from(1_u32 << 31);
+            for at in [[0.0, 0.0], [middle - 2.0, middle - 2.0], [middle + 2.0, middle - 2.0], [middle + 2.0; 2]] {
+                assert!(needed.holds(at), "{level}: {at:?}");
+            }
+            assert_eq!(needed.holds([4e9, 10.0]), level < 2);
+        }
     }
 }

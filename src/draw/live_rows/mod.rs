@@ -21,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cells::KeptRows;
+use cells::{KeptRows, NeededPart};
 pub use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
@@ -30,7 +30,7 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::{TileCoord, TileRect, WorldBox, WorldRect, Zoom};
+use crate::tile::{TileCoord, TileRect, WorldBox, Zoom};
 
 /// The live rows of some layers.
 #[derive(Debug, Default)]
@@ -182,13 +182,13 @@ impl LiveRows {
         let LiveKind::Cells { rows, .. } = &layers[place].rows else { return Ok(None) };
         let wanted = folds.map(|folds| folds.wanted_folds(layer));
         // Cells that a tile shows may have members as far beyond it as its own cells reach.
-        let mut around: BTreeMap<Zoom, WorldRect> = BTreeMap::new();
+        let mut needed: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
         for tile in shown {
-            let rect = TileRect::from(*tile).world(2 * layer.reach(tile.zoom()));
-            around.entry(tile.zoom()).and_modify(|all| *all = all.joined(rect)).or_insert(rect);
+            let part = needed.entry(tile.zoom()).or_insert_with(|| NeededPart::new(tile.zoom()));
+            part.add(TileRect::from(*tile).world(2 * layer.reach(tile.zoom())));
         }
-        let (rows, around) = (Arc::clone(rows), around.into_iter().collect::<Vec<_>>());
-        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &around));
+        let (rows, needed) = (Arc::clone(rows), needed.into_values().collect::<Vec<_>>());
+        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed));
         let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         Ok(Some(Arc::new(counted)))
     }
