@@ -16,7 +16,7 @@
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows/` | tiles drawn from cached rows |
 //! | `checks` | the comparison of such tiles with those that the database draws |
-//! | `live_rows/` | rows that a watch keeps between its looks |
+//! | `live_rows/` | rows that a watch keeps between its looks, and a server between its snapshots |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |

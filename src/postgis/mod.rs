@@ -1,4 +1,4 @@
-//! PostGIS: sessions on one snapshot, what the database holds, layers as SQL, rendering.
+//! PostGIS: sessions on one snapshot, what the database holds, layers as SQL.
 //!
 //! ```text
 //!  session ◄─ layer ◄─ sql ◄─┬─ probe  ◄─── discover

@@ -74,7 +74,7 @@ pub enum CommandError {
     #[error("oar-tiles did not write {target} ({what}): choose another target, or write over it with --force")]
     Foreign { target: String, what: String },
     /// An archive has no versions.
-    #[error("{target} is one file: only a directory and an s3://bucket/prefix/ have versions")]
+    #[error("{target} is one file: only a directory and a prefix of a bucket have versions")]
     NoVersions { target: String },
     /// Headers that no pass can rewrite.
     #[error("{target}: {why}")]
@@ -301,7 +301,7 @@ pub enum CommandError {
     NotReady(String),
     /// Live tiles cannot be stored in a target of this kind.
     #[error(
-        "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out"
+        "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or a prefix of a bucket, or leave serve.write_back out"
     )]
     WrittenAsAWhole { target: String },
     /// A server would write a target whose versions are each written as a whole.

@@ -323,9 +323,6 @@ impl Job {
     }
 }
 
-// One verb per file or folder. A verb returns a value, which `cli` prints. No verb imports another: what they share is
-// in [`self`].
-
 // Restarts of a run on a new snapshot, and work on threads that may block.
 
 /// The pauses before attempts.

@@ -423,10 +423,6 @@ fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {
     outcome.zooms.iter().map(zoom).collect()
 }
 
-// `oar-tiles seed`: renders every occupied tile of the pyramid into the output.
-//
-// The run itself is `src/run/seed.rs`: claim the target, plan, render, store, write the manifest last.
-
 /// Seeds the job's target.
 ///
 /// # Errors

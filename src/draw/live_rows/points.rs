@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bring, bytes, is_suited, refused};
-use crate::draw::Worker;
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders, RowsRoom};
+use crate::draw::checks::verify_cached_rows;
+use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
+use crate::postgis::count_rows;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session};
 use crate::postgis::sql::{ExpectedRows, RowChoice};
-use crate::tile::{Coverage, TileRect, WorldRect, Zoom};
+use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
 /// The rows of a layer of points are kept once so many of their positions have changed in the looks of a watch. Before,
 /// reading the rows near each change costs less than reading all.
@@ -33,6 +35,23 @@ impl LivePoints {
     pub fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
         let rows = self.0.count();
         (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
+    }
+
+    /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn draw_alike(
+        &self,
+        worker: &Worker,
+        layers: &[Arc<Layer>],
+        index: usize,
+        batches: &[Batch],
+    ) -> Result<bool, Error> {
+        let mut layers: Vec<PreparedLayer> = layers.iter().map(PreparedLayer::new).collect();
+        layers[index] = layers[index].clone().with_live_points(self);
+        let verified = verify_cached_rows(worker, layers, batches).await?;
+        Ok(verified[index].has_cached_rows())
     }
 }
 
@@ -86,8 +105,8 @@ impl LiveRows {
         *positions >= MIN_CHANGED_POSITIONS
     }
 
-    /// Reads the rows of a layer of points, of which about `count` are expected, in the sessions of the workers or in
-    /// that of the snapshot. `None` if they cannot be kept.
+    /// Reads the rows of a layer of points, in the sessions of the workers or in that of the snapshot. About `expected`
+    /// rows are expected; `None` if they have to be counted. `None` if they cannot be kept.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
@@ -96,12 +115,24 @@ impl LiveRows {
         look: LiveLook<'_>,
         layer: &Layer,
         workers: &[Worker],
-        count: u64,
+        expected: Option<u64>,
     ) -> Result<Option<LivePoints>, Error> {
         let Some(key) = key(layer) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
         layers.retain(|kept| kept.definition != definition);
+        look.snapshot.keeper.set_savepoint().await?;
+        let count = match expected {
+            Some(count) => count,
+            None => match count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await {
+                Ok(counted) => counted.unwrap_or_default(),
+                Err(error) => {
+                    let refused = refused(look, layer, error).await?;
+                    layers.push(LiveLayer::new(definition, look, refused));
+                    return Ok(None);
+                }
+            },
+        };
         let memory = look.memory.saturating_sub(bytes(&layers));
         if count.saturating_mul(BYTES_PER_ROW) > memory as u64 {
             tracing::info!(
@@ -111,7 +142,6 @@ impl LiveRows {
             layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
             return Ok(None);
         }
-        look.snapshot.keeper.set_savepoint().await?;
         let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
         let readers = RowReaders { keeper: &look.snapshot.keeper, others: &readers };

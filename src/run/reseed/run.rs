@@ -11,12 +11,12 @@ use tokio::task::spawn_blocking;
 use super::{ReseedOptions, ReseedOutcome};
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood};
+use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
 use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Error, Layer, count_rows, counts_cells, foldable, survey};
+use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::describe::names;
 use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
@@ -442,29 +442,10 @@ impl ReseedRun<'_> {
         }
         // Rows of the whole world are kept, whatever the target shows.
         let rows = self.look.state.manifest.rows.as_ref().filter(|rows| rows.bbox.is_empty());
-        let count = if let Some(count) = rows.and_then(|rows| rows.most(layer.name())) {
-            count
-        } else {
-            look.snapshot.keeper.set_savepoint().await?;
-            match count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await {
-                Ok(counted) => counted.unwrap_or_default(),
-                Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-                    tracing::info!("layer \"{}\": its rows are not kept: {error}", layer.name());
-                    look.snapshot.keeper.return_to_savepoint().await?;
-                    live.refuse(look, layer).await;
-                    return Ok(None);
-                }
-                Err(lost) => return Err(lost),
-            }
-        };
-        let Some(points) = live.read_points(look, layer, workers, count).await? else { return Ok(None) };
-        let with_rows = PreparedLayer::new(layer).with_live_points(&points);
-        let mut layers: Vec<PreparedLayer> = self.look.layers.iter().map(PreparedLayer::new).collect();
-        layers[number] = with_rows;
-        let worker = self.keeper().await?;
-        let verified = verify_cached_rows(&worker, layers, batches).await?.swap_remove(number);
-        if verified.has_cached_rows() {
-            return Ok(Some(verified));
+        let expected = rows.and_then(|rows| rows.most(layer.name()));
+        let Some(points) = live.read_points(look, layer, workers, expected).await? else { return Ok(None) };
+        if points.draw_alike(&self.keeper().await?, &self.look.layers, number, batches).await? {
+            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
         }
         live.refuse(look, layer).await;
         Ok(None)

@@ -18,16 +18,13 @@ use tokio::sync::Mutex;
 
 use crate::change_log::{PositionSource, UnseenLog, Watch, newest_logged, tracked};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-use crate::draw::{
-    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points,
-    verify_cached_rows,
-};
+use crate::draw::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, count_rows};
+use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
 use crate::serve::LiveRowsReport;
-use crate::tile::{ChangeLocation, Coverage, SearchBox, TileCoord, TileRect};
+use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 
 /// The rows are read once so many live tiles have been drawn: a server that is hardly used needs none.
 const MIN_TILES: u64 = 50;
@@ -213,8 +210,7 @@ impl ServedRows {
             if !watches.iter().any(|watch| !is_query(watch)) {
                 continue;
             }
-            let count = count_rows(on.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await?.unwrap_or_default();
-            let Some(points) = self.rows.read_points(look, layer, &[], count).await? else { continue };
+            let Some(points) = self.rows.read_points(look, layer, &[], None).await? else { continue };
             if on.draws_alike(number, &points).await? {
                 is_any_kept = true;
             } else {
@@ -365,9 +361,6 @@ impl RowsSnapshot<'_> {
         let zoom = self.layers[layer].zooms().max();
         let tiles: Vec<TileCoord> = points.sample(zoom, COMPARED_TILES).iter().filter_map(TileRect::first).collect();
         let batches = batches(&tiles, self.drawn, NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
-        let mut layers: Vec<PreparedLayer> = self.layers.iter().map(PreparedLayer::new).collect();
-        layers[layer] = layers[layer].clone().with_live_points(points);
-        let verified = verify_cached_rows(&self.worker, layers, &batches).await?;
-        Ok(verified[layer].has_cached_rows())
+        Ok(points.draw_alike(&self.worker, self.layers, layer, &batches).await?)
     }
 }

@@ -267,7 +267,7 @@ impl Target {
         let no = |why| CommandError::NoRewrite { target: self.to_string(), why };
         if !self.url.stores_objects() {
             return Err(no(
-                "only tiles in an s3://bucket/prefix/ have headers of their own: leave --rewrite-headers out",
+                "only tiles below a prefix of a bucket have headers of their own: leave --rewrite-headers out",
             ));
         }
         if self.options.writes_versions() {

@@ -132,7 +132,7 @@ const BY_COUNTRY: &str =
 fn what_does_not_go_together_is_refused_in_one_sentence() {
     let folder = Folder::new();
     let family = format!("{BY_COUNTRY}\"by/{{c}}.pmtiles\"\n");
-    let pmtiles = "live tiles cannot be written back into PLACE: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or an S3 prefix, or leave serve.write_back out";
+    let pmtiles = "live tiles cannot be written back into PLACE: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or a prefix of a bucket, or leave serve.write_back out";
     let versions = "a server cannot keep PLACE up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run oar-tiles seed --config c.toml when something has changed";
     for (place, text, refused) in [
         ("t.pmtiles", for_output("t.pmtiles", WRITE_BACK), pmtiles),

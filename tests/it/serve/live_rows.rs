@@ -26,9 +26,10 @@ fn tiles() -> impl Iterator<Item = (u8, u32, u32)> + Clone {
 }
 
 impl Live {
-    fn new(layers: &str, arguments: &[&str]) -> Live {
+    fn new(layers: &str) -> Live {
         let db = Db::new();
         db.run(ROWS);
+        db.run("CREATE TABLE words (id int PRIMARY KEY, word text)");
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
         fs::write(&config, layers).unwrap();
@@ -38,7 +39,7 @@ impl Live {
         let target = tracked.path("t.mbtiles");
         seed(&tracked.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
         let own = ["--config", &config, "--live", "--database-url", &tracked.db.url];
-        let served = Served::new(target.to_str().unwrap(), &[&own[..], arguments].concat());
+        let served = Served::new(target.to_str().unwrap(), &own);
         Live { tracked, config, served }
     }
 
@@ -84,7 +85,7 @@ impl Live {
 
 #[test]
 fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
-    let live = Live::new(POINTS, &[]);
+    let live = Live::new(POINTS);
     assert_eq!(live.rows()["why_not"], "few live tiles have been asked for so far");
     live.keeps_rows();
     let mut chance = Chance(41);
@@ -106,7 +107,7 @@ fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
 #[test]
 fn rows_are_not_kept_without_memory_or_a_log() {
     for (lines, drop_log) in [("[run]\nrows_mb = 0\n", false), ("", true)] {
-        let live = Live::new(&format!("{POINTS}\n{lines}"), &[]);
+        let live = Live::new(&format!("{POINTS}\n{lines}"));
         if drop_log {
             live.tracked.oar_tiles(&["track", "remove", "--config", &live.config]).ok();
         }
@@ -117,4 +118,27 @@ fn rows_are_not_kept_without_memory_or_a_log() {
         live.shows_what_a_seed_shows("the rows");
         assert_eq!(live.rows()["tiles"], 0);
     }
+}
+
+#[test]
+fn a_further_table_of_a_layer_costs_the_rows_only_where_it_changes() {
+    let track =
+        "[[layer.track]]\ntable = \"words\"\ngeometry = \"SELECT r.geom FROM rows r WHERE r.id = changed.id\"\n";
+    let layers = format!(
+        "[[layer]]\nname = \"told\"\ntable = \"rows\"\ngeometry = \"geom\"\n
+         properties = {{ id = \"id\", word = \"(SELECT w.word FROM words w WHERE w.id = rows.id)\" }}\n{track}"
+    );
+    let live = Live::new(&layers);
+    live.keeps_rows();
+    live.tracked.db.run("UPDATE rows SET geom = ST_Translate(geom, 0.5, 0.5) WHERE id IN (5, 8, 11)");
+    live.shows_what_a_seed_shows("moved rows");
+    let rows = live.rows();
+    assert!(
+        rows["reads"] == 1 && rows["rows"].as_u64().unwrap() > 2_000 && rows["tiles"].as_u64().unwrap() > 10,
+        "{rows}"
+    );
+    live.tracked.db.run("INSERT INTO words SELECT i, 'told' || i FROM generate_series(1, 40) AS i");
+    live.shows_what_a_seed_shows("words");
+    let rows = live.rows();
+    assert_eq!(rows["why_not"], "what changed since is not known, or too much", "{rows}");
 }

@@ -237,7 +237,7 @@ fn publish_says_why_there_is_nothing_to_switch() {
     let file = tree.beside("t.mbtiles");
     run(program().args(["publish", "--output"]).arg(&file)).fails(
         2,
-        &[&format!("error: {} is one file: only a directory and an s3://bucket/prefix/ have versions", file.display())],
+        &[&format!("error: {} is one file: only a directory and a prefix of a bucket have versions", file.display())],
     );
     fs::write(tree.path.join("latest.json"), "{").unwrap();
     for arguments in [&[][..], &["--rollback"]] {
