@@ -251,11 +251,15 @@ def half(bench, archive, sequence):
 
 def live(bench, tiles):
     """Tiles of the zooms above an archive that holds the highest alone, rendered on request: one over and over, then each once."""
-    config = bench.write("live.toml", Path(bench.config).read_text())
+    text = Path(bench.config).read_text()
+    config, without_rows = bench.write("live.toml", text), bench.write("without-rows.toml", f"{text}\n[run]\nrows_mb = 0\n")
     archive = bench.file("highest.mbtiles")
+    # The rows that a server keeps are followed by the change log.
+    bench.install_triggers()
     bench.timed("seed", "--zoom", str(tiles.highest), "--output", archive)
-    more = ["--config", config, "--database-url", bench.url, "--live", "--workers", bench.workers]
-    servers = [("oar-tiles", lambda: oar_tiles(bench, archive, *more))]
+    more = ["--database-url", bench.url, "--live", "--workers", bench.workers]
+    servers = [("oar-tiles", lambda: oar_tiles(bench, archive, "--config", config, *more)),
+               ("oar-tiles, rows_mb = 0", lambda: oar_tiles(bench, archive, "--config", without_rows, *more))]
     if shutil.which("martin"):
         servers.append(("martin", lambda: martin(bench, archive, "api_facility")))
     hot = path_of(tiles.hot_live)
