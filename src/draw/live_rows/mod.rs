@@ -67,7 +67,7 @@ enum LiveKind {
         rows: Arc<KeptRows>,
     },
     Points(KeptFeatures),
-    /// Points that are not kept yet. So many of their positions changed in the looks so far.
+    /// Points that are not kept yet, with the number of their positions that changed in the looks so far.
     Awaited(usize),
     /// They cannot be kept, so they are not read again.
     Refused,

@@ -14,8 +14,8 @@ use crate::postgis::session::{Error, Session};
 use crate::postgis::sql::{ExpectedRows, RowChoice};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
-/// The rows of a layer of points are kept once so many of their positions have changed in the looks of a watch. Before,
-/// reading the rows near each change costs less than reading all.
+/// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
+/// fewer, reading the rows near each change costs less than reading all rows.
 const MIN_CHANGED_POSITIONS: usize = 1_000;
 
 /// The most memory that a row is expected to take, in bytes. If all rows might take more than allowed, they are not

@@ -23,9 +23,11 @@ const CHECK: Duration = Duration::from_millis(500);
 /// The pause between two looks if no notifications come.
 const LOOK_PAUSE: Duration = Duration::from_millis(500);
 
-/// The pauses after failures in a row if the cause may pass by itself, and the pause if it does not. A standby that
-/// cancels one look is asked again before the last look counts as old.
+/// The pauses between failures whose cause may pass by itself. The first is so short that a standby which cancels one
+/// look is asked again before the last look counts as old.
 const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
+
+/// The pause after a failure whose cause does not pass by itself.
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
 /// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the

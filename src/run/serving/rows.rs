@@ -26,7 +26,7 @@ use crate::run::CommandError;
 use crate::serve::LiveRowsReport;
 use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 
-/// The rows are read once so many live tiles have been drawn: a server that is hardly used needs none.
+/// The database draws this number of live tiles before rows are read: a server that is hardly used needs no rows.
 const MIN_TILES: u64 = 50;
 
 /// The pause after rows could not be read or brought to a snapshot, before they are read again.
@@ -62,7 +62,7 @@ pub(crate) struct ServedRows {
 }
 
 enum Kept {
-    /// They are to be read from this moment on, once so many tiles were drawn.
+    /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
     /// Rows of this state.
