@@ -138,6 +138,12 @@ impl ServedTarget {
         matches!(self.source.watched, ChangeDetection::Description)
     }
 
+    /// True if a run replaces the tiles of the target one by one, so that some show more than the target's state says
+    /// until the run's end is noticed.
+    pub(crate) fn replaces_tiles_one_by_one(&self, state: &ServedState) -> bool {
+        !matches!(self.source.watched, ChangeDetection::Archive(_)) && !state.template.is_versioned()
+    }
+
     /// Lists every tile that the target holds. Blocks.
     pub(crate) fn list(&self) -> Result<Vec<TileId>, ReadError> {
         opened(&self.source.open)?.list()

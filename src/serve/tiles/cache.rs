@@ -46,8 +46,12 @@ impl EncodedTile {
             return Ok(self.clone());
         }
         let body = Gunzip::new().unpack_at_most(&self.body, most)?.into();
-        let hash = self.tag.get(1..33).unwrap_or_default();
-        Ok(EncodedTile { body, encoding: Encoding::Identity, tag: tag(hash, Encoding::Identity) })
+        Ok(EncodedTile { body, encoding: Encoding::Identity, tag: tag(self.hash(), Encoding::Identity) })
+    }
+
+    /// The hash of the stored bytes: the same in every encoding.
+    pub(crate) fn hash(&self) -> &str {
+        self.tag.get(1..33).unwrap_or_default()
     }
 }
 

@@ -124,6 +124,9 @@ impl ServedTiles {
         if state.is_of(live.source().fingerprint()).is_err() {
             return as_stored(stored);
         }
+        if self.target.replaces_tiles_one_by_one(state) {
+            self.staleness.may_be_sent(state, tile, &stored);
+        }
         let key = self.live_key(state, tile);
         let from = key.cached();
         let held = self.held_live(key).await;

@@ -539,12 +539,37 @@ pub(crate) struct Staleness {
     refreshed: Mutex<HashMap<TileId, Arc<Cursor>>>,
     /// False while `refreshed` is empty, so that requests need not lock it.
     any_is_refreshed: AtomicBool,
+    /// The content of stale tiles that clients were sent last as it is stored, by the number of the target's state and
+    /// its hash (`None` for an empty tile); only for targets whose tiles are replaced one by one.
+    sent: Mutex<HashMap<TileId, (u64, Option<Box<str>>)>>,
 }
 
 impl Staleness {
     /// Tiles become stale by the known changes, and by their age (`expires`, by zoom).
     pub(crate) fn new(expires: Vec<Option<Duration>>, known: KnownChanges) -> Staleness {
-        Staleness { expires, known, refreshed: Mutex::default(), any_is_refreshed: AtomicBool::new(false) }
+        Staleness {
+            expires,
+            known,
+            refreshed: Mutex::default(),
+            any_is_refreshed: AtomicBool::new(false),
+            sent: Mutex::default(),
+        }
+    }
+
+    /// Notes that a client may be sent a stale tile as it is stored, by a target whose tiles are replaced one by one. A
+    /// run that goes on may have replaced it, so that it shows more than the target's state says. If no client was sent
+    /// this content before, live tiles that were rendered before this moment are evicted: they may show less.
+    pub(crate) fn may_be_sent(&self, state: &ServedState, tile: TileId, stored: &CachedTile) {
+        let mut sent = self.sent.lock();
+        let (number, hash) = (state.number, stored.tile.as_ref().map(EncodedTile::hash));
+        let is_known = sent.get(&tile).is_some_and(|(of, sent)| *of == number && sent.as_deref() == hash);
+        if !is_known {
+            if sent.len() >= MAX_REFRESHED {
+                sent.clear();
+            }
+            sent.insert(tile, (number, hash.map(Box::from)));
+            self.known.epochs().evict_tiles(&[tile.coord]);
+        }
     }
 
     /// How long a stored tile has been stale; `None` if it is not stale.

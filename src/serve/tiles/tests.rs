@@ -83,6 +83,8 @@ impl TileReader for StubTarget {
 struct StubDatabase {
     layers: Vec<LiveLayer>,
     states: Mutex<VecDeque<(&'static str, u8)>>,
+    /// A rendering takes a permit before it ends.
+    lets_go: tokio::sync::Semaphore,
 }
 
 impl LiveSource for StubDatabase {
@@ -118,7 +120,19 @@ impl LiveSource for StubDatabase {
         }
         let (stored, in_database) = (Some(packed(body)), Duration::ZERO);
         let shown = StateInHistory { state: snapshot.parse().unwrap(), newest: NewestLogged::Nothing };
-        Box::pin(std::future::ready(Ok(LiveTile { stored, in_database, shown })))
+        Box::pin(async move {
+            self.lets_go.acquire().await.unwrap().forget();
+            Ok(LiveTile { stored, in_database, shown })
+        })
+    }
+}
+
+impl StubDatabase {
+    /// Waits until a number of states is left for further renderings.
+    async fn states_left(&self, number: usize) {
+        while self.states.lock().len() > number {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 }
 
@@ -156,7 +170,11 @@ impl World {
         let source = ServedSource { open, watched: ChangeDetection::Description, notes };
         let target = Arc::new(ServedTarget::open(source, known.clone(), TargetMemory::Usual).unwrap());
         let layer = LiveLayer { name: "l".to_owned(), id: LayerId(0), zooms: ZoomList::all() };
-        let database = Arc::new(StubDatabase { layers: vec![layer], states: Mutex::default() });
+        let database = Arc::new(StubDatabase {
+            layers: vec![layer],
+            states: Mutex::default(),
+            lets_go: tokio::sync::Semaphore::new(1_000),
+        });
         let cache = TileCache::new(1 << 20);
         let (timeout, ttl) = (Duration::from_secs(60), Duration::from_secs(60));
         let options = LiveOptions {
@@ -212,6 +230,11 @@ impl World {
             (stored.snapshot, stored.body) = (snapshot, body);
         }
         self.tiles.poll().await;
+    }
+
+    /// A run replaces the tile, before it publishes.
+    fn replaces(&self, body: u8) {
+        self.stored.0.0.lock().body = body;
     }
 
     /// Sets whether the next readers of the target wait with what they have read.
@@ -293,6 +316,30 @@ fn a_request_that_began_before_a_publication_is_not_answered_with_less_than_othe
         assert_eq!(world.asked().await, 3);
         world.lets_readers_go();
         assert_eq!(slow.await.unwrap(), 3);
+    });
+}
+
+/// A run replaces the tiles of a directory or prefix one by one, so that a stale tile may be sent in a later state than
+/// the target's. A live tile whose snapshot was taken before must not follow it.
+#[test]
+fn a_stale_tile_that_a_run_has_replaced_is_not_followed_by_a_live_tile_that_shows_less() {
+    on_runtime(async {
+        let world = World::new("100:100:", 1);
+        world.renders(&[("111:111:", 2), ("125:125:", 4)]);
+        world.looked("100:100:", "110:110:", 105);
+        let rendering = world.database.lets_go.forget_permits(1_000);
+        assert_eq!(world.asked().await, 1, "stale, and rendered meanwhile");
+        world.database.states_left(1).await;
+        world.replaces(3);
+        world.tiles.evict_all();
+        assert_eq!(world.asked().await, 3, "stale, as it is stored");
+        world.database.lets_go.add_permits(rendering);
+        let mut after = Vec::new();
+        while after.last() != Some(&4) {
+            after.push(world.asked().await);
+            assert!(!after.contains(&2), "{after:?}");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     });
 }
 

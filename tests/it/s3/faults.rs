@@ -175,22 +175,25 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     let all = tiles(300, 1);
     // Killed: nothing is given back, nothing is waited for.
     let killed = crate::support::s3::runtime();
-    let short = options_with(&prefix.endpoint, |s3| s3.lease = Duration::from_millis(900).into());
-    let create = oar_tiles::target::S3::create;
-    let mut sink =
-        create(prefix.location.clone(), short.clone(), tree(), killed.handle().clone(), &Stop::new()).unwrap();
+    let short = options_with(&prefix.endpoint, |s3| s3.lease = Duration::from_secs(3).into());
+    let create = |handle, options, stop: &Stop| {
+        oar_tiles::target::S3::create(prefix.location.clone(), options, tree(), handle, stop)
+    };
+    let mut sink = create(killed.handle().clone(), short.clone(), &Stop::new()).unwrap();
     sink.begin(&tileset("f")).unwrap();
     sink.write(edits(&all)[..3].concat()).unwrap();
     killed.shutdown_background();
     std::mem::forget(sink);
-    let error = prefix.sink_with(short.clone(), tree()).unwrap_err();
+    let error = prefix.sink_with(short, tree()).unwrap_err();
     assert!(matches!(error, S3Error::Held { .. }), "{error}");
-    std::thread::sleep(Duration::from_secs(1));
 
     // Stopped in the middle: the lease is given back.
-    let stop = Stop::new();
-    let handle = prefix.runtime.handle().clone();
-    let mut sink = create(prefix.location.clone(), short.clone(), tree(), handle, &stop).unwrap();
+    let (stop, mut sink) = (Stop::new(), None);
+    until("the lease of the killed run has ended", || {
+        sink = create(prefix.runtime.handle().clone(), options(&prefix.endpoint), &stop).ok();
+        sink.is_some()
+    });
+    let mut sink = sink.unwrap();
     sink.begin(&tileset("f")).unwrap();
     let mut last = Ok(());
     for (number, edits) in edits(&all).into_iter().enumerate() {
