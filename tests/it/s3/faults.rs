@@ -10,6 +10,7 @@ use crate::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
 use crate::support::s3::{
     Prefix, edits, metadata, named, options, options_with, reader_keys, run, tiles, tileset, tree,
 };
+use crate::support::until;
 
 /// What happens to each request.
 type Rule = fn(&Seen) -> Fault;
