@@ -72,6 +72,11 @@ impl Folding {
         }
     }
 
+    /// Adds a cell with its folded values, of which none is [`Fold::Distinct`].
+    pub(crate) fn push(&mut self, folded: &[Folded]) {
+        self.cells.extend_from_slice(folded);
+    }
+
     /// Adds the folded values of cells to those of other cells. For each cell, by its number, `into` has the number of
     /// the cell to which it belongs; that cell must belong to itself. Cells without values may be missing at the end.
     pub(crate) fn merge(&mut self, into: &[usize]) {

@@ -122,7 +122,7 @@ impl Members {
 
 /// The cells of one zoom while rows are gathered.
 #[derive(Debug, Default)]
-struct ZoomGathering {
+pub(super) struct ZoomGathering {
     all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
     /// The folded values of their members, if they are wanted and fit into memory.
     folding: Option<Folding>,
@@ -263,20 +263,8 @@ impl Gathering {
 
     fn at_zoom(&self, zoom: Zoom, cells: ZoomGathering) -> (Zoom, Footprints, Option<ZoomCells>) {
         let (grid, is_deep) = (&self.grid, self.deep.contains(&zoom));
-        let cells = if grid.merges { cells.merged(grid) } else { cells };
-        let folding = cells.folding;
-        let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
-        cells.sort_unstable_by_key(|(code, _)| *code);
-        let counted = |(code, cell): &(i64, GatheredCell)| CountedCell {
-            code: *code,
-            members: cell.members,
-            world: if grid.geometry == CellGeometry::Centroid {
-                cell.mean()
-            } else {
-                grid.drawn_box(zoom, Cell::of(*code))
-            },
-        };
-        let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
+        let wanted = self.wanted.as_ref();
+        let (cells, counted, folded) = cells.finish(grid, zoom, Limits { wanted, is_deep, count: self.count });
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
             // The members of a cell are searched by the cell's box, because a search by its mean would not find all of
@@ -292,15 +280,75 @@ impl Gathering {
             let points = worlds.map(|at| u64::from(at.west) << 32 | u64::from(at.north));
             Footprints::Points(SortedPoints::new(points.collect()))
         };
+        (zoom, footprints, folded.map(|folded| ZoomCells { cells: counted, folded }))
+    }
+}
+
+/// What decides whether the values of a zoom's cells are folded.
+struct Limits<'a> {
+    wanted: Option<&'a WantedFolds>,
+    is_deep: bool,
+    /// The number of rows.
+    count: u64,
+}
+
+impl ZoomGathering {
+    /// The cells in the order of their codes, merged if the grid says so: as they were gathered, and as they are
+    /// counted. Then their folded values; `None` if they are not to be used.
+    fn finish(
+        self,
+        grid: &CellGrid,
+        zoom: Zoom,
+        limits: Limits<'_>,
+    ) -> (Vec<(i64, GatheredCell)>, Vec<CountedCell>, Option<Vec<Folded>>) {
+        let cells = if grid.merges { self.merged(grid) } else { self };
+        let folding = cells.folding;
+        let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
+        cells.sort_unstable_by_key(|(code, _)| *code);
+        let counted = |(code, cell): &(i64, GatheredCell)| CountedCell {
+            code: *code,
+            members: cell.members,
+            world: if grid.geometry == CellGeometry::Centroid {
+                cell.mean()
+            } else {
+                grid.drawn_box(zoom, Cell::of(*code))
+            },
+        };
+        let counted: Vec<CountedCell> = cells.iter().map(counted).collect();
         let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
-        let folded = match (&self.wanted, folding) {
+        let folded = match (limits.wanted, folding) {
             (None, _) => Some(Vec::new()),
-            (Some(wanted), _) if wanted.few_lone && lone * LONE_LOOKUP_COST > self.count => None,
-            (Some(wanted), _) if is_deep && cells.len() * (1 + wanted.folds.len()) > MAX_DEEP_CELLS => None,
+            (Some(wanted), _) if wanted.few_lone && lone * LONE_LOOKUP_COST > limits.count => None,
+            (Some(wanted), _) if limits.is_deep && cells.len() * (1 + wanted.folds.len()) > MAX_DEEP_CELLS => None,
             (_, None) => None,
             (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
         };
-        (zoom, footprints, folded.map(|folded| ZoomCells { cells: counted, folded }))
+        (cells, counted, folded)
+    }
+
+    /// The counted cells of some gathered cells of a zoom; none if their values are not to be used.
+    pub(super) fn counts(self, grid: &CellGrid, zoom: Zoom, wanted: Option<&WantedFolds>) -> CellCounts {
+        let count = self.all.values().map(|cell| cell.members).sum();
+        let is_deep = !grid.has_few_cells(zoom);
+        let (_, cells, folded) = self.finish(grid, zoom, Limits { wanted, is_deep, count });
+        CellCounts(folded.map(|folded| (zoom, ZoomCells { cells, folded })).into_iter().collect())
+    }
+
+    /// Cells that were counted elsewhere, each with its code, the number of its members, the sum of their positions and
+    /// their folded values.
+    pub(super) fn of_counted<'c>(
+        cells: impl Iterator<Item = (i64, u64, [u64; 2], &'c [Folded])>,
+        folds: Option<&[Fold]>,
+    ) -> ZoomGathering {
+        let mut all = HashMap::default();
+        let mut folding = folds.map(Folding::new);
+        for (number, (code, members, sum, folded)) in cells.enumerate() {
+            all.insert(code, GatheredCell { number, members, sum, around: SourceBox::<f32>::NOTHING });
+            if let Some(folding) = &mut folding {
+                folding.push(folded);
+            }
+        }
+        ZoomGathering { all, folding }
     }
 }
 

@@ -1,9 +1,10 @@
-//! The live rows of a layer of cells: positions and folded values, from which cells are counted.
+//! The live rows of a layer of cells: positions and folded values, and the cells in which they are counted.
 
+use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::{LiveLook, Squares};
-use crate::cells::{CellCounts, CellGrid, Gathering, Members, WantedFolds};
+use crate::cells::{CellCounts, CellGrid, CellRows, Change, Gathering, KeptCells, Members, WantedFolds};
 use crate::draw::areas::Areas;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
@@ -20,6 +21,8 @@ pub(super) struct KeptRows {
     /// The values of each row that are folded.
     values: Vec<Option<i64>>,
     reader: Option<FoldReader>,
+    /// The cells in which the rows are counted, at zooms with few of them.
+    cells: Mutex<Option<KeptCells>>,
 }
 
 /// The number of rows that are gathered at a time.
@@ -36,7 +39,7 @@ impl KeptRows {
         // Of the whole world: a target may show other boxes at other zooms, and tiles outside of its scope.
         let statement = sql::survey(layer, folds, 0, layer.zooms.max(), "");
         let reader = folds.map(|folds| FoldReader::new(folds, 2));
-        let mut rows = KeptRows { at: Vec::new(), values: Vec::new(), reader };
+        let mut rows = KeptRows { at: Vec::new(), values: Vec::new(), reader, cells: Mutex::default() };
         let mut has_room = true;
         let each = |row: &Row| {
             has_room = has_room && rows.add(row) && rows.bytes() <= memory;
@@ -62,9 +65,15 @@ impl KeptRows {
         self.reader.as_mut().is_none_or(|reader| reader.read(row, &mut self.values))
     }
 
-    /// The memory of the rows, in bytes.
+    /// The memory of the rows and their cells, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        size_of_val(&self.at[..]) + size_of_val(&self.values[..])
+        let cells = self.cells.lock().as_ref().map_or(0, KeptCells::bytes);
+        size_of_val(&self.at[..]) + size_of_val(&self.values[..]) + cells
+    }
+
+    /// The rows from one on.
+    fn rows_from(&self, first: usize) -> CellRows<'_> {
+        CellRows { at: &self.at[first..], values: &self.values[first * self.folds()..] }
     }
 
     /// The number of folded values of a row.
@@ -93,6 +102,9 @@ impl KeptRows {
         };
         let context = format!("layer \"{}\", reading its live rows at changed positions", layer.name);
         snapshot.keeper.each(&context, &statement, &areas.params(), each).await?;
+        if let Some(cells) = &mut *self.cells.lock() {
+            cells.change(self.rows_from(before), Change::Comes);
+        }
         tracing::debug!(
             "layer \"{}\": live rows replaced in {} squares: {before} stayed, {read} came",
             layer.name,
@@ -104,9 +116,11 @@ impl KeptRows {
     /// Removes the rows in some squares.
     fn remove(&mut self, squares: &Squares) {
         let folds = self.folds();
-        let mut kept = 0;
+        let (mut kept, mut at, mut values) = (0, Vec::new(), Vec::new());
         for number in 0..self.at.len() {
             if squares.hold(self.at[number]) {
+                at.push(self.at[number]);
+                values.extend_from_slice(&self.values[number * folds..(number + 1) * folds]);
                 continue;
             }
             self.at[kept] = self.at[number];
@@ -115,12 +129,45 @@ impl KeptRows {
         }
         self.at.truncate(kept);
         self.values.truncate(kept * folds);
+        if let Some(cells) = self.cells.get_mut() {
+            cells.change(CellRows { at: &at, values: &values }, Change::Goes);
+        }
     }
 
-    /// The counted cells of some zooms, complete in the parts of the world that are needed.
-    pub(super) fn counted(&self, grid: CellGrid, wanted: Option<&WantedFolds>, needed: &[NeededPart]) -> CellCounts {
+    /// The counted cells of some zooms, complete in the parts of the world that are needed. Cells that are kept may
+    /// take `memory` bytes.
+    pub(super) fn counted(
+        &self,
+        grid: CellGrid,
+        wanted: Option<&WantedFolds>,
+        needed: &[NeededPart],
+        memory: usize,
+    ) -> CellCounts {
+        let mut cells = self.cells.lock();
+        if !cells.as_ref().is_some_and(|cells| cells.are_of(grid, wanted)) {
+            *cells = KeptCells::new(grid, wanted);
+        }
+        if let Some(cells) = &mut *cells {
+            cells.count(needed.iter().map(|needed| needed.zoom), self.rows_from(0), memory);
+        }
+        let kept = cells.as_ref();
+        let of_kept = |part: &NeededPart| kept?.counts(part.zoom, |at| part.holds(at));
+        let found = threads::map(needed.iter().collect(), threads::available(), of_kept);
+        let (mut counts, mut rest) = (CellCounts::default(), Vec::new());
+        for (part, found) in needed.iter().zip(found) {
+            match found {
+                Some(found) => counts.join(found),
+                None => rest.push(part),
+            }
+        }
+        counts.join(self.gathered(grid, wanted, &rest));
+        counts
+    }
+
+    /// The same, from the rows in these parts.
+    fn gathered(&self, grid: CellGrid, wanted: Option<&WantedFolds>, needed: &[&NeededPart]) -> CellCounts {
         let folds = self.folds();
-        let add_within = |gathering: &mut Gathering, needed: &[NeededPart]| {
+        let add_within = |gathering: &mut Gathering, needed: &[&NeededPart]| {
             for (part, rows) in self.at.chunks(ROWS_AT_A_TIME).enumerate() {
                 let mut members = Members::default();
                 for (number, at) in (part * ROWS_AT_A_TIME..).zip(rows) {
@@ -133,7 +180,8 @@ impl KeptRows {
             }
         };
         // With values, all zooms share a bound on the memory. The deepest zooms take longest, so they come first.
-        let parts: Vec<&[NeededPart]> = if wanted.is_some() { vec![needed] } else { needed.rchunks(1).collect() };
+        let parts: Vec<&[&NeededPart]> =
+            if wanted.is_some() && !needed.is_empty() { vec![needed] } else { needed.rchunks(1).collect() };
         let mut counts = CellCounts::default();
         for counted in threads::map(parts, threads::available(), |part| {
             let zooms: Vec<Zoom> = part.iter().map(|needed| needed.zoom).collect();
@@ -202,7 +250,7 @@ mod tests {
         let side = 1024.0;
         let at = [[10.0, 10.0], [side - 1.0, 5.0], [side + 1.0, 5.0], [5.0 * side, 5.0 * side], [0.0, 0.0]];
         let values = (0..5).flat_map(|row| [Some(row), None]).collect();
-        let mut rows = KeptRows { at: at.to_vec(), values, reader: None };
+        let mut rows = KeptRows { at: at.to_vec(), values, reader: None, cells: Mutex::default() };
         // So close to the edge of its square that its row may lie in the next one.
         let squares = Squares::around(&[[side + 1.5, 700.0]]);
         assert_eq!(squares, Squares([[0, 0], [1, 0]].into()));

@@ -188,7 +188,8 @@ impl LiveRows {
             part.add(TileRect::from(*tile).world(2 * layer.reach(tile.zoom())));
         }
         let (rows, needed) = (Arc::clone(rows), needed.into_values().collect::<Vec<_>>());
-        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed));
+        let memory = look.memory.saturating_sub(bytes(&layers));
+        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed, memory));
         let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         Ok(Some(Arc::new(counted)))
     }
