@@ -328,10 +328,25 @@ fn list_with_types(columns: &[Column]) -> String {
 
 /// True if texts of a type, as the server writes them, may hold other characters than ASCII.
 pub(crate) fn may_hold_letters(kind: &str) -> bool {
-    let is_text = matches!(kind, "text" | "character varying" | "character");
-    let is_ascii = matches!(
+    !is_ascii_type(kind)
+}
+
+/// True if the values of a type are written as numbers, truth values or ASCII.
+fn is_ascii_type(kind: &str) -> bool {
+    matches!(
         kind,
-        "time with time zone"
+        "smallint"
+            | "integer"
+            | "bigint"
+            | "real"
+            | "double precision"
+            | "boolean"
+            | "numeric"
+            | "date"
+            | "uuid"
+            | "timestamp with time zone"
+            | "timestamp without time zone"
+            | "time with time zone"
             | "time without time zone"
             | "interval"
             | "bytea"
@@ -342,8 +357,7 @@ pub(crate) fn may_hold_letters(kind: &str) -> bool {
             | "macaddr8"
             | "bit"
             | "bit varying"
-    );
-    is_text || !is_plain_type(kind) && !is_ascii
+    )
 }
 
 impl NamedLayer<'_> {
@@ -393,24 +407,10 @@ pub(crate) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyCo
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// True if `ST_AsMVT` writes every value of a type under the name of its column. For a jsonb object, it writes each
-/// member under the member's own name.
+/// True if `ST_AsMVT` writes every value of a type under the name of its column: as a number, a truth value, or the text
+/// of the type's output function. For a jsonb object, it writes each member under the member's own name (`mvt.c`,
+/// `parse_jsonb`); a domain may be one of jsonb.
 pub(crate) fn is_plain_type(kind: &str) -> bool {
-    matches!(
-        kind,
-        "text"
-            | "character varying"
-            | "character"
-            | "smallint"
-            | "integer"
-            | "bigint"
-            | "real"
-            | "double precision"
-            | "boolean"
-            | "numeric"
-            | "date"
-            | "uuid"
-            | "timestamp with time zone"
-            | "timestamp without time zone"
-    )
+    let is_text = matches!(kind, "text" | "character varying" | "character" | "name" | "json");
+    is_text || is_ascii_type(kind) || kind.ends_with("[]")
 }

@@ -312,7 +312,7 @@ impl DatabaseTilesShared {
             Ok(snapshot) => {
                 drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
                 if self.rows.have_to_be_read(&snapshot.layers) {
-                    drop(tokio::spawn(read_rows(Arc::clone(&self))));
+                    drop(tokio::spawn(reads_rows(Arc::clone(&self))));
                 }
             }
             Err(error) => *self.present.lock() = Present::Failed(Instant::now(), error.clone()),
@@ -344,6 +344,13 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
             drop(before);
             return source.forget(&present);
         }
+    }
+}
+
+/// Reads the live rows; if that dies, they may be read again later.
+async fn reads_rows(source: Arc<DatabaseTilesShared>) {
+    if let Err(died) = tokio::spawn(read_rows(Arc::clone(&source))).await {
+        source.rows.read(Err(died.into()), &source.job.settings.database.changes.schema).await;
     }
 }
 

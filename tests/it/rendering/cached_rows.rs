@@ -60,6 +60,7 @@ fn rows_read_once_are_drawn_as_the_database_draws_them() {
         ("lambert", "properties = [\"flag\", \"part\"]\nfeature_id = \"whole\"\nkey = [\"hash\", \"id\"]".to_owned()),
         ("degrees", format!("{PLAIN}\nbuffer = 0\nextent = 256")),
         ("degrees", format!("{PLAIN}\nbuffer = 700\nextent = 512\nwhere = \"id % 3 > 0\"")),
+        ("degrees", "properties = { id = \"id\", words = \"ARRAY[word, NULL, 'é, \\\"']\", numbers = \"ARRAY[[id % 3, NULL]]\", none = \"ARRAY[]::text[]\", objects = \"ARRAY[object, NULL]\", json = \"json_build_object('n', id % 2)\", took = \"make_interval(days => id % 4)\", time = \"stamp::time\", net = \"'10.0.0.0/8'::cidr\", raw = \"decode('00ff', 'hex')\", called = \"word::name\" }".to_owned()),
         ("mercator", "extent = 65536\nbuffer = 1\nproperties = { a = \"upper(word)\", x = \"id * 2.5\", c = \"CASE WHEN flag THEN NULL ELSE 1 END\" }".to_owned()),
     ] {
         compare(&db, "0-9", &layer("points", geometry, &more), &[], 1);
