@@ -178,7 +178,7 @@ impl<'a> BatchDrawing<'a> {
                     found.features += part.features;
                     join_tiles(tiles, rendered);
                 }
-                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                Err(error) if error.is_of_statement() => {
                     self.session().return_to_savepoint().await?;
                     if candidates == Candidates::Found
                         && statements.has_touching()
@@ -217,7 +217,7 @@ impl<'a> BatchDrawing<'a> {
         if let Some(areas) = joined(self.probed(index), index, &batch.areas).filter(|_| is_reseed) {
             let work = LayerAreas { index, areas: &areas, max_features, candidates: Candidates::Found };
             match self.layer(work, tiles).await {
-                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                Err(error) if error.is_of_statement() => {
                     tracing::debug!("{error}: trying again area by area");
                     self.session().return_to_savepoint().await?;
                     tiles.clear();

@@ -104,18 +104,10 @@ impl PreparedLayer {
         snapshot.keeper.set_savepoint().await?;
         let zooms = self.layer().drawn_zooms(zooms);
         let reading = MembersReading { snapshot, layer: self.layer(), condition, coverage, zooms: &zooms };
-        match Box::pin(reading.members(all.rows.count())).await {
-            Ok(members) => Ok(members.map(|members| FamilyRows { members: Some(members), ..all })),
-            Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-                tracing::info!(
-                    "layer \"{}\": its rows are read for each variant by itself: {error}",
-                    self.layer().name
-                );
-                snapshot.keeper.return_to_savepoint().await?;
-                Ok(None)
-            }
-            Err(other) => Err(other),
-        }
+        let members = Box::pin(reading.members(all.rows.count())).await;
+        let instead = "its rows are read for each variant by itself";
+        let members = snapshot.keeper.or_without(members, &self.layer().name, instead).await?.flatten();
+        Ok(members.map(|members| FamilyRows { members: Some(members), ..all }))
     }
 }
 

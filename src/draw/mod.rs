@@ -64,7 +64,7 @@ pub use checks::verify_cached_rows;
 pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub use family_tiles::FamilyTiles;
-pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points};
+pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position};
 pub use membership::{MAX_PLACES, PlacedRows, members_at};
 pub use neighbourhood::with_neighbourhood;
 pub use statements::RunLayers;
@@ -153,12 +153,9 @@ impl Worker {
     /// # Errors
     /// If the session is lost, or a stop was requested.
     pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
-        match self.session().all("opening a session", &sql::warm(layer), &[]).await {
-            Ok(_) => Ok(()),
-            // The first batch reports the same error.
-            Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().return_to_savepoint().await,
-            Err(other) => Err(other),
-        }
+        let warmed = self.session().all("opening a session", &sql::warm(layer), &[]).await;
+        // The first batch reports the same error.
+        self.session().at_savepoint(warmed).await.map(drop)
     }
 
     pub(crate) fn session(&self) -> &Session {

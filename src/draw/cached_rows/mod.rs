@@ -139,16 +139,9 @@ pub(crate) async fn none_if_failed(
     layer: &Layer,
     read: Result<Option<CachedRows>, Error>,
 ) -> Result<Option<CachedRows>, Error> {
-    match read {
-        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch
-            // now queries the rows that it needs.
-            tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
-            snapshot.keeper.return_to_savepoint().await?;
-            Ok(None)
-        }
-        read => read,
-    }
+    // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch then
+    // queries the rows that it needs.
+    Ok(snapshot.keeper.or_without(read, &layer.name, "its rows are not cached").await?.flatten())
 }
 
 impl CachedRows {

@@ -14,7 +14,7 @@ use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
 /// The rows of a layer on a snapshot.
 #[derive(Debug)]
-pub(super) struct KeptRows {
+pub(crate) struct KeptRows {
     /// In world units.
     at: Vec<[f64; 2]>,
     /// The values of each row that are folded.
@@ -27,7 +27,7 @@ const ROWS_AT_A_TIME: usize = 16_384;
 
 impl KeptRows {
     /// Reads all rows; `None` if they take more than `memory` bytes, or their values are too many to be folded.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         look: LiveLook<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
@@ -63,7 +63,7 @@ impl KeptRows {
     }
 
     /// The memory of the rows, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         size_of_val(&self.at[..]) + size_of_val(&self.values[..])
     }
 
@@ -74,7 +74,7 @@ impl KeptRows {
 
     /// Replaces the rows around changed positions. False if there are too many, or if the new rows take too much memory
     /// or their values cannot be folded; the rows must not be used after that.
-    pub(super) async fn advance(
+    pub(crate) async fn advance(
         &mut self,
         LiveLook { snapshot, memory, .. }: LiveLook<'_>,
         layer: &Layer,
@@ -118,7 +118,7 @@ impl KeptRows {
     }
 
     /// The counted cells of some zooms, complete in the parts of the world that are needed.
-    pub(super) fn counted(&self, grid: CellGrid, wanted: Option<&WantedFolds>, needed: &[NeededPart]) -> CellCounts {
+    pub(crate) fn counted(&self, grid: CellGrid, wanted: Option<&WantedFolds>, needed: &[NeededPart]) -> CellCounts {
         let folds = self.folds();
         let add_within = |gathering: &mut Gathering, needed: &[NeededPart]| {
             for (part, rows) in self.at.chunks(ROWS_AT_A_TIME).enumerate() {
@@ -149,7 +149,7 @@ impl KeptRows {
 
 /// The part of the world whose rows are needed to count the cells that some tiles of a zoom show.
 #[derive(Debug)]
-pub(super) struct NeededPart {
+pub(crate) struct NeededPart {
     zoom: Zoom,
     /// The zoom of the squares.
     level: u8,
@@ -162,7 +162,7 @@ const MAX_LEVEL: u8 = 12;
 
 impl NeededPart {
     /// Nothing is needed yet.
-    pub(super) fn new(zoom: Zoom) -> NeededPart {
+    pub(crate) fn new(zoom: Zoom) -> NeededPart {
         let level = zoom.get().min(MAX_LEVEL);
         NeededPart { zoom, level, squares: vec![0; (1_usize << (2 * level)).div_ceil(64)] }
     }
@@ -174,7 +174,7 @@ impl NeededPart {
     }
 
     /// Adds all squares that a rectangle touches; parts of it beyond the world are left out.
-    pub(super) fn add(&mut self, rect: WorldRect) {
+    pub(crate) fn add(&mut self, rect: WorldRect) {
         let inside = |unit: i64| u32::try_from(unit.clamp(0, WORLD_UNITS - 1)).unwrap_or(u32::MAX);
         let [first, last] =
             [[rect.west, rect.north], [rect.east, rect.south]].map(|corner| self.bit(corner.map(inside)));

@@ -136,18 +136,12 @@ async fn attempt<T>(
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<Result<T, String>, Error> {
     session.set_savepoint().await?;
-    match work.await {
-        Ok(found) => Ok(Ok(found)),
-        Err(Error::Query { source, .. }) => {
-            session.return_to_savepoint().await?;
-            Ok(Err(source.to_string()))
-        }
-        Err(Error::Timeout { after, .. }) => {
-            session.return_to_savepoint().await?;
-            Ok(Err(format!("reading it takes longer than {after}")))
-        }
-        Err(other) => Err(other),
-    }
+    let done = session.at_savepoint(work.await).await?;
+    Ok(done.map_err(|error| match error {
+        Error::Timeout { after, .. } => format!("reading it takes longer than {after}"),
+        Error::Query { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }))
 }
 
 /// The part of a large relation that is read; empty for all of it.

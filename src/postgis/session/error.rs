@@ -329,6 +329,12 @@ impl Error {
         matches!(self, Error::Lost { .. })
     }
 
+    /// True if only a statement failed, so that the transaction can go on at its savepoint.
+    #[must_use]
+    pub const fn is_of_statement(&self) -> bool {
+        matches!(self, Error::Query { .. } | Error::Timeout { .. })
+    }
+
     /// True if another connection cannot help this run: a stop was requested, or locks of others delay the run.
     pub(crate) const fn ends_the_run(&self) -> bool {
         matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
