@@ -186,6 +186,14 @@ pub struct Watch {
     pub methods: Vec<DecodingMethod>,
 }
 
+impl Watch {
+    /// True if a query gives the positions, which may be more than one for a row, or areas.
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        matches!(self.source, PositionSource::Query { .. })
+    }
+}
+
 /// Where the positions of changed rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PositionSource {
@@ -429,6 +437,12 @@ impl UnseenChanges {
     #[must_use]
     pub fn of(&self, watch: &Watch) -> Option<UnseenRows> {
         self.0.get(&watch.id).copied()
+    }
+
+    /// The watches of a layer that have changes, each with the number of its changed rows.
+    #[must_use]
+    pub fn of_layer<'w>(&self, watches: &'w [Watch]) -> Vec<(&'w Watch, u64)> {
+        watches.iter().filter_map(|watch| Some((watch, self.of(watch)?.rows))).collect()
     }
 }
 

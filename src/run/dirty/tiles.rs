@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::task::spawn_blocking;
 
 use super::{DirtyFilter, Look, TargetState};
-use crate::change_log::{PositionSource, UnseenChanges, UnseenRows, Watch};
-use crate::draw::MAX_CHANGED_POSITIONS;
+use crate::change_log::{UnseenChanges, UnseenRows, Watch};
+use crate::draw::note_position;
 use crate::draw::patch::ChangedPositions;
 use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
@@ -189,7 +189,7 @@ pub(crate) async fn from_log(
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let mut marking = LayerMarking::of(LayerIndex(index), layer, most);
-        for (watch, rows) in watches.iter().filter_map(|watch| Some((watch, unseen.of(watch)?.rows))) {
+        for (watch, rows) in unseen.of_layer(watches) {
             marking.begin(watch, rows, &mut changed);
             let mark = |spot| marking.mark(&spot, &mut changed, &mut beyond);
             if !log.positions(watch, layer, mark).await? {
@@ -288,7 +288,7 @@ impl LayerMarking {
     /// Begins a watch that has logged this many rows.
     fn begin(&mut self, watch: &Watch, rows: u64, changed: &mut DirtyTiles) {
         (self.rows, self.marked) = (rows, 0);
-        self.is_query = matches!(watch.source, PositionSource::Query { .. });
+        self.is_query = watch.is_query();
         if self.is_query {
             // The query may return a larger area than the point itself.
             changed.spots.forget(self.layer);
@@ -307,14 +307,12 @@ impl LayerMarking {
         changed.note(spot);
         if self.is_query {
             self.touched += 1;
+            self.positions = None;
             // The area that a declared query returns may hold any number of rows.
             self.is_known &= matches!(spot, ChangeLocation::Point(_));
         }
         changed.spots.add(self.layer, spot);
-        match (&mut self.positions, spot.position()) {
-            (Some(known), Some(at)) if !self.is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
-            _ => self.positions = None,
-        }
+        note_position(&mut self.positions, spot);
         beyond.mark(&self.drawn, spot);
         self.marked += 1;
         let is_too_many = changed.dirty.mark(&self.drawn, spot).is_err()
