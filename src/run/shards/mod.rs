@@ -26,7 +26,7 @@ use crate::report::{Style, report};
 use crate::shards::{ShardsError, WorkFolder};
 use crate::stop::Stop;
 
-pub use begin::{BeginOptions, BegunRun, begin, boxes_of, zooms_of};
+pub use begin::{BeginOptions, BegunRun, COST_UNIT, LayerCost, WeighedLayer, begin, boxes_of, weigh, zooms_of};
 pub use commit::commit;
 pub use run::{ShardEnd, run};
 pub use status::{abort, status};
@@ -162,6 +162,3 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
