@@ -65,7 +65,7 @@ pub fn write(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandEr
 }
 
 /// Draws the layers of a tile as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
-pub(super) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
+pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     let mut canvas = Canvas::new(TILE_PICTURE_PIXELS, TILE_PICTURE_PIXELS, Color::WHITE)?;
     #[expect(clippy::cast_precision_loss, reason = "1,024")]
     canvas.place(Placement { left: 0.0, top: 0.0, side: TILE_PICTURE_PIXELS as f32 }, false);
