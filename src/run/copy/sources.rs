@@ -61,9 +61,7 @@ impl Sources {
         let most = if self.is_plain() { MAX_TILES_PER_CHUNK } else { MAX_ASSEMBLED_TILES };
         let mut rest = &tiles[..];
         while !rest.is_empty() {
-            if let Some(signal) = stop.asked() {
-                return Err(CommandError::Interrupted(signal));
-            }
+            stop.check()?;
             let mut end = most.min(rest.len());
             while end < rest.len() && rest[end].id == rest[end - 1].id {
                 end += 1;
