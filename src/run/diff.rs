@@ -195,9 +195,7 @@ fn compare(
 ) -> Result<(), CommandError> {
     let mut gunzip = Gunzip::new();
     for chunk in ids.chunks(TILES_AT_A_TIME) {
-        if let Some(signal) = stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
+        stop.check()?;
         let mut of_a = Vec::with_capacity(chunk.len());
         read_all(a, chunk, |_id, tile| {
             of_a.push(tile);

@@ -442,6 +442,12 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     }
 }
 
+impl From<Signal> for CommandError {
+    fn from(signal: Signal) -> CommandError {
+        CommandError::Interrupted(signal)
+    }
+}
+
 impl From<JoinError> for CommandError {
     fn from(error: JoinError) -> CommandError {
         CommandError::Died(error.to_string())

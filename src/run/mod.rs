@@ -10,6 +10,7 @@
 //! | `rows` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
+//! | `family_seed` | a seed of all variants of a tileset |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
@@ -33,6 +34,7 @@ pub mod doctor;
 mod dry_run;
 mod error;
 mod family;
+pub mod family_seed;
 mod finish;
 pub mod init;
 pub mod inspect;

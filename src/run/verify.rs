@@ -521,9 +521,7 @@ impl CheckedTarget {
         let mut expected = DescribedTiles::new(described, &partial);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(TILES_PER_CHUNK) {
-            if let Some(signal) = stop.asked() {
-                return Err(CommandError::Interrupted(signal));
-            }
+            stop.check()?;
             let read = read_all(&mut **reader, chunk, |id, stored| {
                 findings.decoded += 1;
                 match stored.map(|stored| gunzip.unpack(&stored)) {
