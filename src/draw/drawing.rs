@@ -27,7 +27,6 @@ pub struct LayerPlan {
 /// The work of one statement.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerAreas<'a> {
-    /// The layer's index.
     pub(crate) index: usize,
     pub(crate) areas: &'a [Area],
     /// The most features of a tile, by zoom.
@@ -54,12 +53,10 @@ impl<'a> BatchDrawing<'a> {
         &self.layers.all()[index]
     }
 
-    /// A layer as it is prepared for the run.
     pub(crate) fn prepared(self, index: usize) -> &'a PreparedLayer {
         &self.statements(index).prepared
     }
 
-    /// A layer as it was probed.
     pub(crate) fn probed(self, index: usize) -> &'a Layer {
         self.prepared(index).layer()
     }
@@ -228,7 +225,6 @@ impl<'a> BatchDrawing<'a> {
         self.layer_or_parts(index, &batch.areas, max_features, tiles).await
     }
 
-    /// The plans of the statements of a batch.
     pub(crate) async fn explain(self, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
         let mut plans = Vec::new();
         for (index, _) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
@@ -327,7 +323,6 @@ impl RunLayers {
         Some(tiles.into_values().collect())
     }
 
-    /// The layers that are drawn in a batch, with their indexes.
     fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
         let planned = self.all().iter().enumerate().zip(&batch.layers);
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)

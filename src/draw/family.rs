@@ -25,7 +25,6 @@ const COST_OF_STATEMENT: f64 = 50.0;
 /// The rows of one layer for all variants.
 #[derive(Debug)]
 pub struct FamilyRows {
-    /// The layer as it is in a variant.
     layer: Arc<Layer>,
     rows: Arc<CachedRows>,
     /// The numbers of each variant's rows; `None` if each variant has all of them.
@@ -37,7 +36,6 @@ pub struct FamilyRows {
 pub struct FamilyCondition<'a> {
     /// The condition as configured, with `!name!` for the values.
     pub sql: &'a str,
-    /// The values.
     pub table: &'a VariantTable,
 }
 
@@ -70,11 +68,9 @@ impl FamilyCondition<'_> {
 /// A layer of one variant, ready to be planned and drawn.
 #[derive(Debug)]
 pub struct VariantLayer {
-    /// The layer with the rows of the variant.
     pub prepared: PreparedLayer,
     /// The positions of the rows.
     pub footprints: LayerFootprints,
-    /// The number of the rows.
     pub rows: u64,
 }
 

@@ -198,7 +198,6 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// A source of all layers of a run.
     #[must_use]
     pub fn new(worker: Worker, layers: &Arc<RunLayers>) -> Renderer {
         Renderer { worker, layers: Arc::clone(layers) }
@@ -310,7 +309,6 @@ impl PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
-    /// The layer with its live rows.
     #[must_use]
     pub fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
         self.with_cached_rows(Some(Arc::clone(&points.0)))
@@ -380,18 +378,15 @@ impl PreparedLayer {
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 
-    /// The layer as it was probed.
     #[must_use]
     pub fn layer(&self) -> &Arc<Layer> {
         &self.layer
     }
 
-    /// The values that the survey folded.
     pub(crate) fn folds(&self) -> Option<&FoldedValues> {
         self.folds.as_deref()
     }
 
-    /// The cells that the survey counted.
     pub(crate) fn counts(&self) -> Option<&CellCounts> {
         self.counts.as_deref()
     }

@@ -33,19 +33,15 @@ pub struct Difference {
     pub tiles: Vec<(TileCoord, TileDifference)>,
 }
 
-/// How a tile differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TileDifference {
     /// Both targets have it, with other content.
     Content,
-    /// Only the first target has it.
     OnlyFirst,
-    /// Only the second target has it.
     OnlySecond,
 }
 
 impl TileDifference {
-    /// The word for it in lists.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {

@@ -121,9 +121,7 @@ pub struct Job {
 pub enum JobPart {
     /// All tiles within its zooms and boxes.
     Whole,
-    /// One shard.
     Shard {
-        /// Its columns of tiles.
         columns: ColumnRanges,
         /// The approximate number of rows that its tiles show, each counted once.
         rows: u64,
@@ -133,13 +131,11 @@ pub enum JobPart {
 /// Where the rows and layers of a run come from.
 #[derive(Clone)]
 pub(crate) enum RowSource {
-    /// A snapshot of its own.
     OwnSnapshot,
     /// The snapshot that it shares with the runs of other targets.
     SharedSnapshot(SharedSnapshot),
     /// The rows of its family, read before. No session is needed.
     FamilyCache(FamilyCachePart),
-    /// A session of its family.
     FamilySession(SessionPart),
 }
 
@@ -167,7 +163,6 @@ impl RowSource {
 pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
     pub(crate) witnesses: Vec<Witness>,
-    /// The id of the publication.
     pub(crate) publication: String,
 }
 

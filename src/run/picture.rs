@@ -37,7 +37,6 @@ const POINT_RADIUS: f32 = 5.0;
 /// The radius in pixels of the largest cluster.
 const MAX_CLUSTER_RADIUS: f32 = 44.0;
 
-/// The width of lines in pixels.
 const LINE_PIXELS: f32 = 2.0;
 
 /// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).

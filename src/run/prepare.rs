@@ -355,7 +355,6 @@ pub(crate) const CALL_COST: u64 = 25;
 /// first.
 const BYTES_PER_ROW: u64 = 400;
 
-/// What is known of all layers.
 pub(crate) struct LayerSurveys {
     pub(crate) planned: Vec<PlanLayer>,
     /// The layers with what was counted or read.

@@ -136,7 +136,6 @@ pub(crate) async fn judge_rows(
 /// A target that was found to be this tileset's.
 pub(crate) struct Claimed {
     pub(crate) sink: OpenedSink,
-    /// The publication that it shows.
     pub(crate) before: Option<Publication>,
     /// What it says about itself, if this program wrote it.
     pub(crate) described: Option<Described>,
@@ -160,7 +159,6 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     .await?
 }
 
-/// A seed whose tiles are planned.
 pub(crate) struct PlannedSeed<'a> {
     pub(crate) job: &'a Job,
     pub(crate) layers: Vec<Arc<Layer>>,
@@ -261,7 +259,6 @@ pub(crate) struct Rendered<S> {
     pub(crate) reading_sessions: usize,
     /// How long rendering and storing took.
     pub(crate) rendering: Duration,
-    /// The number of workers.
     pub(crate) workers: usize,
     /// How much of the workers' time was spent drawing from cached rows.
     pub(crate) drawing: Duration,

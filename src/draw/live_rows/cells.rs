@@ -17,7 +17,6 @@ use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
 pub(crate) struct KeptRows {
     /// In world units.
     at: Vec<[f64; 2]>,
-    /// The values of each row that are folded.
     values: Vec<Option<i64>>,
     reader: Option<FoldReader>,
 }
@@ -101,7 +100,6 @@ impl KeptRows {
         Ok(is_whole)
     }
 
-    /// Removes the rows in some squares.
     fn remove(&mut self, squares: &Squares) {
         let folds = self.folds();
         let mut kept = 0;

@@ -32,7 +32,6 @@ use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
 use crate::tile::{ChangeLocation, TileCoord, TileRect, WorldBox, Zoom};
 
-/// The live rows of some layers.
 #[derive(Debug, Default)]
 pub struct LiveRows(Mutex<Vec<LiveLayer>>);
 
@@ -132,7 +131,6 @@ impl LiveRows {
         self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
     }
 
-    /// Drops all rows.
     pub async fn clear(&self) {
         self.0.lock().await.clear();
     }
@@ -203,7 +201,6 @@ impl LiveRows {
 }
 
 impl LiveLayer {
-    /// Rows on the snapshot of a look.
     fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
         LiveLayer { definition, cursor: look.now.to_owned(), read: Instant::now(), rows }
     }

@@ -47,7 +47,6 @@ pub const OSM_ID: &str = "osm_id";
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
 
-/// The type of multipoints.
 const MULTIPOINT: &str = "MULTIPOINT";
 
 /// What the rows show about a column with geometries.
@@ -74,7 +73,6 @@ pub struct GeometryRows {
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
     /// tile down.
     pub points_in_parts: u64,
-    /// The mean number of vertices of a geometry.
     pub mean_vertices: f64,
 }
 

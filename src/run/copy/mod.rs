@@ -39,7 +39,6 @@ use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList
 pub enum CopiedPart {
     /// Some zooms or boxes.
     Tiles,
-    /// Some layers.
     Layers,
     /// Several sources.
     Joined,
@@ -47,7 +46,6 @@ pub enum CopiedPart {
     Patch,
 }
 
-/// The result of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyReport {
     /// The path or URL from which the tiles were read.
@@ -62,7 +60,6 @@ pub struct CopyReport {
     pub deleted: u64,
     /// Stored size of all tiles copied, in bytes.
     pub bytes: u64,
-    /// What was copied, if it was not all of one source.
     pub part: Option<CopiedPart>,
     /// Duration of the copy, in seconds.
     pub seconds: f64,
@@ -70,7 +67,6 @@ pub struct CopyReport {
 
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
-    /// The targets to copy from.
     pub sources: Vec<String>,
     /// Only these layers; all if empty.
     pub layers: Vec<String>,
@@ -194,7 +190,6 @@ fn fingerprint_of(described: &[Described], part: Option<CopiedPart>) -> String {
     manifest.map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint)
 }
 
-/// The manifest of the source with the publication of the copy.
 fn published(manifest: String, publication: &Publication) -> Result<String, CommandError> {
     // A manifest of a newer program may have keys that this one does not know.
     let Ok(serde_json::Value::Object(mut parts)) = serde_json::from_str(&manifest) else { return Ok(manifest) };
@@ -209,7 +204,6 @@ fn zooms(from: u8, to: u8) -> ZoomList {
     ZoomList::range(zoom(from.min(to)), zoom(to))
 }
 
-/// Refuses a layer that no source describes.
 fn knows_layers(described: &[Described], sources: &Sources) -> Result<(), CommandError> {
     let mut known: Vec<&str> = described.iter().flat_map(|one| &one.vector_layers).map(|layer| &*layer.id).collect();
     known.dedup();
@@ -285,7 +279,6 @@ fn around(tiles: &[SourceTile]) -> LonLatBox {
     rect.into()
 }
 
-/// A copy in progress.
 struct Copying<'a> {
     sources: Sources,
     tileset: Tileset,
@@ -295,7 +288,6 @@ struct Copying<'a> {
     stop: &'a Stop,
 }
 
-/// A copy that is complete.
 struct Copied {
     target: String,
     changed: Option<ChangedTiles>,

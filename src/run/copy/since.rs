@@ -13,7 +13,6 @@ use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
 /// The number of tiles that are read from each tileset at a time.
 const TILES_AT_A_TIME: usize = 500;
 
-/// One of the two tilesets.
 struct ComparedTileset {
     name: String,
     reader: Box<dyn TileReader>,

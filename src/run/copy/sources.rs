@@ -21,11 +21,9 @@ const MAX_BYTES_PER_CHUNK: usize = 8 << 20;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SourceTile {
     pub(crate) id: TileId,
-    /// The number of the source.
     pub(crate) source: usize,
 }
 
-/// The sources, and what is copied from them.
 pub(crate) struct Sources {
     pub(crate) readers: Vec<Box<dyn TileReader>>,
     pub(crate) names: Vec<String>,

@@ -26,7 +26,6 @@ use crate::tile::{
 /// What a reseed has to do.
 #[expect(clippy::large_enum_variant, reason = "there is one value in a run")]
 pub(crate) enum Work {
-    /// Nothing has changed.
     Nothing,
     /// These tiles are to be rendered.
     Some(DirtyTiles),
@@ -38,7 +37,6 @@ pub(crate) enum Work {
 pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
     pub(crate) reasons: Vec<Reason>,
-    /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
     /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
     /// empty if the tiles were named.
@@ -49,7 +47,6 @@ pub(crate) struct DirtyTiles {
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
     pub(crate) complete: bool,
-    /// The tiles outside of the scope.
     pub(crate) beyond: Box<FoundBeyondScope>,
     /// When the ages of the reasons were read.
     looked: Instant,
@@ -285,7 +282,6 @@ impl LayerMarking {
         }
     }
 
-    /// Begins a watch that has logged this many rows.
     fn begin(&mut self, watch: &Watch, rows: u64, changed: &mut DirtyTiles) {
         (self.rows, self.marked) = (rows, 0);
         self.is_query = watch.is_query();
@@ -367,7 +363,6 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     Ok(Work::Some(DirtyTiles::named_by("--area", dirty, state)))
 }
 
-/// All zooms of a tileset.
 fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
     Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
@@ -389,7 +384,6 @@ const TILES_PER_READ: usize = 500;
 pub(crate) struct WorkBeyondScope {
     /// Tiles in which a change can be seen, whether or not the target holds them; `None` if there are too many of them.
     touched: Option<Dirty>,
-    /// Tiles to be stored.
     wanted: Vec<TileCoord>,
     /// The zooms that become partial; `None` if none do.
     declared: Option<ZoomList>,

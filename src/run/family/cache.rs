@@ -37,10 +37,8 @@ pub(crate) struct FamilyCache {
     all: Vec<FamilyRows>,
     /// The rows of the variants, once it is known which rows belong to which variant.
     layers: OnceLock<Vec<FamilyRows>>,
-    /// The layers with all of their rows.
     prepared: Vec<PreparedLayer>,
     skipped: Vec<SkippedRows>,
-    /// How the tiles of the family are packed.
     packing: Packing,
     /// Tiles that are the same in several targets; `None` if a tile has more than one layer.
     tiles: Option<Arc<FamilyTiles>>,
@@ -158,7 +156,6 @@ impl FamilyCache {
     }
 }
 
-/// Reads the rows of one layer.
 struct LayerReading<'a> {
     job: &'a Job,
     snapshot: &'a Snapshot,

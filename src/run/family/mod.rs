@@ -53,7 +53,6 @@ pub struct Family {
 
 /// The values of a family's variants. They are checked: each variant has an output of its own.
 pub struct FamilyMembers {
-    /// The values.
     pub table: VariantTable,
     /// The values in the output, for each variant.
     pub segments: Vec<Vec<ValueSegment>>,
@@ -67,13 +66,11 @@ impl Family {
         Some(Family { settings: settings.clone(), variants })
     }
 
-    /// The name of the tileset.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.settings.tileset.name
     }
 
-    /// The settings of the whole family.
     #[must_use]
     pub fn settings(&self) -> &JobSettings {
         &self.settings
@@ -273,7 +270,6 @@ impl Family {
         }))
     }
 
-    /// The error that the family has to be seeded.
     pub(crate) fn needs_seed(
         &self,
         report: &Arc<dyn Report>,
@@ -448,7 +444,6 @@ pub(crate) struct FamilyReader(Target);
 /// A manifest that was read, and what identifies it.
 #[derive(Debug)]
 pub(crate) struct ReadFamily {
-    /// The manifest that was read.
     pub(crate) record: FamilyRecord,
     /// The tag that identifies this version of the manifest.
     pub(crate) tag: String,

@@ -90,7 +90,6 @@ impl FamilySessions {
         self.count
     }
 
-    /// A session for one variant.
     pub(crate) async fn take(self: &Arc<FamilySessions>) -> Result<SessionPart, CommandError> {
         let idle = self.idle.lock().pop();
         let session = match idle {

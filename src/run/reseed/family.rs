@@ -190,7 +190,6 @@ async fn publication_of(target: &Target) -> Result<Option<String>, CommandError>
 /// The most variants that one warning names.
 const MAX_NAMED: usize = 5;
 
-/// The result of one look at a family.
 #[derive(Debug)]
 pub(crate) struct FamilyLooked {
     report: FamilyReport,

@@ -76,7 +76,6 @@ pub enum SeedInstead {
     /// Only if there are too many changes to find the tiles of each.
     #[default]
     Never,
-    /// If the target needs a seed.
     WhereNeeded,
 }
 
@@ -109,9 +108,7 @@ pub enum ReseedOutcome {
     Nothing,
     /// This would be done.
     Planned(DirtyReport),
-    /// This was done.
     Done(Box<ReseedReport>),
-    /// The target was seeded.
     Seeded(Box<RunReport>),
 }
 
@@ -156,7 +153,6 @@ struct ReseedRun<'a> {
     look: Look<'a>,
     begun: Instant,
     started: SystemTime,
-    /// The publication that this run makes.
     publication: Publication,
     restarts: u32,
 }

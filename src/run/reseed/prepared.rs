@@ -19,12 +19,10 @@ use crate::tile::{AreaPart, Batch, Coverage, LayerCount, LayerIndex, LonLatBox, 
 /// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
 
-/// The state of counting.
 #[derive(Clone)]
 pub(crate) enum Counts {
     /// The cells are being counted.
     Waiting,
-    /// The layers with their cell counts.
     Known(Arc<RunLayers>),
     /// Counting has failed. The task that counts returns the error.
     Failed,

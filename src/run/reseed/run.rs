@@ -34,7 +34,6 @@ const MAX_LOOKS: u32 = 3;
 /// would be open.
 const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
-/// A target that is open for edits.
 struct OpenedTarget {
     sink: AnySink,
     /// What it says about itself.
@@ -46,7 +45,6 @@ struct OpenedTarget {
 /// What only the run itself knows of its rendering, for the report.
 struct RenderFigures {
     dirty: u64,
-    /// The tiles that were patched.
     patched: u64,
     /// How long it took to plan.
     planned: Duration,
@@ -243,7 +241,6 @@ impl ReseedRun<'_> {
         Ok((batches, workers))
     }
 
-    /// The report of the finished run.
     fn report(
         &self,
         changed: &DirtyTiles,

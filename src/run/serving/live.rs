@@ -44,7 +44,6 @@ enum Present {
     Failed(Instant, LiveError),
 }
 
-/// Renders tiles from the database.
 #[derive(Clone)]
 pub(crate) struct DatabaseTiles(Arc<DatabaseTilesShared>);
 
@@ -347,7 +346,6 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
     }
 }
 
-/// Reads the live rows, on a snapshot of its own.
 async fn read_rows(source: Arc<DatabaseTilesShared>) {
     let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
     let schema = &job.settings.database.changes.schema;

@@ -40,9 +40,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
 
-/// A snapshot on which rows are read.
 pub(crate) struct RowsSnapshot<'a> {
-    /// Reads on the snapshot.
     pub(crate) worker: Worker,
     pub(crate) database: &'a Database,
     pub(crate) snapshot: &'a Snapshot,
@@ -67,7 +65,6 @@ enum Kept {
     /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
-    /// Rows of this state.
     Rows(StateInHistory),
     /// No layer has rows that can be kept.
     Never,
@@ -83,7 +80,6 @@ impl Kept {
 enum NotKept {
     /// The snapshot gets no rows; a later one may.
     NotNow,
-    /// They are lost, for this reason.
     Lost(String),
 }
 
@@ -127,7 +123,6 @@ impl ServedRows {
         self.told.lock().clone()
     }
 
-    /// Notes why there are no rows.
     fn tell_why_not(&self, why: &str) {
         let mut told = self.told.lock();
         let LiveRowsReport { tiles, reads, .. } = *told;

@@ -25,7 +25,6 @@ use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct BeginOptions {
-    /// The number of shards.
     pub shards: u32,
     /// One snapshot is held for all shards.
     pub hold: bool,
@@ -286,7 +285,6 @@ pub(crate) fn check_database(
 pub struct LayerCost {
     /// The cost of a row that is read or surveyed.
     pub row: f64,
-    /// The cost of a feature in a tile.
     pub feature: f64,
 }
 
@@ -314,7 +312,6 @@ impl LayerCost {
     }
 }
 
-/// A layer of a plan.
 #[derive(Debug, Clone, Copy)]
 pub struct WeighedLayer {
     pub cost: LayerCost,
@@ -322,7 +319,6 @@ pub struct WeighedLayer {
     pub rows: u64,
 }
 
-/// The cost of each column of a plan.
 #[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
 #[must_use]
 pub fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {

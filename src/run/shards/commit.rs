@@ -275,7 +275,6 @@ fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<R
     figures.into_iter().map(one).collect()
 }
 
-/// The budgets of all shards, added for each layer.
 fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
     let mut joined: Vec<LayerBudget> = Vec::new();
     for budget in budgets {

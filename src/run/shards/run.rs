@@ -49,7 +49,6 @@ impl Shard<'_> {
         restarting(&job.settings.database, &job.report, &job.stop, render).await
     }
 
-    /// One attempt, on one snapshot.
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let Shard { job, work, plan, number, .. } = *self;
         let begun = Instant::now();
@@ -245,14 +244,12 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardEnd {
     Done {
-        /// The number of its tiles.
         tiles: u64,
     },
     /// Another attempt has done it, or the run was committed.
     AlreadyDone,
 }
 
-/// A shard of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct OwnShard<'a> {
     pub(crate) job: &'a Job,

@@ -27,7 +27,6 @@ pub(crate) use unfinished::{regions_to_seed, why_not_repairable};
 pub struct Target {
     /// Its kind, and its path or address.
     pub url: TargetUrl,
-    /// How it is reached.
     pub(crate) options: TargetOptions,
     /// What the manifest of its family says that it shows, if it is a variant whose family was seeded.
     pub(crate) known: Option<KnownState>,

@@ -84,7 +84,6 @@ fn tileset_of(described: &Described) -> String {
     in_words(described.name.as_deref(), described.vector_layers.iter().map(|layer| layer.id.as_str()))
 }
 
-/// A tileset as text.
 fn in_words<'a>(name: Option<&str>, layers: impl Iterator<Item = &'a str>) -> String {
     let layers: Vec<&str> = layers.collect();
     let layers = if layers.is_empty() { "no layers".to_owned() } else { format!("the layers {}", layers.join(", ")) };

@@ -57,7 +57,6 @@ impl TargetOptions {
         TargetOptions { stop: stop.clone(), ..self.clone() }
     }
 
-    /// The target that a text names.
     pub(crate) fn target(&self, text: &str) -> Result<Target, CommandError> {
         Ok(Target { url: TargetUrl::parse(text)?, options: self.clone(), known: None })
     }
