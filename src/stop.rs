@@ -75,6 +75,14 @@ impl Stop {
         *self.seen.borrow()
     }
 
+    /// An error once a stop was asked for.
+    ///
+    /// # Errors
+    /// The signal that asked for it.
+    pub fn check(&self) -> Result<(), Signal> {
+        self.asked().map_or(Ok(()), Err)
+    }
+
     /// Waits until a stop is asked for.
     pub async fn wait(&self) -> Signal {
         let mut seen = self.seen.clone();

@@ -122,7 +122,7 @@ impl Members {
 
 /// The cells of one zoom while rows are gathered.
 #[derive(Debug, Default)]
-pub(super) struct ZoomGathering {
+pub(crate) struct ZoomGathering {
     all: HashMap<i64, GatheredCell, BuildHasherDefault<CodeHasher>>,
     /// The folded values of their members, if they are wanted and fit into memory.
     folding: Option<Folding>,
@@ -327,7 +327,7 @@ impl ZoomGathering {
     }
 
     /// The counted cells of some gathered cells of a zoom; none if their values are not to be used.
-    pub(super) fn counts(self, grid: &CellGrid, zoom: Zoom, wanted: Option<&WantedFolds>) -> CellCounts {
+    pub(crate) fn counts(self, grid: &CellGrid, zoom: Zoom, wanted: Option<&WantedFolds>) -> CellCounts {
         let count = self.all.values().map(|cell| cell.members).sum();
         let is_deep = !grid.has_few_cells(zoom);
         let (_, cells, folded) = self.finish(grid, zoom, Limits { wanted, is_deep, count });
@@ -336,7 +336,7 @@ impl ZoomGathering {
 
     /// Cells that were counted elsewhere, each with its code, the number of its members, the sum of their positions and
     /// their folded values.
-    pub(super) fn of_counted<'c>(
+    pub(crate) fn of_counted<'c>(
         cells: impl Iterator<Item = (i64, u64, [u64; 2], &'c [Folded])>,
         folds: Option<&[Fold]>,
     ) -> ZoomGathering {

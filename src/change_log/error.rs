@@ -9,7 +9,6 @@ use crate::suggested::{TRACK_INSTALL, track_command};
 /// Why the change log could not be installed, removed or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ChangeLogError {
-    /// The database failed.
     #[error(transparent)]
     Database(#[from] postgis::Error),
     /// The log may not be complete.
@@ -20,47 +19,34 @@ pub enum ChangeLogError {
     Installed(LogGap),
     /// No trigger can log the changes of a table.
     #[error("layer \"{layer}\": {what}. {next}")]
-    NotTrackable {
-        layer: String,
-        /// The table, and why.
-        what: String,
-        next: String,
-    },
-    /// The database does not understand a query of `[[layer.track]]`.
+    NotTrackable { layer: String, what: String, next: String },
     #[error(
         "layer \"{layer}\": the database does not understand the geometry of [[layer.track]] for {table}. It is an SQL query over the changed row, called changed, that gives geometries, such as SELECT location FROM api_facility f WHERE f.id = changed.facility_id"
     )]
     Query { layer: String, table: String, source: postgis::Error },
-    /// The role lacks a right.
     #[error(
         "the role may not {verb} the change log in {server}: that takes the owner of the tables, and CREATE on the database. Hand the owner what {} --sql prints, to run with psql",
         track_command(verb)
     )]
     NoRight { verb: &'static str, server: ServerName, source: postgis::Error },
-    /// The role may not write the log.
     #[error(
         "the role may not prune the change log in {server}: run the command as the role that installed it, or have that role GRANT DELETE on its table change and UPDATE on its table state"
     )]
     NoPruning { server: ServerName, source: postgis::Error },
-    /// Another session held a table for too long.
     #[error(
         "a table was not free within 10 s to {verb} the change log: nothing was changed. Run the command again when no long transaction writes it (pg_stat_activity shows them)"
     )]
     Locked { verb: &'static str, source: postgis::Error },
-    /// Another session holds the advisory lock of installs.
     #[error(
         "the advisory lock (1868657268, 2), which one install at a time takes, was not free within 10 s: nothing was changed. The cause names who holds it: run the command again when that has ended"
     )]
     Taken { source: postgis::Error },
-    /// Another install ran at the same time.
     #[error("somebody else installed into the change log at the same time: nothing was changed. Run the command again")]
     Overtaken,
-    /// The schema holds other tables.
     #[error(
         "the schema {schema} of {server} holds tables, but no change log: it is not touched. Set schema in [changes] to a name that is free"
     )]
     Foreign { schema: String, server: ServerName },
-    /// The schema of the log holds objects that are not the log's.
     #[error(
         "the schema {schema} of {server} holds what is not of the change log: {objects}. Nothing was removed. Move each to another schema ({next}), or drop it, and run the command again"
     )]
@@ -77,23 +63,15 @@ pub enum ChangeLogError {
     #[error(
         "the schema {schema} of {server} is not safe for the change log: {what}. Put that right or drop the schema, or set schema in [changes] to a name that is free"
     )]
-    Unsafe {
-        schema: String,
-        server: ServerName,
-        /// What is wrong with it.
-        what: String,
-    },
-    /// The checks in the script found that the schema is not safe.
+    Unsafe { schema: String, server: ServerName, what: String },
     #[error(
         "the change log in {server} is as it was: its own checks refused to {verb} it. Put right what the cause names, and run the command again"
     )]
     Refused { verb: &'static str, server: ServerName, source: postgis::Error },
-    /// The trigger functions can do more than append to the log.
     #[error(
         "the triggers in {server} are not safe: {what}. Run {TRACK_INSTALL} again, as the role that owns the schema {schema}; targets stay as good as they are"
     )]
     Repairable { schema: String, server: ServerName, what: String },
-    /// The roles as which the triggers run lack rights.
     #[error(
         "the triggers in {server} lack rights, so that writes to the tracked tables fail: {what}. Run {TRACK_INSTALL} again, as a role that may grant them"
     )]
@@ -102,39 +80,21 @@ pub enum ChangeLogError {
         /// Each missing right, and the statement that grants it.
         what: String,
     },
-    /// The trigger functions would belong to a superuser.
     #[error(
         "the triggers on {table} would run as its owner {owner}, a superuser: this role may not make another one for them. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {role}"
     )]
-    SuperusersTable {
-        table: String,
-        owner: String,
-        next: String,
-        /// The role that they make.
-        role: String,
-    },
-    /// The role of `--owner` cannot own the trigger functions.
+    SuperusersTable { table: String, owner: String, next: String, role: String },
     #[error(
         "--owner names the role {role}, which {what}. Have a superuser run {next} Then run {TRACK_INSTALL} --owner {better}"
     )]
-    WrongOwner {
-        role: String,
-        what: &'static str,
-        /// The statements that make one.
-        next: String,
-        /// The role that they make.
-        better: String,
-    },
-    /// There is no log to remove.
+    WrongOwner { role: String, what: &'static str, next: String, better: String },
     #[error("there is no change log in the schema {schema} of {server}. Set schema in [changes], if it is elsewhere")]
     NotThere { schema: String, server: ServerName },
-    /// An answer of the server cannot be read.
     #[error("{what} cannot be read: please report this")]
     Unreadable { what: &'static str, source: serde_json::Error },
 }
 
 impl ChangeLogError {
-    /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

@@ -6,7 +6,6 @@ use crate::suggested::{SEED, TRACK_INSTALL};
 /// Why the log may not hold all changes that a target has not seen. The target needs a full seed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LogGap {
-    /// There is no log.
     #[error(
         "changes are not noted in the database {server}: it has no change log in the schema {schema}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -15,7 +14,6 @@ pub enum LogGap {
         /// The schema, quoted.
         schema: String,
     },
-    /// The role may not read the log.
     #[error(
         "the role {role} may not read the change log: run {TRACK_INSTALL} --reader {role} as its owner, or GRANT USAGE ON SCHEMA {schema} TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {role}"
     )]
@@ -25,27 +23,21 @@ pub enum LogGap {
         /// The schema, quoted.
         schema: String,
     },
-    /// The log's layout is of a newer program.
     #[error("the change log in the schema {schema} has layout {found}, this program knows {known}: update oar-tiles")]
     Newer {
         /// The schema, quoted.
         schema: String,
-        /// Its version.
         found: i32,
-        /// Ours.
         known: i32,
     },
-    /// The layer was never installed, or has read other tables or columns since it was.
     #[error(
         "layer \"{layer}\": what it reads is not tracked: it is new, or its table, properties, key, where or [[layer.track]] changed. Run {TRACK_INSTALL}, then {SEED} once"
     )]
     Layer { layer: String },
-    /// The layer reads a view, and none of its tables is declared.
     #[error(
         "layer \"{layer}\": none of the tables that it reads is tracked. Declare each of them with [[layer.track]], run {TRACK_INSTALL}, then {SEED} once"
     )]
     Undeclared { layer: String },
-    /// The database is older than the target.
     #[error(
         "the database {server} is older than the target: it ended at transaction {now}, the target has seen up to {seen}. It was restored from a backup, or is a standby that is behind. Run {SEED}"
     )]
@@ -56,7 +48,6 @@ pub enum LogGap {
         /// The next transaction when the target was written.
         seen: u64,
     },
-    /// The log knows transactions that the database has not reached.
     #[error(
         "the change log knows transactions up to {known}, and the next one of the database {server} is {now}: it came out of a dump of another server, or somebody wrote to it. Run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -67,7 +58,6 @@ pub enum LogGap {
         /// The next transaction of the database.
         now: u64,
     },
-    /// The log was pruned past the target.
     #[error(
         "the change log no longer holds what the target has not seen: it was pruned up to transaction {pruned}, and the target has seen all before {seen}. Run {SEED}"
     )]
@@ -77,14 +67,12 @@ pub enum LogGap {
         /// The first that the target may not have seen.
         seen: u64,
     },
-    /// The triggers are newer than the target.
     #[error("layer \"{layer}\": changes of {table} are noted since after the target was written. Run {SEED} once")]
     InstalledSince {
         layer: String,
         /// Which table, quoted.
         table: String,
     },
-    /// A column has been watched only since after the target was written.
     #[error(
         "layer \"{layer}\": changes of {column} of {table} are noted since after the target was written. Run {SEED} once"
     )]
@@ -95,7 +83,6 @@ pub enum LogGap {
         /// Which column, quoted.
         column: String,
     },
-    /// The table is not the one that was installed.
     #[error(
         "layer \"{layer}\": {table} is not the table whose changes are noted{now}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -106,7 +93,6 @@ pub enum LogGap {
         /// ": that one is called … now", or that it is gone.
         now: String,
     },
-    /// Triggers are missing, disabled or not as they were.
     #[error(
         "layer \"{layer}\": changes of {table} may have gone by unnoticed: {what}. Run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -114,10 +100,8 @@ pub enum LogGap {
         layer: String,
         /// Which table, quoted.
         table: String,
-        /// What is wrong.
         what: String,
     },
-    /// A column is not as it was.
     #[error(
         "layer \"{layer}\": {column} of {table} was altered since its changes are noted. Run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -128,7 +112,6 @@ pub enum LogGap {
         /// Which column, quoted.
         column: String,
     },
-    /// A logged value cannot be read without running functions of its type's owner.
     #[error(
         "layer \"{layer}\": the geometry of [[layer.track]] for {table} refers to {column}, and values of its type cannot be read back from the change log without running functions of the type's owner. Write the query without it, run {TRACK_INSTALL}, then {SEED} once"
     )]
@@ -139,7 +122,6 @@ pub enum LogGap {
         /// Which column, quoted.
         column: String,
     },
-    /// Logical replication writes the table.
     #[error(
         "layer \"{layer}\": {table} is written by logical replication, which fires no such triggers: what it changes is not noted. Track the changes in the database that publishes it, or run {SEED} each time"
     )]

@@ -75,7 +75,6 @@ pub(crate) fn at_postgis(sql: &str, postgis: &str) -> String {
     sql.replace("{postgis}", &quoted(postgis))
 }
 
-/// The tables of a log.
 const TABLES: [&str; 6] = ["state", "watch", "watched", "member", "needs", "change"];
 
 /// Replaces `{tables}` in a statement by the names of the log's tables, and `{count}` by their number.

@@ -23,7 +23,6 @@ pub use super::waking::{NotifyObstacle, Waking, notify_obstacle};
 
 // The size of the log, the check that it is safe, and its pruning.
 
-/// The entries of one watch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct WatchBacklog {
     /// Schema and table, quoted.
@@ -34,7 +33,6 @@ pub struct WatchBacklog {
     pub oldest: Option<f64>,
 }
 
-/// The result of pruning.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pruned {
     /// The number of changed rows that were deleted.
@@ -186,6 +184,14 @@ pub struct Watch {
     pub methods: Vec<DecodingMethod>,
 }
 
+impl Watch {
+    /// True if a query gives the positions, which may be more than one for a row, or areas.
+    #[must_use]
+    pub fn is_query(&self) -> bool {
+        matches!(self.source, PositionSource::Query { .. })
+    }
+}
+
 /// Where the positions of changed rows come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PositionSource {
@@ -197,7 +203,6 @@ pub enum PositionSource {
     /// A query over the changed row, which it calls `changed`. The log holds the columns to which the query refers
     /// (`change.keys`).
     Query {
-        /// The query.
         sql: String,
         /// The columns of `changed`, each with its type as SQL names it.
         columns: Vec<(String, String)>,
@@ -275,7 +280,6 @@ fn check_log(
     Ok(())
 }
 
-/// The watches of one layer.
 fn watches_of(layer: &Layer, definition: &str, facts: &Facts, cursor: &Cursor) -> Result<Vec<Watch>, LogGap> {
     let (layer, track) = (layer.name().to_owned(), &layer.section().track);
     let mut needs = facts.needs.iter().filter(|need| need.definition == definition).peekable();
@@ -327,7 +331,6 @@ fn watches_of(layer: &Layer, definition: &str, facts: &Facts, cursor: &Cursor) -
 /// The name and type of a column that a query refers to, and how its values are read.
 type DecodedColumn = ((String, String), DecodingMethod);
 
-/// The columns that the query of a watch refers to.
 fn query_columns(layer: &str, watch: &WatchFacts) -> Result<Vec<DecodedColumn>, LogGap> {
     let mut columns = Vec::new();
     for name in &watch.logged {
@@ -430,13 +433,18 @@ impl UnseenChanges {
     pub fn of(&self, watch: &Watch) -> Option<UnseenRows> {
         self.0.get(&watch.id).copied()
     }
+
+    /// The watches of a layer that have changes, each with the number of its changed rows.
+    #[must_use]
+    pub fn of_layer<'w>(&self, watches: &'w [Watch]) -> Vec<(&'w Watch, u64)> {
+        watches.iter().filter_map(|watch| Some((watch, self.of(watch)?.rows))).collect()
+    }
 }
 
 /// The entries of the log that a snapshot sees and a cursor does not.
 #[derive(Clone, Copy)]
 pub struct UnseenLog<'a> {
     pub snapshot: &'a Snapshot,
-    /// The schema of the log.
     pub schema: &'a str,
     pub cursor: &'a Cursor,
 }

@@ -20,7 +20,6 @@ use crate::suggested::SEED;
 #[derive(Debug, Default)]
 pub(crate) struct LayerReads {
     pub(crate) requests: Vec<WatchRequest>,
-    /// Warnings for the user.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -376,12 +375,7 @@ pub(crate) enum WatchSource {
     /// A column of type geometry or geography.
     Column(String),
     /// A query over the row. It is evaluated when the log is read; the log holds the columns to which it refers.
-    Query {
-        /// The query.
-        sql: String,
-        /// The columns.
-        logged: Vec<String>,
-    },
+    Query { sql: String, logged: Vec<String> },
 }
 
 /// What one layer needs to be logged about one table.

@@ -25,10 +25,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotifyObstacle {
     /// `max_prepared_transactions` is not 0.
-    Prepared {
-        /// Its value.
-        limit: String,
-    },
+    Prepared { limit: String },
     /// The server is a standby.
     Standby,
     /// Another session holds the advisory lock exclusively.

@@ -128,7 +128,7 @@ const VERBS: &[(&[&str], &str)] = &[
 ];
 
 /// The same error, with what its author probably meant. `words` is the command line.
-pub(super) fn explained(mut error: Error, words: &[String]) -> Error {
+pub(crate) fn explained(mut error: Error, words: &[String]) -> Error {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         _ => None,

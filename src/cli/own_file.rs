@@ -20,7 +20,7 @@ const NAMES_IN_TARGETS: [&str; 2] = ["metadata.json", ".oar-tiles"];
 ///
 /// # Errors
 /// If the file is a link, or others may write it, or the directory is a target.
-pub(super) fn take_own_file(command: &mut Command, is_quiet: bool) -> Result<(), ConfigError> {
+pub(crate) fn take_own_file(command: &mut Command, is_quiet: bool) -> Result<(), ConfigError> {
     let is_named = std::env::var_os(CONFIG_VARIABLE).is_some_and(|name| !name.is_empty());
     let Some(place) = place(command).filter(|place| place.is_none() && !is_named) else { return Ok(()) };
     let file = Path::new(OWN_FILE);

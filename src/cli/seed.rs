@@ -8,15 +8,15 @@ use tokio::runtime::Handle;
 
 use super::init::drafted_settings;
 use super::serve::preview;
-use super::settings::{Closing, first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style};
+use super::settings::{first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style};
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
-use super::variants::{not_for_variants, reseed_variants, seed_variants};
+use super::variants::{ClosingFiles, not_for_variants, reseed_variants, seed_variants};
 use super::{SettingFlags, on_runtime};
 use crate::config::{ConfigError, JobSettings};
 use crate::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use crate::run::reseed::{ReseedOptions, ReseedOutcome};
+use crate::run::reseed::{PublishedTiles, ReseedOptions, ReseedOutcome};
 use crate::run::{CommandError, Family, Job, SharedSnapshot, reseed, seed};
 use crate::stop::Stop;
 use crate::target::MaxShrink;
@@ -176,7 +176,8 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     let is_shared = tilesets.len() > 1;
     on_runtime(async || {
         for_each(tilesets, arguments.quiet, stop, async |settings| {
-            if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
+            let settings = shrinking(settings, arguments.allow_shrink);
+            if let Some(family) = Family::of(&settings) {
                 return Box::pin(seed_variants(arguments, family, &snapshot, stop)).await;
             }
             let snapshot = is_shared.then_some(&snapshot);
@@ -210,22 +211,17 @@ fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
 /// Seeds one tileset.
 async fn seed_one(
     arguments: &Seed,
-    mut settings: JobSettings,
+    settings: JobSettings,
     snapshot: Option<&SharedSnapshot>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    if arguments.allow_shrink {
-        settings.tileset.max_shrink = MaxShrink::ALL;
-    }
     let style = style(&settings, arguments.quiet);
-    let prints = !matches!(style, Style::Json | Style::Quiet);
-    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
-    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
-    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
-    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "seed", &output)?;
+    let changed_out = file_of(arguments.changed_out.as_ref(), &settings.tileset.name);
+    let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
+    let (closing, mut metrics) = files.begin("seed", &settings, style, &settings.tileset.output)?;
     let run = async || {
-        let job = Job::new(settings, arguments.force, &report(style), stop)?;
-        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
+        let job =
+            Job::new(settings, arguments.force, &report(style), stop)?.with_changed_out(changed_out.as_deref())?;
         let job = match snapshot {
             Some(snapshot) => job.sharing(snapshot),
             None => job,
@@ -264,7 +260,8 @@ pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
     )?;
     let options = reseed_options(arguments)?;
     let reseed = async |settings: JobSettings| {
-        if let Some(family) = Family::of(&shrinking(settings.clone(), arguments.allow_shrink)) {
+        let settings = shrinking(settings, arguments.allow_shrink);
+        if let Some(family) = Family::of(&settings) {
             return Box::pin(reseed_variants(arguments, family, stop)).await;
         }
         Box::pin(reseed_one(arguments, &options, settings, stop)).await
@@ -281,26 +278,21 @@ pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
 async fn reseed_one(
     arguments: &Reseed,
     options: &ReseedOptions,
-    mut settings: JobSettings,
+    settings: JobSettings,
     stop: &Stop,
 ) -> Result<(), CommandError> {
-    if arguments.allow_shrink {
-        settings.tileset.max_shrink = MaxShrink::ALL;
-    }
     let style = match style(&settings, arguments.quiet) {
         // A bar that repeatedly shows for a few milliseconds is useless.
         Style::Auto | Style::Bar | Style::Lines if arguments.watch => Style::Warnings,
         style => style,
     };
-    let prints = !matches!(style, Style::Json | Style::Quiet);
-    let (name, output) = (settings.tileset.name.clone(), settings.tileset.output.clone());
-    let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &name);
-    let options = ReseedOptions { dirty_out: own(&arguments.dirty_out), ..options.clone() };
-    let closing = Closing::new(prints, own(&arguments.report).as_ref(), &output)?;
-    let mut metrics = RunMetrics::begin(own(&arguments.metrics).as_deref(), "reseed", &output)?;
+    let (name, output) = (&settings.tileset.name, settings.tileset.output.clone());
+    let changed_out = file_of(arguments.changed_out.as_ref(), name);
+    let options = ReseedOptions { dirty_out: file_of(arguments.dirty_out.as_ref(), name), ..options.clone() };
+    let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
+    let (closing, mut metrics) = files.begin("reseed", &settings, style, &output)?;
     let run = async || {
-        let job = Job::new(settings, false, &report(style), stop)?;
-        let job = job.with_changed_out(own(&arguments.changed_out).as_deref())?;
+        let job = Job::new(settings, false, &report(style), stop)?.with_changed_out(changed_out.as_deref())?;
         if arguments.watch {
             return reseed::watch(&job, &options, |outcome| {
                 let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
@@ -319,15 +311,11 @@ async fn reseed_one(
             ReseedOutcome::Done(done) => closing.show(&render_reseed(done), done),
             ReseedOutcome::Seeded(done) => closing.show(&render_run(done), done),
         };
-        match &outcome {
-            ReseedOutcome::Nothing => metrics.wrote(0, 0),
-            ReseedOutcome::Planned(_) => {}
-            ReseedOutcome::Done(done) => metrics.wrote(done.written, done.bytes),
-            ReseedOutcome::Seeded(done) => metrics.wrote(done.written, done.bytes),
-        }
         if arguments.dry_run {
             return shown;
         }
+        let published = outcome.published();
+        metrics.wrote(published.map_or(0, |tiles| tiles.written), published.map_or(0, |tiles| tiles.bytes));
         // Also if nothing changed, because an earlier run may have left something in the outbox.
         let purged = job.purge_published(false).await.map(drop);
         let noted = note_purges(&mut metrics, &job).await;
@@ -347,18 +335,9 @@ async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandE
 
 /// Writes one outcome of a watch into the file of `--metrics`.
 fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
-    let seconds = |parts: [f64; 3]| Duration::try_from_secs_f64(parts.iter().sum()).unwrap_or_default();
-    match outcome {
-        ReseedOutcome::Nothing => metrics.unchanged()?,
-        ReseedOutcome::Planned(_) => {}
-        ReseedOutcome::Done(done) => {
-            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
-            metrics.published(done.written, done.bytes, took)?;
-        }
-        ReseedOutcome::Seeded(done) => {
-            let took = seconds([done.plan_seconds, done.render_seconds, done.finish_seconds]);
-            metrics.published(done.written, done.bytes, took)?;
-        }
-    }
-    Ok(())
+    let noted = match outcome.published() {
+        Some(PublishedTiles { written, bytes, took }) => metrics.published(written, bytes, took),
+        None => metrics.unchanged(),
+    };
+    noted.map_err(CommandError::from)
 }

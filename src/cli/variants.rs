@@ -1,6 +1,6 @@
 //! Verbs on a tileset with variants.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::{Reseed, Seed};
 use crate::config::JobSettings;
 use crate::report::{Report, RunMetrics, Style, print, render_family, report};
 use crate::run::{
-    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot, reseed, seed,
+    CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot, family_seed, reseed,
 };
 use crate::stop::Stop;
 
@@ -39,13 +39,14 @@ pub(crate) async fn seed_variants(
         only: arguments.variant.clone(),
     };
     if arguments.dry_run {
-        let planned = Box::pin(seed::plan_family(&family, &options)).await?;
+        let planned = Box::pin(family_seed::plan_family(&family, &options)).await?;
         return Ok(print(&planned)?);
     }
-    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
-    let closing = files.closing(family.settings(), arguments.quiet)?;
-    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "seed", Path::new(&family.output()))?;
-    let ended = Box::pin(seed::seed_family(&family, &options)).await;
+    let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
+    let (settings, output) = (family.settings(), family.output());
+    let style = style(settings, arguments.quiet);
+    let (closing, mut metrics) = files.begin("seed", settings, style, Path::new(&output))?;
+    let ended = Box::pin(family_seed::seed_family(&family, &options)).await;
     noted_family(&closing, &mut metrics, ended, stop)
 }
 
@@ -75,9 +76,10 @@ pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
         ),
     };
     let reseeding = reseed_options(arguments)?;
-    let files = FamilyFiles { name: family.name().to_owned(), report: &arguments.report, metrics: &arguments.metrics };
-    let closing = files.closing(family.settings(), arguments.quiet)?;
-    let mut metrics = RunMetrics::begin(files.metrics().as_deref(), "reseed", Path::new(&family.output()))?;
+    let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
+    let (settings, output) = (family.settings(), family.output());
+    let style = style(settings, arguments.quiet);
+    let (closing, mut metrics) = files.begin("reseed", settings, style, Path::new(&output))?;
     let ended = Box::pin(reseed::reseed_family(&family, &options, &reseeding)).await;
     noted_family(&closing, &mut metrics, ended, stop)
 }
@@ -108,20 +110,24 @@ async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Res
 const NO_LIST: &str = "the notes beside each target have its changed tiles";
 
 /// The files that the flags of a run name.
-struct FamilyFiles<'a> {
-    name: String,
-    report: &'a Option<std::path::PathBuf>,
-    metrics: &'a Option<std::path::PathBuf>,
+pub(crate) struct ClosingFiles<'a> {
+    pub(crate) report: &'a Option<PathBuf>,
+    pub(crate) metrics: &'a Option<PathBuf>,
 }
 
-impl FamilyFiles<'_> {
-    fn closing(&self, settings: &JobSettings, quiet: bool) -> Result<Closing, CommandError> {
-        let prints = !matches!(style(settings, quiet), Style::Json | Style::Quiet);
-        Closing::new(prints, file_of(self.report.as_ref(), &self.name).as_ref(), &settings.tileset.output)
-    }
-
-    fn metrics(&self) -> Option<std::path::PathBuf> {
-        file_of(self.metrics.as_ref(), &self.name)
+impl ClosingFiles<'_> {
+    /// Checks before the work that the files of this tileset can be written. `output` is its output in metrics.
+    pub(crate) fn begin(
+        &self,
+        verb: &'static str,
+        settings: &JobSettings,
+        style: Style,
+        output: &Path,
+    ) -> Result<(Closing, RunMetrics), CommandError> {
+        let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &settings.tileset.name);
+        let prints = !matches!(style, Style::Json | Style::Quiet);
+        let closing = Closing::new(prints, own(self.report).as_ref(), &settings.tileset.output)?;
+        Ok((closing, RunMetrics::begin(own(self.metrics).as_deref(), verb, output)?))
     }
 }
 

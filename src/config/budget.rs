@@ -11,7 +11,6 @@ use crate::postgis::{Budget, LayerSection, Limit, OnLargeTile};
 use crate::tile::{ZoomLimits, ZoomList};
 
 impl Check<'_> {
-    /// A layer's budget.
     pub(crate) fn budget(&self, layer: &LayerSection, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
         let limits = |field: &str, own: Option<&Limit>, default: &Limit| match own {
             Some(own) => self.limits(&format!("layer[{}].{field}", layer.name), own),

@@ -65,7 +65,6 @@ impl Check<'_> {
         Ok(found)
     }
 
-    /// The layer's conditions.
     pub(crate) fn conditions<'t>(&self, layer: &'t LayerSection) -> Result<Conditions<'t>, ConfigError> {
         let (everywhere, table) = match &layer.filter {
             None => (None, None),

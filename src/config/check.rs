@@ -28,7 +28,6 @@ pub struct Checked {
 #[derive(Clone, Copy)]
 pub struct CheckedSources<'a> {
     pub file: Option<&'a Path>,
-    /// The variables of the environment.
     pub variables: &'a [(String, String)],
     pub flags: &'a [Flag],
     /// The connection parameters in the environment.

@@ -8,10 +8,8 @@ use crate::suggested::SEED;
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file cannot be read.
     #[error("cannot read the configuration {}: name a TOML file with --config", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },
-    /// The file in the working directory that is read without being named.
     #[error(
         "./oar-tiles.toml is not read: {cause}. A configuration can run programs and name credentials: if you trust this one, name it with --config oar-tiles.toml; else give --no-config"
     )]
@@ -19,15 +17,12 @@ pub enum ConfigError {
         /// Whose it is, or where it lies.
         cause: String,
     },
-    /// Neither a file nor anything else says what to draw.
     #[error(
         "no configuration says what to draw: oar-tiles init --database-url URL writes one for the tables that it finds, as oar-tiles.toml, which is read from the working directory; --config FILE names another, and {SEED} --table NAME needs none"
     )]
     NoConfiguration,
-    /// The file has no layer.
     #[error("{} has no [[layer]], so there is nothing to draw: add [[layer]] with name and table, or have oar-tiles init write a file for the tables that it finds", path.display())]
     NoLayers { path: PathBuf },
-    /// A command without a target, and without a configuration that names one.
     #[error(
         "{verb} needs a target: {called}; or a configuration that names one, in ./oar-tiles.toml or with --config FILE"
     )]
@@ -45,17 +40,10 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         message: String,
     },
-    /// An environment variable that begins with `OAR_TILES_` and is not known.
     #[error("the environment variable {variable} is unknown{hint}")]
-    UnknownVariable {
-        variable: String,
-        /// What may have been meant.
-        hint: String,
-    },
-    /// An environment variable that must be a number.
+    UnknownVariable { variable: String, hint: String },
     #[error("the environment variable {variable} is \"{text}\", which is no whole number")]
     NotANumber { variable: String, text: String, source: std::num::ParseIntError },
-    /// An environment variable with a value that does not fit.
     #[error("the environment variable {variable}: {message}")]
     BadVariable {
         variable: String,
@@ -66,37 +54,22 @@ pub enum ConfigError {
     #[error("{key} (from {origin}): {what}")]
     Setting {
         key: String,
-        /// Where its value came from.
         origin: String,
         /// What is wrong, and what to write.
         what: String,
     },
-    /// The configuration has its own layers, and the output is the default one.
     #[error(
         "{layers} has layers of its own and names no output: write output = \"NAME.mbtiles\" below [tileset], or give --output (the default is the file of the default layers)"
     )]
-    NoOutput {
-        /// Where the layers come from.
-        layers: String,
-    },
-    /// Several tilesets in one configuration, where one is needed.
+    NoOutput { layers: String },
     #[error("{what} is for one tileset, and this configuration has several: choose it with --tileset ({})", names.join(", "))]
-    NotOneTileset {
-        /// The command or flag.
-        what: &'static str,
-        names: Vec<String>,
-    },
+    NotOneTileset { what: &'static str, names: Vec<String> },
     /// `--tileset` names a tileset that is not there.
     #[error("there is no tileset \"{wanted}\"{hint}")]
-    UnknownTileset {
-        wanted: String,
-        /// Those that are there.
-        hint: String,
-    },
+    UnknownTileset { wanted: String, hint: String },
     /// `--layer` names a layer that is not there.
     #[error("there is no layer \"{wanted}\"{hint}")]
     UnknownLayer { wanted: String, hint: String },
-    /// The number of problems that `config --check` has reported.
     #[error("the configuration has problems: {problems}, each named above")]
     Problems { problems: usize },
     /// The variants of a tileset do not fit their values.
@@ -106,7 +79,6 @@ pub enum ConfigError {
         /// What is wrong, and what to write.
         what: String,
     },
-    /// `--variant` for a tileset that has none.
     #[error("--variant is for a tileset with variants, and {tileset} has no [tileset.variants]: leave it out")]
     NoVariants { tileset: String },
     /// The database URL.

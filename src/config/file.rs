@@ -222,10 +222,8 @@ pub(crate) struct TilesetSection {
     pub(crate) parameter: Vec<ParameterSection>,
 }
 
-/// One tileset, or a list of them.
 #[derive(Debug, Clone)]
 pub(crate) enum TilesetTables {
-    /// `[tileset]`.
     One(Box<TilesetSection>),
     /// `[[tileset]]`: their values are kept as tables ([`ConfigValues::tilesets`](super::ConfigValues::tilesets)).
     Several,

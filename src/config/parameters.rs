@@ -22,7 +22,6 @@ const MAX_NAME_BYTES: usize = 40;
 /// The default of `max_length`, in characters.
 const MAX_LENGTH: usize = 100;
 
-/// The default of `max_values`.
 const MAX_VALUES: usize = 20;
 
 /// The largest `max_length` and `max_values`: a request's query has at most 8 KiB.

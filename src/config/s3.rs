@@ -36,7 +36,6 @@ impl Check<'_> {
         })
     }
 
-    /// `Cache-Control` by zoom.
     pub(crate) fn cache_rules(&self, key: &str, given: Option<&TextByZoom>) -> Result<Vec<CacheRule>, ConfigError> {
         let wrong = |zooms: &str, what: String| self.wrong(key, format!("\"{zooms}\": {what}"));
         match given {
@@ -123,7 +122,6 @@ impl Check<'_> {
         all.into_iter().map(header).collect()
     }
 
-    /// A text for a header.
     pub(crate) fn tile_text(&self, key: &str, text: &str) -> Result<TileText, ConfigError> {
         if text.is_empty() || !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
             return Err(self.wrong(key, format!("{text:?} is no header: write letters of ASCII")));

@@ -40,7 +40,6 @@ pub(crate) fn read(text: &str) -> Result<ConfigFile, toml::de::Error> {
     ConfigFile::deserialize(toml::Deserializer::from(tables))
 }
 
-/// The table, or the tables of a list.
 fn tables_in<'t, 'i>(value: &'t mut DeValue<'i>) -> Vec<&'t mut DeTable<'i>> {
     match value {
         DeValue::Table(table) => vec![table],
@@ -72,7 +71,6 @@ fn fill(table: &mut DeTable<'_>, sample: &DeTable<'static>) {
 
 // The comments.
 
-/// The sample's comment on a key.
 pub(crate) struct KeyComment {
     pub(crate) section: String,
     pub(crate) key: String,

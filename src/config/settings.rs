@@ -43,9 +43,7 @@ const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 #[derive(Debug, Clone)]
 pub struct JobSettings {
     pub database: DatabaseSettings,
-    /// How the run works.
     pub run: RunSettings,
-    /// How the tileset is served.
     pub server: ServeOptions,
     pub tileset: TilesetSettings,
 }
@@ -54,20 +52,16 @@ pub struct JobSettings {
 #[derive(Debug, Clone)]
 pub struct DatabaseSettings {
     pub connect: ConnectOptions,
-    /// The limits of each session.
     pub session: SessionOptions,
-    /// The change log.
     pub changes: ChangesOptions,
 }
 
-/// How a run works.
 #[derive(Debug, Clone)]
 pub struct RunSettings {
     /// The number of sessions that render in parallel.
     pub workers: NonZeroUsize,
     /// The most features and tiles that one statement renders.
     pub batch_features: NonZeroU64,
-    /// The limits of the pipeline.
     pub limits: Limits,
     /// The memory for the cached rows of a seed, in bytes.
     pub rows_memory: usize,

@@ -38,14 +38,12 @@ impl Check<'_> {
 /// The most pixels of a length: the side of a tile.
 const MAX_PIXELS: f64 = 256.0;
 
-/// How a layer is simplified, and at which zooms.
 pub(crate) struct SimplifiedZooms {
     simplify: Option<Simplify>,
     zooms: Option<ZoomList>,
 }
 
 impl SimplifiedZooms {
-    /// How the layer is simplified at a zoom.
     pub(crate) fn at(&self, zoom: Zoom) -> Option<Simplify> {
         self.simplify.clone().filter(|_| self.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom)))
     }

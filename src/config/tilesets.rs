@@ -14,7 +14,6 @@ impl ConfigValues {
         !self.tilesets.is_empty()
     }
 
-    /// The names of the listed tilesets.
     #[must_use]
     pub fn tileset_names(&self) -> Vec<&str> {
         self.tilesets.iter().map(|(table, _)| name_of(table)).collect()

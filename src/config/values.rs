@@ -13,7 +13,6 @@ use super::sample::{KeyVariable, SAMPLE, VariableKind, key_variables, read};
 use super::variables::expanded;
 use crate::serve::TOKEN_VARIABLE;
 
-/// The origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The compiled-in sample.
@@ -21,7 +20,6 @@ pub enum Origin {
     File(PathBuf),
     /// A draft for the tables of the database, as `init` writes it.
     Draft,
-    /// An environment variable.
     Environment(String),
     Flag(&'static str),
 }
@@ -173,7 +171,6 @@ impl ConfigValues {
         matches!(self.origin("tileset.output"), None | Some(Origin::Default))
     }
 
-    /// All values as one configuration.
     pub(crate) fn together(&self) -> Result<ConfigFile, ConfigError> {
         let mut table = toml::Table::new();
         for (key, (value, _)) in &self.values {
@@ -228,14 +225,12 @@ impl ConfigValues {
         }
     }
 
-    /// The origin of a key's value.
     #[must_use]
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)
     }
 }
 
-/// The value that a variable gives its key.
 fn value_of(variable: &KeyVariable, text: String) -> Result<toml::Value, ConfigError> {
     let name = || variable.name.clone();
     let value = match variable.kind() {

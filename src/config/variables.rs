@@ -39,7 +39,6 @@ pub(crate) fn expanded(
     Ok(result)
 }
 
-/// The strings that were found.
 struct Found<'a> {
     path: &'a Path,
     text: &'a str,

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use super::error::ConfigError;
 use crate::postgis::{Query, VariantParameter, VariantTable, bound_condition};
 
-/// The variants of a tileset.
 #[derive(Debug, Clone)]
 pub struct VariantSettings {
     pub values: VariantValues,
@@ -21,18 +20,15 @@ pub struct VariantSettings {
     pub(crate) purge_urls: Vec<String>,
 }
 
-/// The source of the values.
 #[derive(Debug, Clone)]
 pub enum VariantValues {
     Query(Query),
-    /// The configuration.
     Listed(VariantTable),
 }
 
 /// The condition on a layer's rows, an SQL expression with `!name!` for the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantCondition {
-    /// The name of the layer.
     pub layer: String,
     pub sql: String,
 }
@@ -44,11 +40,9 @@ pub(crate) const ALL_SEGMENT: &str = "all";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Variant {
     pub values: Vec<BoundValue>,
-    /// The values in its output, as segments.
     pub segments: Vec<ValueSegment>,
 }
 
-/// The value of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BoundValue {
     pub parameter: VariantParameter,
@@ -222,7 +216,6 @@ fn text_of(value: &toml::Value) -> String {
 /// The longest segment of a value, in bytes: file systems allow names of 255 bytes, and an ending follows.
 const MAX_SEGMENT: usize = 200;
 
-/// A text with `{name}` in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputTemplate {
     pieces: Vec<OutputPiece>,
@@ -244,7 +237,6 @@ pub struct ValueSegment(String);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSegment {
     Empty,
-    /// It is too long.
     Long,
 }
 
@@ -253,7 +245,6 @@ pub(crate) enum NoSegment {
 pub(crate) enum NoTemplate {
     /// A brace has no counterpart, or there is no name between two of them.
     Brace,
-    /// It has no `{name}`.
     Constant,
 }
 
@@ -274,7 +265,6 @@ impl ValueSegment {
         }
     }
 
-    /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -282,7 +272,6 @@ impl ValueSegment {
 }
 
 impl OutputTemplate {
-    /// Reads a template.
     pub(crate) fn new(text: &str) -> Result<OutputTemplate, NoTemplate> {
         let (mut pieces, mut rest) = (Vec::new(), text);
         while let Some((plain, behind)) = rest.split_once('{') {
@@ -340,7 +329,6 @@ impl OutputTemplate {
     }
 }
 
-/// True if a parameter can have the name.
 pub(crate) fn is_parameter_name(name: &str) -> bool {
     let is_first = |c: char| c.is_ascii_alphabetic() || c == '_';
     name.starts_with(is_first) && name.chars().all(|c| is_first(c) || c.is_ascii_digit())

@@ -18,7 +18,6 @@ pub(crate) struct Areas {
     y1: Vec<i64>,
     /// West, south, east, north of the search boxes.
     sides: [Vec<f64>; 4],
-    /// For a layer that lists its tiles: the tiles of all areas.
     listed: ListedTiles,
 }
 

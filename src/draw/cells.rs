@@ -15,13 +15,11 @@ use crate::tile::{Area, WorldRect};
 pub(crate) struct CellColumns {
     /// The number of the area, counted from 1, the code, the number of members, and the position x, y in world units.
     cells: [Vec<i64>; 5],
-    /// The folded values.
     folded: Vec<FoldColumn>,
     /// Cells of lone rows; `None` if lone rows are not drawn as themselves.
     lone: Option<LoneColumns>,
 }
 
-/// Cells with one member.
 #[derive(Default)]
 struct LoneColumns {
     /// The number of the area, counted from 1, and the code.
@@ -100,7 +98,6 @@ struct FoldColumn {
 }
 
 impl FoldColumn {
-    /// One empty column for each value.
     fn of(folds: &FoldedValues) -> Vec<FoldColumn> {
         folds.0.iter().map(|value| FoldColumn { value: value.clone(), cells: Vec::new() }).collect()
     }

@@ -140,14 +140,9 @@ impl BatchDrawing<'_> {
             let candidates =
                 if self.prepared(index).is_counted(tile.tile.zoom()) { Candidates::Counted } else { Candidates::Found };
             let work = LayerAreas { index, areas: &areas, max_features: &no_limits, candidates };
-            match self.layer(work, &mut rendered).await {
-                Ok(_) if rendered.values().eq([&tile]) => {}
-                Ok(_) => return Ok(false),
-                Err(Error::Query { .. } | Error::Timeout { .. }) => {
-                    self.session().return_to_savepoint().await?;
-                    return Ok(false);
-                }
-                Err(other) => return Err(other),
+            let done = self.layer(work, &mut rendered).await;
+            if self.session().at_savepoint(done).await?.is_err() || !rendered.values().eq([&tile]) {
+                return Ok(false);
             }
         }
         Ok(true)

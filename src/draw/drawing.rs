@@ -27,7 +27,6 @@ pub struct LayerPlan {
 /// The work of one statement.
 #[derive(Clone, Copy)]
 pub(crate) struct LayerAreas<'a> {
-    /// The layer's index.
     pub(crate) index: usize,
     pub(crate) areas: &'a [Area],
     /// The most features of a tile, by zoom.
@@ -54,12 +53,10 @@ impl<'a> BatchDrawing<'a> {
         &self.layers.all()[index]
     }
 
-    /// A layer as it is prepared for the run.
     pub(crate) fn prepared(self, index: usize) -> &'a PreparedLayer {
         &self.statements(index).prepared
     }
 
-    /// A layer as it was probed.
     pub(crate) fn probed(self, index: usize) -> &'a Layer {
         self.prepared(index).layer()
     }
@@ -178,7 +175,7 @@ impl<'a> BatchDrawing<'a> {
                     found.features += part.features;
                     join_tiles(tiles, rendered);
                 }
-                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                Err(error) if error.is_of_statement() => {
                     self.session().return_to_savepoint().await?;
                     if candidates == Candidates::Found
                         && statements.has_touching()
@@ -217,7 +214,7 @@ impl<'a> BatchDrawing<'a> {
         if let Some(areas) = joined(self.probed(index), index, &batch.areas).filter(|_| is_reseed) {
             let work = LayerAreas { index, areas: &areas, max_features, candidates: Candidates::Found };
             match self.layer(work, tiles).await {
-                Err(error @ (Error::Timeout { .. } | Error::Query { .. })) => {
+                Err(error) if error.is_of_statement() => {
                     tracing::debug!("{error}: trying again area by area");
                     self.session().return_to_savepoint().await?;
                     tiles.clear();
@@ -228,7 +225,6 @@ impl<'a> BatchDrawing<'a> {
         self.layer_or_parts(index, &batch.areas, max_features, tiles).await
     }
 
-    /// The plans of the statements of a batch.
     pub(crate) async fn explain(self, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
         let mut plans = Vec::new();
         for (index, _) in batch.layers.iter().enumerate().filter(|(_, planned)| planned.tiles > 0) {
@@ -327,7 +323,6 @@ impl RunLayers {
         Some(tiles.into_values().collect())
     }
 
-    /// The layers that are drawn in a batch, with their indexes.
     fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
         let planned = self.all().iter().enumerate().zip(&batch.layers);
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)

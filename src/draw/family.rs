@@ -25,7 +25,6 @@ const COST_OF_STATEMENT: f64 = 50.0;
 /// The rows of one layer for all variants.
 #[derive(Debug)]
 pub struct FamilyRows {
-    /// The layer as it is in a variant.
     layer: Arc<Layer>,
     rows: Arc<CachedRows>,
     /// The numbers of each variant's rows; `None` if each variant has all of them.
@@ -37,7 +36,6 @@ pub struct FamilyRows {
 pub struct FamilyCondition<'a> {
     /// The condition as configured, with `!name!` for the values.
     pub sql: &'a str,
-    /// The values.
     pub table: &'a VariantTable,
 }
 
@@ -70,11 +68,9 @@ impl FamilyCondition<'_> {
 /// A layer of one variant, ready to be planned and drawn.
 #[derive(Debug)]
 pub struct VariantLayer {
-    /// The layer with the rows of the variant.
     pub prepared: PreparedLayer,
     /// The positions of the rows.
     pub footprints: LayerFootprints,
-    /// The number of the rows.
     pub rows: u64,
 }
 
@@ -104,18 +100,10 @@ impl PreparedLayer {
         snapshot.keeper.set_savepoint().await?;
         let zooms = self.layer().drawn_zooms(zooms);
         let reading = MembersReading { snapshot, layer: self.layer(), condition, coverage, zooms: &zooms };
-        match Box::pin(reading.members(all.rows.count())).await {
-            Ok(members) => Ok(members.map(|members| FamilyRows { members: Some(members), ..all })),
-            Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-                tracing::info!(
-                    "layer \"{}\": its rows are read for each variant by itself: {error}",
-                    self.layer().name
-                );
-                snapshot.keeper.return_to_savepoint().await?;
-                Ok(None)
-            }
-            Err(other) => Err(other),
-        }
+        let members = Box::pin(reading.members(all.rows.count())).await;
+        let instead = "its rows are read for each variant by itself";
+        let members = snapshot.keeper.or_without(members, &self.layer().name, instead).await?.flatten();
+        Ok(members.map(|members| FamilyRows { members: Some(members), ..all }))
     }
 }
 

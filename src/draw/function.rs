@@ -83,7 +83,6 @@ pub(crate) async fn call(
     Ok(count)
 }
 
-/// The tile that a function returned.
 fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: &[u8]) -> Result<RenderedTile, Error> {
     let what = match unpacked(bytes) {
         Ok((mvt, features)) => {

@@ -53,15 +53,9 @@ pub async fn members_at(
         Ok(())
     };
     snapshot.keeper.set_savepoint().await?;
-    match snapshot.keeper.each(&context, &statement, &params, each).await {
-        Ok(()) => Ok(Some(members)),
-        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            tracing::info!("layer \"{}\": each variant is looked at by itself: {error}", layer.name);
-            snapshot.keeper.return_to_savepoint().await?;
-            Ok(None)
-        }
-        Err(other) => Err(other),
-    }
+    let read = snapshot.keeper.each(&context, &statement, &params, each).await;
+    let read = snapshot.keeper.or_without(read, &layer.name, "each variant is looked at by itself").await?;
+    Ok(read.map(|()| members))
 }
 
 /// The sides of the boxes in the reference system of the layer's column: west, south, east, north.

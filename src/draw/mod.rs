@@ -64,7 +64,7 @@ pub use checks::verify_cached_rows;
 pub use drawing::LayerPlan;
 pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub use family_tiles::FamilyTiles;
-pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points};
+pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position};
 pub use membership::{MAX_PLACES, PlacedRows, members_at};
 pub use neighbourhood::with_neighbourhood;
 pub use statements::RunLayers;
@@ -153,12 +153,9 @@ impl Worker {
     /// # Errors
     /// If the session is lost, or a stop was requested.
     pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
-        match self.session().all("opening a session", &sql::warm(layer), &[]).await {
-            Ok(_) => Ok(()),
-            // The first batch reports the same error.
-            Err(Error::Query { .. } | Error::Timeout { .. }) => self.session().return_to_savepoint().await,
-            Err(other) => Err(other),
-        }
+        let warmed = self.session().all("opening a session", &sql::warm(layer), &[]).await;
+        // The first batch reports the same error.
+        self.session().at_savepoint(warmed).await.map(drop)
     }
 
     pub(crate) fn session(&self) -> &Session {
@@ -201,7 +198,6 @@ pub struct Renderer {
 }
 
 impl Renderer {
-    /// A source of all layers of a run.
     #[must_use]
     pub fn new(worker: Worker, layers: &Arc<RunLayers>) -> Renderer {
         Renderer { worker, layers: Arc::clone(layers) }
@@ -313,7 +309,6 @@ impl PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
-    /// The layer with its live rows.
     #[must_use]
     pub fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
         self.with_cached_rows(Some(Arc::clone(&points.0)))
@@ -383,18 +378,15 @@ impl PreparedLayer {
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 
-    /// The layer as it was probed.
     #[must_use]
     pub fn layer(&self) -> &Arc<Layer> {
         &self.layer
     }
 
-    /// The values that the survey folded.
     pub(crate) fn folds(&self) -> Option<&FoldedValues> {
         self.folds.as_deref()
     }
 
-    /// The cells that the survey counted.
     pub(crate) fn counts(&self) -> Option<&CellCounts> {
         self.counts.as_deref()
     }

@@ -37,21 +37,18 @@ pub async fn with_neighbourhood(
     let Some(rows) = none_if_failed(snapshot, layer, read).await? else { return Ok(plain) };
     let cached = plain.clone().with_cached_rows(Some(Arc::new(rows)));
     let run_layers = RunLayers::new(std::slice::from_ref(&cached));
-    match BatchDrawing::new(worker, &run_layers).draws_same_bytes_near(&near.samples, &points).await {
-        Ok(Some(true)) => return Ok(cached),
-        Ok(Some(false)) => tracing::warn!(
+    let drawn = BatchDrawing::new(worker, &run_layers).draws_same_bytes_near(&near.samples, &points).await;
+    match snapshot.keeper.or_without(drawn, &layer.name, "its rows are not cached").await? {
+        Some(Some(true)) => return Ok(cached),
+        Some(Some(false)) => tracing::warn!(
             "layer \"{}\": the cached rows near changes do not give what the database draws there, so the database draws all of them. Does a property change from one query to the next? If not, please report this",
             layer.name
         ),
-        Ok(None) => {
+        Some(None) => {
             let name = &layer.name;
             tracing::info!("layer \"{name}\": its rows are not cached: nothing is left where it has changed");
         }
-        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
-            snapshot.keeper.return_to_savepoint().await?;
-        }
-        Err(other) => return Err(other),
+        None => {}
     }
     Ok(plain)
 }

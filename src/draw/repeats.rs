@@ -17,7 +17,6 @@ struct Compared {
 }
 
 impl BatchDrawing<'_> {
-    /// Adds the repeated tiles of a batch.
     pub(crate) async fn repeats(self, batch: &Batch, tiles: &mut BatchTiles) -> Result<(), Error> {
         self.render_missing(&batch.repeats).await?;
         let mut plain = Vec::new();

@@ -94,10 +94,8 @@ pub struct PipelineOutcome {
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PipelineError<R, W> {
-    /// A source failed.
     #[error(transparent)]
     Source(R),
-    /// The sink failed.
     #[error(transparent)]
     Sink(W),
     /// A tile could not be compressed.
@@ -106,18 +104,13 @@ pub enum PipelineError<R, W> {
     #[error(
         "more than {MAX_FAILED_TILES} tiles could not be rendered, the last of them {tile} ({cause}): that is more than on_tile_error = \"skip\" is for. Mend what the cause names"
     )]
-    ManyFailed {
-        tile: TileCoord,
-        /// Why.
-        cause: String,
-    },
+    ManyFailed { tile: TileCoord, cause: String },
     #[error(
         "a batch of zoom {zoom} came back with {found} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
     Miscounted {
         /// The batch's zoom.
         zoom: Zoom,
-        /// Tiles planned.
         planned: u64,
         /// Tiles returned.
         found: u64,
@@ -126,7 +119,6 @@ pub enum PipelineError<R, W> {
         "{stored} of {planned} planned tiles were stored: the result is not complete, nothing was published. Please report this"
     )]
     Incomplete {
-        /// Tiles planned.
         planned: u64,
         /// Tiles stored, removed and unchanged.
         stored: u64,
@@ -142,7 +134,6 @@ struct PackedBatch {
     /// How many batches of the plan it consists of.
     count: usize,
     zoom: Zoom,
-    /// Its planned tiles.
     tiles: u64,
     edits: Vec<TileEdit>,
     /// One for each of `edits`, in the same order.
@@ -406,11 +397,9 @@ pub struct LayerStats {
 pub struct FailedTile {
     pub tile: TileCoord,
     pub layer: LayerId,
-    /// The cause, in one line.
     pub cause: String,
 }
 
-/// Collects the figures of all layers.
 #[derive(Debug, Default)]
 pub(crate) struct LayerFigures {
     pub(crate) stats: BTreeMap<LayerId, LayerStats>,
@@ -418,7 +407,6 @@ pub(crate) struct LayerFigures {
 }
 
 impl LayerFigures {
-    /// Counts a note.
     pub(crate) fn add(&mut self, TileIssue { tile, note: Note { layer, what }, bytes }: TileIssue) {
         let limit = match what {
             LayerIssueKind::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),

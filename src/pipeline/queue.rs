@@ -102,7 +102,6 @@ pub trait BatchGate: Send + Sync + 'static {
     /// Waits until a batch may be rendered.
     fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchTurn>;
 
-    /// The measured pace of the batches of a kind.
     fn pace(&self, kind: BatchKind) -> &BatchPace;
 }
 
@@ -158,7 +157,6 @@ impl BatchPace {
 #[derive(Clone)]
 pub struct BatchTurns {
     pub gate: Arc<dyn BatchGate>,
-    /// The kind of the run.
     pub kind: BatchKind,
     /// The most features of a batch, however fast the server is.
     pub batch_features: NonZeroU64,

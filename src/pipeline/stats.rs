@@ -25,7 +25,6 @@ pub struct LargestTile {
 pub struct TileSizes(BTreeMap<u64, u64>);
 
 impl TileSizes {
-    /// Counts a tile.
     pub fn add(&mut self, bytes: u64) {
         *self.0.entry(TileSizes::step(bytes)).or_default() += 1;
     }
@@ -66,24 +65,17 @@ impl TileSizes {
 pub struct StageTimes {
     /// Rendering: waiting for the database, and drawing from cached rows.
     pub rendering: Duration,
-    /// Compressing.
     pub packing: Duration,
     /// Handing tiles to the target, which one thread does.
     pub writing: Duration,
 }
 
-/// Figures of one zoom.
 #[derive(Debug, Clone)]
 pub struct ZoomStats {
-    /// The zoom level.
     pub zoom: Zoom,
-    /// Tiles stored.
     pub tiles: u64,
-    /// Features drawn in them.
     pub features: u64,
-    /// Stored bytes.
     pub bytes: u64,
-    /// The spread of sizes.
     pub sizes: TileSizes,
     /// The largest tile; `None` if no tile was stored.
     pub largest: Option<LargestTile>,
@@ -138,7 +130,6 @@ impl SlowBatch {
     }
 }
 
-/// How many of the slowest batches are kept.
 const SLOWEST: usize = 10;
 
 /// Collects the figures of all zooms.

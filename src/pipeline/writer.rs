@@ -31,7 +31,6 @@ pub(crate) fn write<W: Sink>(
     Ok(storing.end())
 }
 
-/// A sink, and the figures of what it has stored.
 pub(crate) struct Storing<W> {
     sink: W,
     total: Written,
@@ -65,7 +64,6 @@ impl<W: Sink> Storing<W> {
         Ok(())
     }
 
-    /// The sink, and all figures.
     pub(crate) fn end(self) -> (W, PipelineOutcome) {
         let Storing { sink, total, tiles, edits, mut stats, layers: LayerFigures { stats: layers, failed } } = self;
         let outcome = PipelineOutcome {
@@ -85,7 +83,6 @@ impl<W: Sink> Storing<W> {
 // Rendered tiles become edits: compressed, or copied from another target of the run, in the order that the target
 // needs.
 
-/// Tiles as the target stores them.
 pub(crate) struct PackedTiles {
     pub(crate) edits: Vec<TileEdit>,
     /// One for each of `edits`, in the same order.

@@ -78,12 +78,10 @@ struct OpenArea {
     tiles: Vec<Vec<TileRect>>,
 }
 
-/// The current batch.
 #[derive(Debug)]
 struct OpenBatch {
     areas: Vec<OpenArea>,
     repeats: Vec<Repeat>,
-    /// Their indexes.
     contents: HashMap<ContentNumber, usize>,
     tiles: u64,
     weight: u64,
@@ -412,12 +410,10 @@ impl FeatureRun {
 pub(crate) struct OutlineRuns {
     /// From west to east.
     runs: Vec<FeatureRun>,
-    /// The features, by layer.
     features: Vec<HashSet<u32>>,
 }
 
 impl OutlineRuns {
-    /// The runs of all layers that are drawn at a zoom.
     pub(crate) fn new(zoom: Zoom, layers: &[PlanLayer]) -> OutlineRuns {
         let mut all = OutlineRuns { runs: Vec::new(), features: vec![HashSet::new(); layers.len()] };
         for (number, layer) in layers.iter().enumerate().filter(|(_, layer)| layer.zooms.contains(zoom)) {
@@ -445,7 +441,6 @@ impl OutlineRuns {
         !known.is_empty() && u32::try_from(feature).is_ok_and(|feature| known.contains(&feature))
     }
 
-    /// The runs in some columns.
     pub(crate) fn of_columns(&self, columns: &TileRect) -> &[FeatureRun] {
         let first = self.runs.partition_point(|run| run.run.x < columns.x0);
         let end = self.runs.partition_point(|run| run.run.x <= columns.x1);

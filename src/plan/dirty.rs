@@ -17,7 +17,6 @@ pub struct DrawnLayer {
     pub zooms: ZoomList,
     /// How far beyond its tiles it is drawn.
     pub margin: Margin,
-    /// The grid, if its features are cells.
     pub grid: Option<CellGrid>,
 }
 
@@ -46,7 +45,6 @@ impl DrawnLayer {
 #[derive(Debug, Clone)]
 pub struct ScopePart {
     pub zooms: ZoomList,
-    /// Its boxes.
     pub coverage: Coverage,
 }
 
@@ -169,7 +167,6 @@ impl Dirty {
         Ok(belongs)
     }
 
-    /// The zooms of the scope.
     #[must_use]
     pub fn zooms(&self) -> Vec<Zoom> {
         self.parts.keys().copied().collect()
@@ -227,7 +224,6 @@ impl Dirty {
         self.tiles.iter().copied()
     }
 
-    /// Whether a tile is dirty.
     #[must_use]
     pub fn is_marked(&self, tile: TileCoord) -> bool {
         self.tiles.contains(&tile)
@@ -344,7 +340,6 @@ impl DirtyShape<'_> {
         Ok(self.tiles(within)?.into_iter().map(rect).collect())
     }
 
-    /// The tiles of `within` that the shape touches.
     fn tiles(&self, within: TileRect) -> Result<Vec<OutlineRun>, TooManyDirtyTiles> {
         let zoom = within.zoom.get();
         // Each touched tile contains touched tiles of deeper zooms. So a count at a shallower zoom shows whether there

@@ -45,7 +45,6 @@ pub use sweep::SweptRun;
 /// What planning needs of a layer.
 #[derive(Debug)]
 pub struct PlanLayer {
-    /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
     /// How far beyond its tiles it is drawn.
     pub margin: Margin,
@@ -70,7 +69,6 @@ pub struct PlanLayer {
 const GATHERED_ROWS_PER_FEATURE: u64 = 4;
 
 impl PlanLayer {
-    /// The number of features at a zoom.
     fn features(&self, zoom: Zoom) -> u64 {
         self.point_file.as_ref().map_or_else(|| self.footprints.at(zoom).len() as u64, PointFile::len)
     }
@@ -94,18 +92,13 @@ pub struct HeavyTile {
 /// Tiles of one layer that hold more features than the layer allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OverLimit {
-    /// Which of the planned layers.
     pub layer: LayerIndex,
-    /// How many tiles are over the limit.
     pub tiles: u64,
-    /// The heaviest of them.
     pub heaviest: HeavyTile,
 }
 
-/// The plan of one zoom.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ZoomPlan {
-    /// The zoom level.
     pub zoom: Zoom,
     /// Occupied tiles: at least one feature falls into them or their buffer.
     pub tiles: u64,

@@ -34,7 +34,6 @@ const TURNED: u32 = 1 << 29;
 
 pub(crate) const ONE_POINT: u32 = POINTS | 1;
 
-/// The number of features of a touch.
 const fn features(feature: u32) -> u32 {
     if feature & POINTS == 0 { 1 } else { feature & (POINTS - 1) }
 }
@@ -70,11 +69,9 @@ impl Touch {
 #[derive(Debug, Default)]
 pub(crate) struct TouchList {
     all: Vec<Touch>,
-    /// The number of touches at which they are merged.
     merge_at: usize,
 }
 
-/// The fewest touches that are merged.
 const MIN_MERGED: usize = if cfg!(test) { 16 } else { 1 << 16 };
 
 impl TouchList {
@@ -124,7 +121,6 @@ impl TouchList {
 pub struct SweptRun<'a> {
     /// The position of the first tile: its column above the zoom's bits, its TMS row in them.
     pub start: u64,
-    /// The number of tiles.
     pub tiles: u64,
     /// For each layer, the number of features that touch each of the tiles.
     pub counts: &'a [u64],

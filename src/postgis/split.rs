@@ -225,7 +225,6 @@ pub(crate) async fn scans(
 /// The planner's estimate of a scan.
 #[derive(Debug, PartialEq)]
 struct ScanCost {
-    /// The cost of all rows.
     cost: f64,
     rows: f64,
 }

@@ -18,7 +18,6 @@ pub struct VariantParameter {
     pub kind: String,
 }
 
-/// The values of all variants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VariantTable {
     pub parameters: Vec<VariantParameter>,

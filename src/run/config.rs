@@ -47,7 +47,6 @@ fn server_of(values: &ConfigValues, environment: &ConnectParts, layers: &[String
 #[derive(Debug)]
 pub struct ConfigProblems {
     pub problems: Vec<CommandError>,
-    /// The warnings of the database.
     pub warnings: Vec<String>,
 }
 
@@ -173,7 +172,6 @@ pub fn by_name(all: Vec<DocumentSchema>) -> serde_json::Value {
     serde_json::Value::Object(all.into_iter().map(one).collect())
 }
 
-/// The schemas, by name.
 #[must_use]
 pub fn schemas() -> Vec<DocumentSchema> {
     let mut all = report_schemas();

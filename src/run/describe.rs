@@ -72,7 +72,6 @@ pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
 
 /// The parts of a target after a seed, and the snapshots that they show.
 struct SeededParts {
-    /// The oldest snapshot of all parts.
     snapshot: String,
     /// The snapshot of the seed, if `snapshot` is an older one.
     seed_snapshot: Option<String>,
@@ -140,7 +139,6 @@ fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     kept
 }
 
-/// The names of the layers, by their ids.
 pub(crate) fn names(layers: &[Arc<Layer>]) -> Vec<String> {
     let mut names: BTreeMap<LayerId, String> = BTreeMap::new();
     for layer in layers {
@@ -388,7 +386,6 @@ pub(crate) struct IdentityKey(Hmac<Sha256>);
 /// Whether a target shows this database. A target that is known to show another one is an error instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SameDatabase {
-    /// It shows this database.
     Yes,
     /// Its manifest does not name a database.
     Unsaid,
@@ -436,7 +433,6 @@ impl LogIdentity {
         self.key.mark(identity)
     }
 
-    /// The witness of a snapshot that was asked for.
     pub(crate) fn witness(&self, snapshot: &str) -> Option<&Witness> {
         self.witnesses.iter().find(|own| own.snapshot == snapshot)
     }

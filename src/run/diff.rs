@@ -33,19 +33,15 @@ pub struct Difference {
     pub tiles: Vec<(TileCoord, TileDifference)>,
 }
 
-/// How a tile differs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TileDifference {
     /// Both targets have it, with other content.
     Content,
-    /// Only the first target has it.
     OnlyFirst,
-    /// Only the second target has it.
     OnlySecond,
 }
 
 impl TileDifference {
-    /// The word for it in lists.
     #[must_use]
     pub const fn word(self) -> &'static str {
         match self {
@@ -195,9 +191,7 @@ fn compare(
 ) -> Result<(), CommandError> {
     let mut gunzip = Gunzip::new();
     for chunk in ids.chunks(TILES_AT_A_TIME) {
-        if let Some(signal) = stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
+        stop.check()?;
         let mut of_a = Vec::with_capacity(chunk.len());
         read_all(a, chunk, |_id, tile| {
             of_a.push(tile);

@@ -256,7 +256,6 @@ pub(crate) fn feature(tile: &TileCoord) -> serde_json::Value {
     })
 }
 
-/// A box as a polygon.
 fn rectangle(bbox: &LonLatBox) -> serde_json::Value {
     let LonLatBox { west, south, east, north } = *bbox;
     let ring = [[west, south], [east, south], [east, north], [west, north], [west, south]];
@@ -284,16 +283,9 @@ pub struct TileList {
 pub enum TileListError {
     /// The file cannot be read.
     #[error("cannot read the tile list {}: name a file, or - for standard input", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
-    /// A line is no tile.
+    Unreadable { path: PathBuf, source: std::io::Error },
     #[error("{} line {line}: {text:?} is no tile: write z/x/y, such as 12/3345/1782", path.display())]
     NoTile {
-        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
@@ -303,23 +295,15 @@ pub enum TileListError {
     /// A tile does not belong to the tileset.
     #[error("{} line {line}: tile {tile} {where_it_lies}", path.display())]
     Outside {
-        /// The file.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
-        /// The tile.
         tile: TileCoord,
         /// Why it does not, and what to do.
         where_it_lies: &'static str,
     },
-    /// The list is too long.
     #[error("{} names more than {most} tiles: seed the target instead", path.display())]
-    TooManyDirtyTiles {
-        /// The file.
-        path: PathBuf,
-        /// How many tiles it may have.
-        most: usize,
-    },
+    TooManyDirtyTiles { path: PathBuf, most: usize },
 }
 
 /// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
@@ -379,7 +363,6 @@ impl TileList {
         self.path.to_str().and_then(|path| path.strip_prefix("postgresql:"))
     }
 
-    /// Marks the tiles of the list as dirty.
     pub(crate) fn mark(&self, tiles: Vec<(usize, TileCoord)>, dirty: &mut Dirty) -> Result<(), TileListError> {
         let too_many = |_too_many| TileListError::TooManyDirtyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in tiles {

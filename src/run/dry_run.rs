@@ -114,9 +114,7 @@ const MOST_OF_THE_TIME: f64 = 0.5;
 
 #[derive(Debug, Default, Clone, Copy)]
 struct ZoomEstimate {
-    /// Stored bytes.
     bytes: f64,
-    /// Seconds of one worker.
     seconds: f64,
     /// The number of planned tiles in which nothing is drawn.
     empty: f64,
@@ -179,7 +177,6 @@ impl Sampler<'_> {
         Ok(all)
     }
 
-    /// Renders the layers of a batch one by one.
     async fn measure_layers(&mut self, batch: &Batch, scale: f64) -> Result<(), CommandError> {
         let drawn: Vec<usize> = (0..batch.layers.len()).filter(|layer| batch.layers[*layer].tiles > 0).collect();
         if self.by_layer.len() < 2 {

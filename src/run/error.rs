@@ -28,7 +28,6 @@ pub(crate) const OTHER_HISTORY: &str = "it shows changes that the database's cha
 /// Why a command ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
-    /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     #[error(transparent)]
@@ -37,63 +36,39 @@ pub enum CommandError {
     Changes(crate::change_log::ChangeLogError),
     #[error(transparent)]
     Target(#[from] TargetError),
-    /// A target that is read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A shard, or the commit of all shards.
     #[error(transparent)]
     Shards(#[from] ShardsError),
     #[error(transparent)]
     TargetUrl(#[from] TargetUrlError),
-    /// The system does not start as many threads as the program needs.
     #[error(
         "cannot start {wanted} threads: raise the limit of processes (ulimit -u, TasksMax of a systemd unit, the limit of pids of a container), or end others of this user"
     )]
     Threads { wanted: usize, source: std::io::Error },
-    /// `doctor` has found errors.
     #[error("something is in the way: {errors} of the findings above {}", if *errors == 1 { "is an error" } else { "are errors" })]
     Unhealthy { errors: u64 },
-    /// There is no schema of this name.
     #[error("there is no schema {name:?}: write one of {names}")]
-    NoSuchSchema {
-        name: String,
-        /// The names that there are.
-        names: String,
-    },
-    /// A target holds another tileset.
+    NoSuchSchema { name: String, names: String },
     #[error(
         "{target} holds another tileset ({found}), and this run writes {wanted}: choose another target, or write over it with --force"
     )]
-    OtherTileset {
-        target: String,
-        found: String,
-        /// What was to be written.
-        wanted: String,
-    },
-    /// Another program made a target.
+    OtherTileset { target: String, found: String, wanted: String },
     #[error("oar-tiles did not write {target} ({what}): choose another target, or write over it with --force")]
     Foreign { target: String, what: String },
-    /// An archive has no versions.
     #[error("{target} is one file: only a directory and a prefix of a bucket have versions")]
     NoVersions { target: String },
     /// Headers that no pass can rewrite.
     #[error("{target}: {why}")]
-    NoRewrite {
-        target: String,
-        /// Why, and what to do.
-        why: &'static str,
-    },
-    /// A CDN was not notified of what changed.
+    NoRewrite { target: String, why: &'static str },
     #[error(
         "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run {PURGE}"
     )]
     NotPurged { target: String, providers: String },
-    /// The configuration names no CDN to notify.
     #[error("the configuration names no CDN for {target}: write a [[purge]] (sample-config.toml shows its keys)")]
     NoPurges { target: String },
     #[error(transparent)]
     Outbox(#[from] OutboxError),
-    /// A bucket has no versions.
     #[error(
         "{target} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to"
     )]
@@ -104,35 +79,22 @@ pub enum CommandError {
     /// A place that cannot be in S3.
     #[error(transparent)]
     Location(#[from] LocationError),
-    /// Source and target of a copy are the same.
     #[error("{target} would be copied onto itself: name another target")]
     SameTarget { target: String },
-    /// A target that only a seed can bring up to date.
     #[error("{target} needs a full seed: {why}. Run {SEED}, or reseed with --or-seed")]
     NeedsSeed { target: String, why: String },
-    /// A target that shows another history of the database.
     #[error("{target} needs a full seed: {OTHER_HISTORY}. Run {SEED}, or reseed with --or-seed")]
     OtherHistory { target: String },
-    /// Targets that cannot be brought up to date, for reasons that `track status` has reported.
     #[error(
         "targets that need a full seed: {targets} of {of}, for the reasons given above. Run {SEED}, or reseed with --or-seed"
     )]
     NeedSeeds { targets: usize, of: usize },
-    /// A run would delete more tiles than it may.
     #[error(
         "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
         crate::report::grouped(*held),
         crate::report::grouped(*left)
     )]
-    Shrinks {
-        target: String,
-        /// How many tiles it holds.
-        held: u64,
-        /// How many it would hold.
-        left: u64,
-        max: MaxShrink,
-    },
-    /// A run would lose more rows of a layer than it may.
+    Shrinks { target: String, held: u64, left: u64, max: MaxShrink },
     #[error(
         "{target} would lose rows: {}. max_shrink is {max}. Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
         lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
@@ -140,7 +102,6 @@ pub enum CommandError {
     LosesRows { target: String, lost: Vec<LostRows>, max: MaxShrink },
     #[error(transparent)]
     TileList(#[from] TileListError),
-    /// A text that is no area.
     #[error("the area {text:?} cannot be read: {what}")]
     NoArea {
         text: String,
@@ -154,51 +115,31 @@ pub enum CommandError {
         /// What does not fit, and what to do.
         what: String,
     },
-    /// `copy --since` was called with several sources.
     #[error(
         "--since compares one target with an older one: join them first (oar-tiles copy A B joined.mbtiles), and copy that one"
     )]
     NoPatchOfSeveral,
-    /// `copy` was called with one place.
     #[error("copy needs a source and a target: oar-tiles copy SOURCE TARGET")]
     NoCopyTarget,
-    /// Other runs kept changing the target while this one looked at it.
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended { target: String },
-    /// A text that is no tile.
     #[error("{text:?} is no tile: {what}")]
-    NoTile {
-        text: String,
-        /// What to write instead.
-        what: String,
-    },
+    NoTile { text: String, what: String },
     /// A tile, or a layer of it, that a target does not hold.
     #[error("{target} has no {what}")]
-    NotThere {
-        target: String,
-        /// Which one, and what there is.
-        what: String,
-    },
-    /// A tile that cannot be decoded.
+    NotThere { target: String, what: String },
     #[error("{target}: tile {tile} cannot be decoded. Seed or copy it again; verify names all such tiles")]
     BrokenTile { target: String, tile: TileCoord, source: Box<dyn std::error::Error + Send + Sync> },
-    /// `verify` found errors in a target.
     #[error("{target} is not sound: {findings} listed above. Seed or copy it again")]
-    Unsound {
-        target: String,
-        /// How many findings, in words.
-        findings: String,
-    },
+    Unsound { target: String, findings: String },
     /// Two targets differ.
     #[error("{a} and {b} differ in {} {}", crate::report::grouped(*tiles), if *tiles == 1 { "tile" } else { "tiles" })]
     Differ { a: String, b: String, tiles: u64 },
-    /// Tiles that could not be rendered.
     #[error(
         "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run {RESEED}, which renders them again (or seed)"
     )]
     Unrendered {
         target: String,
-        /// Which ones, in words.
         tiles: String,
         /// Why the first of them failed.
         source: TileCause,
@@ -207,22 +148,14 @@ pub enum CommandError {
     /// found.
     #[error("{0}")]
     Pipeline(String),
-    /// A target took fewer tiles than a copy read.
     #[error("{stored} of {read} tiles were stored: the copy is not complete. Please report this")]
     MiscountedCopy { stored: u64, read: u64 },
-    /// A target accounted for fewer edits than a commit handed over.
     #[error("the target took {taken} edits of {handed}: please report this")]
     MiscountedCommit { taken: u64, handed: u64 },
-    /// The tiles that changed since the shards of a seed were rendered are not told apart.
     #[error("a commit has to tell changes apart")]
     CommitOfEverything,
-    /// A tile that a target lists, and does not hold.
     #[error("tile {tile} is listed, but it cannot be found: has {changed}?")]
-    Vanished {
-        tile: TileId,
-        /// What may have happened.
-        changed: &'static str,
-    },
+    Vanished { tile: TileId, changed: &'static str },
     /// A tile that cannot be packed.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -232,22 +165,12 @@ pub enum CommandError {
     /// The state of a database, as a database or a note gives it.
     #[error(transparent)]
     Cursor(#[from] CursorError),
-    /// The zooms of a manifest.
     #[error(transparent)]
     Zooms(#[from] ZoomError),
-    /// A condition of variants.
     #[error(transparent)]
     Condition(#[from] QueryError),
-    /// A tile is larger than allowed.
     #[error("layer \"{layer}\": tiles with more than {limit} features: {tiles}; the heaviest is tile {} with {}. Raise max_tile_features, draw the layer from a deeper zoom, or set on_large_tile = \"thin\" or \"warn\"", heaviest.tile, heaviest.features)]
-    LargeTile {
-        layer: String,
-        /// Tiles over the limit.
-        tiles: u64,
-        limit: u64,
-        heaviest: HeavyTile,
-    },
-    /// The database went away too often.
+    LargeTile { layer: String, tiles: u64, limit: u64, heaviest: HeavyTile },
     #[error(
         "the database went away {attempts} times: the target's manifest is unchanged. Look into the server's log, and run the command again (restarts in [database] sets how often it tries)"
     )]
@@ -256,7 +179,6 @@ pub enum CommandError {
         attempts: u32,
         source: crate::postgis::Error,
     },
-    /// Other sessions in the database blocked the run too often.
     #[error(
         "others in the database kept this run from its end {attempts} times: the target's manifest is unchanged. Run the command again when what the cause names is done (restarts and lock_timeout in [database] set how often it tries, and how long it waits)"
     )]
@@ -282,15 +204,12 @@ pub enum CommandError {
     NoReport(#[from] ReportFileError),
     #[error(transparent)]
     NoMetrics(#[from] MetricsFileError),
-    /// A page with a map cannot know the address of the tiles.
     #[error(
         "where clients find the tiles of {target} is not known: give --public-url https://…, below which {{z}}/{{x}}/{{y}} and tiles.json are"
     )]
     NoPublicUrl { target: String },
-    /// An address on a page is no URL.
     #[error("{url:?} is no URL that a page can ask for tiles: give --public-url https://…")]
     NoUrl { url: String },
-    /// The address of glyphs is no URL.
     #[error("\"{url}\" is no URL that a map can ask for glyphs: give --glyphs https://…")]
     NoGlyphsUrl { url: String },
     /// The admin listener of a server does not answer, or refused the request.
@@ -299,45 +218,32 @@ pub enum CommandError {
     /// A server is not ready, or does not answer: its URL and what happened.
     #[error("{0}")]
     NotReady(String),
-    /// Live tiles cannot be stored in a target of this kind.
     #[error(
         "live tiles cannot be written back into {target}: a PMTiles archive is written anew as a whole for each batch. Serve an MBTiles file, a directory or a prefix of a bucket, or leave serve.write_back out"
     )]
     WrittenAsAWhole { target: String },
-    /// A server would write a target whose versions are each written as a whole.
     #[error(
         "a server cannot keep {target} up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run {SEED} when something has changed"
     )]
     WriterOfVersions { target: String },
-    /// Changes are not noted, or the log cannot be trusted.
     #[error("{target} cannot be brought up to date: {why}")]
-    LogGap {
-        target: String,
-        /// Why, and what to do.
-        why: crate::change_log::LogGap,
-    },
-    /// Standard output is closed.
+    LogGap { target: String, why: crate::change_log::LogGap },
     #[error("cannot write to standard output")]
     Output(#[from] std::io::Error),
     /// A server could not begin.
     #[error(transparent)]
     Serve(#[from] crate::serve::ServeError),
-    /// A server was asked to end, and has ended.
     #[error("stopped: no request was left unanswered")]
     Stopped(Signal),
-    /// A thread died.
     #[error("a thread died ({0}): please report this")]
     Died(String),
-    /// A scratch file of the plan cannot be read.
     #[error(
         "where features lie cannot be read back from the temporary folder {}. Look into its disk, or set TMPDIR to another folder",
         temporary_folder().display()
     )]
     Scratch(#[source] std::io::Error),
-    /// A stop was asked for.
     #[error("interrupted: the target is unchanged")]
     Interrupted(Signal),
-    /// A stop was asked for while a synchronized target was written.
     #[error(
         "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
     )]
@@ -349,36 +255,26 @@ pub enum CommandError {
 /// Why a file that a command writes in addition to the target cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum WrittenFileError {
-    /// `init` would overwrite a file.
     #[error("{} is there already, and init overwrites nothing: name another file with --output, or move this one away", path.display())]
     DraftExists { path: PathBuf },
-    /// The configuration that `init` makes cannot be written.
     #[error("cannot write {}: name another file with --output", path.display())]
     NoDraft { path: PathBuf, source: std::io::Error },
-    /// Several tilesets would write one file.
     #[error("{flag} {}: each tileset writes its own file; write {{tileset}} into its name, such as run-{{tileset}}.json", path.display())]
     OneFile { flag: &'static str, path: PathBuf },
-    /// The dirty tiles cannot be written.
     #[error("cannot write the dirty tiles to {}: {}", path.display(), moment.advice("--dirty-out", "nothing was published, and the manifest is unchanged"))]
     NoTileList { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// The changed tiles cannot be written.
     #[error("cannot write the changed tiles to {}: {}", path.display(), moment.advice("--changed-out", WORK_IS_DONE))]
     NoChangedList { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// The page with a map cannot be written.
     #[error("cannot write the page {}: choose another --html", path.display())]
     NoPage { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// The style of a map cannot be written.
     #[error("cannot write the style {}: choose another --style", path.display())]
     NoStyle { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// A picture cannot be written.
     #[error("cannot write the picture {}: choose another file", path.display())]
     NoPicture { path: PathBuf, moment: FileMoment, source: std::io::Error },
-    /// A picture would be written onto a terminal.
     #[error(
         "a picture is no text for a terminal: name a file, or pipe it into a program that shows pictures there, such as kitten icat or img2sixel"
     )]
     PictureOnTerminal,
-    /// The manual pages cannot be written.
     #[error("cannot write manual pages into {}: name another folder with --output", path.display())]
     NoManualPages { path: PathBuf, source: std::io::Error },
 }
@@ -442,6 +338,12 @@ pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     }
 }
 
+impl From<Signal> for CommandError {
+    fn from(signal: Signal) -> CommandError {
+        CommandError::Interrupted(signal)
+    }
+}
+
 impl From<JoinError> for CommandError {
     fn from(error: JoinError) -> CommandError {
         CommandError::Died(error.to_string())
@@ -449,7 +351,6 @@ impl From<JoinError> for CommandError {
 }
 
 impl CommandError {
-    /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -533,7 +434,6 @@ impl CommandError {
 /// Why a command for several tilesets or variants ended without success.
 #[derive(Debug, thiserror::Error)]
 pub enum SeveralError {
-    /// Some of several tilesets failed.
     #[error("tilesets that failed: {} of {of} ({}), each for the reason given above. Run the command again for them alone, with {}",
         tilesets.len(), tilesets.join(", "), again(tilesets))]
     Tilesets {
@@ -543,7 +443,6 @@ pub enum SeveralError {
         /// What kind of failure this is altogether.
         kind: ErrorKind,
     },
-    /// Some variants of a tileset failed.
     #[error("variants of {tileset} that failed: {failed} of {of}, each for the reason given above: {}{}. Run the command again",
         outputs.join(", "), if outputs.len() < *failed { ", …" } else { "" })]
     Variants {
@@ -551,12 +450,10 @@ pub enum SeveralError {
         /// The outputs of the first ones.
         outputs: Vec<String>,
         failed: usize,
-        /// How many variants there are.
         of: usize,
         /// What kind of failure this is altogether.
         kind: ErrorKind,
     },
-    /// A target is no variant.
     #[error(
         "{target} is no output of a variant of {tileset}: its variants go to {output}, for the values that its query gives now"
     )]
@@ -574,29 +471,15 @@ pub enum SeveralError {
         /// A similar name, or how to list them.
         hint: String,
     },
-    /// A flag or command that does not work with variants.
     #[error("{what} is not for a tileset with variants ({tileset}): {next}")]
-    NotForVariants {
-        /// The flag or command.
-        what: &'static str,
-        tileset: String,
-        /// What to do instead.
-        next: &'static str,
-    },
-    /// The folder of a variant cannot be made.
+    NotForVariants { what: &'static str, tileset: String, next: &'static str },
     #[error("cannot make the folder {} of a variant: choose another output below [tileset.variants]", path.display())]
     NoVariantFolder { path: PathBuf, source: std::io::Error },
-    /// A target of a vanished variant cannot be deleted.
     #[error("{} cannot be deleted: look into the cause, then run the command again with --prune-variants", path.display())]
-    NotRemoved {
-        /// The file or folder.
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    NotRemoved { path: PathBuf, source: std::io::Error },
 }
 
 impl SeveralError {
-    /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

@@ -26,14 +26,12 @@ pub(crate) struct Provenance {
     pub(crate) witness: Option<Witness>,
     /// The hash of the tables and views that the layers read.
     pub(crate) reads: String,
-    /// The numbers of rows.
     pub(crate) rows: Option<RowCounts>,
     pub(crate) started: SystemTime,
     /// The publication that its manifest makes.
     pub(crate) publication: Publication,
 }
 
-/// What a run has stored.
 pub(crate) struct StoredTiles {
     pub(crate) written: Written,
     /// The budgets of layers, and the tiles that could not be rendered.
@@ -44,7 +42,6 @@ pub(crate) struct StoredTiles {
     pub(crate) warnings: Vec<String>,
 }
 
-/// A run that has stored all of its tiles.
 pub(crate) struct StoredRun<'a> {
     pub(crate) job: &'a Job,
     pub(crate) layers: &'a [Arc<Layer>],
@@ -119,7 +116,6 @@ impl StoredRun<'_> {
 }
 
 impl FinishedRun {
-    /// The report of a seed.
     pub(crate) fn seed_report(self, figures: SeedFigures) -> RunReport {
         let FinishedRun { manifest, target, layers, written, record, warnings, started, seconds } = self;
         RunReport {

@@ -27,12 +27,10 @@ pub struct InspectOptions {
     pub png: bool,
 }
 
-/// The result of `inspect`.
 #[derive(Debug)]
 pub enum Inspection {
     /// The target as a whole.
     Summary(Box<Contents>),
-    /// The features of a tile.
     Features(Vec<ShownFeature>),
     /// The features of a tile as a GeoJSON text.
     GeoJson(String),
@@ -73,7 +71,6 @@ fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandE
     features(&raw, tile, options, target)
 }
 
-/// The tile that a text names.
 fn parse(text: &str) -> Result<TileCoord, CommandError> {
     let wrong = |what: String| CommandError::NoTile { text: text.to_owned(), what };
     let parts: Vec<u64> = text
@@ -108,7 +105,6 @@ fn memory_to_show(layers: &[mvt::MvtLayer<'_>]) -> usize {
     each.fold(0, usize::saturating_add)
 }
 
-/// The features of a tile.
 fn features(
     raw: &[u8],
     tile: TileCoord,

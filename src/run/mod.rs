@@ -10,6 +10,7 @@
 //! | `rows` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
+//! | `family_seed` | a seed of all variants of a tileset |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
@@ -33,6 +34,7 @@ pub mod doctor;
 mod dry_run;
 mod error;
 mod family;
+pub mod family_seed;
 mod finish;
 pub mod init;
 pub mod inspect;
@@ -119,9 +121,7 @@ pub struct Job {
 pub enum JobPart {
     /// All tiles within its zooms and boxes.
     Whole,
-    /// One shard.
     Shard {
-        /// Its columns of tiles.
         columns: ColumnRanges,
         /// The approximate number of rows that its tiles show, each counted once.
         rows: u64,
@@ -131,13 +131,11 @@ pub enum JobPart {
 /// Where the rows and layers of a run come from.
 #[derive(Clone)]
 pub(crate) enum RowSource {
-    /// A snapshot of its own.
     OwnSnapshot,
     /// The snapshot that it shares with the runs of other targets.
     SharedSnapshot(SharedSnapshot),
     /// The rows of its family, read before. No session is needed.
     FamilyCache(FamilyCachePart),
-    /// A session of its family.
     FamilySession(SessionPart),
 }
 
@@ -165,7 +163,6 @@ impl RowSource {
 pub(crate) struct KnownState {
     pub(crate) cursor: Cursor,
     pub(crate) witnesses: Vec<Witness>,
-    /// The id of the publication.
     pub(crate) publication: String,
 }
 

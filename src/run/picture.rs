@@ -37,7 +37,6 @@ const POINT_RADIUS: f32 = 5.0;
 /// The radius in pixels of the largest cluster.
 const MAX_CLUSTER_RADIUS: f32 = 44.0;
 
-/// The width of lines in pixels.
 const LINE_PIXELS: f32 = 2.0;
 
 /// The name of the property with the number of rows that a feature stands for, as map clients use it (Supercluster).
@@ -65,7 +64,7 @@ pub fn write(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandEr
 }
 
 /// Draws the layers of a tile as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
-pub(super) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
+pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     let mut canvas = Canvas::new(TILE_PICTURE_PIXELS, TILE_PICTURE_PIXELS, Color::WHITE)?;
     #[expect(clippy::cast_precision_loss, reason = "1,024")]
     canvas.place(Placement { left: 0.0, top: 0.0, side: TILE_PICTURE_PIXELS as f32 }, false);

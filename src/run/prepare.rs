@@ -15,13 +15,13 @@ use crate::draw::{CacheLimits, PreparedLayer, Worker};
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    Database, ExpectedRows, Layer, OnLargeTile, Probed, Reads, Server, Session, Snapshot, Surveyed, foldable,
+    Database, ExpectedRows, Layer, OnLargeTile, Probed, Reads, Server, Session, Skipped, Snapshot, Surveyed, foldable,
     jumping_rows, probe_names, survey_for_plan,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::tile::{
     Batch, Coverage, Footprints, LayerFootprints, LayerId, LayerIndex, LonLatBox, Order, SortedPoints, WORLD_UNITS,
-    WorldRect,
+    WorldRect, ZoomLimits,
 };
 
 /// The warning about large areas that are not valid polygons.
@@ -355,7 +355,6 @@ pub(crate) const CALL_COST: u64 = 25;
 /// first.
 const BYTES_PER_ROW: u64 = 400;
 
-/// What is known of all layers.
 pub(crate) struct LayerSurveys {
     pub(crate) planned: Vec<PlanLayer>,
     /// The layers with what was counted or read.
@@ -399,7 +398,7 @@ pub(crate) async fn survey_layers(
         let fresh = before.as_ref().map_or(fresh, |before| before.layer.clone());
         memory = memory.saturating_sub(fresh.cached_bytes());
         let cached = cached_first(job, snapshot, layer, workers, memory).await?;
-        let (prepared, seen) = if let Some((cached, footprints)) = cached {
+        let (prepared, mut seen) = if let Some((cached, footprints)) = cached {
             memory = memory.saturating_sub(cached.cached_bytes());
             (cached, Surveyed::of_footprints(footprints))
         } else if let Some((footprints, skipped)) = before.and_then(|before| before.footprints) {
@@ -421,25 +420,37 @@ pub(crate) async fn survey_layers(
             let most = all.invalid.entry(layer.name().to_owned()).or_default();
             *most = (*most).max(seen.invalid_areas);
         }
-        for rows in seen.skipped {
-            let layer = layer.name().to_owned();
-            let rows = SkippedRows { layer, reason: rows.reason, rows: rows.rows, examples: rows.examples };
+        for rows in skipped_rows(layer, &mut seen) {
             add_skipped(&mut all.skipped, rows);
         }
-        all.planned.push(PlanLayer {
-            zooms: layer.zooms().clone(),
-            margin: layer.margin(),
-            max_tile_features: settings.budget.features.clone(),
-            asks_each_tile: layer.asks_each_tile(),
-            lists_tiles: layer.lists_tiles(),
-            feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
-            footprints: seen.footprints,
-            point_file: seen.point_file,
-            rows: seen.gathered,
-        });
+        all.planned.push(plan_layer(layer, &settings.budget.features, seen));
         all.surveyed.push(prepared);
     }
     Ok(all)
+}
+
+/// A layer for the plan, with what its survey has found.
+pub(crate) fn plan_layer(layer: &Layer, max_features: &ZoomLimits, seen: Surveyed) -> PlanLayer {
+    PlanLayer {
+        zooms: layer.zooms().clone(),
+        margin: layer.margin(),
+        max_tile_features: max_features.clone(),
+        asks_each_tile: layer.asks_each_tile(),
+        lists_tiles: layer.lists_tiles(),
+        feature_cost: if layer.function().is_some() { CALL_COST } else { 1 },
+        footprints: seen.footprints,
+        point_file: seen.point_file,
+        rows: seen.gathered,
+    }
+}
+
+/// Takes the rows that cannot be drawn from what a survey has found.
+pub(crate) fn skipped_rows(layer: &Layer, seen: &mut Surveyed) -> impl Iterator<Item = SkippedRows> {
+    let layer = layer.name().to_owned();
+    std::mem::take(&mut seen.skipped).into_iter().map(move |skipped| {
+        let Skipped { reason, rows, examples } = skipped;
+        SkippedRows { layer: layer.clone(), reason, rows, examples }
+    })
 }
 
 /// The rows of a shard's layer and where they lie, read before its tiles are planned, because a survey would read the

@@ -64,7 +64,6 @@ pub async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
     job.purge_status().await
 }
 
-/// The CDNs of the settings.
 fn purges(job: &Job) -> Result<&[crate::cdn::PurgeOptions], CommandError> {
     match &job.settings.tileset.purges[..] {
         [] => Err(CommandError::NoPurges { target: job.target.to_string() }),

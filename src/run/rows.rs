@@ -25,7 +25,6 @@ pub struct LostRows {
     pub layer: String,
     /// The most rows that it had within the last day.
     pub before: u64,
-    /// The number of its rows now.
     pub now: u64,
 }
 
@@ -45,7 +44,6 @@ impl fmt::Display for LostRows {
 /// What a run knows of a layer's rows without counting them now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum KnownRows {
-    /// There are this many.
     Counted(u64),
     /// At most this many have come or gone since the manifest's count.
     Touched(u64),
@@ -58,7 +56,6 @@ pub(crate) enum KnownRows {
 }
 
 impl KnownRows {
-    /// What a survey has counted.
     pub(crate) fn of_survey(rows: Option<u64>) -> KnownRows {
         rows.map_or(KnownRows::Uncounted, KnownRows::Counted)
     }
@@ -164,10 +161,11 @@ impl RowsJudge<'_> {
 
 /// What [`RowsJudge::settled`] decides.
 enum Settled {
-    /// There are this many rows.
     Rows(u64),
     /// The manifest's count stays: so few rows have changed since that no loss could be refused.
-    Stays { changed: u64 },
+    Stays {
+        changed: u64,
+    },
     /// There is no count.
     Forgotten,
     /// The rows have to be counted.

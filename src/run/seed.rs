@@ -1,33 +1,28 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
 use std::num::NonZeroU64;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::StreamExt as _;
 use tokio::task::spawn_blocking;
 
 use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
-use super::family::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
+use super::family::FamilyCachePart;
 use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
 use super::layer_ends::layers_that_end_early;
 use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
 use super::rows::{KnownRows, RowsJudge};
 use super::target::{AnySink, OpenedSink, Target, TilesBefore, TilesetNames, refuse_other};
-use super::{
-    CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, interrupted, restarting, with_what_remains,
-};
-use crate::config::JobSettings;
+use super::{CommandError, Job, RowSource, interrupted, restarting, with_what_remains};
 use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
-use crate::error::ErrorKind;
 use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
 use crate::pipeline;
-use crate::pipeline::{BatchKind, Limits, PipelineError, PipelineOutcome, StoredBatch};
+use crate::pipeline::{BatchKind, BatchTurns, Limits, PipelineError, PipelineOutcome, StoredBatch};
+use crate::postgis;
 use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
 use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
 use crate::run::describe;
-use crate::stop::Stop;
+use crate::source::Source;
 use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
 use crate::tile::{AreaPart, Batch, Coverage};
 
@@ -90,7 +85,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     }
     let rendered = match cache {
         Some(cache) => render_from_cache(job, cache, &mut prepared, sink).await?,
-        None => render(job, &mut prepared, sink, planned).await?,
+        None => Box::pin(render(job, &mut prepared, sink, planned)).await?,
     };
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
     let names = names(&prepared.layers);
@@ -141,7 +136,6 @@ pub(crate) async fn judge_rows(
 /// A target that was found to be this tileset's.
 pub(crate) struct Claimed {
     pub(crate) sink: OpenedSink,
-    /// The publication that it shows.
     pub(crate) before: Option<Publication>,
     /// What it says about itself, if this program wrote it.
     pub(crate) described: Option<Described>,
@@ -165,7 +159,6 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
     .await?
 }
 
-/// A seed whose tiles are planned.
 pub(crate) struct PlannedSeed<'a> {
     pub(crate) job: &'a Job,
     pub(crate) layers: Vec<Arc<Layer>>,
@@ -266,7 +259,6 @@ pub(crate) struct Rendered<S> {
     pub(crate) reading_sessions: usize,
     /// How long rendering and storing took.
     pub(crate) rendering: Duration,
-    /// The number of workers.
     pub(crate) workers: usize,
     /// How much of the workers' time was spent drawing from cached rows.
     pub(crate) drawing: Duration,
@@ -307,14 +299,8 @@ where
     job.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
 
     let begun = Instant::now();
-    let stored = stored_events(&job.report);
-    let turns = job.turns(BatchKind::Seed);
-    let ran = pipeline::run(batches, renderers, sink, limits, turns, stored).await.map_err(pipeline_error);
-    let (sink, outcome) = check_tables_unchanged(ran, &prepared.snapshot, &prepared.reads).await?;
-    // The last batch may have been rendered before the stop was asked for.
-    if let Some(signal) = job.stop.asked() {
-        return Err(CommandError::Interrupted(signal));
-    }
+    let ran = render_batches(job, batches, renderers, sink, limits, job.turns(BatchKind::Seed)).await;
+    let (sink, outcome) = unless_outdated(job, ran, &prepared.snapshot, &prepared.reads).await?;
     let (rendering, drawing) = (begun.elapsed(), layers.drawing_time());
     Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing })
 }
@@ -337,26 +323,54 @@ where
     let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
     let features: u64 = batches.iter().map(Batch::features).sum();
-    let (limits, stored) = (job.settings.run.limits, stored_events(&job.report));
+    let limits = job.settings.run.limits;
     let (workers, ran) = match sources.pop() {
         // Other variants are seeded in parallel.
         Some(source) if features <= MAX_FEATURES_HERE => {
             let render = move |batch: &Batch| source.render_here(batch);
+            let stored = stored_events(&job.report);
             let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
-            (1, spawn_blocking(run).await?)
+            (1, spawn_blocking(run).await?.map_err(pipeline_error))
         }
         last => {
             sources.extend(last);
-            (sources.len(), pipeline::run(batches, sources, sink, limits, None, stored).await)
+            (sources.len(), render_batches(job, batches, sources, sink, limits, None).await)
         }
     };
-    let (sink, outcome) = ran.map_err(pipeline_error)?;
-    if let Some(signal) = job.stop.asked() {
-        return Err(CommandError::Interrupted(signal));
-    }
+    let (sink, outcome) = ran?;
+    job.stop.check()?;
     let rendering = begun.elapsed();
     let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
     Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
+}
+
+/// Renders the batches and hands the tiles to the sink.
+pub(crate) async fn render_batches<R, S>(
+    job: &Job,
+    batches: Vec<Batch>,
+    sources: Vec<R>,
+    sink: S,
+    limits: Limits,
+    turns: Option<BatchTurns>,
+) -> Result<(S, PipelineOutcome), CommandError>
+where
+    R: Source<Error = postgis::Error> + 'static,
+    S: Sink + 'static,
+    CommandError: From<S::Error>,
+{
+    pipeline::run(batches, sources, sink, limits, turns, stored_events(&job.report)).await.map_err(pipeline_error)
+}
+
+/// Returns `ran`, unless the tables that the run has read have changed, or a stop was asked for after the last batch.
+pub(crate) async fn unless_outdated<T>(
+    job: &Job,
+    ran: Result<T, CommandError>,
+    snapshot: &Snapshot,
+    reads: &Reads,
+) -> Result<T, CommandError> {
+    let ran = check_tables_unchanged(ran, snapshot, reads).await?;
+    job.stop.check()?;
+    Ok(ran)
 }
 
 /// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is
@@ -375,7 +389,7 @@ pub(crate) async fn check_tables_unchanged<T>(
     ran
 }
 
-pub(crate) fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {
+fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {
     let report = Arc::clone(report);
     move |stored| {
         report.event(&Event::Stored {
@@ -396,7 +410,7 @@ pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
 }
 
 /// Errors keep their kind, so that a lost database can be told from a defect.
-pub(crate) fn pipeline_error<E>(error: PipelineError<crate::postgis::Error, E>) -> CommandError
+fn pipeline_error<E>(error: PipelineError<postgis::Error, E>) -> CommandError
 where
     E: std::error::Error,
     CommandError: From<E>,
@@ -449,161 +463,4 @@ pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
         Box::pin(crate::run::dry_run::dry_run(job)).await.inspect_err(|_error| job.release_snapshot())
     };
     restarting(&job.settings.database, &job.report, &job.stop, plan).await
-}
-
-// A seed of all variants of a tileset, on one snapshot.
-
-/// What the targets of a family are drawn from.
-pub(crate) enum FamilySource {
-    /// Rows that were read once for all targets.
-    Cache(FamilyCachePart),
-    /// Sessions that draw one variant after the other.
-    Sessions(Arc<FamilySessions>),
-    /// The target's own sessions, as many as the whole run may have.
-    Own,
-}
-
-/// Seeds every variant of a tileset.
-///
-/// # Errors
-/// If the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
-pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
-    let mut run = FamilyRun::begin(family, options).await?;
-    let cache = Box::pin(run.cache()).await?.map(Arc::new);
-    let cached =
-        |cache: &Arc<FamilyCache>, variant| FamilySource::Cache(FamilyCachePart { cache: Arc::clone(cache), variant });
-    let whole = async {
-        let all = run.all.clone()?;
-        let output = all.tileset.output.clone();
-        // Without cached rows the tileset without conditions uses all sessions: it may have as many as all variants
-        // together.
-        let source = cache.as_ref().map_or(FamilySource::Own, |cache| cached(cache, None));
-        Some((output, Box::pin(seed_family_target(&run.targets, all, source)).await))
-    };
-    let members = async {
-        match &cache {
-            Some(cache) => run.read_members(cache).await,
-            None => Ok(false),
-        }
-    };
-    let (whole, has_members) = futures_util::join!(whole, members);
-    if let Some((output, done)) = whole {
-        note(&mut run.tally, output, done, &options.stop)?;
-    }
-    let has_members = has_members?;
-    let cache = cache.filter(|_| has_members);
-    let sessions = match cache {
-        Some(_) => None,
-        None => Box::pin(run.sessions()).await?.map(Arc::new),
-    };
-    let source = |number| match (&cache, &sessions) {
-        (Some(cache), _) => cached(cache, Some(number)),
-        (None, Some(sessions)) => FamilySource::Sessions(Arc::clone(sessions)),
-        (None, None) => FamilySource::Own,
-    };
-    // Without cached rows and shared sessions, each variant has as many sessions as the whole run may have, so only one
-    // runs at a time.
-    let side_by_side = match (&cache, &sessions) {
-        (Some(_), _) => family.settings().run.workers.get(),
-        (None, Some(sessions)) => sessions.count(),
-        (None, None) => 1,
-    };
-    let (targets, table) = (&run.targets, &run.members.table);
-    let each = table.rows.iter().enumerate().map(|(number, row)| {
-        let (settings, source) = (family.variant(&table.parameters, row), source(number));
-        async move {
-            let settings = settings?;
-            let output = settings.tileset.output.clone();
-            Ok::<_, CommandError>((output, Box::pin(seed_family_target(targets, settings, source)).await))
-        }
-    });
-    let mut ended = Box::pin(futures_util::stream::iter(each).buffer_unordered(side_by_side));
-    while let Some(target) = ended.next().await {
-        let (output, done): (PathBuf, _) = target?;
-        note(&mut run.tally, output, done, &options.stop)?;
-    }
-    drop(ended);
-    run.finish().await
-}
-
-/// Notes the outcome of a target's seed.
-fn note(
-    tally: &mut FamilyTally,
-    output: PathBuf,
-    done: Result<RunReport, CommandError>,
-    stop: &Stop,
-) -> Result<(), CommandError> {
-    match done {
-        Ok(done) => {
-            tally.seeded(output, &done);
-            Ok(())
-        }
-        Err(error) => tally.failed(&output, error, stop),
-    }
-}
-
-/// Seeds one target of a family, and tells CDNs.
-pub(crate) async fn seed_family_target(
-    targets: &FamilyTargets<'_>,
-    settings: JobSettings,
-    source: FamilySource,
-) -> Result<RunReport, CommandError> {
-    let job = targets.job(settings)?;
-    let done = match source {
-        FamilySource::Own => None,
-        FamilySource::Cache(part) => match seed_target(&job.clone().reading(RowSource::FamilyCache(part))).await {
-            // The target has a point that only the database can draw.
-            Err(CommandError::Database(crate::postgis::Error::NeedsDatabase { .. })) => None,
-            done => Some(done?),
-        },
-        FamilySource::Sessions(sessions) => in_session(&job, &sessions).await?,
-    };
-    let done = if let Some(done) = done {
-        done
-    } else {
-        let _alone = targets.alone.lock().await;
-        seed_target(&job).await?
-    };
-    job.purge_published(false).await?;
-    describe::complete(&done.output, &done.failed)?;
-    Ok(done)
-}
-
-/// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
-async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
-    let done = async {
-        let part = sessions.take().await?;
-        let done = seed_once(&job.clone().reading(RowSource::FamilySession(part.clone()))).await?;
-        // After an error the state of the session is unknown, so it is not given back.
-        part.give_back();
-        Ok::<_, CommandError>(done)
-    };
-    match done.await {
-        Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
-            tracing::debug!("{error}: the variant is seeded in sessions of its own");
-            Ok(None)
-        }
-        done => done.map(Some),
-    }
-}
-
-/// The plan of a family's seed: a line for each target, with the values of the variant.
-///
-/// # Errors
-/// If the values cannot be read.
-pub async fn plan_family(family: &Family, options: &FamilyOptions) -> Result<String, CommandError> {
-    let run = FamilyRun::begin(family, options).await?;
-    let mut lines: Vec<String> = run.all.iter().map(|all| format!("{}: all\n", all.tileset.output.display())).collect();
-    let table = &run.members.table;
-    for (segments, row) in run.members.segments.iter().zip(&table.rows) {
-        let values: Vec<String> = table
-            .parameters
-            .iter()
-            .zip(row)
-            .map(|(parameter, value)| format!("{} = {value}", parameter.name))
-            .collect();
-        lines.push(format!("{}: {}\n", family.output_of(segments).display(), values.join(", ")));
-    }
-    lines.push(format!("{} variants; nothing was written\n", table.rows.len()));
-    Ok(lines.concat())
 }

@@ -23,7 +23,6 @@ pub(crate) struct SharedRows {
     kept: Mutex<KeptLayers>,
 }
 
-/// A layer of a tileset.
 #[derive(Debug)]
 struct WantedLayer {
     tileset: String,
@@ -39,7 +38,6 @@ struct RowScope {
     parts: Vec<AreaPart>,
 }
 
-/// The rows that were read.
 #[derive(Debug, Default)]
 struct KeptLayers {
     /// The tilesets whose seeds have begun.
@@ -66,11 +64,9 @@ pub(crate) struct ReadBefore {
     pub(crate) footprints: Option<(LayerFootprints, Vec<SkippedRows>)>,
 }
 
-/// Which rows of a layer are read.
 pub(crate) struct RowsToRead {
     /// The part of the world in which they lie.
     pub(crate) coverage: Coverage,
-    /// The zooms at which they are drawn.
     pub(crate) zooms: ZoomList,
     /// True if these are exactly the rows that the tileset needs.
     pub(crate) is_own: bool,
@@ -115,7 +111,6 @@ fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
 }
 
 impl SharedRows {
-    /// The layers of `tilesets`.
     pub(crate) fn of(tilesets: &[JobSettings]) -> SharedRows {
         let layers =
             tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));

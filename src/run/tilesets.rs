@@ -97,7 +97,6 @@ pub struct FailedTargets {
     failed: Vec<FailedTarget>,
 }
 
-/// What the targets of a command are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SeveralTargets {
     Tilesets,
@@ -105,7 +104,6 @@ pub enum SeveralTargets {
     VariantsOf(String),
 }
 
-/// A target that failed.
 #[derive(Debug)]
 struct FailedTarget {
     /// The tileset, or the output of the variant.

@@ -29,14 +29,10 @@ pub struct InstallOptions {
     pub owner: Option<String>,
 }
 
-/// The outcome of an installation.
 #[derive(Debug, Clone)]
 pub struct InstallOutcome {
-    /// The database.
     pub server: String,
-    /// Warnings for the user.
     pub warnings: Vec<String>,
-    /// What was done.
     pub work: InstallWork,
 }
 
@@ -231,7 +227,6 @@ async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -
     Ok(BehindTarget { target: family.output(), ..behind })
 }
 
-/// How far a target is behind.
 async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
     let filter = DirtyFilter::default();
     let (reasons, dirty) = match Look::begin(job, &filter, false).await?.work().await? {
@@ -265,7 +260,6 @@ pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSetti
 /// The result of `track prune`.
 #[derive(Debug, Clone)]
 pub struct PrunedLog {
-    /// The database.
     pub server: String,
     /// Changed rows deleted.
     pub rows: u64,

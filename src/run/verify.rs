@@ -26,13 +26,11 @@ use crate::tile::{
     AreaPart, Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList, beyond_in_degrees,
 };
 
-/// How many tiles are decoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TilesToCheck {
     /// All of up to 100,000 tiles, else a sample of 10,000.
     Fitting,
     Sample(NonZeroU64),
-    /// Every tile.
     All,
 }
 
@@ -420,7 +418,6 @@ const MAX_NAMED_UNDESCRIBED: usize = 10_000;
 /// The most properties of a layer that the note about its unlisted properties names.
 const MAX_NAMED_UNLISTED: usize = 20;
 
-/// A target that was checked.
 pub(crate) struct CheckedTarget {
     pub(crate) reader: Box<dyn TileReader>,
     pub(crate) manifest: Option<Manifest>,
@@ -521,9 +518,7 @@ impl CheckedTarget {
         let mut expected = DescribedTiles::new(described, &partial);
         let mut gunzip = Gunzip::new();
         for chunk in chosen.chunks(TILES_PER_CHUNK) {
-            if let Some(signal) = stop.asked() {
-                return Err(CommandError::Interrupted(signal));
-            }
+            stop.check()?;
             let read = read_all(&mut **reader, chunk, |id, stored| {
                 findings.decoded += 1;
                 match stored.map(|stored| gunzip.unpack(&stored)) {

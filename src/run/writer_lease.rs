@@ -44,7 +44,6 @@ struct WriterNote {
     renewed: u64,
 }
 
-/// The lease of this process.
 #[derive(Debug)]
 pub(crate) struct WriterLease {
     notes: Arc<dyn NoteStore>,

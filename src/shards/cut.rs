@@ -149,7 +149,6 @@ pub(crate) enum CutUnit {
     Strip(u32),
 }
 
-/// A unit with its cost.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Weighed {
     pub(crate) unit: CutUnit,
@@ -323,7 +322,6 @@ impl RowSums {
     }
 }
 
-/// The first column of the deepest zoom below a column.
 pub(crate) fn first_of(zoom: Zoom, column: u32, deepest: Zoom) -> u64 {
     u64::from(column) << (deepest.get() - zoom.get().min(deepest.get()))
 }

@@ -22,17 +22,9 @@ pub enum ShardsError {
     )]
     Begun { work: String, run: String },
     #[error("{place} cannot be read ({what}): give the run up with {SHARDS_ABORT}, and begin again")]
-    Damaged {
-        /// The document or file.
-        place: String,
-        what: String,
-    },
+    Damaged { place: String, what: String },
     #[error("--shards {shards}: at most {most} are possible")]
-    TooManyShards {
-        /// How many were asked for.
-        shards: u32,
-        most: u32,
-    },
+    TooManyShards { shards: u32, most: u32 },
     #[error("run {run} in {work} was given up: begin again with {SHARDS_BEGIN}")]
     Aborted { work: String, run: String },
     #[error(
@@ -54,12 +46,7 @@ pub enum ShardsError {
     )]
     NoIndex { shards: u32 },
     #[error("{from} is {text:?}, which is no shard: write a number from 1 to {shards}, or K/N such as 3/{shards}")]
-    BadIndex {
-        /// The flag or variable.
-        from: String,
-        text: String,
-        shards: u32,
-    },
+    BadIndex { from: String, text: String, shards: u32 },
     #[error(
         "{first} and {second} are both set: which shard is this? Say it with --shard K/{shards} or OAR_TILES_SHARD"
     )]
@@ -68,7 +55,6 @@ pub enum ShardsError {
         "{from} = {text} is shard {number}, and run {run} has {shards}: give the job as many indexes as begin has --shards"
     )]
     OutOfRange {
-        /// The flag or variable.
         from: String,
         text: String,
         /// The shard, counted from 1.
@@ -91,7 +77,6 @@ pub enum ShardsError {
     SeveralTargets {
         /// What the configuration has: tilesets, or the variants of one.
         has: String,
-        /// What to run instead.
         next: String,
     },
     #[error(
@@ -101,12 +86,7 @@ pub enum ShardsError {
     #[error(
         "the database is not as it was when run {run} began (snapshot {now}, and it was {then}): --frozen needs a copy that nobody writes. Give the run up with {SHARDS_ABORT}, and begin again"
     )]
-    Thawed {
-        run: String,
-        now: String,
-        /// The snapshot of the plan.
-        then: String,
-    },
+    Thawed { run: String, now: String, then: String },
     #[error("run {run} in {work}: {why}. Give every shard and the commit the database of begin")]
     OtherDatabase { work: String, run: String, why: String },
     #[error(
@@ -134,7 +114,6 @@ pub enum ShardsError {
         "run {run} has not ended within {limit} (--hold-for): the snapshot was given up. Shards that have it go on; others cannot begin any more"
     )]
     HoldLimit { run: String, limit: String },
-    /// A document.
     #[error(transparent)]
     Note(#[from] NoteError),
     #[error(transparent)]
@@ -147,7 +126,6 @@ pub enum ShardsError {
 }
 
 impl ShardsError {
-    /// What kind of failure this is.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {

@@ -36,7 +36,6 @@ const MAX_ENDED: usize = 50;
 pub struct WorkFolder {
     /// The name that the user gave.
     pub name: String,
-    /// The documents.
     pub notes: Arc<dyn NoteStore>,
     pub files: WorkFiles,
 }

@@ -2,7 +2,6 @@
 
 use super::ShardsError;
 
-/// The variable of this program.
 const OWN_VARIABLE: &str = "OAR_TILES_SHARD";
 
 /// The variables of schedulers, and the index of the first shard in each. `None`: it numbers the jobs of one call and
@@ -22,7 +21,6 @@ const SCHEDULERS: &[(&str, Option<i64>)] = &[
     ("BATCH_TASK_INDEX", Some(0)),
 ];
 
-/// A shard of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardIndex {
     /// Its number, counted from 1.

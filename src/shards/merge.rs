@@ -13,7 +13,6 @@ struct EditPlace {
     slice: Slice,
 }
 
-/// A record of the merged runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergedRecord {
     pub record: RunRecord,

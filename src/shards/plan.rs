@@ -29,16 +29,13 @@ pub struct ShardPlan {
     pub version: u32,
     /// The run's id.
     pub run: String,
-    /// The program.
     pub generator: String,
     /// The fingerprint of the configuration, with the rendering and the packing version.
     pub fingerprint: String,
     /// A hash of the tables and views that the layers read.
     pub reads: String,
-    /// The target.
     pub output: String,
     pub zooms: String,
-    /// The boxes.
     pub bbox: Vec<String>,
     /// True if the target wants its tiles along the Hilbert curve; otherwise it wants them by zoom, column and row.
     pub hilbert: bool,
@@ -46,7 +43,6 @@ pub struct ShardPlan {
     pub layers_apart: bool,
     /// The version of an S3 prefix that shards write themselves; `None` if the commit writes the target.
     pub shared_version: Option<String>,
-    /// How the shards are brought to one state.
     pub state: StateKind,
     pub database: DatabaseIdentity,
     /// The cursor of the plan's snapshot.
@@ -62,7 +58,6 @@ pub struct ShardPlan {
     pub started: u64,
     /// How long the survey and the plan took, in seconds.
     pub plan_seconds: f64,
-    /// Tiles planned.
     pub tiles: u64,
     /// Pairs of a feature and a tile.
     pub features: u64,
@@ -125,7 +120,6 @@ impl ShardPlan {
         Some(SharedVersion { version, run: self.run.clone() })
     }
 
-    /// The number of shards.
     #[must_use]
     pub fn count(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
@@ -171,9 +165,7 @@ pub struct AddingNote {
     pub shard: u32,
     /// A random id. An attempt that starts over on a new snapshot gets another one.
     pub id: String,
-    /// The cursor of its snapshot.
     pub cursor: String,
-    /// The witness of its snapshot.
     #[serde(default)]
     pub witness: Option<Witness>,
     /// True once it has ended in order, so that none of its requests is pending.
@@ -184,7 +176,6 @@ pub struct AddingNote {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DoneZoom {
     pub zoom: u8,
-    /// Features drawn.
     pub features: u64,
     /// Time that workers spent on it, in seconds.
     pub worker_seconds: f64,
@@ -220,14 +211,11 @@ pub struct DoneNote {
     pub is_exact: bool,
     /// The number of tiles that it planned.
     pub tiles: u64,
-    /// The cursor of its snapshot.
     pub cursor: String,
-    /// The witness of its snapshot.
     #[serde(default)]
     pub witness: Option<Witness>,
     /// `pg_current_snapshot()` of its snapshot.
     pub seen: String,
-    /// Figures for each zoom.
     pub zooms: Vec<DoneZoom>,
     /// The record of layers over budget, and of tiles that could not be rendered.
     pub layers: LayerRecord,
@@ -242,14 +230,12 @@ pub struct DoneNote {
     pub render_seconds: f64,
     /// The total time of the attempt, in seconds.
     pub seconds: f64,
-    /// The number of workers.
     pub workers: usize,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RunEnd {
-    /// It was committed.
     Committed,
     /// It was given up.
     Aborted,

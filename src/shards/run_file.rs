@@ -74,7 +74,6 @@ impl RunRecord {
     }
 }
 
-/// A sink that writes a run.
 #[derive(Debug)]
 pub struct RunSink {
     needs: Needs,
@@ -85,7 +84,6 @@ pub struct RunSink {
     edits: u64,
 }
 
-/// A run that was written.
 #[derive(Debug)]
 pub struct FinishedRun {
     pub file: NamedTempFile,
@@ -93,7 +91,6 @@ pub struct FinishedRun {
     pub bytes: u64,
     /// Its CRC-32, of the same kind as in gzip.
     pub crc32: u32,
-    /// The number of its edits.
     pub edits: u64,
 }
 

@@ -13,7 +13,6 @@ pub struct ShardSink {
     tiles: Option<VersionTiles>,
 }
 
-/// A shard that was written.
 #[derive(Debug)]
 pub struct FinishedShard {
     pub run: FinishedRun,

@@ -329,7 +329,6 @@ async fn replicated(session: &Session, watched: &[PlannedWatch]) -> Result<Vec<S
 
 // The role that owns the trigger functions. The functions run with its rights.
 
-/// The owner of the trigger functions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum FunctionOwner {
     /// A role that an install makes and a removal drops.

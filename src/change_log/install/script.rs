@@ -24,7 +24,6 @@ pub struct Installation {
     pub is_done: bool,
     /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
-    /// Warnings for the user.
     pub warnings: Vec<String>,
 }
 
@@ -33,7 +32,6 @@ pub(crate) struct ScriptWork {
     pub(crate) statements: Vec<String>,
     /// What the statements do, in words.
     pub(crate) steps: Vec<String>,
-    /// The tables that they alter.
     pub(crate) locks: TableLocks,
 }
 
@@ -122,7 +120,6 @@ impl ScriptContext<'_> {
         Installation { sql, is_done, steps, warnings }
     }
 
-    /// The tables of the log that the script alters.
     fn altered_tables(&self) -> Vec<String> {
         let Some(facts) = self.facts else { return Vec::new() };
         let altered = [
@@ -134,7 +131,6 @@ impl ScriptContext<'_> {
         altered.map(|(table, _)| format!("{}.{}", quoted(self.schema), quoted(table))).collect()
     }
 
-    /// The tables of a new log.
     fn new_log(&self) -> String {
         let layout = at_postgis(include_str!("sql/layout.sql"), self.postgis).replace("{layout}", &LAYOUT.to_string());
         let layout = layout.replace("{replica_identity}", REPLICA_IDENTITY.trim_end());
@@ -192,7 +188,6 @@ const MAX_TRYING: Duration = Duration::from_secs(10);
 /// The pause after an attempt, in which sessions that have queued behind it can proceed.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// How a table is locked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum LockMode {
     /// While others may read, to add triggers.
@@ -289,7 +284,6 @@ pub(crate) struct WatchChange {
     pub(crate) sql: String,
     /// What the statements do, in words.
     pub(crate) step: String,
-    /// The tables that they alter.
     pub(crate) locks: TableLocks,
 }
 

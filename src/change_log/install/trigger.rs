@@ -18,13 +18,9 @@ use crate::hex::hex;
 use crate::postgis::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting, quoted};
 use crate::tile::HALF_WORLD_METRES;
 
-/// The trigger function of a watch.
 pub(crate) struct TriggerFunction<'a> {
-    /// The schema of the log.
     pub(crate) schema: &'a str,
-    /// The schema of PostGIS.
     pub(crate) postgis: &'a str,
-    /// The id of the watch.
     pub(crate) watch: i32,
     pub(crate) table: &'a Table,
     /// Where positions come from.
@@ -303,7 +299,6 @@ fn as_cover(postgis: &str, shape: &str, far: &str) -> String {
 struct CoverSql<'a> {
     /// The schema of PostGIS, quoted.
     postgis: &'a str,
-    /// The geometry.
     g: &'a str,
     /// SQL over `box` for what is logged if there is no shape.
     alone: &'a str,
@@ -374,7 +369,6 @@ pub(crate) enum StatementSize {
     Shapes,
     /// Up to [`MAX_ROWS_PER_LOG_ENTRY`] rows.
     Few,
-    /// More.
     Many,
 }
 
@@ -412,7 +406,6 @@ struct WatchedGeometry<'a> {
 struct Pairing {
     /// The old rows, as an item of a FROM list.
     old: String,
-    /// The new rows.
     new: String,
     /// The condition of the join.
     on: String,

@@ -21,7 +21,6 @@ use crate::tile::{Candidate, Frame, Positions, WorldRect};
 pub(crate) struct RowChanges {
     /// A bit for each row as read: it went.
     went: Vec<u64>,
-    /// How many went.
     gone: usize,
     /// The rows that came, in the order of their keys.
     pub(crate) added: EncodedRows,
@@ -194,7 +193,6 @@ impl KeptFeatures {
     }
 }
 
-/// The number of rows.
 #[expect(clippy::cast_possible_truncation, reason = "rows have numbers of 32 bits")]
 fn count(rows: &EncodedRows) -> u32 {
     rows.positions.len() as u32

@@ -99,7 +99,6 @@ impl MostFeatures {
 pub(crate) struct DrawnAreas {
     pub(crate) tiles: BatchTiles,
     pub(crate) count: LayerCount,
-    /// Areas that are left to the database.
     pub(crate) left: Vec<Area>,
 }
 
@@ -121,7 +120,6 @@ const MAX_LEFT_SHARE: u64 = 8;
 /// The expected number of rows, and the most memory that they may take when cached.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheLimits {
-    /// The number of rows.
     pub rows: ExpectedRows,
     /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to
     /// read them back.
@@ -139,16 +137,9 @@ pub(crate) async fn none_if_failed(
     layer: &Layer,
     read: Result<Option<CachedRows>, Error>,
 ) -> Result<Option<CachedRows>, Error> {
-    match read {
-        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch
-            // now queries the rows that it needs.
-            tracing::info!("layer \"{}\": its rows are not cached: {error}", layer.name);
-            snapshot.keeper.return_to_savepoint().await?;
-            Ok(None)
-        }
-        read => read,
-    }
+    // Perhaps no tile needs the failing row, or only the statement over all rows takes too long. So each batch then
+    // queries the rows that it needs.
+    Ok(snapshot.keeper.or_without(read, &layer.name, "its rows are not cached").await?.flatten())
 }
 
 impl CachedRows {
@@ -292,7 +283,6 @@ fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], 
     })
 }
 
-/// The part of the world whose rows are drawn in an area.
 fn part_of(layer: &Layer, area: &Area) -> WorldRect {
     area.rect.world(layer.margin.units(area.rect.zoom))
 }
@@ -648,7 +638,6 @@ impl Reading {
     }
 }
 
-/// The room for rows that are read.
 #[derive(Clone, Copy)]
 pub(crate) struct RowsRoom {
     /// In bytes.

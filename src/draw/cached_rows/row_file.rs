@@ -59,14 +59,12 @@ fn code(at: [f64; 2]) -> u64 {
 /// Rows that follow each other in the file.
 #[derive(Debug, Clone, Copy)]
 struct RowBlock {
-    /// The code of its first row.
     first: u64,
     offset: u64,
     bytes: u32,
     rows: u32,
 }
 
-/// A row of a batch.
 struct FoundRow {
     number: u32,
     at: [f64; 2],

@@ -15,10 +15,9 @@ use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
 /// The rows of a layer on a snapshot.
 #[derive(Debug)]
-pub(super) struct KeptRows {
+pub(crate) struct KeptRows {
     /// In world units.
     at: Vec<[f64; 2]>,
-    /// The values of each row that are folded.
     values: Vec<Option<i64>>,
     reader: Option<FoldReader>,
     /// The cells in which the rows are counted, at zooms with few of them.
@@ -30,7 +29,7 @@ const ROWS_AT_A_TIME: usize = 16_384;
 
 impl KeptRows {
     /// Reads all rows; `None` if they take more than `memory` bytes, or their values are too many to be folded.
-    pub(super) async fn read(
+    pub(crate) async fn read(
         look: LiveLook<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
@@ -66,7 +65,7 @@ impl KeptRows {
     }
 
     /// The memory of the rows and their cells, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let cells = self.cells.lock().as_ref().map_or(0, KeptCells::bytes);
         size_of_val(&self.at[..]) + size_of_val(&self.values[..]) + cells
     }
@@ -83,7 +82,7 @@ impl KeptRows {
 
     /// Replaces the rows around changed positions. False if there are too many, or if the new rows take too much memory
     /// or their values cannot be folded; the rows must not be used after that.
-    pub(super) async fn advance(
+    pub(crate) async fn advance(
         &mut self,
         LiveLook { snapshot, memory, .. }: LiveLook<'_>,
         layer: &Layer,
@@ -113,7 +112,6 @@ impl KeptRows {
         Ok(is_whole)
     }
 
-    /// Removes the rows in some squares.
     fn remove(&mut self, squares: &Squares) {
         let folds = self.folds();
         let (mut kept, mut at, mut values) = (0, Vec::new(), Vec::new());
@@ -136,7 +134,7 @@ impl KeptRows {
 
     /// The counted cells of some zooms, complete in the parts of the world that are needed. Cells that are kept may
     /// take `memory` bytes.
-    pub(super) fn counted(
+    pub(crate) fn counted(
         &self,
         grid: CellGrid,
         wanted: Option<&WantedFolds>,
@@ -197,7 +195,7 @@ impl KeptRows {
 
 /// The part of the world whose rows are needed to count the cells that some tiles of a zoom show.
 #[derive(Debug)]
-pub(super) struct NeededPart {
+pub(crate) struct NeededPart {
     zoom: Zoom,
     /// The zoom of the squares.
     level: u8,
@@ -210,7 +208,7 @@ const MAX_LEVEL: u8 = 12;
 
 impl NeededPart {
     /// Nothing is needed yet.
-    pub(super) fn new(zoom: Zoom) -> NeededPart {
+    pub(crate) fn new(zoom: Zoom) -> NeededPart {
         let level = zoom.get().min(MAX_LEVEL);
         NeededPart { zoom, level, squares: vec![0; (1_usize << (2 * level)).div_ceil(64)] }
     }
@@ -222,7 +220,7 @@ impl NeededPart {
     }
 
     /// Adds all squares that a rectangle touches; parts of it beyond the world are left out.
-    pub(super) fn add(&mut self, rect: WorldRect) {
+    pub(crate) fn add(&mut self, rect: WorldRect) {
         let inside = |unit: i64| u32::try_from(unit.clamp(0, WORLD_UNITS - 1)).unwrap_or(u32::MAX);
         let [first, last] =
             [[rect.west, rect.north], [rect.east, rect.south]].map(|corner| self.bit(corner.map(inside)));

@@ -30,9 +30,8 @@ use crate::cells::CellCounts;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::{TileCoord, TileRect, WorldBox, Zoom};
+use crate::tile::{ChangeLocation, TileCoord, TileRect, WorldBox, Zoom};
 
-/// The live rows of some layers.
 #[derive(Debug, Default)]
 pub struct LiveRows(Mutex<Vec<LiveLayer>>);
 
@@ -90,6 +89,15 @@ impl LiveKind {
 /// The most changed positions between two looks. With more, the rows are read anew.
 pub const MAX_CHANGED_POSITIONS: usize = 50_000;
 
+/// Adds a change to the changed positions of a layer, in world units. They become `None` if it is no single position, or
+/// one too many.
+pub fn note_position(positions: &mut Option<Vec<[f64; 2]>>, spot: &ChangeLocation) {
+    match (positions.as_mut(), spot.position()) {
+        (Some(known), Some(at)) if known.len() < MAX_CHANGED_POSITIONS => known.push(at),
+        _ => *positions = None,
+    }
+}
+
 /// How far from a changed position its row may lie, in world units: the log and the survey compute positions alike, but
 /// perhaps by another build of PostGIS since the row was read.
 const TOLERANCE: f64 = 2.0;
@@ -123,7 +131,6 @@ impl LiveRows {
         self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
     }
 
-    /// Drops all rows.
     pub async fn clear(&self) {
         self.0.lock().await.clear();
     }
@@ -170,11 +177,10 @@ impl LiveRows {
             None => {
                 let memory = look.memory.saturating_sub(bytes(&layers));
                 look.snapshot.keeper.set_savepoint().await?;
-                let rows = match KeptRows::read(look, layer, folds, memory).await {
-                    Ok(Some(rows)) => LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) },
-                    Ok(None) => LiveKind::Refused,
-                    Err(error) => refused(look, layer, error).await?,
-                };
+                let read = KeptRows::read(look, layer, folds, memory).await;
+                let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+                let rows = rows
+                    .map_or(LiveKind::Refused, |rows| LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) });
                 layers.push(LiveLayer::new(definition, look, rows));
                 layers.len() - 1
             }
@@ -196,7 +202,6 @@ impl LiveRows {
 }
 
 impl LiveLayer {
-    /// Rows on the snapshot of a look.
     fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
         LiveLayer { definition, cursor: look.now.to_owned(), read: Instant::now(), rows }
     }
@@ -227,17 +232,8 @@ fn bytes(layers: &[LiveLayer]) -> usize {
     layers.iter().map(|kept| kept.rows.bytes()).sum()
 }
 
-/// The kept rows of a layer whose statement failed: none, if the session can go on.
-async fn refused(look: LiveLook<'_>, layer: &Layer, error: Error) -> Result<LiveKind, Error> {
-    match error {
-        Error::Query { .. } | Error::Timeout { .. } => {
-            tracing::info!("layer \"{}\": its rows are not kept: {error}", layer.name);
-            look.snapshot.keeper.return_to_savepoint().await?;
-            Ok(LiveKind::Refused)
-        }
-        lost => Err(lost),
-    }
-}
+/// What happens to a layer whose rows cannot be read.
+const NOT_KEPT: &str = "its rows are not kept";
 
 async fn bring(
     layers: &mut Vec<LiveLayer>,
@@ -263,17 +259,11 @@ async fn bring(
         return Ok(());
     }
     layers.swap_remove(place);
-    match brought {
-        Ok(_) => {
-            tracing::debug!("layer \"{}\": its live rows are of another state: they are read anew", layer.name);
-            Ok(())
-        }
-        Err(error @ (Error::Query { .. } | Error::Timeout { .. })) => {
-            tracing::info!("layer \"{}\": its live rows are dropped: {error}", layer.name);
-            look.snapshot.keeper.return_to_savepoint().await
-        }
-        Err(lost) => Err(lost),
+    let brought = look.snapshot.keeper.or_without(brought, &layer.name, "its live rows are dropped").await?;
+    if brought.is_some() {
+        tracing::debug!("layer \"{}\": its live rows are of another state: they are read anew", layer.name);
     }
+    Ok(())
 }
 
 /// Squares of the world whose rows are replaced, each a tile of the deepest zoom by its column and row.

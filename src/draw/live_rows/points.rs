@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bring, bytes, is_suited, refused};
+use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
@@ -122,16 +122,16 @@ impl LiveRows {
         let definition = layer.definition();
         layers.retain(|kept| kept.definition != definition);
         look.snapshot.keeper.set_savepoint().await?;
-        let count = match expected {
-            Some(count) => count,
-            None => match count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await {
-                Ok(counted) => counted.unwrap_or_default(),
-                Err(error) => {
-                    let refused = refused(look, layer, error).await?;
-                    layers.push(LiveLayer::new(definition, look, refused));
-                    return Ok(None);
-                }
-            },
+        let count = if expected.is_some() {
+            expected
+        } else {
+            let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await;
+            let counted = look.snapshot.keeper.or_without(counted, &layer.name, NOT_KEPT).await?;
+            counted.map(Option::unwrap_or_default)
+        };
+        let Some(count) = count else {
+            layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+            return Ok(None);
         };
         let memory = look.memory.saturating_sub(bytes(&layers));
         if count.saturating_mul(BYTES_PER_ROW) > memory as u64 {
@@ -148,15 +148,13 @@ impl LiveRows {
         // Of the whole world: a target may show other boxes at other zooms.
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
-        let rows = match read {
-            Ok(rows) => rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points),
-            Err(error) => {
-                for reader in readers.others {
-                    reader.return_to_savepoint().await?;
-                }
-                refused(look, layer, error).await?
+        if read.is_err() {
+            for reader in readers.others {
+                reader.return_to_savepoint().await?;
             }
-        };
+        }
+        let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+        let rows = rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
@@ -179,7 +177,7 @@ impl LiveRows {
 }
 
 /// Replaces the rows in some squares. False if there are too many or they cannot be kept.
-pub(super) async fn advance(
+pub(crate) async fn advance(
     kept: &mut KeptFeatures,
     look: LiveLook<'_>,
     layer: &Layer,

@@ -50,7 +50,6 @@ impl ChangedPositions {
         }
     }
 
-    /// The changed positions that each dirty tile shows.
     #[must_use]
     pub fn in_tiles(&self, dirty: &Dirty, layers: &[DrawnLayer]) -> PositionsInTiles {
         let (mut tiles, mut count, zooms) = (ByTile::new(), 0, dirty.marked_zooms());
@@ -73,10 +72,8 @@ impl ChangedPositions {
     }
 }
 
-/// The changed positions that each tile shows, with the index of the layer.
 type ByTile = HashMap<TileCoord, Vec<(LayerIndex, [u32; 2])>>;
 
-/// The changed positions that each tile shows.
 #[derive(Debug, Clone, Default)]
 pub struct PositionsInTiles {
     known: Vec<bool>,

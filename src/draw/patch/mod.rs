@@ -44,9 +44,7 @@ pub use changed_positions::{ChangedPositions, PositionsInTiles};
 #[derive(Debug, Clone, PartialEq)]
 pub struct PatchLayer {
     pub id: LayerId,
-    /// Its name in the tile.
     pub name: String,
-    /// The zooms at which it is drawn.
     pub zooms: ZoomList,
     /// The grid of its tiles.
     pub margin: Margin,
@@ -55,7 +53,6 @@ pub struct PatchLayer {
     /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for
     /// each tile.
     pub cached_from: Option<Zoom>,
-    /// The budget of bytes, by zoom.
     pub most_bytes: ZoomLimits,
 }
 
@@ -84,7 +81,6 @@ enum LayerPatch {
     Query(Vec<ChangedPart>),
     /// These parts are replaced by cached rows.
     Cached(Vec<GridBox>),
-    /// The layer is rendered in full.
     Render,
 }
 

@@ -121,7 +121,6 @@ fn run_with(fault: Fault) -> (Ended, usize) {
     run_limited(fault, NonZeroU64::MAX)
 }
 
-/// The batch of a column.
 fn batch(x: u32) -> Batch {
     let zoom = Zoom::new(6).unwrap();
     Batch {

@@ -71,7 +71,6 @@ pub struct SpatialRelation {
     pub(crate) indexed: Vec<String>,
 }
 
-/// A column of such a relation.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
 pub struct CatalogColumn {
@@ -101,7 +100,6 @@ pub struct CatalogColumn {
 /// Columns that are unique together.
 #[derive(Debug, Clone, Deserialize)]
 pub struct CatalogKey {
-    /// Their names.
     pub columns: Vec<String>,
 }
 
@@ -111,7 +109,6 @@ pub struct ViewRead {
     pub schema: String,
     pub name: String,
     pub kind: SpatialKind,
-    /// Its columns with geometries that the view reads.
     pub geometries: Vec<ViewGeometry>,
     /// The columns of its primary key; empty if it has none.
     pub key: Vec<String>,
@@ -122,7 +119,6 @@ pub struct ViewRead {
 /// A column with geometries of a table that a view reads.
 #[derive(Debug, Clone, Deserialize)]
 pub struct ViewGeometry {
-    /// Its name.
     pub column: String,
     /// True if its type is geography.
     pub is_geography: bool,
@@ -133,7 +129,6 @@ pub struct ViewGeometry {
 /// A foreign key.
 #[derive(Debug, Clone, Deserialize)]
 pub struct TableLink {
-    /// The schema of the table that it refers to.
     pub to_schema: String,
     pub to_name: String,
     /// Its columns, each with the column that it refers to.
@@ -145,7 +140,6 @@ pub struct TableLink {
 pub struct ColumnLink {
     /// The column of the table with the foreign key.
     pub own: String,
-    /// The column that it refers to.
     pub other: String,
 }
 
@@ -186,7 +180,6 @@ pub(crate) async fn relations(session: &Session) -> Result<Vec<SpatialRelation>,
     objects(session, include_str!("sql/relations.sql"), &[]).await
 }
 
-/// The tables that a view reads.
 pub(crate) async fn view_reads(session: &Session, view: u32) -> Result<Vec<ViewRead>, Error> {
     objects(session, include_str!("sql/view_reads.sql"), &[(&view, Type::OID)]).await
 }
@@ -217,7 +210,6 @@ pub(crate) async fn objects<T: DeserializeOwned>(
 pub struct SpatialFunction {
     pub schema: String,
     pub name: String,
-    /// The types of its arguments.
     pub arguments: Vec<String>,
     /// True if the search path finds it by its name alone.
     pub is_visible: bool,

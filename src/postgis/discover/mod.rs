@@ -30,7 +30,6 @@ pub use rows::{ColumnExtent, GeometryRows, OSM_ID};
 /// A column with geometries, as a layer would draw it.
 #[derive(Debug, Clone)]
 pub struct GeometryColumn {
-    /// Its name.
     pub column: String,
     /// True if its type is geography.
     pub is_geography: bool,
@@ -55,14 +54,12 @@ pub struct DiscoveredRelation {
     pub distinct: Option<String>,
     /// For a relation with many columns: the number of rows of a sample in which each column has a value; else empty.
     pub filled: BTreeMap<String, u64>,
-    /// For a view: the tables that it reads.
     pub reads: Vec<ViewRead>,
 }
 
 /// What can be drawn from a database.
 #[derive(Debug, Clone)]
 pub struct Discovery {
-    /// The name of the database.
     pub database: String,
     /// The relations that were wanted, by schema and name.
     pub relations: Vec<DiscoveredRelation>,
@@ -117,12 +114,10 @@ pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> boo
 // Checks whether layers can be drawn. Each layer is probed separately, so that an error in one layer does not hide
 // errors in others.
 
-/// The result of the probe of a layer.
 #[derive(Debug)]
 pub struct LayerTrial {
     /// The layer's name.
     pub layer: String,
-    /// Warnings for the user.
     pub warnings: Vec<String>,
     /// Rows that jump across ±180°, or are not valid.
     pub flaws: Vec<FlawedRows>,

@@ -47,7 +47,6 @@ pub const OSM_ID: &str = "osm_id";
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
 
-/// The type of multipoints.
 const MULTIPOINT: &str = "MULTIPOINT";
 
 /// What the rows show about a column with geometries.
@@ -74,7 +73,6 @@ pub struct GeometryRows {
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
     /// tile down.
     pub points_in_parts: u64,
-    /// The mean number of vertices of a geometry.
     pub mean_vertices: f64,
 }
 
@@ -136,18 +134,12 @@ async fn attempt<T>(
     work: impl Future<Output = Result<T, Error>>,
 ) -> Result<Result<T, String>, Error> {
     session.set_savepoint().await?;
-    match work.await {
-        Ok(found) => Ok(Ok(found)),
-        Err(Error::Query { source, .. }) => {
-            session.return_to_savepoint().await?;
-            Ok(Err(source.to_string()))
-        }
-        Err(Error::Timeout { after, .. }) => {
-            session.return_to_savepoint().await?;
-            Ok(Err(format!("reading it takes longer than {after}")))
-        }
-        Err(other) => Err(other),
-    }
+    let done = session.at_savepoint(work.await).await?;
+    Ok(done.map_err(|error| match error {
+        Error::Timeout { after, .. } => format!("reading it takes longer than {after}"),
+        Error::Query { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }))
 }
 
 /// The part of a large relation that is read; empty for all of it.

@@ -9,7 +9,6 @@ use serde::Deserialize;
 pub(crate) struct CalledFunction {
     /// Its schema and name, quoted.
     pub(crate) name: String,
-    /// The types of its arguments.
     pub(crate) arguments: Vec<String>,
     /// The argument after the tile's address, as JSON text; `None` if the function takes only the address.
     pub(crate) query: Option<String>,
@@ -41,11 +40,9 @@ pub(crate) struct FunctionComment {
 pub(crate) struct CommentLayer {
     /// Its name in the tile.
     pub(crate) id: String,
-    /// What it shows.
     pub(crate) description: String,
     /// The first zoom at which it is drawn.
     pub(crate) minzoom: Option<u8>,
-    /// The last one.
     pub(crate) maxzoom: Option<u8>,
     /// The names of its properties, each with its type or another description.
     pub(crate) fields: BTreeMap<String, String>,

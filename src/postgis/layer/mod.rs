@@ -49,10 +49,8 @@ pub(crate) struct KeyColumn {
 /// A property ready for a statement.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BoundProperty {
-    /// Its name in the tile.
     pub name: String,
     pub of: ComputedFrom,
-    /// The expression.
     pub sql: String,
     /// "Number", "Boolean" or "String", as TileJSON calls the types.
     pub kind: &'static str,
@@ -61,7 +59,6 @@ pub(crate) struct BoundProperty {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ComputedFrom {
     Row,
-    /// The rows of a cell.
     Cell,
     /// The tile's address.
     Tile(TilePart),
@@ -91,7 +88,6 @@ pub struct Layer {
     pub(crate) has_plain_values: bool,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) filter: Option<String>,
-    /// The zooms at which a row is drawn.
     pub(crate) row_zooms: RowZooms,
     pub(crate) zooms: ZoomList,
     pub(crate) margin: Margin,
@@ -114,7 +110,6 @@ pub struct Layer {
     pub(crate) columns: Vec<String>,
 }
 
-/// Joins a condition, if there is one, and a further condition with AND.
 #[must_use]
 pub fn joined_conditions(own: Option<&str>, further: &str) -> String {
     own.map_or_else(|| further.to_owned(), |own| format!("({own}\n) AND ({further}\n)"))
@@ -135,7 +130,6 @@ impl Layer {
         (rows(self), self.beyond, self.repair) == (rows(other), other.beyond, other.repair)
     }
 
-    /// Its section of the configuration.
     #[must_use]
     pub fn section(&self) -> &LayerSection {
         &self.section
@@ -153,7 +147,6 @@ impl Layer {
         &self.budget.bytes
     }
 
-    /// The zooms at which it is drawn.
     #[must_use]
     pub fn zooms(&self) -> &ZoomList {
         &self.zooms
@@ -288,7 +281,6 @@ impl Layer {
         self.margin.units(zoom) + self.grid().map_or(0, |grid| grid.reach(zoom))
     }
 
-    /// The properties that are computed from rows.
     pub(crate) fn row_properties(&self) -> impl Iterator<Item = &BoundProperty> {
         self.properties.iter().filter(|property| property.of == ComputedFrom::Row)
     }

@@ -17,7 +17,6 @@ pub enum Rows {
     Relation {
         /// The relation's schema; without it, the search path decides.
         schema: Option<String>,
-        /// Its name.
         table: String,
     },
     /// An SQL query, trusted as the configuration is.
@@ -41,20 +40,16 @@ pub enum PropertySource {
 /// A part of a tile's address (XYZ).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TilePart {
-    /// Its column.
     X,
     /// Its row, growing south.
     Y,
-    /// Its zoom.
     Zoom,
 }
 
-/// One property of the features.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Property {
     /// Its name in the tile.
     pub name: String,
-    /// Its value.
     pub source: PropertySource,
 }
 
@@ -62,14 +57,11 @@ pub struct Property {
 /// bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RowZooms {
-    /// The first zoom.
     pub min: Option<String>,
-    /// The last zoom.
     pub max: Option<String>,
 }
 
 impl RowZooms {
-    /// The expressions.
     pub(crate) fn sql(&self) -> impl Iterator<Item = &str> {
         self.min.iter().chain(&self.max).map(String::as_str)
     }
@@ -107,7 +99,6 @@ impl Simplify {
 /// How the rows of a layer are gathered in cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
-    /// The grid of the cells.
     pub grid: CellGrid,
     /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of
     /// [`PropertySource::Aggregate`].
@@ -128,10 +119,8 @@ pub struct TileFunction {
     pub is_bounded: bool,
 }
 
-/// What a layer draws.
 #[derive(Debug, Clone, PartialEq)]
 pub enum LayerKind {
-    /// Each row as one feature.
     Rows,
     /// The rows that lie in one cell of a grid as one feature.
     Cells(Cells),
@@ -157,9 +146,7 @@ pub struct LayerOptions {
     pub properties: Option<Vec<Property>>,
     /// An SQL condition that rows must fulfil.
     pub filter: Option<String>,
-    /// The zooms at which a row is drawn.
     pub row_zooms: RowZooms,
-    /// The zooms at which the layer is drawn.
     pub zooms: ZoomList,
     /// The tile's grid, and how far beyond its tiles the layer is drawn.
     pub margin: Margin,
@@ -182,7 +169,6 @@ pub struct LayerOptions {
 /// Limits of a layer's part of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
-    /// The most features.
     pub features: ZoomLimits,
     /// The most bytes of the layer's part of a tile, compressed separately.
     pub bytes: ZoomLimits,

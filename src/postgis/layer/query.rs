@@ -8,7 +8,6 @@ use super::placement::{area_box, widest_rects};
 use crate::postgis::session::{Param, quoted};
 use crate::tile::{Coverage, HALF_WORLD_METRES, SourceBox, TileRect, Zoom};
 
-/// A query as it is configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     pieces: Vec<QueryPiece>,
@@ -33,7 +32,6 @@ pub(crate) enum Placeholder {
     Scale,
 }
 
-/// The SQL that replaces the placeholders.
 #[derive(Debug)]
 pub(crate) struct PlaceholderSql {
     /// The value of `!bbox!`, a geometry.
@@ -71,7 +69,6 @@ pub enum QueryError {
         /// The text as written.
         found: String,
     },
-    /// The column or row of a tile.
     #[error(
         "has {found}: the column and row of a tile are not known when tiles are planned. Select with !bbox!, or write a property such as x = \"!x!\""
     )]
@@ -87,13 +84,9 @@ pub enum QueryError {
     },
     /// The query encodes MVT, but this program does that itself.
     #[error("calls {found}: let it give the geometry itself; it is cut to the tile and written afterwards")]
-    Draws {
-        /// The function.
-        found: String,
-    },
+    Draws { found: String },
 }
 
-/// The column of a [numbered](Query::numbered) query.
 pub const ROW_NUMBER: &str = "oar_tiles_row";
 
 /// The placeholders, for messages.
@@ -263,7 +256,6 @@ impl QueryValues {
         QueryValues { zoom: zoom.get().into(), pixel: pixel(zoom), sides }
     }
 
-    /// The value of `!bbox!`.
     pub(crate) fn sides(&self) -> SourceBox {
         self.sides
     }
@@ -328,7 +320,6 @@ pub(crate) struct QueryReader<'a> {
 type SqlOfParameter<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 impl<'a> QueryReader<'a> {
-    /// The pieces of a query, and the words in it.
     pub(crate) fn read_all(text: &'a str) -> Result<(Vec<QueryPiece>, Vec<String>), QueryError> {
         let mut reader = QueryReader::of(text);
         reader.read()?;
@@ -336,7 +327,6 @@ impl<'a> QueryReader<'a> {
         Ok((reader.pieces, reader.words))
     }
 
-    /// The text with its parameters replaced.
     pub(crate) fn read_filled(text: &'a str, parameters: &'a SqlOfParameter<'a>) -> Result<String, QueryError> {
         let mut reader = QueryReader { parameters: Some(parameters), ..QueryReader::of(text) };
         reader.read()?;

@@ -162,7 +162,6 @@ pub(crate) enum Properties {
 }
 
 impl Properties {
-    /// The names of the properties.
     pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Properties::Columns(names) => names.iter().map(String::as_str).collect(),

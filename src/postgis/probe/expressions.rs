@@ -86,7 +86,6 @@ impl LayerProbe<'_> {
         Ok(row.get(0))
     }
 
-    /// The types of the properties of rows.
     async fn row_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
         let context = format!("layer \"{}\"", layer.name);
         let properties: Vec<&BoundProperty> = layer.row_properties().collect();

@@ -286,7 +286,6 @@ impl EdgeUnits {
     }
 }
 
-/// Rows that reach beyond ±180°.
 #[derive(Debug)]
 pub(crate) struct RowsBeyond {
     count: u64,
@@ -368,7 +367,6 @@ pub enum Flaw {
     Invalid,
 }
 
-/// Rows of a layer that have a flaw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FlawedRows {
     pub flaw: Flaw,
@@ -470,7 +468,6 @@ impl FlawedRows {
         Ok(row.map(|row| (count, row.get::<_, Option<Vec<String>>>(1).unwrap_or_default())))
     }
 
-    /// How many rows have what flaw.
     fn rows(&self) -> String {
         let rows = if self.count == 1 { "1 row".to_owned() } else { format!("{} rows", self.count) };
         match (self.flaw, self.count) {
@@ -481,7 +478,6 @@ impl FlawedRows {
         }
     }
 
-    /// The keys of some of them.
     fn keys(&self) -> String {
         let more = if self.count > self.examples.len() as u64 { ", …" } else { "" };
         format!("{}{more}", self.examples.join(", "))
@@ -527,7 +523,6 @@ const DECLARED_GEOMETRY: &str =
 FROM pg_catalog.pg_class JOIN pg_catalog.pg_attribute ON attrelid = pg_class.oid
 WHERE pg_class.oid = to_regclass($1) AND '\"' || replace(attname, '\"', '\"\"') || '\"' = $2 AND NOT attisdropped";
 
-/// What a geometry column declares.
 #[derive(Debug, Clone, Copy)]
 pub struct DeclaredGeometry<'a> {
     /// The type of its geometries, such as `MultiPolygonZ`; `Geometry` for any.
@@ -572,7 +567,6 @@ impl DeclaredGeometry<'_> {
     }
 }
 
-/// What `repair = true` costs.
 const REPAIR_COSTS: &str = "checks each row and repairs such rows, once in a seed and in each statement of a reseed";
 
 /// Says that rows are repaired, and what that costs.

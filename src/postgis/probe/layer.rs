@@ -19,7 +19,6 @@ pub(crate) struct LayerProbe<'a> {
 pub(crate) struct NamedLayer<'a> {
     probe: LayerProbe<'a>,
     relation: Relation,
-    /// The name of the geometry column.
     geometry: String,
     /// The layer, without what only its rows show: the reference system, whether geometries are points, whether rows
     /// reach beyond ±180°.

@@ -33,10 +33,8 @@ pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_
 pub(crate) use server::server;
 pub use server::{Server, server_of};
 
-/// The result of the probe.
 #[derive(Debug)]
 pub struct Probed {
-    /// The server and database.
     pub server: Server,
     /// The layers, in the order of the configuration.
     pub layers: Vec<Arc<Layer>>,
@@ -44,7 +42,6 @@ pub struct Probed {
     pub locks: LayerLocks,
     /// The tables and views that the layers read.
     pub reads: Reads,
-    /// Warnings for the user.
     pub warnings: Vec<String>,
     /// The warning that the role is a superuser and that other roles could exploit that; `warnings` contains it, too.
     pub superuser: Option<String>,
@@ -129,7 +126,6 @@ struct LockStatement {
 }
 
 impl LayerLocks {
-    /// The locks of some layers.
     pub(crate) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
         let statement = |layer: &Layer, sql| LockStatement { context: format!("layer \"{}\"", layer.name()), sql };
         let statements =

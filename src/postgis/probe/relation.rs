@@ -49,7 +49,6 @@ pub(crate) enum RelationKind {
     Stored,
     /// A view or foreign table.
     Elsewhere,
-    /// The result of a query.
     Query,
 }
 
@@ -125,14 +124,11 @@ const NAMES: &str = "
     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     ORDER BY 1 LIMIT 1000";
 
-/// A relation that a layer names.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RelationName<'a> {
-    /// The layer's name.
     pub layer: &'a str,
     /// The schema; without it, the search path decides.
     pub schema: Option<&'a str>,
-    /// The relation's name.
     pub table: &'a str,
     /// The part of the configuration that names it, such as "the layer".
     pub of: &'static str,

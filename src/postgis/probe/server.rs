@@ -3,10 +3,8 @@
 use crate::manifest::DatabaseIdentity;
 use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
-/// The server and database.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// What identifies this database.
     pub identity: DatabaseIdentity,
     /// True if the server is a standby.
     pub in_recovery: bool,

@@ -372,7 +372,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for HeldConnection<S> {
 
 // TLS by rustls, with libpq's meaning of `sslmode` (PostgreSQL documentation, section "SSL Support" of libpq).
 
-/// Files that TLS needs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TlsFiles {
     /// Certificates that are trusted, instead of the system's.

@@ -127,36 +127,25 @@ impl Cause {
 pub enum Error {
     /// A connection setting makes no sense.
     #[error("{what}: {next}")]
-    Setting {
-        what: String,
-        /// What to write instead.
-        next: String,
-    },
-    /// The server does not answer.
+    Setting { what: String, next: String },
     #[error(
         "cannot reach the database {server}: is it running, and are host and port right? (--database-url, DATABASE_URL, PGHOST, PGPORT)"
     )]
     Unreachable { server: ServerName, source: Cause },
-    /// Nobody has named a server, and the default one does not answer.
     #[error(
         "no database is named: give --database-url postgresql://USER@HOST/NAME, or set DATABASE_URL, or PGHOST and PGDATABASE (the default, {server}, does not answer)"
     )]
     NotNamed { server: ServerName, source: Cause },
-    /// The server refuses the user.
     #[error(
         "the database {server} does not let the user in: check user name and password (--database-url, DATABASE_URL, PGUSER, PGPASSWORD)"
     )]
     Refused { server: ServerName, source: Cause },
-    /// The server refuses the connection for another reason, such as an unknown database or too many connections.
     #[error("the database {server} does not accept the connection: {next}")]
     NotAccepted { server: ServerName, next: &'static str, source: Cause },
-    /// The database has no PostGIS.
     #[error("the database {server} has no PostGIS: run CREATE EXTENSION postgis in it as its owner")]
     NoPostgis { server: ServerName },
-    /// PostgreSQL is too old.
     #[error("the database {server} runs PostgreSQL {found}: 13 is the oldest that works; upgrade it")]
     OldPostgres { server: ServerName, found: String },
-    /// PostGIS is too old.
     #[error(
         "the database {server} has PostGIS {found}: 3.1 is the oldest that works; upgrade it (ALTER EXTENSION postgis UPDATE, after installing the newer package)"
     )]
@@ -170,7 +159,6 @@ pub enum Error {
         /// The cause, if the server gave one.
         source: Option<Cause>,
     },
-    /// A statement took too long.
     #[error(
         "{context}: the database cancelled the query after {after} (raise statement_timeout in [database], or lighten the layer with where or zoom)"
     )]
@@ -180,7 +168,6 @@ pub enum Error {
         after: String,
         source: Cause,
     },
-    /// A statement failed.
     #[error("{context}: the database could not run the query. {next}")]
     Query {
         /// The layer and tile, or the step of the run.
@@ -188,36 +175,24 @@ pub enum Error {
         next: &'static str,
         source: Cause,
     },
-    /// A layer has too many bytes in a tile.
     #[error(
         "layer \"{layer}\", tile {tile}: it has {bytes} bytes, packed, and max_tile_bytes is {limit} at this zoom. Raise it, draw less at this zoom (property_zooms, where, [layer.aggregate]), or set on_large_tile = \"thin\" or \"warn\""
     )]
-    LargeTile {
-        layer: String,
-        tile: TileCoord,
-        bytes: u64,
-        /// How many it may have.
-        limit: u64,
-    },
+    LargeTile { layer: String, tile: TileCoord, bytes: u64, limit: u64 },
     /// A layer's part of a tile could not be packed.
     #[error("layer \"{layer}\", tile {tile}")]
     Pack { layer: String, tile: TileCoord, source: EncodeError },
-    /// The connection broke, or the server went away.
     #[error("lost the database {server} {during}")]
     Lost { server: ServerName, during: String, source: Cause },
-    /// The sessions of a run are on different servers, or see different snapshots.
     #[error(
         "{server} stands for several servers, and the sessions of a run need one: {first}, and {other}. Name one server, such as an instance instead of the reader address of a cluster; nothing was published"
     )]
     OtherServer {
-        /// The address of both.
         server: ServerName,
         /// The server with the run's snapshot.
         first: String,
-        /// The server of another session.
         other: String,
     },
-    /// A table was rewritten or truncated after the snapshot was taken.
     #[error("{table} was rewritten or truncated just after the snapshot was taken, which cannot see its rows any more")]
     Rewritten { table: String },
     /// A lock was not granted to a session.
@@ -225,20 +200,13 @@ pub enum Error {
     Locked {
         /// The layer and tile, or the step of the run.
         context: String,
-        /// How the wait ended.
         wait: String,
         /// The lock and its holder: " on …, which … holds or waits for"; empty if they are not known.
         holder: String,
         source: Cause,
     },
-    /// Another process waited too long for a lock of the run, so the run ended all of its transactions.
     #[error("{waiting} longer than lock_timeout ({limit}) behind this run, which gave way")]
-    GaveWay {
-        /// Who waited for what.
-        waiting: String,
-        limit: String,
-    },
-    /// A standby cancelled a statement that delayed replication.
+    GaveWay { waiting: String, limit: String },
     #[error(
         "{context}: the standby cancelled the query for what came from the primary (hot_standby_feedback and max_standby_streaming_delay decide how often)"
     )]
@@ -247,19 +215,16 @@ pub enum Error {
         context: String,
         source: Cause,
     },
-    /// A table was made or dropped, or a partition attached, after the snapshot was taken.
     #[error("{table} was {how} after the snapshot was taken")]
     Appeared {
         table: String,
         /// "made", "dropped" or "attached as a partition".
         how: &'static str,
     },
-    /// The statements returned other tiles than planned.
     #[error(
         "layer \"{layer}\": {found} tiles came back for {planned} planned around {near}: the result is not complete, nothing was published. Please report this with the layer's configuration"
     )]
     Miscounted { layer: String, planned: u64, found: u64, near: String },
-    /// A layer's query returned other rows than when tiles were planned.
     #[error("layer \"{layer}\": {what}: the result is not complete, nothing was published. {next}")]
     Unsteady {
         layer: String,
@@ -273,7 +238,6 @@ pub enum Error {
         "layer \"{layer}\": a tile has to be rendered by the database, which this run did not ask: please report this"
     )]
     NeedsDatabase { layer: String },
-    /// The scratch file for points that do not fit in memory cannot be written or read.
     #[error(
         "layer \"{layer}\": where its features lie does not fit in memory, and the temporary folder {} does not take it. Make room there, or set TMPDIR to another folder",
         temporary_folder().display()
@@ -293,7 +257,6 @@ impl Error {
         matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT))
     }
 
-    /// The kind of failure.
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
@@ -329,6 +292,12 @@ impl Error {
         matches!(self, Error::Lost { .. })
     }
 
+    /// True if only a statement failed, so that the transaction can go on at its savepoint.
+    #[must_use]
+    pub const fn is_of_statement(&self) -> bool {
+        matches!(self, Error::Query { .. } | Error::Timeout { .. })
+    }
+
     /// True if another connection cannot help this run: a stop was requested, or locks of others delay the run.
     pub(crate) const fn ends_the_run(&self) -> bool {
         matches!(self.kind(), ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::HeldUp | Obstacle::GaveWay))
@@ -341,7 +310,6 @@ impl Error {
     }
 }
 
-/// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
 pub(crate) fn area_name(rect: &TileRect) -> String {
     match rect.first() {
         Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),

@@ -43,7 +43,6 @@ const RELEASE_LIMIT: Duration = Duration::from_secs(10);
 /// The locks of a run: the transactions that hold them, and what the watcher found.
 #[derive(Debug)]
 pub(crate) struct Locks {
-    /// The transactions that have not ended.
     transactions: Mutex<Vec<Weak<Transaction>>>,
     /// For each waiting process of the run, by its id: the lock and its holder in words, as the watcher saw them last.
     waits: Mutex<HashMap<i32, String>>,
@@ -163,7 +162,6 @@ pub(crate) struct LockAttempts<'a> {
 }
 
 impl<'a> LockAttempts<'a> {
-    /// Begins the first attempt.
     pub(crate) async fn begin(session: &'a Session) -> Result<LockAttempts<'a>, Error> {
         let limit = session.database.options.lock_limit();
         let known = &session.database.locks.brief_wait;
@@ -268,12 +266,10 @@ const EXCLUSIVE: &str = "
     ORDER BY held.granted DESC, c.relkind IN ('r', 'p', 'm', 'v') DESC, held.pid
     LIMIT 1";
 
-/// One wait for a lock on a relation.
 #[derive(Debug)]
 pub(crate) struct LockWait {
     /// True if the waiting process belongs to the run.
     pub(crate) is_ours: bool,
-    /// The waiting process.
     pub(crate) pid: i32,
     /// The OID of the relation.
     pub(crate) relation: u32,

@@ -97,7 +97,6 @@ impl Session {
         .await
     }
 
-    /// The one row of a statement.
     pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);

@@ -32,7 +32,6 @@ pub(crate) struct SessionOrigin {
 pub struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
     pub(crate) id: String,
-    /// Where it was exported.
     pub(crate) origin: SessionOrigin,
 }
 
@@ -45,7 +44,6 @@ impl ExportedSnapshot {
 }
 
 impl SessionOrigin {
-    /// The origin in a row that has the [`ORIGIN_COLUMNS`].
     pub(crate) fn of(row: &SimpleQueryRow) -> Option<SessionOrigin> {
         let column = |name| row.get(name).map(str::to_owned);
         Some(SessionOrigin {

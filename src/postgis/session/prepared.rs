@@ -147,10 +147,8 @@ impl Session {
 
 // Values that statements of a session read: settings of its transaction.
 
-/// A value of a parameter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionValue {
-    /// The setting that holds it.
     pub(crate) setting: String,
     /// The value: an array of texts, in text form.
     pub(crate) array: String,

@@ -96,7 +96,6 @@ impl Snapshot {
         read
     }
 
-    /// All rows of a statement on this snapshot.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         self.keeper.all(context, sql, params).await
     }

@@ -5,7 +5,6 @@ use tokio_postgres::types::Type;
 
 use super::{Error, Param, Session};
 
-/// A setting of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TextSetting {
     pub(crate) name: &'static str,

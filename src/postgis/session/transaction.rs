@@ -184,6 +184,30 @@ impl Session {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
 
+    /// The result of statements that began at the savepoint. If one of them failed, the session returns to the savepoint,
+    /// and the inner result has the error.
+    pub(crate) async fn at_savepoint<T>(&self, done: Result<T, Error>) -> Result<Result<T, Error>, Error> {
+        match done {
+            Err(error) if error.is_of_statement() => {
+                self.return_to_savepoint().await?;
+                Ok(Err(error))
+            }
+            done => done.map(Ok),
+        }
+    }
+
+    /// The result of statements that began at the savepoint and that a run can do without. `None` if one of them failed;
+    /// the log then says why, and what `instead` happens to the layer.
+    pub(crate) async fn or_without<T>(
+        &self,
+        done: Result<T, Error>,
+        layer: &str,
+        instead: &str,
+    ) -> Result<Option<T>, Error> {
+        let done = self.at_savepoint(done).await?;
+        Ok(done.inspect_err(|error| tracing::info!("layer \"{layer}\": {instead}: {error}")).ok())
+    }
+
     /// Runs a statement that controls the transaction, which fails only if the session is lost.
     pub(crate) async fn transaction_control(&self, sql: &str, during: &str) -> Result<(), Error> {
         let ended = self.client.batch_execute(sql).await;

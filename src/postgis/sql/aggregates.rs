@@ -9,9 +9,7 @@ use crate::postgis::layer::Layer;
 pub(crate) enum AggregatePiece<'a> {
     /// SQL that stays as it is.
     Text(&'a str),
-    /// `count(*)`.
     Rows,
-    /// Another aggregate.
     AggregateCall(AggregateCall<'a>),
 }
 

@@ -29,7 +29,6 @@ pub enum ExpectedRows {
 }
 
 impl ExpectedRows {
-    /// The number.
     #[must_use]
     pub const fn count(self) -> u64 {
         match self {
@@ -38,7 +37,6 @@ impl ExpectedRows {
     }
 }
 
-/// Which rows are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RowChoice<'a> {
     /// Rows near some boxes, the parameters `$1..$4` of the [survey](mod@super::survey); all rows if `boxes` is 0. The
@@ -222,7 +220,6 @@ const RANGE_TYPES: &str = "'{text,\"character varying\",character,smallint,integ
 /// A range of a layer's rows by the first column of its key, in the order in which a tile sorts them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyRange {
-    /// The column, with its collation.
     column: String,
     /// The type of the bounds.
     kind: String,
@@ -236,7 +233,6 @@ fn sorted_by(column: &KeyColumn) -> String {
     format!("{}{}", column.quoted, if column.collated { " COLLATE \"C\"" } else { "" })
 }
 
-/// Rows whose keys are sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum KeySample {
     /// The rows of some percent of a table's pages.
@@ -271,7 +267,6 @@ pub(crate) fn key_bounds(layer: &Layer, parts: usize, sample: KeySample) -> Opti
 }
 
 impl KeyRange {
-    /// The ranges between some bounds.
     pub(crate) fn between(layer: &Layer, kind: &str, bounds: &[String]) -> Vec<KeyRange> {
         let Some(column) = layer.key.first().map(sorted_by) else { return Vec::new() };
         let range = |part: usize| KeyRange {
@@ -298,7 +293,6 @@ impl KeyRange {
         }
     }
 
-    /// Its parameters.
     pub(crate) fn params(&self) -> impl Iterator<Item = Param<'_>> {
         self.from.iter().chain(&self.below).map(|bound| -> Param<'_> { (bound, Type::TEXT) })
     }

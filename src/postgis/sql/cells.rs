@@ -548,7 +548,6 @@ fn names_of_row(layer: &Layer) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FoldedValues(pub(crate) Vec<FoldedValue>);
 
-/// A value of each row, and how it is folded.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoldedValue {
     /// SQL over a row.
@@ -564,7 +563,6 @@ pub(crate) enum ValueKind {
     Int2,
     Int4,
     Int8,
-    /// Days.
     Date,
     /// Microseconds.
     Timestamp,
@@ -596,7 +594,6 @@ impl FoldedValues {
         }
     }
 
-    /// The types of the folded values as parameters.
     pub(crate) fn types(&self) -> impl Iterator<Item = Type> {
         self.0.iter().map(FoldedValue::folded_type)
     }

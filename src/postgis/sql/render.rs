@@ -252,7 +252,6 @@ pub(crate) enum SurveyedRepair {
     Unknown,
     /// No row needs it.
     None,
-    /// It has repaired them.
     Listed,
 }
 

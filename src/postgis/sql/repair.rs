@@ -10,7 +10,6 @@
 
 use crate::postgis::layer::{EdgeUnits, Placement, REPAIRED};
 
-/// Lines and polygons.
 const REPAIRABLE: &str = "'^(MULTI)?(LINESTRING|POLYGON)M?$'";
 
 /// Where a statement takes repaired shapes from.

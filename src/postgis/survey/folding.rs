@@ -139,7 +139,6 @@ impl<'a> FromSql<'a> for RawValue<'a> {
 #[derive(Debug)]
 pub(crate) struct FoldReader {
     values: Vec<FoldedValue>,
-    /// The column of the first value.
     first_column: usize,
     /// For each value that is counted by [`Fold::Distinct`]: the distinct values, numbered in the order in which they
     /// were found.
@@ -155,7 +154,6 @@ const MAX_DISTINCT_BYTES: usize = 64 << 20;
 const DISTINCT_ENTRY_BYTES: usize = 64;
 
 impl FoldReader {
-    /// A reader of rows whose columns from `first_column` on are the values.
     pub(crate) fn new(folds: &FoldedValues, first_column: usize) -> FoldReader {
         let distinct = folds.0.iter().map(|_| HashMap::new()).collect();
         FoldReader { values: folds.0.clone(), first_column, distinct, bytes: 0 }
@@ -214,9 +212,7 @@ pub(crate) struct Gatherer {
     gathering: JoinHandle<Gathering>,
 }
 
-/// The cells of all rows.
 pub(crate) struct GatheredCells {
-    /// The number of rows in them.
     pub(crate) rows: u64,
     /// Where the cells are drawn.
     pub(crate) footprints: LayerFootprints,

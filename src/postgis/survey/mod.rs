@@ -286,7 +286,6 @@ pub(crate) struct PassResult {
     pub(crate) skipped: u64,
     /// The number of large areas that are not valid polygons.
     pub(crate) invalid_areas: u64,
-    /// The shapes that were repaired ([`Surveyed::repaired`]).
     pub(crate) repaired: Option<RepairedShapes>,
 }
 
@@ -295,7 +294,6 @@ pub(crate) struct PassResult {
 pub(crate) struct SurveyPass<'a> {
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) layer: &'a Layer,
-    /// The values that are folded, if any.
     pub(crate) folds: Option<&'a FoldedValues>,
     pub(crate) coverage: &'a Coverage,
     /// The most points in memory; more are kept in a scratch file.

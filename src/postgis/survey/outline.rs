@@ -205,7 +205,6 @@ impl Covers<'_> {
         Ok(())
     }
 
-    /// The place of a row of the statement.
     fn place(&self, row: &Row, with_shapes: bool, outlined: bool) -> ChangeLocation {
         let wkb = |column: usize| row.get::<_, Option<&[u8]>>(column);
         if with_shapes

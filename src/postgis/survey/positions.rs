@@ -71,13 +71,11 @@ pub async fn changed_positions(
     Ok(())
 }
 
-/// The SRIDs that a statement returns.
 async fn srids(snapshot: &Snapshot, layer: &Layer, context: &str, statement: &str) -> Result<Vec<i32>, Error> {
     let rows = snapshot.all(context, statement, &[]).await.map_err(|error| explain(error, layer))?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
-/// How changed geometries of a layer are placed.
 fn placement_of_changes<'a>(layer: &'a Layer, geometries: ChangedGeometries<'_>, column: &'a str) -> Placement<'a> {
     Placement {
         column,

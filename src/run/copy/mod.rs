@@ -25,7 +25,7 @@ use super::dirty_file::DirtyScope;
 use super::seed::relative;
 use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
 use super::{CommandError, Job, interrupted};
-use crate::manifest::{Publication, publication_of};
+use crate::manifest::{Manifest, Publication, publication_of};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
@@ -39,7 +39,6 @@ use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList
 pub enum CopiedPart {
     /// Some zooms or boxes.
     Tiles,
-    /// Some layers.
     Layers,
     /// Several sources.
     Joined,
@@ -47,7 +46,6 @@ pub enum CopiedPart {
     Patch,
 }
 
-/// The result of a copy.
 #[derive(Debug, Clone)]
 pub struct CopyReport {
     /// The path or URL from which the tiles were read.
@@ -62,7 +60,6 @@ pub struct CopyReport {
     pub deleted: u64,
     /// Stored size of all tiles copied, in bytes.
     pub bytes: u64,
-    /// What was copied, if it was not all of one source.
     pub part: Option<CopiedPart>,
     /// Duration of the copy, in seconds.
     pub seconds: f64,
@@ -70,7 +67,6 @@ pub struct CopyReport {
 
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
-    /// The targets to copy from.
     pub sources: Vec<String>,
     /// Only these layers; all if empty.
     pub layers: Vec<String>,
@@ -103,47 +99,11 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let target = &job.target;
     let scope =
         Scope { zooms: options.zoom.clone().unwrap_or_else(ZoomList::all), coverage: Coverage::new(&options.bbox) };
-    let mut sources =
-        Sources { readers: Vec::new(), names: Vec::new(), tiles: Vec::new(), layers: options.layers.clone() };
-    let mut described = Vec::new();
-    for (number, text) in options.sources.iter().enumerate() {
-        let source = target.beside(text)?;
-        if source.url.is(&target.url) {
-            return Err(CommandError::SameTarget { target: source.to_string() });
-        }
-        let mut reader = source.tileset_reader()?;
-        let mut own = reader.describe()?;
-        own.name = own.name.filter(|name| !name.is_empty()).or_else(|| Some(source.url.stem()));
-        described.push(own);
-        let mut tiles = reader.list()?;
-        if options.zoom.is_some() || !options.bbox.is_empty() {
-            tiles.retain(|id| scope.holds(*id));
-        }
-        if let Some(apart) = tiles.iter().find(|id| id.slice != Slice::Whole) {
-            let what = format!(
-                "it keeps the layers of a tile apart (such as tile {apart}), and only whole tiles can be copied. Seed the target instead"
-            );
-            return Err(CommandError::Unfit { target: source.to_string(), what });
-        }
-        sources.tiles.extend(tiles.into_iter().map(|id| SourceTile { id, source: number }));
-        sources.readers.push(reader);
-        sources.names.push(source.to_string());
-    }
-    let part = match options {
-        CopyOptions { sources, .. } if sources.len() > 1 => Some(CopiedPart::Joined),
-        CopyOptions { layers, .. } if !layers.is_empty() => Some(CopiedPart::Layers),
-        CopyOptions { zoom, bbox, .. } if zoom.is_some() || !bbox.is_empty() => Some(CopiedPart::Tiles),
-        _ => None,
-    };
+    let (sources, described) = opened(target, options, &scope)?;
+    let part = part_of(options);
     knows_layers(&described, &sources)?;
     let source = sources.names.join(" + ");
-    let fingerprint = match (&described[..], part) {
-        ([one], None | Some(CopiedPart::Tiles)) => one.manifest.as_deref(),
-        _ => None,
-    };
-    let fingerprint = fingerprint
-        .and_then(|text| serde_json::from_str::<crate::manifest::Manifest>(text).ok())
-        .map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint);
+    let fingerprint = fingerprint_of(&described, part);
     let mut metadata = metadata(described, &sources, part.is_some(), &scope);
     let layers: Vec<String> = metadata.vector_layers.iter().map(|layer| layer.id.clone()).collect();
     let mut tileset = Tileset {
@@ -179,7 +139,57 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     })
 }
 
-/// The manifest of the source with the publication of the copy.
+/// Opens the sources, and lists their tiles within `scope`.
+fn opened(target: &Target, options: &CopyOptions, scope: &Scope) -> Result<(Sources, Vec<Described>), CommandError> {
+    let mut sources =
+        Sources { readers: Vec::new(), names: Vec::new(), tiles: Vec::new(), layers: options.layers.clone() };
+    let mut described = Vec::new();
+    for (number, text) in options.sources.iter().enumerate() {
+        let source = target.beside(text)?;
+        if source.url.is(&target.url) {
+            return Err(CommandError::SameTarget { target: source.to_string() });
+        }
+        let mut reader = source.tileset_reader()?;
+        let mut own = reader.describe()?;
+        own.name = own.name.filter(|name| !name.is_empty()).or_else(|| Some(source.url.stem()));
+        described.push(own);
+        let mut tiles = reader.list()?;
+        if options.zoom.is_some() || !options.bbox.is_empty() {
+            tiles.retain(|id| scope.holds(*id));
+        }
+        if let Some(apart) = tiles.iter().find(|id| id.slice != Slice::Whole) {
+            let what = format!(
+                "it keeps the layers of a tile apart (such as tile {apart}), and only whole tiles can be copied. Seed the target instead"
+            );
+            return Err(CommandError::Unfit { target: source.to_string(), what });
+        }
+        sources.tiles.extend(tiles.into_iter().map(|id| SourceTile { id, source: number }));
+        sources.readers.push(reader);
+        sources.names.push(source.to_string());
+    }
+    Ok((sources, described))
+}
+
+/// What the copy holds, if it is not all of one source.
+fn part_of(options: &CopyOptions) -> Option<CopiedPart> {
+    match options {
+        CopyOptions { sources, .. } if sources.len() > 1 => Some(CopiedPart::Joined),
+        CopyOptions { layers, .. } if !layers.is_empty() => Some(CopiedPart::Layers),
+        CopyOptions { zoom, bbox, .. } if zoom.is_some() || !bbox.is_empty() => Some(CopiedPart::Tiles),
+        _ => None,
+    }
+}
+
+/// The fingerprint of the copy: that of its only source, if the copy has all of its layers.
+fn fingerprint_of(described: &[Described], part: Option<CopiedPart>) -> String {
+    let manifest = match (described, part) {
+        ([one], None | Some(CopiedPart::Tiles)) => one.manifest.as_deref(),
+        _ => None,
+    };
+    let manifest = manifest.and_then(|text| serde_json::from_str::<Manifest>(text).ok());
+    manifest.map_or_else(|| "copied".to_owned(), |manifest| manifest.fingerprint)
+}
+
 fn published(manifest: String, publication: &Publication) -> Result<String, CommandError> {
     // A manifest of a newer program may have keys that this one does not know.
     let Ok(serde_json::Value::Object(mut parts)) = serde_json::from_str(&manifest) else { return Ok(manifest) };
@@ -194,7 +204,6 @@ fn zooms(from: u8, to: u8) -> ZoomList {
     ZoomList::range(zoom(from.min(to)), zoom(to))
 }
 
-/// Refuses a layer that no source describes.
 fn knows_layers(described: &[Described], sources: &Sources) -> Result<(), CommandError> {
     let mut known: Vec<&str> = described.iter().flat_map(|one| &one.vector_layers).map(|layer| &*layer.id).collect();
     known.dedup();
@@ -270,7 +279,6 @@ fn around(tiles: &[SourceTile]) -> LonLatBox {
     rect.into()
 }
 
-/// A copy in progress.
 struct Copying<'a> {
     sources: Sources,
     tileset: Tileset,
@@ -280,7 +288,6 @@ struct Copying<'a> {
     stop: &'a Stop,
 }
 
-/// A copy that is complete.
 struct Copied {
     target: String,
     changed: Option<ChangedTiles>,
@@ -315,9 +322,7 @@ impl Copying<'_> {
             written += sink.write(edits)?;
         }
         let handed = reading.join().map_err(|_panic| CommandError::Died("the one that reads".to_owned()))??;
-        if let Some(signal) = stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
+        stop.check()?;
         if written.total() != handed {
             return Err(CommandError::MiscountedCopy { stored: written.total(), read: handed });
         }

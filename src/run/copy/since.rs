@@ -13,7 +13,6 @@ use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
 /// The number of tiles that are read from each tileset at a time.
 const TILES_AT_A_TIME: usize = 500;
 
-/// One of the two tilesets.
 struct ComparedTileset {
     name: String,
     reader: Box<dyn TileReader>,
@@ -84,9 +83,7 @@ pub(crate) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, Comma
     let mut packing = Repacking::new(true);
     let (mut stored, mut removed, mut unchanged, mut bytes) = (0, 0, 0, 0);
     for chunk in ids.chunks(TILES_AT_A_TIME) {
-        if let Some(signal) = job.stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
+        job.stop.check()?;
         let (before, after) = (older.read(chunk, &mut packing)?, newer.read(chunk, &mut packing)?);
         for (id, (before, after)) in chunk.iter().zip(before.into_iter().zip(after)) {
             let size = after.as_ref().map(|bytes| bytes.len() as u64);

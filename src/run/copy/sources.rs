@@ -21,11 +21,9 @@ const MAX_BYTES_PER_CHUNK: usize = 8 << 20;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SourceTile {
     pub(crate) id: TileId,
-    /// The number of the source.
     pub(crate) source: usize,
 }
 
-/// The sources, and what is copied from them.
 pub(crate) struct Sources {
     pub(crate) readers: Vec<Box<dyn TileReader>>,
     pub(crate) names: Vec<String>,
@@ -61,9 +59,7 @@ impl Sources {
         let most = if self.is_plain() { MAX_TILES_PER_CHUNK } else { MAX_ASSEMBLED_TILES };
         let mut rest = &tiles[..];
         while !rest.is_empty() {
-            if let Some(signal) = stop.asked() {
-                return Err(CommandError::Interrupted(signal));
-            }
+            stop.check()?;
             let mut end = most.min(rest.len());
             while end < rest.len() && rest[end].id == rest[end - 1].id {
                 end += 1;

@@ -270,7 +270,6 @@ const MAX_LISTED: usize = 50_000;
 pub(crate) struct LogFollower {
     /// The database state of the last look.
     seen: Option<Cursor>,
-    /// The witness of that state.
     witness: Option<Witness>,
     /// What the target showed at the last look.
     shown: Cursor,
@@ -373,7 +372,6 @@ pub(crate) struct TargetState {
     pub(crate) cursor: Cursor,
     /// The regions of the tileset that the target holds.
     pub(crate) parts: Vec<ScopePart>,
-    /// The partial regions.
     pub(crate) partial: PartialScope,
     /// Tiles that earlier runs could not render.
     pub(crate) unrendered: Vec<TileCoord>,
@@ -381,7 +379,6 @@ pub(crate) struct TargetState {
     pub(crate) witnesses: Vec<Witness>,
 }
 
-/// A target that can only be seeded.
 pub(crate) fn needs_seed(target: &Target, why: impl Into<String>) -> CommandError {
     CommandError::NeedsSeed { target: target.to_string(), why: why.into() }
 }

@@ -7,8 +7,8 @@ use std::time::Instant;
 use tokio::task::spawn_blocking;
 
 use super::{DirtyFilter, Look, TargetState};
-use crate::change_log::{PositionSource, UnseenChanges, UnseenRows, Watch};
-use crate::draw::MAX_CHANGED_POSITIONS;
+use crate::change_log::{UnseenChanges, UnseenRows, Watch};
+use crate::draw::note_position;
 use crate::draw::patch::ChangedPositions;
 use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
@@ -26,7 +26,6 @@ use crate::tile::{
 /// What a reseed has to do.
 #[expect(clippy::large_enum_variant, reason = "there is one value in a run")]
 pub(crate) enum Work {
-    /// Nothing has changed.
     Nothing,
     /// These tiles are to be rendered.
     Some(DirtyTiles),
@@ -38,7 +37,6 @@ pub(crate) enum Work {
 pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
     pub(crate) reasons: Vec<Reason>,
-    /// The positions of changed points.
     pub(crate) spots: ChangedPositions,
     /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
     /// empty if the tiles were named.
@@ -49,7 +47,6 @@ pub(crate) struct DirtyTiles {
     pub(crate) around: Option<WorldRect>,
     /// True if the target is up to date once these tiles are rendered.
     pub(crate) complete: bool,
-    /// The tiles outside of the scope.
     pub(crate) beyond: Box<FoundBeyondScope>,
     /// When the ages of the reasons were read.
     looked: Instant,
@@ -189,7 +186,7 @@ pub(crate) async fn from_log(
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let mut marking = LayerMarking::of(LayerIndex(index), layer, most);
-        for (watch, rows) in watches.iter().filter_map(|watch| Some((watch, unseen.of(watch)?.rows))) {
+        for (watch, rows) in unseen.of_layer(watches) {
             marking.begin(watch, rows, &mut changed);
             let mark = |spot| marking.mark(&spot, &mut changed, &mut beyond);
             if !log.positions(watch, layer, mark).await? {
@@ -285,10 +282,9 @@ impl LayerMarking {
         }
     }
 
-    /// Begins a watch that has logged this many rows.
     fn begin(&mut self, watch: &Watch, rows: u64, changed: &mut DirtyTiles) {
         (self.rows, self.marked) = (rows, 0);
-        self.is_query = matches!(watch.source, PositionSource::Query { .. });
+        self.is_query = watch.is_query();
         if self.is_query {
             // The query may return a larger area than the point itself.
             changed.spots.forget(self.layer);
@@ -307,14 +303,12 @@ impl LayerMarking {
         changed.note(spot);
         if self.is_query {
             self.touched += 1;
+            self.positions = None;
             // The area that a declared query returns may hold any number of rows.
             self.is_known &= matches!(spot, ChangeLocation::Point(_));
         }
         changed.spots.add(self.layer, spot);
-        match (&mut self.positions, spot.position()) {
-            (Some(known), Some(at)) if !self.is_query && known.len() < MAX_CHANGED_POSITIONS => known.push(at),
-            _ => self.positions = None,
-        }
+        note_position(&mut self.positions, spot);
         beyond.mark(&self.drawn, spot);
         self.marked += 1;
         let is_too_many = changed.dirty.mark(&self.drawn, spot).is_err()
@@ -369,7 +363,6 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     Ok(Work::Some(DirtyTiles::named_by("--area", dirty, state)))
 }
 
-/// All zooms of a tileset.
 fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
     Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
@@ -391,7 +384,6 @@ const TILES_PER_READ: usize = 500;
 pub(crate) struct WorkBeyondScope {
     /// Tiles in which a change can be seen, whether or not the target holds them; `None` if there are too many of them.
     touched: Option<Dirty>,
-    /// Tiles to be stored.
     wanted: Vec<TileCoord>,
     /// The zooms that become partial; `None` if none do.
     declared: Option<ZoomList>,

@@ -211,7 +211,6 @@ impl AddressCheck<'_> {
         );
     }
 
-    /// The tiles that a TileJSON names.
     fn tilejson(&mut self, answer: &AddressAnswer) -> Option<NamedTiles> {
         let no_tilejson = "give the address of the TileJSON, or of the folder that it lies in";
         let body = unpacked(answer)?;
@@ -245,7 +244,6 @@ impl AddressCheck<'_> {
         Some(NamedTiles { template: template.to_owned(), zoom, bounds: bounds(&json), takes_parameters })
     }
 
-    /// The first tile that is not empty.
     async fn first_tile(&mut self, tiles: &NamedTiles) -> Option<AddressAnswer> {
         for tile in tiles.candidates() {
             let answer = self.get(&tiles.address(tile), None).await?;
@@ -384,7 +382,6 @@ fn unpacked(answer: &AddressAnswer) -> Option<Vec<u8>> {
 /// The information of a TileJSON about its tiles.
 struct NamedTiles {
     template: String,
-    /// The shallowest zoom.
     zoom: Zoom,
     bounds: LonLatBox,
     /// True if requests may choose rows by parameters.

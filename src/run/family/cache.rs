@@ -13,14 +13,13 @@ use crate::draw::{
 use crate::encode::Packing;
 use crate::error::ErrorKind;
 use crate::pipeline::BatchKind;
-use crate::plan::{PlanLayer, plan};
+use crate::plan::plan;
 use crate::postgis::{
-    ExpectedRows, Layer, LayerOptions, Reads, Server, Session, Snapshot, bound_condition, probe_names,
-    survey_side_by_side,
+    ExpectedRows, Layer, LayerOptions, Reads, Server, Session, Snapshot, Surveyed, probe_names, survey_side_by_side,
 };
 use crate::report::{Event, SkippedRows};
 use crate::run::describe::LogIdentity;
-use crate::run::prepare::{Prepared, Warnings, bounds, check_limits};
+use crate::run::prepare::{Prepared, Warnings, bounds, check_limits, plan_layer, skipped_rows};
 use crate::run::shared_rows::ReadBefore;
 use crate::run::{CommandError, Job};
 use crate::target::Needs;
@@ -38,10 +37,8 @@ pub(crate) struct FamilyCache {
     all: Vec<FamilyRows>,
     /// The rows of the variants, once it is known which rows belong to which variant.
     layers: OnceLock<Vec<FamilyRows>>,
-    /// The layers with all of their rows.
     prepared: Vec<PreparedLayer>,
     skipped: Vec<SkippedRows>,
-    /// How the tiles of the family are packed.
     packing: Packing,
     /// Tiles that are the same in several targets; `None` if a tile has more than one layer.
     tiles: Option<Arc<FamilyTiles>>,
@@ -89,7 +86,7 @@ impl FamilyCache {
         for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
             let reading = LayerReading { job, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
             let (cached, footprints) = reading.read(layer, settings, &mut skipped).await?;
-            planned.push(plan_layer(layer, &settings.budget.features, footprints));
+            planned.push(plan_layer(layer, &settings.budget.features, Surveyed::of_footprints(footprints)));
             if !cached.has_cached_rows() {
                 return Ok(None);
             }
@@ -143,11 +140,10 @@ impl FamilyCache {
         let table = &run.members.table;
         let mut layers = Vec::new();
         for layer in &self.prepared {
+            let own = run.family.variant_layer(layer.layer(), &table.parameters)?;
             let rows = match run.family.condition(layer.layer().name()) {
-                None => layer.for_all_variants(Arc::clone(layer.layer())),
+                None => layer.for_all_variants(own),
                 Some(sql) => {
-                    let bound = bound_condition(sql, &table.parameters)?;
-                    let own = Arc::new(layer.layer().with_condition(&bound));
                     let condition = FamilyCondition { sql, table };
                     layer.for_variants(&self.snapshot, own, condition, &coverage, zooms).await?
                 }
@@ -160,7 +156,6 @@ impl FamilyCache {
     }
 }
 
-/// Reads the rows of one layer.
 struct LayerReading<'a> {
     job: &'a Job,
     snapshot: &'a Snapshot,
@@ -188,12 +183,9 @@ impl LayerReading<'_> {
             return Ok((layer, footprints));
         }
         let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
-        let seen = survey_side_by_side(snapshot, layer, coverage, zooms, &readers).await?;
+        let mut seen = survey_side_by_side(snapshot, layer, coverage, zooms, &readers).await?;
         let rows = seen.footprints.all().map(|footprints| footprints.len() as u64).sum();
-        skipped.extend(seen.skipped.into_iter().map(|one| {
-            let layer = layer.name().to_owned();
-            SkippedRows { layer, reason: one.reason, rows: one.rows, examples: one.examples }
-        }));
+        skipped.extend(skipped_rows(layer, &mut seen));
         let cached = if let Some(before) = before {
             before.layer
         } else {
@@ -229,7 +221,7 @@ impl FamilyCachePart {
             };
             let (mut planned, mut surveyed, mut features) = (Vec::new(), Vec::new(), Vec::new());
             for (VariantLayer { prepared, footprints, rows }, limits) in layers.into_iter().zip(limits) {
-                planned.push(plan_layer(prepared.layer(), &limits, footprints));
+                planned.push(plan_layer(prepared.layer(), &limits, Surveyed::of_footprints(footprints)));
                 surveyed.push(prepared);
                 features.push(rows);
             }
@@ -262,19 +254,5 @@ impl FamilyCachePart {
         let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.cache.packing;
         let (layers, shared) = (Arc::new(layers.to_vec()), self.cache.tiles.as_ref().filter(|_| is_alike));
         (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, shared, &job.stop)).collect()
-    }
-}
-
-fn plan_layer(layer: &Layer, limits: &crate::tile::ZoomLimits, footprints: crate::tile::LayerFootprints) -> PlanLayer {
-    PlanLayer {
-        zooms: layer.zooms().clone(),
-        margin: layer.margin(),
-        max_tile_features: limits.clone(),
-        asks_each_tile: false,
-        lists_tiles: false,
-        feature_cost: 1,
-        footprints,
-        point_file: None,
-        rows: std::collections::BTreeMap::new(),
     }
 }

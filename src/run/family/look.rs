@@ -373,7 +373,6 @@ impl ChangedPlaces {
 /// hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FamilySettingsMark {
-    /// The hash of the conditions.
     pub conditions: String,
     /// The hash of the values: of the query, or of the list.
     pub values: String,
@@ -384,7 +383,6 @@ pub struct FamilySettingsMark {
 pub(crate) enum OtherFamily {
     /// Its variants have another output.
     Output,
-    /// Its conditions differ.
     Conditions,
     /// Its values have another source, and none of its variants is among those of `now`.
     Values,

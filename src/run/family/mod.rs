@@ -8,6 +8,10 @@
 //! | `sessions` | without cached rows: sessions that draw one variant after the other |
 //! | `run` | a run of a family: it begins with the values, and ends with the manifest; what a run has done so far |
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show; the deletion of a variant whose value has vanished |
+//!
+//! Three types let targets share rows, and differ in what is shared. `SharedRows` (`run/shared_rows`) keeps the rows of
+//! a layer for the other tilesets of a command; [`FamilyCache`] reads through it, and adds to all rows of a family which
+//! of them each variant has; [`FamilySessions`] share no rows, but the probe and locked sessions, one variant at a time.
 
 mod cache;
 mod look;
@@ -26,7 +30,7 @@ use super::dirty::needs_seed;
 use super::{CommandError, Job, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;
-use crate::postgis::{Snapshot, VariantParameter, VariantTable, variant_table};
+use crate::postgis::{Layer, Snapshot, VariantParameter, VariantTable, bound_condition, variant_table};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::NoteStore;
@@ -49,7 +53,6 @@ pub struct Family {
 
 /// The values of a family's variants. They are checked: each variant has an output of its own.
 pub struct FamilyMembers {
-    /// The values.
     pub table: VariantTable,
     /// The values in the output, for each variant.
     pub segments: Vec<Vec<ValueSegment>>,
@@ -63,13 +66,11 @@ impl Family {
         Some(Family { settings: settings.clone(), variants })
     }
 
-    /// The name of the tileset.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.settings.tileset.name
     }
 
-    /// The settings of the whole family.
     #[must_use]
     pub fn settings(&self) -> &JobSettings {
         &self.settings
@@ -94,6 +95,16 @@ impl Family {
             .iter()
             .find(|condition| condition.layer == layer)
             .map(|condition| condition.sql.as_str())
+    }
+
+    /// A layer as every variant has it: with a condition that reads the variant's values from the session.
+    pub(crate) fn variant_layer(
+        &self,
+        layer: &Arc<Layer>,
+        parameters: &[VariantParameter],
+    ) -> Result<Arc<Layer>, CommandError> {
+        let Some(sql) = self.condition(layer.name()) else { return Ok(Arc::clone(layer)) };
+        Ok(Arc::new(layer.with_condition(&bound_condition(sql, parameters)?)))
     }
 
     /// The values of all variants at a snapshot.
@@ -259,7 +270,6 @@ impl Family {
         }))
     }
 
-    /// The error that the family has to be seeded.
     pub(crate) fn needs_seed(
         &self,
         report: &Arc<dyn Report>,
@@ -434,7 +444,6 @@ pub(crate) struct FamilyReader(Target);
 /// A manifest that was read, and what identifies it.
 #[derive(Debug)]
 pub(crate) struct ReadFamily {
-    /// The manifest that was read.
     pub(crate) record: FamilyRecord,
     /// The tag that identifies this version of the manifest.
     pub(crate) tag: String,

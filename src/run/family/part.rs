@@ -138,9 +138,7 @@ impl FamilyRun<'_> {
                     break;
                 }
             }
-            if let Some(signal) = stop.asked() {
-                return Err(CommandError::Interrupted(signal));
-            }
+            stop.check()?;
             tokio::time::sleep(MAX_PAUSE.mul_f64(fastrand::f64())).await;
         }
         done.seconds = self.begun.elapsed().as_secs_f64();

@@ -48,14 +48,11 @@ pub struct FamilyRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FamilyParameter {
     pub name: String,
-    /// Its type.
     pub kind: String,
 }
 
-/// A variant in the manifest of its family.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedVariant {
-    /// The values in its output.
     pub segments: Vec<ValueSegment>,
     /// The values of the parameters, as text.
     pub values: Vec<String>,

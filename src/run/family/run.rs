@@ -27,7 +27,6 @@ use crate::run::{
 };
 use crate::stop::Stop;
 
-/// The options of a run of a family.
 #[derive(Clone)]
 pub struct FamilyOptions {
     /// Overwrite whatever is there.
@@ -42,7 +41,6 @@ pub struct FamilyOptions {
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
     pub stop: Stop,
-    /// The snapshot of the run.
     pub snapshot: SharedSnapshot,
     /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
     pub caller: Option<Job>,
@@ -66,7 +64,6 @@ pub enum FamilyWork {
 /// How a run of a family ended.
 #[derive(Debug)]
 pub struct FamilyOutcome {
-    /// What was done.
     pub report: FamilyReport,
     /// An error if variants failed.
     pub complete: Result<(), CommandError>,
@@ -77,11 +74,9 @@ pub(crate) struct FamilyRun<'a> {
     pub(crate) options: &'a FamilyOptions,
     /// The family's manifest before the run.
     pub(crate) before: Option<StoredFamily>,
-    /// The values.
     pub(crate) members: FamilyMembers,
     /// The settings of the tileset without conditions, if it is wanted.
     pub(crate) all: Option<JobSettings>,
-    /// How targets are opened.
     pub(crate) targets: FamilyTargets<'a>,
     pub(crate) tally: FamilyTally,
     pub(crate) record: FamilyRecord,
@@ -93,9 +88,7 @@ pub(crate) struct FamilyTargets<'a> {
     options: &'a FamilyOptions,
     /// The database state that all of the targets show.
     cursor: Option<Cursor>,
-    /// The witnesses of that state.
     witnesses: Vec<Witness>,
-    /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
     /// Locked by the one target that has as many sessions as the whole run may have.
     pub(crate) alone: Mutex<()>,

@@ -10,8 +10,7 @@ use super::FamilyRun;
 use crate::draw::Worker;
 use crate::error::ErrorKind;
 use crate::postgis::{
-    Database, Layer, LayerKind, LayerLocks, LayerOptions, Probed, Reads, Server, Snapshot, bound_condition,
-    jumping_rows, probe_names,
+    Database, Layer, LayerKind, LayerLocks, LayerOptions, Probed, Reads, Server, Snapshot, jumping_rows, probe_names,
 };
 use crate::run::describe::LogIdentity;
 use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
@@ -62,16 +61,8 @@ impl FamilySessions {
         let Some(conditioned) = suited(probed(&snapshot, &conditioned.tileset.layers).await)? else {
             return Ok(None);
         };
-        let mut layers = Vec::new();
-        for layer in &whole.layers {
-            layers.push(match family.condition(layer.name()) {
-                None => Arc::clone(layer),
-                Some(sql) => {
-                    let bound = bound_condition(sql, &table.parameters)?;
-                    Arc::new(layer.with_condition(&bound))
-                }
-            });
-        }
+        let own = whole.layers.iter().map(|layer| family.variant_layer(layer, &table.parameters));
+        let layers = own.collect::<Result<Vec<_>, _>>()?;
         let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
         whole.warnings.into_iter().for_each(|warning| warnings.add(warning));
         for layer in &whole.layers {
@@ -99,7 +90,6 @@ impl FamilySessions {
         self.count
     }
 
-    /// A session for one variant.
     pub(crate) async fn take(self: &Arc<FamilySessions>) -> Result<SessionPart, CommandError> {
         let idle = self.idle.lock().pop();
         let session = match idle {

@@ -29,7 +29,6 @@ pub(crate) struct Draft {
     parts: Vec<DraftPart>,
 }
 
-/// The purpose of a draft.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DraftFor {
     /// A file with one tileset of everything, to be seeded.
@@ -43,7 +42,6 @@ pub enum DraftFor {
 /// A layer of a draft, or a column that no layer can draw.
 #[derive(Debug)]
 pub(crate) struct DraftPart {
-    /// The name of its layer.
     name: String,
     /// Its place among the layers.
     order: DrawingOrder,
@@ -51,7 +49,6 @@ pub(crate) struct DraftPart {
     extent: Option<LonLatBox>,
     /// Why it is not drawn, and what to do; `None` if it is drawn.
     pub(crate) problem: Option<String>,
-    /// Remarks for the user.
     pub(crate) remarks: Vec<String>,
     summary: String,
     body: String,
@@ -195,7 +192,6 @@ impl Draft {
         Draft { made_for, database: discovery.database.clone(), name, last_zoom, parts }
     }
 
-    /// All parts, drawn or not.
     pub(crate) fn parts(&self) -> &[DraftPart] {
         &self.parts
     }

@@ -49,7 +49,6 @@ pub(crate) struct LayerDraft<'a> {
     pub(crate) geometry: &'a GeometryColumn,
     pub(crate) reference: Reference,
     pub(crate) zooms: DraftZooms,
-    /// The last zoom of the tileset.
     pub(crate) last_zoom: u8,
 }
 
@@ -201,13 +200,11 @@ impl LayerDraft<'_> {
         remarks
     }
 
-    /// The column as a geometry.
     fn as_geometry(&self) -> String {
         let cast = if self.geometry.is_geography { "::geometry" } else { "" };
         format!("{}{cast}", quoted(&self.geometry.column))
     }
 
-    /// What the column declares.
     fn declared(&self) -> DeclaredGeometry<'_> {
         let GeometryColumn { shape, srid, is_geography, .. } = self.geometry;
         DeclaredGeometry { shape, srid: *srid, is_geography: *is_geography }
@@ -335,16 +332,13 @@ enum Treatment {
     Plain,
     /// It is a property once it is cast to this type.
     Cast(&'static str),
-    /// It is left out, for this reason.
     LeftOut(&'static str),
 }
 
-/// The properties of a layer.
 #[derive(Debug)]
 pub(crate) struct DraftProperties {
     /// The name and SQL expression of each property; `None` if the expression is the column of this name.
     named: Vec<(String, Option<String>)>,
-    /// The columns that the properties use.
     columns: Vec<String>,
     /// The columns that are left out, and why.
     left_out: Vec<String>,
@@ -434,7 +428,6 @@ impl DraftProperties {
         DraftProperties { named, columns, left_out, not_chosen }
     }
 
-    /// The columns that the properties use.
     pub(crate) fn columns(&self) -> &[String] {
         &self.columns
     }
@@ -627,16 +620,13 @@ const TILE_PIXELS: f64 = 512.0;
 pub(crate) struct LayerSize<'a> {
     rows: u64,
     is_points: bool,
-    /// The vertices of all rows.
     vertices: f64,
     extent: Option<&'a ColumnExtent>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct DraftZooms {
-    /// The first zoom at which it is drawn.
     pub(crate) first: u8,
-    /// The last zoom with clusters.
     pub(crate) clusters_to: Option<u8>,
     /// The last zoom at which its shapes are simplified.
     pub(crate) simplified_to: Option<u8>,

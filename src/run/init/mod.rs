@@ -39,7 +39,6 @@ const MAX_READ: std::time::Duration = std::time::Duration::from_secs(60);
 pub struct Drafted {
     /// The configuration, as TOML.
     pub text: String,
-    /// What was found, for the user.
     pub found: DiscoveredTables,
 }
 
@@ -147,7 +146,6 @@ fn columns(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredColumn> {
     found.zip(draft.parts()).map(|((found, geometry), part)| column(found, geometry, part.problem.clone())).collect()
 }
 
-/// The functions that were found.
 fn functions(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredFunction> {
     let parts = draft.parts().iter().rev().take(discovery.functions.len()).rev();
     let function = |(found, part): (&SpatialFunction, &draft::DraftPart)| DiscoveredFunction {

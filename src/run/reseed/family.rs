@@ -15,8 +15,8 @@ use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
 use crate::run::dirty::TargetState;
 use crate::run::family::{FamilyLook, FamilyRun, VariantState};
+use crate::run::family_seed::{FamilySource, seed_family_target};
 use crate::run::purge::PurgeTask;
-use crate::run::seed::{FamilySource, seed_family_target};
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
 use crate::serve::JobStore;
 
@@ -108,16 +108,14 @@ async fn untouched(
         spawn_blocking(move || {
             let mut untouched = Vec::new();
             for (number, known, row) in part {
-                if let Some(signal) = stop.asked() {
-                    return Err(CommandError::Interrupted(signal));
-                }
+                stop.check()?;
                 let settings = family.variant(&parameters, &row)?;
                 let target = Job::new(settings.clone(), false, &report, &stop)?.knowing(known).target;
                 if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target) {
                     untouched.push((number, publication));
                 }
             }
-            Ok(untouched)
+            Ok::<_, CommandError>(untouched)
         })
     });
     let parts = try_join_all(parts).await?;
@@ -192,7 +190,6 @@ async fn publication_of(target: &Target) -> Result<Option<String>, CommandError>
 /// The most variants that one warning names.
 const MAX_NAMED: usize = 5;
 
-/// The result of one look at a family.
 #[derive(Debug)]
 pub(crate) struct FamilyLooked {
     report: FamilyReport,

@@ -136,7 +136,6 @@ fn listed(spec: &JobSpec) -> std::io::Result<NamedTempFile> {
     Ok(file)
 }
 
-/// The closing report.
 fn report_of(job: &Job, outcome: &ReseedOutcome) -> Value {
     let report = match outcome {
         ReseedOutcome::Done(done) => serde_json::to_value(done),

@@ -2,20 +2,22 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `run` | the dirty tiles rendered and handed to the target; what renders the dirty tiles: sessions, cached rows, patches; the counts of cells; which layers can be patched |
+//! | `run` | the dirty tiles rendered and handed to the target; the sessions that render; which layers can be patched |
+//! | `prepared` | the layers, prepared for drawing: live rows, rows near changes, counted cells |
 //! | `watch` | repeated reseeds, and what they keep up to date |
 //! | `family`, `writer`, `jobs` | all variants of a tileset; a watch of all variants, and the same inside a server; a watch inside a server, under a lease; jobs of clients between two looks |
 
 mod family;
 mod jobs;
+mod prepared;
 mod run;
 mod watch;
 mod writer;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
 
-use run::ReseedRun;
 use watch::WatchedTarget;
 
 use super::describe::{LogIdentity, database, names};
@@ -31,7 +33,7 @@ use crate::change_log::Cursor;
 use crate::config::JobSettings;
 use crate::draw::LiveRows;
 use crate::error::ErrorKind;
-use crate::manifest::{DatabaseMark, Manifest, RowCounts, Witness};
+use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
 use crate::plan::ScopePart;
 use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
@@ -74,7 +76,6 @@ pub enum SeedInstead {
     /// Only if there are too many changes to find the tiles of each.
     #[default]
     Never,
-    /// If the target needs a seed.
     WhereNeeded,
 }
 
@@ -107,13 +108,34 @@ pub enum ReseedOutcome {
     Nothing,
     /// This would be done.
     Planned(DirtyReport),
-    /// This was done.
     Done(Box<ReseedReport>),
-    /// The target was seeded.
     Seeded(Box<RunReport>),
 }
 
+/// What a reseed, or the seed in its place, has published.
+#[derive(Debug, Clone, Copy)]
+pub struct PublishedTiles {
+    pub written: u64,
+    pub bytes: u64,
+    pub took: Duration,
+}
+
 impl ReseedOutcome {
+    /// What was published; `None` if nothing was.
+    #[must_use]
+    pub fn published(&self) -> Option<PublishedTiles> {
+        let (written, bytes, seconds) = match self {
+            ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => return None,
+            ReseedOutcome::Done(done) => {
+                (done.written, done.bytes, done.plan_seconds + done.render_seconds + done.finish_seconds)
+            }
+            ReseedOutcome::Seeded(done) => {
+                (done.written, done.bytes, done.plan_seconds + done.render_seconds + done.finish_seconds)
+            }
+        };
+        Some(PublishedTiles { written, bytes, took: Duration::try_from_secs_f64(seconds).unwrap_or_default() })
+    }
+
     /// # Errors
     /// If tiles could not be rendered.
     pub fn complete(&self) -> Result<(), CommandError> {
@@ -123,6 +145,16 @@ impl ReseedOutcome {
             ReseedOutcome::Seeded(done) => describe::complete(&done.output, &done.failed),
         }
     }
+}
+
+/// A reseed under way.
+struct ReseedRun<'a> {
+    options: &'a ReseedOptions,
+    look: Look<'a>,
+    begun: Instant,
+    started: SystemTime,
+    publication: Publication,
+    restarts: u32,
 }
 
 /// Runs `reseed` once.

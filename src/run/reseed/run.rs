@@ -4,53 +4,36 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::try_join_all;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use super::{ReseedOptions, ReseedOutcome};
-use crate::draw::choice::{LayerWork, Preparation, preparation};
+use super::prepared::{CountingWorker, Counts};
+use super::{ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
+use crate::postgis::{Error, Layer};
 use crate::report::{DirtyReport, DirtyZoom, Event, ReseedReport};
 use crate::run::describe::names;
 use crate::run::dirty::{DirtyTiles, Look, Work, drawn};
 use crate::run::dirty_file::DirtyScope;
 use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
-use crate::run::seed::{check_tables_unchanged, pipeline_error, seed_target, stored_events};
+use crate::run::seed::{render_batches, seed_target, unless_outdated};
 use crate::run::target::{AnySink, refuse_shrink};
 use crate::run::{CommandError, Job, Target, TilesWanted, describe, dirty_file};
-use crate::source::{RenderedTile, Source};
 use crate::target::{Described, OpenMode, Sink as _, Tileset};
-use crate::tile::{
-    AreaPart, Batch, Coverage, LayerCount, LayerIndex, LonLatBox, Order, SearchBox, TileCoord, TileRect, TileRectList,
-    ZoomList,
-};
+use crate::tile::{Batch, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
 /// How often a run looks at the target again because another run has changed it meanwhile.
 const MAX_LOOKS: u32 = 3;
 
 /// At most this many batches are rendered by the session that holds the snapshot. They are done before another session
 /// would be open.
-pub(crate) const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
+const MAX_BATCHES_OF_ONE_SESSION: usize = 2;
 
-/// A reseed under way.
-pub(crate) struct ReseedRun<'a> {
-    pub(crate) options: &'a ReseedOptions,
-    pub(crate) look: Look<'a>,
-    pub(crate) begun: Instant,
-    pub(crate) started: SystemTime,
-    /// The publication that this run makes.
-    pub(crate) publication: Publication,
-    restarts: u32,
-}
-
-/// A target that is open for edits.
 struct OpenedTarget {
     sink: AnySink,
     /// What it says about itself.
@@ -62,7 +45,6 @@ struct OpenedTarget {
 /// What only the run itself knows of its rendering, for the report.
 struct RenderFigures {
     dirty: u64,
-    /// The tiles that were patched.
     patched: u64,
     /// How long it took to plan.
     planned: Duration,
@@ -167,16 +149,6 @@ impl ReseedRun<'_> {
         is_whole && (state.needs_repair() || is_readdressed || is_without_witness)
     }
 
-    /// Marks the batches that may draw cells which the survey counts.
-    fn mark_counted_cells(&self, batches: &mut [Batch]) {
-        for batch in batches {
-            let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
-            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
-            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
-            batch.needs_cell_counts = layers.zip(counts).any(waits);
-        }
-    }
-
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
@@ -194,10 +166,8 @@ impl ReseedRun<'_> {
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };
         let running = Box::pin(self.rendered(&work, &layers, batches, workers, sink));
-        let (sink, outcome) = check_tables_unchanged(running.await, &self.look.snapshot, &self.look.reads).await?;
-        if let Some(signal) = self.look.job.stop.asked() {
-            return Err(CommandError::Interrupted(signal));
-        }
+        let Look { job, snapshot, reads, .. } = &self.look;
+        let (sink, outcome) = unless_outdated(job, running.await, snapshot, reads).await?;
         let rendered = rendering.elapsed();
         let left = (held + outcome.written.added).saturating_sub(outcome.written.deleted);
         refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held, left)?;
@@ -271,7 +241,6 @@ impl ReseedRun<'_> {
         Ok((batches, workers))
     }
 
-    /// The report of the finished run.
     fn report(
         &self,
         changed: &DirtyTiles,
@@ -331,9 +300,7 @@ impl ReseedRun<'_> {
         let running = async {
             let sources = self.sources(workers, &RunLayers::new(layers), &counts, work.patches).await?;
             let turns = self.look.job.turns(BatchKind::Reseed);
-            pipeline::run(batches, sources, sink, limits, turns, stored_events(&self.look.job.report))
-                .await
-                .map_err(pipeline_error)
+            render_batches(&self.look.job, batches, sources, sink, limits, turns).await
         };
         if alone {
             // One session does both, one after the other.
@@ -355,167 +322,10 @@ fn plan(changed: &DirtyTiles) -> DirtyReport {
     DirtyReport { zooms: Some(zooms), reasons: changed.reasons.clone() }
 }
 
-// Counts the cells of a reseed. If reading the rows of a layer once yields all of its aggregates, every zoom uses the
-// result.
-
-/// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
-const MAX_BOXES: usize = 64;
-
-/// The state of counting.
-#[derive(Clone)]
-pub(crate) enum Counts {
-    /// The cells are being counted.
-    Waiting,
-    /// The layers with their cell counts.
-    Known(Arc<RunLayers>),
-    /// Counting has failed. The task that counts returns the error.
-    Failed,
-}
-
-/// A worker that waits for the cell counts, but only for batches that need them.
-pub(crate) struct CountingWorker {
-    pub(crate) worker: Worker,
-    /// The layers: without cell counts at first, with them once a batch has needed them.
-    pub(crate) layers: Arc<RunLayers>,
-    /// `None` once `layers` have the counts.
-    pub(crate) counts: Option<watch::Receiver<Counts>>,
-}
-
-impl Source for CountingWorker {
-    type Error = Error;
-
-    async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
-        if let Some(counts) = self.counts.as_mut().filter(|_| batch.needs_cell_counts) {
-            let known = counts.wait_for(|counts| !matches!(counts, Counts::Waiting)).await;
-            match known.as_deref() {
-                Ok(Counts::Known(layers)) => self.layers = Arc::clone(layers),
-                _ => return Err(Error::Interrupted),
-            }
-            drop(known);
-            self.counts = None;
-        }
-        self.worker.render(&self.layers, batch).await
-    }
-}
-
-impl ReseedRun<'_> {
-    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
-    async fn counted(
-        &self,
-        layers: &[PreparedLayer],
-        tiles: &[TileCoord],
-        changed: &DirtyTiles,
-    ) -> Result<Vec<PreparedLayer>, Error> {
-        let since = self.look.state.cursor.to_string();
-        counted(self.live_look(&since), self.live_rows(changed), layers, tiles, &changed.row_positions).await
-    }
-
-    /// Where this run stands for live rows. The target shows the state `since`.
-    fn live_look<'s>(&'s self, since: &'s str) -> LiveLook<'s> {
-        let (snapshot, memory) = (&*self.look.snapshot, self.look.job.rows_memory());
-        LiveLook { snapshot, since, now: snapshot.cursor(), memory }
-    }
-
-    /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
-    fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
-        self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len())
-    }
-
-    /// A layer of points with its live rows, if the watch keeps them.
-    async fn with_live_rows(
-        &self,
-        number: usize,
-        workers: &[Worker],
-        changed: &DirtyTiles,
-        batches: &[Batch],
-    ) -> Result<Option<PreparedLayer>, Error> {
-        let layer = &self.look.layers[number];
-        let Some(live) = self.live_rows(changed) else { return Ok(None) };
-        let since = self.look.state.cursor.to_string();
-        let look = self.live_look(&since);
-        let positions = changed.row_positions[number].as_deref();
-        if let Some(points) = live.points(look, layer, positions).await? {
-            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
-        }
-        if !live.is_worth_reading(look, layer, positions.map_or(0, <[_]>::len)).await {
-            return Ok(None);
-        }
-        // Rows of the whole world are kept, whatever the target shows.
-        let rows = self.look.state.manifest.rows.as_ref().filter(|rows| rows.bbox.is_empty());
-        let expected = rows.and_then(|rows| rows.most(layer.name()));
-        let Some(points) = live.read_points(look, layer, workers, expected).await? else { return Ok(None) };
-        if points.draw_alike(&self.keeper().await?, &self.look.layers, number, batches).await? {
-            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
-        }
-        live.refuse(look, layer).await;
-        Ok(None)
-    }
-}
-
-/// The layers with cell counts, taken from live rows where these are kept.
-async fn counted(
-    look: LiveLook<'_>,
-    live: Option<&LiveRows>,
-    layers: &[PreparedLayer],
-    tiles: &[TileCoord],
-    positions: &[Option<Vec<[f64; 2]>>],
-) -> Result<Vec<PreparedLayer>, Error> {
-    let (mut counted, snapshot) = (Vec::new(), look.snapshot);
-    for (number, prepared) in layers.iter().enumerate() {
-        let layer = prepared.layer();
-        if let Some(live) = live {
-            live.bring(look, layer, positions[number].as_deref()).await?;
-        }
-        let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
-        let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
-            counted.push(prepared.clone());
-            continue;
-        };
-        let folds = foldable(snapshot, layer).await?;
-        let kept = match live {
-            Some(live) if counts_cells(layer, folds.as_deref()) => {
-                live.counts(look, layer, folds.as_deref(), &shown).await?
-            }
-            _ => None,
-        };
-        let counts = match kept {
-            Some(kept) => Some(kept),
-            None if counts_cells(layer, folds.as_deref()) => {
-                survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
-            }
-            None => None,
-        };
-        counted.push(prepared.clone().with_cells(folds, counts));
-    }
-    Ok(counted)
-}
-
-/// The part of the world that the tiles cover.
-fn around(tiles: &[TileCoord]) -> Coverage {
-    let mut outer: Vec<TileRect> = Vec::new();
-    let mut sorted = tiles.to_vec();
-    sorted.sort_unstable_by_key(|tile| tile.zoom());
-    for tile in sorted {
-        let corner = TileRect::from(tile).world(0);
-        let holds = |rect: &TileRect| {
-            let sides = rect.world(0);
-            (sides.west..sides.east).contains(&corner.west) && (sides.north..sides.south).contains(&corner.north)
-        };
-        if !outer.iter().any(holds) {
-            outer.push(TileRect::from(tile));
-        }
-        if outer.len() > MAX_BOXES {
-            return Coverage::new(&[]);
-        }
-    }
-    let boxes: Vec<AreaPart> = outer.into_iter().map(|rect| LonLatBox::from(rect).into()).collect();
-    Coverage::new(&boxes)
-}
-
 // Which layers can be patched at changed positions, and how.
 
 /// The changed positions by tile; empty if no tile can be patched.
-pub(crate) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
+fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
     // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
     if target.url.is_archive() && target.url.is_in_bucket() {
         return PositionsInTiles::default();
@@ -525,10 +335,10 @@ pub(crate) fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target
 }
 
 /// The data that a patch needs about the changes; `None` if no tile can be patched.
-pub(crate) fn patches(
+fn patches(
     spots: PositionsInTiles,
     layers: &[PreparedLayer],
-    unrendered: &[crate::tile::TileCoord],
+    unrendered: &[TileCoord],
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
     if !spots.are_known() {
@@ -539,11 +349,7 @@ pub(crate) fn patches(
 }
 
 /// A source that patches tiles, with its own reader of the target. May wait for a server.
-pub(crate) fn patching(
-    source: CountingWorker,
-    patches: Option<&Arc<Patches>>,
-    target: &Target,
-) -> Patching<CountingWorker> {
+fn patching(source: CountingWorker, patches: Option<&Arc<Patches>>, target: &Target) -> Patching<CountingWorker> {
     let reader = patches.and_then(|patches| match target.reader() {
         Ok(reader) => Some((reader, Arc::clone(patches))),
         Err(error) => {
@@ -569,12 +375,12 @@ fn patch_layer(prepared: &PreparedLayer) -> PatchLayer {
     }
 }
 
-// The sources of a reseed: sessions, the rows around changed positions, and readers of the tiles that the target holds.
+// The sources of a reseed: sessions, and readers of the tiles that the target holds.
 
 impl ReseedRun<'_> {
     /// As many workers as the batches need, with their locks. For one or two batches the session that holds the
     /// snapshot suffices.
-    pub(crate) async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
+    async fn workers(&self, batches: usize) -> Result<Vec<Worker>, CommandError> {
         if batches <= MAX_BATCHES_OF_ONE_SESSION {
             return Ok(vec![self.keeper().await?]);
         }
@@ -584,7 +390,7 @@ impl ReseedRun<'_> {
     }
 
     /// A worker on the session that holds the snapshot.
-    async fn keeper(&self) -> Result<Worker, Error> {
+    pub(crate) async fn keeper(&self) -> Result<Worker, Error> {
         Worker::alone(
             &self.look.database,
             &self.look.snapshot,
@@ -594,69 +400,8 @@ impl ReseedRun<'_> {
         .await
     }
 
-    /// The layers, with the rows near changed positions cached if that pays. Meanwhile the workers' sessions load what
-    /// they need for rendering.
-    pub(crate) async fn with_neighbourhoods(
-        &self,
-        workers: &[Worker],
-        spots: &PositionsInTiles,
-        changed: &DirtyTiles,
-        batches: &[Batch],
-    ) -> Result<Vec<PreparedLayer>, CommandError> {
-        let keeper = self.keeper().await?;
-        let warming = async {
-            match self.look.layers.first() {
-                Some(layer) if workers.len() > 1 => {
-                    try_join_all(workers.iter().map(|worker| worker.warm(layer))).await.map(drop)
-                }
-                _ => Ok(()),
-            }
-        };
-        if self.live_rows(changed).is_none() {
-            let (layers, warm) = tokio::join!(Box::pin(self.rows_near_changes(&keeper, spots, Vec::new())), warming);
-            warm?;
-            return Ok(layers?);
-        }
-        // The sessions may be needed to read rows.
-        warming.await?;
-        let mut live = Vec::new();
-        for number in 0..self.look.layers.len() {
-            live.push(Box::pin(self.with_live_rows(number, workers, changed, batches)).await?);
-        }
-        Ok(Box::pin(self.rows_near_changes(&keeper, spots, live)).await?)
-    }
-
-    /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about
-    /// `near_rows_memory` at most.
-    async fn rows_near_changes(
-        &self,
-        worker: &Worker,
-        spots: &PositionsInTiles,
-        live: Vec<Option<PreparedLayer>>,
-    ) -> Result<Vec<PreparedLayer>, Error> {
-        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
-        let mut live = live.into_iter();
-        for (number, layer) in self.look.layers.iter().enumerate() {
-            if let Some(live) = live.next().flatten() {
-                near.push(live);
-                continue;
-            }
-            let mut prepared = PreparedLayer::new(layer);
-            let around = spots.neighbourhood(LayerIndex(number), layer.margin());
-            let work = LayerWork::Reseed { knows_positions: around.is_some(), memory };
-            if preparation(layer.traits(), &work) == Preparation::CacheNeighbourhood
-                && let Some(around) = around
-            {
-                prepared = with_neighbourhood(&prepared, worker, &around, memory).await?;
-                memory = memory.saturating_sub(prepared.cached_bytes());
-            }
-            near.push(prepared);
-        }
-        Ok(near)
-    }
-
     /// The sources of the workers. Their layers have no cell counts yet.
-    pub(crate) async fn sources(
+    async fn sources(
         &self,
         workers: Vec<Worker>,
         layers: &Arc<RunLayers>,

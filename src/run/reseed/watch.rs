@@ -366,7 +366,6 @@ fn may_pass(error: &CommandError) -> bool {
 
 /// What a watch keeps up to date.
 pub(crate) trait Watched {
-    /// The outcome of one look.
     type Outcome;
 
     /// The run whose settings, report and stop the watch uses. Messages name its target.
@@ -386,7 +385,6 @@ pub(crate) trait Watched {
     /// If nothing was published, or if it is not certain that everything that the look found was published.
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<Self::Outcome, CommandError>;
 
-    /// The event of an outcome that has published something.
     fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
 
     /// What an outcome lacks until the next look adds it; `None` if it is complete.

@@ -80,7 +80,6 @@ impl VariantSource for FamilyManifestSource {
     }
 }
 
-/// The variant with the index `at` in the manifest.
 fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Result<TilesetParts, CommandError> {
     let row = record.variants.get(at).map_or(&[][..], |variant| &variant.values);
     let settings = family.variant(&record.parameters(), row)?;
@@ -95,7 +94,6 @@ fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Res
     })
 }
 
-/// A command error as an error of reading, with its causes.
 fn said(error: &CommandError) -> ReadError {
     ReadError::Remote { what: with_causes(error), source: None }
 }

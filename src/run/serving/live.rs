@@ -44,7 +44,6 @@ enum Present {
     Failed(Instant, LiveError),
 }
 
-/// Renders tiles from the database.
 #[derive(Clone)]
 pub(crate) struct DatabaseTiles(Arc<DatabaseTilesShared>);
 
@@ -354,7 +353,6 @@ async fn reads_rows(source: Arc<DatabaseTilesShared>) {
     }
 }
 
-/// Reads the live rows, on a snapshot of its own.
 async fn read_rows(source: Arc<DatabaseTilesShared>) {
     let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
     let schema = &job.settings.database.changes.schema;

@@ -42,7 +42,6 @@ pub enum OnceReady {
 
 /// A tileset that is served, and the writer that keeps its target up to date meanwhile.
 pub struct ServedJob {
-    /// The tileset.
     pub job: Job,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
@@ -74,7 +73,6 @@ pub enum ServedJobs {
 
 /// The tilesets of a server, each below its name.
 pub struct NamedJobs {
-    /// The tilesets with one target.
     pub tilesets: Vec<ServedJob>,
     /// The tilesets with variants. Their tilesets without conditions, if wanted, are in `tilesets`.
     pub families: Vec<ServedFamily>,
@@ -82,7 +80,6 @@ pub struct NamedJobs {
 
 /// The variants of a tileset that are served, and the writer that keeps them up to date meanwhile.
 pub struct ServedFamily {
-    /// The variants.
     pub family: Family,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,

@@ -16,9 +16,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::change_log::{PositionSource, UnseenLog, Watch, newest_logged, tracked};
+use crate::change_log::{UnseenLog, Watch, newest_logged, tracked};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-use crate::draw::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points};
+use crate::draw::{
+    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points, note_position,
+};
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::{DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
@@ -38,9 +40,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
 
-/// A snapshot on which rows are read.
 pub(crate) struct RowsSnapshot<'a> {
-    /// Reads on the snapshot.
     pub(crate) worker: Worker,
     pub(crate) database: &'a Database,
     pub(crate) snapshot: &'a Snapshot,
@@ -65,7 +65,6 @@ enum Kept {
     /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
-    /// Rows of this state.
     Rows(StateInHistory),
     /// No layer has rows that can be kept.
     Never,
@@ -81,7 +80,6 @@ impl Kept {
 enum NotKept {
     /// The snapshot gets no rows; a later one may.
     NotNow,
-    /// They are lost, for this reason.
     Lost(String),
 }
 
@@ -125,7 +123,6 @@ impl ServedRows {
         self.told.lock().clone()
     }
 
-    /// Notes why there are no rows.
     fn tell_why_not(&self, why: &str) {
         let mut told = self.told.lock();
         let LiveRowsReport { tiles, reads, .. } = *told;
@@ -207,7 +204,7 @@ impl ServedRows {
         for (layer, watches) in layers.iter().zip(&watches) {
             let Some(number) = on.layers.iter().position(|own| Arc::ptr_eq(own, layer)) else { continue };
             // The positions of a materialized view, for one, are known by no table.
-            if !watches.iter().any(|watch| !is_query(watch)) {
+            if watches.iter().all(Watch::is_query) {
                 continue;
             }
             let Some(points) = self.rows.read_points(look, layer, &[], None).await? else { continue };
@@ -312,10 +309,6 @@ impl ServedRows {
     }
 }
 
-fn is_query(watch: &Watch) -> bool {
-    matches!(watch.source, PositionSource::Query { .. })
-}
-
 /// The changed positions of each of some layers since a state; `None` where they are not known or too many.
 async fn changed_positions(
     database: &Database,
@@ -329,23 +322,21 @@ async fn changed_positions(
     let logged = log.changes().await?;
     let mut changed = Vec::new();
     for (layer, watches) in layers.iter().zip(&watches) {
-        let unseen: Vec<(&Watch, u64)> =
-            watches.iter().filter_map(|watch| Some((watch, logged.of(watch)?.rows))).collect();
+        let unseen = logged.of_layer(watches);
         let rows: u64 = unseen.iter().map(|(_, rows)| rows).sum();
         // Before they are read: tiles wait for this.
-        let mut is_known = rows <= MAX_CHANGED_POSITIONS as u64 && !unseen.iter().any(|(watch, _)| is_query(watch));
-        let mut positions = Vec::new();
+        let is_known = rows <= MAX_CHANGED_POSITIONS as u64 && !unseen.iter().any(|(watch, _)| watch.is_query());
+        let mut positions = is_known.then(Vec::new);
         for (watch, _) in unseen {
-            let each = |spot: ChangeLocation| match spot.position() {
-                Some(at) if positions.len() < MAX_CHANGED_POSITIONS => {
-                    positions.push(at);
-                    ControlFlow::Continue(())
-                }
-                _ => ControlFlow::Break(()),
+            let each = |spot: ChangeLocation| {
+                note_position(&mut positions, &spot);
+                if positions.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
             };
-            is_known = is_known && log.positions(watch, layer, each).await?;
+            if !log.positions(watch, layer, each).await? {
+                positions = None;
+            }
         }
-        changed.push(is_known.then_some(positions));
+        changed.push(positions);
     }
     Ok(changed)
 }

@@ -44,7 +44,6 @@ struct LiveSession {
     idle: Option<OwnedSemaphorePermit>,
 }
 
-/// What a snapshot is taken for.
 #[derive(Clone, Copy)]
 pub(crate) enum SnapshotUse<'a> {
     /// To check the layers at the start.
@@ -201,7 +200,6 @@ impl LiveSnapshot {
         rendered
     }
 
-    /// The tiles of a batch, if live rows draw all of them.
     pub(crate) async fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
         if !self.statements.have_rows_for(batch) {
             return None;
@@ -211,7 +209,6 @@ impl LiveSnapshot {
         drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
-    /// The snapshot, to read live rows on.
     pub(crate) async fn for_rows(&self) -> Result<RowsSnapshot<'_>, Error> {
         Ok(RowsSnapshot {
             worker: Worker::alone(&self.run, &self.snapshot, &self.locks, self.packing).await?,
@@ -303,7 +300,6 @@ pub(crate) struct LiveBounds {
 }
 
 impl LiveBounds {
-    /// The limits for `tilesets` tilesets.
     pub(crate) fn new(tilesets: usize, shares: WorkerShares, explain_after: Option<Duration>) -> LiveBounds {
         let workers = shares.workers().get();
         // A single tileset never has more than these anyway.
@@ -373,7 +369,6 @@ impl LiveBounds {
 // Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these
 // conditions read.
 
-/// The layers of a request.
 pub(crate) struct NarrowedLayers {
     pub(crate) statements: Arc<RunLayers>,
     pub(crate) values: Vec<SessionValue>,
@@ -462,7 +457,6 @@ impl FeaturePlaces {
 pub(crate) struct SharedWork<T>(watch::Receiver<Option<T>>);
 
 impl<T: Clone + Send + Sync + 'static> SharedWork<T> {
-    /// Begins the work.
     pub(crate) fn start(work: impl Future<Output = T> + Send + 'static) -> SharedWork<T> {
         let (tell, done) = watch::channel(None);
         tokio::spawn(async move {

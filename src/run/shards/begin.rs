@@ -25,7 +25,6 @@ use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
 pub struct BeginOptions {
-    /// The number of shards.
     pub shards: u32,
     /// One snapshot is held for all shards.
     pub hold: bool,
@@ -130,9 +129,21 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         warnings: prepared.warnings.clone(),
         shards: shards_of(&prepared, options.shards, job.settings.run.rows_memory),
     };
-    let (folder, written) = (work.clone(), plan.clone());
-    let (target, layers) = (job.target.clone(), names(&prepared.layers));
-    let exported = (state == StateKind::Held).then(|| snapshot.exported().clone());
+    write(job, work, &plan, &snapshot, names(&prepared.layers)).await?;
+    Ok(BegunRun { plan, snapshot })
+}
+
+/// Writes the plan into the work folder, and begins the version of the target that shards write. `layers` are the names
+/// of the layers.
+async fn write(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    snapshot: &Snapshot,
+    layers: Vec<String>,
+) -> Result<(), CommandError> {
+    let (folder, written, target) = (work.clone(), plan.clone(), job.target.clone());
+    let exported = (plan.state == StateKind::Held).then(|| snapshot.exported().clone());
     spawn_blocking(move || {
         folder.files.make().map_err(ShardsError::from)?;
         // The snapshot is written first, because a shard that sees the plan looks for it.
@@ -151,8 +162,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
             (begun, _) => begun.map_err(CommandError::from),
         }
     })
-    .await??;
-    Ok(BegunRun { plan, snapshot })
+    .await?
 }
 
 /// The plan cut into shards.
@@ -272,41 +282,28 @@ pub(crate) fn check_database(
 /// The cost of a layer, in processor time of database and program together, measured with 100,000 facilities at zooms 0
 /// to 14 (`scripts/bench --shards`). The unit is a feature that is drawn into a tile from cached rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct LayerCost {
+pub struct LayerCost {
     /// The cost of a row that is read or surveyed.
-    row: f64,
-    /// The cost of a feature in a tile.
-    feature: f64,
+    pub row: f64,
+    pub feature: f64,
 }
 
 /// The seconds of one cost unit.
-#[cfg(test)]
-pub(crate) const UNIT: f64 = 0.4e-6;
+pub const COST_UNIT: f64 = 0.4e-6;
 
 /// The cost of a tile in addition to its features, in the same unit: compressing and storing it.
 const TILE_COST: f64 = 8.0;
 
 impl LayerCost {
     /// Rows are read once, and drawn into tiles of all zooms.
-    pub(crate) const READ_ONCE: LayerCost = LayerCost { row: 12.0, feature: 1.0 };
+    pub const READ_ONCE: LayerCost = LayerCost { row: 12.0, feature: 1.0 };
 
     /// Rows are surveyed, and the database draws each tile.
-    pub(crate) const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
-
-    #[cfg(test)]
-    pub(crate) const fn row(self) -> f64 {
-        self.row
-    }
-
-    /// The cost of a layer in which each row stands for `times` rows.
-    #[cfg(test)]
-    pub(crate) const fn times(self, times: f64) -> LayerCost {
-        LayerCost { row: self.row * times, feature: self.feature * times }
-    }
+    const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
 
     /// The cost of a layer. `rows_memory` is the memory for cached rows, in bytes.
     #[expect(clippy::cast_precision_loss, reason = "a small number")]
-    pub(crate) fn of(layer: &Layer, rows_memory: usize) -> LayerCost {
+    fn of(layer: &Layer, rows_memory: usize) -> LayerCost {
         if layer.function().is_some() {
             return LayerCost { feature: LayerCost::DRAWN.feature * CALL_COST as f64, ..LayerCost::DRAWN };
         }
@@ -315,17 +312,16 @@ impl LayerCost {
     }
 }
 
-/// A layer of a plan.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct WeighedLayer {
-    pub(crate) cost: LayerCost,
+pub struct WeighedLayer {
+    pub cost: LayerCost,
     /// The number of its rows; 0 if the number differs by zoom.
-    pub(crate) rows: u64,
+    pub rows: u64,
 }
 
-/// The cost of each column of a plan.
 #[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
-pub(crate) fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {
+#[must_use]
+pub fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {
     let mut weights = ColumnWeights::default();
     for batch in zooms.iter().flat_map(|zoom| &zoom.batches) {
         let own = batch.layers.iter().zip(layers);

@@ -15,7 +15,6 @@ use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::change_log::Cursor;
 use crate::draw::{PreparedLayer, Renderer, RunLayers, Worker};
 use crate::manifest::{Publication, RowCounts, Witness};
-use crate::pipeline;
 use crate::pipeline::{PipelineOutcome, StageTimes};
 use crate::plan::{Dirty, DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
@@ -24,7 +23,7 @@ use crate::run::describe::{LogIdentity, names};
 use crate::run::dirty::{Look, TargetState, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::rows::KnownRows;
-use crate::run::seed::{Claimed, PlannedSeed, check_tables_unchanged, claim, judge_rows, pipeline_error, relative};
+use crate::run::seed::{Claimed, PlannedSeed, claim, judge_rows, relative, render_batches, unless_outdated};
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::Described;
@@ -159,24 +158,27 @@ async fn attempt(
     check_count(plan, tiles)?;
     let merged = merging.elapsed();
     let finished = seed.finish(sink, tiles, StoredTiles { written, record, bounds, warnings }).await?;
+    let writing = StageTimes { writing: merged, ..StageTimes::default() };
+    let stages = RunStages::new(&writing, Duration::ZERO, begun.elapsed(), shards.len());
+    let figures = figures(plan, shards, run_zooms(zooms, shards), bytes, stages);
+    Ok(finished.seed_report(SeedFigures { restarts, ..figures }))
+}
+
+/// The figures of the run as the plan and the shards have them.
+fn figures(plan: &ShardPlan, shards: &[DoneNote], zooms: Vec<RunZoom>, bytes: u64, stages: RunStages) -> SeedFigures {
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
-    Ok(finished.seed_report(SeedFigures {
+    SeedFigures {
         bytes,
         plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
         reading_seconds: sum(|shard| shard.reading_seconds),
         reading_sessions: shards.iter().map(|shard| shard.reading_sessions).max().unwrap_or_default(),
         render_seconds: sum(|shard| shard.render_seconds),
-        stages: RunStages::new(
-            &StageTimes { writing: merged, ..StageTimes::default() },
-            Duration::ZERO,
-            begun.elapsed(),
-            shards.len(),
-        ),
-        restarts,
-        zooms: run_zooms(zooms, shards),
+        stages,
+        restarts: 0,
+        zooms,
         slowest: Vec::new(),
         skipped: plan.skipped.clone(),
-    }))
+    }
 }
 
 /// Opens the target. A version that the shards have written is published instead of a new one.
@@ -273,7 +275,6 @@ fn run_zooms(figures: BTreeMap<Zoom, ZoomFigures>, shards: &[DoneNote]) -> Vec<R
     figures.into_iter().map(one).collect()
 }
 
-/// The budgets of all shards, added for each layer.
 fn joined(budgets: Vec<LayerBudget>) -> Vec<LayerBudget> {
     let mut joined: Vec<LayerBudget> = Vec::new();
     for budget in budgets {
@@ -393,12 +394,8 @@ pub(crate) async fn repairs(
     let (files, needs, folder) = (work.files.clone(), plan.needs(), plan.run.clone());
     let place = format!("the repairs of run {}", plan.run);
     let sink = spawn_blocking(move || RunSink::begin(files.begin(&folder)?, needs, place)).await??;
-    let stored = crate::run::seed::stored_events(&job.report);
-    let ran = pipeline::run(batches, renderers, sink, run.limits, None, stored).await.map_err(pipeline_error);
-    let (sink, outcome) = check_tables_unchanged(ran, &look.snapshot, &look.reads).await?;
-    if let Some(signal) = job.stop.asked() {
-        return Err(CommandError::Interrupted(signal));
-    }
+    let ran = render_batches(job, batches, renderers, sink, run.limits, None).await;
+    let (sink, outcome) = unless_outdated(job, ran, &look.snapshot, &look.reads).await?;
     let place = format!("the repairs of run {}", plan.run);
     let run = spawn_blocking(move || RunReader::of_own(&sink.end()?, place)).await??;
     let bounds = changed.bounds();

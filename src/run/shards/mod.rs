@@ -26,7 +26,7 @@ use crate::report::{Style, report};
 use crate::shards::{ShardsError, WorkFolder};
 use crate::stop::Stop;
 
-pub use begin::{BeginOptions, BegunRun, begin, boxes_of, zooms_of};
+pub use begin::{BeginOptions, BegunRun, COST_UNIT, LayerCost, WeighedLayer, begin, boxes_of, weigh, zooms_of};
 pub use commit::commit;
 pub use run::{ShardEnd, run};
 pub use status::{abort, status};
@@ -118,7 +118,6 @@ pub(crate) struct Places<'a> {
     pub(crate) run: &'a str,
     /// The most sessions that all shards together may have.
     pub(crate) connections: u32,
-    /// The number of shards.
     pub(crate) shards: u32,
 }
 
@@ -130,7 +129,6 @@ impl Places<'_> {
     }
 }
 
-/// Waits for a slot.
 pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Result<WriterLease, CommandError> {
     let count = places.count(job.settings.run.workers.get());
     let first = fastrand::u32(0..count);
@@ -162,6 +160,3 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

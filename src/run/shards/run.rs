@@ -20,6 +20,7 @@ use crate::shards::{
     StateKind, WorkFolder,
 };
 use crate::target::{TargetError, host};
+use crate::tile::ColumnRanges;
 
 /// Renders the shard `number`, counted from 1.
 ///
@@ -48,7 +49,6 @@ impl Shard<'_> {
         restarting(&job.settings.database, &job.report, &job.stop, render).await
     }
 
-    /// One attempt, on one snapshot.
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let Shard { job, work, plan, number, .. } = *self;
         let begun = Instant::now();
@@ -71,9 +71,7 @@ impl Shard<'_> {
         let witness = log.and_then(|log| log.witness(snapshot.cursor()).cloned());
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
-        let (files, run, needs) = (work.files.clone(), plan.run.clone(), plan.needs());
-        let name = WorkFolder::run_name(&run, number, &random_hex(1));
-        let place = files.place(&name);
+        let name = WorkFolder::run_name(&plan.run, number, &random_hex(1));
         let names = names(&prepared.layers);
         let adding = plan.shared_version.as_ref().map(|_| AddingNote {
             shard: number,
@@ -85,20 +83,9 @@ impl Shard<'_> {
         if let Some(end) = self.begin_adding(adding.as_ref()).await? {
             return Ok(end);
         }
-        let (target, version, layers) = (job.target.clone(), plan.shared_version.clone(), names.clone());
-        let (folder, of_run, own) = (work.clone(), run.clone(), adding.clone());
-        let sink = spawn_blocking(move || {
-            let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
-            if let (Some(tiles), Some(own)) = (&mut tiles, &own)
-                && folder.was_adding(&of_run, own)?
-            {
-                tiles.look(&columns).map_err(TargetError::from)?;
-            }
-            let file = files.begin(&run).map_err(ShardsError::from)?;
-            Ok::<_, CommandError>(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))
-        });
+        let sink = self.sink(&name, columns, names.clone(), adding.clone());
         let rendered = async {
-            let rendered = render(&part, &mut prepared, sink.await??, tiles).await?;
+            let rendered = render(&part, &mut prepared, sink.await?, tiles).await?;
             job.report.event(&Event::Finishing);
             let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, .. } = rendered;
             let finished = spawn_blocking(move || sink.end()).await??;
@@ -133,6 +120,31 @@ impl Shard<'_> {
         };
         let (folder, run) = (work.clone(), plan.run.clone());
         spawn_blocking(move || store(&folder, &run, &done, finished.file)).await?
+    }
+
+    /// The sink of the shard: its run, which will have the name `name`, and the tiles of a new version, if the shard
+    /// adds them itself. `layers` are the names of the layers.
+    async fn sink(
+        &self,
+        name: &str,
+        columns: ColumnRanges,
+        layers: Vec<String>,
+        adding: Option<AddingNote>,
+    ) -> Result<ShardSink, CommandError> {
+        let (files, run, needs) = (self.work.files.clone(), self.plan.run.clone(), self.plan.needs());
+        let (place, folder) = (files.place(name), self.work.clone());
+        let (target, version) = (self.job.target.clone(), self.plan.shared_version.clone());
+        let opened = spawn_blocking(move || {
+            let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
+            if let (Some(tiles), Some(own)) = (&mut tiles, &adding)
+                && folder.was_adding(&run, own)?
+            {
+                tiles.look(&columns).map_err(TargetError::from)?;
+            }
+            let file = files.begin(&run).map_err(ShardsError::from)?;
+            Ok(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))
+        });
+        opened.await?
     }
 
     /// Notes that this shard is going to add tiles of a snapshot to the target. Returns how the shard ends if another
@@ -232,14 +244,12 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShardEnd {
     Done {
-        /// The number of its tiles.
         tiles: u64,
     },
     /// Another attempt has done it, or the run was committed.
     AlreadyDone,
 }
 
-/// A shard of a run.
 #[derive(Clone, Copy)]
 pub(crate) struct OwnShard<'a> {
     pub(crate) job: &'a Job,

@@ -124,7 +124,6 @@ struct Piece {
 /// The number of pieces that wait for the sink while others are read.
 const PIECES_AHEAD: usize = 2;
 
-/// The figures of what was read from all shards.
 #[derive(Default)]
 struct ReadFigures {
     tiles: u64,

@@ -2,9 +2,11 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `targets` | how targets of each kind are opened and written; a sink of any kind; whether a target belongs to the tileset of a run; whether a run would leave too few of a target's tiles |
+//! | `targets` | how targets of each kind are opened and written; a sink of any kind |
+//! | `refusal` | whether a target belongs to the tileset of a run; whether a run would leave too few of a target's tiles |
 //! | `unfinished` | unfinished runs: whether a reseed repairs what they left, and which regions a seed has to cover if not |
 
+mod refusal;
 mod targets;
 mod unfinished;
 
@@ -16,7 +18,8 @@ use crate::manifest::Publication;
 use crate::stop::Stop;
 use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, TargetUrl};
 
-pub(crate) use targets::{AnySink, OpenedSink, TargetOptions, TilesBefore, TilesetNames, refuse_other, refuse_shrink};
+pub(crate) use refusal::{TilesBefore, TilesetNames, refuse_other, refuse_shrink};
+pub(crate) use targets::{AnySink, OpenedSink, TargetOptions};
 pub(crate) use unfinished::{regions_to_seed, why_not_repairable};
 
 /// A target: where it is, and how it is reached.
@@ -24,7 +27,6 @@ pub(crate) use unfinished::{regions_to_seed, why_not_repairable};
 pub struct Target {
     /// Its kind, and its path or address.
     pub url: TargetUrl,
-    /// How it is reached.
     pub(crate) options: TargetOptions,
     /// What the manifest of its family says that it shows, if it is a variant whose family was seeded.
     pub(crate) known: Option<KnownState>,

@@ -81,6 +81,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "doctor error prepare+shared_rows+family purge serving track",
             "dry_run tilesets",
             "seed",
+            "family_seed",
             "copy reseed shards verify",
         ],
     ),

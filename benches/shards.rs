@@ -3,8 +3,10 @@
 //! Runs are merged by the code of the commit. At most 5,000,000 points are planned. For more features each point stands
 //! for several, which leaves out some tiles of the deepest zooms.
 //!
+//! Takes minutes; its figures are in docs/scale-out.md.
+//!
 //! ```sh
-//! OAR_TILES_SIMULATED_FEATURES=100000000 cargo test --release --locked --lib -- --ignored --nocapture simulated_shards
+//! OAR_TILES_SIMULATED_FEATURES=100000000 cargo bench --locked --bench shards
 //! ```
 
 #![expect(
@@ -15,14 +17,15 @@
 )]
 
 use std::collections::{BTreeMap, BinaryHeap};
+use std::error::Error;
 use std::num::NonZeroU64;
 use std::time::Instant;
 
-use super::begin::{LayerCost, UNIT, WeighedLayer, weigh};
-use crate::plan::{PlanLayer, plan};
-use crate::shards::{Merged, PlannedShard, RunReader, RunSink, cut};
-use crate::target::{Needs, Sink as _, TileEdit, WorkFiles};
-use crate::tile::{
+use oar_tiles::plan::{PlanLayer, plan};
+use oar_tiles::run::shards::{COST_UNIT, LayerCost, WeighedLayer, weigh};
+use oar_tiles::shards::{Merged, PlannedShard, RunReader, RunSink, cut};
+use oar_tiles::target::{Needs, Sink as _, TileEdit, WorkFiles};
+use oar_tiles::tile::{
     Coverage, Footprints, LayerFootprints, Margin, Order, SortedPoints, TileCoord, Zoom, ZoomLimits, ZoomList,
 };
 
@@ -55,9 +58,9 @@ fn points(count: u64) -> SortedPoints {
 /// The time in seconds at which each shard ends, if `machines` machines take one shard after the other. A shard first
 /// reads its rows, in one session of a database that has `database_cores` cores, and then renders on its own.
 fn ends(shards: &[PlannedShard], times: f64, machines: usize, database_cores: f64) -> Vec<f64> {
-    let row = LayerCost::READ_ONCE.row() * UNIT * times;
+    let row = LayerCost::READ_ONCE.row * COST_UNIT * times;
     let reading = |shard: &PlannedShard| shard.rows as f64 * row * DATABASE_SHARE_OF_A_ROW;
-    let rendering = |shard: &PlannedShard| (shard.weight as f64 * UNIT - reading(shard)).max(0.0) / CORES;
+    let rendering = |shard: &PlannedShard| (shard.weight as f64 * COST_UNIT - reading(shard)).max(0.0) / CORES;
     // Heaviest first would be better, but no scheduler knows which shards these are.
     let mut waiting = shards.iter();
     let mut read: Vec<(f64, &PlannedShard)> = waiting.by_ref().take(machines).map(|one| (reading(one), one)).collect();
@@ -90,44 +93,42 @@ fn ends(shards: &[PlannedShard], times: f64, machines: usize, database_cores: f6
 }
 
 /// Seconds to merge a million tiles of 200 bytes from `runs` runs.
-fn merging(runs: u32) -> f64 {
-    let folder = tempfile::tempdir().unwrap();
+fn merging(runs: u32) -> Result<f64, Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
     let files = WorkFiles::Folder(folder.path().to_owned());
     let needs = Needs { order: Order::ZoomColumnTmsRow, layers_apart: false };
-    let (zoom, side) = (Zoom::new(10).unwrap(), 1 << 10);
+    let (zoom, side) = (Zoom::new(10).ok_or("there is no zoom 10")?, 1 << 10);
     let wide = side / runs.min(side);
-    let readers = (0..runs.min(side)).map(|run| {
-        let mut sink = RunSink::begin(files.begin("run").unwrap(), needs, format!("run {run}")).unwrap();
+    let mut readers = Vec::new();
+    for run in 0..runs.min(side) {
+        let mut sink = RunSink::begin(files.begin("run")?, needs, format!("run {run}"))?;
         for column in run * wide..(run + 1) * wide {
             // The columns of one zoom follow each other, and so do the zooms in a run. That is why a heap is needed at
             // all.
-            let tiles = (0..side)
-                .rev()
-                .map(|row| TileEdit::Put(TileCoord::new(zoom, column, row).unwrap().into(), vec![7; 200].into()));
-            sink.write(tiles.collect()).unwrap();
+            let tiles = (0..side).rev().filter_map(|row| TileCoord::new(zoom, column, row));
+            sink.write(tiles.map(|tile| TileEdit::Put(tile.into(), vec![7; 200].into())).collect())?;
         }
-        RunReader::of_own(&sink.end().unwrap(), format!("run {run}")).unwrap()
-    });
-    let readers: Vec<RunReader> = readers.collect();
+        readers.push(RunReader::of_own(&sink.end()?, format!("run {run}"))?);
+    }
     let begun = Instant::now();
-    let mut merged = Merged::new(Order::ZoomColumnTmsRow, None, readers).unwrap();
+    let mut merged = Merged::new(Order::ZoomColumnTmsRow, None, readers)?;
     let mut tiles = 0;
-    while merged.next().unwrap().is_some() {
+    while merged.next()?.is_some() {
         tiles += 1;
     }
-    begun.elapsed().as_secs_f64() * 1e6 / f64::from(tiles)
+    Ok(begun.elapsed().as_secs_f64() * 1e6 / f64::from(tiles))
 }
 
-#[test]
-#[ignore = "takes minutes; its figures are in docs/scale-out.md"]
-fn simulated_shards_of_very_many_features() {
-    let features: u64 =
-        std::env::var("OAR_TILES_SIMULATED_FEATURES").map_or(1_000_000, |text| text.parse().expect("a number"));
+fn main() -> Result<(), Box<dyn Error>> {
+    let features: u64 = match std::env::var("OAR_TILES_SIMULATED_FEATURES") {
+        Ok(text) => text.parse()?,
+        Err(_not_set) => 1_000_000,
+    };
     let planned_points = features.min(MAX_PLANNED);
     let times = features as f64 / planned_points as f64;
     let footprints = LayerFootprints::Same(Footprints::Points(points(planned_points)));
     let layer = PlanLayer {
-        zooms: "0-14".parse().unwrap(),
+        zooms: "0-14".parse()?,
         margin: Margin::plain(4096, 64),
         max_tile_features: ZoomLimits::everywhere(None),
         asks_each_tile: false,
@@ -139,27 +140,29 @@ fn simulated_shards_of_very_many_features() {
     };
     let layers = [layer];
     for zooms in ["0-14", "6-14"] {
-        let zoom_list: ZoomList = zooms.parse().unwrap();
+        let zoom_list: ZoomList = zooms.parse()?;
         let begun = Instant::now();
-        let batch = NonZeroU64::new(10_000).unwrap();
-        let planned = plan(&zoom_list, &layers, &Coverage::new(&[]), batch, Order::ZoomColumnTmsRow).unwrap();
+        let batch = NonZeroU64::try_from(10_000)?;
+        let planned = plan(&zoom_list, &layers, &Coverage::new(&[]), batch, Order::ZoomColumnTmsRow)?;
         let planning = begun.elapsed().as_secs_f64();
         let occupied: u64 = planned.iter().map(|zoom| zoom.tiles).sum();
         let pairs: u64 = planned.iter().map(|zoom| zoom.features).sum();
         println!(
             "{features} features, zooms {zooms}: {occupied} tiles, {pairs} pairs of a feature and a tile, planned in {planning:.0} s"
         );
-        let weighed =
-            weigh(&planned, &[WeighedLayer { cost: LayerCost::READ_ONCE.times(times), rows: planned_points }]);
+        // Each row stands for several.
+        let LayerCost { row, feature } = LayerCost::READ_ONCE;
+        let cost = LayerCost { row: row * times, feature: feature * times };
+        let weighed = weigh(&planned, &[WeighedLayer { cost, rows: planned_points }]);
         drop(planned);
         let zooms: Vec<Zoom> = zoom_list.iter().collect();
-        let whole: f64 = cut(&weighed, &zooms, 1).iter().map(|one| one.weight as f64 * UNIT).sum();
+        let whole: f64 = cut(&weighed, &zooms, 1).iter().map(|one| one.weight as f64 * COST_UNIT).sum();
         println!("  one machine: {whole:.0} core seconds");
         for count in [8, 64, 1_000] {
             let begun = Instant::now();
             let shards = cut(&weighed, &zooms, count);
             let cutting = begun.elapsed().as_secs_f64();
-            let core: Vec<f64> = shards.iter().map(|one| one.weight as f64 * UNIT).collect();
+            let core: Vec<f64> = shards.iter().map(|one| one.weight as f64 * COST_UNIT).collect();
             let (all, most) = (core.iter().sum::<f64>(), core.iter().copied().fold(0.0, f64::max));
             let rows: u64 = shards.iter().map(|one| one.rows).sum();
             println!(
@@ -182,7 +185,7 @@ fn simulated_shards_of_very_many_features() {
             }
         }
         for runs in [8, 64, 1_000] {
-            let million = merging(runs);
+            let million = merging(runs)?;
             let bytes = (pairs as f64 * times) as u64 * BYTES_PER_FEATURE / 1_000_000_000;
             println!(
                 "  merging {runs} runs: {million:.2} s a million tiles, {:.0} s for all; about {bytes} GB",
@@ -190,4 +193,5 @@ fn simulated_shards_of_very_many_features() {
             );
         }
     }
+    Ok(())
 }
