@@ -14,6 +14,7 @@
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
+//! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
@@ -39,6 +40,7 @@ mod finish;
 pub mod init;
 pub mod inspect;
 pub mod jobs;
+mod kept_rows;
 mod layer_ends;
 pub mod picture;
 mod prepare;

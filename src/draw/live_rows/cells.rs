@@ -107,7 +107,7 @@ impl KeptRows {
         tracing::debug!(
             "layer \"{}\": live rows replaced in {} squares: {before} stayed, {read} came",
             layer.name,
-            squares.0.len()
+            squares.all.len()
         );
         Ok(is_whole)
     }
@@ -251,10 +251,10 @@ mod tests {
         let mut rows = KeptRows { at: at.to_vec(), values, reader: None, cells: Mutex::default() };
         // So close to the edge of its square that its row may lie in the next one.
         let squares = Squares::around(&[[side + 1.5, 700.0]]);
-        assert_eq!(squares, Squares([[0, 0], [1, 0]].into()));
+        assert_eq!(squares.all, [[0, 0], [1, 0]].into());
         rows.remove(&squares);
         assert_eq!((rows.at, rows.values), (vec![[5.0 * side; 2]], vec![Some(3), None]));
-        assert_eq!(Squares::around(&[[-0.5, 4_294_967_296.5]]), Squares([[0, (1 << 22) - 1]].into()));
+        assert_eq!(Squares::around(&[[-0.5, 4_294_967_296.5]]).all, [[0, (1 << 22) - 1]].into());
     }
 
     #[test]

@@ -131,6 +131,30 @@ impl LiveRows {
         self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
     }
 
+    /// The definitions of the layers whose rows are to be read: those of which much has changed that are not kept yet,
+    /// and those that are kept for half of the time after which they are dropped.
+    pub async fn wanted(&self) -> Vec<String> {
+        let is_wanted = |kept: &&LiveLayer| match kept.rows {
+            LiveKind::Awaited(positions) => positions >= points::MIN_CHANGED_POSITIONS,
+            LiveKind::Refused => false,
+            LiveKind::Cells { .. } | LiveKind::Points(_) => kept.read.elapsed() >= MAX_AGE / 2,
+        };
+        self.0.lock().await.iter().filter(is_wanted).map(|kept| kept.definition.clone()).collect()
+    }
+
+    /// Takes the rows of `others` over. Rows that are kept stay if the others were refused.
+    pub async fn take_over(&self, others: LiveRows) {
+        let mut layers = self.0.lock().await;
+        for other in others.0.into_inner() {
+            let place = layers.iter().position(|kept| kept.definition == other.definition);
+            match place {
+                Some(place) if other.rows.is_kept() || !layers[place].rows.is_kept() => layers[place] = other,
+                Some(_) => {}
+                None => layers.push(other),
+            }
+        }
+    }
+
     pub async fn clear(&self) {
         self.0.lock().await.clear();
     }
@@ -149,6 +173,19 @@ impl LiveRows {
     /// If the session is lost, or a stop was requested.
     pub async fn bring(&self, look: LiveLook<'_>, layer: &Layer, changed: Option<&[[f64; 2]]>) -> Result<(), Error> {
         bring(&mut *self.0.lock().await, look, layer, changed).await
+    }
+
+    /// Reads the rows of a layer of cells.
+    ///
+    /// # Errors
+    /// If the session is lost, or a stop was requested.
+    pub async fn read_cells(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Layer,
+        folds: Option<&FoldedValues>,
+    ) -> Result<(), Error> {
+        read_cells(&mut *self.0.lock().await, look, layer, folds).await
     }
 
     /// The counted cells of a layer around some tiles. Its rows are read if they are not kept yet and the tiles span
@@ -175,13 +212,7 @@ impl LiveRows {
             Some(place) => place,
             None if shown.iter().all(|tile| tile.zoom().get() > MAX_KEPT_ZOOM) => return Ok(None),
             None => {
-                let memory = look.memory.saturating_sub(bytes(&layers));
-                look.snapshot.keeper.set_savepoint().await?;
-                let read = KeptRows::read(look, layer, folds, memory).await;
-                let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-                let rows = rows
-                    .map_or(LiveKind::Refused, |rows| LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) });
-                layers.push(LiveLayer::new(definition, look, rows));
+                read_cells(&mut layers, look, layer, folds).await?;
                 layers.len() - 1
             }
         };
@@ -232,6 +263,22 @@ fn bytes(layers: &[LiveLayer]) -> usize {
     layers.iter().map(|kept| kept.rows.bytes()).sum()
 }
 
+/// Reads the rows of a layer of cells, of which `layers` has none.
+async fn read_cells(
+    layers: &mut Vec<LiveLayer>,
+    look: LiveLook<'_>,
+    layer: &Layer,
+    folds: Option<&FoldedValues>,
+) -> Result<(), Error> {
+    let memory = look.memory.saturating_sub(bytes(layers));
+    look.snapshot.keeper.set_savepoint().await?;
+    let read = KeptRows::read(look, layer, folds, memory).await;
+    let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+    let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) });
+    layers.push(LiveLayer::new(layer.definition(), look, rows));
+    Ok(())
+}
+
 /// What happens to a layer whose rows cannot be read.
 const NOT_KEPT: &str = "its rows are not kept";
 
@@ -267,15 +314,25 @@ async fn bring(
 }
 
 /// Squares of the world whose rows are replaced, each a tile of the deepest zoom by its column and row.
-#[derive(Debug, PartialEq, Eq)]
-struct Squares(BTreeSet<[u32; 2]>);
+#[derive(Debug)]
+struct Squares {
+    all: BTreeSet<[u32; 2]>,
+    /// A bit for each column: it has a square. Most rows are in other columns.
+    columns: Vec<u64>,
+}
 
 impl Squares {
     /// The squares around some positions in world units.
     fn around(positions: &[[f64; 2]]) -> Squares {
         let corners =
             [[-TOLERANCE, -TOLERANCE], [TOLERANCE, -TOLERANCE], [-TOLERANCE, TOLERANCE], [TOLERANCE, TOLERANCE]];
-        Squares(positions.iter().flat_map(|[x, y]| corners.map(|[dx, dy]| Squares::square([x + dx, y + dy]))).collect())
+        let around = |[x, y]: &[f64; 2]| corners.map(|[dx, dy]| Squares::square([x + dx, y + dy]));
+        let all: BTreeSet<[u32; 2]> = positions.iter().flat_map(around).collect();
+        let mut columns = vec![0; 1 << (Zoom::MAX.get() - 6)];
+        for [x, _] in &all {
+            columns[*x as usize / 64] |= 1 << (x % 64);
+        }
+        Squares { all, columns }
     }
 
     fn square(at: [f64; 2]) -> [u32; 2] {
@@ -284,10 +341,11 @@ impl Squares {
 
     /// True if a position in world units lies in one of them.
     fn hold(&self, at: [f64; 2]) -> bool {
-        self.0.contains(&Squares::square(at))
+        let square = Squares::square(at);
+        self.columns[square[0] as usize / 64] & 1 << (square[0] % 64) != 0 && self.all.contains(&square)
     }
 
     fn rects(&self) -> Vec<TileRect> {
-        self.0.iter().map(|[x, y]| TileRect { zoom: Zoom::MAX, x0: *x, y0: *y, x1: *x, y1: *y }).collect()
+        self.all.iter().map(|[x, y]| TileRect { zoom: Zoom::MAX, x0: *x, y0: *y, x1: *x, y1: *y }).collect()
     }
 }

@@ -10,13 +10,13 @@ use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
 use crate::postgis::count_rows;
 use crate::postgis::layer::Layer;
-use crate::postgis::session::{Error, Session};
+use crate::postgis::session::Error;
 use crate::postgis::sql::{ExpectedRows, RowChoice};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
 /// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
 /// fewer, reading the rows near each change costs less than reading all rows.
-const MIN_CHANGED_POSITIONS: usize = 1_000;
+pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
 /// The most memory that a row is expected to take, in bytes. If all rows might take more than allowed, they are not
 /// read.
@@ -88,47 +88,34 @@ impl LiveRows {
         }))
     }
 
-    /// Notes that positions of a layer have changed whose rows are not kept. True once so much has changed that reading
-    /// all of its rows pays.
-    pub async fn is_worth_reading(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) -> bool {
+    /// Notes that positions of a layer have changed whose rows are not kept. Once many have, reading all of its rows
+    /// pays: they are [wanted](LiveRows::wanted).
+    pub async fn note_changed(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) {
         if key(layer).is_none() || look.memory == 0 {
-            return false;
+            return;
         }
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
-        let place = layers.iter().position(|kept| kept.definition == definition).unwrap_or_else(|| {
-            layers.push(LiveLayer::new(definition, look, LiveKind::Awaited(0)));
-            layers.len() - 1
-        });
-        let LiveKind::Awaited(positions) = &mut layers[place].rows else { return false };
-        *positions += changed;
-        *positions >= MIN_CHANGED_POSITIONS
+        match layers.iter_mut().find(|kept| kept.definition == definition) {
+            Some(LiveLayer { rows: LiveKind::Awaited(positions), .. }) => *positions += changed,
+            Some(_) => {}
+            None => layers.push(LiveLayer::new(definition, look, LiveKind::Awaited(changed))),
+        }
     }
 
-    /// Reads the rows of a layer of points, in the sessions of the workers or in that of the snapshot. About `expected`
-    /// rows are expected; `None` if they have to be counted. `None` if they cannot be kept.
+    /// Reads the rows of a layer of points. `None` if they cannot be kept.
     ///
     /// # Errors
     /// If the session is lost, or a stop was requested.
-    pub async fn read_points(
-        &self,
-        look: LiveLook<'_>,
-        layer: &Layer,
-        workers: &[Worker],
-        expected: Option<u64>,
-    ) -> Result<Option<LivePoints>, Error> {
+    pub async fn read_points(&self, look: LiveLook<'_>, layer: &Layer) -> Result<Option<LivePoints>, Error> {
         let Some(key) = key(layer) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
         layers.retain(|kept| kept.definition != definition);
         look.snapshot.keeper.set_savepoint().await?;
-        let count = if expected.is_some() {
-            expected
-        } else {
-            let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await;
-            let counted = look.snapshot.keeper.or_without(counted, &layer.name, NOT_KEPT).await?;
-            counted.map(Option::unwrap_or_default)
-        };
+        let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await;
+        let counted = look.snapshot.keeper.or_without(counted, &layer.name, NOT_KEPT).await?;
+        let count = counted.map(Option::unwrap_or_default);
         let Some(count) = count else {
             layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
             return Ok(None);
@@ -143,16 +130,10 @@ impl LiveRows {
             return Ok(None);
         }
         let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
-        let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
-        let readers = RowReaders { keeper: &look.snapshot.keeper, others: &readers };
+        let readers = RowReaders { keeper: &look.snapshot.keeper, others: &[] };
         // Of the whole world: a target may show other boxes at other zooms.
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
-        if read.is_err() {
-            for reader in readers.others {
-                reader.return_to_savepoint().await?;
-            }
-        }
         let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
         let rows = rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {

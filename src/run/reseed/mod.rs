@@ -5,6 +5,7 @@
 //! | `run` | the dirty tiles rendered and handed to the target; the sessions that render; which layers can be patched |
 //! | `prepared` | the layers, prepared for drawing: live rows, rows near changes, counted cells |
 //! | `watch` | repeated reseeds, and what they keep up to date |
+//! | `watched_rows` | the rows that a watch keeps, read beside its looks |
 //! | `family`, `writer`, `jobs` | all variants of a tileset; a watch of all variants, and the same inside a server; a watch inside a server, under a lease; jobs of clients between two looks |
 
 mod family;
@@ -12,6 +13,7 @@ mod jobs;
 mod prepared;
 mod run;
 mod watch;
+mod watched_rows;
 mod writer;
 
 use std::path::PathBuf;
@@ -19,6 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use watch::WatchedTarget;
+pub use watched_rows::WatchedRows;
 
 use super::describe::{LogIdentity, database, names};
 use super::dirty::{DirtyTiles, Look, TargetState};
@@ -31,7 +34,6 @@ use super::{
 };
 use crate::change_log::Cursor;
 use crate::config::JobSettings;
-use crate::draw::LiveRows;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
 use crate::plan::ScopePart;
@@ -65,7 +67,7 @@ pub struct ReseedOptions {
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
     pub write_back: Option<WriteBackQueue>,
     /// The rows of layers of points and cells that a watch keeps between its looks.
-    pub live: Option<Arc<LiveRows>>,
+    pub live: Option<Arc<WatchedRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
 }

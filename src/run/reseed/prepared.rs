@@ -7,6 +7,7 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::ReseedRun;
+use super::watched_rows::WatchedRows;
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
@@ -72,7 +73,6 @@ impl ReseedRun<'_> {
         workers: &[Worker],
         spots: &PositionsInTiles,
         changed: &DirtyTiles,
-        batches: &[Batch],
     ) -> Result<Vec<PreparedLayer>, CommandError> {
         let keeper = self.keeper().await?;
         let warming = async {
@@ -88,13 +88,10 @@ impl ReseedRun<'_> {
             warm?;
             return Ok(layers?);
         }
-        // The sessions may be needed to read rows.
-        warming.await?;
-        let mut live = Vec::new();
-        for number in 0..self.look.layers.len() {
-            live.push(Box::pin(self.with_live_rows(number, workers, changed, batches)).await?);
-        }
-        Ok(Box::pin(self.rows_near_changes(&keeper, spots, live)).await?)
+        let live = Box::pin(self.with_live_rows(changed));
+        let (live, warm) = tokio::join!(live, warming);
+        warm?;
+        Ok(Box::pin(self.rows_near_changes(&keeper, spots, live?)).await?)
     }
 
     /// The layers. If they are points, the rows near changed positions are cached. All cached rows take about
@@ -145,37 +142,29 @@ impl ReseedRun<'_> {
 
     /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
     fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
-        self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len())
+        let live = self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len());
+        live.map(WatchedRows::kept)
     }
 
-    /// A layer of points with its live rows, if the watch keeps them.
-    async fn with_live_rows(
-        &self,
-        number: usize,
-        workers: &[Worker],
-        changed: &DirtyTiles,
-        batches: &[Batch],
-    ) -> Result<Option<PreparedLayer>, Error> {
-        let layer = &self.look.layers[number];
-        let Some(live) = self.live_rows(changed) else { return Ok(None) };
+    /// The layers of points with their live rows, where the watch keeps them. Rows that would be of use are read beside
+    /// this run and those after it.
+    async fn with_live_rows(&self, changed: &DirtyTiles) -> Result<Vec<Option<PreparedLayer>>, CommandError> {
+        let Some((watched, live)) = self.options.live.as_deref().zip(self.live_rows(changed)) else {
+            return Ok(Vec::new());
+        };
+        watched.take_over(&self.look).await?;
         let since = self.look.state.cursor.to_string();
         let look = self.live_look(&since);
-        let positions = changed.row_positions[number].as_deref();
-        if let Some(points) = live.points(look, layer, positions).await? {
-            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
+        let mut layers = Vec::new();
+        for (layer, positions) in self.look.layers.iter().zip(&changed.row_positions) {
+            let points = live.points(look, layer, positions.as_deref()).await?;
+            if points.is_none() {
+                live.note_changed(look, layer, positions.as_ref().map_or(0, Vec::len)).await;
+            }
+            layers.push(points.map(|points| PreparedLayer::new(layer).with_live_points(&points)));
         }
-        if !live.is_worth_reading(look, layer, positions.map_or(0, <[_]>::len)).await {
-            return Ok(None);
-        }
-        // Rows of the whole world are kept, whatever the target shows.
-        let rows = self.look.state.manifest.rows.as_ref().filter(|rows| rows.bbox.is_empty());
-        let expected = rows.and_then(|rows| rows.most(layer.name()));
-        let Some(points) = live.read_points(look, layer, workers, expected).await? else { return Ok(None) };
-        if points.draw_alike(&self.keeper().await?, &self.look.layers, number, batches).await? {
-            return Ok(Some(PreparedLayer::new(layer).with_live_points(&points)));
-        }
-        live.refuse(look, layer).await;
-        Ok(None)
+        watched.begin_reading(&self.look).await;
+        Ok(layers)
     }
 }
 

@@ -161,7 +161,7 @@ impl ReseedRun<'_> {
         let (batches, workers) = self.batches(&changed, &tiles).await?;
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
-        let layers = self.with_neighbourhoods(&workers, &spots, &changed, &batches).await?;
+        let layers = self.with_neighbourhoods(&workers, &spots, &changed).await?;
         let whole = changed.rendered_whole(&self.look.state);
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };

@@ -8,10 +8,10 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::jobs::run_queued;
+use super::watched_rows::WatchedRows;
 use super::{ReseedOptions, ReseedOutcome, once};
 use crate::backoff::Backoff;
 use crate::change_log::Waking;
-use crate::draw::LiveRows;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
@@ -405,7 +405,7 @@ pub(crate) trait Watched {
 pub(crate) struct WatchedTarget<'a> {
     job: &'a Job,
     /// The rows of layers of points and cells, from look to look.
-    live: Arc<LiveRows>,
+    live: Arc<WatchedRows>,
 }
 
 impl<'a> WatchedTarget<'a> {

@@ -8,25 +8,20 @@
 //! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that is
 //! known to be complete, nothing is kept.
 
-use std::num::NonZeroUsize;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::change_log::{UnseenLog, Watch, newest_logged, tracked};
-use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-use crate::draw::{
-    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, PreparedLayer, Worker, may_have_live_points, note_position,
-};
+use crate::change_log::{Watch, tracked};
+use crate::cursor::{NewestLogged, StateInHistory};
+use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle};
-use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
+use crate::postgis::{Database, Layer, Probed, Snapshot};
 use crate::run::CommandError;
+use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::serve::LiveRowsReport;
-use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 
 /// The database draws this number of live tiles before rows are read: a server that is hardly used needs no rows.
 const MIN_TILES: u64 = 50;
@@ -36,19 +31,6 @@ const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
 
 /// The pause after rows were read that cannot be kept: the cause may pass, but hardly soon.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
-
-/// The number of tiles that are drawn both ways before the rows of a layer are used.
-const COMPARED_TILES: usize = 3;
-
-pub(crate) struct RowsSnapshot<'a> {
-    pub(crate) worker: Worker,
-    pub(crate) database: &'a Database,
-    pub(crate) snapshot: &'a Snapshot,
-    pub(crate) layers: &'a [Arc<Layer>],
-    pub(crate) drawn: &'a [DrawnLayer],
-    pub(crate) reads: &'a Reads,
-    pub(crate) shown: &'a StateInHistory,
-}
 
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
@@ -207,7 +189,7 @@ impl ServedRows {
             if watches.iter().all(Watch::is_query) {
                 continue;
             }
-            let Some(points) = self.rows.read_points(look, layer, &[], None).await? else { continue };
+            let Some(points) = self.rows.read_points(look, layer).await? else { continue };
             if on.draws_alike(number, &points).await? {
                 is_any_kept = true;
             } else {
@@ -241,7 +223,7 @@ impl ServedRows {
             *kept = Kept::Due(Instant::now(), 0);
             return plain();
         }
-        match self.brought(database, snapshot, probed, [before, shown], schema).await {
+        match self.brought(database, snapshot, probed, before, schema).await {
             Ok(layers) => {
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(shown.clone());
@@ -264,7 +246,7 @@ impl ServedRows {
         database: &Database,
         snapshot: &Snapshot,
         probed: &Probed,
-        [before, shown]: [&StateInHistory; 2],
+        before: &StateInHistory,
         schema: &str,
     ) -> Result<Vec<PreparedLayer>, NotKept> {
         let lost = |why: &str| NotKept::Lost(why.to_owned());
@@ -272,8 +254,7 @@ impl ServedRows {
             // Policies may change without a change of a row.
             return Err(lost("a table has row level security"));
         }
-        let newest = newest_logged(snapshot, schema, std::slice::from_ref(&before.state)).await?;
-        if newest != [before.newest] || !shown.state.sees_all_of(&before.state) {
+        if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
         let layers = of_points(&probed.layers);
@@ -309,49 +290,7 @@ impl ServedRows {
     }
 }
 
-/// The changed positions of each of some layers since a state; `None` where they are not known or too many.
-async fn changed_positions(
-    database: &Database,
-    snapshot: &Snapshot,
-    layers: &[Arc<Layer>],
-    since: &Cursor,
-    schema: &str,
-) -> Result<Vec<Option<Vec<[f64; 2]>>>, CommandError> {
-    let watches = tracked(database, snapshot, schema, None, layers, since).await?;
-    let log = UnseenLog { snapshot, schema, cursor: since };
-    let logged = log.changes().await?;
-    let mut changed = Vec::new();
-    for (layer, watches) in layers.iter().zip(&watches) {
-        let unseen = logged.of_layer(watches);
-        let rows: u64 = unseen.iter().map(|(_, rows)| rows).sum();
-        // Before they are read: tiles wait for this.
-        let is_known = rows <= MAX_CHANGED_POSITIONS as u64 && !unseen.iter().any(|(watch, _)| watch.is_query());
-        let mut positions = is_known.then(Vec::new);
-        for (watch, _) in unseen {
-            let each = |spot: ChangeLocation| {
-                note_position(&mut positions, &spot);
-                if positions.is_some() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-            };
-            if !log.positions(watch, layer, each).await? {
-                positions = None;
-            }
-        }
-        changed.push(positions);
-    }
-    Ok(changed)
-}
-
 /// The layers whose rows may be live.
 fn of_points(layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
     layers.iter().filter(|layer| may_have_live_points(layer)).cloned().collect()
-}
-
-impl RowsSnapshot<'_> {
-    /// True if the database draws the same tiles around some rows of a layer as the rows do.
-    async fn draws_alike(&self, layer: usize, points: &LivePoints) -> Result<bool, CommandError> {
-        let zoom = self.layers[layer].zooms().max();
-        let tiles: Vec<TileCoord> = points.sample(zoom, COMPARED_TILES).iter().filter_map(TileRect::first).collect();
-        let batches = batches(&tiles, self.drawn, NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
-        Ok(points.draw_alike(&self.worker, self.layers, layer, &batches).await?)
-    }
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
-use super::rows::{RowsSnapshot, ServedRows};
+use super::rows::ServedRows;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{DatabaseSettings, ParameterSettings};
 use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
@@ -23,6 +23,7 @@ use crate::plan::DrawnLayer;
 use crate::postgis::{
     Database, Error, Layer, LayerLocks, LayerOptions, Reads, SessionOptions, SessionValue, Snapshot, probe,
 };
+use crate::run::kept_rows::RowsSnapshot;
 use crate::run::{CommandError, Job};
 use crate::serve::{GivenParameters, WorkerShares};
 use crate::source::RenderedTile;
@@ -215,7 +216,6 @@ impl LiveSnapshot {
             database: &self.run,
             snapshot: &self.snapshot,
             layers: &self.layers,
-            drawn: &self.drawn,
             reads: &self.reads,
             shown: &self.shown,
         })

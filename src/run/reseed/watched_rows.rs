@@ -1,0 +1,173 @@
+//! The rows that a watch keeps from look to look. They are read beside the looks, on a snapshot of their own, so that no
+//! look waits for them.
+//!
+//! ```text
+//!  a look of which they would have been of use ─► wanted ─► read on a snapshot of its own, while looks go on
+//!  the first look after that ─► the changes since that snapshot, by the change log ─► kept
+//!  after five minutes ─► read again, while those that are kept are used
+//! ```
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::change_log::newest_logged;
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+use crate::draw::{LiveLook, LiveRows, Worker};
+use crate::postgis::{counts_cells, foldable, probe};
+use crate::run::dirty::Look;
+use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
+use crate::run::{CommandError, Job};
+
+/// The pause after rows were read or could not be read, before rows are read again.
+const PAUSE: Duration = Duration::from_secs(30);
+
+/// The rows that a watch keeps, and those that are being read.
+#[derive(Debug, Default)]
+pub struct WatchedRows {
+    kept: LiveRows,
+    reading: Mutex<Reading>,
+}
+
+#[derive(Debug, Default)]
+enum Reading {
+    #[default]
+    None,
+    Running(JoinHandle<Result<ReadRows, CommandError>>),
+    /// It has ended; the next one begins at this moment at the earliest.
+    PausedUntil(Instant),
+}
+
+/// Rows that were read on a snapshot of their own.
+#[derive(Debug)]
+struct ReadRows {
+    rows: LiveRows,
+    /// The state of the database that they are of.
+    shown: StateInHistory,
+}
+
+impl WatchedRows {
+    /// The rows that are kept.
+    pub(crate) const fn kept(&self) -> &LiveRows {
+        &self.kept
+    }
+
+    /// Drops all rows, and those that are being read.
+    pub(crate) async fn clear(&self) {
+        if let Reading::Running(task) = std::mem::take(&mut *self.reading.lock()) {
+            task.abort();
+        }
+        self.kept.clear().await;
+    }
+
+    /// Begins to read the rows that are wanted, unless rows are being read. `look` is a look at the layers.
+    pub(crate) async fn begin_reading(&self, look: &Look<'_>) {
+        let wanted = self.kept.wanted().await;
+        let (_, bytes) = self.kept.size().await;
+        let mut reading = self.reading.lock();
+        let is_due = match &*reading {
+            Reading::None => true,
+            Reading::Running(_) => false,
+            Reading::PausedUntil(time) => *time <= Instant::now(),
+        };
+        if is_due && !wanted.is_empty() {
+            // Those that are kept stay in memory meanwhile.
+            let memory = look.job.rows_memory().saturating_sub(bytes);
+            *reading = Reading::Running(tokio::spawn(read(look.job.clone(), wanted, memory)));
+        }
+    }
+
+    /// Takes over rows that were read since an earlier look, brought to the snapshot of this one. Rows that cannot be
+    /// brought to it are dropped.
+    ///
+    /// # Errors
+    /// If the session of the snapshot is lost, or a stop was requested.
+    pub(crate) async fn take_over(&self, look: &Look<'_>) -> Result<(), CommandError> {
+        let running = {
+            let mut reading = self.reading.lock();
+            if !matches!(&*reading, Reading::Running(task) if task.is_finished()) {
+                return Ok(());
+            }
+            std::mem::replace(&mut *reading, Reading::PausedUntil(Instant::now() + PAUSE))
+        };
+        let Reading::Running(task) = running else { return Ok(()) };
+        let read = match task.await.map_err(CommandError::from).and_then(|read| read) {
+            Ok(read) => read,
+            Err(error) => {
+                tracing::info!("rows are not kept: {error}");
+                return Ok(());
+            }
+        };
+        if let Some(rows) = brought(read, look).await? {
+            self.kept.take_over(rows).await;
+        }
+        Ok(())
+    }
+}
+
+/// Rows brought to the snapshot of a look; `None` if it is not known what has changed.
+async fn brought(read: ReadRows, look: &Look<'_>) -> Result<Option<LiveRows>, CommandError> {
+    let ReadRows { rows, shown } = read;
+    let (snapshot, schema) = (&*look.snapshot, &look.job.settings.database.changes.schema);
+    let asking = async {
+        if !is_in_history(snapshot, schema, &shown).await? {
+            return Ok(None);
+        }
+        changed_positions(&look.database, snapshot, &look.layers, &shown.state, schema).await.map(Some)
+    };
+    let changed = match snapshot.without_keeping_locks(Box::pin(asking)).await {
+        Ok(Some(changed)) => changed,
+        Ok(None) => {
+            tracing::info!("rows are not kept: the database has another history");
+            return Ok(None);
+        }
+        Err(error) => {
+            tracing::info!("rows are not kept: {error}");
+            return Ok(None);
+        }
+    };
+    let since = shown.state.to_string();
+    let at = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory: look.job.rows_memory() };
+    for (layer, positions) in look.layers.iter().zip(&changed) {
+        rows.bring(at, layer, positions.as_deref()).await?;
+    }
+    Ok(Some(rows))
+}
+
+/// Reads the rows of some layers, by their definitions.
+async fn read(job: Job, wanted: Vec<String>, memory: usize) -> Result<ReadRows, CommandError> {
+    let database = job.database()?;
+    let snapshot = Arc::new(database.snapshot().await?);
+    let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
+    let state: Cursor = snapshot.cursor().parse()?;
+    let newest = newest_logged(&snapshot, &job.settings.database.changes.schema, std::slice::from_ref(&state)).await?;
+    let shown = StateInHistory { state, newest: newest.first().copied().unwrap_or(NewestLogged::NoLog) };
+    let packing = job.settings.run.limits.packing;
+    let on = RowsSnapshot {
+        worker: Worker::alone(&database, &snapshot, &probed.locks, packing).await?,
+        database: &database,
+        snapshot: &snapshot,
+        layers: &probed.layers,
+        reads: &probed.reads,
+        shown: &shown,
+    };
+    let (rows, look) =
+        (LiveRows::default(), LiveLook { snapshot: &snapshot, since: "", now: snapshot.cursor(), memory });
+    for (number, layer) in on.layers.iter().enumerate().filter(|(_, layer)| wanted.contains(&layer.definition())) {
+        if layer.grid().is_some() {
+            let folds = foldable(&snapshot, layer).await?;
+            if counts_cells(layer, folds.as_deref()) {
+                rows.read_cells(look, layer, folds.as_deref()).await?;
+            }
+        } else if let Some(points) = rows.read_points(look, layer).await?
+            && !on.draws_alike(number, &points).await?
+        {
+            rows.refuse(look, layer).await;
+        }
+    }
+    snapshot.check_partitions(on.reads).await?;
+    drop(on);
+    Ok(ReadRows { rows, shown })
+}
