@@ -241,6 +241,10 @@ impl NeededPart {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::time::{Duration, Instant};
+
+    use super::super::{LiveKind, LiveLayer, LiveRows};
     use super::*;
 
     #[test]
@@ -255,6 +259,36 @@ mod tests {
         rows.remove(&squares);
         assert_eq!((rows.at, rows.values), (vec![[5.0 * side; 2]], vec![Some(3), None]));
         assert_eq!(Squares::around(&[[-0.5, 4_294_967_296.5]]).all, [[0, (1 << 22) - 1]].into());
+    }
+
+    #[test]
+    fn rows_kept_for_half_of_their_time_are_wanted_again_and_stay_until_others_are_there() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let kept = |definition: &str, cursor: &str, age: u64, at: Option<[f64; 2]>| {
+            let rows = KeptRows { at: at.into_iter().collect(), values: vec![], reader: None, cells: Mutex::default() };
+            LiveLayer {
+                definition: definition.to_owned(),
+                cursor: cursor.to_owned(),
+                read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
+                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows) }),
+            }
+        };
+        let one = Some([1.0, 1.0]);
+        let mut layers = vec![kept("old", "1", 301, one), kept("new", "1", 290, one), kept("never", "1", 900, None)];
+        let awaited = |positions| LiveLayer { rows: LiveKind::Awaited(positions), ..kept("few", "1", 0, None) };
+        layers.extend([awaited(999), LiveLayer { definition: "many".to_owned(), ..awaited(1_000) }]);
+        let live = LiveRows(tokio::sync::Mutex::new(layers));
+        assert_eq!(runtime.block_on(live.wanted()), ["old", "many"]);
+        let others = vec![kept("old", "2", 0, None), kept("new", "2", 0, one), kept("many", "2", 0, None)];
+        runtime.block_on(live.take_over(LiveRows(tokio::sync::Mutex::new(others))));
+        let states: Vec<(String, String, bool)> =
+            live.0.into_inner().into_iter().map(|kept| (kept.definition, kept.cursor, kept.rows.is_kept())).collect();
+        let states: Vec<(&str, &str, bool)> =
+            states.iter().map(|(definition, cursor, is)| (&**definition, &**cursor, *is)).collect();
+        assert_eq!(
+            states,
+            [("old", "1", true), ("new", "2", true), ("never", "1", false), ("few", "1", false), ("many", "2", false)]
+        );
     }
 
     #[test]
