@@ -4,7 +4,7 @@
 //! ```text
 //!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
 //!                            list the tiles            differs from the listed one           write the notes, release
-//!          lease             open                      uploads (bounded)             publish
+//!          lease             prefix_store              uploads (bounded)             prefix_store
 //! ```
 //!
 //! A run that edits a target ([`Unwritten::Keep`](super::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD
@@ -17,7 +17,7 @@
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
-//! | `prefix`, `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `prefix`, `prefix_store`, `uploads`, `note` | a run of the sink from its beginning to its notes |
 //! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
 //! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
@@ -41,11 +41,10 @@ mod lease;
 mod location;
 mod note;
 mod object_notes;
-mod open;
 mod options;
 mod pmtiles;
 mod prefix;
-mod publish;
+mod prefix_store;
 mod read;
 mod refusal;
 mod removal;

@@ -6,18 +6,16 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::Condition;
 use super::lease::Lease;
-use super::note::write_note;
-use super::open::{Open, note_template};
-use super::publish::PrefixEnd;
+use super::prefix_store::{PrefixStore, SeenNotes, claim};
 use super::store::Store;
+use super::uploads::Uploads;
 use super::version::{SharedVersion, VersionNote};
 use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
 use crate::stop::Stop;
-use crate::target::s3::{open, publish};
-use crate::target::tree::{self, Latest, Tag, TreeOptions};
-use crate::target::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
+use crate::target::tree::notes::Begun;
+use crate::target::tree::{self, Latest, Publishing, Tag, TreeOptions, TreeRun, TreeStore as _, notes};
+use crate::target::{ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::tile::Order;
 
 /// How long a failed run waits for the server to confirm that the lease is given back.
@@ -37,6 +35,16 @@ pub struct S3 {
     open: Option<Open>,
     /// The version, written by shards, that this run publishes.
     pub(crate) adopted: Option<SharedVersion>,
+}
+
+/// A run between [`Sink::begin`] and its end.
+#[derive(Debug)]
+struct Open {
+    run: TreeRun,
+    /// What was noted as begun before this run.
+    begun_before: Begun,
+    uploads: Uploads,
+    seen: SeenNotes,
 }
 
 impl S3 {
@@ -78,9 +86,16 @@ impl S3 {
     /// If there is no such version, or the bucket cannot be written.
     pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let switched = publish::rollback(&self.store, lease, &self.runtime, &self.stop, to)?;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, true);
+        let Some(before) = prefix.latest()? else {
+            return Err(S3Error::Missing { place: self.store.place(notes::LATEST) });
+        };
+        let shown = before.version.clone();
+        let switched = before.switched(to);
+        let latest = switched.map_err(|source| S3Error::Switch { place: self.store.location.to_string(), source })?;
+        tree::switch(&mut prefix, &latest, &shown)?;
         self.release()?;
-        Ok(switched)
+        Ok(latest)
     }
 
     /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`];
@@ -188,21 +203,18 @@ impl Sink for S3 {
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let place = self.store.location.to_string();
-        let (open, before) = wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                open = open::open(&self.store, lease, &self.tree, tileset, self.adopted.as_ref(), &self.runtime, &self.stop) => open,
-            }
-        })?;
-        if self.tree.public_url.is_none() {
-            self.tree.public_url.clone_from(&open.public_url);
-        }
-        if !open.run.has_inventory() && self.adopted.is_none() {
+        let begun_before = wait(&self.runtime, lease.begun());
+        let is_versioned = self.tree.publish != Publishing::InPlace;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, is_versioned);
+        prefix.adopted = self.adopted.as_ref();
+        let (mut run, before) = tree::begin(&mut prefix, &mut self.tree, tileset)?;
+        let seen = prefix.seen;
+        run.changed = run.changed.take().map(ChangedTiles::knowing_new);
+        let uploads = Uploads::new(&self.store, &self.runtime, &self.stop);
+        if !run.has_inventory() && self.adopted.is_none() {
             self.store.options.shared.keep_tags();
         }
-        self.open = Some(open);
+        self.open = Some(Open { run, begun_before, uploads, seen });
         Ok(before)
     }
 
@@ -216,14 +228,8 @@ impl Sink for S3 {
 
     fn claim(&mut self) -> Result<(), S3Error> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let place = self.store.location.to_string();
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                claimed = open::claim(&self.store, lease, &self.tree) => claimed,
-            }
-        })
+        let prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, false);
+        prefix.wait(claim(&self.store, lease, &self.tree))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
@@ -247,19 +253,9 @@ impl Sink for S3 {
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
         let Some(open) = self.open.take() else { return Err(self.not_open()) };
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let Open { run, mut uploads, metadata: seen, latest, .. } = open;
-        let is_versioned = run.version.is_some();
-        let mut prefix = PrefixEnd {
-            runtime: &self.runtime,
-            stop: &self.stop,
-            store: &self.store,
-            lease,
-            uploads: Some(&mut uploads),
-            doomed: Vec::new(),
-            metadata: Some(seen),
-            latest,
-            is_versioned,
-        };
+        let Open { run, mut uploads, seen, .. } = open;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, run.version.is_some());
+        (prefix.uploads, prefix.seen) = (Some(&mut uploads), seen);
         let (deleted, changed) = tree::end(&mut prefix, run, &self.tree, metadata)?;
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
@@ -300,7 +296,14 @@ impl S3 {
     /// # Errors
     /// If the bucket cannot be written.
     pub fn begin_shared(mut self, version: &SharedVersion, layers: &[String]) -> Result<(), S3Error> {
-        self.write_version_note(version, &VersionNote::begun_by(&version.run), layers)?;
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, true);
+        let note = serde_json::to_vec(&VersionNote::begun_by(&version.run));
+        let note = note.map_err(|source| prefix.note_error(&version.note(), source))?;
+        prefix.put(&version.note(), &note)?;
+        let name = notes::of_version(&version.version, notes::METADATA);
+        let metadata = notes::begun(layers, &self.tree.template);
+        prefix.put(&name, &metadata.map_err(|source| prefix.note_error(&name, source))?)?;
         self.release()
     }
 
@@ -308,26 +311,5 @@ impl S3 {
     /// called before [`Sink::begin`](crate::target::Sink::begin).
     pub fn adopt(&mut self, version: SharedVersion) {
         self.adopted = Some(version);
-    }
-
-    fn write_version_note(
-        &self,
-        version: &SharedVersion,
-        note: &VersionNote,
-        layers: &[String],
-    ) -> Result<(), S3Error> {
-        let name = version.note();
-        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
-        let body = serde_json::to_vec(note).map_err(failed)?;
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(self.not_open()),
-                written = async {
-                    write_note(&self.store, &name, body, &Condition::Always).await?;
-                    note_template(&self.store, &version.version, layers, &self.tree.template).await
-                } => written,
-            }
-        })
     }
 }

@@ -67,11 +67,6 @@ impl TreeState {
         self.begun.as_ref().map_or_else(Vec::new, |begun| begun.unfinished(self.manifest_text()))
     }
 
-    /// The public URL that an earlier run was given.
-    pub(crate) fn public_url(&self) -> Option<&str> {
-        self.noted.described.public_url.as_deref()
-    }
-
     /// Why a run of this tileset may not write here, if it may not.
     pub(crate) fn refusal(&self, options: &TreeOptions, tileset: &Tileset) -> Option<TreeRefusal> {
         let versioned = options.publish != Publishing::InPlace;
@@ -141,7 +136,7 @@ pub(crate) struct TreeRun {
     /// The versions published before; `None` if there are none.
     pub(crate) published: Option<Latest>,
     /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles;
-    /// it looks each tile up instead.
+    /// it asks for each tile instead.
     inventory: Option<Inventory>,
     /// Tiles to delete at the end, in addition to the rest of the inventory.
     doomed: Doomed,
