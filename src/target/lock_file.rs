@@ -74,7 +74,7 @@ pub(crate) fn create(folder: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
 
 /// Opens a regular file and nothing else: does not follow a link, and does not wait for the other end of a pipe.
 pub(crate) fn open_regular(folder: BorrowedFd<'_>, name: &Path, access: OFlags) -> io::Result<File> {
-    // Looks at the file first, because opening a device can have effects of its own.
+    // Examines the file first, because opening a device can have effects of its own.
     is_regular(FileType::from_raw_mode(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))?;
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, Mode::empty())?;

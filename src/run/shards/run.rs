@@ -92,7 +92,7 @@ impl Shard<'_> {
             if let (Some(tiles), Some(own)) = (&mut tiles, &own)
                 && folder.was_adding(&of_run, own)?
             {
-                tiles.look(&columns).map_err(TargetError::from)?;
+                tiles.list(&columns).map_err(TargetError::from)?;
             }
             let file = files.begin(&run).map_err(ShardsError::from)?;
             Ok::<_, CommandError>(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))

@@ -359,7 +359,7 @@ impl Files {
         self.root.read(name, MAX_NOTE).map_err(|error| error.into_error("read"))
     }
 
-    /// Looks up what exists under the name of a tile.
+    /// What exists under the name of a tile.
     fn stored(&mut self, name: &str) -> Result<StoredFile, DirectoryError> {
         let (above, part) = split(name);
         let known = self.folder.take().filter(|known| known.name == above);

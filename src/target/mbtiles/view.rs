@@ -16,7 +16,7 @@ enum Defined {
     LongView,
 }
 
-/// The reason why a table or view of an archive is not read; `None` if it is read. Looks only at the definition, so no
+/// The reason why a table or view of an archive is not read; `None` if it is read. Reads only the definition, so no
 /// view is evaluated.
 pub(crate) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let tables = match defined(connection, name)? {

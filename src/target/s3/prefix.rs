@@ -128,7 +128,7 @@ impl Open {
                 .filter(|at| found[*at] == Some(None) && matches!(edits[*at], TileEdit::Put(..)))
                 .collect();
             let names: Vec<String> = unknown.iter().map(|at| self.run.template.name(edits[*at].id())).collect();
-            for (at, here) in unknown.into_iter().zip(self.uploads.look(&names)?) {
+            for (at, here) in unknown.into_iter().zip(self.uploads.head(&names)?) {
                 // A tile that vanished since the listing is written; it counts as one that was there.
                 found[at] = Some(here.flatten());
             }
@@ -141,9 +141,9 @@ impl Open {
     }
 
     /// Applies edits to a target whose other tiles stay: asks the server only for the edited tiles.
-    fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+    fn edit_by_head(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
         let names: Vec<String> = edits.iter().map(|edit| self.run.template.name(edit.id())).collect();
-        let found = self.uploads.look(&names)?;
+        let found = self.uploads.head(&names)?;
         let mut written = Written::default();
         for (edit, here) in edits.into_iter().zip(found) {
             self.edit(edit, here, packed, &mut written)?;
@@ -246,7 +246,7 @@ impl Sink for S3 {
         } else if self.adopted.is_some() {
             open.edit_all(edits, packed)
         } else {
-            open.edit_looked_up(edits, packed)
+            open.edit_by_head(edits, packed)
         }
     }
 

@@ -49,7 +49,7 @@ pub struct S3Archive {
 }
 
 impl S3Archive {
-    /// Looks up the object that is stored now: the upload will replace only this object.
+    /// Asks for the object that is stored now: the upload will replace only this object.
     ///
     /// # Errors
     /// If the bucket cannot be read.
@@ -75,7 +75,7 @@ impl S3Archive {
         writers: Writers,
     ) -> Result<S3Archive, S3Error> {
         let name = key.key.clone();
-        let looking = async {
+        let beginning = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // Lists first, because the answer to HEAD has no body that could report a missing bucket.
             store.list(&name, None).await?;
@@ -92,7 +92,7 @@ impl S3Archive {
             tokio::select! {
                 biased;
                 _ = stop.wait() => Err(S3Error::Interrupted { place }),
-                looked = looking => looked,
+                begun = beginning => begun,
             }
         })?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));

@@ -220,9 +220,9 @@ impl Uploads {
     ///
     /// # Errors
     /// If the server does not answer, or a stop was asked for.
-    pub(crate) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
+    pub(crate) fn head(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
         let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
-        let looks = stream::iter(names).map(|name| async move {
+        let heads = stream::iter(names).map(|name| async move {
             // A patch has read the tile, and nobody else writes it while this run holds the lease.
             if let Some(found) = self.store.options.shared.take(name) {
                 return Ok(found.held());
@@ -235,7 +235,7 @@ impl Uploads {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(interrupted()),
-                found = looks.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
+                found = heads.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
             }
         })
     }

@@ -168,7 +168,7 @@ impl VersionTiles {
     ///
     /// # Errors
     /// If the bucket cannot be read.
-    pub fn look(&mut self, columns: &ColumnRanges) -> Result<(), S3Error> {
+    pub fn list(&mut self, columns: &ColumnRanges) -> Result<(), S3Error> {
         let ranges = columns.ranges();
         let count: u64 = ranges.iter().map(|range| u64::from(range.last - range.first) + 1).sum();
         if count > MAX_LISTED_COLUMNS {
