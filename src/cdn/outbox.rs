@@ -234,19 +234,27 @@ const METRICS: [QueueMetric; 4] = [
     }),
 ];
 
-/// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a
-/// comma.
+/// An outbox, and the labels that are written before its CDNs' labels, each followed by a comma.
+#[derive(Debug)]
+pub struct LabelledOutbox {
+    pub outbox: Outbox,
+    pub labels: String,
+}
+
+/// The metrics of outboxes; empty if they have no queue.
 #[must_use]
-pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
+pub fn purge_metrics(outboxes: &[LabelledOutbox]) -> String {
+    let queues =
+        || outboxes.iter().flat_map(|of| of.outbox.queues.iter().map(|(queue, waits)| (&of.labels, queue, waits)));
     let of = |(name, help, value): &QueueMetric| {
-        let of_queue = |(queue, waits): (&String, &PurgeQueue)| {
+        let values = queues().map(|(labels, queue, waits)| {
             let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
             let labels = format!("{labels}provider=\"{}\",url=\"{}\"", label_value(provider), label_value(url));
             GaugeValue { labels, value: value(waits) }
-        };
-        gauge(name, help, &outbox.queues.iter().map(of_queue).collect::<Vec<_>>())
+        });
+        gauge(name, help, &values.collect::<Vec<_>>())
     };
-    if outbox.queues.is_empty() { String::new() } else { METRICS.iter().map(of).collect() }
+    if queues().next().is_none() { String::new() } else { METRICS.iter().map(of).collect() }
 }
 
 // The queue of one provider: entries that wait, names left over from a purge that was sent in part, and rebounds.
@@ -423,18 +431,25 @@ mod tests {
 
     #[test]
     fn each_queue_has_a_line_of_each_metric() {
-        assert_eq!(purge_metrics(&Outbox::default(), ""), "");
+        let metrics = |labels: &[&str], outbox: &Outbox| {
+            let labelled = |labels: &&str| LabelledOutbox { outbox: outbox.clone(), labels: (*labels).to_owned() };
+            purge_metrics(&labels.iter().map(labelled).collect::<Vec<_>>())
+        };
+        assert_eq!(metrics(&[""], &Outbox::default()), "");
         let mut outbox = Outbox::default();
         let queue = outbox.queues.entry("fastly https://h/\"".to_owned()).or_default();
         queue.add(OutboxEntry::new(0, "x".to_owned(), TileRectList::of(["1/0/0".parse().unwrap()]), Vec::new()));
         queue.stopped = Some("403".to_owned());
-        let text = purge_metrics(&outbox, "output=\"a\",");
+        let text = metrics(&["output=\"a\",", "output=\"b\","], &outbox);
+        assert_eq!(text.matches("# TYPE oar_tiles_purge_stopped gauge\n").count(), 1, "{text}");
         for line in ["waiting_tiles", "stopped"] {
-            let line = format!("oar_tiles_purge_{line}{{output=\"a\",provider=\"fastly\",url=\"https://h/\\\"\"}} 1\n");
-            assert!(text.contains(&line), "{text}");
+            for output in ["a", "b"] {
+                let labels = format!("output=\"{output}\",provider=\"fastly\",url=\"https://h/\\\"\"");
+                assert!(text.contains(&format!("oar_tiles_purge_{line}{{{labels}}} 1\n")), "{text}");
+            }
         }
         outbox.queues.values_mut().for_each(|queue| queue.waiting[0].tiles = None);
-        assert!(purge_metrics(&outbox, "").contains("waiting_tiles{provider=\"fastly\",url=\"https://h/\\\"\"} -1\n"));
+        assert!(metrics(&[""], &outbox).contains("waiting_tiles{provider=\"fastly\",url=\"https://h/\\\"\"} -1\n"));
     }
 
     /// Notes in memory, with a hook before each write.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileMoment, WORK_IS_DONE, check_writable};
-use crate::cdn::{Outbox, purge_metrics};
+use crate::cdn::{LabelledOutbox, Outbox, purge_metrics};
 use crate::clock::since_1970;
 use crate::prometheus::{GaugeValue, gauge, label_value};
 
@@ -73,7 +73,8 @@ impl RunMetrics {
 
     /// Records the purges that wait for CDNs.
     pub fn purges(&mut self, outbox: &Outbox) {
-        self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(outbox, &file.output));
+        let labelled = |file: &MetricsFile| LabelledOutbox { outbox: outbox.clone(), labels: file.output.clone() };
+        self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(&[labelled(file)]));
     }
 
     /// Records a publish of a watch that goes on, and writes the metrics. `bytes` is the size of the tiles, `took` the
