@@ -14,6 +14,27 @@ use small::{MAX_SMALL_TILE, SmallDeflate};
 /// The media type of a tile (MVT 2.1, section 3; registered with IANA).
 pub const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
 
+/// Other media types under which clients accept the same tiles.
+pub const OTHER_TILE_TYPES: [&str; 2] = ["application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"];
+
+/// The format's name in archives, and the extension of tiles' names.
+pub const TILE_EXTENSION: &str = "pbf";
+
+/// Another extension that clients use for tiles.
+pub const OTHER_TILE_EXTENSION: &str = "mvt";
+
+/// The format's number in `PMTiles` (v3, section 3.2, "Tile Type").
+pub const PMTILES_TILE_TYPE: u8 = 1;
+
+/// The name of gzip as a content coding (RFC 9110, section 8.4.1.3).
+pub const GZIP: &str = "gzip";
+
+/// True if a media type or a part of one, as a function's comment names it, stands for such tiles.
+#[must_use]
+pub fn is_tile_type(kind: &str) -> bool {
+    kind.contains(OTHER_TILE_EXTENSION) || kind.contains("protobuf")
+}
+
 /// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that
 /// makes some tile pack to other bytes at some level, such as an update of libdeflate. Older targets then need a full
 /// seed. Without a new version, they would be reported as up to date, or hold both kinds of bytes. A test compares the

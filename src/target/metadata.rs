@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::encode::TILE_EXTENSION;
 use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// What a target says about itself.
@@ -77,7 +78,7 @@ impl Metadata {
         let LonLatBox { west, south, east, north } = self.bounds;
         [
             ("name", Some(self.name.clone())),
-            ("format", Some("pbf".to_owned())),
+            ("format", Some(TILE_EXTENSION.to_owned())),
             ("bounds", Some(format!("{west:.6},{south:.6},{east:.6},{north:.6}"))),
             ("center", Some(self.center().to_string())),
             ("minzoom", Some(self.zooms.min().to_string())),

@@ -13,7 +13,7 @@ use super::SqliteCause;
 use super::companions::{COMPANIONS, Guard, OpenFile, as_it_lies, beside, clear_away, unless_open};
 use super::patch::BEFORE_KEY;
 use super::view::unfit;
-use crate::encode::MAX_STORED_TILE;
+use crate::encode::{MAX_STORED_TILE, TILE_EXTENSION};
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::read::{MAX_NOTE, ReadAllowance, Total};
 use crate::target::{Described, ReadError, TileReader, VectorLayer, lock_file};
@@ -154,7 +154,7 @@ impl MbtilesReader {
             return Err(self.foreign(what.to_owned()));
         }
         match format.optional().map_err(|error| self.failed(error))? {
-            Some(format) if format != "pbf" => {
+            Some(format) if format != TILE_EXTENSION => {
                 let shown: String = format.chars().take(60).collect();
                 Err(self.foreign(format!("its tiles are of the format {shown:?}")))
             }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::encode::PMTILES_TILE_TYPE;
 use crate::target::{ReadError, lock_file};
 
 /// The length of the header (section 3).
@@ -84,7 +85,7 @@ impl TileType {
     }
 
     pub(crate) const UNKNOWN: TileType = TileType(0);
-    pub(crate) const MVT: TileType = TileType(1);
+    pub(crate) const OURS: TileType = TileType(PMTILES_TILE_TYPE);
 
     pub(crate) const fn name(self) -> &'static str {
         match self.0 {

@@ -112,7 +112,7 @@ impl PmtilesReader {
                 return Err(foreign(&*bytes, what));
             }
         }
-        if ![TileType::MVT, TileType::UNKNOWN].contains(&header.tile_type) {
+        if ![TileType::OURS, TileType::UNKNOWN].contains(&header.tile_type) {
             return Err(foreign(&*bytes, format!("its tiles are {}", header.tile_type.name())));
         }
         for (what, section) in sections(&header) {

@@ -265,7 +265,7 @@ impl Body {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::Gzip,
-            tile_type: TileType::MVT,
+            tile_type: TileType::OURS,
             min_zoom,
             max_zoom,
             bounds: [west, south, east, north],

@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{
@@ -32,6 +34,7 @@ use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
 use super::store::{digest, too_large};
 use super::{Encryption, S3Cause, S3Error, S3Location, S3Options, without_user};
+use crate::encode::GZIP;
 
 /// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be
 /// URL-encoded").
@@ -58,7 +61,7 @@ macro_rules! with_headers {
         };
         $request
             .content_type(content_type)
-            .set_content_encoding(is_gzip.then(|| "gzip".to_owned()))
+            .set_content_encoding(is_gzip.then(|| GZIP.to_owned()))
             .set_cache_control(cache_control)
             .set_storage_class(storage_class.as_deref().map(StorageClass::from))
             .set_metadata(Some(metadata))
@@ -331,11 +334,8 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
 
 // The client of a bucket: credentials, region, endpoint, time limits, retries.
 
-/// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
-pub(crate) async fn connect(
-    location: &S3Location,
-    options: &S3Options,
-) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+/// What the SDK finds in the environment, its files and the options; and the client of its chain of credentials.
+async fn settings_of_sdk(options: &S3Options) -> (SdkConfig, SharedHttpClient) {
     // The chain of credentials may ask servers over TLS even where the bucket is reached without TLS.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
@@ -357,7 +357,15 @@ pub(crate) async fn connect(
             "settings",
         ));
     }
-    let shared = loader.load().await;
+    (loader.load().await, tls)
+}
+
+/// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
+pub(crate) async fn connect(
+    location: &S3Location,
+    options: &S3Options,
+) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+    let (shared, tls) = settings_of_sdk(options).await;
     // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what
     // it found.
     let of_s3 = || {
@@ -386,23 +394,6 @@ pub(crate) async fn connect(
     // Reading the system's certificates takes a moment, so it is not done for a server without TLS.
     let http =
         if place.endpoint.starts_with("http://") { aws_smithy_http_client::Builder::new().build_http() } else { tls };
-    let common = || {
-        let builder = Builder::from(&shared)
-            .http_client(http.clone())
-            .region(region.clone())
-            .force_path_style(options.section.path_style)
-            .timeout_config(timeouts.clone());
-        let builder = match &endpoint {
-            Some(endpoint) => builder.endpoint_url(endpoint),
-            None => builder,
-        };
-        if options.section.checksums {
-            return builder;
-        }
-        builder
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-    };
     // The SDK's adaptive retries are not used: their limiter lowers the rate by 30 % for each refusal. Measured: one
     // burst of refusals over 16 requests in flight left a rate near 0, and after refusals of 1.5 s requests still
     // waited when their 60 s were over. With standard retries each request doubles its own pause, so the rate falls
@@ -414,7 +405,22 @@ pub(crate) async fn connect(
     // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client
     // bounds the retries by the attempts of each request and the number of requests in flight.
     let partition = RetryPartition::custom("oar-tiles").token_bucket(TokenBucket::unlimited()).build();
-    let client = Client::from_conf(common().retry_config(retries).retry_partition(partition).build());
+    let mut builder = Builder::from(&shared)
+        .http_client(http)
+        .region(region)
+        .force_path_style(options.section.path_style)
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        .retry_partition(partition);
+    if let Some(endpoint) = endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    if !options.section.checksums {
+        builder = builder
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    }
+    let client = Client::from_conf(builder.build());
     let client = AwsClient {
         client,
         bucket: location.bucket.clone(),

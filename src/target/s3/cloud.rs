@@ -35,7 +35,7 @@ use super::client::{
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
 use super::{Encryption, S3Cause, S3Error, S3Location, S3Options, Scheme, without_user};
-use crate::encode::MAX_STORED_TILE;
+use crate::encode::{GZIP, MAX_STORED_TILE};
 use crate::hex::hex;
 use crate::https::{HttpsClient, deepest_cause, https_client};
 use crate::target::tree::Tag;
@@ -344,7 +344,7 @@ fn attributes(headers: ObjectHeaders, digest: Tag) -> Attributes {
     let mut attributes: Attributes = Attributes::new();
     attributes.insert(Attribute::ContentType, content_type.into());
     if is_gzip {
-        attributes.insert(Attribute::ContentEncoding, "gzip".into());
+        attributes.insert(Attribute::ContentEncoding, GZIP.into());
     }
     if let Some(rule) = cache_control {
         attributes.insert(Attribute::CacheControl, rule.into());
