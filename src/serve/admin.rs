@@ -29,7 +29,6 @@ const ENDPOINTS: [(&str, Endpoint); 5] = [
 
 type Endpoint = for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>;
 
-/// The admin listener.
 #[derive(Clone)]
 pub(crate) struct Admin {
     /// The state of the public listener.
@@ -255,7 +254,6 @@ mod tests {
 
     use super::*;
 
-    /// The paths in a text.
     fn paths(text: &str) -> BTreeSet<&str> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '.');
         words.filter(|word| word.starts_with('/') && word.len() > 1).collect()

@@ -24,7 +24,6 @@ use crate::encode::{GZIP, TILE_TYPE};
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
 
-/// The media type of JSON.
 pub(crate) const JSON_TYPE: &str = "application/json";
 
 /// How long CDNs, and no other caches, may keep an answer (RFC 9213).

@@ -64,7 +64,6 @@ pub(crate) struct AskedBy<'a> {
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TileOrigin {
-    /// The cache.
     Memory,
     Target,
     /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
@@ -86,12 +85,10 @@ pub(crate) enum TileOrigin {
 /// Why a tile could not be read or rendered.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TileError {
-    /// The target could not be read.
     #[error(transparent)]
     Read(Arc<ReadError>),
     #[error("a tile cannot be unpacked: {0}")]
     Broken(String),
-    /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
     /// This client has read too little of its earlier answers; it gets no other one until it reads or closes them.
