@@ -18,10 +18,8 @@ pub(crate) enum LeftOver {
     Reused,
 }
 
-/// Who has the lock.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// This run.
     Ours(File),
     /// Another run. The value is the open lock file, for reading its content.
     Theirs(File),
@@ -31,9 +29,7 @@ pub(crate) enum Taken {
 pub(crate) type NotTaken = (&'static str, io::Error);
 
 /// Locks the file `name` in `folder`; creates it if it does not exist.
-///
-/// # Errors
-/// If something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
+/// Fails if something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
 pub(crate) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> Result<Taken, NotTaken> {
     loop {
         let (file, is_new) = match open_regular(folder, name, OFlags::RDWR) {
@@ -105,9 +101,7 @@ pub(crate) fn is_named(file: &File, folder: BorrowedFd<'_>, name: &Path) -> bool
 }
 
 /// Opens a regular file by a path that the user named: follows links, and does not wait for the other end of a pipe.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidInput`] if the path is not that of a regular file.
+/// Fails with [`io::ErrorKind::InvalidInput`] if the path is not that of a regular file.
 pub(crate) fn open_named(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if !std::fs::metadata(path)?.is_file() {

@@ -11,13 +11,11 @@ use crate::tile::{LonLatBox, MapCenter, ZoomList};
 pub struct Metadata {
     /// The tileset's name.
     pub name: String,
-    /// What it shows.
     pub description: Option<String>,
     /// Whom to credit, HTML allowed.
     pub attribution: Option<String>,
     /// The tileset's version.
     pub version: Option<String>,
-    /// The zooms of the tileset.
     pub zooms: ZoomList,
     /// The box around all features.
     pub bounds: LonLatBox,
@@ -57,7 +55,6 @@ pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
 impl Metadata {
     /// Where a map may begin.
-    #[must_use]
     pub fn center(&self) -> MapCenter {
         let LonLatBox { west, south, east, north } = self.bounds;
         self.center.unwrap_or_else(|| MapCenter {

@@ -33,14 +33,13 @@ use super::client::{
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
 use super::store::{digest, too_large};
-use super::{Encryption, S3Cause, S3Error, S3Location, S3Options, without_user};
+use super::{BucketCause, BucketError, BucketLocation, BucketOptions, Encryption, without_user};
 use crate::encode::GZIP;
 
 /// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be
 /// URL-encoded").
 const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The client of one bucket.
 #[derive(Debug)]
 struct AwsClient {
     client: Client,
@@ -131,7 +130,7 @@ impl ObjectClient for AwsClient {
                     Ok(None) => return Err(too_large(most)),
                     Err(_broken) if attempt < self.attempts => attempt += 1,
                     Err(broken) => {
-                        let cause = S3Cause(format!("the answer broke off: {}", chain(&broken)));
+                        let cause = BucketCause(format!("the answer broke off: {}", chain(&broken)));
                         return Err(Refusal { meaning: Meaning::Server, cause });
                     }
                 }
@@ -299,7 +298,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
                 let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
-                let cause = S3Cause(said(Some(status), code, message));
+                let cause = BucketCause(said(Some(status), code, message));
                 let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
                 let region = header.or_else(|| expected_region(message));
                 let meaning = match meaning(Some(status), code) {
@@ -309,7 +308,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
                 };
                 Refusal { meaning, cause }
             }
-            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
+            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: BucketCause(chain(&error)) },
             SdkError::DispatchFailure(failure) => {
                 let text = chain(&error);
                 // The SDK's own type of this error is in a crate that the SDK does not re-export.
@@ -320,13 +319,13 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
                 } else {
                     Meaning::Unreachable
                 };
-                Refusal { meaning, cause: S3Cause(text) }
+                Refusal { meaning, cause: BucketCause(text) }
             }
-            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
+            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: BucketCause(chain(&error)) },
             _ => {
                 let text = chain(&error);
                 let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
-                Refusal { meaning, cause: S3Cause(text) }
+                Refusal { meaning, cause: BucketCause(text) }
             }
         }
     }
@@ -335,7 +334,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
 // The client of a bucket: credentials, region, endpoint, time limits, retries.
 
 /// What the SDK finds in the environment, its files and the options; and the client of its chain of credentials.
-async fn settings_of_sdk(options: &S3Options) -> (SdkConfig, SharedHttpClient) {
+async fn settings_of_sdk(options: &BucketOptions) -> (SdkConfig, SharedHttpClient) {
     // The chain of credentials may ask servers over TLS even where the bucket is reached without TLS.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
@@ -362,9 +361,9 @@ async fn settings_of_sdk(options: &S3Options) -> (SdkConfig, SharedHttpClient) {
 
 /// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
 pub(crate) async fn connect(
-    location: &S3Location,
-    options: &S3Options,
-) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+    location: &BucketLocation,
+    options: &BucketOptions,
+) -> Result<(Arc<dyn ObjectClient>, RequestContext), BucketError> {
     let (shared, tls) = settings_of_sdk(options).await;
     // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what
     // it found.
@@ -376,7 +375,7 @@ pub(crate) async fn connect(
     let region = match (shared.region(), &endpoint) {
         (Some(region), _) => region.clone(),
         (None, Some(_)) => Region::new("us-east-1"),
-        (None, None) => return Err(S3Error::NoRegion { place: location.to_string() }),
+        (None, None) => return Err(BucketError::NoRegion { place: location.to_string() }),
     };
     let place = RequestContext {
         scheme: location.scheme,

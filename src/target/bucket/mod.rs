@@ -1,4 +1,4 @@
-//! Targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
+//! Targets in buckets: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
 //! replaces.
 //!
 //! ```text
@@ -61,20 +61,20 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-pub use error::{Action, S3Cause, S3Error};
+pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
 pub use header_note::{HeaderNote, RewrittenHeaders};
-pub use location::{LocationError, S3Key, S3Location, Scheme};
-pub use object_notes::S3Notes;
-pub use options::{CacheRule, CloudSettings, Encryption, S3Keys, S3Options, S3Section, without_user};
-pub use pmtiles::S3Pmtiles;
-pub use prefix::S3;
-pub use read::{S3Object, S3Reader, s3_versions};
+pub use location::{BucketLocation, LocationError, ObjectKey, Scheme};
+pub use object_notes::BucketNotes;
+pub use options::{BucketOptions, CacheRule, CloudSettings, Encryption, S3Keys, S3Section, without_user};
+pub use pmtiles::BucketPmtiles;
+pub use prefix::BucketTiles;
+pub use read::{BucketObject, BucketReader, bucket_versions};
 pub use removal::{remove_archive, remove_prefix};
-pub use shared::S3Shared;
-pub use upload::S3Archive;
+pub use shared::BucketShared;
+pub use upload::BucketArchive;
 pub use version::{SharedVersion, VersionTiles, give_up_shared};
-pub use work_objects::S3WorkObjects;
+pub use work_objects::BucketWorkFiles;
 
 /// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
 /// aborts an upload. The process ends 2 s after the signal.

@@ -12,7 +12,7 @@ use super::note::{begin_header_note, entries, read_latest, read_noted, replace_n
 use super::store::Store;
 use super::uploads::Uploads;
 use super::version::{SharedVersion, is_awaited, note_published};
-use super::{S3Error, wait};
+use super::{BucketError, wait};
 use crate::stop::Stop;
 use crate::target::Tileset;
 use crate::target::scratch::ScratchError;
@@ -58,21 +58,21 @@ impl<'a> PrefixStore<'a> {
     }
 
     /// Waits for requests, unless a stop is asked for.
-    pub(crate) fn wait<T>(&self, requests: impl Future<Output = Result<T, S3Error>>) -> Result<T, S3Error> {
+    pub(crate) fn wait<T>(&self, requests: impl Future<Output = Result<T, BucketError>>) -> Result<T, BucketError> {
         wait(self.runtime, async {
             tokio::select! {
                 biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place: self.store.location.to_string() }),
+                _ = self.stop.wait() => Err(BucketError::Interrupted { place: self.store.location.to_string() }),
                 done = requests => done,
             }
         })
     }
 
-    fn foreign(&self, example: String) -> S3Error {
-        S3Error::Foreign { place: self.store.location.to_string(), example }
+    fn foreign(&self, example: String) -> BucketError {
+        BucketError::Foreign { place: self.store.location.to_string(), example }
     }
 
-    fn delete_doomed(&mut self) -> Result<(), S3Error> {
+    fn delete_doomed(&mut self) -> Result<(), BucketError> {
         let names = std::mem::take(&mut self.doomed);
         match &mut self.uploads {
             Some(uploads) if !names.is_empty() => uploads.delete(names),
@@ -80,18 +80,18 @@ impl<'a> PrefixStore<'a> {
         }
     }
 
-    fn settle(&mut self) -> Result<(), S3Error> {
+    fn settle(&mut self) -> Result<(), BucketError> {
         self.uploads.as_mut().map_or(Ok(()), |uploads| uploads.settle())
     }
 }
 
 impl TreeStore for PrefixStore<'_> {
-    type Error = S3Error;
+    type Error = BucketError;
 
     /// A reader finds the metadata by one request.
     const SHOWS_METADATA: bool = true;
 
-    fn state(&mut self, _force: bool) -> Result<TreeState, S3Error> {
+    fn state(&mut self, _force: bool) -> Result<TreeState, BucketError> {
         let metadata = self.wait(self.store.get(notes::METADATA))?;
         self.seen.metadata = Some(Condition::as_seen(metadata.as_ref().map(|object| &object.tag)));
         let noted = metadata.map(|object| read_noted(self.store, &object)).transpose()?.unwrap_or_default();
@@ -104,30 +104,30 @@ impl TreeStore for PrefixStore<'_> {
         })
     }
 
-    fn refused(&self, refusal: TreeRefusal, _tileset: &Tileset) -> S3Error {
+    fn refused(&self, refusal: TreeRefusal, _tileset: &Tileset) -> BucketError {
         let place = self.store.location.to_string();
         match refusal {
-            TreeRefusal::Whole => S3Error::Whole { place },
-            TreeRefusal::NoTileset => S3Error::NoTileset { place },
-            TreeRefusal::OtherTileset(_) => S3Error::OtherTileset { place },
+            TreeRefusal::Whole => BucketError::Whole { place },
+            TreeRefusal::NoTileset => BucketError::NoTileset { place },
+            TreeRefusal::OtherTileset(_) => BucketError::OtherTileset { place },
         }
     }
 
     /// Refuses another program's metadata.
-    fn check(&self, state: &TreeState, _options: &TreeOptions) -> Result<(), S3Error> {
+    fn check(&self, state: &TreeState, _options: &TreeOptions) -> Result<(), BucketError> {
         if !state.is_ours() && matches!(self.seen.metadata, Some(Condition::Unchanged(_))) {
             return Err(self.foreign(notes::METADATA.to_owned()));
         }
         Ok(())
     }
 
-    fn latest(&mut self) -> Result<Option<Latest>, S3Error> {
+    fn latest(&mut self) -> Result<Option<Latest>, BucketError> {
         let object = self.wait(self.store.get(notes::LATEST))?;
         self.seen.latest = Condition::as_seen(object.as_ref().map(|object| &object.tag));
         object.map(|object| read_latest(self.store, &object)).transpose()
     }
 
-    fn adopted(&mut self, published: Option<&Latest>) -> Result<Option<String>, S3Error> {
+    fn adopted(&mut self, published: Option<&Latest>) -> Result<Option<String>, BucketError> {
         let Some(adopted) = self.adopted else { return Ok(None) };
         self.wait(adopted.check(self.store, published))?;
         Ok(Some(adopted.version.clone()))
@@ -138,7 +138,7 @@ impl TreeStore for PrefixStore<'_> {
         template: &Template,
         ours: bool,
         each: &mut dyn FnMut(TileId, Tag) -> Result<(), ScratchError>,
-    ) -> Result<(), S3Error> {
+    ) -> Result<(), BucketError> {
         self.wait(async {
             let mut from = None;
             loop {
@@ -158,22 +158,22 @@ impl TreeStore for PrefixStore<'_> {
         })
     }
 
-    fn prepare(&mut self, version: Option<&str>, is_empty: bool) -> Result<(), S3Error> {
+    fn prepare(&mut self, version: Option<&str>, is_empty: bool) -> Result<(), BucketError> {
         match version {
             Some(version) => self.put(&notes::of_version(version, BEGUN), b"{}"),
             None => self.wait(begin_header_note(self.store, is_empty)),
         }
     }
 
-    fn note_error(&self, name: &str, source: serde_json::Error) -> S3Error {
-        S3Error::Note { place: self.store.place(name), source }
+    fn note_error(&self, name: &str, source: serde_json::Error) -> BucketError {
+        BucketError::Note { place: self.store.place(name), source }
     }
 
-    fn wait_for_tiles(&mut self) -> Result<(), S3Error> {
+    fn wait_for_tiles(&mut self) -> Result<(), BucketError> {
         self.settle()
     }
 
-    fn delete_tile(&mut self, name: String) -> Result<bool, S3Error> {
+    fn delete_tile(&mut self, name: String) -> Result<bool, BucketError> {
         self.doomed.push(name);
         if self.doomed.len() == MAX_NAMES_PER_DELETE {
             self.delete_doomed()?;
@@ -181,28 +181,28 @@ impl TreeStore for PrefixStore<'_> {
         Ok(true)
     }
 
-    fn sync_tiles(&mut self) -> Result<(), S3Error> {
+    fn sync_tiles(&mut self) -> Result<(), BucketError> {
         self.delete_doomed()?;
         self.settle()
     }
 
-    fn confirm(&mut self) -> Result<(), S3Error> {
+    fn confirm(&mut self) -> Result<(), BucketError> {
         self.wait(self.lease.confirm())
     }
 
-    fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, S3Error> {
+    fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, BucketError> {
         Ok(self.wait(self.store.get(name))?.map(|object| object.body))
     }
 
-    fn put(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+    fn put(&mut self, name: &str, body: &[u8]) -> Result<(), BucketError> {
         self.wait(write_note(self.store, name, body.to_vec(), &Condition::Always)).map(drop)
     }
 
-    fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+    fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), BucketError> {
         self.wait(replace_note(self.store, name, body))
     }
 
-    fn replace(&mut self, name: &str, body: &[u8]) -> Result<(), S3Error> {
+    fn replace(&mut self, name: &str, body: &[u8]) -> Result<(), BucketError> {
         let seen = if name == notes::LATEST { Some(&self.seen.latest) } else { self.seen.metadata.as_ref() };
         match seen {
             Some(seen) => self.wait(write_note(self.store, name, body.to_vec(), seen)).map(drop),
@@ -210,16 +210,16 @@ impl TreeStore for PrefixStore<'_> {
         }
     }
 
-    fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, S3Error> {
+    fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, BucketError> {
         self.wait(entries(self.store, folder))
     }
 
-    fn remove(&mut self, name: &str) -> Result<(), S3Error> {
+    fn remove(&mut self, name: &str) -> Result<(), BucketError> {
         self.wait(self.store.remove(&[name.to_owned()]))
     }
 
     /// The end of a run in place, which has uploads, is noted when the lease is given back.
-    fn note_begun(&mut self, begun: Begun) -> Result<(), S3Error> {
+    fn note_begun(&mut self, begun: Begun) -> Result<(), BucketError> {
         if self.seen.is_versioned || self.uploads.is_none() {
             return self.wait(self.lease.note(begun));
         }
@@ -227,15 +227,15 @@ impl TreeStore for PrefixStore<'_> {
         Ok(())
     }
 
-    fn note_published(&mut self, version: &str) -> Result<(), S3Error> {
+    fn note_published(&mut self, version: &str) -> Result<(), BucketError> {
         self.wait(note_published(self.store, version))
     }
 
-    fn is_awaited(&mut self, version: &str) -> Result<bool, S3Error> {
+    fn is_awaited(&mut self, version: &str) -> Result<bool, BucketError> {
         self.wait(is_awaited(self.store, version))
     }
 
-    fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, S3Error> {
+    fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, BucketError> {
         let store = self.store;
         self.wait(async {
             let mut from = None;
@@ -256,7 +256,7 @@ impl TreeStore for PrefixStore<'_> {
 }
 
 /// Refuses a target that others wrote, like [`TreeStore::check`], but before the database is probed.
-pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), S3Error> {
+pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> Result<(), BucketError> {
     // Tiles are recognized by the names of layers and versions, which are not known yet.
     let has_unknown_names = tree.template.layers_apart() || tree.template.is_versioned();
     if tree.force || has_unknown_names || !lease.begun().await.fingerprint.is_empty() {
@@ -267,7 +267,7 @@ pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
         let described = read_noted(store, &metadata)?.described;
         return match described.manifest.as_deref().and_then(notes::fingerprint) {
             Some(_ours) => Ok(()),
-            None => Err(S3Error::Foreign { place: place(), example: notes::METADATA.to_owned() }),
+            None => Err(BucketError::Foreign { place: place(), example: notes::METADATA.to_owned() }),
         };
     }
     let mut from = None;
@@ -275,7 +275,7 @@ pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
         let page = store.list(&tree.template.prefix(), from).await?;
         let is_tile = |name: &String| tree.template.read(name).is_some();
         if let Some(example) = page.found.into_iter().map(|object| object.name).find(is_tile) {
-            return Err(S3Error::Foreign { place: place(), example });
+            return Err(BucketError::Foreign { place: place(), example });
         }
         from = page.next;
         if from.is_none() {

@@ -37,7 +37,6 @@ pub use folder::FolderNotes;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-/// The sink of a directory.
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
@@ -61,9 +60,7 @@ struct DirectoryRun {
 
 impl Directory {
     /// Locks a directory for this run; creates it if only its last folder is missing.
-    ///
-    /// # Errors
-    /// If `root` is no directory, cannot be written, or another run writes it.
+    /// Fails if `root` is no directory, cannot be written, or another run writes it.
     pub fn create(root: &Path, options: TreeOptions, stop: &Stop) -> Result<Directory, DirectoryError> {
         // Removes the slash at the end: with a slash, a file of that name would look as if it did not exist.
         let root: &Path = &root.components().collect::<PathBuf>();
@@ -102,7 +99,8 @@ impl Sink for Directory {
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
         let begun_before = self.files.read(BEGUN)?;
         let Directory { options, stop, files, others, lock, .. } = self;
-        let mut store = FolderStore { files, others, lock, stop, template: &options.template.text().to_owned() };
+        let template = options.template.text().to_owned();
+        let mut store = FolderStore { files, others, lock, stop, template: &template };
         let (tree, before) = tree::begin(&mut store, options, tileset)?;
         self.run = Some(DirectoryRun { tree, begun_before });
         std::iter::once(&self.files).chain(&self.others).try_for_each(Files::clear)?;

@@ -228,9 +228,6 @@ impl TreeStore for FolderStore<'_> {
 }
 
 /// The versions of a directory.
-///
-/// # Errors
-/// If there are none, or they cannot be read.
 pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     let none = || DirectoryError::NoVersions { path: root.to_owned() };
     match OpenFolder::open(root) {
@@ -242,9 +239,7 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
 
 /// Switches clients to the version `to`, or to the one before the current version. Returns the versions after the
 /// switch, or the reason why there is no such version.
-///
-/// # Errors
-/// If the directory cannot be written, or another run writes it.
+/// Fails if the directory cannot be written, or another run writes it.
 pub fn switch_directory(root: &Path, to: Option<&str>) -> Result<Result<Latest, SwitchError>, DirectoryError> {
     directory_versions(root)?;
     let mut lock = Lock::take(root)?;

@@ -41,9 +41,7 @@ pub struct MbtilesReader {
 
 impl MbtilesReader {
     /// Opens an archive for reading. If a killed program has left it half written, SQLite first undoes that.
-    ///
-    /// # Errors
-    /// If the archive does not exist, or the file is something else.
+    /// Fails if the archive does not exist, or the file is something else.
     pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         match MbtilesReader::open_read_only(path) {
@@ -56,9 +54,7 @@ impl MbtilesReader {
     }
 
     /// Opens an archive that no program is writing, without creating a file next to it.
-    ///
-    /// # Errors
-    /// If the archive does not exist, or the file is something else.
+    /// Fails if the archive does not exist, or the file is something else.
     pub fn as_it_lies(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;

@@ -135,12 +135,10 @@ fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     words.rest.next().is_none().then_some(tables)
 }
 
-/// A word of SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     /// A name or a keyword without quotes, in lower case.
     Plain(String),
-    /// A name in quotes.
     Quoted(String),
     Sign(char),
 }

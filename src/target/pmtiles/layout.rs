@@ -462,7 +462,7 @@ mod tests {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::None,
-            tile_type: TileType::MVT,
+            tile_type: TileType::OURS,
             min_zoom: 2,
             max_zoom: 14,
             bounds: [-1_800_000_000, -850_511_287, 1_800_000_000, 1],

@@ -138,7 +138,6 @@ impl Body {
         Ok(())
     }
 
-    /// Counts a content that was appended.
     pub(crate) const fn count_content(&mut self) {
         self.stored += 1;
     }

@@ -10,9 +10,7 @@ use crate::target::{Described, Tileset, Unwritten};
 
 /// Begins a run of `tileset`. Also returns the description of the target, if its other tiles stay. Fills in the public
 /// URL that an earlier run was given, unless this one was given one.
-///
-/// # Errors
-/// If the target holds another tileset or files of others, or cannot be read and written.
+/// Fails if the target holds another tileset or files of others, or cannot be read and written.
 pub(crate) fn begin<S: TreeStore>(
     store: &mut S,
     options: &mut TreeOptions,

@@ -253,21 +253,12 @@ impl TreeRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{PartialScope, RunKind, Scope, TargetSection};
+    use crate::target::{Scope, TargetSection};
     use crate::tile::{TileCoord, Zoom};
 
     fn tileset() -> Tileset {
-        Tileset {
-            fingerprint: "this".to_owned(),
-            layers: Vec::new(),
-            scope: Scope::read("0-8", &[]).unwrap(),
-            partial: PartialScope::default(),
-            unwritten: Unwritten::Delete,
-            list_changes: false,
-            dirty: None,
-            before_manifest: Vec::new(),
-            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
-        }
+        let tileset = Tileset::of_test(Scope::read("0-8", &[]).unwrap(), Unwritten::Delete);
+        Tileset { fingerprint: "this".to_owned(), ..tileset }
     }
 
     /// A forced run into a target whose manifest has one fingerprint, and in which a run with another was begun.

@@ -46,9 +46,7 @@ pub(crate) trait TreeStore {
     }
 
     /// Calls `each` with every tile of the template, and its digest if it is known.
-    ///
-    /// # Errors
-    /// If there is a tile and the target is not `ours`, or the target cannot be read.
+    /// Fails if there is a tile and the target is not `ours`, or the target cannot be read.
     fn list_tiles(
         &mut self,
         template: &Template,

@@ -107,7 +107,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "publication",
             "tree",
             "directory mbtiles pmtiles",
-            "s3",
+            "bucket",
             "url",
         ],
     ),
