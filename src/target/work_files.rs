@@ -155,17 +155,12 @@ impl WorkFiles {
 }
 
 impl WorkFile {
-    /// Its length in bytes.
-    pub const fn len(&self) -> u64 {
+    /// In bytes.
+    pub const fn length(&self) -> u64 {
         match self {
             WorkFile::File { length, .. } => *length,
-            WorkFile::Object(object) => object.len(),
+            WorkFile::Object(object) => object.length(),
         }
-    }
-
-    /// True if it has no bytes.
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
     }
 
     /// Reads up to `length` bytes from `offset` on; fewer only at the end.

@@ -92,11 +92,11 @@ impl Sink for BucketPmtiles {
 
 impl ReadAt for BucketObject {
     fn place(&self) -> &str {
-        BucketObject::place(self)
+        &self.place
     }
 
     fn length(&self) -> u64 {
-        self.len()
+        BucketObject::length(self)
     }
 
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {

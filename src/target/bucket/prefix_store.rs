@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use futures_util::TryStreamExt as _;
 use tokio::runtime::Handle;
 
 use super::client::{Condition, Listed, MAX_NAMES_PER_DELETE};
@@ -140,21 +141,18 @@ impl TreeStore for PrefixStore<'_> {
         each: &mut dyn FnMut(TileId, Tag) -> Result<(), ScratchError>,
     ) -> Result<(), BucketError> {
         self.wait(async {
-            let mut from = None;
-            loop {
-                let page = self.store.list(&template.prefix(), from).await?;
-                for Listed { name, digest, .. } in page.found {
+            let begin = template.prefix();
+            let mut pages = self.store.pages(&begin);
+            while let Some(found) = pages.try_next().await? {
+                for Listed { name, digest, .. } in found {
                     match template.read(&name) {
                         Some(_) if !ours => return Err(self.foreign(name)),
                         Some(id) => each(id, digest)?,
                         None => {}
                     }
                 }
-                from = page.next;
-                if from.is_none() {
-                    return Ok(());
-                }
             }
+            Ok(())
         })
     }
 
@@ -238,16 +236,12 @@ impl TreeStore for PrefixStore<'_> {
     fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, BucketError> {
         let store = self.store;
         self.wait(async {
-            let mut from = None;
-            loop {
-                let page = store.list(&template.prefix(), from).await?;
-                let names = page.found.into_iter().map(|object| object.name);
+            let begin = template.prefix();
+            let mut pages = store.pages(&begin);
+            while let Some(found) = pages.try_next().await? {
+                let names = found.into_iter().map(|object| object.name);
                 let tiles: Vec<String> = names.filter(|name| template.read(name).is_some()).collect();
                 store.remove(&tiles).await?;
-                from = page.next;
-                if from.is_none() {
-                    break;
-                }
             }
             store.remove(&store.names(&notes::of_version(version, "")).await?).await
         })?;
@@ -270,16 +264,13 @@ pub(crate) async fn claim(store: &Store, lease: &Lease, tree: &TreeOptions) -> R
             None => Err(BucketError::Foreign { place: place(), example: notes::METADATA.to_owned() }),
         };
     }
-    let mut from = None;
-    loop {
-        let page = store.list(&tree.template.prefix(), from).await?;
+    let begin = tree.template.prefix();
+    let mut pages = store.pages(&begin);
+    while let Some(found) = pages.try_next().await? {
         let is_tile = |name: &String| tree.template.read(name).is_some();
-        if let Some(example) = page.found.into_iter().map(|object| object.name).find(is_tile) {
+        if let Some(example) = found.into_iter().map(|object| object.name).find(is_tile) {
             return Err(BucketError::Foreign { place: place(), example });
         }
-        from = page.next;
-        if from.is_none() {
-            return Ok(());
-        }
     }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use super::note::read_latest;
@@ -86,15 +86,12 @@ impl TileReader for BucketReader {
             return Ok(Vec::new());
         }
         wait(&self.runtime, async {
-            let (mut tiles, mut from) = (Vec::new(), None);
-            loop {
-                let page = self.store.list(&self.template.prefix(), from).await?;
-                tiles.extend(page.found.iter().filter_map(|object| self.template.read(&object.name)));
-                from = page.next;
-                if from.is_none() {
-                    return Ok(tiles);
-                }
+            let (begin, mut tiles) = (self.template.prefix(), Vec::new());
+            let mut pages = self.store.pages(&begin);
+            while let Some(found) = pages.try_next().await? {
+                tiles.extend(found.iter().filter_map(|object| self.template.read(&object.name)));
             }
+            Ok(tiles)
         })
     }
 
@@ -192,7 +189,7 @@ pub struct BucketObject {
     runtime: Handle,
     store: Arc<Store>,
     name: String,
-    place: String,
+    pub(crate) place: String,
     tag: Option<String>,
     length: u64,
 }
@@ -210,19 +207,9 @@ impl BucketObject {
         Ok(BucketObject { runtime, place: store.place(&name), store, name, tag, length })
     }
 
-    /// The object's length in bytes.
-    pub const fn len(&self) -> u64 {
+    /// In bytes.
+    pub const fn length(&self) -> u64 {
         self.length
-    }
-
-    /// True if the object has 0 bytes.
-    pub const fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// The object's URL.
-    pub fn place(&self) -> &str {
-        &self.place
     }
 
     /// Reads `length` bytes from `offset` on, or as many as there are.

@@ -3,7 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::client::{Condition, Head, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::client::{Condition, Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
 use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions};
@@ -93,16 +96,19 @@ impl Store {
         Ok(Page { found: found.collect(), next })
     }
 
-    pub(crate) async fn names(&self, begin: &str) -> Result<Vec<String>, BucketError> {
-        let (mut names, mut from) = (Vec::new(), None);
-        loop {
+    /// Lists the objects whose names start with `begin`, page by page.
+    pub(crate) fn pages<'s>(&'s self, begin: &'s str) -> BoxStream<'s, Result<Vec<Listed>, BucketError>> {
+        let page = move |from: Option<Option<String>>| async move {
+            let Some(from) = from else { return Ok(None) };
             let page = self.list(begin, from).await?;
-            names.extend(page.found.into_iter().map(|object| object.name));
-            from = page.next;
-            if from.is_none() {
-                return Ok(names);
-            }
-        }
+            Ok(Some((page.found, page.next.map(Some))))
+        };
+        stream::try_unfold(Some(None), page).boxed()
+    }
+
+    pub(crate) async fn names(&self, begin: &str) -> Result<Vec<String>, BucketError> {
+        let names = |found: Vec<Listed>| found.into_iter().map(|object| object.name).collect::<Vec<_>>();
+        self.pages(begin).map_ok(names).try_concat().await
     }
 
     /// Deletes up to [`MAX_NAMES_PER_DELETE`] objects; returns those that could not be deleted.

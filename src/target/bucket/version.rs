@@ -14,7 +14,7 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Object};
+use super::client::{Condition, Listed, Object};
 use super::note::write_note;
 use super::store::Store;
 use super::uploads::Uploads;
@@ -169,17 +169,11 @@ impl VersionTiles {
         let all = ranges.iter().flat_map(|range| (range.first..=range.last).map(|column| (range.zoom, column)));
         let prefixes: Vec<String> = all.filter_map(|(zoom, column)| template.column_prefix(zoom, column)).collect();
         let listed = stream::iter(prefixes).map(|prefix| async move {
-            let (mut found, mut from) = (Vec::new(), None);
-            loop {
-                let page = store.list(&prefix, from).await?;
-                found.extend(
-                    page.found.into_iter().filter_map(|object| Some((template.read(&object.name)?, object.digest?))),
-                );
-                from = page.next;
-                if from.is_none() {
-                    return Ok::<_, BucketError>(found);
-                }
-            }
+            let of_page = |found: Vec<Listed>| {
+                let known = |object: Listed| Some((template.read(&object.name)?, object.digest?));
+                found.into_iter().filter_map(known).collect::<Vec<_>>()
+            };
+            store.pages(&prefix).map_ok(of_page).try_concat().await
         });
         let listed = listed.buffer_unordered(store.options.section.in_flight.get()).try_collect::<Vec<_>>();
         self.known = wait(&self.runtime, listed)?.into_iter().flatten().collect();

@@ -29,7 +29,7 @@ fn parts_become_the_file_in_order() {
     let handle = container.runtime.handle().clone();
     let object = BucketObject::open(&container.key("t.pmtiles"), Container::options(), handle).unwrap();
     assert_eq!(
-        (object.len(), object.read_at(5_242_870, 20).unwrap()),
+        (object.length(), object.read_at(5_242_870, 20).unwrap()),
         (12_000_000, bytes[5_242_870..5_242_890].to_vec())
     );
 }

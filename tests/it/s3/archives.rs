@@ -53,7 +53,7 @@ fn a_large_file_goes_up_in_parts_and_a_small_one_at_once() {
 
         let object =
             BucketObject::open(&key(&prefix), options(&prefix.endpoint), prefix.runtime.handle().clone()).unwrap();
-        let end = object.len();
+        let end = object.length();
         assert_eq!(end, bytes.len() as u64);
         for (offset, length) in [(0, 16), (end / 2, 100_000), (end - 5, 5), (end - 5, 100), (end, 1)] {
             let expected = &bytes[offset as usize..((offset + length).min(end)) as usize];
