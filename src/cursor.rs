@@ -34,20 +34,17 @@ pub struct CursorError(String);
 
 impl Cursor {
     /// The first transaction that may not have ended.
-    #[must_use]
     pub const fn xmin(&self) -> u64 {
         self.xmin
     }
 
     /// The first transaction that had not begun.
-    #[must_use]
     pub const fn xmax(&self) -> u64 {
         self.xmax
     }
 
     /// True if a transaction had ended at this snapshot, by the rules of `pg_visible_in_snapshot` for committed
     /// transactions.
-    #[must_use]
     pub fn sees(&self, transaction: u64) -> bool {
         transaction < self.xmin || transaction < self.xmax && self.running.binary_search(&transaction).is_err()
     }
@@ -64,7 +61,6 @@ impl Cursor {
     }
 
     /// True if every transaction that `other` sees as ended had ended at this snapshot, too.
-    #[must_use]
     pub fn sees_all_of(&self, other: &Cursor) -> bool {
         other.xmax <= self.xmax && self.running.iter().all(|transaction| !other.sees(*transaction))
     }

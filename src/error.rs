@@ -7,7 +7,6 @@ use schemars::{JsonSchema, Schema};
 use serde::Serialize;
 
 /// An error with its causes on one line, each in brackets.
-#[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

@@ -9,7 +9,6 @@ use crate::stop::Signal;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All done.
     Done = 0,
     /// Failed; the target is unchanged, unless only the last sync failed.
     Failed = 1,
@@ -44,7 +43,6 @@ impl Exit {
     /// The exit code of a command that failed. If the signal `stop` asked for a stop before the command ended, the code
     /// is the signal's. Errors whose kind has an exit code of its own keep that code, because the signal did not cause
     /// them.
-    #[must_use]
     pub const fn of(kind: ErrorKind, stop: Option<Signal>) -> Exit {
         match (kind, stop) {
             (ErrorKind::Usage, _) => Exit::Usage,

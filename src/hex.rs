@@ -1,8 +1,20 @@
 //! Hexadecimal digits: of hashes, and of random ids.
 
+use sha2::{Digest as _, Sha256};
+
 /// The bytes in hexadecimal digits, two lower-case digits a byte.
 pub(crate) fn hex(bytes: impl AsRef<[u8]>) -> String {
     bytes.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// 32 hexadecimal digits of a hash of texts.
+pub(crate) fn hash_of_texts(texts: impl IntoIterator<Item = impl AsRef<[u8]>>) -> String {
+    let mut hash = Sha256::new();
+    for text in texts {
+        hash.update(text);
+        hash.update([0]);
+    }
+    hex(&hash.finalize()[..16])
 }
 
 /// Random hexadecimal digits, 16 for each of `words`.

@@ -17,9 +17,6 @@ pub type RequestBody = Full<Bytes>;
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
 
 /// Makes a client, without opening a connection.
-///
-/// # Errors
-/// If TLS cannot be set up.
 pub fn https_client() -> Result<HttpsClient, rustls::Error> {
     let mut roots = rustls::RootCertStore::empty();
     for certificate in rustls_native_certs::load_native_certs().certs {
@@ -48,7 +45,6 @@ pub enum NoAnswer {
 
 impl NoAnswer {
     /// Classifies the error of a request.
-    #[must_use]
     pub fn of(error: &hyper_util::client::legacy::Error) -> NoAnswer {
         if let Some(why) = bad_certificate(error) {
             return NoAnswer::Certificate(format!("{why:?}"));
@@ -58,7 +54,6 @@ impl NoAnswer {
 }
 
 /// The deepest cause of an error. The errors around it say only that there is one.
-#[must_use]
 pub fn deepest_cause(error: &(dyn Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -38,7 +38,7 @@
 //! | [`cursor`], [`manifest`] | a transaction snapshot as a cursor into the change log; what a target says about its run |
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
 //! | `backoff`, `clock`, `hex`, `json`, `prometheus`, `setting`, `threads` | pauses after failures; times since 1970; hexadecimal digits and random ids; the form of all JSON; metrics as text; types of values in a configuration; work that several threads share |
-//! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the commands that messages suggest |
+//! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the signals that ask for it; the commands that messages suggest |
 
 mod backoff;
 pub mod cdn;

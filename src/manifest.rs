@@ -29,7 +29,6 @@ pub struct Publication {
 
 impl Publication {
     /// The publication that follows `before`.
-    #[must_use]
     pub fn after(before: Option<&Publication>) -> Publication {
         let number = before.map_or(0, |before| before.number).saturating_add(1);
         Publication { number, id: random_hex(2) }
@@ -37,7 +36,6 @@ impl Publication {
 }
 
 /// The publication that a manifest names; `None` if it names none, or is no manifest.
-#[must_use]
 pub fn publication_of(manifest: &str) -> Option<Publication> {
     #[derive(Deserialize)]
     struct Published {
@@ -47,7 +45,6 @@ pub fn publication_of(manifest: &str) -> Option<Publication> {
 }
 
 /// The numbers of rows that a manifest holds; `None` if it holds none, or is no manifest.
-#[must_use]
 pub fn row_counts_of(manifest: &str) -> Option<RowCounts> {
     #[derive(Deserialize)]
     struct Counted {
@@ -133,7 +130,6 @@ pub struct RowCounts {
 
 impl RowCounts {
     /// The most rows that a layer had at any zoom when they were counted last; `None` if they were not counted.
-    #[must_use]
     pub fn most(&self, layer: &str) -> Option<u64> {
         self.layers.iter().filter(|rows| rows.layer == layer).map(|rows| rows.rows).max()
     }
@@ -199,7 +195,6 @@ pub struct Witness {
 
 impl Manifest {
     /// The part that the last seed wrote.
-    #[must_use]
     pub fn last_seeded(&self) -> Region {
         Region {
             zooms: self.zooms.clone(),
@@ -220,7 +215,6 @@ impl Manifest {
     }
 
     /// The version of the layout of a manifest with these partial regions.
-    #[must_use]
     pub const fn version_with(partial: &[Region]) -> u32 {
         if partial.is_empty() { VERSION_WITHOUT_PARTS } else { MANIFEST_VERSION }
     }
@@ -291,14 +285,12 @@ pub struct DrawingVersions {
 
 /// The fingerprint of a tileset, such as `9e107d9d372bb6826bd81d3542a419d6-r1-p1`: a hash of its configuration, the
 /// rendering version, the packing version.
-#[must_use]
 pub fn fingerprint_of(configuration: &str, versions: DrawingVersions) -> String {
     format!("{configuration}-r{}-p{}", versions.rendering, versions.packing)
 }
 
 /// The configuration in a fingerprint. Two targets with the same one are the same tileset, whichever version of the
 /// program drew them.
-#[must_use]
 pub fn configuration_of(fingerprint: &str) -> &str {
     split(fingerprint).map_or(fingerprint, |(configuration, _)| configuration)
 }
@@ -316,7 +308,6 @@ fn split(fingerprint: &str) -> Option<(&str, DrawingVersions)> {
 
 /// Why a target with the fingerprint `then` may hold other bytes than the program with the fingerprint `now` would
 /// draw; `None` if both name the same versions.
-#[must_use]
 pub fn drawn_otherwise(then: &str, now: &str) -> Option<String> {
     let (then, now) = (versions_of(then), versions_of(now));
     if then == now {

@@ -1,5 +1,5 @@
-//! Prometheus' text format (text exposition format 0.0.4): gauges whose values are at hand, and texts that are
-//! converted or joined.
+//! Prometheus' text format (text exposition format 0.0.4): gauges whose values are at hand, and the texts of
+//! counted metrics, which are converted.
 
 /// A value of a gauge, with its labels as the text between the braces.
 pub(crate) struct GaugeValue {
@@ -35,27 +35,4 @@ pub(crate) fn as_prometheus_text(text: &str) -> String {
         converted.push('\n');
     }
     converted
-}
-
-/// Joins the metrics of several tilesets: each metric occurs once, with the lines of all tilesets.
-pub(crate) fn gathered(texts: &[String]) -> String {
-    let mut gathered: Vec<(&str, Vec<&str>)> = Vec::new();
-    for text in texts {
-        let mut head = "";
-        for line in text.lines() {
-            if line.starts_with("# HELP ") {
-                head = line;
-                if !gathered.iter().any(|(other, _)| *other == head) {
-                    gathered.push((head, Vec::new()));
-                }
-                continue;
-            }
-            let Some((_, lines)) = gathered.iter_mut().find(|(other, _)| *other == head) else { continue };
-            if !line.starts_with('#') || !lines.contains(&line) {
-                lines.push(line);
-            }
-        }
-    }
-    let lines = gathered.into_iter().flat_map(|(head, lines)| std::iter::once(head).chain(lines));
-    lines.flat_map(|line| [line, "\n"]).collect()
 }

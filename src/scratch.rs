@@ -12,9 +12,7 @@ use std::path::PathBuf;
 use crate::tile::{SortedPoints, WorldRect};
 
 /// A new scratch file.
-///
-/// # Errors
-/// If no file can be created in the temporary folder.
+/// Fails if no file can be created in the temporary folder.
 pub fn scratch_file() -> io::Result<File> {
     tempfile::tempfile_in(temporary_folder())
 }
@@ -69,15 +67,12 @@ pub struct PointSorter {
 
 impl PointSorter {
     /// Keeps at most `most` points in memory.
-    #[must_use]
     pub const fn new(most: usize) -> PointSorter {
         PointSorter { chunk: Vec::new(), file: None, runs: Vec::new(), most }
     }
 
     /// Adds a point: x in the upper half, y in the lower half.
-    ///
-    /// # Errors
-    /// If the scratch file cannot be written, such as on a full disk.
+    /// Fails if the scratch file cannot be written, such as on a full disk.
     pub fn add(&mut self, point: u64) -> io::Result<()> {
         if self.chunk.len() >= self.most {
             self.end_run()?;
@@ -108,9 +103,6 @@ impl PointSorter {
     }
 
     /// All points.
-    ///
-    /// # Errors
-    /// If a scratch file cannot be written or read.
     pub fn finish(mut self) -> io::Result<SortedPlaces> {
         if self.file.is_none() {
             return Ok(SortedPlaces::Memory(SortedPoints::new(self.chunk)));
@@ -123,7 +115,6 @@ impl PointSorter {
     }
 }
 
-/// Points in a scratch file.
 #[derive(Debug)]
 pub struct PointFile {
     file: File,
@@ -161,27 +152,22 @@ impl PointFile {
         Ok(PointFile { file: sorted, len, index, bounds })
     }
 
-    /// The number of points.
-    #[must_use]
     pub const fn len(&self) -> u64 {
         self.len
     }
 
     /// Whether there is no point.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The rectangle around all points, its ends included.
-    #[must_use]
     pub const fn bounds(&self) -> WorldRect {
         self.bounds
     }
 
     /// The approximate number of points in a rectangle. It assumes that the points of a strip are evenly spread from
     /// west to east, and those of a block along the order of the file.
-    #[must_use]
     pub fn about_within(&self, rect: &WorldRect) -> u64 {
         let of_strip = |strip: StripPart| {
             let CodeRange { first, last } = strip.codes();
@@ -209,9 +195,6 @@ impl PointFile {
     }
 
     /// Calls `each` with the points (x, y) in a rectangle, its ends included, until it breaks.
-    ///
-    /// # Errors
-    /// If the file cannot be read.
     pub fn within(&self, rect: &WorldRect, mut each: impl FnMut([u32; 2]) -> ControlFlow<()>) -> io::Result<()> {
         // Neighbouring ranges may share a block, which is read only once.
         let mut all: Vec<Range<usize>> = Vec::new();

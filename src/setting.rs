@@ -1,6 +1,5 @@
 //! Types of values in a configuration, for the sections that the parts of the program read.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::time::Duration;
@@ -8,6 +7,44 @@ use std::time::Duration;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+/// Gives a type the JSON of its text: `Display` and `FromStr`.
+macro_rules! is_text_in_json {
+    ($type:ty) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$type, D::Error> {
+                <String as serde::Deserialize>::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    };
+}
+
+/// Gives a type the schema of the type that it is read as.
+macro_rules! has_schema_of {
+    ($type:ident, $read:ty, inline = $inline:literal) => {
+        impl schemars::JsonSchema for $type {
+            fn inline_schema() -> bool {
+                $inline
+            }
+
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                <$read as schemars::JsonSchema>::json_schema(generator)
+            }
+        }
+    };
+}
+
+pub(crate) use {has_schema_of, is_text_in_json};
 
 /// A duration such as `30s` or `10m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,24 +86,19 @@ impl<'de> Deserialize<'de> for TimeSpan {
     }
 }
 
-impl JsonSchema for TimeSpan {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "TimeSpan".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        String::json_schema(generator)
-    }
-}
+has_schema_of!(TimeSpan, String, inline = true);
 
 /// A text that `Debug` hides.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(transparent)]
 pub(crate) struct Secret(pub(crate) String);
+
+impl Secret {
+    /// Replaces the secret in a text: a server may repeat the secret that it was sent.
+    pub(crate) fn hide_in(&self, text: &str) -> String {
+        text.replace(&self.0, "(hidden)")
+    }
+}
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -27,13 +27,11 @@ pub struct RenderedTile {
 
 impl RenderedTile {
     /// A tile in which no feature is drawn.
-    #[must_use]
     pub const fn empty(tile: TileCoord) -> RenderedTile {
         RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new(), shared: None }
     }
 
     /// True if a layer of the tile could not be rendered, so that the tile's correct content is unknown.
-    #[must_use]
     pub fn is_failed(&self) -> bool {
         self.notes.iter().any(|note| matches!(note.what, LayerIssueKind::Failed { .. }))
     }
@@ -59,7 +57,6 @@ pub fn split_layers<'m>(mvt: &'m [u8], layers: &[RenderedLayer]) -> impl Iterato
 }
 
 /// The MVT bytes of one layer of a tile; none if the tile does not have the layer.
-#[must_use]
 pub fn bytes_of<'m>(mvt: &'m [u8], layers: &[RenderedLayer], layer: LayerId) -> &'m [u8] {
     split_layers(mvt, layers).find(|(id, _)| *id == layer).map_or(&[], |(_, bytes)| bytes)
 }
@@ -117,13 +114,11 @@ pub struct PackedOnce {
 impl PackedOnce {
     /// A tile that nobody has packed. One with more than `most` bytes is not kept: they are all the memory that there
     /// is for it.
-    #[must_use]
     pub const fn new(most: usize) -> PackedOnce {
         PackedOnce { packed: OnceLock::new(), most }
     }
 
     /// The packed bytes; `None` as long as nobody has packed them.
-    #[must_use]
     pub fn packed(&self) -> Option<&[u8]> {
         self.packed.get().map(|bytes| &bytes[..])
     }

@@ -37,7 +37,6 @@ impl Drop for Grace {
 
 impl Stop {
     /// A handle without a request to stop.
-    #[must_use]
     pub fn new() -> Stop {
         let (asked, seen) = watch::channel(None);
         Stop {
@@ -70,7 +69,6 @@ impl Stop {
     }
 
     /// The signal that asked for a stop, if any did.
-    #[must_use]
     pub fn asked(&self) -> Option<Signal> {
         *self.seen.borrow()
     }
@@ -99,7 +97,6 @@ impl Stop {
 
     /// Grants current work the time `grace` after a stop was asked for, while the returned value lives. There is one
     /// grace at a time: a later one replaces it.
-    #[must_use]
     pub fn grant(&self, grace: Duration) -> Grace {
         self.grace.send_replace(grace);
         Grace(Arc::clone(&self.grace))

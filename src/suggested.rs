@@ -97,7 +97,6 @@ pub fn use_work(folder: &str) {
 
 /// A word as a POSIX shell reads it: in single quotes if it holds anything but letters, digits and a few harmless
 /// signs.
-#[must_use]
 pub fn for_shell(word: &str) -> String {
     let is_plain =
         |c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ',' | ':' | '@' | '=' | '%');

@@ -3,15 +3,13 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
-use sha2::{Digest as _, Sha256};
-
 use super::outbox::{Outbox, OutboxEntry, OutboxError, PurgeQueue, Rebound, SentEntries};
 use super::pace::{self, PurgeAllowance, PurgeBudget, TokenBucket};
 use super::planning::{Planning, PurgeTarget};
 use super::provider::{ItemKind, Provider, PurgeBatch, PurgeName, PurgeOptions, SendError, batches, names, provider};
 use crate::backoff::Backoff;
 use crate::clock::seconds_now;
-use crate::hex::hex;
+use crate::hex::hash_of_texts;
 use crate::stop::Stop;
 
 /// The default time for which a command waits for a provider.
@@ -45,7 +43,6 @@ pub enum DeliveryEnd {
 }
 
 /// The name of a provider's queue in the outbox.
-#[must_use]
 pub fn queue_name(options: &PurgeOptions) -> String {
     format!("{} {}", options.provider.name(), options.url.whole(options.url.path()))
 }
@@ -60,10 +57,8 @@ pub struct DeliveryPatience {
 }
 
 /// Sends every provider the purges that wait for it. A stop ends the delivery early.
-///
-/// # Errors
-/// If the outbox cannot be read or written. A provider's failure is not an error here; [`Delivered::end`] says how each
-/// delivery ended.
+/// Fails if the outbox cannot be read or written. A provider's failure is not an error here; [`Delivered::end`] says
+/// how each delivery ended.
 pub async fn deliver(
     target: &PurgeTarget,
     purges: &[PurgeOptions],
@@ -288,13 +283,7 @@ impl Delivery<'_> {
         if wait.is_zero() {
             return true;
         }
-        if Instant::now() + wait > deadline {
-            return false;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(wait) => true,
-            _ = self.stop.wait() => false,
-        }
+        pause(wait, deadline, self.stop, None).await.is_ok()
     }
 
     fn queue(&self) -> Result<PurgeQueue, OutboxError> {
@@ -321,12 +310,7 @@ fn left_names(batches: &[PurgeBatch]) -> Vec<PurgeName> {
 
 /// Identifies the publishes that are sent together: a hash of their ids.
 fn identity(entries: &[OutboxEntry]) -> String {
-    let mut hash = Sha256::new();
-    for entry in entries {
-        hash.update(&entry.id);
-        hash.update([0]);
-    }
-    hex(&hash.finalize()[..16])
+    hash_of_texts(entries.iter().map(|entry| &entry.id))
 }
 
 // Sends batches to a provider: within its rates, with pauses after refusals, until a deadline.
@@ -340,11 +324,9 @@ pub struct Sent {
     pub taken: usize,
     /// How many times the provider asked to wait, or could not be reached.
     pub refusals: u32,
-    /// Why it ended.
     pub end: SendEnd,
 }
 
-/// Why sending ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SendEnd {
     /// The provider accepted all batches.

@@ -25,9 +25,6 @@ pub struct PlannedPurge {
 }
 
 /// What would be sent if `more` were in the outbox, too. May wait for a disk or a server.
-///
-/// # Errors
-/// If the outbox cannot be read.
 pub fn planned(
     target: &PurgeTarget,
     purges: &[PurgeOptions],

@@ -26,7 +26,7 @@ mod provider;
 pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
 pub use dry_run::{PlannedPurge, planned};
 pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, TileAddresses, TilesToPurge, plan};
-pub use outbox::{Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
+pub use outbox::{LabelledOutbox, Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
 pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub use provider::{

@@ -24,7 +24,7 @@ use crate::clock::seconds_now;
 use crate::prometheus::{GaugeValue, gauge, label_value};
 use crate::suggested::PURGE;
 use crate::target::{
-    BeforeManifest, BeforeManifestError, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
+    BeforeManifest, BeforeManifestError, KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
 };
 use crate::tile::TileRectList;
 
@@ -60,7 +60,6 @@ pub struct OutboxEntry {
 
 impl OutboxEntry {
     /// An entry with the current time.
-    #[must_use]
     pub fn new(number: u64, id: String, tiles: Option<TileRectList>, documents: Vec<String>) -> OutboxEntry {
         OutboxEntry { number, id, time: seconds_now(), tiles, documents, added: None }
     }
@@ -107,14 +106,15 @@ impl Outbox {
     pub const DOCUMENTS: [&'static str; 3] = ["latest.json", "metadata.json", "tiles.json"];
 
     /// The outbox of a target. May wait for a disk or a server.
-    ///
-    /// # Errors
-    /// If it cannot be read. An outbox that cannot be parsed is an error, too: ignoring it would lose the purges in it.
+    /// Fails if it cannot be read. An outbox that cannot be parsed is an error, too: ignoring it would lose the purges
+    /// in it.
     pub fn read(notes: &dyn NoteStore) -> Result<Outbox, OutboxError> {
-        match notes.read(OUTBOX)? {
-            Some(note) => serde_json::from_slice(&note.body).map_err(|error| OutboxError::Damaged(error.to_string())),
-            None => Ok(Outbox::default()),
-        }
+        Outbox::of(notes.read(OUTBOX)?.as_ref())
+    }
+
+    fn of(note: Option<&KeptNote>) -> Result<Outbox, OutboxError> {
+        let read = note.map(|note| serde_json::from_slice(&note.body)).transpose();
+        Ok(read.map_err(|error| OutboxError::Damaged(error.to_string()))?.unwrap_or_default())
     }
 
     /// Shortens the queue with the longest lists; false if that is not possible.
@@ -123,19 +123,11 @@ impl Outbox {
     }
 
     /// Changes the outbox of a target, and returns the changed outbox. May wait for a disk or a server.
-    ///
-    /// # Errors
-    /// If it cannot be read or written.
     pub fn change(notes: &dyn NoteStore, how: impl Fn(&mut Outbox)) -> Result<Outbox, OutboxError> {
         let mut attempt = 1;
         loop {
             let note = notes.read(OUTBOX)?;
-            let mut outbox = match &note {
-                Some(note) => {
-                    serde_json::from_slice(&note.body).map_err(|error| OutboxError::Damaged(error.to_string()))?
-                }
-                None => Outbox::default(),
-            };
+            let mut outbox = Outbox::of(note.as_ref())?;
             let before = outbox.clone();
             how(&mut outbox);
             if outbox == before {
@@ -158,7 +150,6 @@ impl Outbox {
 /// Why the outbox cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum OutboxError {
-    /// The note cannot be read or written.
     #[error(transparent)]
     Note(#[from] NoteError),
     #[error(
@@ -171,7 +162,6 @@ pub enum OutboxError {
 /// Adds what a run changes to the outbox, before the run's manifest becomes visible.
 #[derive(Debug)]
 pub struct OutboxWriter {
-    /// The notes of the target.
     pub notes: Arc<dyn NoteStore>,
     /// The queues of the configured providers.
     pub queues: Vec<String>,
@@ -218,7 +208,6 @@ impl BeforeManifest for OutboxWriter {
 /// A metric: its name, its help text, its value for a queue.
 type QueueMetric = (&'static str, &'static str, fn(&PurgeQueue) -> f64);
 
-#[expect(clippy::cast_precision_loss, reason = "a float is what Prometheus has")]
 const METRICS: [QueueMetric; 4] = [
     ("oar_tiles_purge_waiting_tiles", "Changed tiles whose purge waits; -1 if all tiles of the target wait", |queue| {
         queue.tiles().count().map_or(-1.0, |count| count as f64)
@@ -234,19 +223,26 @@ const METRICS: [QueueMetric; 4] = [
     }),
 ];
 
-/// The metrics of an outbox; empty if it has no queue. `labels` are written before the CDN's labels, each followed by a
-/// comma.
-#[must_use]
-pub fn purge_metrics(outbox: &Outbox, labels: &str) -> String {
+/// An outbox, and the labels that are written before its CDNs' labels, each followed by a comma.
+#[derive(Debug)]
+pub struct LabelledOutbox {
+    pub outbox: Outbox,
+    pub labels: String,
+}
+
+/// The metrics of outboxes; empty if they have no queue.
+pub fn purge_metrics(outboxes: &[LabelledOutbox]) -> String {
+    let queues =
+        || outboxes.iter().flat_map(|of| of.outbox.queues.iter().map(|(queue, waits)| (&of.labels, queue, waits)));
     let of = |(name, help, value): &QueueMetric| {
-        let of_queue = |(queue, waits): (&String, &PurgeQueue)| {
+        let values = queues().map(|(labels, queue, waits)| {
             let (provider, url) = queue.split_once(' ').unwrap_or((queue, ""));
             let labels = format!("{labels}provider=\"{}\",url=\"{}\"", label_value(provider), label_value(url));
             GaugeValue { labels, value: value(waits) }
-        };
-        gauge(name, help, &outbox.queues.iter().map(of_queue).collect::<Vec<_>>())
+        });
+        gauge(name, help, &values.collect::<Vec<_>>())
     };
-    if outbox.queues.is_empty() { String::new() } else { METRICS.iter().map(of).collect() }
+    if queues().next().is_none() { String::new() } else { METRICS.iter().map(of).collect() }
 }
 
 // The queue of one provider: entries that wait, names left over from a purge that was sent in part, and rebounds.
@@ -274,7 +270,6 @@ pub struct PurgeQueue {
     pub left_of: String,
     /// The purges that were sent and will be sent once more.
     pub rebounds: Vec<Rebound>,
-    /// What was spent.
     pub spent: SpentItems,
     /// Why the provider refuses permanently, if it does.
     pub stopped: Option<String>,
@@ -289,11 +284,18 @@ pub struct PurgeQueue {
 pub struct Rebound {
     /// When it is due, in seconds since 1970 (UTC).
     pub at: u64,
-    /// The entry to send.
     pub entry: OutboxEntry,
     /// True if it was sent by address because purges could not rely on tags yet.
     #[serde(default)]
     pub by_address: bool,
+}
+
+impl Rebound {
+    /// Merges both.
+    fn merged(self, other: Rebound) -> Rebound {
+        let by_address = self.by_address || other.by_address;
+        Rebound { at: self.at.max(other.at), by_address, entry: self.entry.merged(other.entry) }
+    }
 }
 
 /// The outcome of a purge.
@@ -310,19 +312,15 @@ pub struct SentEntries {
 
 impl PurgeQueue {
     /// True if there is nothing to send.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.left.is_empty() && self.rebounds.is_empty()
     }
 
-    /// The tiles that wait.
-    #[must_use]
     pub fn tiles(&self) -> TilesToPurge {
         tiles_of_all(&self.waiting)
     }
 
     /// The age of the oldest entry in seconds.
-    #[must_use]
     pub fn oldest(&self) -> Option<u64> {
         self.waiting.iter().map(|entry| seconds_now().saturating_sub(entry.time)).max()
     }
@@ -340,18 +338,13 @@ impl PurgeQueue {
     pub fn add_rebound(&mut self, rebound: Rebound) {
         let is_full = self.rebounds.len() >= MAX_ENTRIES;
         match self.rebounds.pop_if(|_| is_full) {
-            Some(last) => self.rebounds.push(Rebound {
-                at: last.at.max(rebound.at),
-                by_address: last.by_address || rebound.by_address,
-                entry: last.entry.merged(rebound.entry),
-            }),
+            Some(last) => self.rebounds.push(last.merged(rebound)),
             None => self.rebounds.push(rebound),
         }
     }
 
     /// The entries that may be sent while the target's manifest names the publication `published`; `None` if it names
     /// none.
-    #[must_use]
     pub fn ready(&self, published: Option<u64>) -> Vec<OutboxEntry> {
         let is_orphan = |entry: &OutboxEntry| seconds_now().saturating_sub(entry.time) > ORPHANED_AFTER.as_secs();
         let is_ready = |entry: &&OutboxEntry| entry.number <= published.unwrap_or(0) || is_orphan(entry);
@@ -384,12 +377,7 @@ impl PurgeQueue {
         let before = self.rects();
         let merged = std::mem::take(&mut self.waiting).into_iter().reduce(OutboxEntry::merged);
         self.waiting.extend(merged);
-        let all = std::mem::take(&mut self.rebounds);
-        let merged = all.into_iter().reduce(|one, other| Rebound {
-            at: one.at.max(other.at),
-            by_address: one.by_address || other.by_address,
-            entry: one.entry.merged(other.entry),
-        });
+        let merged = std::mem::take(&mut self.rebounds).into_iter().reduce(Rebound::merged);
         self.rebounds.extend(merged);
         if self.rects() < before {
             return true;
@@ -402,7 +390,6 @@ impl PurgeQueue {
     }
 }
 
-#[must_use]
 pub fn tiles_of(entry: &OutboxEntry) -> TilesToPurge {
     entry.tiles.as_ref().map_or(TilesToPurge::Everything, |tiles| TilesToPurge::listed(tiles.tiles()))
 }
@@ -418,23 +405,29 @@ mod tests {
 
     use super::*;
     use crate::cdn::provider::{ItemKind, PurgeName};
-    use crate::target::KeptNote;
     use crate::tile::{TileCoord, TileRectList};
 
     #[test]
     fn each_queue_has_a_line_of_each_metric() {
-        assert_eq!(purge_metrics(&Outbox::default(), ""), "");
+        let metrics = |labels: &[&str], outbox: &Outbox| {
+            let labelled = |labels: &&str| LabelledOutbox { outbox: outbox.clone(), labels: (*labels).to_owned() };
+            purge_metrics(&labels.iter().map(labelled).collect::<Vec<_>>())
+        };
+        assert_eq!(metrics(&[""], &Outbox::default()), "");
         let mut outbox = Outbox::default();
         let queue = outbox.queues.entry("fastly https://h/\"".to_owned()).or_default();
         queue.add(OutboxEntry::new(0, "x".to_owned(), TileRectList::of(["1/0/0".parse().unwrap()]), Vec::new()));
         queue.stopped = Some("403".to_owned());
-        let text = purge_metrics(&outbox, "output=\"a\",");
+        let text = metrics(&["output=\"a\",", "output=\"b\","], &outbox);
+        assert_eq!(text.matches("# TYPE oar_tiles_purge_stopped gauge\n").count(), 1, "{text}");
         for line in ["waiting_tiles", "stopped"] {
-            let line = format!("oar_tiles_purge_{line}{{output=\"a\",provider=\"fastly\",url=\"https://h/\\\"\"}} 1\n");
-            assert!(text.contains(&line), "{text}");
+            for output in ["a", "b"] {
+                let labels = format!("output=\"{output}\",provider=\"fastly\",url=\"https://h/\\\"\"");
+                assert!(text.contains(&format!("oar_tiles_purge_{line}{{{labels}}} 1\n")), "{text}");
+            }
         }
         outbox.queues.values_mut().for_each(|queue| queue.waiting[0].tiles = None);
-        assert!(purge_metrics(&outbox, "").contains("waiting_tiles{provider=\"fastly\",url=\"https://h/\\\"\"} -1\n"));
+        assert!(metrics(&[""], &outbox).contains("waiting_tiles{provider=\"fastly\",url=\"https://h/\\\"\"} -1\n"));
     }
 
     /// Notes in memory, with a hook before each write.

@@ -25,7 +25,6 @@ pub(crate) fn pause(pauses: &mut Backoff, retry_after: Option<Duration>, jitter:
 }
 
 /// The time that a `Retry-After` asks for: seconds, or a date (RFC 9110, section 10.2.3).
-#[must_use]
 pub(crate) fn retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let text = text.trim();
     if let Ok(seconds) = text.parse::<u64>() {
@@ -57,15 +56,12 @@ pub struct TokenBucket {
 
 impl TokenBucket {
     /// A full bucket.
-    #[must_use]
     pub const fn new(rate: Rate, now: Instant) -> TokenBucket {
         TokenBucket { rate, tokens: rate.burst, at: now }
     }
 
     /// Takes tokens. More than the burst are taken from a full bucket, which then owes the rest.
-    ///
-    /// # Errors
-    /// If there are too few tokens: how long to wait for them. None were taken.
+    /// Fails if there are too few tokens: how long to wait for them. None were taken.
     pub fn take(&mut self, tokens: f64, now: Instant) -> Result<(), Duration> {
         let passed = now.saturating_duration_since(self.at).as_secs_f64();
         self.tokens = (self.tokens + passed * self.rate.per_second).min(self.rate.burst);
@@ -119,7 +115,6 @@ impl PurgeBudget {
     /// What may be sent now. A thirtieth of a month's items (a day's worth) may be spent in advance, and the rest
     /// accrues evenly over the month. Users who edit less than the budget never wait. Users who edit more purge fewer
     /// and larger items until the month's end.
-    #[must_use]
     pub fn allowance(&self, spent: &SpentItems, now: SystemTime) -> PurgeAllowance {
         let now = since_1970(now);
         let since_last = now.saturating_sub(Duration::from_secs(spent.last_sent));
@@ -146,7 +141,6 @@ impl PurgeBudget {
     }
 
     /// What is spent after some more items were sent.
-    #[must_use]
     pub fn after(spent: &SpentItems, items: usize, now: SystemTime) -> SpentItems {
         let now = since_1970(now);
         let month = MonthPosition::of(now).month;

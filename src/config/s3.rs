@@ -9,11 +9,11 @@ use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
 use crate::serve::{ServeOptions, ServeSection, TagHeader, TileHeader};
 use crate::setting::TextByZoom;
-use crate::target::{CacheRule, CloudSettings, Encryption, S3Options, S3Section, S3Shared, without_user};
+use crate::target::{BucketOptions, BucketShared, CacheRule, CloudSettings, Encryption, S3Section, without_user};
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
-    pub(crate) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<S3Options, ConfigError> {
+    pub(crate) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<BucketOptions, ConfigError> {
         let encryption = match (&given.encryption, &given.kms_key) {
             (Encryption::Kms { .. }, key) => Encryption::Kms { key: key.clone() },
             (_, Some(_)) => {
@@ -23,7 +23,7 @@ impl Check<'_> {
         };
         given.numbers_fit().map_err(|(key, what)| self.wrong(&format!("s3.{key}"), what))?;
         let metadata = given.metadata.iter().flatten();
-        Ok(S3Options {
+        Ok(BucketOptions {
             cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
             metadata: metadata
                 .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))
@@ -31,7 +31,7 @@ impl Check<'_> {
             names,
             keys: None,
             cloud: CloudSettings::default(),
-            shared: S3Shared::default(),
+            shared: BucketShared::default(),
             section: S3Section { endpoint: given.endpoint.as_deref().map(without_user), encryption, ..given.clone() },
         })
     }

@@ -19,7 +19,7 @@ use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, ConnectParts, DatabaseSection, LayerOptions, SessionOptions};
 use crate::serve::{Parameter, ParameterType, ServeOptions};
 use crate::setting::TimeSpan;
-use crate::target::{MaxShrink, MaxShrinkError, S3Options, TreeOptions};
+use crate::target::{BucketOptions, MaxShrink, MaxShrinkError, TreeOptions};
 use crate::tile::{AreaPart, TileTextNames, TilesetTag, ZoomList};
 
 /// The most megabytes that cached rows may take: more than any machine has.
@@ -85,7 +85,7 @@ pub struct TilesetSettings {
     /// How a directory or an S3 prefix is written.
     pub tree: TreeOptions,
     /// How S3 is reached, and the headers of objects.
-    pub s3: S3Options,
+    pub s3: BucketOptions,
     /// The CDNs that are notified of what changed.
     pub purges: Vec<PurgeOptions>,
     /// The parameters that requests for live tiles may give.

@@ -14,6 +14,26 @@ use small::{MAX_SMALL_TILE, SmallDeflate};
 /// The media type of a tile (MVT 2.1, section 3; registered with IANA).
 pub const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
 
+/// Other media types under which clients accept the same tiles.
+pub const OTHER_TILE_TYPES: [&str; 2] = ["application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"];
+
+/// The format's name in archives, and the extension of tiles' names.
+pub const TILE_EXTENSION: &str = "pbf";
+
+/// Another extension that clients use for tiles.
+pub const OTHER_TILE_EXTENSION: &str = "mvt";
+
+/// The format's number in `PMTiles` (v3, section 3.2, "Tile Type").
+pub const PMTILES_TILE_TYPE: u8 = 1;
+
+/// The name of gzip as a content coding (RFC 9110, section 8.4.1.3).
+pub const GZIP: &str = "gzip";
+
+/// True if a media type or a part of one, as a function's comment names it, stands for such tiles.
+pub fn is_tile_type(kind: &str) -> bool {
+    kind.contains(OTHER_TILE_EXTENSION) || kind.contains("protobuf")
+}
+
 /// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that
 /// makes some tile pack to other bytes at some level, such as an update of libdeflate. Older targets then need a full
 /// seed. Without a new version, they would be reported as up to date, or hold both kinds of bytes. A test compares the
@@ -31,7 +51,6 @@ impl Level {
     const FASTEST: Level = Level(1);
 
     /// A level, if it lies in 1..=12.
-    #[must_use]
     pub fn new(level: u32) -> Option<Level> {
         i32::try_from(level).ok().filter(|level| (1..=12).contains(level)).map(Level)
     }
@@ -49,7 +68,6 @@ pub enum Packing {
 impl Packing {
     /// Its part of the text that the fingerprint is a hash of, in the form of the first version: renaming a type must
     /// not change it.
-    #[must_use]
     pub fn definition(self) -> String {
         match self {
             Packing::Gzip(Level(level)) => format!("Gzip(Level({level}))"),
@@ -68,7 +86,6 @@ pub enum Packer {
 
 impl Packer {
     /// A packer.
-    #[must_use]
     pub fn new(packing: Packing) -> Packer {
         match packing {
             Packing::Gzip(level) => Packer::Gzip(Gzip::new(level)),
@@ -77,9 +94,8 @@ impl Packer {
     }
 
     /// Packs one tile.
-    ///
-    /// # Errors
-    /// If the tile has more bytes than readers accept: [`MAX_UNPACKED_TILE`] before packing, [`MAX_STORED_TILE`] after.
+    /// Fails if the tile has more bytes than readers accept: [`MAX_UNPACKED_TILE`] before packing, [`MAX_STORED_TILE`]
+    /// after.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
         if raw.len() > MAX_UNPACKED_TILE {
             return Err(EncodeError::TooLarge { bytes: raw.len(), limit: MAX_UNPACKED_TILE });
@@ -135,7 +151,6 @@ const MIN_BYTES_FOR_HALF_BUFFER: usize = 1 << 20;
 
 impl Gzip {
     /// A compressor of the given level.
-    #[must_use]
     pub fn new(level: Level) -> Gzip {
         // Every `Level` is valid for the library, so its default is never used.
         let compression = CompressionLvl::new(level.0).unwrap_or_default();
@@ -144,9 +159,7 @@ impl Gzip {
     }
 
     /// Packs one tile.
-    ///
-    /// # Errors
-    /// Only if the compression library breaks its contract.
+    /// Fails only if the compression library breaks its contract.
     pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
         if let Some(small) = self.small.as_mut().filter(|_| raw.len() <= MAX_SMALL_TILE) {
             return Ok(small.pack(raw).into());
@@ -195,7 +208,6 @@ impl SmallGzip {
 
 /// The most bytes that `bytes` bytes become as gzip: bytes that cannot be compressed are stored in blocks, each with a
 /// header.
-#[must_use]
 pub const fn most_packed(bytes: u64) -> u64 {
     bytes + bytes / 500 + 64
 }
@@ -219,14 +231,12 @@ pub const MAX_STORED_TILE: usize = 64 << 20;
 pub const MAX_UNPACKED_TILE: usize = 256 << 20;
 
 /// True if stored bytes start with the magic number of gzip (RFC 1952, section 2.3.1).
-#[must_use]
 pub fn is_gzip(stored: &[u8]) -> bool {
     stored.starts_with(&[0x1f, 0x8b])
 }
 
 /// The size that a stored tile claims to have when unpacked, in bytes. Its gzip may be broken, or have other bytes
 /// behind it: then it unpacks to another size, or not at all.
-#[must_use]
 pub fn claimed_size(stored: &[u8]) -> usize {
     if !is_gzip(stored) {
         return stored.len();
@@ -241,23 +251,18 @@ pub struct Gunzip(Decompressor);
 
 impl Gunzip {
     /// An unpacker.
-    #[must_use]
     pub fn new() -> Gunzip {
         Gunzip(Decompressor::new())
     }
 
     /// The MVT bytes of a stored tile, which may be packed or not.
-    ///
-    /// # Errors
-    /// If its gzip is broken.
+    /// Fails if its gzip is broken.
     pub fn unpack(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
         self.unpack_at_most(stored, MAX_UNPACKED_TILE)
     }
 
     /// The MVT bytes of a stored tile, if they are no more than `most`.
-    ///
-    /// # Errors
-    /// If its gzip is broken, or it unpacks to more.
+    /// Fails if its gzip is broken, or it unpacks to more.
     pub fn unpack_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
         if !is_gzip(stored) {
             return Ok(stored.to_vec());

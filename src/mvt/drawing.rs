@@ -194,13 +194,11 @@ pub struct Drawer<'f> {
 
 impl<'f> Drawer<'f> {
     /// A drawer for these features.
-    #[must_use]
     pub fn new(features: &'f Features) -> Drawer<'f> {
         Drawer::with_more(features, None)
     }
 
     /// A drawer for two lists of features of the same layer. The numbers of the second continue those of the first.
-    #[must_use]
     pub fn with_more(first: &'f Features, more: Option<&'f Features>) -> Drawer<'f> {
         let features = FeatureList { first, more };
         Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
@@ -272,7 +270,6 @@ pub struct TileInPieces {
 
 impl TileInPieces {
     /// A tile without features. `bytes` is an estimate of the size of the encoded values of all features.
-    #[must_use]
     pub fn new(bytes: usize) -> TileInPieces {
         let mut values = Vec::new();
         // Growing the vector would take twice the memory for a moment, and unused capacity costs nothing. If the
@@ -310,7 +307,6 @@ impl TileInPieces {
     }
 
     /// The number of its features.
-    #[must_use]
     pub fn features(&self) -> u64 {
         self.features
     }

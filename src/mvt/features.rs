@@ -29,7 +29,6 @@ pub struct Features {
 impl Features {
     /// A layer without features. `properties` are the columns in their order; `expected` and `most` bound the number
     /// and the bytes of the features to come.
-    #[must_use]
     pub fn new(properties: Vec<String>, expected: usize, most: usize) -> Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
@@ -156,25 +155,21 @@ impl Features {
     }
 
     /// The encoded bytes of a feature, by its number.
-    #[must_use]
     pub fn encoded(&self, number: u32) -> Option<&[u8]> {
         self.feature(number).map(|(_, bytes)| bytes)
     }
 
     /// The number of features.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
     /// True if there is no feature.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
     /// The memory in use, in bytes.
-    #[must_use]
     pub fn size(&self) -> usize {
         self.bytes.len() + (self.starts.len() + self.ends.len()) * size_of::<u32>()
     }

@@ -32,7 +32,6 @@ impl MvtGeometry {
     }
 
     /// Its type in GeoJSON (RFC 7946, section 1.4).
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             MvtGeometry::Unknown => "Unknown",

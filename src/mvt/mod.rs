@@ -78,7 +78,6 @@ pub enum MvtValue<'a> {
 
 impl MvtValue<'_> {
     /// Its kind in TileJSON: "String", "Number" or "Boolean" (TileJSON 3.0.0, section 3.3.2).
-    #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
             MvtValue::Text(_) => "String",
@@ -100,7 +99,6 @@ impl<'a> MvtLayer<'a> {
     }
 
     /// The size of a feature's properties as text, in bytes. The tile itself stores each name and each text only once.
-    #[must_use]
     pub fn size_of_properties(&self, feature: &Feature) -> usize {
         let size = |(key, value): (&str, MvtValue<'_>)| {
             // A number has at most twenty digits.
@@ -148,10 +146,8 @@ impl MvtError {
 }
 
 /// Decodes the uncompressed bytes of a tile. Empty bytes are a tile without layers.
-///
-/// # Errors
-/// If the bytes violate MVT 2.1 (they are cut off, or have a name twice, another version, a tag out of range or an
-/// invalid geometry), or if the decoded tile would take more than 1 GB of memory.
+/// Fails if the bytes violate MVT 2.1 (they are cut off, or have a name twice, another version, a tag out of range or
+/// an invalid geometry), or if the decoded tile would take more than 1 GB of memory.
 pub fn decode(raw: &[u8]) -> Result<Vec<MvtLayer<'_>>, MvtError> {
     let mut layers = Vec::new();
     let (mut names, mut memory) = (HashSet::new(), DecodeBudget(MAX_DECODED));

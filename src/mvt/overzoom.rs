@@ -26,7 +26,6 @@ pub struct TileDescent {
 
 impl TileDescent {
     /// The place of `tile` in `ancestor`; `None` if `tile` does not lie in it.
-    #[must_use]
     pub fn new(ancestor: TileCoord, tile: TileCoord) -> Option<TileDescent> {
         let levels = tile.zoom().get().checked_sub(ancestor.zoom().get())?;
         let is_below = tile.x() >> levels == ancestor.x() && tile.y() >> levels == ancestor.y();
@@ -42,9 +41,7 @@ impl TileDescent {
 }
 
 /// Draws a deeper tile from its ancestor; empty if there is nothing to draw. `raw` is the ancestor's uncompressed tile.
-///
-/// # Errors
-/// If the ancestor violates MVT 2.1.
+/// Fails if the ancestor violates MVT 2.1.
 pub fn overzoomed(raw: &[u8], descent: TileDescent) -> Result<Vec<u8>, MvtError> {
     let mut tile = Vec::new();
     for layer in decode(raw)? {

@@ -61,7 +61,6 @@ pub(crate) struct Points<'a> {
 }
 
 /// The number of features of a layer; `None` if it is broken.
-#[must_use]
 pub fn count_features(layer: &[u8]) -> Option<usize> {
     let mut count = 0;
     for field in Fields(layer) {
@@ -71,7 +70,6 @@ pub fn count_features(layer: &[u8]) -> Option<usize> {
 }
 
 /// The name and the bytes of each layer of a tile; `None` if the tile is broken.
-#[must_use]
 pub fn split(tile: &[u8]) -> Option<Vec<(&str, &[u8])>> {
     let mut layers = Vec::new();
     for field in Fields(tile) {
@@ -101,7 +99,6 @@ pub(crate) fn layer_field(bytes: usize) -> Vec<u8> {
 ///
 /// `None` if the layer cannot be edited: it has other geometries than single points, or features without a key or not
 /// sorted by it, or it is not encoded as PostGIS encodes it.
-#[must_use]
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
     let most = old.len() + fresh.len();
     let old = Points::read(old, &known.properties)?;

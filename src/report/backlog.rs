@@ -32,7 +32,6 @@ pub struct LoggedTable {
 
 impl Backlog {
     /// The number of targets that need a full seed.
-    #[must_use]
     pub fn targets_to_seed(&self) -> usize {
         self.targets.iter().filter(|target| target.needs_seed.is_some()).count()
     }
@@ -75,7 +74,6 @@ pub struct PurgeStatus {
 }
 
 /// The backlog as text for a person.
-#[must_use]
 pub fn render_backlog(backlog: &Backlog) -> String {
     let rows: Vec<Vec<String>> = backlog
         .tables

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::summary::{counted, table};
+use super::summary::{counted, table, table_of};
 use super::{grouped, sized, visible_line};
 use crate::manifest::Manifest;
 use crate::pipeline::LargestTile;
@@ -80,18 +80,14 @@ pub struct ContentsZoom {
 /// A feature of a tile in words.
 #[derive(Debug, Clone)]
 pub struct ShownFeature {
-    /// The name of its layer.
     pub layer: String,
     /// Its id; empty if it has none.
     pub id: String,
-    /// The type of its geometry.
     pub geometry: String,
-    /// Its properties as JSON.
     pub properties: String,
 }
 
 /// The summary of a target.
-#[must_use]
 pub fn render_contents(contents: &Contents) -> String {
     let zoom = |zoom: &ContentsZoom| {
         let largest = zoom.largest.map(|largest| format!("{} {}", sized(largest.bytes), largest.tile));
@@ -144,25 +140,10 @@ fn kind_of(kind: &serde_json::Value) -> String {
     kind.as_str().map_or_else(|| kind.to_string(), visible_line)
 }
 
-/// The features of a tile.
-#[must_use]
 pub fn render_features(features: &[ShownFeature]) -> String {
-    let header = ["layer", "id", "geometry", "properties"].map(str::to_owned);
     let cells = |feature: &ShownFeature| {
-        [visible_line(&feature.layer), feature.id.clone(), feature.geometry.clone(), feature.properties.clone()]
+        vec![visible_line(&feature.layer), feature.id.clone(), feature.geometry.clone(), feature.properties.clone()]
     };
-    let rows: Vec<[String; 4]> = std::iter::once(header).chain(features.iter().map(cells)).collect();
-    let mut widths = [0; 3];
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let [first, second, third] = widths;
-    rows.iter()
-        .map(|[layer, id, geometry, properties]| {
-            let line = format!("{layer:<first$}  {id:>second$}  {geometry:<third$}  {properties}");
-            line.trim_end().to_owned() + "\n"
-        })
-        .collect()
+    let rows: Vec<Vec<String>> = features.iter().map(cells).collect();
+    table_of(&["layer", "id", "geometry", "properties"], &rows, |column| column == 1)
 }

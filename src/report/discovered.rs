@@ -1,6 +1,6 @@
 //! The tables and functions that `init` found in a database, as a table, and what to do next.
 
-use super::summary::counted;
+use super::summary::{counted, table_of};
 use super::{grouped, visible_line};
 use crate::suggested::{OWN_FILE, SEED, for_shell};
 use crate::tile::LonLatBox;
@@ -8,7 +8,6 @@ use crate::tile::LonLatBox;
 /// What `init` found in a database.
 #[derive(Debug, Clone)]
 pub struct DiscoveredTables {
-    /// The columns with geometries.
     pub columns: Vec<DiscoveredColumn>,
     /// The functions that return tiles.
     pub functions: Vec<DiscoveredFunction>,
@@ -29,14 +28,11 @@ pub struct DiscoveredFunction {
     pub problem: Option<String>,
 }
 
-/// A column with geometries.
 #[derive(Debug, Clone)]
 pub struct DiscoveredColumn {
     /// Its relation, as a person would write it.
     pub table: String,
-    /// The kind of the relation.
     pub kind: String,
-    /// Its name.
     pub column: String,
     /// The types of its geometries.
     pub shape: String,
@@ -82,23 +78,10 @@ impl DiscoveredColumn {
 }
 
 /// What was found as a table, followed by the remarks and the columns and functions that are not drawn.
-#[must_use]
 pub fn render_discovered(found: &DiscoveredTables) -> String {
-    let header = ["table", "kind", "column", "type", "SRID", "rows", "extent", "key", "index"].map(str::to_owned);
-    let lines: Vec<[String; 9]> =
-        std::iter::once(header).chain(found.columns.iter().map(DiscoveredColumn::cells)).collect();
-    let mut widths = [0; 9];
-    for line in &lines {
-        for (width, cell) in widths.iter_mut().zip(line) {
-            *width = cell.chars().count().max(*width);
-        }
-    }
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> = line.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        text.push_str(cells.join("  ").trim_end());
-        text.push('\n');
-    }
+    let header = ["table", "kind", "column", "type", "SRID", "rows", "extent", "key", "index"];
+    let rows: Vec<Vec<String>> = found.columns.iter().map(|column| column.cells().to_vec()).collect();
+    let mut text = table_of(&header, &rows, |_column| false);
     for remark in &found.remarks {
         text.push_str(&format!("note: {}\n", visible_line(remark)));
     }
@@ -106,7 +89,6 @@ pub fn render_discovered(found: &DiscoveredTables) -> String {
 }
 
 /// The columns and functions that are not drawn, a line each.
-#[must_use]
 pub fn render_undrawn(found: &DiscoveredTables) -> String {
     let line = |column: &DiscoveredColumn| {
         let problem = column.problem.as_ref()?;
@@ -126,7 +108,6 @@ pub fn render_undrawn(found: &DiscoveredTables) -> String {
 
 /// A line about the file that was written, and the next commands, as a shell reads them. `has_url` is true if a flag
 /// gave the database's address, which is not repeated because it may hold a password.
-#[must_use]
 pub fn render_drafted(found: &DiscoveredTables, file: &str, has_url: bool) -> String {
     let layers = counted(found.layers as u64, "layer");
     let (next, url) = if has_url { (", with the same URL", " --database-url URL") } else { ("", "") };

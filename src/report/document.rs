@@ -48,7 +48,6 @@ pub struct DiffZoom {
 
 impl DiffReport {
     /// The number of tiles that differ, or that only one of the targets has.
-    #[must_use]
     pub fn differences(&self) -> u64 {
         self.zooms.iter().map(|zoom| zoom.differ + zoom.only_a + zoom.only_b).sum()
     }
@@ -127,7 +126,6 @@ pub struct DocumentSchema {
 
 impl DocumentSchema {
     /// The schema of `T` as its values are serialized.
-    #[must_use]
     pub fn of<T: JsonSchema>(name: &'static str, printed_by: &'static str) -> DocumentSchema {
         let settings = SchemaSettings::draft2020_12().for_serialize();
         let mut schema: Schema = settings.into_generator().into_root_schema_for::<T>();
@@ -136,8 +134,6 @@ impl DocumentSchema {
     }
 }
 
-/// The schemas of the reports and of the log.
-#[must_use]
 pub fn report_schemas() -> Vec<DocumentSchema> {
     vec![
         DocumentSchema::of::<EventRecord<'_>>("event", "a line of --log json and --progress json"),

@@ -168,7 +168,6 @@ pub enum LogLevel {
 }
 
 impl Event {
-    /// The severity.
     pub(crate) const fn level(&self) -> LogLevel {
         match self {
             Event::Note { level, .. } => *level,
@@ -194,7 +193,6 @@ impl Event {
         }
     }
 
-    /// The event in words.
     pub(crate) fn message(&self) -> String {
         match self {
             Event::Surveying { layer } => format!("reading where the features of \"{layer}\" lie"),
@@ -276,10 +274,8 @@ pub struct RunStages {
 
 impl RunStages {
     /// The shares of the elapsed time `rendering`. `drawing` is the part of `times.rendering` that needed no database.
-    #[must_use]
     pub fn new(times: &StageTimes, drawing: Duration, rendering: Duration, workers: usize) -> RunStages {
         let drawing = drawing.min(times.rendering);
-        #[expect(clippy::cast_precision_loss, reason = "there are few workers")]
         let threads = workers.max(1) as f64;
         let share = |time: Duration, threads: f64| {
             let all = rendering.as_secs_f64() * threads;

@@ -55,7 +55,6 @@ pub struct FailedVariant {
 }
 
 /// The result as text for a person.
-#[must_use]
 pub fn render_family(report: &FamilyReport) -> String {
     let mut text = String::new();
     for (outputs, what) in [

@@ -93,7 +93,6 @@ pub struct Findings {
 
 impl Findings {
     /// A report without findings.
-    #[must_use]
     pub fn new(target: String) -> Findings {
         Findings {
             target,
@@ -123,14 +122,11 @@ impl Findings {
         }
     }
 
-    /// The number of findings.
-    #[must_use]
     pub fn count(&self) -> u64 {
         self.findings.iter().map(|finding| finding.count).sum()
     }
 
     /// The number of findings, in words.
-    #[must_use]
     pub fn counted(&self) -> String {
         match self.count() {
             1 => "1 finding".to_owned(),
@@ -140,7 +136,6 @@ impl Findings {
 }
 
 /// The findings as a table; its last line is the verdict.
-#[must_use]
 pub fn render_findings(found: &Findings) -> String {
     let mut text = skipped_lines(found.skipped.as_deref().unwrap_or_default());
     for finding in &found.findings {
@@ -230,7 +225,6 @@ impl Checkup {
         self.results.push(CheckResult { area, level: CheckLevel::Fine, what: what.into(), remedy: None });
     }
 
-    /// Notes a warning with its remedy.
     pub fn warn(&mut self, area: CheckArea, what: impl Into<String>, remedy: impl Into<String>) {
         let (what, remedy) = (what.into(), Some(remedy.into()));
         self.results.push(CheckResult { area, level: CheckLevel::Warning, what, remedy });
@@ -248,7 +242,6 @@ impl Checkup {
     }
 
     /// The number of results of a level.
-    #[must_use]
     pub fn count(&self, level: CheckLevel) -> u64 {
         self.results.iter().filter(|result| result.level == level).count() as u64
     }
@@ -256,7 +249,6 @@ impl Checkup {
 
 /// The results as text for a person: one line for each, with the remedy below it. The last line counts errors and
 /// warnings.
-#[must_use]
 pub fn render_checkup(checkup: &Checkup) -> String {
     let mut text = String::new();
     for CheckResult { area, level, what, remedy } in &checkup.results {

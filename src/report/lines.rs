@@ -47,7 +47,6 @@ impl LineFigures {
         *self = LineFigures { since: now, last: now, zoom: None, tiles: 0, bytes: 0, features: 0, of };
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "figures for the eye")]
     fn line(&mut self) -> String {
         self.last = Instant::now();
         let seconds = self.since.elapsed().as_secs_f64().max(0.001);
@@ -145,7 +144,6 @@ impl<S: tracing::Subscriber> Layer<S> for Noting {
     }
 }
 
-/// The fields of an event.
 #[derive(Default)]
 struct NoteFields {
     message: String,

@@ -79,9 +79,7 @@ pub trait Report: Send + Sync {
 pub enum Style {
     /// A bar on a terminal, sparse lines elsewhere.
     Auto,
-    /// A progress bar.
     Bar,
-    /// Sparse lines.
     Lines,
     /// One JSON object a line, on standard output.
     Json,
@@ -92,8 +90,6 @@ pub enum Style {
     Nothing,
 }
 
-/// A report of the given style.
-#[must_use]
 pub fn report(style: Style) -> Arc<dyn Report> {
     match style {
         // A bar between lines of JSON would be useless to both people and programs.
@@ -141,7 +137,6 @@ impl Report for Nothing {
 }
 
 /// A count with its digits in groups of three: 1 234 567.
-#[must_use]
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -155,7 +150,6 @@ pub fn grouped(number: u64) -> String {
 }
 
 /// A number of bytes in decimal units, such as kB.
-#[expect(clippy::cast_precision_loss, reason = "three digits are shown")]
 pub(crate) fn sized(bytes: u64) -> String {
     match bytes {
         0..1_000 => format!("{bytes} B"),
@@ -192,7 +186,6 @@ pub enum FileMoment {
 
 impl FileMoment {
     /// What is done, and what to do, for the file that `flag` names. `work` is what is done, or is not, after the work.
-    #[must_use]
     pub fn advice(self, flag: &str, work: &str) -> String {
         match self {
             FileMoment::Before => format!("choose another {flag}; nothing was begun"),
@@ -219,9 +212,7 @@ pub struct ReportFile(PathBuf);
 
 impl ReportFile {
     /// Checks before the run that the report can be written after it.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or if it is the output of the run.
+    /// Fails if the file cannot be written, or if it is the output of the run.
     pub fn new(path: &Path, output: &Path) -> Result<ReportFile, ReportFileError> {
         match check_writable(path, output) {
             Ok(()) => Ok(ReportFile(path.to_owned())),
@@ -230,9 +221,6 @@ impl ReportFile {
     }
 
     /// Writes a value, which has to be an object, as JSON with the version of its form.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn write(&self, value: &impl Serialize) -> Result<(), ReportFileError> {
         serde_json::to_vec_pretty(&JsonDocument::new(value))
             .map_err(io::Error::from)
@@ -242,9 +230,7 @@ impl ReportFile {
 }
 
 /// Writes a document into a file that the user has named. `output` is the target from which the document was made.
-///
-/// # Errors
-/// If the file cannot be written, or is the target: the error that `failed` makes.
+/// Fails if the file cannot be written, or is the target: the error that `failed` makes.
 pub(crate) fn write_document<E>(
     path: &Path,
     output: &Path,

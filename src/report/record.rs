@@ -83,14 +83,11 @@ impl EventRecord<'_> {
         EventRecord::at(SystemTime::now(), event)
     }
 
-    /// The record of an event.
-    #[must_use]
     pub fn at(time: SystemTime, event: &Event) -> EventRecord<'_> {
         let time = humantime::format_rfc3339_millis(time).to_string();
         EventRecord { schema_version: JSON_VERSION, time, level: event.level(), message: event.message(), event }
     }
 
-    /// The record as one line of JSON.
     fn json(&self) -> String {
         // This does not fail: all keys are strings, and every value can be serialized.
         serde_json::to_string(self).unwrap_or_default() + "\n"
@@ -127,7 +124,6 @@ impl EventRecord<'_> {
     }
 }
 
-/// Writes an event to the log.
 pub(crate) fn log(event: &Event) {
     let record = EventRecord::new(event);
     write_err(&record.text(form()));
@@ -146,7 +142,6 @@ pub(crate) fn note(level: LogLevel, message: String) {
     log(&Event::Note { library: None, fields: std::collections::BTreeMap::new(), message, level });
 }
 
-/// Writes a warning to the log.
 pub fn say_warning(message: &str) {
     log(&Event::Warning { message: message.to_owned() });
 }

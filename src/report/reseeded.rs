@@ -39,7 +39,6 @@ pub struct DirtyReport {
 
 impl DirtyReport {
     /// The plan of a reseed that would render every tile.
-    #[must_use]
     pub fn all(reasons: Vec<Reason>) -> DirtyReport {
         DirtyReport { zooms: None, reasons }
     }
@@ -103,7 +102,6 @@ pub struct ReseedReport {
 
 impl ReseedReport {
     /// The event that ends the run.
-    #[must_use]
     pub fn event(&self) -> Event {
         let ReseedReport { written, bytes, seconds, .. } = *self;
         Event::Done { output: self.output.clone(), tiles: written, bytes, seconds }
@@ -111,13 +109,11 @@ impl ReseedReport {
 
     /// The number of changed rows that the run shows. Tiles that could not be rendered before, or that a client asked
     /// for, do not count.
-    #[must_use]
     pub fn rows(&self) -> u64 {
         changed_rows(&self.reasons)
     }
 
     /// The report of a run that had nothing to do.
-    #[must_use]
     pub fn nothing(output: String) -> ReseedReport {
         ReseedReport {
             output,
@@ -177,7 +173,6 @@ fn because(reasons: &[Reason]) -> String {
 }
 
 /// The plan as text for a person.
-#[must_use]
 pub fn render_dirty(report: &DirtyReport) -> String {
     let because = because(&report.reasons);
     let Some(zooms) = &report.zooms else {
@@ -193,7 +188,6 @@ fn dirty(tiles: u64) -> String {
 }
 
 /// The result as text for a person.
-#[must_use]
 pub fn render_reseed(report: &ReseedReport) -> String {
     if report.zooms.is_none() {
         return format!("nothing to do: {}\n", report.output);

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::{FileMoment, WORK_IS_DONE, check_writable};
-use crate::cdn::{Outbox, purge_metrics};
+use crate::cdn::{LabelledOutbox, Outbox, purge_metrics};
 use crate::clock::since_1970;
 use crate::prometheus::{GaugeValue, gauge, label_value};
 
@@ -52,9 +52,7 @@ const UNCHANGED_PAUSE: Duration = Duration::from_secs(10);
 
 impl RunMetrics {
     /// Starts the clock. Checks before the run that the file can be written after it.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or if it is the output of the run.
+    /// Fails if the file cannot be written, or if it is the output of the run.
     pub fn begin(path: Option<&Path>, verb: &str, output: &Path) -> Result<RunMetrics, MetricsFileError> {
         let file = path.map(|path| MetricsFile::new(path, verb, output)).transpose()?;
         Ok(RunMetrics { file, begun: Instant::now(), counts: None, purges: String::new(), watched: None })
@@ -66,21 +64,18 @@ impl RunMetrics {
     }
 
     /// True if there is a file to write to.
-    #[must_use]
     pub const fn is_wanted(&self) -> bool {
         self.file.is_some()
     }
 
     /// Records the purges that wait for CDNs.
     pub fn purges(&mut self, outbox: &Outbox) {
-        self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(outbox, &file.output));
+        let labelled = |file: &MetricsFile| LabelledOutbox { outbox: outbox.clone(), labels: file.output.clone() };
+        self.purges = self.file.as_ref().map_or_else(String::new, |file| purge_metrics(&[labelled(file)]));
     }
 
     /// Records a publish of a watch that goes on, and writes the metrics. `bytes` is the size of the tiles, `took` the
     /// duration of the publish.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn published(&mut self, tiles: u64, bytes: u64, took: Duration) -> Result<(), MetricsFileError> {
         self.wrote(tiles, bytes);
         self.looked(took)
@@ -88,9 +83,6 @@ impl RunMetrics {
 
     /// Records a look of a watch that found no change: the target is up to date. The file is written at most every 10
     /// s.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn unchanged(&mut self) -> Result<(), MetricsFileError> {
         match self.watched {
             Some(last) if last.noted.elapsed() < UNCHANGED_PAUSE => Ok(()),
@@ -106,9 +98,6 @@ impl RunMetrics {
     }
 
     /// Writes the metrics with the exit code of the run; 0 means success.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn end(&self, exit: u8) -> Result<(), MetricsFileError> {
         let written = RunWritten { counts: self.counts.filter(|_| exit == 0), purges: &self.purges };
         self.file.iter().try_for_each(|file| file.write(exit, self.begun.elapsed(), &written))
@@ -126,7 +115,6 @@ struct MetricsFile {
 
 #[derive(Debug, Default)]
 struct RunWritten<'a> {
-    /// The counts of a successful run.
     counts: Option<RunCounts>,
     /// The purges that wait for CDNs, in Prometheus' text format.
     purges: &'a str,
@@ -144,9 +132,7 @@ const OF_SUCCESS: [(&str, &str); 3] = [
 
 impl MetricsFile {
     /// Checks before the run that the metrics can be written after it.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or if it is the output of the run.
+    /// Fails if the file cannot be written, or if it is the output of the run.
     fn new(path: &Path, verb: &str, output: &Path) -> Result<MetricsFile, MetricsFileError> {
         // The run replaces the file, so it has to be able to make another one in the folder.
         let checked = check_writable(path, output)
@@ -158,9 +144,7 @@ impl MetricsFile {
     }
 
     /// Writes the figures of a run. Without counts, the figures of the last success are copied from the old file.
-    ///
-    /// # Errors
-    /// If the file cannot be written; the old file then stays.
+    /// Fails if the file cannot be written; the old file then stays.
     fn write(&self, exit: u8, took: Duration, written: &RunWritten<'_>) -> Result<(), MetricsFileError> {
         let failed = |source| MetricsFileError { path: self.path.clone(), moment: FileMoment::After, source };
         let now = since_1970(SystemTime::now());
@@ -172,7 +156,6 @@ impl MetricsFile {
     }
 
     fn text(&self, exit: u8, now: Duration, took: Duration, counts: Option<RunCounts>, before: &str) -> String {
-        #[expect(clippy::cast_precision_loss, reason = "a float is what Prometheus has")]
         let success = counts.map(|counts| [now.as_secs_f64(), counts.tiles as f64, counts.bytes as f64]);
         let mut metrics: Vec<Metric> = vec![
             (

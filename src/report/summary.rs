@@ -142,13 +142,21 @@ pub struct PlanZoom {
 
 /// A table with right-aligned columns.
 pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    table_of(header, rows, |_column| true)
+}
+
+/// A table; `is_right` is true for the columns that are aligned to the right.
+pub(crate) fn table_of(header: &[&str], rows: &[Vec<String>], is_right: impl Fn(usize) -> bool) -> String {
     let widths: Vec<usize> = (0..header.len())
         .map(|column| {
             rows.iter().map(|row| row[column].chars().count()).chain([header[column].len()]).max().unwrap_or(0)
         })
         .collect();
     let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect();
+        let padded = |(column, (cell, width)): (usize, (&String, &usize))| {
+            if is_right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+        };
+        let cells: Vec<String> = cells.iter().zip(&widths).enumerate().map(padded).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
     };
     let header: Vec<String> = header.iter().map(ToString::to_string).collect();
@@ -179,7 +187,6 @@ pub(crate) fn skipped_lines(skipped: &[SkippedRows]) -> String {
 }
 
 /// The closing table of a run.
-#[must_use]
 pub fn render_run(report: &RunReport) -> String {
     // If there is only one layer, its name is left out.
     let several = report.layers.len() > 1;
@@ -248,8 +255,6 @@ pub fn render_run(report: &RunReport) -> String {
     )
 }
 
-/// The table of a plan.
-#[must_use]
 pub fn render_plan(report: &PlanReport) -> String {
     let row = |zoom: &PlanZoom| {
         let heaviest = zoom.heaviest.first().map(|heavy| format!("{} in {}", grouped(heavy.features), heavy.tile));
@@ -331,7 +336,6 @@ const NAMED: usize = 10;
 
 impl LayerBudget {
     /// Sentences for the user about this layer's budget; empty if there is nothing to report.
-    #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let layer = &self.layer;
         let thinned = (self.thinned_tiles > 0).then(|| {
@@ -354,7 +358,6 @@ pub(crate) fn counted(count: u64, what: &str) -> String {
 }
 
 /// Says which layers could not be rendered in which tiles; it names the first ten tiles.
-#[must_use]
 pub fn named(failed: &[FailedLayer]) -> String {
     let mut layers: Vec<(&str, Vec<String>)> = Vec::new();
     for FailedLayer { tile, layer, .. } in failed.iter().take(NAMED) {

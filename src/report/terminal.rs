@@ -52,9 +52,6 @@ fn write_out(text: &str) -> io::Result<()> {
 }
 
 /// Writes bytes to standard output as they are.
-///
-/// # Errors
-/// If standard output is full.
 pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(bytes).and_then(|()| out.flush()) {
@@ -65,42 +62,27 @@ pub fn print_bytes(bytes: &[u8]) -> io::Result<()> {
 }
 
 /// Writes text for a person to standard output.
-///
-/// # Errors
-/// If standard output is closed or full.
 pub fn print(text: &str) -> io::Result<()> {
     write_out(&visible(text))
 }
 
 /// Writes JSON to standard output.
-///
-/// # Errors
-/// If standard output is closed or full.
 pub fn print_json(json: &str) -> io::Result<()> {
     write_out(&visible_json(json))
 }
 
 /// Writes a value to standard output as indented JSON.
-///
-/// # Errors
-/// If standard output is closed or full.
 pub fn print_as_json(value: &impl Serialize) -> io::Result<()> {
     print_json(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
 /// Writes a JSON document to standard output: an object, with the version of its form.
-///
-/// # Errors
-/// If standard output is closed or full.
 pub fn print_document(content: &impl Serialize) -> io::Result<()> {
     print_as_json(&JsonDocument::new(content))
 }
 
 /// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing
 /// would run it.
-///
-/// # Errors
-/// If standard output is closed or full.
 pub fn print_script(script: &str) -> io::Result<()> {
     if io::stdout().is_terminal() { print(script) } else { write_out(script) }
 }

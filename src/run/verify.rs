@@ -62,7 +62,7 @@ impl TilesToCheck {
 pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
     let area = Coverage::new(&options.area);
-    let looking = spawn_blocking(move || look(&target, amount, area, &stop));
+    let looking = spawn_blocking(move || check_structure(&target, amount, area, &stop));
     let mut looked = tokio::select! {
         looked = looking => looked??,
         signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
@@ -432,7 +432,7 @@ pub(crate) fn key(id: &TileId) -> (u64, Slice) {
 }
 
 /// Checks a target's structure and lists its tiles.
-pub(crate) fn look(
+pub(crate) fn check_structure(
     target: &Target,
     amount: TilesToCheck,
     area: Coverage,

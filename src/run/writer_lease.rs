@@ -26,7 +26,7 @@ use crate::target::{
 /// The name of the note.
 const WRITER: &str = "writer.json";
 
-/// The longest pause between two looks at another process's lease.
+/// The longest pause between two attempts to take another process's lease.
 const MAX_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest lease that is accepted from another process's note.
@@ -67,8 +67,8 @@ impl BeforeManifest for OnlyWhileHeld {
     }
 }
 
-/// The result of a look at the lease.
-enum Looked {
+/// The result of an attempt to take the lease.
+enum Attempt {
     Taken(WriterLease),
     /// Another process has it.
     Held(String),
@@ -93,29 +93,29 @@ impl LeaseWait {
         LeaseWait { notes, name, time, seen: None, since: Instant::now() }
     }
 
-    /// Looks at the lease once, and takes it if it is free. May wait for a server.
-    pub(crate) fn look_once(&mut self) -> Result<Option<WriterLease>, NoteError> {
-        Ok(match self.look()? {
-            Looked::Taken(lease) => Some(lease),
-            Looked::Held(_) => None,
+    /// Takes the lease if it is free. May wait for a server.
+    pub(crate) fn take_if_free(&mut self) -> Result<Option<WriterLease>, NoteError> {
+        Ok(match self.attempt()? {
+            Attempt::Taken(lease) => Some(lease),
+            Attempt::Held(_) => None,
         })
     }
 
-    /// Waits until this process has the lease. `held` gets the holder at each look, `failed` the reason why a look
+    /// Waits until this process has the lease. `held` gets the holder at each attempt, `failed` the reason why an attempt
     /// failed.
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
         let pause = (self.time / 8).clamp(Duration::from_millis(20), MAX_PAUSE);
         loop {
-            let looked = spawn_blocking(move || {
-                let looked = self.look();
-                (self, looked)
+            let attempted = spawn_blocking(move || {
+                let attempted = self.attempt();
+                (self, attempted)
             });
-            match looked.await {
-                Ok((waiting, looked)) => {
+            match attempted.await {
+                Ok((waiting, attempted)) => {
                     self = waiting;
-                    match looked {
-                        Ok(Looked::Taken(lease)) => return lease,
-                        Ok(Looked::Held(holder)) => held(holder),
+                    match attempted {
+                        Ok(Attempt::Taken(lease)) => return lease,
+                        Ok(Attempt::Held(holder)) => held(holder),
                         Err(error) => failed(error.to_string()),
                     }
                 }
@@ -128,7 +128,7 @@ impl LeaseWait {
         }
     }
 
-    fn look(&mut self) -> Result<Looked, NoteError> {
+    fn attempt(&mut self) -> Result<Attempt, NoteError> {
         let found = self.notes.read(&self.name)?;
         let Some(found) = found else { return self.take(&NoteCondition::Absent) };
         // A note that cannot be parsed is treated as one whose holder does not renew it.
@@ -143,10 +143,10 @@ impl LeaseWait {
         } else if self.since.elapsed() > theirs.max(self.time) {
             return self.take(&condition);
         }
-        Ok(Looked::Held(note.map_or_else(|| "an unknown holder".to_owned(), |note| note.holder)))
+        Ok(Attempt::Held(note.map_or_else(|| "an unknown holder".to_owned(), |note| note.holder)))
     }
 
-    fn take(&self, condition: &NoteCondition) -> Result<Looked, NoteError> {
+    fn take(&self, condition: &NoteCondition) -> Result<Attempt, NoteError> {
         let since = humantime::format_rfc3339_seconds(SystemTime::now());
         let note = WriterNote {
             id: random_hex(2),
@@ -159,9 +159,9 @@ impl LeaseWait {
             Ok(tag) => {
                 let clock = Arc::new(LeaseClock::new(self.time, begun));
                 let (notes, name) = (Arc::clone(&self.notes), self.name.clone());
-                Ok(Looked::Taken(WriterLease { notes, name, note, tag, clock }))
+                Ok(Attempt::Taken(WriterLease { notes, name, note, tag, clock }))
             }
-            Err(NoteError::Changed { .. }) => Ok(Looked::Held("a process that was faster".to_owned())),
+            Err(NoteError::Changed { .. }) => Ok(Attempt::Held("a process that was faster".to_owned())),
             Err(error) => Err(error),
         }
     }

@@ -15,8 +15,8 @@ use super::public::Site;
 use super::queue::{ClassCounts, WorkClass};
 use super::redis::RedisCache;
 use super::tilesets::SiteTileset;
+use crate::cdn::{LabelledOutbox, purge_metrics};
 use crate::json::JSON_VERSION;
-use crate::prometheus::gathered;
 
 /// What there is beside the jobs of each tileset, which have a table of their own (`JobRoutes`).
 const ENDPOINTS: [(&str, Endpoint); 5] = [
@@ -29,7 +29,6 @@ const ENDPOINTS: [(&str, Endpoint); 5] = [
 
 type Endpoint = for<'a> fn(&'a Admin) -> BoxFuture<'a, Answer>;
 
-/// The admin listener.
 #[derive(Clone)]
 pub(crate) struct Admin {
     /// The state of the public listener.
@@ -162,14 +161,14 @@ impl Admin {
 
     async fn metrics(&self) -> Answer {
         let tilesets = &self.site.tilesets;
-        let mut of_purges = Vec::new();
+        let mut outboxes = Vec::new();
         for tileset in tilesets.all() {
             tileset.metrics.set_measured(&tileset.measured());
-            let label = match tilesets.at_root() {
+            let labels = match tilesets.at_root() {
                 Some(_) => String::new(),
                 None => format!("tileset=\"{}\",", tileset.name),
             };
-            of_purges.push(tileset.tiles.purge_metrics(&label).await);
+            outboxes.extend(tileset.tiles.outbox().await.map(|outbox| LabelledOutbox { outbox, labels }));
         }
         tilesets.families().iter().for_each(|family| family.measured());
         let measured = Measured {
@@ -179,7 +178,7 @@ impl Admin {
             // All tilesets share one pool.
             sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
         };
-        let text = self.site.metrics.text(measured) + &gathered(&of_purges);
+        let text = self.site.metrics.text(measured) + &purge_metrics(&outboxes);
         private(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
     }
 
@@ -255,7 +254,6 @@ mod tests {
 
     use super::*;
 
-    /// The paths in a text.
     fn paths(text: &str) -> BTreeSet<&str> {
         let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '/' && c != '.');
         words.filter(|word| word.starts_with('/') && word.len() > 1).collect()

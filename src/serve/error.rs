@@ -14,16 +14,10 @@ use crate::target::ReadError;
 /// Why a server could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The target cannot be read.
     #[error(transparent)]
     Target(#[from] ReadError),
     #[error("tileset \"{name}\" cannot be served")]
-    Tileset {
-        name: String,
-        /// The kind of the cause.
-        kind: ErrorKind,
-        source: Box<ServeError>,
-    },
+    Tileset { name: String, kind: ErrorKind, source: Box<ServeError> },
     #[error("cannot listen on {address}: choose another address, or end the program that uses it")]
     Listen { address: ListenAddress, source: std::io::Error },
     #[error(
@@ -36,7 +30,6 @@ pub enum ServeError {
         "cannot read {}: assets has to name a folder with maplibre-gl.js and maplibre-gl.css of version 5 (dist in the npm package maplibre-gl)", path.display()
     )]
     Assets { path: PathBuf, source: std::io::Error },
-    /// Redis cannot be used.
     #[error(transparent)]
     Redis(RedisUrlError),
     /// Live tiles would not fit the target's tiles.
@@ -50,7 +43,6 @@ pub enum ServeError {
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
     Immutable,
-    /// The token for jobs cannot be used.
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("a thread died ({0}): please report this")]
@@ -64,8 +56,6 @@ impl From<JoinError> for ServeError {
 }
 
 impl ServeError {
-    /// The kind of the failure.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             ServeError::Tileset { kind, .. } => *kind,

@@ -118,7 +118,6 @@ pub(crate) enum TagHeader {
 /// The status of the answer for an empty tile in the scope. The texts are the help of `--empty-status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum EmptyStatus {
-    /// No Content
     #[default]
     #[value(name = "204")]
     NoContent,
@@ -132,7 +131,6 @@ pub enum EmptyStatus {
 
 impl EmptyStatus {
     /// The status with this number; `None` if it is not one of these.
-    #[must_use]
     pub const fn of(number: u16) -> Option<EmptyStatus> {
         match number {
             204 => Some(EmptyStatus::NoContent),
@@ -166,7 +164,6 @@ pub enum CdnHeader {
     SharedMaxAge,
 }
 
-/// The format of the access log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AccessLogStyle {
     /// Time, client, request, status, bytes, seconds, source.
@@ -212,7 +209,6 @@ pub struct WriterOptions {
     pub write_back: Option<WriteBackLimits>,
 }
 
-/// The options of a server.
 #[derive(Debug, Clone)]
 pub struct ServeOptions {
     /// The keys that need no more than their type and range.
@@ -234,7 +230,6 @@ pub struct ServeOptions {
     pub cache_control: Vec<CacheRule>,
     /// The same for CDNs; empty if they may keep tiles as long as browsers.
     pub cdn_cache_control: Vec<CacheRule>,
-    /// Further headers of tiles.
     pub tile_headers: TileHeaders,
     /// If the last look at the target is older than this, no cache may keep the answer: the CDN may have been purged
     /// since.
@@ -273,7 +268,6 @@ pub struct TileHeaders {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileHeader {
     pub name: HeaderName,
-    /// Its value.
     pub text: TileText,
 }
 

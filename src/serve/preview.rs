@@ -56,9 +56,7 @@ pub(crate) enum MapClient {
 
 impl MapClient {
     /// The operator's folder if one is given, otherwise the program's own files.
-    ///
-    /// # Errors
-    /// If the folder is given and its files cannot be read: the map would stay empty.
+    /// Fails if the folder is given and its files cannot be read: the map would stay empty.
     pub(crate) fn of(assets: Option<PathBuf>) -> Result<MapClient, ServeError> {
         let Some(folder) = assets else { return Ok(MapClient::Program) };
         for name in MAPLIBRE_FILES {
@@ -109,7 +107,6 @@ pub(crate) fn standalone(base: &str, basemap: Option<&str>) -> String {
         .replace("<script src=\"assets/preview.js\"></script>", &format!("<script>\n{}</script>", script()))
 }
 
-/// What a page refers to.
 struct PageLinks<'a> {
     /// The folder of MapLibre's files, with a slash at its end.
     maplibre: &'a str,

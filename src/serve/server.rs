@@ -57,9 +57,7 @@ impl TileServer {
     /// Opens the targets of some tilesets and starts to listen. Live tiles are rendered by the workers of `queue`. All
     /// tilesets and the variants of all families share the cache in memory. A variant is opened when it is requested.
     /// [`TileServer::run`] accepts the first connection. With [`Addressing::Root`] there must be one tileset.
-    ///
-    /// # Errors
-    /// If a target cannot be read, an address cannot be used, or the URL for clients is not known.
+    /// Fails if a target cannot be read, an address cannot be used, or the URL for clients is not known.
     pub async fn start(
         options: ServeOptions,
         tilesets: Vec<TilesetParts>,
@@ -132,13 +130,11 @@ impl TileServer {
     }
 
     /// The URL under which clients find the public listener; ends with a slash.
-    #[must_use]
     pub fn public_url(&self) -> String {
         self.site.settings().public_url.clone()
     }
 
     /// The URL of the admin listener; `None` if there is none, or a URL cannot name it.
-    #[must_use]
     pub fn admin_url(&self) -> Option<String> {
         Some(format!("{}/", self.admin.as_ref()?.url()?))
     }
@@ -259,7 +255,6 @@ async fn bound(address: &ListenAddress) -> Result<HttpListener, ServeError> {
 
 /// The settings that were read again.
 pub struct RereadSettings {
-    /// The options of the server.
     pub options: ServeOptions,
     /// The further headers of each tileset's tiles.
     pub headers: Vec<TilesetHeaders>,
@@ -279,7 +274,6 @@ pub struct Rereader {
 impl Rereader {
     /// Listens to SIGHUP, on platforms that have it. `None`, with a warning in the log, if the system does not let the
     /// program listen.
-    #[must_use]
     pub fn listening(read: SettingsReader) -> Option<Rereader> {
         #[cfg(unix)]
         let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())

@@ -61,7 +61,6 @@ struct WaitingTiles {
 }
 
 impl WriteBackRoom {
-    #[expect(clippy::cast_precision_loss, reason = "the limits are far below 2^52")]
     fn new(limits: WriteBackLimits, now: Instant) -> WriteBackRoom {
         let (tiles, bytes) = (f64::from(limits.tiles_per_second) * BURST_SECONDS, limits.bytes_per_day as f64);
         WriteBackRoom { limits, tiles, bytes, since: now, is_said: false }
@@ -75,8 +74,6 @@ impl WriteBackRoom {
         self.since = now;
     }
 
-    /// The tiles for which there is room.
-    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
     fn fitting<'t>(&mut self, waiting: impl Iterator<Item = (&'t TileCoord, &'t usize)>) -> Vec<TileCoord> {
         let (mut tiles, mut bytes, mut fitting) = (self.tiles, self.bytes, Vec::new());
         let mut is_full = false;
@@ -102,7 +99,6 @@ impl WriteBackRoom {
         fitting
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "tiles have less than 2^52 bytes")]
     fn take(&mut self, size: usize) {
         (self.tiles, self.bytes) = (self.tiles - 1.0, self.bytes - size as f64);
     }
@@ -133,7 +129,6 @@ impl WriteBackQueue {
 
     /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackQueue::stored`]
     /// or [`WriteBackQueue::given_up`] is called.
-    #[must_use]
     pub fn batch(&self) -> Vec<TileCoord> {
         let mut waiting = self.waiting.lock();
         let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return Vec::new() };

@@ -38,7 +38,6 @@ pub trait Written: Send + Sync {
     fn stand_by(&self);
 }
 
-/// The role of the writer of this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum WriterRole {
     /// It has not begun.
@@ -92,7 +91,6 @@ pub struct WriterHandle<W> {
 
 impl<W: Written> WriterHandle<W> {
     /// The queue in which batches wait for the server's workers, behind live requests.
-    #[must_use]
     pub const fn queue(&self) -> &WorkQueue {
         &self.queue
     }
@@ -162,13 +160,10 @@ impl Written for WrittenTarget {
 
 impl WriterHandle<WrittenTarget> {
     /// The live tiles that wait to be stored.
-    #[must_use]
     pub fn write_back(&self) -> &WriteBackQueue {
         self.written.tiles.write_back()
     }
 
-    /// The jobs that wait for the writer.
-    #[must_use]
     pub const fn jobs(&self) -> &JobStore {
         &self.written.jobs
     }

@@ -227,7 +227,7 @@ impl RunReader {
         crc32: u32,
         chunk: usize,
     ) -> Result<RunReader, ShardsError> {
-        let found = file.len();
+        let found = file.length();
         let mut reader = RunReader {
             file,
             place,
@@ -333,7 +333,7 @@ impl RunReader {
         if edits != self.read {
             return Err(self.damaged(format!("it has {} edits, and {edits} were written", self.read)));
         }
-        if self.given != self.buffer.len() || self.offset != self.file.len() {
+        if self.given != self.buffer.len() || self.offset != self.file.length() {
             return Err(self.damaged("bytes follow its end".to_owned()));
         }
         let found = self.checksum;

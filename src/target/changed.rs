@@ -29,7 +29,6 @@ pub struct ChangedRange {
 
 impl ChangedRange {
     /// How many tiles there are.
-    #[must_use]
     pub const fn count(&self) -> u32 {
         self.count
     }
@@ -156,7 +155,6 @@ pub struct ChangedTiles {
 
 impl ChangedTiles {
     /// An empty list in an order.
-    #[must_use]
     pub fn new(order: Order) -> ChangedTiles {
         let (written, deleted) = (Records::new("the list of changed tiles"), Records::new("the list of deleted tiles"));
         ChangedTiles { order, written, deleted, added: None, counts: [0; 2], everything: None, interrupted: None }
@@ -188,9 +186,6 @@ impl ChangedTiles {
     }
 
     /// Adds a tile. The tiles of each kind of change come in the order of the list.
-    ///
-    /// # Errors
-    /// If the temporary folder has no room.
     pub fn add(&mut self, id: TileId, change: TileChange) -> Result<(), ScratchError> {
         let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
         self.counts[change as usize] += 1;
@@ -220,28 +215,22 @@ impl ChangedTiles {
     }
 
     /// Why every tile of the target counts as changed; `None` if the list is exact.
-    #[must_use]
     pub const fn everything(&self) -> Option<&'static str> {
         self.everything
     }
 
     /// Tiles that were written with other bytes than before, or for the first time.
-    #[must_use]
     pub const fn written(&self) -> u64 {
         self.counts[TileChange::Written as usize]
     }
 
     /// Tiles that the target held before and holds no longer.
-    #[must_use]
     pub const fn deleted(&self) -> u64 {
         self.counts[TileChange::Deleted as usize]
     }
 
     /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything
     /// counts as changed, or if the list of rectangles would be too long.
-    ///
-    /// # Errors
-    /// If the scratch file cannot be read back.
     pub fn rects(&self) -> Result<Option<TileRectList>, ScratchError> {
         let none = TileRectList::default();
         let interrupted = match (&self.everything, &self.interrupted) {

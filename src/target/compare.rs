@@ -83,7 +83,6 @@ impl OldTiles {
     }
 }
 
-/// The comparison of a run.
 #[derive(Debug)]
 pub(crate) struct ArchiveComparison {
     order: Order,

@@ -1,7 +1,7 @@
 //! What the two kinds of leases have in common: how often they are renewed, until when they are certainly held, and the
 //! name of the host that holds them.
 //!
-//! They are two protocols. The lease of a bucket (`target/s3/lease`) guards one run: it must decide at once whether
+//! They are two protocols. The lease of a bucket (`target/bucket/lease`) guards one run: it must decide at once whether
 //! another run holds it, so it ends by the clock of its holder, and at once if the holder's process has ended. The
 //! lease of a server's writer (`run/writer_lease`) is kept for as long as the server runs, and others wait for it: they
 //! measure by their own clocks how long it was not renewed, so that clocks need not agree. What a bucket's lease notes
@@ -41,7 +41,6 @@ impl LeaseClock {
         *self.renewed.lock() = Some(sent);
     }
 
-    /// Notes that the lease was given back.
     pub(crate) fn given_back(&self) {
         *self.renewed.lock() = None;
     }

@@ -18,10 +18,8 @@ pub(crate) enum LeftOver {
     Reused,
 }
 
-/// Who has the lock.
 #[derive(Debug)]
 pub(crate) enum Taken {
-    /// This run.
     Ours(File),
     /// Another run. The value is the open lock file, for reading its content.
     Theirs(File),
@@ -31,9 +29,7 @@ pub(crate) enum Taken {
 pub(crate) type NotTaken = (&'static str, io::Error);
 
 /// Locks the file `name` in `folder`; creates it if it does not exist.
-///
-/// # Errors
-/// If something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
+/// Fails if something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
 pub(crate) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> Result<Taken, NotTaken> {
     loop {
         let (file, is_new) = match open_regular(folder, name, OFlags::RDWR) {
@@ -74,7 +70,7 @@ pub(crate) fn create(folder: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
 
 /// Opens a regular file and nothing else: does not follow a link, and does not wait for the other end of a pipe.
 pub(crate) fn open_regular(folder: BorrowedFd<'_>, name: &Path, access: OFlags) -> io::Result<File> {
-    // Looks at the file first, because opening a device can have effects of its own.
+    // Examines the file first, because opening a device can have effects of its own.
     is_regular(FileType::from_raw_mode(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))?;
     let flags = access | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let file = openat(folder, name, flags, Mode::empty())?;
@@ -105,9 +101,7 @@ pub(crate) fn is_named(file: &File, folder: BorrowedFd<'_>, name: &Path) -> bool
 }
 
 /// Opens a regular file by a path that the user named: follows links, and does not wait for the other end of a pipe.
-///
-/// # Errors
-/// [`io::ErrorKind::InvalidInput`] if the path is not that of a regular file.
+/// Fails with [`io::ErrorKind::InvalidInput`] if the path is not that of a regular file.
 pub(crate) fn open_named(path: &Path) -> io::Result<File> {
     use std::os::unix::fs::OpenOptionsExt as _;
     if !std::fs::metadata(path)?.is_file() {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::encode::TILE_EXTENSION;
 use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// What a target says about itself.
@@ -10,13 +11,11 @@ use crate::tile::{LonLatBox, MapCenter, ZoomList};
 pub struct Metadata {
     /// The tileset's name.
     pub name: String,
-    /// What it shows.
     pub description: Option<String>,
     /// Whom to credit, HTML allowed.
     pub attribution: Option<String>,
     /// The tileset's version.
     pub version: Option<String>,
-    /// The zooms of the tileset.
     pub zooms: ZoomList,
     /// The box around all features.
     pub bounds: LonLatBox,
@@ -56,7 +55,6 @@ pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
 impl Metadata {
     /// Where a map may begin.
-    #[must_use]
     pub fn center(&self) -> MapCenter {
         let LonLatBox { west, south, east, north } = self.bounds;
         self.center.unwrap_or_else(|| MapCenter {
@@ -77,7 +75,7 @@ impl Metadata {
         let LonLatBox { west, south, east, north } = self.bounds;
         [
             ("name", Some(self.name.clone())),
-            ("format", Some("pbf".to_owned())),
+            ("format", Some(TILE_EXTENSION.to_owned())),
             ("bounds", Some(format!("{west:.6},{south:.6},{east:.6},{north:.6}"))),
             ("center", Some(self.center().to_string())),
             ("minzoom", Some(self.zooms.min().to_string())),

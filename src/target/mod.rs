@@ -9,8 +9,8 @@
 //! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
 //! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is copied |
 //! | directory | [`Directory`] | [`DirectoryReader`] | synchronized, tile by tile | tile by tile, without a walk |
-//! | S3 prefix | [`S3`] | [`S3Reader`] | synchronized, tile by tile | tile by tile, without a listing |
-//! | PMTiles in S3 | [`S3Pmtiles`] | [`S3Object::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
+//! | S3 prefix | [`BucketTiles`] | [`BucketReader`] | synchronized, tile by tile | tile by tile, without a listing |
+//! | PMTiles in a bucket | [`BucketPmtiles`] | [`BucketObject::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
 //!
 //! | file | what |
 //! |---|---|
@@ -31,10 +31,21 @@
 //! | `directory/` | directory targets: a file for each tile |
 //! | `mbtiles/` | the MBTiles 1.3 archive: an `SQLite` file with the tables `metadata` and `tiles`, written and read |
 //! | `pmtiles/` | PMTiles v3 archives, written and read as the specification says |
-//! | `s3/` | targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run replaces |
+//! | `bucket/` | targets in buckets, of S3 and of other clouds: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run replaces |
 //! | `tree/` | the common part of directories and S3 prefixes: each tile has a name of its own, and a run synchronizes the stored tiles |
 //!
-//! "S3" stands for buckets of all services: the files of `s3/` know one trait, and each library behind it has one file.
+//! Named bytes are read, written, listed and deleted at four places, because each promises something else:
+//!
+//! | place | what lies there | written | two writers |
+//! |---|---|---|---|
+//! | `directory/files` | tiles and notes of a directory, of which no name leads through a link | staged and renamed, tiles by several threads and synced together | the lock keeps the second out |
+//! | `bucket/store` | all objects of a bucket | by a request of its own, many in flight | a condition on each write; the lease keeps the second out |
+//! | `note_store` | small documents beside a target of any kind, under plain names | durable at once, also by who holds neither lock nor lease | a condition on each write |
+//! | `work_files` | files of any length that shards leave | once, durable at once | each name has one writer |
+//!
+//! What a run into a directory or a prefix needs of the first two is `tree/store`.
+//!
+//! The files of `bucket/` know one trait, and each library behind it has one file.
 //!
 //! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`]. Six files are edited:
 //!
@@ -50,6 +61,7 @@
 //! those of `Storage` (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
 //! names where.
 
+mod bucket;
 mod changed;
 mod compare;
 mod directory;
@@ -62,7 +74,6 @@ mod note_store;
 mod pmtiles;
 mod publication;
 mod read;
-mod s3;
 mod scratch;
 mod shrink;
 mod staging;
@@ -77,6 +88,12 @@ use crate::tile::{Order, TileId, TileRectList};
 pub(crate) use lease_clock::{LeaseClock, host};
 pub(crate) use url::{Storage, is_archive_name};
 
+pub use bucket::{
+    Action, BucketArchive, BucketCause, BucketError, BucketLocation, BucketNotes, BucketObject, BucketOptions,
+    BucketPmtiles, BucketReader, BucketShared, BucketTiles, BucketWorkFiles, CacheRule, CloudSettings, Encryption,
+    Flight, Flights, HeaderNote, InFlight, LocationError, ObjectKey, RewrittenHeaders, S3Keys, S3Section, Scheme,
+    SharedVersion, VersionTiles, bucket_versions, give_up_shared, remove_archive, remove_prefix, without_user,
+};
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
 pub use error::TargetError;
@@ -86,12 +103,6 @@ pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStor
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{Described, ReadError, TileReader, read_all};
-pub use s3::{
-    Action, CacheRule, CloudSettings, Encryption, Flight, Flights, HeaderNote, InFlight, LocationError,
-    RewrittenHeaders, S3, S3Archive, S3Cause, S3Error, S3Key, S3Keys, S3Location, S3Notes, S3Object, S3Options,
-    S3Pmtiles, S3Reader, S3Section, S3Shared, S3WorkObjects, Scheme, SharedVersion, VersionTiles, give_up_shared,
-    remove_archive, remove_prefix, s3_versions, without_user,
-};
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
@@ -115,8 +126,6 @@ pub enum TileEdit {
 }
 
 impl TileEdit {
-    /// The tile that is edited.
-    #[must_use]
     pub const fn id(&self) -> TileId {
         match self {
             TileEdit::Put(id, _) | TileEdit::Remove(id) | TileEdit::Keep(id, _) => *id,
@@ -153,7 +162,6 @@ pub struct Written {
 
 impl Written {
     /// All edits: stored, removed, unchanged and missing.
-    #[must_use]
     pub const fn total(&self) -> u64 {
         self.stored + self.removed + self.unchanged + self.missing
     }
@@ -209,14 +217,12 @@ impl Tileset {
 pub enum RunKind {
     /// It renders all tiles of its scope.
     Seed {
-        /// The database and the tables.
         database: String,
         /// The snapshot that its tiles show, as `pg_current_snapshot()` gives it.
         snapshot: String,
     },
     /// It renders the dirty tiles.
     Reseed {
-        /// The database and the tables.
         database: String,
         /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier,
         /// unfinished runs of the same tileset and database left.
@@ -235,7 +241,6 @@ pub enum Unwritten {
     Keep,
 }
 
-/// How a target is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
     /// For a run of all tiles ([`Unwritten::Delete`]). The target need not exist.
@@ -286,7 +291,7 @@ pub struct Finished {
 ///   runs left.
 /// - With [`Tileset::list_changes`], `finish` returns [`ChangedTiles`], in the order of [`Sink::needs`]: exactly the tiles whose stored
 ///   bytes differ from those that the target held when the sink was begun, and exactly the tiles that it held then and no longer holds. A
-///   tile that is written again with equal bytes is not listed. (An object in S3 is equal if its `ETag` is the MD5 of the bytes. An object
+///   tile that is written again with equal bytes is not listed. (An object in a bucket is equal if its `ETag` is the MD5 of the bytes. An object
 ///   that is encrypted with KMS has another `ETag`, and counts as changed.) If the exact list cannot be known, [`ChangedTiles::everything`]
 ///   returns the reason: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive
 ///   that is replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
@@ -296,7 +301,7 @@ pub struct Finished {
 ///   already right, and the next run goes on from there.
 /// - After an error the sink accepts nothing more; the caller must drop it.
 /// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and the error names the holder.
-///   Only a PMTiles object in S3 has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
+///   Only a PMTiles object in a bucket has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
 ///   (Where an upload in parts honours no condition, as in Azure, there is a lease.)
 pub trait Sink: Send {
     type Error: std::error::Error + Send + Sync + 'static;
@@ -307,9 +312,7 @@ pub trait Sink: Send {
     /// Prepares the target for a run. Called once, before the first edit. Returns the target's description so far if
     /// tiles outside of this run stay: for a synchronized target whose tiles outside of the scope belong to the same
     /// tileset, and for every target with [`Unwritten::Keep`].
-    ///
-    /// # Errors
-    /// If the target holds something else, or cannot be read.
+    /// Fails if the target holds something else, or cannot be read.
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, Self::Error>;
 
     /// The relative address of tiles that the target's TileJSON will have, if no public URL is known. Valid after
@@ -320,9 +323,7 @@ pub trait Sink: Send {
 
     /// Refuses a target that the run may not overwrite, as far as that is known before the database is probed.
     /// [`Sink::begin`] checks the rest.
-    ///
-    /// # Errors
-    /// If the target holds something else, or cannot be read.
+    /// Fails if the target holds something else, or cannot be read.
     fn claim(&mut self) -> Result<(), Self::Error> {
         Ok(())
     }
@@ -334,14 +335,28 @@ pub trait Sink: Send {
     }
 
     /// Takes the next edits. Blocks while too many earlier ones are in flight.
-    ///
-    /// # Errors
-    /// If the target cannot store these edits, or could not store earlier ones.
+    /// Fails if the target cannot store these edits, or could not store earlier ones.
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, Self::Error>;
 
     /// Makes everything durable and visible, the metadata with the manifest last.
-    ///
-    /// # Errors
-    /// If the target cannot be completed, or a stop was asked for; the old manifest is then still in place.
+    /// Fails if the target cannot be completed, or a stop was asked for; the old manifest is then still in place.
     fn finish(self, metadata: &Metadata) -> Result<Finished, Self::Error>;
+}
+
+#[cfg(test)]
+impl Tileset {
+    /// A tileset without layers, for unit tests.
+    pub(crate) fn of_test(scope: Scope, unwritten: Unwritten) -> Tileset {
+        Tileset {
+            fingerprint: "f".to_owned(),
+            layers: Vec::new(),
+            scope,
+            partial: PartialScope::default(),
+            unwritten,
+            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
+            list_changes: false,
+            dirty: None,
+            before_manifest: Vec::new(),
+        }
+    }
 }

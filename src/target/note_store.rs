@@ -17,10 +17,8 @@ use std::fmt;
 /// The longest note that is read, in bytes.
 pub const MAX_KEPT_NOTE: usize = 1 << 20;
 
-/// A note that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeptNote {
-    /// Its content.
     pub body: Vec<u8>,
     /// Identifies this content: the object's `ETag`, or a hash.
     pub tag: String,
@@ -57,12 +55,7 @@ pub enum NoteError {
     #[error("{place} is longer than the {} MB that are read: remove it", MAX_KEPT_NOTE >> 20)]
     TooLong { place: String },
     #[error("cannot {action} {place}: look into the cause, then run the command again")]
-    Refused {
-        action: &'static str,
-        /// The note or folder.
-        place: String,
-        source: Box<dyn Error + Send + Sync>,
-    },
+    Refused { action: &'static str, place: String, source: Box<dyn Error + Send + Sync> },
 }
 
 /// The notes of one target.
@@ -77,27 +70,17 @@ pub enum NoteError {
 /// - All methods may wait for a disk or a server, so they must not be called on a thread of the async runtime.
 pub trait NoteStore: Send + Sync + fmt::Debug {
     /// The note; `None` if there is none.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is longer than [`MAX_KEPT_NOTE`].
+    /// Fails if it cannot be read, or is longer than [`MAX_KEPT_NOTE`].
     fn read(&self, name: &str) -> Result<Option<KeptNote>, NoteError>;
 
     /// Writes a note if the condition holds; returns its new tag.
-    ///
-    /// # Errors
-    /// [`NoteError::Changed`] if the condition does not hold; otherwise if the note cannot be written.
+    /// Fails with [`NoteError::Changed`] if the condition does not hold; otherwise if the note cannot be written.
     fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError>;
 
     /// The names of the notes in a folder, sorted, each with the folder; none if there is no such folder.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
     fn list(&self, folder: &str) -> Result<Vec<String>, NoteError>;
 
     /// Removes a note, if there is one.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
     fn remove(&self, name: &str) -> Result<(), NoteError>;
 }
 

@@ -58,9 +58,7 @@ const MAX_ATTEMPTS: u32 = 3;
 /// If it fails, the run fails, and its manifest stays the old one.
 pub trait BeforeManifest: Send + Sync + fmt::Debug {
     /// Receives what changed. Called on a thread that may block.
-    ///
-    /// # Errors
-    /// If what has to be durable before the manifest cannot be written.
+    /// Fails if what has to be durable before the manifest cannot be written.
     fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError>;
 }
 
@@ -98,7 +96,6 @@ pub(crate) fn tell(
     listeners.iter().try_for_each(|listener| listener.stored(&stored))
 }
 
-/// The list of one publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeList {
     #[serde(flatten)]
@@ -107,7 +104,6 @@ pub struct ChangeList {
     pub before: String,
     /// When the list was written, in milliseconds since 1970 (UTC).
     pub time: u64,
-    /// The tiles that changed.
     pub tiles: TileRectList,
 }
 
@@ -119,9 +115,6 @@ pub struct ChangeLists {
 
 impl ChangeLists {
     /// The lists that are kept with a target; none if the note is missing or damaged. May wait for a disk or a server.
-    ///
-    /// # Errors
-    /// If the note cannot be read.
     pub fn read(notes: &dyn NoteStore) -> Result<ChangeLists, NoteError> {
         let note = match notes.read(CHANGES) {
             Err(NoteError::TooLong { .. }) => None,
@@ -135,7 +128,6 @@ impl ChangeLists {
     }
 
     /// The lists that lead from one publication to another, oldest first; `None` if there is a gap between them.
-    #[must_use]
     pub fn between(&self, from: &Publication, to: &Publication) -> Option<Vec<&ChangeList>> {
         let (mut way, mut id) = (Vec::new(), &to.id);
         while *id != from.id {
@@ -153,7 +145,6 @@ impl ChangeLists {
 
     /// The tiles that changed from one publication to another; `None` if that is not known, so that everything counts
     /// as changed.
-    #[must_use]
     pub fn tiles_between(&self, from: &Publication, to: &Publication) -> Option<TileRectList> {
         match &*self.between(from, to)? {
             [only] => Some(only.tiles.clone()),
@@ -183,7 +174,6 @@ pub struct ChangeListWriter {
     pub notes: Arc<dyn NoteStore>,
     /// The publication before this run.
     pub before: Option<Publication>,
-    /// The publication of this run.
     pub publication: Publication,
 }
 

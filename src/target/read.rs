@@ -79,7 +79,6 @@ impl Total {
 pub struct Described {
     /// The tileset's name.
     pub name: Option<String>,
-    /// What it shows.
     pub description: Option<String>,
     pub attribution: Option<String>,
     /// The tileset's version.
@@ -107,23 +106,16 @@ pub struct Described {
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("there is no {place}: name {TARGET_FORMS} that exists")]
-    Missing {
-        /// The target.
-        place: String,
-    },
-    /// It is no target of this kind.
+    Missing { place: String },
     #[error("{place} is no {kind} ({what})")]
     Foreign {
-        /// The target.
         place: String,
         /// What it should be, such as "PMTiles archive".
         kind: &'static str,
-        /// What it is instead.
         what: String,
     },
     #[error("{place} is damaged: {what}. Seed or copy it again")]
     Damaged {
-        /// The target.
         place: String,
         /// What is broken, and where.
         what: String,
@@ -133,27 +125,17 @@ pub enum ReadError {
         "{path} has no index by which a tile is found, so each tile would be found by reading all of them: run sqlite3 '{path}' 'CREATE UNIQUE INDEX tile_index ON tiles (zoom_level, tile_column, tile_row)' (if tiles is a view, on its table with these columns), then this command again",
         path = path.display()
     )]
-    Unindexed {
-        /// The file.
-        path: PathBuf,
-    },
+    Unindexed { path: PathBuf },
     /// A killed program left the file half written, and only a user who may write it can undo that.
     #[error(
         "{} was left half written by a program that was killed, and you may not write it: open it once as a user who may, with sqlite3 or by any command of oar-tiles, which undoes that",
         path.display()
     )]
-    HalfWritten {
-        /// The file.
-        path: PathBuf,
-    },
+    HalfWritten { path: PathBuf },
     #[error("a stored tile is gone, and no run has removed it: seed or copy the target again")]
     Vanished,
     #[error("cannot read {}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Io { path: PathBuf, source: std::io::Error },
     /// A server refused; the message names the action and the next step.
     #[error("{what}")]
     Remote {
@@ -165,8 +147,6 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             ReadError::Missing { .. } | ReadError::Foreign { .. } => ErrorKind::Usage,
@@ -190,40 +170,26 @@ impl ReadError {
 ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
 pub trait TileReader: Send {
     /// Returns the metadata of the target.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn describe(&mut self) -> Result<Described, ReadError>;
 
     /// Returns the violations of the target's format (layout and metadata), each as a text that says what is wrong and
     /// where. `verify` checks the content of tiles.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn check(&mut self) -> Result<Vec<String>, ReadError> {
         Ok(Vec::new())
     }
 
     /// Lists every tile that the target holds.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     fn list(&mut self) -> Result<Vec<TileId>, ReadError>;
 
     /// Checks that [`TileReader::list`] is permitted, without listing everything: a bucket may grant reading without
     /// listing.
-    ///
-    /// # Errors
-    /// If listing is not permitted.
     fn can_list(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
 
     /// Checks that there is a tileset at all, without listing everything: a directory without notes and tiles may be
     /// the place of a volume that is not mounted.
-    ///
-    /// # Errors
-    /// [`ReadError::Foreign`] if there is none.
+    /// Fails with [`ReadError::Foreign`] if there is none.
     fn holds_tileset(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
@@ -236,24 +202,15 @@ pub trait TileReader: Send {
 
     /// Prepares the reader to stay open and to read repeatedly, as a server does. It then holds no lock between two
     /// calls, each call sees the target's current state, and the total of bytes read is not limited.
-    ///
-    /// # Errors
-    /// If the target cannot be read.
     fn keep_open(&mut self) -> Result<(), ReadError> {
         Ok(())
     }
 
     /// Returns the stored bytes of the first of `tiles`, as many as one call may return.
-    ///
-    /// # Errors
-    /// If one of them cannot be read.
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError>;
 }
 
 /// Hands the stored bytes of all `tiles` to `take`, one after the other.
-///
-/// # Errors
-/// If one of them cannot be read or taken.
 pub fn read_all<E: From<ReadError>>(
     reader: &mut dyn TileReader,
     tiles: &[TileId],

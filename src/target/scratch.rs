@@ -17,7 +17,6 @@ pub struct ScratchError {
     source: rusqlite::Error,
 }
 
-/// A scratch database.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     connection: Connection,
@@ -91,12 +90,10 @@ impl<R: Record> Records<R> {
         Records { what, pages: None, full_pages: 0, last_page: Vec::new(), length: 0 }
     }
 
-    /// How many records there are.
     pub(crate) const fn len(&self) -> u64 {
         self.length
     }
 
-    /// Appends a record.
     pub(crate) fn push(&mut self, record: R) -> Result<(), ScratchError> {
         if self.last_page.len() == RECORDS_PER_PAGE {
             let mut bytes = Vec::new();

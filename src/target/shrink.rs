@@ -17,7 +17,6 @@ impl MaxShrink {
     pub const ALL: MaxShrink = MaxShrink(100);
 
     /// True if a run may leave `left` of the `held` tiles in its scope.
-    #[must_use]
     pub fn allows(self, held: u64, left: u64) -> bool {
         let kept = u128::from(100 - self.0.min(100));
         self == MaxShrink::ALL || held == 0 || left > 0 && u128::from(left) * 100 >= u128::from(held) * kept
@@ -29,7 +28,6 @@ const ALWAYS_ALLOWED_ROWS: u64 = 100;
 
 impl MaxShrink {
     /// True if a run may leave `left` of the `held` rows of a layer.
-    #[must_use]
     pub fn allows_rows(self, held: u64, left: u64) -> bool {
         held.saturating_sub(left) <= ALWAYS_ALLOWED_ROWS || self.allows(held, left)
     }

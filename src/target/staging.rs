@@ -26,7 +26,6 @@ pub(crate) const FOLDER_HANDLE: OFlags = OFlags::RDONLY;
 #[error("the folder {} of the output {} does not exist: make it, or choose another --output", folder.display(), target.display())]
 pub struct NoFolder {
     pub folder: PathBuf,
-    /// The output.
     pub target: PathBuf,
 }
 
@@ -37,19 +36,9 @@ pub enum StagingError {
     #[error(transparent)]
     NoFolder(#[from] NoFolder),
     #[error("the output {} is a directory: name a file, such as {}", target.display(), target.join("facilities.mbtiles").display())]
-    IsDirectory {
-        /// The output.
-        target: PathBuf,
-    },
+    IsDirectory { target: PathBuf },
     #[error("{} is no {kind} ({what}): it is left alone. Choose another --output, or remove it first", path.display())]
-    Foreign {
-        /// The output.
-        path: PathBuf,
-        /// What it should be.
-        kind: &'static str,
-        /// What it is instead.
-        what: &'static str,
-    },
+    Foreign { path: PathBuf, kind: &'static str, what: &'static str },
     #[error("cannot read {} to see whether it is {kind} that may be replaced", path.display())]
     Unreadable {
         /// The output, or a file next to it.
@@ -59,41 +48,20 @@ pub enum StagingError {
         source: io::Error,
     },
     #[error("another run is writing {}: wait until it is done, or choose another --output", target.display())]
-    Busy {
-        /// The output.
-        target: PathBuf,
-    },
+    Busy { target: PathBuf },
     #[error("no room to write {}: make room on its disk, or choose another --output; {} is unchanged", path.display(), target.display())]
     DiskFull {
-        /// The staged file.
         path: PathBuf,
-        /// The output.
         target: PathBuf,
         /// The cause, from the writer of the file.
         source: Box<dyn Error + Send + Sync>,
     },
     #[error("interrupted while writing {}", path.display())]
-    Interrupted {
-        /// The staged file.
-        path: PathBuf,
-    },
+    Interrupted { path: PathBuf },
     #[error("cannot {action} {}: {next}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On which file.
-        path: PathBuf,
-        /// What to do.
-        next: &'static str,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, next: &'static str, source: io::Error },
     #[error("the new {} is in place, but its folder {} could not be synced, so a power cut may bring the old one back: run sync before you rely on it", target.display(), folder.display())]
-    Unsynced {
-        /// The new file.
-        target: PathBuf,
-        folder: PathBuf,
-        source: io::Error,
-    },
+    Unsynced { target: PathBuf, folder: PathBuf, source: io::Error },
 }
 
 impl StagingError {
@@ -102,8 +70,6 @@ impl StagingError {
         matches!(self, StagingError::Busy { .. })
     }
 
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             StagingError::NoFolder(_) | StagingError::IsDirectory { .. } | StagingError::Foreign { .. } => {
@@ -148,7 +114,6 @@ pub(crate) struct Staging {
     /// The open folder of both files. Names are resolved in it, so a folder above that is swapped for a link has no
     /// effect.
     folder: OwnedFd,
-    /// Holds the lock.
     lock: Option<File>,
 }
 

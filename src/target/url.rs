@@ -36,19 +36,20 @@ pub(crate) enum Storage<'u> {
     Object,
 }
 
-/// Where a target is: a file, a directory, a prefix or an object in S3.
+/// Where a target is: a file, a directory, a prefix or an object in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetUrl {
-    /// An MBTiles file.
     Mbtiles(PathBuf),
-    /// A PMTiles file.
     Pmtiles(PathBuf),
-    /// A directory of tiles.
     Directory(PathBuf),
     /// Tiles beneath a prefix of a bucket; the prefix is empty or ends with a slash.
-    S3Prefix { scheme: Scheme, bucket: String, prefix: String },
+    BucketPrefix {
+        scheme: Scheme,
+        bucket: String,
+        prefix: String,
+    },
     /// A PMTiles object in a bucket.
-    S3Pmtiles {
+    BucketPmtiles {
         scheme: Scheme,
         bucket: String,
         /// The object's key.
@@ -58,9 +59,6 @@ pub enum TargetUrl {
 
 impl TargetUrl {
     /// Reads the text of a target.
-    ///
-    /// # Errors
-    /// If the text names no kind of target.
     pub fn parse(text: &str) -> Result<TargetUrl, TargetUrlError> {
         let wrong = || TargetUrlError::NoKind { text: text.to_owned() };
         if let Some((scheme, rest)) = Scheme::split(text) {
@@ -68,8 +66,10 @@ impl TargetUrl {
             let (bucket, key) = (bucket.to_owned(), key.to_owned());
             return match ending(Path::new(&key)).as_deref() {
                 _ if bucket.is_empty() => Err(wrong()),
-                _ if key.is_empty() || key.ends_with('/') => Ok(TargetUrl::S3Prefix { scheme, bucket, prefix: key }),
-                Some("pmtiles") => Ok(TargetUrl::S3Pmtiles { scheme, bucket, key }),
+                _ if key.is_empty() || key.ends_with('/') => {
+                    Ok(TargetUrl::BucketPrefix { scheme, bucket, prefix: key })
+                }
+                Some("pmtiles") => Ok(TargetUrl::BucketPmtiles { scheme, bucket, key }),
                 _ => Err(wrong()),
             };
         }
@@ -88,13 +88,12 @@ impl TargetUrl {
         }
     }
 
-    /// How it is stored.
     pub(crate) fn storage(&self) -> Storage<'_> {
         match self {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Storage::File(path),
             TargetUrl::Directory(path) => Storage::Folder(path),
-            TargetUrl::S3Prefix { .. } => Storage::Prefix,
-            TargetUrl::S3Pmtiles { .. } => Storage::Object,
+            TargetUrl::BucketPrefix { .. } => Storage::Prefix,
+            TargetUrl::BucketPmtiles { .. } => Storage::Object,
         }
     }
 
@@ -115,10 +114,9 @@ impl TargetUrl {
 
     /// True if edits replace it as a whole, so that many small changes are slow.
     pub(crate) const fn is_replaced_by_edits(&self) -> bool {
-        matches!(self, TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. })
+        matches!(self, TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. })
     }
 
-    /// The MBTiles file that it is.
     pub(crate) fn mbtiles_file(&self) -> Option<&Path> {
         match self {
             TargetUrl::Mbtiles(path) => Some(path),
@@ -139,8 +137,8 @@ impl TargetUrl {
     pub(crate) fn stem(&self) -> String {
         let path = match self {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.as_path(),
-            TargetUrl::S3Prefix { prefix, .. } => Path::new(prefix),
-            TargetUrl::S3Pmtiles { key, .. } => Path::new(key),
+            TargetUrl::BucketPrefix { prefix, .. } => Path::new(prefix),
+            TargetUrl::BucketPmtiles { key, .. } => Path::new(key),
         };
         path.file_stem().map_or_else(|| "tiles".to_owned(), |stem| stem.to_string_lossy().into_owned())
     }
@@ -150,7 +148,8 @@ impl fmt::Display for TargetUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) | TargetUrl::Directory(path) => path.display().fmt(f),
-            TargetUrl::S3Prefix { scheme, bucket, prefix: key } | TargetUrl::S3Pmtiles { scheme, bucket, key } => {
+            TargetUrl::BucketPrefix { scheme, bucket, prefix: key }
+            | TargetUrl::BucketPmtiles { scheme, bucket, key } => {
                 write!(f, "{}://{bucket}/{key}", scheme.name())
             }
         }
@@ -193,15 +192,18 @@ mod tests {
             ("nowhere/tiles", TargetUrl::Directory("nowhere/tiles".into())),
             ("src", TargetUrl::Directory("src".into())),
             (".", TargetUrl::Directory(".".into())),
-            ("s3://b/", TargetUrl::S3Prefix { scheme: Scheme::S3, bucket: bucket(), prefix: String::new() }),
+            ("s3://b/", TargetUrl::BucketPrefix { scheme: Scheme::S3, bucket: bucket(), prefix: String::new() }),
             (
                 "az://b/p/x.pmtiles",
-                TargetUrl::S3Pmtiles { scheme: Scheme::Azure, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
+                TargetUrl::BucketPmtiles { scheme: Scheme::Azure, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
             ),
-            ("s3://b/p/q/", TargetUrl::S3Prefix { scheme: Scheme::S3, bucket: bucket(), prefix: "p/q/".to_owned() }),
+            (
+                "s3://b/p/q/",
+                TargetUrl::BucketPrefix { scheme: Scheme::S3, bucket: bucket(), prefix: "p/q/".to_owned() },
+            ),
             (
                 "s3://b/p/x.pmtiles",
-                TargetUrl::S3Pmtiles { scheme: Scheme::S3, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
+                TargetUrl::BucketPmtiles { scheme: Scheme::S3, bucket: bucket(), key: "p/x.pmtiles".to_owned() },
             ),
         ] {
             assert_eq!(TargetUrl::parse(text).unwrap(), url, "{text}");

@@ -8,32 +8,25 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{ReadError, S3Error, S3Object, S3WorkObjects};
+use super::{BucketError, BucketObject, BucketWorkFiles, ReadError};
 use crate::error::ErrorKind;
 
 /// Why a file of a work folder could not be written or read.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkFileError {
     #[error("cannot {action} {}: look into the cause, then run the command again", path.display())]
-    Io {
-        action: &'static str,
-        /// The file or folder.
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { action: &'static str, path: PathBuf, source: io::Error },
     #[error(transparent)]
-    S3(#[from] S3Error),
+    Bucket(#[from] BucketError),
     #[error(transparent)]
     Object(#[from] ReadError),
 }
 
 impl WorkFileError {
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             WorkFileError::Io { .. } => ErrorKind::Failed,
-            WorkFileError::S3(error) => error.kind(),
+            WorkFileError::Bucket(error) => error.kind(),
             WorkFileError::Object(error) => error.kind(),
         }
     }
@@ -46,51 +39,40 @@ const NOTES_FOLDER: &str = ".oar-tiles";
 #[derive(Debug, Clone)]
 pub enum WorkFiles {
     Folder(PathBuf),
-    /// Below a prefix in S3.
-    S3(Box<S3WorkObjects>),
+    /// Below a prefix of a bucket.
+    Bucket(Box<BucketWorkFiles>),
 }
 
-/// A file that is read.
 #[derive(Debug)]
 pub enum WorkFile {
-    /// A file in a folder.
     File {
-        /// The open file.
         file: File,
         path: PathBuf,
         /// Its length in bytes.
         length: u64,
     },
-    /// An object in S3.
-    Object(S3Object),
+    Object(BucketObject),
 }
 
 impl WorkFiles {
     /// Where a file lies, for messages.
-    #[must_use]
     pub fn place(&self, name: &str) -> String {
         match self {
             WorkFiles::Folder(root) => root.join(name).display().to_string(),
-            WorkFiles::S3(objects) => objects.place(name),
+            WorkFiles::Bucket(objects) => objects.place(name),
         }
     }
 
     /// Makes the folder itself, if it is a local one.
-    ///
-    /// # Errors
-    /// If it cannot be made.
     pub fn make(&self) -> Result<(), WorkFileError> {
         match self {
             WorkFiles::Folder(root) => std::fs::create_dir_all(root).map_err(failed("make", root)),
-            WorkFiles::S3(_) => Ok(()),
+            WorkFiles::Bucket(_) => Ok(()),
         }
     }
 
     /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs
     /// have names of 16 hexadecimal digits, and what a killed run left does no harm.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
     pub fn stranger(&self) -> Result<Option<String>, WorkFileError> {
         let is_own =
             |name: &str| name == NOTES_FOLDER || name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -108,7 +90,7 @@ impl WorkFiles {
                 }
                 Ok(None)
             }
-            WorkFiles::S3(objects) => {
+            WorkFiles::Bucket(objects) => {
                 let names = objects.first_names()?;
                 Ok(names.into_iter().find(|name| !is_own(name.split('/').next().unwrap_or_default())))
             }
@@ -117,9 +99,6 @@ impl WorkFiles {
 
     /// Creates a file in a folder, without its final name: [`WorkFiles::store`] gives it that name. Dropping the file
     /// removes it.
-    ///
-    /// # Errors
-    /// If no file can be made.
     pub fn begin(&self, folder: &str) -> Result<NamedTempFile, WorkFileError> {
         let folder = match self {
             WorkFiles::Folder(root) => {
@@ -127,16 +106,13 @@ impl WorkFiles {
                 std::fs::create_dir_all(&folder).map_err(failed("make", &folder))?;
                 folder
             }
-            WorkFiles::S3(_) => std::env::temp_dir(),
+            WorkFiles::Bucket(_) => std::env::temp_dir(),
         };
         let made = tempfile::Builder::new().prefix(".oar-tiles.").suffix(".part").tempfile_in(&folder);
         made.map_err(failed("write a file in", &folder))
     }
 
     /// Stores a file durably under a name that no other process uses. Readers see all of it or nothing.
-    ///
-    /// # Errors
-    /// If it cannot be stored.
     pub fn store(&self, name: &str, file: NamedTempFile) -> Result<(), WorkFileError> {
         match self {
             WorkFiles::Folder(root) => {
@@ -146,14 +122,11 @@ impl WorkFiles {
                 let folder = path.parent().unwrap_or(root);
                 File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("write", folder))
             }
-            WorkFiles::S3(objects) => Ok(objects.store(name, file.path())?),
+            WorkFiles::Bucket(objects) => Ok(objects.store(name, file.path())?),
         }
     }
 
     /// Opens a file for reading.
-    ///
-    /// # Errors
-    /// If it is not there, or cannot be read.
     pub fn open(&self, name: &str) -> Result<WorkFile, WorkFileError> {
         match self {
             WorkFiles::Folder(root) => {
@@ -162,18 +135,15 @@ impl WorkFiles {
                 let length = file.metadata().map_err(failed("read", &path))?.len();
                 Ok(WorkFile::File { file, path, length })
             }
-            WorkFiles::S3(objects) => Ok(WorkFile::Object(objects.open(name)?)),
+            WorkFiles::Bucket(objects) => Ok(WorkFile::Object(objects.open(name)?)),
         }
     }
 
     /// Removes a file, or a folder with its files (a name that ends with `/`), if it is there.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
     pub fn remove(&self, name: &str) -> Result<(), WorkFileError> {
         let root = match self {
             WorkFiles::Folder(root) => root,
-            WorkFiles::S3(objects) => return Ok(objects.remove_all(name)?),
+            WorkFiles::Bucket(objects) => return Ok(objects.remove_all(name)?),
         };
         let path = root.join(name);
         let removed = if name.ends_with('/') { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
@@ -185,25 +155,15 @@ impl WorkFiles {
 }
 
 impl WorkFile {
-    /// Its length in bytes.
-    #[must_use]
-    pub const fn len(&self) -> u64 {
+    /// In bytes.
+    pub const fn length(&self) -> u64 {
         match self {
             WorkFile::File { length, .. } => *length,
-            WorkFile::Object(object) => object.len(),
+            WorkFile::Object(object) => object.length(),
         }
     }
 
-    /// True if it has no bytes.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Reads up to `length` bytes from `offset` on; fewer only at the end.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, WorkFileError> {
         match self {
             WorkFile::File { file, path, length: whole } => {

@@ -24,7 +24,6 @@ const MAX_POSITIONS_OF_AREA: usize = 10_000;
 const MAX_CROSSED_ROWS_OF_AREA: f64 = 1_048_576.0;
 
 /// True if the tiles of the shapes among some parts can be computed with bounded work.
-#[must_use]
 pub fn is_bounded_area(parts: &[AreaPart]) -> bool {
     let shapes = parts.iter().filter_map(|part| match part {
         AreaPart::Shape(shape) => Some(shape.crossed_rows(Zoom::MAX)),
@@ -36,7 +35,6 @@ pub fn is_bounded_area(parts: &[AreaPart]) -> bool {
 /// The polygons (without holes) and lines of a GeoJSON (RFC 7946). An area with more than 10,000 positions, or with
 /// borders that cross too many rows of tiles, is returned as boxes instead. Together these are its tiles at the deepest
 /// zoom, up to `deepest`, at which there are at most 400 boxes. Empty if nothing has an extent.
-#[must_use]
 pub fn parts_of_area(json: &Value, deepest: Zoom) -> Vec<AreaPart> {
     let (mut shapes, mut positions) = (Vec::new(), 0);
     collect(json, &mut |kind, rings: Vec<Vec<AreaPosition>>| {
@@ -145,7 +143,6 @@ pub enum AreaPart {
 
 impl AreaPart {
     /// The boxes of the part, or around it; none of them crosses the antimeridian.
-    #[must_use]
     pub fn bounds(&self) -> Vec<LonLatBox> {
         match self {
             AreaPart::Box(one) => one.unwrapped().collect(),
@@ -154,13 +151,11 @@ impl AreaPart {
     }
 
     /// The part as jobs write it: `[west, south, east, north]`, or WKT.
-    #[must_use]
     pub fn json(&self) -> serde_json::Value {
         self.as_box().map_or_else(|| self.to_string().into(), |one| serde_json::json!(one.sides()))
     }
 
     /// The box, if it is one.
-    #[must_use]
     pub const fn as_box(&self) -> Option<LonLatBox> {
         match self {
             AreaPart::Box(one) => Some(*one),
@@ -196,7 +191,6 @@ impl fmt::Display for AreaPart {
 }
 
 /// Describes the parts of an area for a person: by `parts` themselves, if they are short.
-#[must_use]
 pub fn area_for_people(parts: &[String]) -> String {
     match parts {
         [one] if one.starts_with(|first: char| !first.is_ascii_uppercase()) => format!("the box {one}"),
@@ -377,7 +371,6 @@ impl AreaShape {
     }
 
     /// The shape as a GeoJSON geometry.
-    #[must_use]
     pub fn geometry(&self) -> serde_json::Value {
         match self.kind {
             ShapeKind::Polygon => serde_json::json!({ "type": "Polygon", "coordinates": self.rings }),
@@ -653,58 +646,6 @@ mod tests {
                 [reach * angle.cos(), reach * angle.sin()]
             })
             .collect()
-    }
-
-    /// True if a position lies in a ring.
-    fn is_in(ring: &[[f64; 2]], at: [f64; 2]) -> bool {
-        let crosses = |two: &&[[f64; 2]]| {
-            let ([ax, ay], [bx, by]) = (two[0], two[1]);
-            (ay > at[1]) != (by > at[1]) && at[0] < ax + (at[1] - ay) / (by - ay) * (bx - ax)
-        };
-        ring.windows(2).filter(crosses).count() % 2 == 1
-    }
-
-    /// True if a line has a part inside of a square (Liang and Barsky, "A new concept and method for line clipping",
-    /// 1984).
-    fn is_cut(line: &[[f64; 2]], corner: [f64; 2], side: f64) -> bool {
-        let (mut from, mut to) = (0.0_f64, 1.0_f64);
-        for axis in [0, 1] {
-            let (start, way) = (line[0][axis] - corner[axis], line[1][axis] - line[0][axis]);
-            let (one, other) = (-start / way, (side - start) / way);
-            (from, to) = (from.max(one.min(other)), to.min(one.max(other)));
-        }
-        from < to
-    }
-
-    #[test]
-    fn a_border_with_many_bends_is_followed_at_deep_zooms() {
-        let star = star(720);
-        let parts = parts_of_area(&polygon(&[&star]), Zoom::MIN);
-        assert!(matches!(&parts[..], [AreaPart::Shape(_)]));
-        let coverage = Coverage::new(&parts);
-        let rounded = |degrees: f64| (degrees * 1e7).round() / 1e7;
-        let world: Vec<[f64; 2]> =
-            star.iter().map(|[east, north]| [unit_x(rounded(*east)), unit_y(rounded(*north))]).collect();
-        let mut counts = [0, 0];
-        for zoom in [3, 8, 11, 13] {
-            let zoom = Zoom::new(zoom).unwrap();
-            let side = 1.0 / (f64::from(zoom.last()) + 1.0);
-            for step in 0..2_000 {
-                let at = [f64::from(step % 50) * 1.3 - 32.5 + 0.011, f64::from(step / 50) * 1.55 - 31.0 + 0.013];
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tiles of a zoom")]
-                let (x, y) = ((unit_x(at[0]) / side) as u32, (unit_y(at[1]) / side) as u32);
-                let corner = [f64::from(x) * side, f64::from(y) * side];
-                let expected = is_in(&world, corner.map(|from| from + side / 2.0))
-                    || world.windows(2).any(|line| is_cut(line, corner, side));
-                let tile = TileCoord::new(zoom, x, y).unwrap();
-                assert_eq!(coverage.touches(tile), expected, "{tile}");
-                counts[usize::from(expected)] += 1;
-            }
-        }
-        assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
-        // At deeper zooms the shape has all tiles within those tiles.
-        let deep = TileCoord::new(Zoom::new(22).unwrap(), 1 << 21, 1 << 21).unwrap();
-        assert!(coverage.touches(deep));
     }
 
     #[test]

@@ -83,7 +83,6 @@ pub struct Batch {
 
 impl Batch {
     /// The zoom of the first area; with [`PlannedTiles::Occupied`] all areas have the same.
-    #[must_use]
     pub fn zoom(&self) -> Option<Zoom> {
         let repeated = self.repeats.first().map(|repeat| &*repeat.rendered);
         self.areas.first().or(repeated).map(|area| area.rect.zoom)
@@ -153,7 +152,6 @@ impl Batch {
     }
 
     /// Pairs of a candidate and a tile over all layers: the size of the batch.
-    #[must_use]
     pub fn features(&self) -> u64 {
         self.layers.iter().map(|layer| layer.features).sum()
     }
@@ -161,7 +159,6 @@ impl Batch {
 
 impl Area {
     /// The area in two halves, or `None` for a single tile.
-    #[must_use]
     pub fn halves(&self) -> Option<(Area, Area)> {
         let (a, b) = self.rect.halves()?;
         Some((self.within(a), self.within(b)))
@@ -220,7 +217,6 @@ pub struct GridBox {
 
 impl GridBox {
     /// Whether a position lies in it.
-    #[must_use]
     pub fn holds(&self, [x, y]: [i64; 2]) -> bool {
         (self.west..=self.east).contains(&x) && (self.north..=self.south).contains(&y)
     }
@@ -243,7 +239,6 @@ impl<'b> GridBoxes<'b> {
     const MAX_UNINDEXED_BOXES: usize = 8;
 
     /// Builds the index.
-    #[must_use]
     pub fn new(boxes: &'b [GridBox]) -> GridBoxes<'b> {
         let (mut by_square, mut large) = (HashMap::new(), Vec::new());
         for one in boxes {
@@ -266,7 +261,6 @@ impl<'b> GridBoxes<'b> {
     }
 
     /// Whether a position lies in one of the boxes.
-    #[must_use]
     pub fn hold(&self, at: [i64; 2]) -> bool {
         let near = if self.by_square.is_empty() { None } else { self.by_square.get(&GridBoxes::square(at)) };
         near.into_iter().flatten().chain(&self.large).any(|one| one.holds(at))

@@ -4,18 +4,17 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::Deserialize;
 
 use super::{
     AreaPart, AreaShape, ColumnRanges, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom, latitude, longitude,
 };
+use crate::setting::{has_schema_of, is_text_in_json};
 
 /// A box in WGS 84 degrees, written `west,south,east,north`. It crosses the antimeridian where west is greater than
 /// east. Reading one from text checks that longitudes are -180..=180 and latitudes -90..=90; the bounds in a foreign
 /// archive's metadata may be anything. The tiles end at ±85.0511°.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LonLatBox {
     /// Longitude of the western side.
     pub west: f64,
@@ -64,19 +63,7 @@ pub enum BoxError {
     Empty(String),
 }
 
-impl JsonSchema for LonLatBox {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "LonLatBox".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
-    }
-}
+has_schema_of!(LonLatBox, String, inline = true);
 
 impl LonLatBox {
     /// The box of the whole Web Mercator world.
@@ -84,14 +71,12 @@ impl LonLatBox {
         LonLatBox { west: -180.0, south: -85.051_128_779_806_6, east: 180.0, north: 85.051_128_779_806_6 };
 
     /// The box by its sides in the order of GeoJSON and TileJSON: west, south, east, north.
-    #[must_use]
     pub const fn from_sides(sides: [f64; 4]) -> LonLatBox {
         let [west, south, east, north] = sides;
         LonLatBox { west, south, east, north }
     }
 
     /// The sides in the order of GeoJSON and TileJSON: west, south, east, north.
-    #[must_use]
     pub const fn sides(&self) -> [f64; 4] {
         [self.west, self.south, self.east, self.north]
     }
@@ -120,7 +105,6 @@ impl LonLatBox {
     }
 
     /// Whether the box runs over the 180th meridian.
-    #[must_use]
     pub fn crosses_antimeridian(&self) -> bool {
         self.west > self.east
     }
@@ -177,24 +161,13 @@ impl FromStr for LonLatBox {
     }
 }
 
-impl TryFrom<String> for LonLatBox {
-    type Error = BoxError;
-    fn try_from(text: String) -> Result<Self, BoxError> {
-        text.parse()
-    }
-}
-
 impl fmt::Display for LonLatBox {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{},{},{},{}", self.west, self.south, self.east, self.north)
     }
 }
 
-impl Serialize for LonLatBox {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+is_text_in_json!(LonLatBox);
 
 /// The part of the world that a run is about: the union of some boxes and shapes.
 #[derive(Debug, Clone, PartialEq)]
@@ -219,7 +192,6 @@ struct WorldShares {
 
 impl Coverage {
     /// The union of the parts. No part at all means the whole world.
-    #[must_use]
     pub fn new(parts: &[AreaPart]) -> Coverage {
         let whole = [AreaPart::Box(LonLatBox::WORLD)];
         let given = if parts.is_empty() { &whole } else { parts };
@@ -250,19 +222,16 @@ impl Coverage {
 
     /// True if only some columns of tiles belong to it. Then its tiles of one zoom need not lie within those of a
     /// shallower one.
-    #[must_use]
     pub const fn is_part(&self) -> bool {
         self.columns.is_some()
     }
 
     /// The parts: shapes, and boxes that do not cross the antimeridian.
-    #[must_use]
     pub fn parts(&self) -> &[AreaPart] {
         &self.parts
     }
 
     /// Whether one of the boxes is the whole world.
-    #[must_use]
     pub fn is_world(&self) -> bool {
         let mut boxes = self.parts.iter().filter_map(AreaPart::as_box);
         self.columns.is_none()
@@ -271,7 +240,6 @@ impl Coverage {
 
     /// The tiles of a zoom that the coverage touches, as rectangles. No rectangle occurs twice, but rectangles may
     /// overlap. A box or a shape that ends exactly where a tile begins does not touch that tile.
-    #[must_use]
     pub fn rects(&self, zoom: Zoom) -> Vec<TileRect> {
         let rect = |b: &WorldShares| {
             let (x0, x1) = tile_range(b.west, b.east, zoom);
@@ -289,7 +257,6 @@ impl Coverage {
     }
 
     /// True if it touches a tile.
-    #[must_use]
     pub fn touches(&self, tile: TileCoord) -> bool {
         let zoom = tile.zoom();
         let is_in_box = |b: &WorldShares| {
@@ -305,7 +272,6 @@ impl Coverage {
 
     /// The smallest box around the coverage, cut to the latitudes of the tiles. It does not wrap around the
     /// antimeridian.
-    #[must_use]
     pub fn bounds(&self) -> LonLatBox {
         let (most_north, most_south) = (latitude(0), latitude(WORLD_UNITS));
         let nothing = LonLatBox { west: 180.0, south: most_north, east: -180.0, north: most_south };
@@ -388,15 +354,7 @@ impl fmt::Display for MapCenter {
     }
 }
 
-impl JsonSchema for MapCenter {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "MapCenter".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        String::json_schema(generator)
-    }
-}
+has_schema_of!(MapCenter, String, inline = false);
 
 #[cfg(test)]
 mod tests {

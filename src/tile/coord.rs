@@ -19,13 +19,11 @@ pub struct TileCoord {
 
 impl TileCoord {
     /// An address, if x and y lie inside the zoom.
-    #[must_use]
     pub const fn new(zoom: Zoom, x: u32, y: u32) -> Option<TileCoord> {
         if x <= zoom.last() && y <= zoom.last() { Some(TileCoord { zoom, x, y }) } else { None }
     }
 
     /// The tile at a column and a TMS row (y growing north), as MBTiles counts them; both are wrapped into the zoom.
-    #[must_use]
     pub const fn from_tms(zoom: Zoom, column: u32, row: u32) -> TileCoord {
         TileCoord { zoom, x: column & zoom.last(), y: zoom.last() - (row & zoom.last()) }
     }
@@ -130,13 +128,11 @@ impl From<TileCoord> for TileRect {
 
 impl TileRect {
     /// All tiles of a zoom.
-    #[must_use]
     pub fn all(zoom: Zoom) -> TileRect {
         TileRect { zoom, x0: 0, y0: 0, x1: zoom.last(), y1: zoom.last() }
     }
 
     /// The number of tiles in the rectangle.
-    #[must_use]
     pub fn tiles(&self) -> u64 {
         u64::from(self.x1 - self.x0 + 1) * u64::from(self.y1 - self.y0 + 1)
     }
@@ -148,7 +144,6 @@ impl TileRect {
     }
 
     /// The intersection with a rectangle of the same zoom; `None` if it is empty.
-    #[must_use]
     pub fn common(&self, other: &TileRect) -> Option<TileRect> {
         let rect = TileRect {
             zoom: self.zoom,
@@ -173,7 +168,6 @@ impl TileRect {
     }
 
     /// The rectangle cut in two across its longer side; `None` for a single tile.
-    #[must_use]
     pub fn halves(&self) -> Option<(TileRect, TileRect)> {
         if self.tiles() == 1 {
             return None;
@@ -188,14 +182,12 @@ impl TileRect {
     }
 
     /// The tile in the rectangle's north-west corner.
-    #[must_use]
     pub fn first(&self) -> Option<TileCoord> {
         TileCoord::new(self.zoom, self.x0, self.y0)
     }
 
     /// The world units that the tiles cover, grown by a margin in world units. East and south are the first units
     /// beyond the tiles.
-    #[must_use]
     pub fn world(&self, margin: i64) -> WorldRect {
         let tile = WORLD_UNITS >> self.zoom.get();
         let sides = WorldRect {

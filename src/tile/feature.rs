@@ -23,14 +23,12 @@ pub struct SortedPoints(Vec<u64>);
 
 impl SortedPoints {
     /// Sorts points: x in the upper half, y in the lower half.
-    #[must_use]
     pub fn new(mut points: Vec<u64>) -> SortedPoints {
         points.sort_unstable();
         SortedPoints(points)
     }
 
     /// The indexes of the points from one x up to and including another. Both may lie beyond the world.
-    #[must_use]
     pub fn between(&self, west: i64, east: i64) -> Range<usize> {
         let x = |point: &u64| (point >> 32).cast_signed();
         self.0.partition_point(|point| x(point) < west)..self.0.partition_point(|point| x(point) <= east)
@@ -70,7 +68,6 @@ pub enum Footprints {
 
 impl Footprints {
     /// The number of features.
-    #[must_use]
     pub fn len(&self) -> usize {
         match self {
             Footprints::Points(points) => points.0.len(),
@@ -95,13 +92,11 @@ impl Footprints {
     }
 
     /// Whether there is no feature.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The box of a feature in world units.
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "the halves of the code are 32 bits wide")]
     pub fn world(&self, index: usize) -> WorldBox {
         match self {
@@ -124,7 +119,6 @@ impl Footprints {
 
     /// True if features are found by their boxes in their own reference system, because the layer has no closed formula
     /// for the area.
-    #[must_use]
     pub const fn has_sources(&self) -> bool {
         matches!(self, Footprints::Boxes(_) | Footprints::Outlined(_) | Footprints::Gathered(_))
     }
@@ -168,7 +162,6 @@ static NOTHING: Footprints = Footprints::Points(SortedPoints(Vec::new()));
 
 impl LayerFootprints {
     /// The footprints at a zoom.
-    #[must_use]
     pub fn at(&self, zoom: Zoom) -> &Footprints {
         match self {
             LayerFootprints::Same(footprints) => footprints,
@@ -186,7 +179,6 @@ impl LayerFootprints {
     }
 
     /// Whether there is no feature at any zoom.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.all().all(Footprints::is_empty)
     }
@@ -210,7 +202,6 @@ pub enum ChangeLocation {
 
 impl ChangeLocation {
     /// The box in world units.
-    #[must_use]
     pub fn world(&self) -> WorldBox {
         match self {
             ChangeLocation::Box(world) | ChangeLocation::Shape { world, .. } => *world,
@@ -219,7 +210,6 @@ impl ChangeLocation {
     }
 
     /// The position in world units, at most half a unit from the exact one; `None` if it is no single position.
-    #[must_use]
     pub fn position(&self) -> Option<[f64; 2]> {
         match self {
             ChangeLocation::Point(at) => Some(*at),
@@ -317,7 +307,6 @@ impl Outline {
 
     /// Adds a vertex to the current part, in shares of the world from its north-western corner. Returns false if it
     /// lies too far from the world.
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "compared before")]
     pub fn add(&mut self, at: [f64; 2]) -> bool {
         let units = at.map(|share| (share * f64::from(1_u32 << OUTLINE_BITS)).round());
@@ -346,7 +335,6 @@ impl Outline {
     }
 
     /// Its memory in bytes.
-    #[must_use]
     pub fn bytes(&self) -> usize {
         self.vertices.len() * Outline::VERTEX_SIZE + self.parts.len() * size_of::<OutlinePart>()
     }
@@ -354,7 +342,6 @@ impl Outline {
     /// The tiles of `within` that the outline or its inside touches, sorted by column and row, each tile once. A tile
     /// reaches `reach` tile sides beyond its edges. The result may have one or two more tiles that the outline just
     /// misses.
-    #[must_use]
     pub fn tiles(&self, reach: f64, within: &TileRect) -> Vec<OutlineRun> {
         let side = f64::from(1_u32 << within.zoom.get());
         let scale = side / f64::from(1_u32 << OUTLINE_BITS);
@@ -606,13 +593,11 @@ impl Inside<'_> {
 }
 
 /// How far beyond its edges a tile is grown for outlines, in sides of a tile.
-#[must_use]
 pub fn outline_reach(margin_units: i64, extent: u32, zoom: Zoom) -> f64 {
     // `ST_AsMVTGeom` leaves out vertices within one grid unit of the line, twice (repeated points, then
     // Douglas-Peucker), and rounds the others to the grid: an edge moves by less than three units. One of them is in
     // the margin already.
     const MOVED_UNITS: f64 = 3.0;
-    #[expect(clippy::cast_precision_loss, reason = "margins are far below 2^52")]
     let margin = margin_units as f64 / (1_u64 << (32 - zoom.get())) as f64;
     margin + MOVED_UNITS / f64::from(extent)
 }

@@ -36,7 +36,6 @@ pub struct Margin {
 
 impl Margin {
     /// A margin in Mercator metres that takes in the whole buffer.
-    #[must_use]
     pub const fn plain(extent: u32, buffer: u32) -> Margin {
         Margin { extent, buffer, bounds: TileBounds::Mercator, candidates: None, moved: 0.0 }
     }
@@ -66,7 +65,6 @@ impl Margin {
 /// t. From an edge at m the tile is therefore at most ∫₀^θ sech m · e^t dt = sech m · (e^θ − 1) of latitude high, and
 /// the distance d beyond the edge is at least sech m · (1 − e^−d) of latitude. So a fraction f of the tile's height in
 /// latitude ends where 1 − e^−d ≤ f · (e^θ − 1). Longitudes are linear: f · θ, which is less.
-#[must_use]
 pub fn beyond_in_degrees(zoom: Zoom, fraction: f64) -> i64 {
     let angle = TAU / f64::from(1_u32 << zoom.get());
     let left = 1.0 - fraction * angle.exp_m1();
@@ -74,7 +72,6 @@ pub fn beyond_in_degrees(zoom: Zoom, fraction: f64) -> i64 {
 }
 
 /// A tile's side in world units.
-#[expect(clippy::cast_precision_loss, reason = "a power of two")]
 fn side(zoom: Zoom) -> f64 {
     (WORLD_UNITS >> zoom.get()) as f64
 }
@@ -86,7 +83,6 @@ fn rounded_up(units: f64) -> i64 {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_precision_loss, reason = "world units are exact in doubles")]
 mod tests {
     use super::*;
     use crate::tile::latitude;

@@ -58,23 +58,17 @@ pub const HALF_WORLD_METRES: f64 = 20_037_508.342_789_244;
 pub const WORLD_UNITS: i64 = 1 << 32;
 
 /// Longitude in degrees of a position in world units.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
 pub fn longitude(x: i64) -> f64 {
     x as f64 / WORLD_UNITS as f64 * 360.0 - 180.0
 }
 
 /// Latitude in degrees of a position in world units (inverse spherical Mercator).
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
 pub fn latitude(y: i64) -> f64 {
     let turned = std::f64::consts::PI * (1.0 - 2.0 * (y as f64 / WORLD_UNITS as f64));
     turned.sinh().atan().to_degrees()
 }
 
 /// Web Mercator metres of a position in world units, along one axis, counted from the west or north edge.
-#[must_use]
-#[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
 pub fn metres(units: i64) -> f64 {
     units as f64 / WORLD_UNITS as f64 * (2.0 * HALF_WORLD_METRES)
 }

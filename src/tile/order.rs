@@ -3,9 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::{TileCoord, TileRect, Zoom, ZoomList};
+use crate::setting::is_text_in_json;
 
 /// An order of tiles. Both orders begin with the shallowest zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,6 @@ pub enum Order {
 
 impl Order {
     /// The sort key of a tile in this order. No two tiles share one.
-    #[must_use]
     pub fn place(self, tile: TileCoord) -> u64 {
         match self {
             Order::ZoomColumnTmsRow => {
@@ -52,7 +52,6 @@ impl Zoom {
     pub const END_OF_PMTILES_IDS: u64 = above(Zoom::MAX.get() + 1);
 
     /// The zoom of a tile id of PMTiles v3, and the first id of the next zoom; `u64::MAX` after the deepest zoom.
-    #[must_use]
     pub fn of_pmtiles_id(id: u64) -> (Zoom, u64) {
         let zoom = (0..=Zoom::MAX.get()).rev().find(|zoom| above(*zoom) <= id).and_then(Zoom::new);
         let zoom = zoom.unwrap_or(Zoom::MAX);
@@ -63,7 +62,6 @@ impl Zoom {
 impl TileCoord {
     /// The tile id of PMTiles v3 (section 4.1): the number of tiles of shallower zooms, plus the position on this
     /// zoom's Hilbert curve.
-    #[must_use]
     pub fn pmtiles_id(self) -> u64 {
         let (mut x, mut y, mut place) = (self.x(), self.y(), 0);
         for bit in (0..self.zoom().get()).rev() {
@@ -76,7 +74,6 @@ impl TileCoord {
     }
 
     /// The tile of a PMTiles tile id; `None` beyond [`Zoom::MAX`].
-    #[must_use]
     pub fn from_pmtiles_id(id: u64) -> Option<TileCoord> {
         let zoom = (0..=31).rev().find(|zoom| above(*zoom) <= id)?;
         let place = id - above(zoom);
@@ -125,25 +122,21 @@ pub struct ColumnRanges(Vec<ColumnRange>);
 
 impl ColumnRanges {
     /// These columns.
-    #[must_use]
     pub const fn new(ranges: Vec<ColumnRange>) -> ColumnRanges {
         ColumnRanges(ranges)
     }
 
     /// The ranges.
-    #[must_use]
     pub fn ranges(&self) -> &[ColumnRange] {
         &self.0
     }
 
     /// The zooms that have columns; `None` if there are no columns.
-    #[must_use]
     pub fn zooms(&self) -> Option<ZoomList> {
         ZoomList::of(self.0.iter().map(|range| range.zoom))
     }
 
     /// True if a tile lies in these columns.
-    #[must_use]
     pub fn contains(&self, tile: TileCoord) -> bool {
         self.0.iter().any(|range| range.zoom == tile.zoom() && (range.first..=range.last).contains(&tile.x()))
     }
@@ -184,17 +177,7 @@ impl FromStr for ColumnRange {
     }
 }
 
-impl Serialize for ColumnRange {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for ColumnRange {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<ColumnRange, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
-}
+is_text_in_json!(ColumnRange);
 
 #[cfg(test)]
 mod tests {

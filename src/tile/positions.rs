@@ -58,7 +58,6 @@ impl Frame {
     }
 
     /// A position in fractions of the world: x from the west, y from the north. 0 to 1 inside the world.
-    #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     fn fraction(self, [x, y]: [f64; 2]) -> [f64; 2] {
         match self {
             Frame::Metres => [x, -y].map(|metres| (metres + HALF_WORLD_METRES) / (2.0 * HALF_WORLD_METRES)),
@@ -69,7 +68,6 @@ impl Frame {
 
 impl Positions {
     /// Numbers the positions in their order.
-    #[must_use]
     pub fn new(at: Vec<[f64; 2]>, frame: Frame) -> Positions {
         #[expect(clippy::cast_possible_truncation, reason = "positions have numbers of 32 bits")]
         let mut eastwards: Vec<u32> = (0..at.len() as u32).collect();
@@ -81,7 +79,6 @@ impl Positions {
     pub const SIZE: usize = size_of::<[f64; 2]>() + size_of::<u32>();
 
     /// The world units of a position in metres: x from the west, y from the north.
-    #[must_use]
     pub fn world(at: [f64; 2]) -> [i64; 2] {
         Frame::Metres.world(at)
     }
@@ -117,13 +114,11 @@ impl Positions {
     }
 
     /// The number of positions.
-    #[must_use]
     pub fn len(&self) -> usize {
         self.at.len()
     }
 
     /// Whether there is no position.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.at.is_empty()
     }
@@ -166,7 +161,6 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
 
 /// The world unit of a coordinate in metres. It uses the arithmetic of the survey's statement (`postgis/sql`), so the
 /// results are equal bit for bit.
-#[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_unit(metres: f64) -> i64 {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
     whole_unit(((metres + HALF_WORLD_METRES) * scale).floor())

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
 use super::{TileCoord, TileRect, Zoom};
+use crate::setting::is_text_in_json;
 
 /// The most tiles that a list may hold: building a list takes 12 bytes for each tile, and its receivers may go through
 /// all of them.
@@ -57,13 +56,11 @@ impl TileRectList {
     }
 
     /// The tiles of several lists, each once. `None` if the list would be too long.
-    #[must_use]
     pub fn union<'a>(lists: impl IntoIterator<Item = &'a TileRectList>) -> Option<TileRectList> {
         TileRectList::of(lists.into_iter().flat_map(TileRectList::tiles))
     }
 
     /// The rectangles.
-    #[must_use]
     pub fn rects(&self) -> &[TileRect] {
         &self.0
     }
@@ -74,20 +71,17 @@ impl TileRectList {
     }
 
     /// How many tiles there are.
-    #[must_use]
     pub fn count(&self) -> u64 {
         self.0.iter().map(TileRect::tiles).sum()
     }
 
     /// True if there is no tile.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
 
 /// Joins neighbouring columns of the same rows. The columns come from west to east.
-#[must_use]
 pub fn joined_columns(columns: Vec<TileRect>) -> Vec<TileRect> {
     let mut open: HashMap<(Zoom, u32, u32), usize> = HashMap::new();
     let mut rects: Vec<TileRect> = Vec::new();
@@ -154,18 +148,7 @@ fn rect(text: &str) -> Option<TileRect> {
     Some(TileRect { zoom, x0: *columns.start(), y0: *rows.start(), x1: *columns.end(), y1: *rows.end() })
 }
 
-impl Serialize for TileRectList {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for TileRectList {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<TileRectList, D::Error> {
-        let text = std::borrow::Cow::<'_, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
+is_text_in_json!(TileRectList);
 
 #[cfg(test)]
 mod tests {

@@ -29,7 +29,6 @@ pub struct TilesetTag(String);
 impl TilesetTag {
     /// The tag for a tileset's name. Different names give different tags: if the alphabet does not suffice, a part of
     /// the name's hash is appended.
-    #[must_use]
     pub fn of(name: &str) -> TilesetTag {
         const LONGEST: usize = MAX_TAG_BYTES - MAX_BAND_BYTES;
         let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
@@ -43,19 +42,16 @@ impl TilesetTag {
     }
 
     /// The tag that all tiles carry.
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
     /// The tag of a tile's band: `NAME-A-X-Y` with the address of its ancestor at the band's first zoom A.
-    #[must_use]
     pub fn of_band(&self, tile: TileCoord) -> String {
         self.of_root(BandRoot::of(tile))
     }
 
     /// The tag of a band.
-    #[must_use]
     pub fn of_root(&self, root: BandRoot) -> String {
         format!("{}-{}-{}-{}", self.0, root.top, root.x, root.y)
     }
@@ -71,7 +67,6 @@ pub struct BandRoot {
 
 impl BandRoot {
     /// The band root of a tile.
-    #[must_use]
     pub fn of(tile: TileCoord) -> BandRoot {
         let zoom = tile.zoom().get();
         let top = BAND_TOPS.into_iter().rev().find(|top| *top <= zoom).unwrap_or(0);
@@ -79,7 +74,6 @@ impl BandRoot {
     }
 
     /// How many tiles of some zooms carry the tag of this band root.
-    #[must_use]
     pub fn tiles(self, zooms: &ZoomList) -> u64 {
         let end = BAND_TOPS.into_iter().find(|top| *top > self.top).unwrap_or(Zoom::MAX.get() + 1);
         let in_band = zooms.iter().map(Zoom::get).filter(|zoom| (self.top..end).contains(zoom));

@@ -103,7 +103,6 @@ impl fmt::Display for TileText {
 impl TileText {
     /// The text of a tile, or of one layer of it. `{layer}` is empty if a tile holds all layers. It has no character
     /// that a header does not accept.
-    #[must_use]
     pub fn of_tile(&self, tile: TileId, names: &TileTextNames) -> String {
         let layer = match tile.slice {
             Slice::Whole => "",
@@ -122,7 +121,6 @@ impl TileText {
     }
 
     /// The text of a whole tileset, such as an archive; `None` if it has placeholders that only a tile fills in.
-    #[must_use]
     pub fn of_tileset(&self, names: &TileTextNames) -> Option<String> {
         let filled = |part: &TextPart| match part {
             TextPart::Plain(text) => Some(text.clone()),
@@ -133,7 +131,6 @@ impl TileText {
     }
 
     /// True if the text has the tag of the tile's band of zooms, by which caches can purge it.
-    #[must_use]
     pub fn has_band(&self) -> bool {
         self.0.contains(&TextPart::Filled(TilePlaceholder::Band))
     }

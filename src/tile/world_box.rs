@@ -19,40 +19,34 @@ pub const LAST_UNIT: f64 = 4_294_967_295.0;
 
 impl WorldBox {
     /// A box by its sides.
-    #[must_use]
     pub const fn new(west: u32, north: u32, east: u32, south: u32) -> WorldBox {
         WorldBox { west, north, east, south }
     }
 
     /// The box of a single position: x, y.
-    #[must_use]
     pub const fn of_unit(x: u32, y: u32) -> WorldBox {
         WorldBox { west: x, north: y, east: x, south: y }
     }
 
     /// The box of the world unit in which a position (x, y in world units) lies; positions outside of the world move to
     /// its edge.
-    #[must_use]
     pub fn of_position(position: [f64; 2]) -> WorldBox {
         let [x, y] = position.map(WorldBox::unit);
         WorldBox::of_unit(x, y)
     }
 
     /// The world unit in which a coordinate lies, moved into the world.
-    #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=2^32 - 1 before")]
     pub fn unit(coordinate: f64) -> u32 {
         coordinate.floor().clamp(0.0, LAST_UNIT) as u32
     }
 
     /// Whether the box runs over ±180°.
-    #[must_use]
     pub const fn crosses_antimeridian(&self) -> bool {
         self.west > self.east
     }
 
     /// Whether the box is a single position.
-    #[must_use]
     pub const fn is_position(&self) -> bool {
         self.west == self.east && self.north == self.south
     }
@@ -124,7 +118,6 @@ pub struct SourceBox<N = f64> {
 
 impl<N: Copy> SourceBox<N> {
     /// The box of a single position.
-    #[must_use]
     pub const fn of_position(x: N, y: N) -> SourceBox<N> {
         SourceBox { min_x: x, min_y: y, max_x: x, max_y: y }
     }

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::setting::has_schema_of;
+
 /// A zoom level, 0..=22. At zoom z the world is 2^z by 2^z tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
 pub struct Zoom(u8);
@@ -20,7 +22,6 @@ impl Zoom {
     pub const MIN: Zoom = Zoom(0);
 
     /// A zoom level, if it is in range.
-    #[must_use]
     pub const fn new(level: u8) -> Option<Zoom> {
         if level <= Zoom::MAX.0 { Some(Zoom(level)) } else { None }
     }
@@ -57,19 +58,7 @@ enum ZoomText {
     Text(String),
 }
 
-impl JsonSchema for ZoomList {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "ZoomList".into()
-    }
-
-    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        ZoomText::json_schema(generator)
-    }
-}
+has_schema_of!(ZoomList, ZoomText, inline = true);
 
 impl TryFrom<ZoomText> for ZoomList {
     type Error = ZoomError;
@@ -97,20 +86,17 @@ pub enum ZoomError {
 
 impl ZoomList {
     /// A list of levels; `None` if there is no level.
-    #[must_use]
     pub fn of(zooms: impl IntoIterator<Item = Zoom>) -> Option<ZoomList> {
         let zooms: BTreeSet<Zoom> = zooms.into_iter().collect();
         (!zooms.is_empty()).then_some(ZoomList(zooms))
     }
 
     /// Every level.
-    #[must_use]
     pub fn all() -> ZoomList {
         ZoomList::range(Zoom(0), Zoom::MAX)
     }
 
     /// The levels between two, both included, in whichever order they are given.
-    #[must_use]
     pub fn range(one: Zoom, other: Zoom) -> ZoomList {
         ZoomList((one.min(other).0..=one.max(other).0).map(Zoom).collect())
     }
@@ -122,25 +108,21 @@ impl ZoomList {
     }
 
     /// The levels in ascending order.
-    #[must_use]
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Zoom> + '_ {
         self.0.iter().copied()
     }
 
     /// Whether the level is in the list.
-    #[must_use]
     pub fn contains(&self, zoom: Zoom) -> bool {
         self.0.contains(&zoom)
     }
 
     /// The shallowest level.
-    #[must_use]
     pub fn min(&self) -> Zoom {
         self.0.first().copied().unwrap_or(Zoom(0))
     }
 
     /// The deepest level.
-    #[must_use]
     pub fn max(&self) -> Zoom {
         self.0.last().copied().unwrap_or(Zoom(0))
     }
@@ -193,7 +175,6 @@ pub struct ZoomLimits(BTreeMap<Zoom, NonZeroU64>);
 
 impl ZoomLimits {
     /// The same limit at every zoom; `None` for no limit at all.
-    #[must_use]
     pub fn everywhere(limit: Option<NonZeroU64>) -> ZoomLimits {
         let zooms = (0..=Zoom::MAX.get()).filter_map(Zoom::new);
         ZoomLimits(limit.map(|limit| zooms.map(|zoom| (zoom, limit)).collect()).unwrap_or_default())
@@ -210,7 +191,6 @@ impl ZoomLimits {
     }
 
     /// The limit at a zoom.
-    #[must_use]
     pub fn at(&self, zoom: Zoom) -> Option<NonZeroU64> {
         self.0.get(&zoom).copied()
     }

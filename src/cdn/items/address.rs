@@ -56,25 +56,21 @@ impl std::str::FromStr for CdnUrl {
 
 impl CdnUrl {
     /// The host, with its port if it has one.
-    #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
     /// The path, which begins with a slash.
-    #[must_use]
     pub fn path(&self) -> &str {
         &self.path
     }
 
     /// True if the URL is that of a single object, such as a PMTiles archive, and not of a folder.
-    #[must_use]
     pub fn is_object(&self) -> bool {
         !self.path.ends_with('/')
     }
 
     /// The whole address of a path at this host.
-    #[must_use]
     pub fn whole(&self, path: &str) -> String {
         format!("{}://{}{path}", self.scheme, self.host)
     }
@@ -94,32 +90,26 @@ impl TileAddresses {
     /// ([`Template::address`]).
     ///
     /// [`Template::address`]: crate::target::Template::address
-    #[must_use]
     pub fn new(url: CdnUrl, patterns: Vec<String>) -> TileAddresses {
         TileAddresses { url, patterns }
     }
 
-    /// The CDN's URL.
-    #[must_use]
     pub const fn url(&self) -> &CdnUrl {
         &self.url
     }
 
     /// True if zooms and columns are folders, so that a prefix stands for a zoom or a column: `{z}` is a folder, `{x}`
     /// a folder below it.
-    #[must_use]
     pub fn have_prefixes(&self) -> bool {
         self.patterns.iter().all(|pattern| pattern.contains("{z}/{x}/") && !split(pattern).0.contains('{'))
     }
 
     /// How many paths an item stands for: one for each layer that is stored separately.
-    #[must_use]
     pub fn paths_per_tile(&self) -> usize {
         self.patterns.len().max(1)
     }
 
     /// The paths that an item stands for; none for a tag.
-    #[must_use]
     pub fn paths(&self, item: &PurgeItem) -> Vec<CdnPath> {
         let below = |name: String, is_prefix| CdnPath { path: format!("{}{name}", self.url.path), is_prefix };
         match item {

@@ -51,11 +51,9 @@ impl CoverCost {
     }
 }
 
-/// The changed tiles of one column.
 struct ChangedColumn<'a> {
     x: u32,
     tiles: &'a [TileCoord],
-    /// The cost of the column's wildcard.
     wildcard: CoverCost,
 }
 
@@ -66,13 +64,11 @@ impl ChangedColumn<'_> {
     }
 }
 
-/// The changed tiles of one zoom.
 struct ChangedZoom<'a> {
     zoom: Zoom,
     columns: Vec<ChangedColumn<'a>>,
     /// The number of changed tiles.
     count: usize,
-    /// The cost of the zoom's wildcard.
     wildcard: CoverCost,
 }
 
@@ -209,7 +205,6 @@ fn knapsack(saved: &mut [CoverCost], column: &ChangedColumn<'_>, mut named: impl
 /// A way to divide a number of items between one zoom and the zooms before it.
 struct ItemShare {
     cost: CoverCost,
-    /// The items of the zoom.
     taken: usize,
 }
 

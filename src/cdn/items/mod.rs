@@ -40,7 +40,6 @@ impl Default for TilesToPurge {
 impl TilesToPurge {
     /// Tiles in any order; a tile may occur more than once. More than `MAX_TILES_TOLD_APART` become
     /// [`TilesToPurge::Everything`].
-    #[must_use]
     pub fn listed(tiles: impl IntoIterator<Item = TileCoord>) -> TilesToPurge {
         let mut listed = Vec::new();
         for tile in tiles {
@@ -68,13 +67,11 @@ impl TilesToPurge {
     }
 
     /// True if there is nothing to forget.
-    #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(self, TilesToPurge::Listed(tiles) if tiles.is_empty())
     }
 
     /// How many tiles there are; `None` for every tile of the target.
-    #[must_use]
     pub fn count(&self) -> Option<usize> {
         match self {
             TilesToPurge::Everything => None,
@@ -121,11 +118,7 @@ pub enum PurgeItem {
     /// One tile, with all of its layers where these have addresses of their own.
     Tile(TileCoord),
     /// A column of a zoom: `/z/x/*`.
-    Column {
-        zoom: Zoom,
-        /// The column.
-        x: u32,
-    },
+    Column { zoom: Zoom, x: u32 },
     /// A zoom: `/z/*`.
     Zoom(Zoom),
     /// Everything below the target's URL: `/*`.
@@ -138,7 +131,6 @@ pub enum PurgeItem {
 
 impl PurgeItem {
     /// True if the item stands for all addresses that begin with a prefix.
-    #[must_use]
     pub const fn is_wildcard(&self) -> bool {
         matches!(self, PurgeItem::Column { .. } | PurgeItem::Zoom(_) | PurgeItem::Everything)
     }
@@ -175,16 +167,13 @@ pub enum PurgeBy {
 /// How changed tiles become items.
 #[derive(Debug, Clone)]
 pub struct PlanRules {
-    /// The kind of items.
     pub by: PurgeBy,
     /// True if the provider takes both tags and addresses. Where there are too many tags, prefixes may then hit fewer
     /// tiles than the tileset's tag.
     pub mixes: bool,
     /// The most items, 1 or more.
     pub max_items: usize,
-    /// The tags of the tiles.
     pub tag: TilesetTag,
-    /// The zooms of the target.
     pub zooms: ZoomList,
     /// Tiles that a purge by tag also purges by address: a CDN may have cached an error for them, and an error carries
     /// no tag.
@@ -201,7 +190,6 @@ pub struct PurgePlan {
 }
 
 /// The items that purge some tiles, and documents next to them.
-#[must_use]
 pub fn plan(
     tiles: &TilesToPurge,
     documents: &[String],

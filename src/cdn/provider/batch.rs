@@ -1,11 +1,10 @@
 //! Batches: items in portions that a provider takes in one request.
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use crate::cdn::items::{PurgeItem, TileAddresses};
 use crate::cdn::pace::Rate;
-use crate::hex::hex;
+use crate::hex::hash_of_texts;
 
 /// The kinds of names that providers distinguish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -54,7 +53,6 @@ pub struct BatchLimits {
 /// Names of one kind that are sent together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PurgeBatch {
-    /// The kind of names.
     pub kind: ItemKind,
     /// Tags, or paths that begin with a slash; prefixes also end with one.
     pub names: Vec<String>,
@@ -63,7 +61,6 @@ pub struct PurgeBatch {
 }
 
 /// The names of some items, by kind. Each name once.
-#[must_use]
 pub fn names(items: &[PurgeItem], addresses: &TileAddresses) -> Vec<PurgeName> {
     let mut names = Vec::new();
     for item in items {
@@ -91,7 +88,6 @@ pub struct PurgeName {
 }
 
 /// Names as portions, kind by kind. `of` identifies the publishes that they belong to.
-#[must_use]
 pub fn batches(names: &[PurgeName], limits: impl Fn(ItemKind) -> BatchLimits, of: &str) -> Vec<PurgeBatch> {
     let mut batches: Vec<PurgeBatch> = Vec::new();
     for kind in ItemKind::ALL {
@@ -123,12 +119,7 @@ pub fn batches(names: &[PurgeName], limits: impl Fn(ItemKind) -> BatchLimits, of
 
 /// 32 hexadecimal digits of a hash of `of` (the publishes), the kind and the names.
 fn reference(batch: &PurgeBatch, of: &str) -> String {
-    let mut hash = Sha256::new();
-    for text in [of, batch.kind.name()].into_iter().chain(batch.names.iter().map(String::as_str)) {
-        hash.update(text);
-        hash.update([0]);
-    }
-    hex(&hash.finalize()[..16])
+    hash_of_texts([of, batch.kind.name()].into_iter().chain(batch.names.iter().map(String::as_str)))
 }
 
 #[cfg(test)]

@@ -7,30 +7,21 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::{HttpAnswer, HttpClient, json_request};
-use super::options::{
-    ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path, provider_keys,
-};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, name_in_path, provider_keys};
 use super::{
-    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch, PurgeProvider,
-    SendError,
+    Asked, BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch,
+    PurgeProvider, SendError,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::Rate;
+use crate::setting::Secret;
 
 const ENDPOINT: &str = "https://api.cloudflare.com";
 
 /// The most tags, prefixes or files in a request.
 const MAX_NAMES: usize = 100;
 
-/// A zone.
-pub(crate) struct Cloudflare {
-    options: CloudflareOptions,
-    token: PurgeSecret,
-    url: CdnUrl,
-    http: HttpClient,
-}
-
-impl Cloudflare {
+impl Asked<CloudflareOptions> {
     /// The body of the request.
     ///
     /// Exact addresses are also sent as prefixes: the default cache key holds the client's `Origin`, which map clients
@@ -58,17 +49,16 @@ impl Cloudflare {
 }
 
 /// Classifies an answer: in some cases the API answers `"success": false` with status 200.
-fn judge(answer: &HttpAnswer, token: &PurgeSecret) -> Result<(), SendError> {
-    answer.judged(&[token])?;
+fn judge(answer: &HttpAnswer, token: Option<&Secret>) -> Result<(), SendError> {
+    answer.judged(token)?;
     let says = serde_json::from_str::<Value>(&answer.text).ok();
     match says.and_then(|says| says["success"].as_bool()) {
         Some(true) => Ok(()),
-        Some(false) => Err(SendError::refused(answer.shown(&[token]))),
-        None => Err(SendError::later(answer.shown(&[token]))),
+        Some(false) => Err(SendError::refused(answer.shown(token))),
+        None => Err(SendError::later(answer.shown(token))),
     }
 }
 
-/// A zone of Cloudflare.
 #[derive(Debug, Clone)]
 pub struct CloudflareOptions {
     /// The zone's id.
@@ -124,12 +114,12 @@ impl ProviderKind for CloudflareOptions {
     }
 
     async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
-        let token = self.token.read()?;
-        Ok(Box::new(Cloudflare { options: self, token, url, http }))
+        let token = self.token.clone();
+        Ok(Box::new(Asked::new(self, Some(&token), url, http)?))
     }
 }
 
-impl Provider for Cloudflare {
+impl Provider for Asked<CloudflareOptions> {
     fn facts(&self) -> ProviderFacts {
         self.options.facts()
     }
@@ -157,9 +147,10 @@ impl Provider for Cloudflare {
         Box::pin(async {
             let endpoint = self.options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
             let url = format!("{endpoint}/client/v4/zones/{}/purge_cache", self.options.zone);
-            let bearer = format!("Bearer {}", self.token.reveal());
-            let request = json_request("POST", &url, &[("authorization", &bearer)], &self.body(batch))?;
-            judge(&self.http.send(request).await?, &self.token)
+            let bearer = self.bearer();
+            let headers: Vec<_> = Self::authorization(bearer.as_ref()).into_iter().collect();
+            let request = json_request("POST", &url, &headers, &self.body(batch))?;
+            judge(&self.http.send(request).await?, self.token.as_ref())
         })
     }
 }

@@ -30,7 +30,6 @@ const REGION: &str = "us-east-1";
 /// distribution.
 const MAX_WILDCARDS: usize = 13;
 
-/// A distribution.
 pub(crate) struct CloudFront {
     options: CloudFrontOptions,
     http: HttpClient,
@@ -107,9 +106,9 @@ fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
     let code = answer.text.split_once("<Code>").and_then(|(_, rest)| rest.split_once("</Code>")).map(|(code, _)| code);
     let passes = matches!(code, Some("TooManyInvalidationsInProgress" | "Throttling" | "ThrottlingException"));
     if answer.status == StatusCode::BAD_REQUEST && passes {
-        return Err(SendError::Later { what: answer.shown(&[]), retry_after: answer.retry_after });
+        return Err(SendError::Later { what: answer.shown(None), retry_after: answer.retry_after });
     }
-    answer.judged(&[])
+    answer.judged(None)
 }
 
 impl Provider for CloudFront {

@@ -127,10 +127,8 @@ fn judge(program: &str, status: ExitStatus) -> Result<(), SendError> {
     }
 }
 
-/// A program.
 #[derive(Debug, Clone)]
 pub struct CommandOptions {
-    /// The program and its arguments.
     pub program: Vec<String>,
     /// The most lines of a list.
     pub max_items: usize,

@@ -4,12 +4,10 @@ use futures_util::future::BoxFuture;
 use serde_json::json;
 
 use super::http::{HttpClient, empty_request, json_request};
-use super::options::{
-    ProviderKeys, PurgeKeyError, PurgeSecret, PurgeSection, SecretSource, name_in_path, provider_keys,
-};
+use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, name_in_path, provider_keys};
 use super::{
-    BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch, PurgeProvider,
-    SendError, many_at_once,
+    Asked, BatchLimits, ItemKind, ItemPrice, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch,
+    PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::cdn::pace::Rate;
@@ -19,19 +17,12 @@ const ENDPOINT: &str = "https://api.fastly.com";
 /// The most keys in a batch.
 const MAX_KEYS: usize = 256;
 
-/// A service.
-pub(crate) struct Fastly {
-    options: FastlyOptions,
-    token: PurgeSecret,
-    url: CdnUrl,
-    http: HttpClient,
-}
-
-impl Fastly {
+impl Asked<FastlyOptions> {
     async fn send_one(&self, path: String, body: Option<serde_json::Value>) -> Result<(), SendError> {
         let endpoint = self.options.endpoint.as_deref().unwrap_or(ENDPOINT).trim_end_matches('/');
         let url = format!("{endpoint}{path}");
-        let mut headers = vec![("fastly-key", self.token.reveal()), ("accept", "application/json")];
+        let key = self.token.as_ref().map(|token| ("fastly-key", token.0.as_str()));
+        let mut headers: Vec<_> = key.into_iter().chain([("accept", "application/json")]).collect();
         if self.options.soft {
             // Stale objects may be served while they are fetched again.
             headers.push(("fastly-soft-purge", "1"));
@@ -40,11 +31,10 @@ impl Fastly {
             Some(body) => json_request("POST", &url, &headers, &body)?,
             None => empty_request("POST", &url, &headers)?,
         };
-        self.http.send(request).await?.judged(&[&self.token])
+        self.http.send(request).await?.judged(self.token.as_ref())
     }
 }
 
-/// A service of Fastly.
 #[derive(Debug, Clone)]
 pub struct FastlyOptions {
     /// The service's id.
@@ -85,12 +75,12 @@ impl ProviderKind for FastlyOptions {
     }
 
     async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
-        let token = self.token.read()?;
-        Ok(Box::new(Fastly { options: self, token, url, http }))
+        let token = self.token.clone();
+        Ok(Box::new(Asked::new(self, Some(&token), url, http)?))
     }
 }
 
-impl Provider for Fastly {
+impl Provider for Asked<FastlyOptions> {
     fn facts(&self) -> ProviderFacts {
         self.options.facts()
     }

@@ -6,10 +6,10 @@ use bytes::Bytes;
 use http::{Request, StatusCode, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 
-use super::options::PurgeSecret;
 use super::{ProviderError, SendError};
 use crate::cdn::pace::retry_after;
 use crate::https::{HttpsClient, NoAnswer, https_client};
+use crate::setting::Secret;
 
 pub(crate) use crate::https::RequestBody;
 
@@ -26,7 +26,6 @@ const MAX_SHOWN_CHARS: usize = 200;
 #[derive(Clone)]
 pub(crate) struct HttpClient(HttpsClient);
 
-/// What a server answered.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpAnswer {
     pub(crate) status: StatusCode,
@@ -75,11 +74,11 @@ fn no_answer(host: &str, error: &hyper_util::client::legacy::Error) -> SendError
 impl HttpAnswer {
     /// Classifies an answer of a provider that has no codes of its own: 2xx is success; 408, 429 and 5xx are temporary;
     /// everything else, redirects included, is permanent until somebody changes something.
-    pub(crate) fn judged(&self, secrets: &[&PurgeSecret]) -> Result<(), SendError> {
+    pub(crate) fn judged(&self, secret: Option<&Secret>) -> Result<(), SendError> {
         if self.status.is_success() {
             return Ok(());
         }
-        let what = self.shown(secrets);
+        let what = self.shown(secret);
         let passes = matches!(self.status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
         Err(if passes || self.status.is_server_error() {
             SendError::Later { what, retry_after: self.retry_after }
@@ -88,16 +87,15 @@ impl HttpAnswer {
         })
     }
 
-    /// The status and the beginning of the body, on one line, without secrets.
-    pub(crate) fn shown(&self, secrets: &[&PurgeSecret]) -> String {
-        let text = secrets.iter().fold(self.text.clone(), |text, secret| secret.hide_in(&text));
+    /// The status and the beginning of the body, on one line, without the secret.
+    pub(crate) fn shown(&self, secret: Option<&Secret>) -> String {
+        let text = secret.map_or_else(|| self.text.clone(), |secret| secret.hide_in(&self.text));
         let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let text: String = text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN_CHARS).collect();
         if text.is_empty() { self.status.to_string() } else { format!("{}: {text}", self.status) }
     }
 }
 
-/// A request with a JSON body.
 pub(crate) fn json_request(
     method: &str,
     url: &str,
@@ -148,14 +146,14 @@ mod tests {
     #[test]
     fn statuses_are_taken_refused_or_waited_for() {
         for status in [200, 201, 204] {
-            assert!(answer(status, "").judged(&[]).is_ok());
+            assert!(answer(status, "").judged(None).is_ok());
         }
         for status in [408, 429, 500, 502, 503, 504] {
-            let Err(SendError::Later { retry_after, .. }) = answer(status, "").judged(&[]) else { panic!("{status}") };
+            let Err(SendError::Later { retry_after, .. }) = answer(status, "").judged(None) else { panic!("{status}") };
             assert_eq!(retry_after, Some(Duration::from_secs(3)));
         }
         for status in [301, 302, 307, 308, 400, 401, 403, 404, 405, 413] {
-            assert!(matches!(answer(status, "").judged(&[]), Err(SendError::Refused { .. })), "{status}");
+            assert!(matches!(answer(status, "").judged(None), Err(SendError::Refused { .. })), "{status}");
         }
     }
 
@@ -166,7 +164,7 @@ mod tests {
         std::fs::write(&path, "abcdef-0123456789").unwrap();
         let secret = SecretSource::File(path).read().unwrap();
         let long = format!("bad\n\n token \u{1b}[2Jabcdef-0123456789 {}", "x".repeat(1_000));
-        let error = answer(401, &long).judged(&[&secret]).unwrap_err().to_string();
+        let error = answer(401, &long).judged(Some(&secret)).unwrap_err().to_string();
         assert!(error.contains("401 Unauthorized: bad token [2J(hidden) xxx"), "{error}");
         assert!(error.len() < 400 && !error.contains('\n'), "{error}");
     }

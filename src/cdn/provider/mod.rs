@@ -29,13 +29,14 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use http::HttpClient;
-use options::{ProviderKeys, PurgeSecret};
+use options::ProviderKeys;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::items::{CdnUrl, PurgeBy};
 use super::pace::Rate;
 use crate::error::ErrorKind;
+use crate::setting::Secret;
 
 pub(crate) use batch::{BatchLimits, PurgeName};
 pub use batch::{ItemKind, PurgeBatch, batches, names};
@@ -61,11 +62,9 @@ pub struct ProviderFacts {
     pub mixes: bool,
     /// The most items of one purge. A purge that would need more uses fewer items that each hit more tiles.
     pub max_items: usize,
-    /// What an item costs.
     pub price: ItemPrice,
 }
 
-/// What items cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ItemPrice {
     /// The items per month and account that cost nothing.
@@ -79,8 +78,6 @@ impl ItemPrice {
     pub const FREE: ItemPrice = ItemPrice { free_per_month: u64::MAX, dollars: 0.0 };
 
     /// What a month with this many items costs, in US dollars.
-    #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "dollars are shown with cents")]
     pub fn dollars_of(&self, items: u64) -> f64 {
         items.saturating_sub(self.free_per_month) as f64 * self.dollars
     }
@@ -101,9 +98,7 @@ pub trait Provider: Send + Sync {
     fn limits(&self, kind: ItemKind) -> BatchLimits;
 
     /// Asks the provider to forget the names of a batch.
-    ///
-    /// # Errors
-    /// If the provider does not accept the batch: for the moment, or until somebody changes something.
+    /// Fails if the provider does not accept the batch: for the moment, or until somebody changes something.
     fn send<'a>(&'a self, batch: &'a PurgeBatch) -> BoxFuture<'a, Result<(), SendError>>;
 }
 
@@ -151,7 +146,6 @@ macro_rules! providers {
             }
         }
 
-        /// A provider and what it needs.
         #[derive(Debug, Clone)]
         pub enum ProviderOptions {
             $($variant($options),)+
@@ -166,7 +160,6 @@ macro_rules! providers {
             }
 
             /// What the provider takes, and what it costs.
-            #[must_use]
             pub fn facts(&self) -> ProviderFacts {
                 match self {
                     $(ProviderOptions::$variant(options) => options.facts(),)+
@@ -175,9 +168,6 @@ macro_rules! providers {
         }
 
         /// The provider that the options name. Reads its secrets.
-        ///
-        /// # Errors
-        /// If the secrets cannot be read.
         pub async fn provider(options: &PurgeOptions) -> Result<Box<dyn Provider>, ProviderError> {
             let (url, http) = (options.url.clone(), HttpClient::new()?);
             match options.provider.clone() {
@@ -199,7 +189,6 @@ providers! {
 
 impl ProviderOptions {
     /// Its name in the configuration, in metrics and in messages.
-    #[must_use]
     pub fn name(&self) -> &'static str {
         self.facts().name
     }
@@ -222,29 +211,16 @@ where
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProviderError {
     #[error("no secret can be read from {place}: {what}")]
-    Secret {
-        /// The file or the variable.
-        place: String,
-        /// What is wrong.
-        what: String,
-    },
+    Secret { place: String, what: String },
     #[error(
         "{provider} cannot be asked: this oar-tiles was built without S3. Use a released program, or build one with --features s3"
     )]
-    NotBuilt {
-        /// The provider's name in the configuration.
-        provider: &'static str,
-    },
-    /// TLS cannot be set up.
+    NotBuilt { provider: &'static str },
     #[error("TLS cannot be set up: {what}")]
-    Tls {
-        /// The cause.
-        what: String,
-    },
+    Tls { what: String },
 }
 
 impl ProviderError {
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         ErrorKind::Usage
     }
@@ -258,7 +234,6 @@ pub enum SendError {
     Later {
         /// The text of its answer, or what went wrong; without secrets.
         what: String,
-        /// How long the provider asks to wait.
         retry_after: Option<Duration>,
     },
     /// The provider refuses the same request until somebody changes something: a key, a right, the configuration.
@@ -271,13 +246,11 @@ pub enum SendError {
 
 impl SendError {
     /// A temporary refusal.
-    #[must_use]
     pub const fn later(what: String) -> SendError {
         SendError::Later { what, retry_after: None }
     }
 
     /// A permanent refusal.
-    #[must_use]
     pub const fn refused(what: String) -> SendError {
         SendError::Refused { what }
     }
@@ -285,28 +258,27 @@ impl SendError {
 
 // Caches that users run themselves, and a program that users provide.
 
-/// What a cache asks of who purges: `Authorization: Bearer TOKEN` (RFC 6750, section 2.1), if there is a token.
-struct CacheToken(Option<CacheTokenParts>);
-
-struct CacheTokenParts {
-    token: PurgeSecret,
-    header: String,
+/// A provider that is asked over HTTP, with what it needs for a request.
+struct Asked<K> {
+    options: K,
+    token: Option<Secret>,
+    url: CdnUrl,
+    http: HttpClient,
 }
 
-impl CacheToken {
-    fn read(source: Option<&SecretSource>) -> Result<CacheToken, ProviderError> {
-        let token = source.map(SecretSource::read).transpose()?;
-        Ok(CacheToken(token.map(|token| CacheTokenParts { header: format!("Bearer {}", token.reveal()), token })))
+impl<K> Asked<K> {
+    fn new(options: K, token: Option<&SecretSource>, url: CdnUrl, http: HttpClient) -> Result<Asked<K>, ProviderError> {
+        Ok(Asked { token: token.map(SecretSource::read).transpose()?, options, url, http })
     }
 
-    /// The header of a request.
-    fn header(&self) -> Option<(&'static str, &str)> {
-        self.0.as_ref().map(|parts| ("authorization", parts.header.as_str()))
+    /// The value of `Authorization` (RFC 6750, section 2.1), if there is a token.
+    fn bearer(&self) -> Option<String> {
+        self.token.as_ref().map(|token| format!("Bearer {}", token.0))
     }
 
-    /// What no error may show.
-    fn secrets(&self) -> Vec<&PurgeSecret> {
-        self.0.iter().map(|parts| &parts.token).collect()
+    /// The header of a request, of what [`Asked::bearer`] returned.
+    fn authorization(bearer: Option<&String>) -> Option<(&'static str, &str)> {
+        bearer.map(|bearer| ("authorization", bearer.as_str()))
     }
 }
 

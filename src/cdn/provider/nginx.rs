@@ -10,39 +10,31 @@ use http::StatusCode;
 use super::http::{HttpClient, empty_request};
 use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, provider_keys};
 use super::{
-    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
+    Asked, BatchLimits, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
     PurgeBatch, PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 use crate::suggested::PURGE;
 
-/// One or several nginx servers.
-pub(crate) struct Nginx {
-    options: NginxOptions,
-    token: CacheToken,
-    url: CdnUrl,
-    http: HttpClient,
-}
-
-impl Nginx {
+impl Asked<NginxOptions> {
     async fn ask(&self, path: String) -> Result<(), SendError> {
+        let bearer = self.bearer();
         for cache in &self.options.caches {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
-            let headers: Vec<_> = [("host", self.url.host())].into_iter().chain(self.token.header()).collect();
+            let headers: Vec<_> =
+                [("host", self.url.host())].into_iter().chain(Self::authorization(bearer.as_ref())).collect();
             let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
             // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5 answer 412.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
-                answer.judged(&self.token.secrets())?;
+                answer.judged(self.token.as_ref())?;
             }
         }
         Ok(())
     }
 }
 
-/// nginx servers.
 #[derive(Debug, Clone)]
 pub struct NginxOptions {
-    /// Their addresses.
     pub caches: Vec<String>,
     /// The token, as of [`VarnishOptions`](super::VarnishOptions).
     pub token: Option<SecretSource>,
@@ -78,12 +70,12 @@ impl ProviderKind for NginxOptions {
     }
 
     async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
-        let token = CacheToken::read(self.token.as_ref())?;
-        Ok(Box::new(Nginx { options: self, token, url, http }))
+        let token = self.token.clone();
+        Ok(Box::new(Asked::new(self, token.as_ref(), url, http)?))
     }
 }
 
-impl Provider for Nginx {
+impl Provider for Asked<NginxOptions> {
     fn facts(&self) -> ProviderFacts {
         self.options.facts()
     }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer};
 use super::{CloudflarePlan, ProviderError, ProviderOptions, PurgeProvider};
 use crate::cdn::items::{CdnUrl, CdnUrlError, PurgeBy};
 use crate::cdn::pace::PurgeBudget;
-use crate::setting::{Named, TimeSpan, by_name, names_schema};
+use crate::setting::{Named, Secret, TimeSpan, by_name, names_schema};
 
 // `sample-config.toml` says what each key means. The keys of all providers stand side by side, because several providers
 // share some, and because a reader of TOML knows the line of a mistake only if a key belongs to the section's own struct.
@@ -192,34 +192,11 @@ fn server(key: &'static str, url: &str) -> Result<String, PurgeKeyError> {
 
 // Keys and tokens: read from a file or the environment, never shown.
 
-/// A secret; its `Debug` text hides it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PurgeSecret(String);
-
-impl fmt::Debug for PurgeSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-impl PurgeSecret {
-    /// The secret itself, for the header that carries it.
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Replaces the secret in a text: a server may repeat the secret that it was sent.
-    pub(crate) fn hide_in(&self, text: &str) -> String {
-        text.replace(&self.0, "(hidden)")
-    }
-}
-
 /// Where a secret is read from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SecretSource {
     /// A file that holds only the secret.
     File(PathBuf),
-    /// An environment variable.
     Variable(String),
 }
 
@@ -236,11 +213,8 @@ impl fmt::Display for SecretSource {
 const MIN_SECRET: usize = 8;
 
 impl SecretSource {
-    /// Reads the secret.
-    ///
-    /// # Errors
-    /// If the secret is missing, too short, or no header can carry it.
-    pub fn read(&self) -> Result<PurgeSecret, ProviderError> {
+    /// Reads the secret. Fails if the secret is missing, too short, or no header can carry it.
+    pub(crate) fn read(&self) -> Result<Secret, ProviderError> {
         let wrong = |what: String| ProviderError::Secret { place: self.to_string(), what };
         let text = match self {
             SecretSource::File(path) => std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?,
@@ -250,7 +224,7 @@ impl SecretSource {
         if text.len() < MIN_SECRET || !text.chars().all(|c| c.is_ascii_graphic()) {
             return Err(wrong(format!("it holds no token: {MIN_SECRET} characters at least, without spaces")));
         }
-        Ok(PurgeSecret(text.to_owned()))
+        Ok(Secret(text.to_owned()))
     }
 }
 
@@ -264,7 +238,7 @@ mod tests {
         let path = folder.path().join("token");
         std::fs::write(&path, "abcdef-0123456789\n").unwrap();
         let secret = SecretSource::File(path.clone()).read().unwrap();
-        assert_eq!(secret.reveal(), "abcdef-0123456789");
+        assert_eq!(secret.0, "abcdef-0123456789");
         assert_eq!(format!("{secret:?}"), "(hidden)");
         assert_eq!(secret.hide_in("bad token abcdef-0123456789!"), "bad token (hidden)!");
         for text in ["", "short", "with a space inside"] {

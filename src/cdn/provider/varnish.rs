@@ -5,35 +5,28 @@ use futures_util::future::BoxFuture;
 use super::http::{HttpClient, empty_request};
 use super::options::{ProviderKeys, PurgeKeyError, PurgeSection, SecretSource, provider_keys};
 use super::{
-    BatchLimits, CacheToken, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
+    Asked, BatchLimits, ItemKind, ItemPrice, OWN_RATE, Provider, ProviderError, ProviderFacts, ProviderKind,
     PurgeBatch, PurgeProvider, SendError, many_at_once,
 };
 use crate::cdn::items::{CdnUrl, PurgeBy};
 
-/// One or several Varnish servers.
-pub(crate) struct Varnish {
-    options: VarnishOptions,
-    token: CacheToken,
-    url: CdnUrl,
-    http: HttpClient,
-}
-
 /// The most tags in a request: Varnish's header limit is 8 kB (`http_req_hdr_len`), and a tag has at most 60 bytes.
 const MAX_TAGS: usize = 100;
 
-impl Varnish {
+impl Asked<VarnishOptions> {
     async fn ask(&self, method: &str, path: &str, header: (&'static str, &str)) -> Result<(), SendError> {
-        let headers: Vec<_> = [("host", self.url.host()), header].into_iter().chain(self.token.header()).collect();
+        let bearer = self.bearer();
+        let fixed = [("host", self.url.host()), header].into_iter();
+        let headers: Vec<_> = fixed.chain(Self::authorization(bearer.as_ref())).collect();
         let headers = &headers;
         let requests = self.options.caches.iter().map(|cache| {
             let url = format!("{}{path}", cache.trim_end_matches('/'));
-            async move { self.http.send(empty_request(method, &url, headers)?).await?.judged(&self.token.secrets()) }
+            async move { self.http.send(empty_request(method, &url, headers)?).await?.judged(self.token.as_ref()) }
         });
         futures_util::future::try_join_all(requests).await.map(drop)
     }
 }
 
-/// Varnish servers.
 #[derive(Debug, Clone)]
 pub struct VarnishOptions {
     /// Their addresses, such as `http://10.0.0.5:6081`.
@@ -66,12 +59,12 @@ impl ProviderKind for VarnishOptions {
     }
 
     async fn provider(self, url: CdnUrl, http: HttpClient) -> Result<Box<dyn Provider>, ProviderError> {
-        let token = CacheToken::read(self.token.as_ref())?;
-        Ok(Box::new(Varnish { options: self, token, url, http }))
+        let token = self.token.clone();
+        Ok(Box::new(Asked::new(self, token.as_ref(), url, http)?))
     }
 }
 
-impl Provider for Varnish {
+impl Provider for Asked<VarnishOptions> {
     fn facts(&self) -> ProviderFacts {
         self.options.facts()
     }

@@ -1,13 +1,13 @@
 //! A layer as it is written in a configuration.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::placement::Beyond;
 use crate::cells::{CellGeometry, CellShape};
+use crate::setting::has_schema_of;
 use crate::tile::{TileBounds, ZoomList};
 
 // A section `[[layer]]`; `sample-config.toml` says what each key means.
@@ -111,19 +111,7 @@ enum FractionText {
     Text(String),
 }
 
-impl JsonSchema for Fraction {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> Cow<'static, str> {
-        "Fraction".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        FractionText::json_schema(generator)
-    }
-}
+has_schema_of!(Fraction, FractionText, inline = true);
 
 impl TryFrom<FractionText> for Fraction {
     type Error = String;

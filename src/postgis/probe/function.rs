@@ -5,6 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::layer::LayerProbe;
+use crate::encode::is_tile_type;
 use crate::hex::hex;
 use crate::postgis::layer::{CalledFunction, FunctionComment, TileFunction};
 use crate::postgis::session::{Error, quoted};
@@ -116,9 +117,7 @@ impl LayerProbe<'_> {
             ));
         }
         let comment = FunctionComment::read(function.comment.as_deref());
-        if let Some(kind) =
-            comment.content_type.as_ref().filter(|kind| !kind.contains("mvt") && !kind.contains("protobuf"))
-        {
+        if let Some(kind) = comment.content_type.as_ref().filter(|kind| !is_tile_type(kind)) {
             return Err(self.error(
                 format!(
                     "the comment of {} says that it gives {kind}, and only vector tiles can be stored",

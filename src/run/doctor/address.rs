@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::Value;
 
 use crate::clock::since_1970;
-use crate::encode::{Gunzip, TILE_TYPE, is_gzip};
+use crate::encode::{Gunzip, OTHER_TILE_TYPES, TILE_TYPE, is_gzip};
 use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::mvt::decode;
 use crate::report::{CheckArea, CheckLevel, Checkup};
@@ -31,11 +31,6 @@ const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// The most tiles that are requested to find one that is not empty.
 const MAX_TRIED_TILES: usize = 16;
-
-/// The media types of MVT tiles that clients accept (IANA; Mapbox Vector Tile Specification 2.1, "Multipurpose Internet
-/// Mail Extensions").
-const MEDIA_TYPES: [&str; 3] =
-    [TILE_TYPE, "application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"];
 
 /// Checks the TileJSON at `url`, or at `tiles.json` below it, and the tiles that it names.
 pub(crate) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Result<(), CommandError> {
@@ -298,7 +293,8 @@ impl AddressCheck<'_> {
             return;
         }
         let media_type = answer.header("content-type");
-        if MEDIA_TYPES.contains(&media_type.to_ascii_lowercase().as_str()) {
+        let given = media_type.to_ascii_lowercase();
+        if given == TILE_TYPE || OTHER_TILE_TYPES.contains(&given.as_str()) {
             self.checkup.fine(AREA, format!("{url} is a vector tile of {} bytes", answer.body.len()));
         } else {
             self.checkup.warn(

@@ -494,12 +494,12 @@ pub(crate) fn with_cause(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{S3Error, TargetError};
+    use crate::target::{BucketError, TargetError};
 
     #[test]
     fn a_lock_that_others_hold_is_tried_every_few_seconds() {
         let [place, holder, until] = ["s3://b/p/", "another", "then"].map(str::to_owned);
-        let held = CommandError::Target(TargetError::S3(S3Error::Held { place, holder, until }));
+        let held = CommandError::Target(TargetError::Bucket(BucketError::Held { place, holder, until }));
         let pauses = |error: &CommandError| {
             let mut pauses = PAUSES;
             [0; 8].map(|_| pause(&mut pauses, error).as_secs())

@@ -138,7 +138,7 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
     let mut is_reported = false;
     loop {
         let looked = spawn_blocking(move || {
-            let taken = waits.iter_mut().find_map(|wait| wait.look_once().transpose());
+            let taken = waits.iter_mut().find_map(|wait| wait.take_if_free().transpose());
             (waits, taken)
         });
         let (back, taken) = looked.await?;

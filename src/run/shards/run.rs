@@ -139,7 +139,7 @@ impl Shard<'_> {
             if let (Some(tiles), Some(own)) = (&mut tiles, &adding)
                 && folder.was_adding(&run, own)?
             {
-                tiles.look(&columns).map_err(TargetError::from)?;
+                tiles.list(&columns).map_err(TargetError::from)?;
             }
             let file = files.begin(&run).map_err(ShardsError::from)?;
             Ok(ShardSink::new(RunSink::begin(file, needs, place)?, tiles))

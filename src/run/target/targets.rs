@@ -13,11 +13,12 @@ use crate::run::CommandError;
 use crate::shards::{ShardsError, WorkFolder};
 use crate::stop::Stop;
 use crate::target::{
-    BeforeManifest, Described, Directory, DirectoryReader, Finished, FolderNotes, Latest, LocationError, Mbtiles,
+    BeforeManifest, BucketNotes, BucketObject, BucketOptions, BucketPmtiles, BucketReader, BucketTiles,
+    BucketWorkFiles, Described, Directory, DirectoryReader, Finished, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError,
-    RewrittenHeaders, S3, S3Notes, S3Object, S3Options, S3Pmtiles, S3Reader, S3WorkObjects, Scheme, SharedVersion,
-    Sink, TargetError, TargetUrl, TileEdit, TileReader, Tileset, TreeOptions, VersionTiles, WorkFiles, Written,
-    directory_versions, give_up_shared, read_all, remove_archive, remove_prefix, s3_versions, switch_directory,
+    RewrittenHeaders, Scheme, SharedVersion, Sink, TargetError, TargetUrl, TileEdit, TileReader, Tileset, TreeOptions,
+    VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, give_up_shared, read_all, remove_archive,
+    remove_prefix, switch_directory,
 };
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
@@ -25,7 +26,7 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId};
 #[derive(Debug, Clone)]
 pub(crate) struct TargetOptions {
     pub(crate) tree: TreeOptions,
-    pub(crate) s3: S3Options,
+    pub(crate) s3: BucketOptions,
     /// The queues of the CDNs that are notified of what a run changes.
     purge_queues: Arc<[String]>,
     pub(crate) runtime: Handle,
@@ -99,11 +100,11 @@ impl Target {
             TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
             TargetUrl::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
             TargetUrl::Directory(path) => Box::new(DirectoryReader::open(path, &tree.template)?),
-            TargetUrl::S3Prefix { .. } => {
-                Box::new(S3Reader::open(location(&self.url)?, s3.clone(), &tree.template, runtime.clone())?)
+            TargetUrl::BucketPrefix { .. } => {
+                Box::new(BucketReader::open(location(&self.url)?, s3.clone(), &tree.template, runtime.clone())?)
             }
-            TargetUrl::S3Pmtiles { .. } => {
-                Box::new(S3Object::open(&location(&self.url)?, s3.clone(), runtime.clone())?.pmtiles()?)
+            TargetUrl::BucketPmtiles { .. } => {
+                Box::new(BucketObject::open(&location(&self.url)?, s3.clone(), runtime.clone())?.pmtiles()?)
             }
         })
     }
@@ -185,17 +186,17 @@ impl Target {
             TargetUrl::Directory(path) => {
                 AnySink::Directory(Directory::create(path, tree.clone(), stop).map_err(TargetError::from)?)
             }
-            TargetUrl::S3Prefix { .. } => AnySink::S3(self.s3_prefix()?),
-            TargetUrl::S3Pmtiles { .. } => {
-                let pmtiles = S3Pmtiles::create(&location(&self.url)?, s3.clone(), runtime.clone(), stop);
-                AnySink::S3Pmtiles(pmtiles.map_err(TargetError::from)?)
+            TargetUrl::BucketPrefix { .. } => AnySink::Bucket(self.s3_prefix()?),
+            TargetUrl::BucketPmtiles { .. } => {
+                let pmtiles = BucketPmtiles::create(&location(&self.url)?, s3.clone(), runtime.clone(), stop);
+                AnySink::BucketPmtiles(pmtiles.map_err(TargetError::from)?)
             }
         }))
     }
 
-    fn s3_prefix(&self) -> Result<S3, CommandError> {
+    fn s3_prefix(&self) -> Result<BucketTiles, CommandError> {
         let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
-        let prefix = S3::create(location(&self.url)?, s3.clone(), tree.clone(), runtime.clone(), stop);
+        let prefix = BucketTiles::create(location(&self.url)?, s3.clone(), tree.clone(), runtime.clone(), stop);
         Ok(prefix.map_err(TargetError::from)?)
     }
 
@@ -203,14 +204,16 @@ impl Target {
     /// for a server.
     pub(crate) fn versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
         match &self.url {
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => {
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => {
                 Err(CommandError::NoVersions { target: self.to_string() })
             }
             TargetUrl::Directory(path) if switch => Ok(switch_directory(path, to).map_err(TargetError::from)??),
             TargetUrl::Directory(path) => Ok(directory_versions(path).map_err(TargetError::from)?),
-            TargetUrl::S3Prefix { .. } if switch => Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?),
-            TargetUrl::S3Prefix { .. } => {
-                s3_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
+            TargetUrl::BucketPrefix { .. } if switch => {
+                Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?)
+            }
+            TargetUrl::BucketPrefix { .. } => {
+                bucket_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
                     .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
             }
         }
@@ -220,8 +223,8 @@ impl Target {
     pub(crate) fn remove_objects(&self) -> Result<(), CommandError> {
         let TargetOptions { s3, runtime, .. } = &self.options;
         match &self.url {
-            TargetUrl::S3Prefix { .. } => remove_prefix(location(&self.url)?, s3.clone(), runtime),
-            TargetUrl::S3Pmtiles { .. } => remove_archive(&location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::BucketPrefix { .. } => remove_prefix(location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::BucketPmtiles { .. } => remove_archive(&location(&self.url)?, s3.clone(), runtime),
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::Directory(_) => Ok(()),
         }
         .map_err(|error| TargetError::from(error).into())
@@ -240,7 +243,7 @@ impl Target {
     /// server.
     pub(crate) fn begin_shared(&self, version: &SharedVersion, layers: &[String]) -> Result<(), CommandError> {
         match self.sink(OpenMode::Replace)?.0 {
-            AnySink::S3(sink) => Ok(sink.begin_shared(version, layers).map_err(TargetError::from)?),
+            AnySink::Bucket(sink) => Ok(sink.begin_shared(version, layers).map_err(TargetError::from)?),
             _ => Ok(()),
         }
     }
@@ -279,11 +282,11 @@ impl Target {
         Ok(match &self.url {
             TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Arc::new(FolderNotes::beside(path)),
             TargetUrl::Directory(path) => Arc::new(FolderNotes::of_directory(path)),
-            TargetUrl::S3Prefix { .. } => {
-                Arc::new(S3Notes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone()))
+            TargetUrl::BucketPrefix { .. } => {
+                Arc::new(BucketNotes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone()))
             }
-            TargetUrl::S3Pmtiles { .. } => {
-                Arc::new(S3Notes::beside(&location(&self.url)?, s3.clone(), runtime.clone()))
+            TargetUrl::BucketPmtiles { .. } => {
+                Arc::new(BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone()))
             }
         })
     }
@@ -299,11 +302,13 @@ impl Target {
         }
         let files = match &url {
             TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
-            TargetUrl::S3Prefix { .. } => {
+            TargetUrl::BucketPrefix { .. } => {
                 let TargetOptions { s3, runtime, stop, .. } = self.options.clone();
-                WorkFiles::S3(Box::new(S3WorkObjects::new(location(&url)?, s3, runtime, stop)))
+                WorkFiles::Bucket(Box::new(BucketWorkFiles::new(location(&url)?, s3, runtime, stop)))
             }
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::S3Pmtiles { .. } => return Err(wrong().into()),
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => {
+                return Err(wrong().into());
+            }
         };
         let folder = Target { url, options: self.options.clone(), known: None };
         Ok(WorkFolder { name: whole, notes: folder.notes()?, files })
@@ -329,8 +334,8 @@ pub(crate) enum AnySink {
     Mbtiles(Mbtiles),
     Pmtiles(Pmtiles),
     Directory(Directory),
-    S3(S3),
-    S3Pmtiles(S3Pmtiles),
+    Bucket(BucketTiles),
+    BucketPmtiles(BucketPmtiles),
 }
 
 /// A sink of a target that is open and locked, and takes nothing yet: only [`OpenedSink::begin`] gives an [`AnySink`].
@@ -349,7 +354,7 @@ impl OpenedSink {
 
     /// Makes the run write and publish a version that shards have written; only a prefix has such versions.
     pub(crate) fn adopt(&mut self, version: SharedVersion) {
-        if let AnySink::S3(sink) = &mut self.0 {
+        if let AnySink::Bucket(sink) = &mut self.0 {
             sink.adopt(version);
         }
     }
@@ -368,8 +373,8 @@ macro_rules! each {
             AnySink::Mbtiles($sink) => $call,
             AnySink::Pmtiles($sink) => $call,
             AnySink::Directory($sink) => $call,
-            AnySink::S3($sink) => $call,
-            AnySink::S3Pmtiles($sink) => $call,
+            AnySink::Bucket($sink) => $call,
+            AnySink::BucketPmtiles($sink) => $call,
         }
     };
 }

@@ -63,7 +63,6 @@ impl fmt::Display for ListenAddress {
     }
 }
 
-/// A listening socket.
 #[derive(Debug)]
 pub(crate) enum HttpListener {
     Tcp(tokio::net::TcpListener),
@@ -92,9 +91,7 @@ impl HttpConnection {
 
 impl HttpListener {
     /// Binds the address and starts to listen.
-    ///
-    /// # Errors
-    /// If the address is in use, does not belong to this machine, or needs more rights.
+    /// Fails if the address is in use, does not belong to this machine, or needs more rights.
     pub(crate) async fn bind(address: &ListenAddress) -> io::Result<HttpListener> {
         match address {
             ListenAddress::Tcp(address) => Ok(HttpListener::Tcp(tokio::net::TcpListener::bind(address).await?)),
@@ -141,9 +138,7 @@ impl HttpListener {
     }
 
     /// Waits for the next connection.
-    ///
-    /// # Errors
-    /// If a connection could not be accepted, for example because the process has too many open files.
+    /// Fails if a connection could not be accepted, for example because the process has too many open files.
     pub(crate) async fn accept(&self) -> io::Result<HttpConnection> {
         match self {
             HttpListener::Tcp(listener) => {
@@ -225,7 +220,6 @@ impl ClientKey {
         self.0
     }
 
-    /// The client that a number stands for.
     pub(crate) const fn from_number(number: u64) -> ClientKey {
         ClientKey(number)
     }
@@ -274,7 +268,6 @@ pub struct AddressRangeError {
 
 impl AddressRange {
     /// True if the address lies in the range. An IPv4 address in its IPv6 form (`::ffff:10.0.0.1`) counts as IPv4.
-    #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.network, address.to_canonical()) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {

@@ -19,12 +19,11 @@ use tokio::sync::mpsc::Receiver;
 
 use super::address::ClientKey;
 use super::unread::{Sending, UnreadHold};
-use crate::encode::TILE_TYPE;
+use crate::encode::{GZIP, TILE_TYPE};
 
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
 
-/// The media type of JSON.
 pub(crate) const JSON_TYPE: &str = "application/json";
 
 /// How long CDNs, and no other caches, may keep an answer (RFC 9213).
@@ -162,7 +161,7 @@ pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
     insert(headers, CONTENT_TYPE, content.media_type);
     insert(headers, ETAG, content.tag);
     if content.encoding == Encoding::Gzip {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static(GZIP));
     }
     headers.insert(CONTENT_LENGTH, content.body.len().into());
     *answer.body_mut() = content.body.into();
@@ -412,7 +411,7 @@ impl Encoding {
                 let mut parts = item.split(';');
                 let coding = parts.next().unwrap_or_default().trim();
                 let weight = parts.find_map(quality).unwrap_or(1.0);
-                if coding.eq_ignore_ascii_case("gzip") || coding.eq_ignore_ascii_case("x-gzip") {
+                if coding.eq_ignore_ascii_case(GZIP) || coding.eq_ignore_ascii_case("x-gzip") {
                     gzip = Some(weight);
                 } else if coding == "*" {
                     any = Some(weight);

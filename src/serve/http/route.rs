@@ -1,5 +1,6 @@
 //! Finds out which tile a path names; the names of what stands beside tiles.
 
+use crate::encode::{OTHER_TILE_EXTENSION, TILE_EXTENSION};
 use crate::target::Template;
 use crate::tile::TileId;
 
@@ -37,8 +38,9 @@ pub const CACHE_PROBE: &str = "cache-probe.pbf";
 /// Finds out which tile a name below a tileset stands for; it is still percent-encoded.
 pub(crate) fn tile_of(name: &str, template: &Template) -> Result<TileId, NoRoute> {
     // Map clients use either ending for tiles.
-    let stem = name.strip_suffix(".mvt").filter(|_| template.text().strip_suffix(".pbf").is_some());
-    let renamed = stem.map(|stem| format!("{stem}.pbf"));
+    let stem = name.strip_suffix(OTHER_TILE_EXTENSION).filter(|stem| stem.ends_with('.'));
+    let stem = stem.filter(|_| template.text().strip_suffix(TILE_EXTENSION).is_some_and(|rest| rest.ends_with('.')));
+    let renamed = stem.map(|stem| format!("{stem}{TILE_EXTENSION}"));
     let name = renamed.as_deref().unwrap_or(name);
     match template.read(name) {
         Some(tile) => Ok(tile),

@@ -124,9 +124,6 @@ impl<C> StallLimit<C> {
 
 impl<C: AsyncRead + Unpin> StallLimit<C> {
     /// True if the client speaks HTTP/2: reads until that is clear. Whoever reads next gets these bytes again.
-    ///
-    /// # Errors
-    /// If the connection breaks.
     pub(crate) async fn is_http2(&mut self) -> io::Result<bool> {
         let mut begin = [0; 1 << 10];
         let mut length = 0;

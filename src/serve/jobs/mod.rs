@@ -36,26 +36,21 @@ pub use token::{AdminToken, MIN_TOKEN_BYTES, TOKEN_VARIABLE, TokenError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
-    /// It waits.
     Queued,
     /// The writer works on it.
     Running,
-    /// It succeeded.
     Done,
     Failed,
-    /// A client cancelled it.
     Cancelled,
 }
 
 impl JobState {
     /// True if nothing will happen any more.
-    #[must_use]
     pub const fn is_final(self) -> bool {
         matches!(self, JobState::Done | JobState::Failed | JobState::Cancelled)
     }
 }
 
-/// The progress of a running job.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct JobProgress {
     /// Tiles that are stored.
@@ -76,7 +71,6 @@ pub(crate) struct JobRecord {
     pub(crate) submitted: u64,
     pub(crate) started: Option<u64>,
     pub(crate) ended: Option<u64>,
-    /// The closing report.
     pub(crate) report: Option<Value>,
     /// Why it failed.
     pub(crate) cause: Option<String>,
@@ -84,7 +78,6 @@ pub(crate) struct JobRecord {
     pub(crate) progress: JobProgress,
 }
 
-/// The form of a job in its note.
 #[derive(Debug, Serialize, Deserialize)]
 struct JobNote {
     id: u64,

@@ -177,7 +177,6 @@ impl JobRoutes {
         }
     }
 
-    /// The jobs as JSON.
     pub(crate) async fn listed(&self) -> Result<Vec<Value>, Refused> {
         let jobs = self.with_store(|store| Ok(store.all())).await?;
         let now = seconds_now();

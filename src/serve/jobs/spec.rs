@@ -8,13 +8,11 @@ use crate::tile::{AreaPart, LonLatBox, TileCoord, Zoom, ZoomList, is_bounded_are
 /// The most tiles that one job lists. For more tiles, clients name an area.
 pub(crate) const MAX_JOB_TILES: usize = 50_000;
 
-/// The kind of work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum JobWork {
     /// The tiles that the change log has made dirty.
     Log,
-    /// Listed tiles.
     Tiles,
     /// All tiles of boxes.
     Area,
@@ -34,10 +32,8 @@ pub enum JobPriority {
     Seed,
 }
 
-/// The work of a job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JobSpec {
-    /// The kind of work.
     pub work: JobWork,
     /// The tiles, for [`JobWork::Tiles`]; sorted, each once.
     pub tiles: Vec<TileCoord>,
@@ -77,9 +73,7 @@ fn wrong(what: impl std::fmt::Display) -> JobSpecError {
 
 impl JobSpec {
     /// Reads a job from JSON, as clients and notes write it.
-    ///
-    /// # Errors
-    /// If it is of another form, or its parts do not belong together.
+    /// Fails if it is of another form, or its parts do not belong together.
     pub fn read(json: &[u8]) -> Result<JobSpec, JobSpecError> {
         let request: JobRequest = serde_json::from_slice(json).map_err(wrong)?;
         if request.tiles.len() > MAX_JOB_TILES {
@@ -112,7 +106,6 @@ impl JobSpec {
     }
 
     /// The job as [`JobSpec::read`] reads it. Equal jobs have equal JSON.
-    #[must_use]
     pub fn json(&self) -> Value {
         let mut json = json!({ "what": self.work, "priority": self.priority });
         if !self.tiles.is_empty() {

@@ -45,7 +45,6 @@ pub(crate) enum JobError {
     Note(#[from] NoteError),
 }
 
-/// A job that was submitted.
 #[derive(Debug)]
 pub(crate) struct Submitted {
     pub(crate) record: JobRecord,
@@ -88,7 +87,6 @@ fn name(id: u64) -> String {
 
 impl JobStore {
     /// The jobs that are stored with a target. Nothing is read yet.
-    #[must_use]
     pub fn new(notes: Arc<dyn NoteStore>) -> JobStore {
         let (changes, _) = watch::channel(0);
         let (table, changing, is_writer) = (Mutex::default(), Mutex::default(), AtomicBool::new(false));
@@ -130,9 +128,6 @@ impl JobStore {
 
     /// Makes this process the writer: reads the jobs, and queues again those that a previous writer was working on.
     /// Blocks.
-    ///
-    /// # Errors
-    /// If the jobs cannot be read or written.
     pub fn take_over(&self) -> Result<(), NoteError> {
         self.reload()?;
         let cut_off: Vec<JobRecord> =
@@ -162,9 +157,7 @@ impl JobStore {
     }
 
     /// Submits a job: it and its key are durable when this returns. Blocks.
-    ///
-    /// # Errors
-    /// If the job is not accepted, or cannot be stored.
+    /// Fails if the job is not accepted, or cannot be stored.
     pub(crate) fn submit(&self, spec: JobSpec, key: Option<String>) -> Result<Submitted, JobError> {
         let _changing = self.0.changing.lock();
         let (same_key, equal, waiting) = {
@@ -220,9 +213,7 @@ impl JobStore {
 
     /// Cancels a job: a waiting job is cancelled at once, a running job is asked to end. `None` if there is no such
     /// job. Blocks.
-    ///
-    /// # Errors
-    /// If the job has ended, or the change cannot be stored.
+    /// Fails if the job has ended, or the change cannot be stored.
     pub(crate) fn cancel(&self, id: u64) -> Result<Option<JobRecord>, JobError> {
         let _changing = self.0.changing.lock();
         let Some(record) = self.get(id) else { return Ok(None) };
@@ -255,9 +246,6 @@ impl JobStore {
 
     /// Begins the next job: the oldest of the most urgent ones. If a client cancels it, a stop is asked for through
     /// `stop`. Blocks.
-    ///
-    /// # Errors
-    /// If the job's new state cannot be stored.
     pub fn begin_next(&self, stop: &Stop) -> Result<Option<StartedJob>, NoteError> {
         let _changing = self.0.changing.lock();
         let next = {
@@ -295,7 +283,6 @@ pub enum JobEnd {
     Done(Value),
     /// It failed, for this cause.
     Failed(String),
-    /// A client cancelled it.
     Cancelled,
     /// The writer ends or has lost its lease: the job waits for the next writer.
     CutOff,
@@ -310,25 +297,19 @@ pub struct StartedJob {
 }
 
 impl StartedJob {
-    /// Its number.
-    #[must_use]
     pub const fn id(&self) -> u64 {
         self.id
     }
 
-    /// The work of the job.
-    #[must_use]
     pub const fn spec(&self) -> &JobSpec {
         &self.spec
     }
 
     /// True if a client has cancelled it.
-    #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.stop.asked().is_some()
     }
 
-    /// Sets the progress of the job.
     pub fn progress(&self, progress: JobProgress) {
         if let Some(job) = self.store.0.table.lock().jobs.get_mut(&self.id) {
             job.progress = progress;
@@ -337,9 +318,7 @@ impl StartedJob {
     }
 
     /// Ends the job. Blocks.
-    ///
-    /// # Errors
-    /// If the end cannot be stored: then the next writer runs the job again.
+    /// Fails if the end cannot be stored: then the next writer runs the job again.
     pub fn end(&self, end: JobEnd) -> Result<(), NoteError> {
         let (state, report, cause) = match end {
             JobEnd::Done(report) => (JobState::Done, Some(report), None),

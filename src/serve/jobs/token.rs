@@ -17,25 +17,13 @@ pub enum TokenError {
     #[error(
         "the token for jobs in {place} has {bytes} bytes, and needs at least {MIN_TOKEN_BYTES}: write one such as openssl rand -hex 32 makes"
     )]
-    Short {
-        /// The file or variable.
-        place: String,
-        /// Its length.
-        bytes: usize,
-    },
+    Short { place: String, bytes: usize },
     #[error(
         "the token for jobs in {place} has white space or control characters inside, which clients cannot send: write one such as openssl rand -hex 32 makes, on one line"
     )]
-    Unsendable {
-        /// The file or variable.
-        place: String,
-    },
+    Unsendable { place: String },
     #[error("cannot read the token for jobs {}", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        source: std::io::Error,
-    },
+    Unreadable { path: PathBuf, source: std::io::Error },
 }
 
 /// A token. Only its SHA-256 is kept, and no output shows it.
@@ -53,9 +41,7 @@ pub const TOKEN_VARIABLE: &str = "OAR_TILES_TOKEN";
 
 impl AdminToken {
     /// The token in a file, or else in [`TOKEN_VARIABLE`]; `None` if there is neither.
-    ///
-    /// # Errors
-    /// If it cannot be read, or as [`AdminToken::new`].
+    /// Fails if it cannot be read, or as [`AdminToken::new`].
     pub fn find(file: Option<&Path>) -> Result<Option<AdminToken>, TokenError> {
         if let Some(file) = file {
             return AdminToken::of_file(file).map(Some);
@@ -65,18 +51,14 @@ impl AdminToken {
     }
 
     /// The token in a file. White space at its ends does not count.
-    ///
-    /// # Errors
-    /// If the file cannot be read, or as [`AdminToken::new`].
+    /// Fails if the file cannot be read, or as [`AdminToken::new`].
     pub fn of_file(path: &Path) -> Result<AdminToken, TokenError> {
         let text = std::fs::read(path).map_err(|source| TokenError::Unreadable { path: path.to_owned(), source })?;
         AdminToken::new(&text, &path.display().to_string())
     }
 
     /// The token in a text from `place`, a file or variable. White space at its ends does not count.
-    ///
-    /// # Errors
-    /// If it is shorter than [`MIN_TOKEN_BYTES`], or has white space or control characters inside.
+    /// Fails if it is shorter than [`MIN_TOKEN_BYTES`], or has white space or control characters inside.
     pub fn new(text: &[u8], place: &str) -> Result<AdminToken, TokenError> {
         let token = text.trim_ascii();
         if token.len() < MIN_TOKEN_BYTES {

@@ -54,7 +54,6 @@ struct LeastStates {
     answered: HashMap<usize, Arc<Cursor>>,
 }
 
-/// The epochs of live tiles.
 #[derive(Debug)]
 pub(crate) struct LiveEpochs {
     begun: Instant,

@@ -51,7 +51,6 @@ const LONG_OUTAGE: Duration = Duration::from_secs(60);
 /// minutes, every live tile is rendered again.
 const MAX_UNCONFIRMED: usize = 300;
 
-/// A look into the change log.
 #[derive(Debug, Clone)]
 pub struct LogLook {
     /// The database state from which on the look found changes.
@@ -199,7 +198,6 @@ impl KnownChanges {
     }
 
     /// How long the log that should be followed is not; `None` if it is.
-    #[must_use]
     pub fn unread_for(&self, now: Instant) -> Option<Duration> {
         if self.log_age(|| now) == LogAge::Current {
             return None;
@@ -209,7 +207,6 @@ impl KnownChanges {
     }
 
     /// Why a log that should be followed is not; `None` if it is.
-    #[must_use]
     pub fn unread(&self, now: Instant) -> Option<String> {
         let time = self.unread_for(now)?;
         let state = self.0.state.lock();
@@ -270,7 +267,6 @@ impl KnownChanges {
     }
 
     /// The states of live tiles that the next look has to examine.
-    #[must_use]
     pub fn unconfirmed(&self) -> Vec<StateInHistory> {
         self.0.state.lock().unconfirmed.clone()
     }
@@ -285,7 +281,6 @@ impl KnownChanges {
         self.0.epochs.evict_all();
     }
 
-    /// Notes that a look failed.
     pub fn record_failed_look(&self, why: String, failure: LogFailure) {
         let mut state = self.0.state.lock();
         (state.confirmed, state.failure) = (None, Some(why));
@@ -336,7 +331,6 @@ impl KnownChanges {
         self.0.look_wanted.notified().await;
     }
 
-    /// The epochs of live tiles.
     pub(crate) fn epochs(&self) -> &LiveEpochs {
         &self.0.epochs
     }

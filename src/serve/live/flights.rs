@@ -47,7 +47,6 @@ struct Flight {
 /// What a request knows of its tile in addition to the key.
 #[derive(Default)]
 pub(crate) struct FlightRequest {
-    /// The client that asks.
     pub(crate) client: ClientKey,
     /// The tile's name in the cache that servers share.
     pub(crate) shared_key: Option<String>,
@@ -64,7 +63,6 @@ pub(crate) struct FlightContext {
     pub(crate) cache: TileCache,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) options: LiveOptions,
-    /// The workers.
     pub(crate) queue: WorkQueue,
     /// The tileset's tiles in the cache that servers share.
     pub(crate) shared: Option<RedisTiles>,
@@ -73,7 +71,7 @@ pub(crate) struct FlightContext {
 }
 
 /// The flights of a tileset, and what they have learnt.
-struct FlightState {
+pub(crate) struct FlightState {
     context: FlightContext,
     table: SharedTable,
     /// Which states of shared tiles belong to the history of this database.
@@ -96,6 +94,14 @@ impl std::ops::Deref for FlightState {
 /// The flights of a tileset. Clones share them.
 #[derive(Clone)]
 pub(crate) struct LiveFlights(Arc<FlightState>);
+
+impl std::ops::Deref for LiveFlights {
+    type Target = FlightState;
+
+    fn deref(&self) -> &FlightState {
+        &self.0
+    }
+}
 
 /// The numbers of tiles and requests in flight.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -120,15 +126,10 @@ impl LiveFlights {
         }))
     }
 
-    /// The source that renders the tiles.
-    pub(crate) fn source(&self) -> &dyn LiveSource {
-        &*self.0.source
-    }
-
     /// The numbers of tiles and requests in flight.
     pub(crate) fn counts(&self) -> FlightCounts {
-        let requests = self.0.table.lock().flights.values().map(|flight| flight.waiters).sum();
-        let counts = self.0.queue.counts();
+        let requests = self.table.lock().flights.values().map(|flight| flight.waiters).sum();
+        let counts = self.queue.counts();
         FlightCounts {
             running: counts.running.of(WorkClass::Live),
             queued: counts.waiting.of(WorkClass::Live),
@@ -136,21 +137,9 @@ impl LiveFlights {
         }
     }
 
-    /// The cached tile of a flight, if it is fresh.
-    pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
-        self.0.fresh(key).await
-    }
-
-    /// True if a cached live tile is fresh.
-    pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
-        self.0.is_fresh(key, held)
-    }
-
     /// Begins to render a tile from a database state that shows every change that was known at its epoch, or joins the
     /// flight that does so already.
-    ///
-    /// # Errors
-    /// [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
+    /// Fails with [`LiveError::JustFailed`] and [`LiveError::Overloaded`].
     pub(crate) fn ask(&self, key: FlightKey, request: FlightRequest) -> Result<FlightWaiter, LiveError> {
         let shared = &self.0;
         let mut table = shared.table.lock();
@@ -194,19 +183,10 @@ impl LiveFlights {
         Some(FlightWaiter { table: self.0.table.clone(), key, number, landed, is_collapsed: true })
     }
 
-    pub(crate) fn options(&self) -> &LiveOptions {
-        &self.0.options
-    }
-
-    /// The tiles that are shared with other servers.
-    pub(crate) fn shared(&self) -> Option<&RedisTiles> {
-        self.0.shared.as_ref()
-    }
-
     /// True if background work or live requests wait. Then there is no time to render tiles that no client has asked
     /// for.
     pub(crate) fn is_busy(&self) -> bool {
-        let waiting = self.0.queue.counts().waiting;
+        let waiting = self.queue.counts().waiting;
         waiting.total() > waiting.of(WorkClass::Neighbour)
     }
 
@@ -265,14 +245,14 @@ impl FlightState {
         self.queue.shares().workers().get() * NEIGHBOURS_PER_WORKER
     }
 
-    async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
+    pub(crate) async fn fresh(&self, key: FlightKey) -> Option<CachedTile> {
         let held = self.cache.get(key.cached(), Encoding::Gzip).await?;
         self.is_fresh(key, &held).then_some(held)
     }
 
     /// True if a cached live tile is of the epoch of `key` or a later one, and its lifetime has not passed or the change
     /// log is followed.
-    fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
+    pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }
 
@@ -545,7 +525,6 @@ mod tests {
     use crate::serve::live::{LiveLayer, LiveRequest, LiveTile, StateCheck};
     use crate::serve::parameters::ParametersKey;
     use crate::serve::queue::WorkerShares;
-    use crate::serve::redis::SharedSecret;
     use crate::serve::tiles::cache::{CacheOrigin, CachedTile};
     use crate::tile::{TileCoord, Zoom};
 
@@ -572,10 +551,6 @@ mod tests {
             &[]
         }
 
-        fn shared_secret(&self) -> Option<SharedSecret> {
-            None
-        }
-
         fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
             self.states.fetch_add(1, Ordering::SeqCst);
             let (state, at) = (self.state.load(Ordering::SeqCst), self.history.load(Ordering::SeqCst));
@@ -583,14 +558,6 @@ mod tests {
             let present = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
             let newest = NewestLogged::Transaction { xid: 3, at };
             Box::pin(std::future::ready(present.map(|present| StateCheck { present, newest }).ok_or_else(away)))
-        }
-
-        fn sessions(&self) -> usize {
-            0
-        }
-
-        fn follow(self: Arc<Self>, _: KnownChanges) -> BoxFuture<'static, ()> {
-            Box::pin(std::future::pending())
         }
 
         fn render<'a>(&'a self, _: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
@@ -668,26 +635,6 @@ mod tests {
     fn spawned(flights: &LiveFlights, x: u32) -> tokio::task::JoinHandle<Joined> {
         let flights = flights.clone();
         tokio::spawn(async move { tile(&flights, key(x)).await })
-    }
-
-    #[test]
-    fn a_tile_is_rendered_once_however_many_ask_and_then_remembered() {
-        on_runtime(async {
-            let (flights, source) = flights(2, 8);
-            let asked: Vec<_> = (0..100).map(|_| spawned(&flights, 1)).collect();
-            until(&flights, 1, 0, 100).await;
-            source.go.notify_one();
-            let mut collapsed = 0;
-            for joined in asked {
-                let Joined { landed, is_collapsed } = joined.await.unwrap();
-                assert_eq!(&*landed.unwrap().tile.unwrap().body, [7]);
-                collapsed += usize::from(is_collapsed);
-            }
-            assert_eq!(collapsed, 99);
-            until(&flights, 0, 0, 0).await;
-            assert!(tile(&flights, key(1)).await.landed.is_ok());
-            assert_eq!(source.renders.load(Ordering::SeqCst), 1);
-        });
     }
 
     #[test]

@@ -38,7 +38,6 @@ pub(crate) use table::FlightKey;
 /// Why a tile was not rendered. The reason is logged, and not sent to clients.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum LiveError {
-    /// The source failed at this tile.
     #[error("{0}")]
     Failed(String),
     /// The source can render no tile at present: the database is away, or locks of others delay it.
@@ -62,15 +61,9 @@ pub enum LiveError {
     #[error(
         "the target was made with another configuration (its fingerprint is {target}, that of the settings {settings}): tiles beside the stored ones would not fit. Serve it with the configuration that it was seeded with, or seed it again"
     )]
-    OtherTileset {
-        /// The target's fingerprint.
-        target: String,
-        /// The fingerprint of the server's settings.
-        settings: String,
-    },
+    OtherTileset { target: String, settings: String },
 }
 
-/// A layer that can be rendered.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LiveLayer {
     pub name: String,
@@ -91,7 +84,6 @@ pub struct LiveRequest {
     pub since: Instant,
 }
 
-/// A tile that was rendered on request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveTile {
     /// The tile in the form in which the target would store it; `None` if it is empty.
@@ -147,13 +139,17 @@ pub trait LiveSource: Send + Sync + 'static {
 
     /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every
     /// server of the database has the same one.
-    fn shared_secret(&self) -> Option<SharedSecret>;
+    fn shared_secret(&self) -> Option<SharedSecret> {
+        None
+    }
 
     /// What the database says at this moment of a state that a tile shows.
     fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>>;
 
     /// The number of its open database sessions.
-    fn sessions(&self) -> usize;
+    fn sessions(&self) -> usize {
+        0
+    }
 
     /// The rows that it keeps; `None` if it never keeps any.
     fn rows(&self) -> Option<LiveRowsReport> {
@@ -162,7 +158,9 @@ pub trait LiveSource: Send + Sync + 'static {
 
     /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the
     /// future never ends, and reports to `known` why no change is known.
-    fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()>;
+    fn follow(self: Arc<Self>, _known: KnownChanges) -> BoxFuture<'static, ()> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// True if a slice of a tile has a layer that is drawn at a zoom.

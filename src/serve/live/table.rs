@@ -49,7 +49,6 @@ pub(crate) struct FlightEntry {
     pub(crate) waiters: usize,
     /// True if it goes on when no request waits for it.
     pub(crate) goes_on: bool,
-    /// Ends the flight.
     pub(crate) stop: Stop,
     /// Receives its result.
     pub(crate) landed: watch::Receiver<Option<Landed>>,
@@ -61,7 +60,6 @@ pub(crate) struct FlightTable {
     pub(crate) flights: HashMap<FlightKey, FlightEntry>,
     /// Tiles that failed, and the time from which each may be tried again.
     failed: HashMap<FlightKey, Instant>,
-    /// The number of flights that were begun.
     pub(crate) begun: u64,
 }
 

@@ -30,13 +30,11 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 pub(crate) struct AccessLine<'a> {
     /// The address of the client, as far as trusted proxies tell; `None` over a Unix socket.
     pub(crate) client: Option<IpAddr>,
-    /// The method.
     pub(crate) method: &'a str,
     /// Path and query, percent-encoded as the client sent them.
     pub(crate) path: &'a str,
     /// The HTTP version, such as `HTTP/1.1`.
     pub(crate) protocol: &'a str,
-    /// The status of the answer.
     pub(crate) status: u16,
     /// The length of the answer's body, in bytes.
     pub(crate) bytes: u64,
@@ -124,7 +122,6 @@ enum LogMessage {
     End(SyncSender<()>),
 }
 
-/// The access log.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     lines: SyncSender<LogMessage>,

@@ -26,11 +26,9 @@ const SECONDS: [f64; 16] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RouteLabel {
     Tile,
-    /// A TileJSON document.
     Tilejson,
     /// The events of changed tiles.
     Changes,
-    /// The preview and its files.
     Preview,
     /// Anything else.
     Other,
@@ -51,10 +49,8 @@ impl RouteLabel {
 /// Where the answer to a request came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SourceLabel {
-    /// The cache.
     Memory,
     Target,
-    /// The database.
     Live,
     /// The database, in a rendering that an earlier request had started.
     Collapsed,
@@ -290,7 +286,6 @@ impl Metrics {
         TilesetLabels { tileset: self.tileset.clone(), own }
     }
 
-    /// Counts an answered request.
     pub(crate) fn count_answer(&self, route: RouteLabel, source: SourceLabel, status: u16, took: Duration) {
         let families = &self.families;
         families.requests.get_or_create(&self.labels(RequestLabels { route: route.name(), status })).inc();
@@ -316,7 +311,6 @@ impl Metrics {
         self.families.redis.get_or_create(&CacheLabels { result }).inc();
     }
 
-    /// Counts a tile that was rendered ahead.
     pub(crate) fn count_rendering_ahead(&self) {
         self.families.neighbours.get_or_create(&self.labels(CacheLabels { result: "rendered" })).inc();
     }
@@ -331,7 +325,6 @@ impl Metrics {
         self.families.sheds.get_or_create(&self.labels([])).inc();
     }
 
-    /// Notes what was measured of the tileset.
     pub(crate) fn set_measured(&self, measured: &MeasuredTileset) {
         let known = |value: Option<u64>| value.and_then(|value| i64::try_from(value).ok()).unwrap_or(-1);
         let families = &self.families;

@@ -68,7 +68,6 @@ pub(crate) struct NewKey {
 }
 
 impl NewKey {
-    /// The rendering begins.
     pub(crate) fn begins(self) {
         self.gate.count_at(self.key, self.client, Instant::now());
     }
@@ -82,9 +81,8 @@ impl KeyGate {
     }
 
     /// Lets a set of a client pass.
-    ///
-    /// # Errors
-    /// If the set is new, too many others were seen within the minute, and no client has more of them than this one.
+    /// Fails if the set is new, too many others were seen within the minute, and no client has more of them than this
+    /// one.
     pub(crate) fn admits(self: &Arc<Self>, key: ParametersKey, client: ClientKey) -> Result<NewKey, TooManyKeys> {
         self.check_at(key, client, Instant::now())?;
         Ok(NewKey { gate: Arc::clone(self), key, client })

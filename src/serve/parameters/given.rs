@@ -51,7 +51,6 @@ impl ParametersKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenParameter {
     pub name: String,
-    /// The type of its values.
     pub kind: ParameterType,
     /// True if it takes several values.
     pub is_list: bool,
@@ -61,7 +60,6 @@ pub struct GivenParameter {
 
 impl GivenParameter {
     /// The values as a PostgreSQL array in text form. The sides of a box are separate elements.
-    #[must_use]
     pub fn array(&self) -> String {
         let escaped = |text: &String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
         let elements: Vec<String> = self.values.iter().flat_map(|value| &value.texts).map(escaped).collect();
@@ -79,7 +77,6 @@ pub struct GivenParameters {
 impl GivenParameters {
     /// The query in its canonical form, without a question mark: names in the order of the configuration, values
     /// sorted.
-    #[must_use]
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let pairs = self.given.iter().flat_map(|parameter| {
@@ -90,7 +87,6 @@ impl GivenParameters {
     }
 
     /// The values by name, as functions of the database get them.
-    #[must_use]
     pub fn json(&self) -> Map<String, Value> {
         let value = |parameter: &GivenParameter| match &parameter.values[..] {
             [one] if !parameter.is_list => one.json(parameter.kind),
@@ -101,9 +97,7 @@ impl GivenParameters {
 }
 
 /// Reads the query of a request for a tile; `None` if it gives no parameter. An empty value counts as not given.
-///
-/// # Errors
-/// If a value is not allowed, or a name is not declared and undeclared names are refused.
+/// Fails if a value is not allowed, or a name is not declared and undeclared names are refused.
 pub(crate) fn given(
     declared: &TilesetParameters,
     query: Option<&str>,

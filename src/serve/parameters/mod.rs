@@ -31,11 +31,9 @@ pub use given::{GivenParameter, GivenParameters, ParametersKey, UndeclaredNames}
 /// The type of a parameter's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ParameterType {
-    /// Any text.
     Text,
     /// A whole number of 64 bits.
     Integer,
-    /// A finite number.
     Number,
     /// `true` or `false`.
     Boolean,
@@ -44,7 +42,6 @@ pub enum ParameterType {
 }
 
 impl ParameterType {
-    /// Its name in a configuration.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -91,7 +88,6 @@ pub struct Parameter {
     /// Its name: lower-case letters, digits and `_`.
     pub name: String,
     pub description: Option<String>,
-    /// The type of its values.
     pub kind: ParameterType,
     /// The most values that a request may give; `None` if it has a single value and is not a list.
     pub most: Option<NonZeroUsize>,
@@ -158,7 +154,6 @@ impl ParameterValue {
                 let Some(number) = text.parse::<i64>().ok().filter(|_| is_short) else {
                     return Err("is no whole number of 64 bits".to_owned());
                 };
-                #[expect(clippy::cast_precision_loss, reason = "bounds that are larger than 2^53 are rough")]
                 within(parameter, number as f64)?;
                 is_allowed(parameter, number.to_string()).map(one)
             }
@@ -234,7 +229,6 @@ fn within(parameter: &Parameter, number: f64) -> Result<(), String> {
     }
 }
 
-/// The sides of a box.
 fn sides(text: &str) -> Result<Vec<String>, String> {
     let wrong = || "is no box: write west,south,east,north in degrees".to_owned();
     let sides =

@@ -32,7 +32,6 @@ const ENDPOINTS: [Endpoint; 5] = [
     Endpoint { has: is_tilejson, label: RouteLabel::Tilejson, answer: tilejson_document },
 ];
 
-/// The endpoint with a name.
 pub(crate) fn named(name: &str) -> Option<&'static Endpoint> {
     const ALL: &[Endpoint] = &ENDPOINTS;
     ALL.iter().find(|endpoint| (endpoint.has)(name))
@@ -60,7 +59,6 @@ impl AskedEndpoint<'_> {
     }
 }
 
-/// The page with the map.
 fn page(asked: &AskedEndpoint<'_>) -> Answer {
     asked.settings.preview.as_ref().map_or_else(unknown, |preview| preview.page(&asked.url()))
 }

@@ -28,9 +28,7 @@ pub(crate) struct TileFreshness {
 
 impl TileFreshness {
     /// The headers of each zoom.
-    ///
-    /// # Errors
-    /// If a value cannot be a header, or has no `max-age` from which to make an `s-maxage`.
+    /// Fails if a value cannot be a header, or has no `max-age` from which to make an `s-maxage`.
     pub(crate) fn new(options: &ServeOptions) -> Result<TileFreshness, ServeError> {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
@@ -50,7 +48,6 @@ impl TileFreshness {
         &by_zoom[usize::from(zoom.get())]
     }
 
-    /// The headers of a stale tile of a zoom.
     pub(crate) fn stale_at(&self, zoom: Zoom) -> &Freshness {
         &self.stale[usize::from(zoom.get())]
     }

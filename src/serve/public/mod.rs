@@ -69,13 +69,11 @@ pub(crate) struct Site {
     pub(crate) document_freshness: Freshness,
     /// The workers, and the work that waits for them.
     pub(crate) queue: WorkQueue,
-    /// The counters.
     pub(crate) metrics: Metrics,
     /// The access log; the settings say if requests are logged.
     pub(crate) access_log: AccessLog,
 }
 
-/// The public listener.
 #[derive(Clone)]
 pub(crate) struct Public(pub(crate) Arc<Site>);
 
@@ -120,7 +118,6 @@ impl Answers for Public {
 }
 
 impl Site {
-    /// The present settings.
     pub(crate) fn settings(&self) -> Arc<SiteSettings> {
         Arc::clone(&self.settings.read())
     }
@@ -337,7 +334,6 @@ fn unknown() -> Answer {
 /// The further headers of a tileset's tiles.
 #[derive(Debug, Clone)]
 pub struct TilesetHeaders {
-    /// The name of the tileset.
     pub tileset: Arc<str>,
     pub headers: TileHeaders,
 }
@@ -347,7 +343,6 @@ pub struct TilesetHeaders {
 pub(crate) struct SiteSettings {
     /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
-    /// Further headers of tiles.
     tile_headers: Vec<TilesetHeaders>,
     /// If the last look at the target is older than this, no cache may keep the answer.
     pub(crate) settle: Duration,
@@ -372,10 +367,8 @@ pub(crate) struct SiteSettings {
 impl SiteSettings {
     /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without
     /// a path; `None` if clients cannot name it.
-    ///
-    /// # Errors
-    /// If a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map cannot
-    /// be read.
+    /// Fails if a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map
+    /// cannot be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,

@@ -35,22 +35,16 @@ pub enum WorkerSharesError {
     #[error(
         "live_reserved = {reserved} must be less than workers = {workers}: background work would never find a free worker"
     )]
-    ReservesAll {
-        /// Workers reserved for live requests.
-        reserved: usize,
-        workers: usize,
-    },
+    ReservesAll { reserved: usize, workers: usize },
     /// More workers are guaranteed to background work than may serve it, or live requests would never start.
     #[error(
         "background_guaranteed = {guaranteed} must be at most {most}, for workers = {workers} and live_reserved = {reserved}: live requests need the others"
     )]
     GuaranteesMore {
-        /// Workers guaranteed to background work.
         guaranteed: usize,
         /// The most that may be guaranteed.
         most: usize,
         workers: usize,
-        /// Workers reserved for live requests.
         reserved: usize,
     },
 }
@@ -63,9 +57,7 @@ impl WorkerShares {
     /// workers, and at least 1 if there are two or more. `background_guaranteed` of them start background work even if
     /// live requests wait; without a number it is 1 if there are two or more workers. A single worker has its own rule
     /// (`next_start`).
-    ///
-    /// # Errors
-    /// If the numbers leave no worker for live requests or none for background work.
+    /// Fails if the numbers leave no worker for live requests or none for background work.
     pub fn new(
         workers: NonZeroUsize,
         live_reserved: Option<usize>,
@@ -93,25 +85,21 @@ impl WorkerShares {
     }
 
     /// The most tasks that run at once, each in a database session of its own.
-    #[must_use]
     pub const fn workers(self) -> NonZeroUsize {
         self.workers
     }
 
     /// The number of workers that take live requests only.
-    #[must_use]
     pub const fn live_reserved(self) -> usize {
         self.live_reserved
     }
 
     /// The number of workers that background work gets even if live requests wait.
-    #[must_use]
     pub const fn background_guaranteed(self) -> usize {
         self.background_guaranteed
     }
 
     /// The most background tasks that run at once.
-    #[must_use]
     pub const fn background_limit(self) -> usize {
         self.workers.get() - self.live_reserved
     }
@@ -124,9 +112,7 @@ pub(crate) struct QueueLoad {
     pub(crate) running_live: usize,
     /// Background tasks that run.
     pub(crate) running_background: usize,
-    /// Live requests that wait.
     pub(crate) waiting_live: usize,
-    /// Background tasks that wait.
     pub(crate) waiting_background: usize,
     /// True if the first background task has waited longer than its patience, and the task that started last was not
     /// preferred for that reason. It matters only if there is a single worker.

@@ -13,11 +13,9 @@ pub enum WorkClass {
     Live,
     /// A tile that a client got in a stale state.
     Refresh,
-    /// A batch of a reseed.
     Reseed,
     /// A tile next to one that a client asked for.
     Neighbour,
-    /// A batch of a seed.
     Seed,
 }
 
@@ -40,7 +38,6 @@ impl WorkClass {
 
     /// How long a background task may be overtaken by others. Live requests have no patience: they do not wait in this
     /// queue.
-    #[must_use]
     pub const fn patience(self) -> Duration {
         match self {
             WorkClass::Live => Duration::ZERO,
@@ -62,7 +59,6 @@ pub(crate) struct BackgroundQueue<T> {
 }
 
 impl<T> BackgroundQueue<T> {
-    /// An empty queue.
     pub(crate) fn new() -> BackgroundQueue<T> {
         BackgroundQueue { order: BTreeMap::new(), ends: HashMap::new() }
     }

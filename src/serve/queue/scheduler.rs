@@ -16,20 +16,16 @@ use crate::serve::http::address::ClientKey;
 pub struct ClassCounts([usize; WorkClass::ALL.len()]);
 
 impl ClassCounts {
-    /// The number of a class.
-    #[must_use]
     pub const fn of(self, class: WorkClass) -> usize {
         self.0[class as usize]
     }
 
     /// The number of all classes.
-    #[must_use]
     pub fn total(self) -> usize {
         self.0.iter().sum()
     }
 
     /// The number of all classes but [`WorkClass::Live`].
-    #[must_use]
     pub fn background(self) -> usize {
         self.total() - self.of(WorkClass::Live)
     }
@@ -43,7 +39,6 @@ impl ClassCounts {
     }
 }
 
-/// The tasks of a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCounts {
     /// Tasks that run.
@@ -236,8 +231,6 @@ impl WorkTicket {
 }
 
 impl WorkPermit {
-    /// What the permit was granted for.
-    #[must_use]
     pub const fn class(&self) -> WorkClass {
         self.class
     }
@@ -245,7 +238,6 @@ impl WorkPermit {
 
 impl WorkQueue {
     /// An empty queue with free workers.
-    #[must_use]
     pub fn new(shares: WorkerShares) -> WorkQueue {
         let state = QueueState {
             live: LiveQueue::default(),
@@ -263,7 +255,6 @@ impl WorkQueue {
         }))
     }
 
-    #[must_use]
     pub fn shares(&self) -> WorkerShares {
         self.0.shares
     }
@@ -274,13 +265,11 @@ impl WorkQueue {
     }
 
     /// The numbers of tasks that run and wait.
-    #[must_use]
     pub fn counts(&self) -> QueueCounts {
         self.0.state.lock().counts
     }
 
     /// Puts a task into the queue. It starts at once if the rule allows it.
-    #[must_use]
     pub fn enter(&self, class: WorkClass) -> WorkTicket {
         self.enter_at(self.0.state.lock(), class, ClientKey::default(), Instant::now())
     }
@@ -440,24 +429,6 @@ mod tests {
         let QueueCounts { running, waiting } = queue.counts();
         let live = WorkClass::Live;
         [running.of(live), running.background(), waiting.of(live), waiting.background()]
-    }
-
-    #[test]
-    fn renderds_example_runs_as_it_is_told() {
-        let queue = queue(10, 4, 0);
-        let mut seeds: Vec<_> = (0..20).map(|_| queue.enter(WorkClass::Seed)).collect();
-        assert_eq!(counts(&queue), [0, 6, 0, 14]);
-        let mut live: Vec<_> = (0..8).map(|_| queue.enter(WorkClass::Live)).collect();
-        assert_eq!(counts(&queue), [4, 6, 4, 14]);
-        let mut permits: Vec<_> = live.iter_mut().map_while(granted).collect();
-        assert_eq!(permits.len(), 4);
-        // A seed ends: the next live request takes its worker.
-        drop(granted(&mut seeds[0]).unwrap());
-        assert_eq!(counts(&queue), [5, 5, 3, 14]);
-        permits.clear();
-        assert_eq!(counts(&queue), [4, 5, 0, 14], "no seed starts while fewer than five workers are free");
-        drop(live);
-        assert_eq!(counts(&queue), [0, 6, 0, 13]);
     }
 
     #[test]

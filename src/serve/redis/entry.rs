@@ -55,7 +55,6 @@ impl fmt::Debug for SharedSecret {
 impl SharedSecret {
     /// The key that is derived from a secret of any length; `None` never happens, because HMAC takes keys of any
     /// length.
-    #[must_use]
     pub fn new(secret: &[u8]) -> Option<SharedSecret> {
         Hmac::new_from_slice(secret).map_or(None, |hmac| Some(SharedSecret(hmac)))
     }

@@ -58,10 +58,8 @@ impl fmt::Debug for RedisUrl {
 /// Why an exchange with Redis failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// The exchange took longer than its budget.
     #[error("it takes too long")]
     Slow,
-    /// The connection failed.
     #[error("{0}")]
     #[cfg_attr(not(feature = "redis"), expect(dead_code, reason = "there is no connection"))]
     Lost(String),
@@ -76,9 +74,7 @@ pub(crate) struct RedisLink(imp::Connection);
 
 impl RedisLink {
     /// A connection to an address. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If the program was built without Redis, or the address is not that of a Redis server.
+    /// Fails if the program was built without Redis, or the address is not that of a Redis server.
     pub(crate) fn new(url: &RedisUrl) -> Result<RedisLink, RedisUrlError> {
         imp::open(&url.0).map(RedisLink)
     }
@@ -298,7 +294,6 @@ impl BreakerState {
     const CLOSED: BreakerState = BreakerState { failures: 0, open: None, pauses: PAUSES };
 }
 
-/// The breaker of one server.
 #[derive(Debug)]
 pub(crate) struct CircuitBreaker(Mutex<BreakerState>);
 

@@ -104,9 +104,7 @@ impl SharedResult {
 
 impl RedisCache {
     /// A cache at an address, to which it begins to connect. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If the program was built without Redis, or the address is not that of a Redis server.
+    /// Fails if the program was built without Redis, or the address is not that of a Redis server.
     pub(crate) fn new(url: &RedisUrl, metrics: Arc<Metrics>) -> Result<RedisCache, RedisUrlError> {
         let shared = RedisCache(Arc::new(RedisCacheParts {
             link: RedisLink::new(url)?,
@@ -155,7 +153,6 @@ impl RedisCache {
 }
 
 impl RedisTiles {
-    /// The name of a tile in Redis.
     pub(crate) fn name(&self, tile: &str) -> String {
         format!("{}:{tile}", self.prefix)
     }

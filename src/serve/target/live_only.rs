@@ -49,7 +49,6 @@ impl NoteStore for NoNotes {
 }
 
 /// The source from which a tileset without a target is served. Its manifest names no zooms.
-#[must_use]
 pub fn live_only(described: Described) -> ServedSource {
     let open: TargetOpener = Arc::new(move || Ok(Box::new(LiveOnly(described.clone()))));
     ServedSource { open, watched: ChangeDetection::Notes(Vec::new()), notes: Arc::new(NoNotes) }

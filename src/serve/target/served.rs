@@ -22,13 +22,11 @@ pub type TargetOpener = Arc<dyn Fn() -> Result<Box<dyn TileReader>, ReadError> +
 #[derive(Clone)]
 pub struct ServedSource {
     pub open: TargetOpener,
-    /// How its changes are noticed.
     pub watched: ChangeDetection,
     /// The notes that are stored with it: the lists of changed tiles.
     pub notes: Arc<dyn NoteStore>,
 }
 
-/// A change of the target that this server has noticed.
 #[derive(Debug, Clone)]
 pub(crate) struct NoticedChange {
     /// The publication that the target shows now; `None` if its manifest names none.
@@ -74,7 +72,6 @@ impl ServedTarget {
         Ok(ServedTarget { source, known, memory, state, last_changed, changes, opening, polled })
     }
 
-    /// The changes from now on.
     pub(crate) fn changes(&self) -> broadcast::Receiver<Arc<NoticedChange>> {
         self.changes.subscribe()
     }

@@ -93,9 +93,7 @@ impl ServedState {
     }
 
     /// Checks that live tiles with this fingerprint fit the stored ones.
-    ///
-    /// # Errors
-    /// [`LiveError::OtherTileset`] if they do not.
+    /// Fails with [`LiveError::OtherTileset`] if they do not.
     pub(crate) fn is_of(&self, fingerprint: &str) -> Result<(), LiveError> {
         match &self.manifest {
             Some(manifest) if manifest.fingerprint == fingerprint => Ok(()),

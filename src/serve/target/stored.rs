@@ -23,7 +23,6 @@ pub(crate) struct StoredTiles {
 }
 
 impl StoredTiles {
-    /// A set of tiles.
     pub(crate) fn new(tiles: Vec<TileId>) -> StoredTiles {
         let count = tiles.len() as u64;
         let mut places: HashMap<Slice, Vec<u64>> = HashMap::new();

@@ -64,7 +64,6 @@ fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
 
 /// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in
 /// WAL mode the write-ahead log).
-#[must_use]
 pub fn files_of_archive(path: &Path) -> ChangeDetection {
     let beside = |ending: &str| {
         let mut name = path.as_os_str().to_owned();
@@ -76,7 +75,6 @@ pub fn files_of_archive(path: &Path) -> ChangeDetection {
 
 /// The files by which a change of a directory is noticed. Every publish writes one of the first two as its last step; a
 /// run that replaces tiles one by one writes the third as its first step.
-#[must_use]
 pub fn files_of_directory(path: &Path) -> ChangeDetection {
     ChangeDetection::Notes(["metadata.json", "latest.json", ".oar-tiles/begun.json"].map(|name| path.join(name)).into())
 }

@@ -22,7 +22,6 @@ use crate::tile::TileId;
 #[derive(Debug, Clone)]
 pub(crate) struct EncodedTile {
     pub(crate) body: Bytes,
-    /// How the body is encoded.
     pub(crate) encoding: Encoding,
     /// The strong entity tag, with its quotes: 128 bits of SHA-256 over the stored bytes, then the encoding. Tiles with
     /// equal bytes have the same tag, whenever they were rendered.
@@ -38,9 +37,7 @@ impl EncodedTile {
     }
 
     /// The tile for clients that do not accept gzip. Unpacking a large tile may take long.
-    ///
-    /// # Errors
-    /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
+    /// Fails if the tile's gzip data is broken, or it unpacks to more than `most` bytes.
     pub(crate) fn unpacked(&self, most: usize) -> Result<EncodedTile, DecodeError> {
         if self.encoding == Encoding::Identity {
             return Ok(self.clone());
@@ -63,7 +60,6 @@ fn tag(hash: &str, encoding: Encoding) -> Arc<str> {
     Arc::from(format!("\"{hash}-{letter}\""))
 }
 
-/// The cached answer for a tile in one encoding.
 #[derive(Debug, Clone)]
 pub(crate) struct CachedTile {
     /// The tile; `None` if the target does not hold it or it is empty.
@@ -88,7 +84,6 @@ struct LiveFacts {
 /// How a tile came into the cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CacheOrigin {
-    /// A request asked for it.
     Asked,
     /// It was rendered before a client asked for it.
     Ahead,
@@ -124,7 +119,6 @@ impl CachedTile {
         Instant::now().checked_duration_since(self.live.as_ref()?.fresh_until)
     }
 
-    /// The epoch of a live tile.
     pub(crate) fn epoch(&self) -> Option<LiveEpoch> {
         Some(self.live.as_ref()?.epoch)
     }
@@ -162,9 +156,7 @@ impl CachedTile {
     }
 
     /// The form for clients that do not accept gzip. Unpacking a large tile may take long.
-    ///
-    /// # Errors
-    /// If the tile's gzip data is broken, or it unpacks to more than `most` bytes.
+    /// Fails if the tile's gzip data is broken, or it unpacks to more than `most` bytes.
     pub(crate) fn unpacked(&self, most: usize) -> Result<CachedTile, DecodeError> {
         let tile = self.tile.as_ref().map(|tile| tile.unpacked(most)).transpose()?;
         Ok(CachedTile { tile, ..self.clone() })
@@ -179,7 +171,6 @@ impl CachedTile {
 /// The source of a cached tile. A change of the source makes the entry useless.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum CacheSource {
-    /// The target.
     State {
         /// The number of the state since which the tile is unchanged.
         since: u64,
@@ -195,7 +186,6 @@ pub(crate) enum CacheSource {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct CacheKey {
-    /// The number of the tileset.
     tileset: u64,
     from: CacheSource,
     encoding: Encoding,
@@ -252,15 +242,11 @@ impl TileCache {
         CacheKey { tileset: self.tileset.load(Ordering::Relaxed), from, encoding }
     }
 
-    /// The cached form of a tile in an encoding.
     pub(crate) async fn get(&self, from: CacheSource, encoding: Encoding) -> Option<CachedTile> {
         self.tiles.get(&self.key(from, encoding)).await
     }
 
     /// The cached form, or the one that `make` returns. Concurrent requests for the same form share one call of `make`.
-    ///
-    /// # Errors
-    /// If `make` fails.
     pub(crate) async fn get_or_make<E: Clone + Send + Sync + 'static>(
         &self,
         from: CacheSource,
@@ -282,7 +268,6 @@ impl TileCache {
         found.map_err(|failure| E::clone(&failure))
     }
 
-    /// Replaces a cached form.
     pub(crate) async fn replace(&self, from: CacheSource, encoding: Encoding, form: CachedTile) {
         self.tiles.insert(self.key(from, encoding), form).await;
     }
@@ -307,7 +292,6 @@ impl TileCache {
         }
     }
 
-    /// Evicts a tile in one encoding.
     pub(crate) async fn forget_form(&self, from: CacheSource, encoding: Encoding) {
         self.tiles.invalidate(&self.key(from, encoding)).await;
     }

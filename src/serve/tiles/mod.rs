@@ -21,7 +21,7 @@ use super::http::answer::Encoding;
 use super::http::unread::AnswerMemory;
 use super::live::LiveError;
 use super::parameters::TooManyKeys;
-use crate::cdn::{Outbox, purge_metrics};
+use crate::cdn::Outbox;
 use crate::target::ReadError;
 
 // What is known of the target apart from its tiles: how old the last look at it is, and which purges wait for its CDNs.
@@ -34,18 +34,17 @@ impl ServedTiles {
         self.target.polled().unwrap_or_else(Instant::now)
     }
 
-    /// The Prometheus metrics of the purges that wait for the CDNs of the target, with some further labels; empty if
-    /// the outbox cannot be read.
-    pub(crate) async fn purge_metrics(&self, labels: &str) -> String {
+    /// The purges that wait for the CDNs of the target, for the metrics; `None` if the outbox cannot be read.
+    pub(crate) async fn outbox(&self) -> Option<Outbox> {
         let target = Arc::clone(&self.target);
         let read = tokio::task::spawn_blocking(move || Outbox::read(target.notes())).await;
         match read {
-            Ok(Ok(outbox)) => purge_metrics(&outbox, labels),
+            Ok(Ok(outbox)) => Some(outbox),
             Ok(Err(error)) => {
                 tracing::info!("the metrics do not say what waits for CDNs: {error}");
-                String::new()
+                None
             }
-            Err(_died) => String::new(),
+            Err(_died) => None,
         }
     }
 }
@@ -65,7 +64,6 @@ pub(crate) struct AskedBy<'a> {
 /// Where an answer came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TileOrigin {
-    /// The cache.
     Memory,
     Target,
     /// The tile is empty: the target does not hold it, and it lies in the scope of the manifest.
@@ -87,12 +85,10 @@ pub(crate) enum TileOrigin {
 /// Why a tile could not be read or rendered.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum TileError {
-    /// The target could not be read.
     #[error(transparent)]
     Read(Arc<ReadError>),
     #[error("a tile cannot be unpacked: {0}")]
     Broken(String),
-    /// The database could not render it.
     #[error(transparent)]
     Live(LiveError),
     /// This client has read too little of its earlier answers; it gets no other one until it reads or closes them.

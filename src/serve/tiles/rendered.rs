@@ -30,7 +30,7 @@ impl ServedTiles {
         gated: Option<GatedParameters<'_>>,
         asked: AskedBy<'_>,
     ) -> (Result<CachedTile, TileError>, TileOrigin) {
-        if let Err(error) = state.is_of(live.source().fingerprint()) {
+        if let Err(error) = state.is_of(live.source.fingerprint()) {
             if self.unfit.swap(state.generation, Ordering::Relaxed) != state.generation {
                 tracing::warn!("live tiles are not rendered: {error}");
             }
@@ -55,7 +55,7 @@ impl ServedTiles {
             Ok(mut waiter) => {
                 let origin = if waiter.is_collapsed { TileOrigin::Collapsed } else { TileOrigin::Live };
                 // There are no interim tiles with the rows that fulfil some conditions.
-                let patience = live.options().answer_within.filter(|_| gated.is_none());
+                let patience = live.options.answer_within.filter(|_| gated.is_none());
                 let landed = if let Some(landed) = within(patience, waiter.landed()).await {
                     landed
                 } else if let Some(interim) = self.interim_tile(state, key, asked, held.as_ref()).await {
@@ -74,7 +74,7 @@ impl ServedTiles {
                 if let Some(stored) = stored {
                     self.write_back().note(tile.coord, stored.body.len());
                 }
-                if origin == TileOrigin::Live && gated.is_none() && live.options().neighbours {
+                if origin == TileOrigin::Live && gated.is_none() && live.options.neighbours {
                     self.render_neighbours(live, state, tile).await;
                 }
                 let origin = if packed.way == CacheOrigin::Shared { TileOrigin::Shared } else { origin };
@@ -121,7 +121,7 @@ impl ServedTiles {
     ) -> (Result<CachedTile, TileError>, TileOrigin) {
         let StaleTile { tile, asked, stored, age } = outdated;
         let as_stored = |stored| (Ok(stored), TileOrigin::Stale(age.unwrap_or_default()));
-        if state.is_of(live.source().fingerprint()).is_err() {
+        if state.is_of(live.source.fingerprint()).is_err() {
             return as_stored(stored);
         }
         if self.target.replaces_tiles_one_by_one(state) {
@@ -137,7 +137,7 @@ impl ServedTiles {
             }
         } else if held.is_some() || !was_refreshed {
             live.ask_ahead(key, WorkClass::Refresh, shared_key(live, state, key));
-            if let Some(patience) = live.options().refresh_patience
+            if let Some(patience) = live.options.refresh_patience
                 && let Some(mut waiter) = live.join(key)
                 && let Some(Ok(packed)) = within(Some(patience), waiter.landed()).await
                 && self.may_see(tile, &packed)
@@ -204,7 +204,7 @@ impl ServedTiles {
                 return;
             }
             let key = self.live_key(state, next);
-            let is_live = !state.covers(next.coord) && draws(live.source().layers(), next.slice, next.coord.zoom());
+            let is_live = !state.covers(next.coord) && draws(live.source.layers(), next.slice, next.coord.zoom());
             if is_live && live.fresh(key).await.is_none() {
                 live.ask_ahead(key, WorkClass::Neighbour, shared_key(live, state, key));
             }
@@ -216,7 +216,7 @@ impl ServedTiles {
 /// configurations by their fingerprint, and databases by a hash of the database's identity in the manifest. If the
 /// manifest has no identity, the hash is that of the whole manifest, which each publication changes.
 pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
-    let shared = live.shared()?;
+    let shared = live.shared.as_ref()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());
     let origin = database.as_deref().or(state.described.manifest.as_deref()).unwrap_or_default();
     let origin = hex(&Sha256::digest(origin)[..8]);
@@ -228,7 +228,7 @@ pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
     // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the
     // values were written.
     let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
-    Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source().fingerprint(), tile.coord)))
+    Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source.fingerprint(), tile.coord)))
 }
 
 /// The result of some work, unless it takes longer than a limit.
@@ -246,7 +246,6 @@ async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Op
 pub(crate) struct Around(TileId);
 
 impl Around {
-    /// The surroundings of a tile.
     pub(crate) const fn of(tile: TileId) -> Around {
         Around(tile)
     }
@@ -303,7 +302,7 @@ impl ServedTiles {
 
     /// What renders a tile on request; `None` if nothing does.
     pub(crate) fn live_at(&self, tile: TileId) -> Option<&LiveFlights> {
-        self.live.as_ref().filter(|live| draws(live.source().layers(), tile.slice, tile.coord.zoom()))
+        self.live.as_ref().filter(|live| draws(live.source.layers(), tile.slice, tile.coord.zoom()))
     }
 }
 

@@ -32,7 +32,6 @@ use crate::tile::{LayerId, Slice, TileCoord, TileId};
 /// A stored tile that is stale, or that clients have seen in a later state.
 pub(crate) struct StaleTile<'a> {
     pub(crate) tile: TileId,
-    /// Who asks for it.
     pub(crate) asked: AskedBy<'a>,
     /// The stored tile, in the encoding that the client accepts.
     pub(crate) stored: CachedTile,
@@ -95,7 +94,7 @@ impl ServedTiles {
         };
         let reading = Arc::new(FailureState::new("the target cannot be read", "the target can be read again"));
         let (reads, unpacks) = (Arc::new(Semaphore::new(reads)), Arc::new(Semaphore::new(UNPACKS)));
-        let expires = live.as_ref().map(|live| live.options().expires.clone());
+        let expires = live.as_ref().map(|live| live.options.expires.clone());
         let staleness = Arc::new(Staleness::new(expires.unwrap_or_default(), target.known().clone()));
         let half_written =
             Arc::new(FailureState::new("only memory can answer", "the target is no longer half written"));
@@ -354,9 +353,7 @@ impl ServedTiles {
     ///
     /// Whether the client may have it is asked here, and not only when its request arrives: of the requests that arrive
     /// together none has an answer yet, so that all of them would be let through.
-    ///
-    /// # Errors
-    /// If the client leaves too many answers unread by then.
+    /// Fails if the client leaves too many answers unread by then.
     async fn permit(&self, of: &Arc<Semaphore>, client: ClientKey) -> Result<Option<OwnedSemaphorePermit>, TileError> {
         let permit = Arc::clone(of).acquire_owned().await;
         if self.unread.refuses(client) {
@@ -368,9 +365,7 @@ impl ServedTiles {
 
     /// Runs work that unpacks or redraws a tile for a client. While the work waits for others, the tile's bytes count
     /// as unread; from then on `size` bytes count, and what the work makes, until its answer is sent.
-    ///
-    /// # Errors
-    /// If the client leaves too many answers unread, or the work fails.
+    /// Fails if the client leaves too many answers unread, or the work fails.
     pub(crate) async fn unpacking(
         &self,
         asked: AskedBy<'_>,
@@ -454,22 +449,22 @@ impl ServedTiles {
 
     /// Why live tiles do not fit the target's present tiles; `None` if they do.
     pub(crate) fn unfit(&self, state: &ServedState) -> Option<LiveError> {
-        state.is_of(self.live.as_ref()?.source().fingerprint()).err()
+        state.is_of(self.live.as_ref()?.source.fingerprint()).err()
     }
 
     /// The layers that are rendered on request; `None` if none are.
     pub(crate) fn live_layers(&self) -> Option<&[LiveLayer]> {
-        self.live.as_ref().map(|live| live.source().layers())
+        self.live.as_ref().map(|live| live.source.layers())
     }
 
     /// The number of open database sessions.
     pub(crate) fn sessions(&self) -> usize {
-        self.live.as_ref().map_or(0, |live| live.source().sessions())
+        self.live.as_ref().map_or(0, |live| live.source.sessions())
     }
 
     /// The rows that are kept for live tiles; `None` if there are no such tiles.
     pub(crate) fn live_rows(&self) -> Option<LiveRowsReport> {
-        self.live.as_ref()?.source().rows()
+        self.live.as_ref()?.source.rows()
     }
 
     /// The numbers of tiles and requests in flight; `None` if no tiles are rendered on request.
@@ -495,12 +490,10 @@ impl ServedTiles {
         }
     }
 
-    /// Evicts all cached tiles.
     pub(crate) fn evict_all(&self) {
         self.cache.forget_all();
     }
 
-    /// Ends all renderings.
     pub(crate) async fn end(&self) {
         if let Some(live) = &self.live {
             live.end().await;
@@ -539,10 +532,13 @@ pub(crate) struct Staleness {
     refreshed: Mutex<HashMap<TileId, Arc<Cursor>>>,
     /// False while `refreshed` is empty, so that requests need not lock it.
     any_is_refreshed: AtomicBool,
-    /// The content of stale tiles that clients were sent last as it is stored, by the number of the target's state and
-    /// its hash (`None` for an empty tile); only for targets whose tiles are replaced one by one.
-    sent: Mutex<HashMap<TileId, (u64, Option<Box<str>>)>>,
+    /// The stale tiles that clients were sent last as they are stored; only for targets whose tiles are replaced one by
+    /// one.
+    sent: Mutex<HashMap<TileId, SentContent>>,
 }
+
+/// The number of the target's state, and the hash of the tile's content (`None` for an empty tile).
+type SentContent = (u64, Option<Box<str>>);
 
 impl Staleness {
     /// Tiles become stale by the known changes, and by their age (`expires`, by zoom).

@@ -25,7 +25,6 @@ use crate::serve::live::{
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::LiveOptions;
 use crate::serve::queue::{WorkQueue, WorkerShares};
-use crate::serve::redis::SharedSecret;
 use crate::serve::target::live_only::live_only;
 use crate::serve::target::served::{ServedSource, ServedTarget, TargetOpener};
 use crate::serve::target::watch::ChangeDetection;
@@ -44,7 +43,6 @@ struct Stored {
     held: usize,
 }
 
-/// A target in a bucket.
 #[derive(Clone)]
 struct StubTarget(Arc<(Mutex<Stored>, Condvar)>);
 
@@ -96,20 +94,8 @@ impl LiveSource for StubDatabase {
         &self.layers
     }
 
-    fn shared_secret(&self) -> Option<SharedSecret> {
-        None
-    }
-
     fn ask_about<'a>(&'a self, _: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
         Box::pin(std::future::ready(Ok(StateCheck { present: Cursor::default(), newest: NewestLogged::Nothing })))
-    }
-
-    fn sessions(&self) -> usize {
-        0
-    }
-
-    fn follow(self: Arc<Self>, _: KnownChanges) -> BoxFuture<'static, ()> {
-        Box::pin(std::future::pending())
     }
 
     fn render<'a>(&'a self, _: LiveRequest, _: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {

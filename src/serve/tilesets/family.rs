@@ -38,7 +38,6 @@ const IDLE: Duration = Duration::from_secs(300);
 
 /// The variants of a tileset.
 pub(crate) struct SiteFamily {
-    /// The name of the tileset.
     pub(crate) name: Arc<str>,
     /// The names of the values in an address.
     pub(crate) values: Vec<String>,
@@ -47,7 +46,6 @@ pub(crate) struct SiteFamily {
     open: Cache<Vec<String>, Arc<OpenVariant>>,
     /// The writer that keeps the variants up to date; `None` if another process does.
     pub(crate) writer: Option<Arc<dyn Writer<WrittenVariants>>>,
-    /// The state of the writer.
     pub(crate) status: WriterStatus,
     /// Records if the manifest can be read.
     reading: FailureState,
@@ -77,9 +75,7 @@ impl Drop for OpenVariant {
 
 impl SiteFamily {
     /// Reads the manifest for the first time.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read or does not exist.
+    /// Fails if the manifest cannot be read or does not exist.
     pub(crate) async fn open(
         parts: FamilyParts,
         metrics: Metrics,
@@ -180,7 +176,6 @@ impl SiteFamily {
         }
     }
 
-    /// Closes all variants.
     pub(crate) async fn close(&self) {
         self.open.invalidate_all();
         self.open.run_pending_tasks().await;
@@ -252,9 +247,7 @@ pub(crate) const LIST: &str = "variants.json";
 
 /// What a path below a family names.
 pub(crate) enum BelowFamily<'a> {
-    /// Something of a variant.
     Variant(NamedVariant<'a>),
-    /// The list of the variants.
     List,
     /// Something of the tileset without conditions, or nothing.
     All,
@@ -303,7 +296,6 @@ fn is_of_all(parts: &[&str], count: usize, depth: Option<usize>) -> bool {
 
 /// The family of a tileset's variants.
 pub struct FamilyParts {
-    /// The name of the tileset.
     pub name: String,
     /// The names of the values in an address, in their order.
     pub values: Vec<String>,
@@ -312,12 +304,9 @@ pub struct FamilyParts {
     pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,
 }
 
-/// The manifest of a family.
 pub trait VariantSource: Send + Sync {
     /// The variants that the manifest lists; `None` if it still is the one with the tag `known`. Blocks.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read or does not exist.
+    /// Fails if the manifest cannot be read or does not exist.
     fn read(&self, known: Option<&str>) -> Result<Option<VariantListing>, ReadError>;
 }
 

@@ -34,7 +34,6 @@ use crate::error::with_causes;
 use crate::json::JSON_VERSION;
 use crate::tile::TileTextNames;
 
-/// How the tilesets of a server are addressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
     /// There is one tileset, and all paths belong to it.
@@ -45,16 +44,12 @@ pub enum Addressing {
 
 /// What a path of the public listener names.
 pub(crate) enum NamedByPath<'a> {
-    /// Something of a tileset.
     Tileset {
-        /// The tileset.
         tileset: Arc<SiteTileset>,
         /// The path below it; begins with a slash.
         rest: &'a str,
     },
-    /// Something of a variant.
     Variant(NamedVariant<'a>),
-    /// The list of the variants of a family.
     Variants(Arc<SiteFamily>),
     /// The list of the tilesets.
     Catalogue,
@@ -62,23 +57,17 @@ pub(crate) enum NamedByPath<'a> {
     Index,
     /// A tileset without the slash after its name.
     WithoutSlash(Arc<SiteTileset>),
-    /// Nothing.
     Nothing,
 }
 
-/// A variant that a path names.
 pub(crate) struct NamedVariant<'a> {
-    /// Its family.
     pub(crate) family: Arc<SiteFamily>,
-    /// The variants that there are.
     pub(crate) known: Arc<KnownVariants>,
-    /// The variant among them.
     pub(crate) found: FoundVariant,
     /// The path below it; begins with a slash. `None` if the path ends without a slash.
     pub(crate) rest: Option<&'a str>,
 }
 
-/// The tilesets.
 pub(crate) struct SiteTilesets {
     addressing: Addressing,
     all: Vec<Arc<SiteTileset>>,
@@ -110,7 +99,6 @@ impl SiteTilesets {
         self.all.first().filter(|_| self.addressing == Addressing::Root)
     }
 
-    /// The tileset with a name.
     pub(crate) fn named(&self, name: &str) -> Option<&Arc<SiteTileset>> {
         self.all.iter().find(|tileset| *tileset.name == *name)
     }
@@ -224,22 +212,17 @@ pub(crate) fn document(family: &SiteFamily, public_url: &str, page: usize) -> Op
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The name of a tileset as a segment of a path.
-#[must_use]
 pub fn tileset_segment(name: &str) -> String {
     utf8_percent_encode(name, ESCAPED).to_string()
 }
 
-/// A tileset of a server.
 pub(crate) struct SiteTileset {
-    /// Its name.
     pub(crate) name: Arc<str>,
     /// Its path below the server's: empty, or its name and a slash.
     pub(crate) path: String,
     /// The further headers of its tiles.
     pub(crate) headers: TilesetHeadersOf,
-    /// Its tiles.
     pub(crate) tiles: ServedTiles,
-    /// Its target.
     pub(crate) target: Arc<ServedTarget>,
     /// What renders its live tiles.
     pub(crate) live: Option<Arc<dyn LiveSource>>,
@@ -247,11 +230,9 @@ pub(crate) struct SiteTileset {
     pub(crate) changes: Option<ChangeEvents>,
     /// The writer that keeps its target up to date; `None` if another process does.
     pub(crate) writer: Option<SiteWriter>,
-    /// The jobs of its target.
     pub(crate) jobs: JobStore,
     /// What requests for its live tiles may ask.
     pub(crate) parameters: SiteParameters,
-    /// The counters.
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -263,7 +244,6 @@ pub(crate) struct TilesetHeadersOf {
     pub(crate) names: TileTextNames,
 }
 
-/// The parameters of a tileset.
 pub(crate) struct SiteParameters {
     /// The parameters; none without live tiles.
     pub(crate) declared: TilesetParameters,
@@ -273,14 +253,12 @@ pub(crate) struct SiteParameters {
 
 /// The writer of a tileset's target.
 pub(crate) struct SiteWriter {
-    /// The writer.
     pub(crate) writer: Arc<dyn Writer<WrittenTarget>>,
     /// The handle to which the writer reports.
     pub(crate) handle: WriterHandle<WrittenTarget>,
 }
 
 impl SiteTileset {
-    /// The path of a tileset that is addressed by its name.
     pub(crate) fn path_of(name: &str) -> String {
         format!("{}/", tileset_segment(name))
     }

@@ -26,7 +26,6 @@ use crate::target::ReadError;
 pub struct TilesetParts {
     pub name: String,
     pub source: ServedSource,
-    /// The further headers of its tiles.
     pub headers: TileHeaders,
     /// What requests for live tiles may ask.
     pub parameters: TilesetParameters,
@@ -60,7 +59,6 @@ impl SiteParts {
     }
 }
 
-/// The target of a tileset, opened.
 pub(crate) struct OpenedTarget {
     parts: TilesetParts,
     target: Arc<ServedTarget>,
@@ -69,9 +67,7 @@ pub(crate) struct OpenedTarget {
 
 impl OpenedTarget {
     /// Opens the target, and checks that the live tiles fit it.
-    ///
-    /// # Errors
-    /// If it cannot be read, or the live tiles do not fit.
+    /// Fails if it cannot be read, or the live tiles do not fit.
     pub(crate) async fn open(
         parts: TilesetParts,
         options: &ServeOptions,

@@ -26,40 +26,22 @@ pub enum DirectoryError {
         "{} holds another tileset (its fingerprint is {found}, this configuration's is {wanted}): choose another --output, or write over it with --force",
         path.display()
     )]
-    OtherTileset {
-        path: PathBuf,
-        found: String,
-        /// The fingerprint of the run.
-        wanted: String,
-    },
+    OtherTileset { path: PathBuf, found: String, wanted: String },
     #[error(
         "the tiles in {} are named {found}, this configuration names them {wanted}, and the old ones would stay: choose another --output, or write beside them with --force and remove them yourself",
         path.display()
     )]
-    OtherTemplate {
-        path: PathBuf,
-        found: String,
-        /// The template of the run.
-        wanted: String,
-    },
+    OtherTemplate { path: PathBuf, found: String, wanted: String },
     #[error(
         "{} holds files that look like tiles, such as {example}, and no metadata.json of oar-tiles: choose another --output, or let them be replaced and deleted with --force",
         path.display()
     )]
-    NotOurs {
-        path: PathBuf,
-        /// One of the files.
-        example: String,
-    },
+    NotOurs { path: PathBuf, example: String },
     #[error(
         "{} holds other files, such as {example}, and no notes of oar-tiles: choose another --output (a new folder, or an empty one), or write tiles beside them with --force",
         path.display()
     )]
-    ForeignFolder {
-        path: PathBuf,
-        /// One of the files.
-        example: String,
-    },
+    ForeignFolder { path: PathBuf, example: String },
     #[error("{} has no latest.json: it was not published with publish = \"versioned\", so there is nothing to switch back to", path.display())]
     NoVersions { path: PathBuf },
     #[error(
@@ -86,8 +68,6 @@ pub enum DirectoryError {
 }
 
 impl DirectoryError {
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             DirectoryError::IsFile { .. }

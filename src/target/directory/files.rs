@@ -17,7 +17,6 @@ use crate::target::read::MAX_NOTE;
 use crate::threads;
 use crate::tile::TileId;
 
-/// A tile to be stored.
 #[derive(Debug)]
 pub(crate) struct TileFile {
     pub(crate) id: TileId,
@@ -60,7 +59,6 @@ pub(crate) struct FileCounts {
 #[derive(Debug, PartialEq, Eq)]
 enum StoredFile {
     Nothing,
-    /// A regular file.
     Bytes(Vec<u8>),
     /// A link, a pipe, or a file too large to be read: it is replaced without being followed or read.
     NoTile,
@@ -359,7 +357,7 @@ impl Files {
         self.root.read(name, MAX_NOTE).map_err(|error| error.into_error("read"))
     }
 
-    /// Looks up what exists under the name of a tile.
+    /// What exists under the name of a tile.
     fn stored(&mut self, name: &str) -> Result<StoredFile, DirectoryError> {
         let (above, part) = split(name);
         let known = self.folder.take().filter(|known| known.name == above);

@@ -92,7 +92,6 @@ impl OpenFolder {
         Ok(OpenFolder { handle: Arc::new(handle), path: path.to_owned() })
     }
 
-    /// The folder's path.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -204,9 +203,7 @@ impl OpenFolder {
     }
 
     /// The bytes of a regular file at any depth below; `None` if there is none.
-    ///
-    /// # Errors
-    /// If it has more than `most` bytes, or the system refuses.
+    /// Fails if it has more than `most` bytes, or the system refuses.
     pub(crate) fn read(&self, name: &str, most: usize) -> Result<Option<Vec<u8>>, Unreachable> {
         let (folder, leaf) = split(name);
         match self.find(folder).and_then(|folder| folder.read_leaf(leaf, most)) {
@@ -330,14 +327,11 @@ pub struct FolderNotes {
 }
 
 impl FolderNotes {
-    /// The notes of a directory target.
-    #[must_use]
     pub fn of_directory(root: &Path) -> FolderNotes {
         FolderNotes { parent: root.to_owned(), folder: format!("{OWN_FOLDER}/notes") }
     }
 
     /// The notes next to an archive. If the archive is a link, the notes lie next to the file that the link leads to.
-    #[must_use]
     pub fn beside(archive: &Path) -> FolderNotes {
         let archive = archive.canonicalize().unwrap_or_else(|_missing| archive.to_owned());
         let parent = archive.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

@@ -25,7 +25,6 @@ const MAX_HOLDER_BYTES: u64 = 200;
 #[derive(Debug)]
 pub(crate) struct Lock {
     _file: File,
-    /// The target.
     pub(crate) root: OpenFolder,
     /// The program's own folder in the target.
     pub(crate) own: OpenFolder,
@@ -36,9 +35,7 @@ pub(crate) struct Lock {
 
 impl Lock {
     /// Takes the lock of a target. The target itself may be a link to a folder.
-    ///
-    /// # Errors
-    /// If another run holds the lock, or the folder cannot be created or written.
+    /// Fails if another run holds the lock, or the folder cannot be created or written.
     pub(crate) fn take(target: &Path) -> Result<Lock, DirectoryError> {
         let own_path = target.join(OWN_FOLDER);
         let path = own_path.join(LOCK);

@@ -4,10 +4,10 @@
 //! | file | what is in it |
 //! |---|---|
 //! | `lock` | the lock of the one writer |
-//! | `state` | what the directory holds, and whether this run may write there; the beginning of a run |
+//! | `state` | what the directory holds, and whether this run may write there |
 //! | `folder` | the notes that are kept in the directory, or next to an archive |
 //! | `files` | file operations that follow no link, by several threads, made durable |
-//! | `versions` | the end of a run, and the versions of a directory: listed, switched, removed |
+//! | `versions` | what a run needs of a directory, and its versions: listed, switched, removed |
 //! | `read` | the reader |
 //! | `error` | errors of directory targets |
 
@@ -21,20 +21,15 @@ mod versions;
 
 use std::path::{Path, PathBuf};
 
-use files::{Files, TileFile, WRITERS, staged_tile, synchronize};
+use files::{Files, TileFile, WRITERS, synchronize};
 use lock::Lock;
-use state::{BEGUN, read_state, refuse_other_template, walk};
-use versions::{FolderEnd, note_begun};
+use state::{BEGUN, read_state};
+use versions::FolderStore;
 
 use super::staging::NoFolder;
-use super::tree::notes::Begun;
-use super::tree::{
-    self, Inventory, Latest, OWN_FOLDER, OpenIntents, Publishing, Template, TreeOptions, TreeRefusal, TreeRun,
-    TreeState, VERSIONS, template_of_run, unused_version,
-};
-use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Unwritten, Written};
+use super::tree::{self, OWN_FOLDER, TreeOptions, TreeRun};
+use super::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::stop::Stop;
-use crate::target::tree::notes;
 use crate::tile::{Order, TileId};
 
 pub use error::DirectoryError;
@@ -42,7 +37,6 @@ pub use folder::FolderNotes;
 pub use read::DirectoryReader;
 pub use versions::{directory_versions, switch_directory};
 
-/// The sink of a directory.
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
@@ -66,9 +60,7 @@ struct DirectoryRun {
 
 impl Directory {
     /// Locks a directory for this run; creates it if only its last folder is missing.
-    ///
-    /// # Errors
-    /// If `root` is no directory, cannot be written, or another run writes it.
+    /// Fails if `root` is no directory, cannot be written, or another run writes it.
     pub fn create(root: &Path, options: TreeOptions, stop: &Stop) -> Result<Directory, DirectoryError> {
         // Removes the slash at the end: with a slash, a file of that name would look as if it did not exist.
         let root: &Path = &root.components().collect::<PathBuf>();
@@ -95,17 +87,6 @@ impl Directory {
     fn interrupted(&self) -> DirectoryError {
         DirectoryError::Interrupted { path: self.root.clone() }
     }
-
-    fn refused(&self, refusal: TreeRefusal, tileset: &Tileset) -> DirectoryError {
-        let path = self.root.clone();
-        match refusal {
-            TreeRefusal::Whole => DirectoryError::Whole { path },
-            TreeRefusal::NoTileset => DirectoryError::NoTileset { path },
-            TreeRefusal::OtherTileset(found) => {
-                DirectoryError::OtherTileset { path, found, wanted: tileset.fingerprint.clone() }
-            }
-        }
-    }
 }
 
 impl Sink for Directory {
@@ -116,7 +97,14 @@ impl Sink for Directory {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        self.begin_run(tileset)
+        let begun_before = self.files.read(BEGUN)?;
+        let Directory { options, stop, files, others, lock, .. } = self;
+        let template = options.template.text().to_owned();
+        let mut store = FolderStore { files, others, lock, stop, template: &template };
+        let (tree, before) = tree::begin(&mut store, options, tileset)?;
+        self.run = Some(DirectoryRun { tree, begun_before });
+        std::iter::once(&self.files).chain(&self.others).try_for_each(Files::clear)?;
+        Ok(before)
     }
 
     fn relative_address(&self) -> Option<String> {
@@ -169,8 +157,8 @@ impl Sink for Directory {
         let place = self.root.display().to_string();
         let Some(DirectoryRun { tree: run, .. }) = self.run.take() else { return Err(self.interrupted()) };
         let Directory { options, stop, files, others, lock, .. } = &mut self;
-        let mut folder = FolderEnd { files, others, lock, stop, template: options.template.text() };
-        let (deleted, changed) = tree::end(&mut folder, run, options, metadata)?;
+        let mut store = FolderStore { files, others, lock, stop, template: options.template.text() };
+        let (deleted, changed) = tree::end(&mut store, run, options, metadata)?;
         Ok(Finished { place, deleted, in_flight: None, changed })
     }
 }
@@ -188,127 +176,5 @@ impl Drop for Directory {
                 self.root.join(BEGUN).display()
             );
         }
-    }
-}
-
-// The beginning of a run: reads what the directory holds, and notes the run before the first tile changes.
-
-impl Directory {
-    /// The version to write: the one that an interrupted run of the same tileset and template began, or a new one.
-    fn version(
-        &self,
-        tileset: &Tileset,
-        state: &TreeState,
-        published: Option<&Latest>,
-    ) -> Result<Option<String>, DirectoryError> {
-        if self.options.publish == Publishing::InPlace {
-            return Ok(None);
-        }
-        let has_same_template = state.template.as_deref() == Some(self.options.template.text());
-        let pending = state.pending(tileset, published).filter(|_| has_same_template);
-        Ok(Some(match pending {
-            Some(pending) => pending.to_owned(),
-            None => unused_version(published, versions::entries(&self.files, VERSIONS)?),
-        }))
-    }
-
-    fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
-        note_begun(&mut self.files, &mut self.lock, self.options.template.text(), begun)
-    }
-
-    /// Lists the existing tiles of the run's scope; of a version, all tiles. Removes files that a killed run left next
-    /// to tiles.
-    ///
-    /// # Errors
-    /// If there is a tile and the target is not `ours`, or a folder cannot be read.
-    fn take_inventory(
-        &self,
-        template: &Template,
-        tileset: &Tileset,
-        ours: bool,
-        intents: &mut OpenIntents,
-    ) -> Result<Inventory, DirectoryError> {
-        let mut inventory = Inventory::new()?;
-        let mut left_behind = Vec::new();
-        let found = walk(self.files.root(), template, &self.stop, |name| {
-            let Some(id) = template.read(name) else {
-                if staged_tile(name).is_some_and(|tile| template.read(&tile).is_some()) {
-                    left_behind.push(name.to_owned());
-                }
-                return Ok(());
-            };
-            if !ours {
-                return Err(DirectoryError::NotOurs { path: self.root.clone(), example: name.to_owned() });
-            }
-            if template.is_versioned() {
-                inventory.add(id, None)?;
-            } else {
-                inventory.add_of(tileset, id, None)?;
-            }
-            intents.see(id);
-            Ok(())
-        });
-        match found {
-            Ok(done) => done?,
-            Err(_) if self.stop.asked().is_some() => {
-                return Err(DirectoryError::Interrupted { path: self.root.clone() });
-            }
-            Err(error) => return Err(error.into_error("read the folder")),
-        }
-        if ours {
-            left_behind.iter().try_for_each(|name| self.files.remove_left_behind(name))?;
-        }
-        Ok(inventory)
-    }
-
-    pub(crate) fn begin_run(&mut self, tileset: &Tileset) -> Result<Option<Described>, DirectoryError> {
-        let state = read_state(&self.files, self.options.force)?;
-        if let Some(refusal) = state.refusal(&self.options, tileset) {
-            return Err(self.refused(refusal, tileset));
-        }
-        if !self.options.force {
-            refuse_other_template(&state, &self.root, &self.options)?;
-        }
-        let is_new_version = self.options.publish != Publishing::InPlace;
-        let published = if is_new_version { versions::latest(self.files.root())? } else { None };
-        let version = self.version(tileset, &state, published.as_ref())?;
-        let template = template_of_run(&self.options, tileset, version.as_deref());
-        let ours = self.options.force || is_new_version || state.is_ours();
-        let mut intents = state.intents(tileset, is_new_version);
-        let inventory = match tileset.unwritten {
-            Unwritten::Delete => Some(self.take_inventory(&template, tileset, ours, &mut intents)?),
-            Unwritten::Keep => None,
-        };
-        for files in std::iter::once(&self.files).chain(&self.others) {
-            files.clear()?;
-        }
-        let begun_before = self.files.read(BEGUN)?;
-        let fingerprint = tileset.fingerprint.clone();
-        self.note_begun(Begun { fingerprint, pending: version.clone(), unfinished: intents.noted.clone() })?;
-        if let Some(version) = &version {
-            let name = notes::of_version(version, notes::METADATA);
-            let body = notes::begun(&tileset.layers, &template)
-                .map_err(|source| DirectoryError::Note { path: self.root.join(&name), source })?;
-            self.files.put_durably(&name, &body)?;
-        }
-        if self.options.public_url.is_none() {
-            self.options.public_url = self.public_url_before(&state, published.as_ref())?;
-        }
-        let tree = TreeRun::new(&state, &self.options, tileset, version, published, inventory, intents.left());
-        self.run = Some(DirectoryRun { tree, begun_before });
-        Ok(state.before(tileset, is_new_version))
-    }
-
-    /// The public URL that an earlier run was given.
-    fn public_url_before(
-        &self,
-        state: &TreeState,
-        published: Option<&Latest>,
-    ) -> Result<Option<String>, DirectoryError> {
-        let Some(latest) = published else { return Ok(state.public_url().map(str::to_owned)) };
-        let name = notes::of_version(&latest.version, notes::METADATA);
-        let Some(body) = self.files.read(&name)? else { return Ok(None) };
-        // Damaged notes of an old version do not prevent a new one from being written.
-        Ok(notes::read(&body).map_or(None, |noted| noted.described.public_url))
     }
 }

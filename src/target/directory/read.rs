@@ -28,9 +28,7 @@ pub struct DirectoryReader {
 impl DirectoryReader {
     /// Opens a directory. The template of its tiles' names comes from its metadata; `template` is used for a directory
     /// without metadata. If the directory has versions, opens the current one.
-    ///
-    /// # Errors
-    /// If there is no directory, or its notes cannot be read.
+    /// Fails if there is no directory, or its notes cannot be read.
     pub fn open(root: &Path, template: &Template) -> Result<DirectoryReader, ReadError> {
         let place = || root.display().to_string();
         if !root.is_dir() {

@@ -1,7 +1,6 @@
 //! Reads the notes in a directory about the tileset that it holds, or that was begun in it.
 
 use std::io;
-use std::path::Path;
 
 use rustix::fs::FileType;
 use serde::de::Error as _;
@@ -12,7 +11,7 @@ use super::files::Files;
 use super::folder::{OpenFolder, Unreachable, split};
 use crate::stop::Stop;
 use crate::target::tree::notes::Begun;
-use crate::target::tree::{Template, TreeOptions, TreeState, notes};
+use crate::target::tree::{Template, TreeState, notes};
 
 /// The name of the note of what was begun.
 pub(crate) const BEGUN: &str = ".oar-tiles/begun.json";
@@ -56,25 +55,6 @@ pub(crate) fn read_state(files: &Files, force: bool) -> Result<TreeState, Direct
         }
     }
     Ok(state)
-}
-
-/// Refuses to write the same tileset under other names next to the old files.
-pub(crate) fn refuse_other_template(
-    state: &TreeState,
-    root: &Path,
-    options: &TreeOptions,
-) -> Result<(), DirectoryError> {
-    let wanted = options.template.text();
-    let is_beside =
-        |found: &&str| *found != wanted && !(options.template.is_versioned() && found.contains("{version}"));
-    match state.template.as_deref().filter(is_beside) {
-        Some(found) => Err(DirectoryError::OtherTemplate {
-            path: root.to_owned(),
-            found: found.to_owned(),
-            wanted: wanted.to_owned(),
-        }),
-        None => Ok(()),
-    }
 }
 
 fn fingerprint(manifest: &str) -> Result<String, serde_json::Error> {

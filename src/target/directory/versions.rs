@@ -1,20 +1,24 @@
-//! The end of a run into a directory, by file operations; its versions: listed, switched, removed.
+//! What a run needs of a directory, by file operations; its versions: listed, switched, removed.
 
 use std::collections::BTreeSet;
 use std::io;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::DirectoryError;
-use super::files::Files;
+use super::files::{Files, staged_tile};
 use super::folder::OpenFolder;
 use super::lock::Lock;
-use super::state::{BEGUN, Started, walk};
+use super::state::{BEGUN, Started, read_state, walk};
 use crate::stop::Stop;
-use crate::target::SwitchError;
 use crate::target::read::MAX_NOTE;
+use crate::target::scratch::ScratchError;
 use crate::target::tree::notes::Begun;
-use crate::target::tree::{Inventory, Latest, Template, TreeStore, VERSIONS, notes, switch};
+use crate::target::tree::{
+    Inventory, Latest, Tag, Template, TreeOptions, TreeRefusal, TreeState, TreeStore, VERSIONS, notes, switch,
+};
+use crate::target::{SwitchError, Tileset};
+use crate::tile::TileId;
 
 /// `latest.json`, if there is one.
 pub(crate) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError> {
@@ -24,36 +28,8 @@ pub(crate) fn latest(root: &OpenFolder) -> Result<Option<Latest>, DirectoryError
     serde_json::from_slice(&body).map(Some).map_err(failed)
 }
 
-/// The names in one of the program's folders; none if the folder does not exist.
-pub(crate) fn entries(files: &Files, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
-    let mut names = BTreeSet::new();
-    let read = files
-        .root()
-        .find(folder.trim_end_matches('/'))
-        .and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()])));
-    match read {
-        Err(error) if !error.is_missing() => Err(error.into_error("read the folder")),
-        _ => Ok(names),
-    }
-}
-
-/// Notes what was begun in a target, by the holder of its lock.
-pub(crate) fn note_begun(
-    files: &mut Files,
-    lock: &mut Lock,
-    template: &str,
-    begun: Begun,
-) -> Result<(), DirectoryError> {
-    let started = Started { begun, template: template.to_owned() };
-    let body =
-        serde_json::to_vec(&started).map_err(|source| DirectoryError::Note { path: files.path(BEGUN), source })?;
-    files.keep_durably(BEGUN, &body)?;
-    lock.keep();
-    Ok(())
-}
-
-/// A directory whose run ends, or whose version is switched.
-pub(crate) struct FolderEnd<'a> {
+/// A directory that a run writes, or whose version is switched.
+pub(crate) struct FolderStore<'a> {
     pub(crate) files: &'a mut Files,
     pub(crate) others: &'a mut Vec<Files>,
     pub(crate) lock: &'a mut Lock,
@@ -62,19 +38,89 @@ pub(crate) struct FolderEnd<'a> {
     pub(crate) template: &'a str,
 }
 
-impl FolderEnd<'_> {
+impl FolderStore<'_> {
     fn stopped(&self) -> Result<(), DirectoryError> {
         match self.stop.asked() {
-            Some(_) => Err(DirectoryError::Interrupted { path: self.files.root().path().to_owned() }),
+            Some(_) => Err(self.interrupted()),
             None => Ok(()),
         }
     }
+
+    fn path(&self) -> PathBuf {
+        self.files.root().path().to_owned()
+    }
+
+    fn interrupted(&self) -> DirectoryError {
+        DirectoryError::Interrupted { path: self.path() }
+    }
 }
 
-impl TreeStore for FolderEnd<'_> {
+impl TreeStore for FolderStore<'_> {
     type Error = DirectoryError;
 
     const SHOWS_METADATA: bool = false;
+
+    fn state(&mut self, force: bool) -> Result<TreeState, DirectoryError> {
+        read_state(self.files, force)
+    }
+
+    fn refused(&self, refusal: TreeRefusal, tileset: &Tileset) -> DirectoryError {
+        let path = self.path();
+        match refusal {
+            TreeRefusal::Whole => DirectoryError::Whole { path },
+            TreeRefusal::NoTileset => DirectoryError::NoTileset { path },
+            TreeRefusal::OtherTileset(found) => {
+                DirectoryError::OtherTileset { path, found, wanted: tileset.fingerprint.clone() }
+            }
+        }
+    }
+
+    /// Refuses to write the same tileset under other names next to the old files.
+    fn check(&self, state: &TreeState, options: &TreeOptions) -> Result<(), DirectoryError> {
+        let (path, wanted) = (self.path(), options.template.text().to_owned());
+        let has_versions = options.template.is_versioned();
+        match state.template.clone() {
+            Some(found) if found != wanted && !(has_versions && found.contains("{version}")) => {
+                Err(DirectoryError::OtherTemplate { path, found, wanted })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn latest(&mut self) -> Result<Option<Latest>, DirectoryError> {
+        latest(self.files.root())
+    }
+
+    /// Also removes files that a killed run left next to tiles.
+    fn list_tiles(
+        &mut self,
+        template: &Template,
+        ours: bool,
+        each: &mut dyn FnMut(TileId, Tag) -> Result<(), ScratchError>,
+    ) -> Result<(), DirectoryError> {
+        let mut left_behind = Vec::new();
+        let walked = walk(self.files.root(), template, self.stop, |name| {
+            let Some(id) = template.read(name) else {
+                if staged_tile(name).is_some_and(|tile| template.read(&tile).is_some()) {
+                    left_behind.push(name.to_owned());
+                }
+                return Ok(());
+            };
+            if !ours {
+                return Err(DirectoryError::NotOurs { path: self.path(), example: name.to_owned() });
+            }
+            Ok(each(id, None)?)
+        });
+        match walked {
+            Ok(done) => done?,
+            Err(_) if self.stop.asked().is_some() => return Err(self.interrupted()),
+            Err(error) => return Err(error.into_error("read the folder")),
+        }
+        if ours {
+            left_behind.iter().try_for_each(|name| self.files.remove_left_behind(name))?;
+        }
+        Ok(())
+    }
 
     fn note_error(&self, name: &str, source: serde_json::Error) -> DirectoryError {
         DirectoryError::Note { path: self.files.path(name), source }
@@ -103,7 +149,7 @@ impl TreeStore for FolderEnd<'_> {
         self.files.read(name)
     }
 
-    fn metadata_of_old(&mut self, version: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
+    fn metadata_of(&mut self, version: &str) -> Result<Option<Vec<u8>>, DirectoryError> {
         match self.files.read(&notes::of_version(version, notes::METADATA)) {
             // An entry that is not a version, such as a link, is removed itself.
             Err(DirectoryError::LinkInTheWay { .. }) => Ok(None),
@@ -124,7 +170,12 @@ impl TreeStore for FolderEnd<'_> {
     }
 
     fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
-        entries(self.files, folder)
+        let mut names = BTreeSet::new();
+        let folder = self.files.root().find(folder.trim_end_matches('/'));
+        match folder.and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()]))) {
+            Err(error) if !error.is_missing() => Err(error.into_error("read the folder")),
+            _ => Ok(names),
+        }
     }
 
     fn remove(&mut self, name: &str) -> Result<(), DirectoryError> {
@@ -132,7 +183,11 @@ impl TreeStore for FolderEnd<'_> {
     }
 
     fn note_begun(&mut self, begun: Begun) -> Result<(), DirectoryError> {
-        note_begun(self.files, self.lock, self.template, begun)
+        let started = Started { begun, template: self.template.to_owned() };
+        let body = serde_json::to_vec(&started).map_err(|source| self.note_error(BEGUN, source))?;
+        self.files.keep_durably(BEGUN, &body)?;
+        self.lock.keep();
+        Ok(())
     }
 
     /// `latest.json` alone says it.
@@ -147,13 +202,9 @@ impl TreeStore for FolderEnd<'_> {
 
     fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, DirectoryError> {
         let mut held = Inventory::new()?;
-        let walked = walk(self.files.root(), template, self.stop, |name| {
-            template.read(name).map_or(Ok(()), |id| held.add(id, None).map_err(DirectoryError::from))
-        });
-        match walked {
-            Ok(done) => done?,
-            Err(_) if self.stop.asked().is_some() => return Ok(ControlFlow::Break(())),
-            Err(error) => return Err(error.into_error("read the folder")),
+        match self.list_tiles(template, true, &mut |id, tag| held.add(id, tag)) {
+            Err(DirectoryError::Interrupted { .. }) => return Ok(ControlFlow::Break(())),
+            listed => listed?,
         }
         loop {
             let tiles = held.rest()?;
@@ -177,9 +228,6 @@ impl TreeStore for FolderEnd<'_> {
 }
 
 /// The versions of a directory.
-///
-/// # Errors
-/// If there are none, or they cannot be read.
 pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     let none = || DirectoryError::NoVersions { path: root.to_owned() };
     match OpenFolder::open(root) {
@@ -191,9 +239,7 @@ pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
 
 /// Switches clients to the version `to`, or to the one before the current version. Returns the versions after the
 /// switch, or the reason why there is no such version.
-///
-/// # Errors
-/// If the directory cannot be written, or another run writes it.
+/// Fails if the directory cannot be written, or another run writes it.
 pub fn switch_directory(root: &Path, to: Option<&str>) -> Result<Result<Latest, SwitchError>, DirectoryError> {
     directory_versions(root)?;
     let mut lock = Lock::take(root)?;
@@ -207,7 +253,7 @@ pub fn switch_directory(root: &Path, to: Option<&str>) -> Result<Result<Latest, 
     let mut files = Files::new(&lock.root, &lock.own);
     let stop = Stop::new();
     let mut folder =
-        FolderEnd { files: &mut files, others: &mut Vec::new(), lock: &mut lock, stop: &stop, template: "" };
+        FolderStore { files: &mut files, others: &mut Vec::new(), lock: &mut lock, stop: &stop, template: "" };
     switch(&mut folder, &latest, &shown)?;
     Ok(Ok(latest))
 }

@@ -153,7 +153,7 @@ pub(crate) fn without_links(path: &Path) -> PathBuf {
 // documentation).
 
 /// Steps of SQLite's virtual machine between two checks of the step limit.
-const STEPS_PER_LOOK: i32 = 10_000;
+const STEPS_PER_CHECK: i32 = 10_000;
 
 /// Steps that a statement may take in an archive of any size: about one second.
 const FREE_STEPS: u64 = 50_000_000;
@@ -171,7 +171,7 @@ const SPARE_ROWS: u64 = 1_000;
 /// Counts the steps that a statement takes on one archive, and compares them with the limit for the archive's size.
 #[derive(Debug, Clone)]
 pub(crate) struct Guard {
-    looks: Arc<AtomicU64>,
+    checks: Arc<AtomicU64>,
     /// Size of the file and its write-ahead log together, in bytes.
     pub(crate) size: u64,
 }
@@ -180,7 +180,7 @@ impl Guard {
     /// The guard of the archive at `path`, with no steps counted.
     pub(crate) fn of(path: &Path) -> Guard {
         let length = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
-        Guard { looks: Arc::default(), size: length(path) + length(&beside(path, "-wal")) }
+        Guard { checks: Arc::default(), size: length(path) + length(&beside(path, "-wal")) }
     }
 
     /// Sets the limits that SQLite itself enforces on `connection`.
@@ -208,22 +208,22 @@ impl Guard {
         mut is_stopped: impl FnMut() -> bool + Send + 'static,
     ) -> rusqlite::Result<()> {
         let guard = self.clone();
-        let look = move || {
-            guard.looks.fetch_add(1, Relaxed);
+        let check = move || {
+            guard.checks.fetch_add(1, Relaxed);
             guard.is_spent() || is_stopped()
         };
-        connection.progress_handler(STEPS_PER_LOOK, Some(look))
+        connection.progress_handler(STEPS_PER_CHECK, Some(check))
     }
 
     /// Resets the count of steps. Call it before each statement.
     pub(crate) fn begin(&self) {
-        self.looks.store(0, Relaxed);
+        self.checks.store(0, Relaxed);
     }
 
     /// True if the statement has taken more steps than an archive of this size may need.
     pub(crate) fn is_spent(&self) -> bool {
         let most = self.size.saturating_mul(STEPS_PER_BYTE).saturating_add(FREE_STEPS);
-        self.looks.load(Relaxed).saturating_mul(u64::from(STEPS_PER_LOOK.unsigned_abs())) > most
+        self.checks.load(Relaxed).saturating_mul(u64::from(STEPS_PER_CHECK.unsigned_abs())) > most
     }
 
     /// The most rows that an archive of this size can hold.
@@ -277,16 +277,16 @@ impl Drop for OpenFile {
     }
 }
 
-/// Calls `look` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in
+/// Calls `read` to read a file without SQLite. Returns `None` if a connection of this process has the file open, in
 /// which case the file is known to be a database. No connection opens a file during the call.
-pub(crate) fn unless_open<T>(path: &Path, look: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn unless_open<T>(path: &Path, read: impl FnOnce() -> T) -> Option<T> {
     let open = OPEN.lock();
     if number(path).is_some_and(|number| open.contains_key(&number)) {
         return None;
     }
-    let looked = look();
+    let done = read();
     drop(open);
-    Some(looked)
+    Some(done)
 }
 
 #[cfg(test)]
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_is_open_is_not_looked_at() {
+    fn a_file_that_is_open_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("t.mbtiles");
         assert_eq!(unless_open(&path, || 1), Some(1));

@@ -45,7 +45,6 @@ const MAX_CHANGES_IN_MEMORY: u64 = 8_192;
 /// The most bytes of tiles in changes that are applied in memory.
 const MAX_BYTES_IN_MEMORY: u64 = 32 << 20;
 
-/// An MBTiles archive that is edited.
 #[derive(Debug)]
 pub(crate) struct EditedArchive {
     // Fields are dropped in this order: the connection is closed before the lock is released.
@@ -312,7 +311,6 @@ impl PendingEdits {
         Ok(PendingEdits { changes, count: 0, bytes: 0 })
     }
 
-    /// The number of pending edits.
     pub(crate) const fn count(&self) -> u64 {
         self.count
     }
@@ -369,24 +367,13 @@ impl PendingEdits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Mbtiles, OpenMode, RunKind, Scope, Sink as _};
+    use crate::target::{Mbtiles, OpenMode, Scope, Sink as _};
     use crate::tile::{Coverage, LonLatBox};
 
     use crate::stop::Signal;
 
     fn tileset(unwritten: Unwritten) -> Tileset {
-        let scope = Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) };
-        Tileset {
-            fingerprint: "f".to_owned(),
-            layers: Vec::new(),
-            scope,
-            partial: crate::target::PartialScope::default(),
-            unwritten,
-            run: RunKind::Copy,
-            list_changes: false,
-            dirty: None,
-            before_manifest: Vec::new(),
-        }
+        Tileset::of_test(Scope { zooms: "0".parse().unwrap(), coverage: Coverage::new(&[]) }, unwritten)
     }
 
     fn metadata(name: &str) -> Metadata {

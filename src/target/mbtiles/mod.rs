@@ -61,72 +61,38 @@ pub enum MbtilesError {
         companion.display(),
         target = target.display()
     )]
-    Companion {
-        /// The target's write-ahead log or rollback journal.
-        companion: PathBuf,
-        target: PathBuf,
-    },
+    Companion { companion: PathBuf, target: PathBuf },
     #[error("there is no archive {} whose tiles could be brought up to date: seed it first", path.display())]
-    Missing {
-        /// The target.
-        path: PathBuf,
-    },
+    Missing { path: PathBuf },
     #[error("{} keeps its tiles in a view over other tables, which is not changed in place: seed it anew", path.display())]
-    View {
-        /// The target.
-        path: PathBuf,
-    },
+    View { path: PathBuf },
     /// The archive to edit could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// A scratch file.
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
     /// What has to be written before the archive changes.
     #[error(transparent)]
     BeforeManifest(#[from] BeforeManifestError),
     #[error("{} may be read and not written: give yourself the right to write it, or choose another --output", path.display())]
-    ReadOnly {
-        /// The target.
-        path: PathBuf,
-    },
+    ReadOnly { path: PathBuf },
     #[error(
         "other programs read or wrote {} for {seconds} s without a break, so nothing was changed in it: have them end their transactions, then run the command again",
         path.display()
     )]
-    Held {
-        /// The target.
-        path: PathBuf,
-        /// How long the run waited for them.
-        seconds: u64,
-        source: SqliteCause,
-    },
+    Held { path: PathBuf, seconds: u64, source: SqliteCause },
     #[error(
         "{} was changed, replaced or removed by somebody else during the run: it is left alone. See that only one program writes it, then run the command again",
         path.display()
     )]
-    Changed {
-        /// The target.
-        path: PathBuf,
-    },
+    Changed { path: PathBuf },
     #[error("{what}: please report this; {} is unchanged", target.display())]
-    Contract {
-        /// The request that broke the contract.
-        what: &'static str,
-        target: PathBuf,
-    },
+    Contract { what: &'static str, target: PathBuf },
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
-    Sqlite {
-        /// The staged file.
-        path: PathBuf,
-        target: PathBuf,
-        source: SqliteCause,
-    },
+    Sqlite { path: PathBuf, target: PathBuf, source: SqliteCause },
 }
 
 impl MbtilesError {
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             MbtilesError::Staging(error) => error.kind(),
@@ -145,16 +111,9 @@ impl MbtilesError {
 }
 
 /// SQLite's error without the source that repeats its text.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
 pub struct SqliteCause(rusqlite::Error);
-
-impl std::fmt::Display for SqliteCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl std::error::Error for SqliteCause {}
 
 /// The sink of an MBTiles file.
 #[derive(Debug)]
@@ -174,11 +133,9 @@ impl Mbtiles {
     /// - [`OpenMode::Edit`]: the archive exists, its tiles are a table, and it is changed in one transaction.
     ///
     /// Both take the same lock.
-    ///
-    /// # Errors
-    /// If the target is something else or `SQLite` has left changes next to it, its folder is missing or not writable,
-    /// or another run writes it. When editing, also if there is no archive, its tiles are a view, or the user may not
-    /// write it.
+    /// Fails if the target is something else or `SQLite` has left changes next to it, its folder is missing or not
+    /// writable, or another run writes it. When editing, also if there is no archive, its tiles are a view, or the user
+    /// may not write it.
     pub fn open(target: &Path, mode: OpenMode, stop: &Stop) -> Result<Mbtiles, MbtilesError> {
         Ok(Mbtiles(match mode {
             OpenMode::Replace => OpenedArchive::New(NewArchive::create(target, stop)?),

@@ -31,9 +31,6 @@ impl MbtilesPatch {
     pub const ORDER: Order = ORDER;
 
     /// Begins a patch next to `target`, which it replaces when it is finished.
-    ///
-    /// # Errors
-    /// The same as for a new archive.
     pub fn create(target: &Path, stop: &Stop) -> Result<MbtilesPatch, MbtilesError> {
         let archive = NewArchive::of_changes(target, stop)?;
         Ok(MbtilesPatch { archive, before: TilesHash::new(), after: TilesHash::new() })
@@ -41,9 +38,6 @@ impl MbtilesPatch {
 
     /// Takes a tile of the older and of the newer tileset, `None` where the tile does not exist; returns true if they
     /// differ.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
     pub fn add(&mut self, tile: TileCoord, old: Option<&[u8]>, new: Option<Box<[u8]>>) -> Result<bool, MbtilesError> {
         if old.is_some() {
             self.before.add(tile, old);
@@ -60,9 +54,7 @@ impl MbtilesPatch {
     }
 
     /// Completes the patch: `old` and `new` are the metadata of the tilesets.
-    ///
-    /// # Errors
-    /// If the file cannot be written or moved to its place.
+    /// Fails if the file cannot be written or moved to its place.
     pub fn finish(self, old: &Metadata, new: &Metadata) -> Result<Finished, MbtilesError> {
         let MbtilesPatch { archive, before, after } = self;
         let rows = new.rows();

@@ -13,7 +13,7 @@ use super::SqliteCause;
 use super::companions::{COMPANIONS, Guard, OpenFile, as_it_lies, beside, clear_away, unless_open};
 use super::patch::BEFORE_KEY;
 use super::view::unfit;
-use crate::encode::MAX_STORED_TILE;
+use crate::encode::{MAX_STORED_TILE, TILE_EXTENSION};
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::read::{MAX_NOTE, ReadAllowance, Total};
 use crate::target::{Described, ReadError, TileReader, VectorLayer, lock_file};
@@ -41,9 +41,7 @@ pub struct MbtilesReader {
 
 impl MbtilesReader {
     /// Opens an archive for reading. If a killed program has left it half written, SQLite first undoes that.
-    ///
-    /// # Errors
-    /// If the archive does not exist, or the file is something else.
+    /// Fails if the archive does not exist, or the file is something else.
     pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         match MbtilesReader::open_read_only(path) {
@@ -56,9 +54,7 @@ impl MbtilesReader {
     }
 
     /// Opens an archive that no program is writing, without creating a file next to it.
-    ///
-    /// # Errors
-    /// If the archive does not exist, or the file is something else.
+    /// Fails if the archive does not exist, or the file is something else.
     pub fn as_it_lies(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
         let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
@@ -154,7 +150,7 @@ impl MbtilesReader {
             return Err(self.foreign(what.to_owned()));
         }
         match format.optional().map_err(|error| self.failed(error))? {
-            Some(format) if format != "pbf" => {
+            Some(format) if format != TILE_EXTENSION => {
                 let shown: String = format.chars().take(60).collect();
                 Err(self.foreign(format!("its tiles are of the format {shown:?}")))
             }

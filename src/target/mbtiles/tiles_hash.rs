@@ -64,7 +64,6 @@ impl EditsHash {
         EditsHash { place: HashPlace::Here(TilesHash::new()), bytes: 0, removals }
     }
 
-    /// Adds edits that were stored.
     pub(crate) fn add(&mut self, edits: Vec<TileEdit>) {
         if let HashPlace::Here(hash) = &mut self.place {
             self.bytes += edits.iter().map(|edit| bytes(edit).map_or(0, <[u8]>::len)).sum::<usize>();

@@ -16,7 +16,7 @@ enum Defined {
     LongView,
 }
 
-/// The reason why a table or view of an archive is not read; `None` if it is read. Looks only at the definition, so no
+/// The reason why a table or view of an archive is not read; `None` if it is read. Reads only the definition, so no
 /// view is evaluated.
 pub(crate) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     let tables = match defined(connection, name)? {
@@ -135,12 +135,10 @@ fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     words.rest.next().is_none().then_some(tables)
 }
 
-/// A word of SQL.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {
     /// A name or a keyword without quotes, in lower case.
     Plain(String),
-    /// A name in quotes.
     Quoted(String),
     Sign(char),
 }

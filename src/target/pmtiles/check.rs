@@ -30,9 +30,7 @@ struct Sums {
 impl PmtilesReader {
     /// The rules that the archive breaks, each as a sentence; empty if it breaks none. Takes eight bytes of memory for
     /// each entry.
-    ///
-    /// # Errors
-    /// If the archive cannot be read. Damage is not an error: it is listed among the broken rules.
+    /// Fails if the archive cannot be read. Damage is not an error: it is listed among the broken rules.
     pub fn check(&mut self) -> Result<Vec<String>, ReadError> {
         let mut broken = Vec::new();
         check_sections(&self.header, self.bytes.length(), &mut broken);

@@ -176,7 +176,7 @@ mod tests {
         for number in 0..count {
             assert_eq!(archive.put(&number.to_le_bytes()), None);
         }
-        // The newest first, because looking up an unknown content stores it and may overwrite a slot.
+        // The newest first, because asking for an unknown content stores it and may overwrite a slot.
         let known = (0..count).rev().filter(|number| match archive.put(&number.to_le_bytes()) {
             Some(place) => place == *number * 8 || panic!("{number} is taken for {place}"),
             None => false,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
+use crate::encode::PMTILES_TILE_TYPE;
 use crate::target::{ReadError, lock_file};
 
 /// The length of the header (section 3).
@@ -84,7 +85,7 @@ impl TileType {
     }
 
     pub(crate) const UNKNOWN: TileType = TileType(0);
-    pub(crate) const MVT: TileType = TileType(1);
+    pub(crate) const OURS: TileType = TileType(PMTILES_TILE_TYPE);
 
     pub(crate) const fn name(self) -> &'static str {
         match self.0 {
@@ -461,7 +462,7 @@ mod tests {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::None,
-            tile_type: TileType::MVT,
+            tile_type: TileType::OURS,
             min_zoom: 2,
             max_zoom: 14,
             bounds: [-1_800_000_000, -850_511_287, 1_800_000_000, 1],

@@ -62,26 +62,14 @@ pub enum PmtilesError {
     #[error(transparent)]
     Staging(#[from] StagingError),
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
-    Io {
-        /// The staged file.
-        path: PathBuf,
-        target: PathBuf,
-        source: io::Error,
-    },
+    Io { path: PathBuf, target: PathBuf, source: io::Error },
     #[error("there is no archive {place} whose tiles could be brought up to date: seed it first")]
-    Missing {
-        /// The target.
-        place: String,
-    },
+    Missing { place: String },
     /// The archive to edit could not be read.
     #[error(transparent)]
     Old(#[from] ReadError),
     #[error("the tiles of {place} are not packed as gzip, and all tiles of an archive are packed alike: seed it anew")]
-    Unpacked {
-        /// The target.
-        place: String,
-    },
-    /// A scratch file.
+    Unpacked { place: String },
     #[error(transparent)]
     ScratchList(#[from] ScratchError),
     /// What has to be written before the archive changes.
@@ -91,17 +79,10 @@ pub enum PmtilesError {
     #[error(transparent)]
     Pack(#[from] EncodeError),
     #[error("tile {tile} {what}, which a PMTiles archive cannot hold: please report this; {} is unchanged", target.display())]
-    Contract {
-        tile: TileId,
-        /// What is wrong with it.
-        what: &'static str,
-        target: PathBuf,
-    },
+    Contract { tile: TileId, what: &'static str, target: PathBuf },
 }
 
 impl PmtilesError {
-    /// What kind of failure this is.
-    #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             PmtilesError::Staging(error) => error.kind(),
@@ -139,9 +120,7 @@ pub struct Pmtiles {
 impl Pmtiles {
     /// Begins an archive next to `target`. An existing target must be a PMTiles file; it stays as it is until
     /// [`Sink::finish`]. `stop` ends long steps early.
-    ///
-    /// # Errors
-    /// If the target is something else, its folder is missing or not writable, or another run writes it.
+    /// Fails if the target is something else, its folder is missing or not writable, or another run writes it.
     pub fn create(target: &Path, stop: &Stop) -> Result<Pmtiles, PmtilesError> {
         let staging = Staging::beside(target)?;
         // Refuses a target that is not a PMTiles file.

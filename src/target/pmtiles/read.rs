@@ -78,18 +78,14 @@ pub struct PmtilesReader {
 
 impl PmtilesReader {
     /// Opens a file.
-    ///
-    /// # Errors
-    /// If the file does not exist, is not a PMTiles v3 archive of vector tiles packed as gzip or not at all, or is
-    /// truncated.
+    /// Fails if the file does not exist, is not a PMTiles v3 archive of vector tiles packed as gzip or not at all, or
+    /// is truncated.
     pub fn open(path: &Path) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(LocalFile::open(path)?))
     }
 
     /// Opens an archive that is part of the program; `place` is what messages call it.
-    ///
-    /// # Errors
-    /// If the bytes are no PMTiles v3 archive of vector tiles packed as gzip or not at all.
+    /// Fails if the bytes are no PMTiles v3 archive of vector tiles packed as gzip or not at all.
     pub(crate) fn of_bytes(bytes: &'static [u8], place: &'static str) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(InMemory { bytes, place }))
     }
@@ -112,7 +108,7 @@ impl PmtilesReader {
                 return Err(foreign(&*bytes, what));
             }
         }
-        if ![TileType::MVT, TileType::UNKNOWN].contains(&header.tile_type) {
+        if ![TileType::OURS, TileType::UNKNOWN].contains(&header.tile_type) {
             return Err(foreign(&*bytes, format!("its tiles are {}", header.tile_type.name())));
         }
         for (what, section) in sections(&header) {

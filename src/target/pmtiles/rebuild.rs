@@ -169,7 +169,7 @@ impl Rebuild {
             if stop.asked().is_some() {
                 return Err(WriteFault::Stopped);
             }
-            let bytes = self.look(at, end)?;
+            let bytes = self.fill(at, end)?;
             body.append(bytes)?;
             at += bytes.len() as u64;
         }
@@ -181,7 +181,7 @@ impl Rebuild {
     }
 
     /// Old tile data from `at` on: at least one byte, at most up to `end`.
-    fn look(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
+    fn fill(&mut self, at: u64, end: u64) -> Result<&[u8], WriteFault> {
         let tiles = self.old.header.tiles;
         let read = |length: u64| self.old.bytes.read_at(tiles.offset + at, length as usize);
         // The first tile of a shared content was edited, so the content is copied with a later tile, although it lies

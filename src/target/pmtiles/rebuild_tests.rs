@@ -8,7 +8,7 @@ use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
 use crate::stop::{Signal, Stop};
 use crate::target::{
-    Metadata, ReadError, RunKind, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all,
+    Metadata, ReadError, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all,
 };
 use crate::tile::{Coverage, LonLatBox};
 
@@ -79,18 +79,7 @@ fn metadata() -> Metadata {
 }
 
 fn tileset() -> Tileset {
-    let scope = Scope { zooms: "0-5".parse().unwrap(), coverage: Coverage::new(&[]) };
-    Tileset {
-        fingerprint: "f".to_owned(),
-        layers: Vec::new(),
-        scope,
-        partial: crate::target::PartialScope::default(),
-        unwritten: Unwritten::Keep,
-        run: RunKind::Copy,
-        dirty: None,
-        before_manifest: Vec::new(),
-        list_changes: false,
-    }
+    Tileset::of_test(Scope { zooms: "0-5".parse().unwrap(), coverage: Coverage::new(&[]) }, Unwritten::Keep)
 }
 
 fn held(path: &Path) -> ExpectedTiles {

@@ -50,7 +50,7 @@ impl Archive {
             clustered: true,
             internal,
             packing: PmtilesCompression::None,
-            tile_type: TileType::MVT,
+            tile_type: TileType::OURS,
             min_zoom: 0,
             max_zoom: 3,
             bounds: [-10, -10, 10, 10],

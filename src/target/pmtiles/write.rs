@@ -138,7 +138,6 @@ impl Body {
         Ok(())
     }
 
-    /// Counts a content that was appended.
     pub(crate) const fn count_content(&mut self) {
         self.stored += 1;
     }
@@ -265,7 +264,7 @@ impl Body {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::Gzip,
-            tile_type: TileType::MVT,
+            tile_type: TileType::OURS,
             min_zoom,
             max_zoom,
             bounds: [west, south, east, north],

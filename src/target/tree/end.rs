@@ -1,86 +1,13 @@
 //! The end of a run into a target that is brought in line: what is no longer in the tileset is deleted, the manifest is
-//! written last, clients are switched to a new version, and old versions are removed. Directories and prefixes of
-//! buckets do it in the same order, each by its own [`TreeStore`].
+//! written last, clients are switched to a new version, and old versions are removed.
 
-use std::collections::BTreeSet;
-use std::ops::ControlFlow;
 use std::time::SystemTime;
 
-use super::notes::{Begun, NoteFile};
-use super::{Latest, Publishing, Template, TreeOptions, TreeRun, notes};
+use super::begin::noted;
+use super::notes::NoteFile;
+use super::{BEGUN, Latest, Publishing, Template, TreeOptions, TreeRun, TreeStore, VERSIONS, notes};
 use crate::target::publication::tell;
-use crate::target::scratch::ScratchError;
-use crate::target::{BeforeManifestError, ChangedTiles, Metadata, TileChange};
-
-/// The note that a bucket keeps with a version that was begun. Clients do not look for it.
-pub(crate) const BEGUN: &str = "begun.json";
-
-/// The folder that has a folder for the notes of each version.
-pub(crate) const VERSIONS: &str = ".oar-tiles/versions/";
-
-/// The named bytes of a target, as the end of a run needs them. Names are relative to the target.
-///
-/// - Readers see a note as it was before a write or after it. A write of a note is durable when it returns.
-/// - Only the one writer of the target calls these methods.
-pub(crate) trait TreeStore {
-    type Error: From<ScratchError> + From<BeforeManifestError>;
-
-    /// True if readers find the current version's `metadata.json` next to `latest.json`; otherwise they read the
-    /// version's own.
-    const SHOWS_METADATA: bool;
-
-    /// The error of a note that cannot be written as JSON.
-    fn note_error(&self, name: &str, source: serde_json::Error) -> Self::Error;
-
-    /// Waits until every tile that was handed over is stored; it need not be durable yet.
-    fn wait_for_tiles(&mut self) -> Result<(), Self::Error>;
-
-    /// Begins to delete a tile; returns false if there certainly was none.
-    fn delete_tile(&mut self, name: String) -> Result<bool, Self::Error>;
-
-    /// Waits until every tile is stored or deleted, durably.
-    fn sync_tiles(&mut self) -> Result<(), Self::Error>;
-
-    /// Makes sure that this run is still the target's one writer.
-    fn confirm(&mut self) -> Result<(), Self::Error>;
-
-    /// A note; `None` if there is none.
-    fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, Self::Error>;
-
-    /// The `metadata.json` of a version that is about to be removed.
-    fn metadata_of_old(&mut self, version: &str) -> Result<Option<Vec<u8>>, Self::Error> {
-        self.get(&notes::of_version(version, notes::METADATA))
-    }
-
-    /// Writes a note.
-    fn put(&mut self, name: &str, body: &[u8]) -> Result<(), Self::Error>;
-
-    /// Writes a note unless it has this body already: then clients' caches stay valid.
-    fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), Self::Error>;
-
-    /// Replaces `latest.json` or `metadata.json`, if nobody else has since this run has read it.
-    fn replace(&mut self, name: &str, body: &[u8]) -> Result<(), Self::Error>;
-
-    /// The names of the files and folders in one of the program's folders, which ends with `/`; none if there is no
-    /// such folder.
-    fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, Self::Error>;
-
-    /// Removes a note.
-    fn remove(&mut self, name: &str) -> Result<(), Self::Error>;
-
-    /// Notes what stays begun.
-    fn note_begun(&mut self, begun: Begun) -> Result<(), Self::Error>;
-
-    /// Notes that a version is published, if its own notes say whether it is.
-    fn note_published(&mut self, version: &str) -> Result<(), Self::Error>;
-
-    /// True if a version that was never published must stay. Otherwise nobody publishes it from here on.
-    fn is_awaited(&mut self, version: &str) -> Result<bool, Self::Error>;
-
-    /// Removes the tiles of a version, then its notes, so that the next run finds what an interrupted removal left.
-    /// Breaks if a stop was asked for.
-    fn remove_version(&mut self, version: &str, template: &Template) -> Result<ControlFlow<()>, Self::Error>;
-}
+use crate::target::{ChangedTiles, Metadata, TileChange};
 
 /// Ends a run whose last edit was handed over. Returns the number of tiles that were deleted, and the list of changed
 /// tiles.
@@ -185,8 +112,7 @@ fn sweep<S: TreeStore>(store: &mut S, template: &Template, latest: &Latest) -> R
         if latest.versions.iter().any(|stays| stays.version == version) || store.is_awaited(&version)? {
             continue;
         }
-        // Damaged notes of an old version do not prevent a new one from being published.
-        let noted = store.metadata_of_old(&version)?.and_then(|body| notes::read(&body).ok()).unwrap_or_default();
+        let noted = noted(store, &version)?;
         // The version may have another template and other layers than this run.
         let own = noted.template.as_deref().map(Template::new).and_then(Result::ok).filter(Template::is_versioned);
         let own = own.map(|own| own.with_layers(noted.layers.iter().map(String::as_str)));

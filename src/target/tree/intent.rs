@@ -18,9 +18,7 @@ use crate::tile::{AreaPart, Coverage, TileId, TileRect, TileRectList, Zoom, Zoom
 /// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Intent {
-    /// What the run does.
     pub run: IntentKind,
-    /// The fingerprint of its tiles.
     pub fingerprint: String,
     /// A hash that identifies the database and the tables that it reads, if it reads any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -60,7 +58,6 @@ pub enum IntentKind {
 }
 
 impl Intent {
-    /// The intent of a run.
     pub(crate) fn of(tileset: &Tileset) -> Intent {
         let (run, database, snapshots) = match &tileset.run {
             RunKind::Seed { database, snapshot } => (IntentKind::Seed, Some(database.clone()), vec![snapshot.clone()]),
@@ -108,7 +105,6 @@ impl Intent {
     }
 
     /// The tiles that the run may have changed: all tiles if the note's scope cannot be parsed.
-    #[must_use]
     pub fn scope(&self) -> Scope {
         let everything = || Scope { zooms: ZoomList::all(), coverage: Coverage::new(&[]) };
         Scope::read(&self.zooms, &self.bbox).unwrap_or_else(everything)
@@ -156,14 +152,12 @@ fn add(intents: &mut Vec<Intent>, mut intent: Intent) {
 
 impl Scope {
     /// Parses the scope of a region; `None` if its text has another form.
-    #[must_use]
     pub fn read(zooms: &str, bbox: &[String]) -> Option<Scope> {
         let parts: Result<Vec<AreaPart>, _> = bbox.iter().map(|text| text.parse()).collect();
         Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&parts.ok()?) })
     }
 
     /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
-    #[must_use]
     pub fn is_within(&self, others: &[Scope]) -> bool {
         // An area with a long border has many rectangles at deep zooms. Usually the other scope has the same area, so
         // the areas are compared first.
@@ -282,17 +276,7 @@ mod tests {
     }
 
     fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
-        Tileset {
-            fingerprint: "f".to_owned(),
-            layers: Vec::new(),
-            scope: scope(zooms, bbox),
-            partial: crate::target::PartialScope::default(),
-            unwritten: Unwritten::Delete,
-            list_changes: false,
-            dirty: None,
-            before_manifest: Vec::new(),
-            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
-        }
+        Tileset::of_test(scope(zooms, bbox), Unwritten::Delete)
     }
 
     fn seed(zooms: &str, bbox: &[&str]) -> Intent {

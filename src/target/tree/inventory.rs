@@ -17,13 +17,11 @@ pub(crate) type Tag = Option<[u8; 16]>;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
     pub zooms: ZoomList,
-    /// The boxes.
     pub coverage: Coverage,
 }
 
 impl Scope {
     /// True if a tile lies in the scope.
-    #[must_use]
     pub fn holds(&self, id: TileId) -> bool {
         self.zooms.contains(id.coord.zoom()) && self.coverage.touches(id.coord)
     }
@@ -41,7 +39,6 @@ pub struct PartialScope {
 
 impl PartialScope {
     /// The partial regions that a manifest names. Regions that cannot be read are left out.
-    #[must_use]
     pub fn of(manifest: &Manifest) -> PartialScope {
         let scopes = |regions: &mut dyn Iterator<Item = Region>| {
             regions.filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect()
@@ -50,20 +47,17 @@ impl PartialScope {
     }
 
     /// True if a tile lies in a partial region.
-    #[must_use]
     pub fn holds(&self, id: TileId) -> bool {
         let lies_in = |scopes: &[Scope]| scopes.iter().any(|scope| scope.holds(id));
         lies_in(&self.partial) && !lies_in(&self.whole)
     }
 
     /// True if there is no partial region.
-    #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.partial.is_empty()
     }
 
     /// The partial regions, which may overlap the scope.
-    #[must_use]
     pub fn regions(&self) -> &[Scope] {
         &self.partial
     }
@@ -187,7 +181,6 @@ impl Inventory {
 pub(crate) struct Doomed(Option<Inventory>);
 
 impl Doomed {
-    /// Adds a tile.
     pub(crate) fn add(&mut self, id: TileId) -> Result<(), ScratchError> {
         match &mut self.0 {
             Some(tiles) => tiles.add(id, None),

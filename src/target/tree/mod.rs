@@ -8,15 +8,19 @@
 //! | `inventory` | the tiles that the target holds at the beginning of a run |
 //! | `intent` | runs that have begun to change the target and have not finished |
 //! | `run` | what a run may do with a target, and what becomes of each edit |
+//! | `store` | what a run needs of a kind of target |
+//! | `begin` | the beginning of a run: whose target it is, its tiles, the note of the run |
 //! | `end` | the end of a run: deletions, notes with the manifest last, versions |
 //! | `notes` | the files next to the tiles: TileJSON, metadata, `latest.json` |
 
+mod begin;
 mod end;
 mod intent;
 mod inventory;
 pub(crate) mod notes;
 mod publish;
 mod run;
+mod store;
 mod template;
 
 use std::time::Duration;
@@ -26,7 +30,8 @@ use serde::Deserialize;
 
 use crate::setting::{TimeSpan, no_key_is_required};
 
-pub(crate) use end::{BEGUN, TreeStore, VERSIONS, end, switch};
+pub(crate) use begin::begin;
+pub(crate) use end::{end, switch};
 pub(crate) use intent::OpenIntents;
 pub use intent::{Intent, IntentKind};
 pub(crate) use inventory::Tag;
@@ -35,6 +40,7 @@ pub use inventory::{PartialScope, Scope};
 pub(crate) use publish::unused_version;
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(crate) use run::{TreeRefusal, TreeRun, TreeState, template_of_run};
+pub(crate) use store::{BEGUN, TreeStore, VERSIONS};
 pub(crate) use template::OWN_FOLDER;
 pub use template::{Template, TemplateError, is_own_name};
 

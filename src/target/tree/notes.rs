@@ -23,9 +23,7 @@ use crate::tile::{LayerId, LonLatBox, Slice};
 pub(crate) const METADATA: &str = "metadata.json";
 /// The name of the note with the versions.
 pub(crate) const LATEST: &str = "latest.json";
-/// The name of the TileJSON.
 const TILEJSON: &str = "tiles.json";
-/// The key of the template in the metadata.
 const TEMPLATE_KEY: &str = "oar_tiles_template";
 /// The key of the names of all layers, by their [`LayerId`], in the metadata.
 const LAYERS_KEY: &str = "oar_tiles_layers";
@@ -43,7 +41,6 @@ pub(crate) struct NoteFile {
 /// recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Begun {
-    /// The fingerprint of the tileset that was begun.
     pub(crate) fingerprint: String,
     /// A version that was begun and not published.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "pending")]
@@ -149,7 +146,6 @@ pub(crate) fn begun(layers: &[String], template: &Template) -> Result<Vec<u8>, s
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct TargetNotes {
     pub(crate) described: Described,
-    /// The text of the template.
     pub(crate) template: Option<String>,
     /// The names of all layers, by their [`LayerId`].
     pub(crate) layers: Vec<String>,

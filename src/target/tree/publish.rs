@@ -17,10 +17,8 @@ pub struct Latest {
     pub versions: Vec<Version>,
 }
 
-/// A complete version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Version {
-    /// Its name.
     #[serde(deserialize_with = "version_name")]
     pub version: String,
     /// When it was published, in seconds since 1970 (UTC).
@@ -31,12 +29,7 @@ pub struct Version {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SwitchError {
     #[error("there is no version {wanted} (there is {}): name one of these with --to", known.join(", "))]
-    Unknown {
-        /// The version.
-        wanted: String,
-        /// The versions that there are.
-        known: Vec<String>,
-    },
+    Unknown { wanted: String, known: Vec<String> },
     #[error("version {0} is the oldest: there is nothing to switch back to")]
     Oldest(String),
 }
@@ -55,7 +48,6 @@ pub(crate) fn is_version_name(name: &str) -> bool {
 
 impl Latest {
     /// Adds a new version and makes it the current one.
-    #[must_use]
     pub fn published(before: Option<Latest>, version: &str, now: SystemTime) -> Latest {
         let mut versions = before.map_or_else(Vec::new, |before| before.versions);
         versions.retain(|old| old.version != version);
@@ -64,9 +56,6 @@ impl Latest {
     }
 
     /// Makes `to` the current version; if `to` is `None`, the next older version.
-    ///
-    /// # Errors
-    /// If there is no such version.
     pub fn switched(mut self, to: Option<&str>) -> Result<Latest, SwitchError> {
         let at = |wanted: &str| self.versions.iter().position(|version| version.version == wanted);
         let goal = match to {
@@ -113,7 +102,6 @@ pub(crate) fn unused_version(published: Option<&Latest>, left: impl IntoIterator
 
 /// The name of a version that begins now, such as `20261121T131500Z`: names sort by time. Differs from all names in
 /// `latest`.
-#[must_use]
 pub fn new_version(now: SystemTime, latest: Option<&Latest>) -> String {
     let name: String = humantime::format_rfc3339_seconds(now).to_string().replace(['-', ':'], "");
     let taken = |name: &str| latest.is_some_and(|latest| latest.versions.iter().any(|other| other.version == name));

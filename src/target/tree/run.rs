@@ -67,11 +67,6 @@ impl TreeState {
         self.begun.as_ref().map_or_else(Vec::new, |begun| begun.unfinished(self.manifest_text()))
     }
 
-    /// The public URL that an earlier run was given.
-    pub(crate) fn public_url(&self) -> Option<&str> {
-        self.noted.described.public_url.as_deref()
-    }
-
     /// Why a run of this tileset may not write here, if it may not.
     pub(crate) fn refusal(&self, options: &TreeOptions, tileset: &Tileset) -> Option<TreeRefusal> {
         let versioned = options.publish != Publishing::InPlace;
@@ -141,7 +136,7 @@ pub(crate) struct TreeRun {
     /// The versions published before; `None` if there are none.
     pub(crate) published: Option<Latest>,
     /// The tiles in the run's scope that the target held at the beginning. `None` for a run that keeps unwritten tiles;
-    /// it looks each tile up instead.
+    /// it asks for each tile instead.
     inventory: Option<Inventory>,
     /// Tiles to delete at the end, in addition to the rest of the inventory.
     doomed: Doomed,
@@ -258,21 +253,12 @@ impl TreeRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{PartialScope, RunKind, Scope, TargetSection};
+    use crate::target::{Scope, TargetSection};
     use crate::tile::{TileCoord, Zoom};
 
     fn tileset() -> Tileset {
-        Tileset {
-            fingerprint: "this".to_owned(),
-            layers: Vec::new(),
-            scope: Scope::read("0-8", &[]).unwrap(),
-            partial: PartialScope::default(),
-            unwritten: Unwritten::Delete,
-            list_changes: false,
-            dirty: None,
-            before_manifest: Vec::new(),
-            run: RunKind::Seed { database: "d".to_owned(), snapshot: "5:5:".to_owned() },
-        }
+        let tileset = Tileset::of_test(Scope::read("0-8", &[]).unwrap(), Unwritten::Delete);
+        Tileset { fingerprint: "this".to_owned(), ..tileset }
     }
 
     /// A forced run into a target whose manifest has one fingerprint, and in which a run with another was begun.

@@ -15,7 +15,6 @@ pub struct Template {
     version: Option<String>,
 }
 
-/// A piece of a template.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Text(String),
@@ -33,22 +32,13 @@ pub enum TemplateError {
     #[error(
         "\"{template}\" has the placeholder {{{placeholder}}}: write {{z}}, {{x}}, {{y}}, {{-y}}, {{layer}} or {{version}}"
     )]
-    Unknown {
-        template: String,
-        /// The text between the braces.
-        placeholder: String,
-    },
+    Unknown { template: String, placeholder: String },
     #[error("\"{0}\" has a brace without its partner: write {{z}}/{{x}}/{{y}}.pbf or the like")]
     Brace(String),
     #[error(
         "\"{template}\" has {count} of {placeholder}: each of {{z}}, {{x}} and one of {{y}} and {{-y}} is needed once, {{layer}} and {{version}} at most once"
     )]
-    Count {
-        template: String,
-        placeholder: &'static str,
-        /// How often the template has it.
-        count: usize,
-    },
+    Count { template: String, placeholder: &'static str, count: usize },
     #[error("\"{0}\" has two placeholders side by side: put / or - between them, so that names can be read back")]
     Touching(String),
     #[error(
@@ -77,9 +67,7 @@ impl Default for Template {
 impl Template {
     /// Parses a template. [`Template::with_layers`] and [`Template::with_version`] fill in `{layer}` and `{version}`,
     /// if it has them.
-    ///
-    /// # Errors
-    /// If two tiles could share a name, or a name could not be read back.
+    /// Fails if two tiles could share a name, or a name could not be read back.
     pub fn new(text: &str) -> Result<Template, TemplateError> {
         let mut parts = Vec::new();
         let mut rest = text;
@@ -143,26 +131,21 @@ impl Template {
         Ok(())
     }
 
-    /// The template as written.
-    #[must_use]
     pub fn text(&self) -> &str {
         &self.text
     }
 
     /// True if each layer of a tile has a name of its own (`{layer}`).
-    #[must_use]
     pub fn layers_apart(&self) -> bool {
         self.parts.contains(&Part::Layer)
     }
 
     /// True if names contain a version (`{version}`).
-    #[must_use]
     pub fn is_versioned(&self) -> bool {
         self.parts.contains(&Part::Version)
     }
 
     /// True if names contain a version and none was filled in. Such a target holds no published tile.
-    #[must_use]
     pub fn lacks_version(&self) -> bool {
         self.is_versioned() && self.version.is_none()
     }
@@ -175,7 +158,6 @@ impl Template {
         self
     }
 
-    /// Fills in the version.
     #[must_use]
     pub fn with_version(mut self, version: &str) -> Template {
         self.version = Some(escaped(version));
@@ -183,7 +165,6 @@ impl Template {
     }
 
     /// The name of a tile below the target, with `/` between folders.
-    #[must_use]
     pub fn name(&self, id: TileId) -> String {
         let mut name = String::with_capacity(self.text.len() + 16);
         for part in &self.parts {
@@ -208,7 +189,6 @@ impl Template {
     }
 
     /// The text that the name of every tile begins with: the prefix of a listing.
-    #[must_use]
     pub fn prefix(&self) -> String {
         let mut prefix = String::new();
         for part in &self.parts {
@@ -223,7 +203,6 @@ impl Template {
 
     /// The text that the names of a column's tiles begin with; `None` if the template has the row or a layer before
     /// zoom and column.
-    #[must_use]
     pub fn column_prefix(&self, zoom: Zoom, column: u32) -> Option<String> {
         let (mut prefix, mut placed) = (String::new(), 0);
         for part in &self.parts {
@@ -241,7 +220,6 @@ impl Template {
 
     /// The address of tiles below the target for TileJSON; of one layer if the template keeps layers apart. z, x and y
     /// stay placeholders. `{-y}` stays, too, although few clients know it.
-    #[must_use]
     pub fn address(&self, slice: Slice) -> String {
         self.parts
             .iter()
@@ -271,7 +249,6 @@ fn is_own_file(name: &str) -> bool {
 }
 
 /// True if no layer can have this name, because the program uses it for its own folder or files below a target.
-#[must_use]
 pub fn is_own_name(name: &str) -> bool {
     begins_own_folder(name) || is_own_file(name)
 }
@@ -293,7 +270,6 @@ pub(crate) fn escaped(name: &str) -> String {
 
 impl Template {
     /// The tile that has this name; `None` if no tile has it, with the layers and the version that are filled in.
-    #[must_use]
     pub fn read(&self, name: &str) -> Option<TileId> {
         let (mut zoom, mut column, mut row, mut tms, mut slice) = (None, None, None, None, Slice::Whole);
         let mut rest = name;
@@ -347,7 +323,6 @@ impl Template {
     }
 
     /// True if a tile may lie in this folder, or in one below it.
-    #[must_use]
     pub fn may_hold(&self, folder: &str) -> bool {
         let name = format!("{folder}/");
         let mut rest = name.as_str();
@@ -398,7 +373,6 @@ impl Template {
 
     /// True if a file or folder of this name, directly below the target, may be a tile or hold tiles. That is so if the
     /// name fits the template up to the template's first `/`, with any layer and any version.
-    #[must_use]
     pub fn may_begin_with(&self, name: &str) -> bool {
         let mut first = Vec::new();
         for part in &self.parts {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use oar_tiles::stop::Stop;
-use oar_tiles::target::{S3Archive, S3Error, S3Object};
+use oar_tiles::target::{BucketArchive, BucketError, BucketObject};
 
 use crate::support::azure::Container;
 
@@ -15,9 +15,9 @@ fn long_file(folder: &tempfile::TempDir) -> (PathBuf, Vec<u8>) {
     (path, bytes)
 }
 
-fn begin(container: &Container) -> Result<S3Archive, S3Error> {
+fn begin(container: &Container) -> Result<BucketArchive, BucketError> {
     let handle = container.runtime.handle().clone();
-    S3Archive::begin(&container.key("t.pmtiles"), Container::options(), handle, &Stop::new())
+    BucketArchive::begin(&container.key("t.pmtiles"), Container::options(), handle, &Stop::new())
 }
 
 #[test]
@@ -27,9 +27,9 @@ fn parts_become_the_file_in_order() {
     begin(&container).unwrap().upload(&path).unwrap();
     assert!(container.blobs()["t.pmtiles"].bytes == bytes);
     let handle = container.runtime.handle().clone();
-    let object = S3Object::open(&container.key("t.pmtiles"), Container::options(), handle).unwrap();
+    let object = BucketObject::open(&container.key("t.pmtiles"), Container::options(), handle).unwrap();
     assert_eq!(
-        (object.len(), object.read_at(5_242_870, 20).unwrap()),
+        (object.length(), object.read_at(5_242_870, 20).unwrap()),
         (12_000_000, bytes[5_242_870..5_242_890].to_vec())
     );
 }
@@ -52,6 +52,6 @@ fn an_archive_that_somebody_else_replaced_meanwhile_stays_theirs() {
     let begun = begin(&container).unwrap();
     container.put("t.pmtiles", b"theirs");
     let refused = begun.upload(&path).unwrap_err();
-    assert!(matches!(refused, S3Error::Changed { .. }), "{refused}");
+    assert!(matches!(refused, BucketError::Changed { .. }), "{refused}");
     assert_eq!(container.blobs()["t.pmtiles"].bytes, b"theirs");
 }

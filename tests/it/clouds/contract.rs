@@ -1,6 +1,6 @@
 //! What every sink, every editor and every place of notes promises holds in a container, too.
 
-use oar_tiles::target::{Publishing, S3Notes};
+use oar_tiles::target::{BucketNotes, Publishing};
 
 use crate::support::azure::{ArchiveInContainer, Container, InContainer};
 use crate::support::targets::{tileset, tree, write};
@@ -38,8 +38,8 @@ fn edits_of_an_archive_in_a_container_keep_the_contract() {
 fn notes_are_kept_in_a_container_below_a_prefix_and_beside_an_archive() {
     let container = Container::new();
     let (options, handle) = (Container::options(), container.runtime.handle().clone());
-    keeps_notes(&S3Notes::of_prefix(container.location.clone(), options.clone(), handle.clone()));
-    keeps_notes(&S3Notes::beside(&container.key("a.pmtiles"), options, handle));
+    keeps_notes(&BucketNotes::of_prefix(container.location.clone(), options.clone(), handle.clone()));
+    keeps_notes(&BucketNotes::beside(&container.key("a.pmtiles"), options, handle));
     let blobs = container.blobs();
     assert!(blobs.contains_key(".oar-tiles/notes/a.json"), "{:?}", blobs.keys());
 }

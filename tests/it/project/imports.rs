@@ -108,7 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "publication",
             "tree",
             "directory mbtiles pmtiles",
-            "s3",
+            "bucket",
             "url",
         ],
     ),

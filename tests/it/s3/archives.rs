@@ -3,18 +3,20 @@
 use std::process::Command;
 
 use oar_tiles::stop::{Signal, Stop};
-use oar_tiles::target::{S3Archive, S3Error, S3Key, S3Object, S3Options, S3Pmtiles, Sink as _, TileReader as _};
+use oar_tiles::target::{
+    BucketArchive, BucketError, BucketObject, BucketOptions, BucketPmtiles, ObjectKey, Sink as _, TileReader as _,
+};
 use oar_tiles::tile::{Order, TileId};
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{Prefix, edits, metadata, options, tiles, tileset};
 
-fn key(prefix: &Prefix) -> S3Key {
+fn key(prefix: &Prefix) -> ObjectKey {
     format!("{}a.pmtiles", prefix.location).parse().unwrap()
 }
 
-fn begin(prefix: &Prefix, options: S3Options, stop: &Stop) -> Result<S3Archive, S3Error> {
-    S3Archive::begin(&key(prefix), options, prefix.runtime.handle().clone(), stop)
+fn begin(prefix: &Prefix, options: BucketOptions, stop: &Stop) -> Result<BucketArchive, BucketError> {
+    BucketArchive::begin(&key(prefix), options, prefix.runtime.handle().clone(), stop)
 }
 
 /// A file that differs from the next one in every block.
@@ -49,8 +51,9 @@ fn a_large_file_goes_up_in_parts_and_a_small_one_at_once() {
         assert_eq!((head.content_type(), head.content_encoding()), (Some("application/vnd.pmtiles"), None));
         assert_eq!(head.metadata().unwrap()["owner"], "maps");
 
-        let object = S3Object::open(&key(&prefix), options(&prefix.endpoint), prefix.runtime.handle().clone()).unwrap();
-        let end = object.len();
+        let object =
+            BucketObject::open(&key(&prefix), options(&prefix.endpoint), prefix.runtime.handle().clone()).unwrap();
+        let end = object.length();
         assert_eq!(end, bytes.len() as u64);
         for (offset, length) in [(0, 16), (end / 2, 100_000), (end - 5, 5), (end - 5, 100), (end, 1)] {
             let expected = &bytes[offset as usize..((offset + length).min(end)) as usize];
@@ -95,7 +98,7 @@ fn nothing_of_a_failed_upload_stays() {
         let archive = begin(&prefix, options(&prefix.endpoint), &Stop::new()).unwrap();
         prefix.put("a.pmtiles", format!("other {megabytes}").as_bytes());
         let error = archive.upload(&path).unwrap_err();
-        assert!(matches!(error, S3Error::Changed { .. }), "{error}");
+        assert!(matches!(error, BucketError::Changed { .. }), "{error}");
         assert_eq!(prefix.objects()["a.pmtiles"], format!("other {megabytes}").as_bytes());
         assert_eq!(uploads(&prefix), 0);
     }
@@ -124,7 +127,8 @@ fn a_pmtiles_archive_is_written_to_and_read_from_a_bucket() {
     let handle = prefix.runtime.handle().clone();
     let mut all = tiles(300, 1);
     all.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
-    let mut sink = S3Pmtiles::create(&key(&prefix), options(&prefix.endpoint), handle.clone(), &Stop::new()).unwrap();
+    let mut sink =
+        BucketPmtiles::create(&key(&prefix), options(&prefix.endpoint), handle.clone(), &Stop::new()).unwrap();
     sink.begin(&tileset("f")).unwrap();
     for edits in edits(&all) {
         sink.write(edits).unwrap();
@@ -132,7 +136,7 @@ fn a_pmtiles_archive_is_written_to_and_read_from_a_bucket() {
     assert!(prefix.objects().is_empty(), "nothing is seen before the end");
     let finished = sink.finish(&metadata("f", 1)).unwrap();
     assert_eq!(finished.place, format!("{}a.pmtiles", prefix.location));
-    let object = S3Object::open(&key(&prefix), options(&prefix.endpoint), handle).unwrap();
+    let object = BucketObject::open(&key(&prefix), options(&prefix.endpoint), handle).unwrap();
     let mut reader = object.pmtiles().unwrap();
     let ids: Vec<TileId> = all.iter().map(|(tile, _)| (*tile).into()).collect();
     assert_eq!(reader.list().unwrap().len(), 300);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
-    Finished, Pmtiles, ReadError, S3, S3Archive, S3Error, S3Key, S3Options, S3Pmtiles, S3Reader, Sink, TileEdit,
-    Tileset, Unwritten, Written, read_all,
+    BucketArchive, BucketError, BucketOptions, BucketPmtiles, BucketReader, BucketTiles, Finished, ObjectKey, Pmtiles,
+    ReadError, Sink, TileEdit, Tileset, Unwritten, Written, read_all,
 };
 use oar_tiles::tile::{Order, TileCoord};
 
@@ -81,14 +81,14 @@ fn a_prefix_is_asked_for_the_tiles_handed_over_and_for_nothing_else() {
 fn patch(
     prefix: &Prefix,
     proxy: &Proxy,
-    options: &S3Options,
+    options: &BucketOptions,
     edits: Vec<TileEdit>,
     run: u32,
 ) -> (Written, Vec<String>) {
     let mut sink = prefix.sink_with(options.clone(), tree()).unwrap();
     sink.begin(&staying()).unwrap();
     let handle = prefix.runtime.handle().clone();
-    let mut reader = S3Reader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
+    let mut reader = BucketReader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
     let ids: Vec<_> = edits.iter().map(TileEdit::id).collect();
     read_all(&mut reader, &ids, |_, _| Ok::<(), ReadError>(())).unwrap();
     let written = sink.write(edits).unwrap();
@@ -116,7 +116,7 @@ fn a_patched_tile_is_read_once_and_written_once_on_connections_that_stay_open() 
     assert_eq!((written.stored, requests.len(), proxy.connections()), (0, 170, open));
     // What a reader saw before the sink had the target to itself counts for nothing.
     let handle = prefix.runtime.handle().clone();
-    let mut reader = S3Reader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
+    let mut reader = BucketReader::open(prefix.location.clone(), options.clone(), &tree().template, handle).unwrap();
     read_all(&mut reader, &[edits[0].id()], |_, _| Ok::<(), ReadError>(())).unwrap();
     proxy.take_seen();
     edit(prefix.sink_with(options.clone(), tree()).unwrap(), edits[..1].to_vec(), 4).unwrap();
@@ -179,18 +179,18 @@ fn a_stop_while_tiles_are_looked_at_ends_the_run() {
         Fault::Slow(Duration::from_secs(5))
     });
     let (location, handle) = (prefix.location.clone(), prefix.runtime.handle().clone());
-    let sink = S3::create(location, options(&proxy.endpoint), tree(), handle, &stop).unwrap();
+    let sink = BucketTiles::create(location, options(&proxy.endpoint), tree(), handle, &stop).unwrap();
     let refused = edit(sink, edits, 2).unwrap_err();
     assert_eq!(refused.kind(), oar_tiles::error::ErrorKind::Interrupted, "{refused}");
     assert_eq!((prefix.tiles(), prefix.manifest_run()), (named(&before), Some(1)));
 }
 
-fn key(prefix: &Prefix) -> S3Key {
+fn key(prefix: &Prefix) -> ObjectKey {
     format!("{}a.pmtiles", prefix.location).parse().unwrap()
 }
 
-fn archive(prefix: &Prefix, endpoint: &str) -> S3Pmtiles {
-    S3Pmtiles::create(&key(prefix), options(endpoint), prefix.runtime.handle().clone(), &Stop::new()).unwrap()
+fn archive(prefix: &Prefix, endpoint: &str) -> BucketPmtiles {
+    BucketPmtiles::create(&key(prefix), options(endpoint), prefix.runtime.handle().clone(), &Stop::new()).unwrap()
 }
 
 /// Tiles in the order of an archive, 20 MB altogether.
@@ -214,7 +214,10 @@ fn an_archive_is_fetched_in_large_ranges_and_rebuilt_as_a_file_is() {
     local.write(all.iter().map(put).collect()).unwrap();
     local.finish(&metadata("f", 1)).unwrap();
     let handle = prefix.runtime.handle().clone();
-    S3Archive::begin(&key(&prefix), options(&prefix.endpoint), handle, &Stop::new()).unwrap().upload(&path).unwrap();
+    BucketArchive::begin(&key(&prefix), options(&prefix.endpoint), handle, &Stop::new())
+        .unwrap()
+        .upload(&path)
+        .unwrap();
     let length = std::fs::metadata(&path).unwrap().len();
     assert!(length > 20_000_000, "{length}");
 
@@ -240,7 +243,7 @@ fn an_archive_that_somebody_replaces_or_that_is_none_ends_the_run() {
     let place = format!("{}a.pmtiles", prefix.location);
     assert!(refused.starts_with(&format!("{place} was changed by somebody else during the run")), "{refused}");
     let refused = edit(archive(&prefix, &prefix.endpoint), Vec::new(), 2).unwrap_err();
-    assert!(matches!(refused, S3Error::Archive(_)));
+    assert!(matches!(refused, BucketError::Archive(_)));
     let text = "is damaged: its header is cut off: 20 of 127 bytes are there. Seed or copy it again";
     assert_eq!(refused.to_string(), format!("{place} {text}"));
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use oar_tiles::stop::{Signal, Stop};
-use oar_tiles::target::{S3Error, S3Keys, S3Location, S3Options, Sink as _};
+use oar_tiles::target::{BucketError, BucketLocation, BucketOptions, S3Keys, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, SLOW_DOWN, Seen};
 use crate::support::s3::{
@@ -16,7 +16,7 @@ use crate::support::until;
 type Rule = fn(&Seen) -> Fault;
 
 /// An error with its cause, as the program prints it.
-fn told(error: &S3Error) -> String {
+fn told(error: &BucketError) -> String {
     let cause = std::error::Error::source(error).map_or_else(String::new, |cause| format!(" ← {cause}"));
     format!("{error}{cause}")
 }
@@ -90,7 +90,7 @@ fn keys_that_cannot_be_written_are_named_and_the_next_run_writes_them() {
     let all = tiles(200, 2);
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
     let error = run(sink, &all, 2).unwrap_err();
-    let S3Error::Incomplete { missing, first, .. } = &error else { panic!("{error}") };
+    let BucketError::Incomplete { missing, first, .. } = &error else { panic!("{error}") };
     assert_eq!(*missing, 3);
     let mut first = first.clone();
     first.sort();
@@ -122,7 +122,7 @@ fn a_run_on_which_everything_fails_gives_up_early() {
     });
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
     let error = run(sink, &tiles(2_000, 1), 1).unwrap_err();
-    let S3Location { bucket, prefix: begin, .. } = &prefix.location;
+    let BucketLocation { bucket, prefix: begin, .. } = &prefix.location;
     let text = told(&error);
     assert!(text.starts_with(&format!("not allowed to write s3://{bucket}/{begin}6/")), "{text}");
     assert!(
@@ -178,7 +178,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     let killed = crate::support::s3::runtime();
     let short = options_with(&prefix.endpoint, |s3| s3.lease = Duration::from_secs(3).into());
     let create = |handle, options, stop: &Stop| {
-        oar_tiles::target::S3::create(prefix.location.clone(), options, tree(), handle, stop)
+        oar_tiles::target::BucketTiles::create(prefix.location.clone(), options, tree(), handle, stop)
     };
     let mut sink = create(killed.handle().clone(), short.clone(), &Stop::new()).unwrap();
     sink.begin(&tileset("f")).unwrap();
@@ -186,7 +186,7 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
     killed.shutdown_background();
     std::mem::forget(sink);
     let error = prefix.sink_with(short, tree()).unwrap_err();
-    assert!(matches!(error, S3Error::Held { .. }), "{error}");
+    assert!(matches!(error, BucketError::Held { .. }), "{error}");
 
     // Stopped in the middle: the lease is given back.
     let (stop, mut sink) = (Stop::new(), None);
@@ -225,13 +225,13 @@ fn a_run_that_is_killed_or_stopped_goes_on_the_next_time() {
 fn what_is_wrong_is_said_with_the_next_step() {
     let prefix = Prefix::new();
     let good = options(&prefix.endpoint);
-    let (endpoint, S3Location { bucket, prefix: begin, .. }) = (&prefix.endpoint, &prefix.location);
+    let (endpoint, BucketLocation { bucket, prefix: begin, .. }) = (&prefix.endpoint, &prefix.location);
     let lease = format!("s3://{bucket}/{begin}.oar-tiles/lease.json");
-    let try_with = |options: S3Options| told(&prefix.sink_with(options, tree()).unwrap_err());
-    let create = |location: &str, options: S3Options| {
+    let try_with = |options: BucketOptions| told(&prefix.sink_with(options, tree()).unwrap_err());
+    let create = |location: &str, options: BucketOptions| {
         let handle = prefix.runtime.handle().clone();
         told(
-            &oar_tiles::target::S3::create(location.parse().unwrap(), options, tree(), handle, &Stop::new())
+            &oar_tiles::target::BucketTiles::create(location.parse().unwrap(), options, tree(), handle, &Stop::new())
                 .unwrap_err(),
         )
     };
@@ -244,13 +244,13 @@ fn what_is_wrong_is_said_with_the_next_step() {
     );
     let keys = S3Keys { key: "nobody".to_owned(), secret: "x".to_owned(), session: None };
     assert_eq!(
-        try_with(S3Options { keys: Some(keys), ..good.clone() }),
+        try_with(BucketOptions { keys: Some(keys), ..good.clone() }),
         format!(
             "{endpoint} refuses the credentials for {lease}: check the access key, its secret and [s3] profile ← HTTP 403 InvalidAccessKeyId: The access key ID you provided does not exist in our records"
         )
     );
     assert_eq!(
-        try_with(S3Options { keys: Some(reader_keys()), ..good.clone() }),
+        try_with(BucketOptions { keys: Some(reader_keys()), ..good.clone() }),
         format!(
             "not allowed to write {lease}: a policy has to allow \"s3:PutObject\" on \"arn:aws:s3:::{bucket}/{begin}*\" ← HTTP 403 AccessDenied: Access Denied"
         )
@@ -329,7 +329,7 @@ fn keys_are_never_printed() {
 fn listing_and_deleting_that_are_denied_name_the_policy() {
     let prefix = Prefix::new();
     run(prefix.sink(), &tiles(5, 1), 1).unwrap();
-    let S3Location { bucket, prefix: begin, .. } = &prefix.location;
+    let BucketLocation { bucket, prefix: begin, .. } = &prefix.location;
     let denied = Fault::Error(403, "AccessDenied", "Access Denied.");
     let proxy = Proxy::before(
         &prefix.endpoint,
@@ -346,7 +346,7 @@ fn listing_and_deleting_that_are_denied_name_the_policy() {
     let sink = prefix.sink_with(options(&proxy.endpoint), tree()).unwrap();
     let error = run(sink, &[], 2).unwrap_err();
     assert!(
-        matches!(&error, S3Error::Incomplete { missing: 5, first, .. } if first[0].contains("AccessDenied")),
+        matches!(&error, BucketError::Incomplete { missing: 5, first, .. } if first[0].contains("AccessDenied")),
         "{error}"
     );
     assert_eq!((prefix.tiles().len(), prefix.manifest_run()), (5, Some(1)));

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use oar_tiles::target::{HeaderNote, RewrittenHeaders, S3Error, S3Notes, S3Options};
+use oar_tiles::target::{BucketError, BucketNotes, BucketOptions, HeaderNote, RewrittenHeaders};
 use oar_tiles::tile::{TileTextNames, TilesetTag};
 
 use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::s3::{Prefix, named, options, run, tiles, tree};
 
 /// Options under which tiles carry tags.
-fn tagged(endpoint: &str) -> S3Options {
+fn tagged(endpoint: &str) -> BucketOptions {
     let mut options = options(endpoint);
     options.names = TileTextNames { tag: TilesetTag::of("n"), layers: Vec::new() };
     let tags = [("cache-tag", "{name},{band}"), ("address", "{z}/{x}/{y}")];
@@ -19,7 +19,7 @@ fn tagged(endpoint: &str) -> S3Options {
 
 fn note(prefix: &Prefix) -> Option<HeaderNote> {
     let handle = prefix.runtime.handle().clone();
-    HeaderNote::read(&S3Notes::of_prefix(prefix.location.clone(), options(&prefix.endpoint), handle)).unwrap()
+    HeaderNote::read(&BucketNotes::of_prefix(prefix.location.clone(), options(&prefix.endpoint), handle)).unwrap()
 }
 
 /// Every tile carries its own tags beside every other header.
@@ -84,7 +84,7 @@ fn a_pass_gives_every_tile_the_headers_and_goes_on_where_it_was_interrupted() {
     // While it is under way nobody else writes.
     let holder = prefix.sink_with(tagged(&prefix.endpoint), tree()).unwrap();
     let error = prefix.sink_with(tagged(&prefix.endpoint), tree()).unwrap_err();
-    assert!(matches!(error, S3Error::Held { .. }), "{error}");
+    assert!(matches!(error, BucketError::Held { .. }), "{error}");
     drop(holder);
     // An answer that was lost, and a tile that somebody replaced after it was listed.
     let mut number = 0;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use oar_tiles::stop::Stop;
-use oar_tiles::target::{S3Error, Sink as _};
+use oar_tiles::target::{BucketError, Sink as _};
 
 use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::s3::{Prefix, edits, metadata, named, options, options_with, run, tiles, tileset, tree};
@@ -24,7 +24,7 @@ fn the_lease_goes_to_one_of_sixteen() {
     });
     let outcomes = outcomes.into_inner().unwrap();
     let winners = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
-    let held = outcomes.iter().filter(|outcome| matches!(outcome, Err(S3Error::Held { .. }))).count();
+    let held = outcomes.iter().filter(|outcome| matches!(outcome, Err(BucketError::Held { .. }))).count();
     assert_eq!((winners, held), (1, 15), "{outcomes:?}");
 }
 
@@ -55,11 +55,11 @@ fn a_lease_is_renewed_and_one_that_has_ended_is_taken_over() {
     long.begin(&tileset("f")).unwrap();
     std::thread::sleep(Duration::from_secs(2));
     let error = prefix.sink_with(short.clone(), tree()).unwrap_err();
-    assert!(matches!(error, S3Error::Held { .. }), "renewed: {error}");
+    assert!(matches!(error, BucketError::Held { .. }), "renewed: {error}");
     long.finish(&metadata("f", 1)).unwrap();
 
     let lost = crate::support::s3::runtime();
-    let create = oar_tiles::target::S3::create;
+    let create = oar_tiles::target::BucketTiles::create;
     let dead = create(prefix.location.clone(), short.clone(), tree(), lost.handle().clone(), &Stop::new()).unwrap();
     lost.shutdown_background();
     std::mem::forget(dead);

@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use oar_tiles::target::{
-    Compression, Encryption, Publishing, S3Reader, Scope, Sink, TargetSection, Template, TileEdit, TileReader, Tileset,
-    TreeOptions,
+    BucketReader, Compression, Encryption, Publishing, Scope, Sink, TargetSection, Template, TileEdit, TileReader,
+    Tileset, TreeOptions,
 };
 use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};
 
@@ -26,7 +26,7 @@ fn tiles_are_read_back_byte_for_byte() {
     assert_eq!(prefix.manifest_run(), Some(1));
     let other = Template::new("elsewhere/{z}/{x}/{y}").unwrap();
     let handle = prefix.runtime.handle().clone();
-    let mut reader = S3Reader::open(prefix.location.clone(), options(&prefix.endpoint), &other, handle).unwrap();
+    let mut reader = BucketReader::open(prefix.location.clone(), options(&prefix.endpoint), &other, handle).unwrap();
     assert_eq!(reader.describe().unwrap().name.as_deref(), Some("facilities"));
     let listed = reader.list().unwrap();
     assert_eq!(listed.len(), 1_100, "more than a page");
@@ -251,7 +251,7 @@ fn layers_may_be_kept_apart() {
     assert_eq!(names, BTreeSet::from(["tile/a/3/5/6.pbf".to_owned(), "tile/b%20c/3/5/6.pbf".to_owned()]));
     let handle = prefix.runtime.handle().clone();
     let mut reader =
-        S3Reader::open(prefix.location.clone(), options(&prefix.endpoint), &tree().template, handle).unwrap();
+        BucketReader::open(prefix.location.clone(), options(&prefix.endpoint), &tree().template, handle).unwrap();
     assert_eq!(reader.read(&[id(1)]).unwrap(), [Some(b"two".as_slice().into())]);
 }
 

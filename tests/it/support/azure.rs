@@ -9,8 +9,8 @@ use std::time::SystemTime;
 
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    CloudSettings, Publishing, S3, S3Error, S3Key, S3Location, S3Object, S3Options, S3Pmtiles, S3Reader, Scheme,
-    Template, TileReader, TreeOptions,
+    BucketError, BucketLocation, BucketObject, BucketOptions, BucketPmtiles, BucketReader, BucketTiles, CloudSettings,
+    ObjectKey, Publishing, Scheme, Template, TileReader, TreeOptions,
 };
 use tokio::runtime::Runtime;
 
@@ -84,7 +84,7 @@ pub(crate) fn with_account(command: &mut Command) -> &mut Command {
 /// A prefix of its own for a test.
 pub(crate) struct Container {
     pub runtime: Runtime,
-    pub location: S3Location,
+    pub location: BucketLocation,
 }
 
 impl Container {
@@ -94,14 +94,14 @@ impl Container {
         MADE.call_once(|| drop(client("make", "", b"")));
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         let prefix = format!("{since}-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let location = S3Location { scheme: Scheme::Azure, bucket: CONTAINER.to_owned(), prefix };
+        let location = BucketLocation { scheme: Scheme::Azure, bucket: CONTAINER.to_owned(), prefix };
         Container { runtime: runtime(), location }
     }
 
     /// Settings for tests: those for S3, without what only S3 knows.
-    pub(crate) fn options() -> S3Options {
+    pub(crate) fn options() -> BucketOptions {
         let cloud = CloudSettings(settings().into_iter().map(|(name, value)| (name.to_lowercase(), value)).collect());
-        S3Options { cloud, ..options_with("http://127.0.0.1:1", |s3| s3.storage_class = None) }
+        BucketOptions { cloud, ..options_with("http://127.0.0.1:1", |s3| s3.storage_class = None) }
     }
 
     /// The address of what lies below the prefix.
@@ -109,7 +109,7 @@ impl Container {
         format!("{}{name}", self.location)
     }
 
-    pub(crate) fn key(&self, name: &str) -> S3Key {
+    pub(crate) fn key(&self, name: &str) -> ObjectKey {
         self.place(name).parse().unwrap()
     }
 
@@ -135,13 +135,19 @@ impl Container {
 pub(crate) struct InContainer(pub Container, pub TreeOptions);
 
 impl Target for InContainer {
-    type Sink = S3;
-    fn sink(&self) -> Result<S3, S3Error> {
+    type Sink = BucketTiles;
+    fn sink(&self) -> Result<BucketTiles, BucketError> {
         let Container { location, runtime, .. } = &self.0;
-        S3::create(location.clone(), Container::options(), self.1.clone(), runtime.handle().clone(), &Stop::new())
+        BucketTiles::create(
+            location.clone(),
+            Container::options(),
+            self.1.clone(),
+            runtime.handle().clone(),
+            &Stop::new(),
+        )
     }
-    type Editor = S3;
-    fn editor(&self) -> Result<S3, S3Error> {
+    type Editor = BucketTiles;
+    fn editor(&self) -> Result<BucketTiles, BucketError> {
         self.sink()
     }
     fn stamps(&self) -> BTreeMap<String, String> {
@@ -151,7 +157,7 @@ impl Target for InContainer {
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
         let (handle, location) = (self.0.runtime.handle().clone(), self.0.location.clone());
-        Some(Box::new(S3Reader::open(location, Container::options(), &template, handle).unwrap()))
+        Some(Box::new(BucketReader::open(location, Container::options(), &template, handle).unwrap()))
     }
     fn is_remote(&self) -> bool {
         true
@@ -165,18 +171,18 @@ impl Target for InContainer {
 pub(crate) struct ArchiveInContainer(pub Container);
 
 impl Target for ArchiveInContainer {
-    type Sink = S3Pmtiles;
-    fn sink(&self) -> Result<S3Pmtiles, S3Error> {
+    type Sink = BucketPmtiles;
+    fn sink(&self) -> Result<BucketPmtiles, BucketError> {
         let handle = self.0.runtime.handle().clone();
-        S3Pmtiles::create(&self.0.key("t.pmtiles"), Container::options(), handle, &Stop::new())
+        BucketPmtiles::create(&self.0.key("t.pmtiles"), Container::options(), handle, &Stop::new())
     }
-    type Editor = S3Pmtiles;
-    fn editor(&self) -> Result<S3Pmtiles, S3Error> {
+    type Editor = BucketPmtiles;
+    fn editor(&self) -> Result<BucketPmtiles, BucketError> {
         self.sink()
     }
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let handle = self.0.runtime.handle().clone();
-        let object = S3Object::open(&self.0.key("t.pmtiles"), Container::options(), handle).unwrap();
+        let object = BucketObject::open(&self.0.key("t.pmtiles"), Container::options(), handle).unwrap();
         Some(Box::new(object.pmtiles().unwrap()))
     }
     fn in_line(&self) -> bool {

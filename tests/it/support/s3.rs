@@ -11,8 +11,9 @@ use oar_tiles::config::{ConfigValues, JobSettings};
 use oar_tiles::postgis::ConnectParts;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    Finished, Metadata, PartialScope, Publishing, RunKind, S3, S3Error, S3Keys, S3Location, S3Options, S3Section,
-    Scheme, Scope, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
+    BucketError, BucketLocation, BucketOptions, BucketTiles, Finished, Metadata, PartialScope, Publishing, RunKind,
+    S3Keys, S3Section, Scheme, Scope, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten,
+    Written,
 };
 use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
@@ -24,7 +25,7 @@ const BUCKET: &str = "oar-tiles-tests";
 pub(crate) struct Prefix {
     /// The runtime of the sink's requests.
     pub runtime: Runtime,
-    pub location: S3Location,
+    pub location: BucketLocation,
     pub endpoint: String,
     pub keys: S3Keys,
     pub client: Client,
@@ -45,12 +46,12 @@ pub(crate) fn reader_keys() -> S3Keys {
 }
 
 /// Settings for tests: those of the sample, but with shorter pauses.
-pub(crate) fn options(endpoint: &str) -> S3Options {
+pub(crate) fn options(endpoint: &str) -> BucketOptions {
     options_with(endpoint, |_| {})
 }
 
 /// These settings with other keys of the section.
-pub(crate) fn options_with(endpoint: &str, change: impl FnOnce(&mut S3Section)) -> S3Options {
+pub(crate) fn options_with(endpoint: &str, change: impl FnOnce(&mut S3Section)) -> BucketOptions {
     let section = format!(
         r#"[s3]
 endpoint = {endpoint:?}
@@ -69,7 +70,7 @@ storage_class = "STANDARD_IA"
     );
     let values = ConfigValues::of_draft(&section).unwrap();
     let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
-    let mut options = S3Options { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.s3 };
+    let mut options = BucketOptions { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.s3 };
     change(&mut options.section);
     options
 }
@@ -163,18 +164,18 @@ impl Prefix {
         }
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
         let prefix = format!("{since}-{}/", NUMBER.fetch_add(1, Ordering::Relaxed));
-        let location = S3Location { scheme: Scheme::S3, bucket: BUCKET.to_owned(), prefix };
+        let location = BucketLocation { scheme: Scheme::S3, bucket: BUCKET.to_owned(), prefix };
         Prefix { runtime, location, endpoint: endpoint.to_owned(), keys, client }
     }
 
     /// A sink.
-    pub(crate) fn sink(&self) -> S3 {
+    pub(crate) fn sink(&self) -> BucketTiles {
         self.sink_with(options(&self.endpoint), tree()).unwrap()
     }
 
     /// A sink with settings.
-    pub(crate) fn sink_with(&self, options: S3Options, tree: TreeOptions) -> Result<S3, S3Error> {
-        S3::create(self.location.clone(), options, tree, self.runtime.handle().clone(), &Stop::new())
+    pub(crate) fn sink_with(&self, options: BucketOptions, tree: TreeOptions) -> Result<BucketTiles, BucketError> {
+        BucketTiles::create(self.location.clone(), options, tree, self.runtime.handle().clone(), &Stop::new())
     }
 
     /// Every object below the prefix: name and bytes.
@@ -289,17 +290,21 @@ pub(crate) fn runtime() -> Runtime {
 }
 
 /// A whole run of the usual tileset.
-pub(crate) fn run(sink: S3, tiles: &[(TileCoord, Vec<u8>)], number: u32) -> Result<(Written, Finished), S3Error> {
+pub(crate) fn run(
+    sink: BucketTiles,
+    tiles: &[(TileCoord, Vec<u8>)],
+    number: u32,
+) -> Result<(Written, Finished), BucketError> {
     run_of(sink, &tileset("f"), tiles, number)
 }
 
 /// A whole run of a tileset.
 pub(crate) fn run_of(
-    mut sink: S3,
+    mut sink: BucketTiles,
     tileset: &Tileset,
     tiles: &[(TileCoord, Vec<u8>)],
     run: u32,
-) -> Result<(Written, Finished), S3Error> {
+) -> Result<(Written, Finished), BucketError> {
     sink.begin(tileset)?;
     let mut written = Written::default();
     for edits in edits(tiles) {

@@ -6,10 +6,10 @@ use std::path::PathBuf;
 
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
-    Described, Directory, DirectoryError, DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata,
-    Needs, OpenMode, PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, S3, S3Error, S3Key,
-    S3Object, S3Pmtiles, S3Reader, Scope, Sink, TargetSection, Template, TileEdit, TileReader, Tileset, TreeOptions,
-    Unwritten, VectorLayer, Written,
+    BucketError, BucketObject, BucketPmtiles, BucketReader, BucketTiles, Described, Directory, DirectoryError,
+    DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata, Needs, ObjectKey, OpenMode,
+    PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, Scope, Sink, TargetSection, Template,
+    TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
 };
 use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
 
@@ -316,12 +316,12 @@ impl Target for MemoryTarget {
 pub(crate) struct InBucket(pub Prefix, pub TreeOptions);
 
 impl Target for InBucket {
-    type Sink = S3;
-    fn sink(&self) -> Result<S3, <S3 as Sink>::Error> {
+    type Sink = BucketTiles;
+    fn sink(&self) -> Result<BucketTiles, <BucketTiles as Sink>::Error> {
         self.0.sink_with(options(&self.0.endpoint), self.1.clone())
     }
-    type Editor = S3;
-    fn editor(&self) -> Result<S3, S3Error> {
+    type Editor = BucketTiles;
+    fn editor(&self) -> Result<BucketTiles, BucketError> {
         self.sink()
     }
     fn stamps(&self) -> BTreeMap<String, String> {
@@ -330,7 +330,7 @@ impl Target for InBucket {
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let template = Template::new("{z}/{x}/{y}.pbf").unwrap();
         let (handle, options) = (self.0.runtime.handle().clone(), options(&self.0.endpoint));
-        Some(Box::new(S3Reader::open(self.0.location.clone(), options, &template, handle).unwrap()))
+        Some(Box::new(BucketReader::open(self.0.location.clone(), options, &template, handle).unwrap()))
     }
     fn is_remote(&self) -> bool {
         true
@@ -344,24 +344,24 @@ impl Target for InBucket {
 pub(crate) struct ArchiveInBucket(pub Prefix);
 
 impl ArchiveInBucket {
-    fn key(&self) -> S3Key {
+    fn key(&self) -> ObjectKey {
         format!("{}t.pmtiles", self.0.location).parse().unwrap()
     }
 }
 
 impl Target for ArchiveInBucket {
-    type Sink = S3Pmtiles;
-    fn sink(&self) -> Result<S3Pmtiles, S3Error> {
+    type Sink = BucketPmtiles;
+    fn sink(&self) -> Result<BucketPmtiles, BucketError> {
         let handle = self.0.runtime.handle().clone();
-        S3Pmtiles::create(&self.key(), options(&self.0.endpoint), handle, &Stop::new())
+        BucketPmtiles::create(&self.key(), options(&self.0.endpoint), handle, &Stop::new())
     }
-    type Editor = S3Pmtiles;
-    fn editor(&self) -> Result<S3Pmtiles, S3Error> {
+    type Editor = BucketPmtiles;
+    fn editor(&self) -> Result<BucketPmtiles, BucketError> {
         self.sink()
     }
     fn reader(&self) -> Option<Box<dyn TileReader>> {
         let handle = self.0.runtime.handle().clone();
-        let object = S3Object::open(&self.key(), options(&self.0.endpoint), handle).unwrap();
+        let object = BucketObject::open(&self.key(), options(&self.0.endpoint), handle).unwrap();
         Some(Box::new(object.pmtiles().unwrap()))
     }
     fn in_line(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use oar_tiles::target::{FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, S3Key, S3Notes};
+use oar_tiles::target::{BucketNotes, FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, ObjectKey};
 
 use crate::support::s3::{Prefix, options};
 
@@ -83,9 +83,9 @@ fn notes_are_kept_in_a_directory_and_beside_an_archive() {
 fn notes_are_kept_in_a_bucket_below_a_prefix_and_beside_an_archive() {
     let prefix = Prefix::new();
     let (options, handle) = (options(&prefix.endpoint), prefix.runtime.handle().clone());
-    keeps_notes(&S3Notes::of_prefix(prefix.location.clone(), options.clone(), handle.clone()));
-    let key: S3Key = format!("{}a.pmtiles", prefix.location).parse().unwrap();
-    keeps_notes(&S3Notes::beside(&key, options, handle));
+    keeps_notes(&BucketNotes::of_prefix(prefix.location.clone(), options.clone(), handle.clone()));
+    let key: ObjectKey = format!("{}a.pmtiles", prefix.location).parse().unwrap();
+    keeps_notes(&BucketNotes::beside(&key, options, handle));
     let names: Vec<String> = prefix.objects().into_keys().collect();
     assert!(names.contains(&".oar-tiles/notes/a.json".to_owned()), "{names:?}");
     assert!(names.contains(&".a.pmtiles.oar-tiles/a.json".to_owned()), "{names:?}");

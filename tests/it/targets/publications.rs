@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use oar_tiles::manifest::{Publication, publication_of};
 use oar_tiles::target::{
-    BeforeManifest, BeforeManifestError, ChangeListWriter, ChangeLists, FolderNotes, Metadata, NoteCondition,
-    NoteError, NoteStore, PublishedTiles, Publishing, RunKind, S3Notes, Sink, TileEdit, Tileset,
+    BeforeManifest, BeforeManifestError, BucketNotes, ChangeListWriter, ChangeLists, FolderNotes, Metadata,
+    NoteCondition, NoteError, NoteStore, PublishedTiles, Publishing, RunKind, Sink, TileEdit, Tileset,
 };
 use oar_tiles::tile::{TileCoord, TileRectList};
 
@@ -164,12 +164,12 @@ fn archives_tell_their_readers_what_changed() {
 fn targets_in_a_bucket_tell_their_readers_what_changed() {
     let target = InBucket(Prefix::new(), tree("{z}/{x}/{y}.pbf", Publishing::InPlace));
     let (location, handle) = (target.0.location.clone(), target.0.runtime.handle().clone());
-    let notes: Arc<dyn NoteStore> = Arc::new(S3Notes::of_prefix(location, options(&target.0.endpoint), handle));
+    let notes: Arc<dyn NoteStore> = Arc::new(BucketNotes::of_prefix(location, options(&target.0.endpoint), handle));
     tells_readers_what_changed(&target, &notes);
     let target = ArchiveInBucket(Prefix::new());
     let key = format!("{}t.pmtiles", target.0.location).parse().unwrap();
     let handle = target.0.runtime.handle().clone();
-    let notes: Arc<dyn NoteStore> = Arc::new(S3Notes::beside(&key, options(&target.0.endpoint), handle));
+    let notes: Arc<dyn NoteStore> = Arc::new(BucketNotes::beside(&key, options(&target.0.endpoint), handle));
     tells_readers_what_changed(&target, &notes);
 }
 

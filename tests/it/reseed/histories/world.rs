@@ -12,7 +12,7 @@ use oar_tiles::run::Job;
 use oar_tiles::run::reseed::{ReseedOptions, reseed};
 use oar_tiles::run::seed::seed;
 use oar_tiles::stop::Stop;
-use oar_tiles::target::{DirectoryReader, MbtilesReader, PmtilesReader, S3Location, Template, TileReader};
+use oar_tiles::target::{BucketLocation, DirectoryReader, MbtilesReader, PmtilesReader, Template, TileReader};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls};
 
@@ -118,7 +118,7 @@ impl World {
     }
 
     fn settings(&self, output: &str) -> JobSettings {
-        let S3Location { bucket, prefix, .. } = &self.prefix.location;
+        let BucketLocation { bucket, prefix, .. } = &self.prefix.location;
         let output = match output {
             "s3" => PathBuf::from(format!("s3://{bucket}/{prefix}")),
             _ => self.folder.path().join(output),

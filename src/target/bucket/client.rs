@@ -7,7 +7,7 @@
 //!
 //! Everything above ([`Store`](super::store::Store), the lease, the sinks, the readers, notes and work files) knows one
 //! [`ObjectClient`] and no library. A program that was built without the feature of a scheme has no client for it:
-//! [`S3Shared::client`](super::S3Shared) then fails with [`S3Error::NotBuilt`](super::S3Error::NotBuilt).
+//! [`BucketShared::client`](super::BucketShared) then fails with [`BucketError::NotBuilt`](super::BucketError::NotBuilt).
 
 use std::collections::HashMap;
 use std::fmt;
@@ -27,7 +27,6 @@ pub(crate) const MAX_NAMES_PER_DELETE: usize = 1_000;
 /// The answer to a request, with all its attempts.
 pub(crate) type Answer<'a, T> = BoxFuture<'a, Result<T, Refusal>>;
 
-/// An object that was read.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
     pub(crate) body: Vec<u8>,
@@ -46,7 +45,6 @@ pub(crate) struct Head {
     pub(crate) digest: Tag,
 }
 
-/// An object in a listing.
 #[derive(Debug, Clone)]
 pub(crate) struct Listed {
     /// The key; relative to a prefix where a [`Store`](super::store::Store) lists.
@@ -55,7 +53,6 @@ pub(crate) struct Listed {
     pub(crate) digest: Tag,
 }
 
-/// A page of a listing.
 #[derive(Debug, Default)]
 pub(crate) struct Page {
     pub(crate) found: Vec<Listed>,
@@ -76,7 +73,6 @@ pub(crate) struct ObjectHeaders {
     pub(crate) encryption: Encryption,
 }
 
-/// An object to be written.
 #[derive(Debug, Clone)]
 pub(crate) struct Put {
     pub(crate) body: Vec<u8>,
@@ -88,7 +84,6 @@ pub(crate) struct Put {
     pub(crate) line_time: Duration,
 }
 
-/// A part of an upload in parts.
 #[derive(Debug, Clone)]
 pub(crate) struct Part {
     /// Counts from 0.
@@ -103,7 +98,6 @@ pub(crate) struct Part {
 /// An upload whose parts were all sent.
 #[derive(Debug)]
 pub(crate) struct SentParts<'a> {
-    /// The id of the upload.
     pub(crate) id: &'a str,
     /// The `ETag`s of the parts, in order.
     pub(crate) tags: Vec<String>,

@@ -3,25 +3,28 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::client::{Condition, Head, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+
+use super::client::{Condition, Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
-use super::{Action, S3Cause, S3Error, S3Location, S3Options};
+use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions};
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::Tag;
 
 /// The objects below a prefix of a bucket. Names are relative to the prefix.
 #[derive(Debug)]
 pub(crate) struct Store {
-    pub(crate) location: S3Location,
-    pub(crate) options: S3Options,
+    pub(crate) location: BucketLocation,
+    pub(crate) options: BucketOptions,
     pub(crate) client: Arc<dyn ObjectClient>,
     pub(crate) requests: RequestContext,
     pub(crate) flights: Flights,
 }
 
 impl Store {
-    pub(crate) async fn open(location: S3Location, options: S3Options) -> Result<Arc<Store>, S3Error> {
+    pub(crate) async fn open(location: BucketLocation, options: BucketOptions) -> Result<Arc<Store>, BucketError> {
         let (client, requests) = options.shared.client(&location, &options).await?;
         Ok(Arc::new(Store { location, options, client, requests, flights: Flights::default() }))
     }
@@ -37,12 +40,12 @@ impl Store {
     }
 
     /// The error of a request for an object.
-    pub(crate) fn error(&self, action: Action, name: &str, refusal: Refusal) -> S3Error {
+    pub(crate) fn error(&self, action: Action, name: &str, refusal: Refusal) -> BucketError {
         self.requests.error(action, &self.key(name), refusal)
     }
 
     /// Reads a note; `None` if there is none.
-    pub(crate) async fn get(&self, name: &str) -> Result<Option<Object>, S3Error> {
+    pub(crate) async fn get(&self, name: &str) -> Result<Option<Object>, BucketError> {
         match self.read(name, None, MAX_NOTE).await {
             Ok(object) => Ok(Some(object)),
             Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(None),
@@ -57,7 +60,7 @@ impl Store {
     }
 
     /// What the server says of an object; `None` if there is none.
-    pub(crate) async fn head(&self, name: &str) -> Result<Option<Head>, S3Error> {
+    pub(crate) async fn head(&self, name: &str) -> Result<Option<Head>, BucketError> {
         match self.client.head(&self.key(name)).await {
             Ok(head) => Ok(Some(head)),
             Err(refusal) if refusal.meaning == Meaning::Missing => Ok(None),
@@ -79,11 +82,11 @@ impl Store {
 
     /// Lists one page of the objects whose names start with `begin`; `from` is the continuation token of the page
     /// before.
-    pub(crate) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, S3Error> {
+    pub(crate) async fn list(&self, begin: &str, from: Option<String>) -> Result<Page, BucketError> {
         let page = self.client.list(&self.key(begin), from.clone()).await;
         let Page { found, next } = page.map_err(|refusal| self.error(Action::List, begin, refusal))?;
         if next.is_some() && next == from {
-            let cause = S3Cause("the next page of the list is the same one again".to_owned());
+            let cause = BucketCause("the next page of the list is the same one again".to_owned());
             return Err(self.error(Action::List, begin, Refusal { meaning: Meaning::Server, cause }));
         }
         let found = found.into_iter().filter_map(|mut object| {
@@ -93,17 +96,19 @@ impl Store {
         Ok(Page { found: found.collect(), next })
     }
 
-    /// The names that begin with a text.
-    pub(crate) async fn names(&self, begin: &str) -> Result<Vec<String>, S3Error> {
-        let (mut names, mut from) = (Vec::new(), None);
-        loop {
+    /// Lists the objects whose names start with `begin`, page by page.
+    pub(crate) fn pages<'s>(&'s self, begin: &'s str) -> BoxStream<'s, Result<Vec<Listed>, BucketError>> {
+        let page = move |from: Option<Option<String>>| async move {
+            let Some(from) = from else { return Ok(None) };
             let page = self.list(begin, from).await?;
-            names.extend(page.found.into_iter().map(|object| object.name));
-            from = page.next;
-            if from.is_none() {
-                return Ok(names);
-            }
-        }
+            Ok(Some((page.found, page.next.map(Some))))
+        };
+        stream::try_unfold(Some(None), page).boxed()
+    }
+
+    pub(crate) async fn names(&self, begin: &str) -> Result<Vec<String>, BucketError> {
+        let names = |found: Vec<Listed>| found.into_iter().map(|object| object.name).collect::<Vec<_>>();
+        self.pages(begin).map_ok(names).try_concat().await
     }
 
     /// Deletes up to [`MAX_NAMES_PER_DELETE`] objects; returns those that could not be deleted.
@@ -118,7 +123,7 @@ impl Store {
     }
 
     /// Deletes any number of objects.
-    pub(crate) async fn remove(&self, names: &[String]) -> Result<(), S3Error> {
+    pub(crate) async fn remove(&self, names: &[String]) -> Result<(), BucketError> {
         for names in names.chunks(MAX_NAMES_PER_DELETE) {
             if let Some((name, refusal)) = self.delete(names).await.into_iter().next() {
                 return Err(self.error(Action::Delete, &name, refusal));
@@ -129,7 +134,7 @@ impl Store {
 }
 
 pub(crate) fn too_large(most: usize) -> Refusal {
-    let cause = S3Cause(format!("it has more than {most} bytes, the most that are read of such an object"));
+    let cause = BucketCause(format!("it has more than {most} bytes, the most that are read of such an object"));
     Refusal { meaning: Meaning::TooLarge, cause }
 }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinHandle;
 use super::client::Condition;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, S3Error, S3Key};
+use super::{Action, BucketError, ObjectKey};
 use crate::clock::milliseconds;
 use crate::hex::random_hex;
 use crate::target::lease_clock::{LeaseClock, host};
@@ -75,13 +75,13 @@ fn name() -> String {
 }
 
 /// What was begun in a target, for a reader. A reader that may not read the note gets a warning and an empty value.
-pub(crate) async fn begun(store: &Store) -> Result<Begun, S3Error> {
+pub(crate) async fn begun(store: &Store) -> Result<Begun, BucketError> {
     match store.read(&name(), None, MAX_NOTE).await {
         Ok(object) => {
             let document = serde_json::from_slice::<Document>(&object.body);
             document
                 .map(|document| document.begun)
-                .map_err(|source| S3Error::Note { place: store.place(&name()), source })
+                .map_err(|source| BucketError::Note { place: store.place(&name()), source })
         }
         Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(Begun::default()),
         Err(Refusal { meaning: Meaning::Denied, .. }) => {
@@ -95,25 +95,27 @@ pub(crate) async fn begun(store: &Store) -> Result<Begun, S3Error> {
 
 impl Lease {
     /// Takes the lease on a prefix.
-    ///
-    /// # Errors
-    /// If another run holds it, or the bucket cannot be written.
-    pub(crate) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, S3Error> {
+    /// Fails if another run holds it, or the bucket cannot be written.
+    pub(crate) async fn take(store: &Arc<Store>, runtime: &Handle) -> Result<Lease, BucketError> {
         Lease::take_on(store, store.location.to_string(), name(), runtime).await
     }
 
     /// Takes the lease on an archive; its note lies with the archive's notes. `store` holds the whole bucket.
-    pub(crate) async fn take_beside(store: &Arc<Store>, archive: &S3Key, runtime: &Handle) -> Result<Lease, S3Error> {
+    pub(crate) async fn take_beside(
+        store: &Arc<Store>,
+        archive: &ObjectKey,
+        runtime: &Handle,
+    ) -> Result<Lease, BucketError> {
         Lease::take_on(store, archive.to_string(), format!("{}/lease.json", archive.folder_beside()), runtime).await
     }
 
-    async fn take_on(store: &Arc<Store>, place: String, name: String, runtime: &Handle) -> Result<Lease, S3Error> {
+    async fn take_on(store: &Arc<Store>, place: String, name: String, runtime: &Handle) -> Result<Lease, BucketError> {
         let now = SystemTime::now();
         let before = store.get(&name).await?;
         let mut document = match &before {
             None => Document::default(),
             Some(object) => serde_json::from_slice(&object.body)
-                .map_err(|source| S3Error::Note { place: store.place(&name), source })?,
+                .map_err(|source| BucketError::Note { place: store.place(&name), source })?,
         };
         if let Some(holder) = document.held(now) {
             return Err(held(place, holder, &document));
@@ -159,7 +161,7 @@ impl Lease {
     }
 
     /// Notes what this run begins, and renews the lease.
-    pub(crate) async fn note(&self, begun: Begun) -> Result<(), S3Error> {
+    pub(crate) async fn note(&self, begun: Begun) -> Result<(), BucketError> {
         let mut note = self.note.lock().await;
         note.document.begun = begun;
         note.hold().await
@@ -171,14 +173,14 @@ impl Lease {
     }
 
     /// Renews the lease now, so that it is certainly held for its whole duration from here on.
-    pub(crate) async fn confirm(&self) -> Result<(), S3Error> {
+    pub(crate) async fn confirm(&self) -> Result<(), BucketError> {
         self.check()?;
         self.note.lock().await.hold().await
     }
 
     /// Fails if a renewal has found that the lease is lost. Sends no request.
-    pub(crate) fn check(&self) -> Result<(), S3Error> {
-        let lost = |how: &String| S3Error::Lost { place: self.place.clone(), how: how.clone() };
+    pub(crate) fn check(&self) -> Result<(), BucketError> {
+        let lost = |how: &String| BucketError::Lost { place: self.place.clone(), how: how.clone() };
         self.lost.borrow().as_ref().map_or(Ok(()), |how| Err(lost(how)))
     }
 
@@ -189,7 +191,7 @@ impl Lease {
     }
 
     /// Gives the lease back. What was begun stays noted.
-    pub(crate) async fn release(&self) -> Result<(), S3Error> {
+    pub(crate) async fn release(&self) -> Result<(), BucketError> {
         self.renewing.abort();
         let mut note = self.note.lock().await;
         note.document.holder = None;
@@ -236,8 +238,7 @@ async fn renew(note: Arc<Mutex<LeaseNote>>, lost: watch::Sender<Option<String>>,
 }
 
 impl LeaseNote {
-    /// Renews the lease.
-    async fn hold(&mut self) -> Result<(), S3Error> {
+    async fn hold(&mut self) -> Result<(), BucketError> {
         let lease = *self.store.options.section.lease;
         self.document.prolonged(SystemTime::now(), lease);
         match self.rewrite().await {
@@ -267,13 +268,13 @@ impl LeaseNote {
     /// Proves once for each bucket that the server refuses writes whose condition does not hold: a server that accepts
     /// all writes would let two runs write at once. The conditions are tried on the note that this run has just
     /// written.
-    async fn prove_conditions(&self) -> Result<(), S3Error> {
+    async fn prove_conditions(&self) -> Result<(), BucketError> {
         let bucket = format!("{}/{}", self.store.requests.endpoint, self.store.location.bucket);
         if PROVEN.lock().contains(&bucket) {
             return Ok(());
         }
         let body = serde_json::to_vec_pretty(&self.document)
-            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+            .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
         for (condition, name) in
             [(Condition::Absent, "If-None-Match"), (Condition::Unchanged(NO_TAG.to_owned()), "If-Match")]
         {
@@ -297,7 +298,7 @@ impl LeaseNote {
     }
 
     /// Gives the lease back on a server without conditions, if it is still this run's.
-    async fn give_back(&self) -> Result<(), S3Error> {
+    async fn give_back(&self) -> Result<(), BucketError> {
         let Some(object) = self.store.get(&self.name).await? else { return Ok(()) };
         let Ok(mut document) = serde_json::from_slice::<Document>(&object.body) else { return Ok(()) };
         if document.holder.as_ref().is_none_or(|holder| holder.id != self.id) {
@@ -305,7 +306,7 @@ impl LeaseNote {
         }
         (document.holder, document.expires) = (None, 0);
         let body = serde_json::to_vec_pretty(&document)
-            .map_err(|source| S3Error::Note { place: self.store.place(&self.name), source })?;
+            .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
         let written = self.store.put_note(&self.name, body, &Condition::Always).await;
         written.map(drop).map_err(|refusal| self.store.error(Action::Put, &self.name, refusal))
     }
@@ -345,23 +346,23 @@ impl LeaseNote {
         }
     }
 
-    fn no_conditions(&self, what: String) -> S3Error {
-        S3Error::NoConditions { endpoint: self.store.requests.endpoint.clone(), place: self.place.clone(), what }
+    fn no_conditions(&self, what: String) -> BucketError {
+        BucketError::NoConditions { endpoint: self.store.requests.endpoint.clone(), place: self.place.clone(), what }
     }
 
-    fn lost(&self, how: String) -> S3Error {
-        S3Error::Lost { place: self.place.clone(), how }
+    fn lost(&self, how: String) -> BucketError {
+        BucketError::Lost { place: self.place.clone(), how }
     }
 
     /// The error if another run took the lease first. It names the holder, if the note can be read.
-    async fn held_by_another(&self) -> S3Error {
+    async fn held_by_another(&self) -> BucketError {
         match self.store.get(&self.name).await {
             Ok(Some(object)) => match serde_json::from_slice::<Document>(&object.body) {
                 Ok(document) => match &document.holder {
                     Some(holder) => held(self.place.clone(), holder, &document),
                     None => self.lost("another run was first and is done already".to_owned()),
                 },
-                Err(source) => S3Error::Note { place: self.store.place(&self.name), source },
+                Err(source) => BucketError::Note { place: self.store.place(&self.name), source },
             },
             Ok(None) => self.lost("its note was deleted".to_owned()),
             Err(error) => error,
@@ -369,8 +370,8 @@ impl LeaseNote {
     }
 }
 
-fn held(place: String, holder: &Holder, document: &Document) -> S3Error {
-    S3Error::Held { place, holder: holder.to_string(), until: document.until() }
+fn held(place: String, holder: &Holder, document: &Document) -> BucketError {
+    BucketError::Held { place, holder: holder.to_string(), until: document.until() }
 }
 
 // The lease as it is written in the bucket: who holds it, and until when.
@@ -391,7 +392,6 @@ pub(crate) struct Document {
 /// A run that holds a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Holder {
-    /// The program and its version.
     program: String,
     host: String,
     pid: u32,

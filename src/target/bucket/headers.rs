@@ -1,14 +1,13 @@
 //! The headers of stored objects: which of the user's settings each kind of object gets.
 
-use super::S3Options;
+use super::BucketOptions;
 use super::client::ObjectHeaders;
 use crate::encode::TILE_TYPE;
 use crate::tile::TileId;
 
 const JSON: &str = "application/json";
 
-/// The headers of a tile.
-pub(crate) fn of_tile(options: &S3Options, tile: TileId, packed: bool) -> ObjectHeaders {
+pub(crate) fn of_tile(options: &BucketOptions, tile: TileId, packed: bool) -> ObjectHeaders {
     ObjectHeaders {
         content_type: TILE_TYPE,
         is_gzip: packed,
@@ -21,7 +20,7 @@ pub(crate) fn of_tile(options: &S3Options, tile: TileId, packed: bool) -> Object
 
 /// The headers of a note, which is small and replaced in place: always the bucket's standard class, whose objects can
 /// be read at once and replaced without a fee.
-pub(crate) fn of_note(options: &S3Options) -> ObjectHeaders {
+pub(crate) fn of_note(options: &BucketOptions) -> ObjectHeaders {
     ObjectHeaders {
         content_type: JSON,
         cache_control: Some(options.section.notes_cache_control.clone()),
@@ -30,8 +29,7 @@ pub(crate) fn of_note(options: &S3Options) -> ObjectHeaders {
     }
 }
 
-/// The headers of an archive.
-pub(crate) fn of_archive(options: &S3Options, content_type: &'static str) -> ObjectHeaders {
+pub(crate) fn of_archive(options: &BucketOptions, content_type: &'static str) -> ObjectHeaders {
     ObjectHeaders {
         content_type,
         is_gzip: false,

@@ -9,20 +9,20 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::client::ObjectClient;
 use super::refusal::RequestContext;
-use super::{CloudSettings, S3Error, S3Keys, S3Location, S3Options, S3Section};
+use super::{BucketError, BucketLocation, BucketOptions, CloudSettings, S3Keys, S3Section};
 use crate::target::tree::Tag;
 
-/// What all clones of one [`S3Options`] share: the client of the bucket opened last, with its credentials and open
+/// What all clones of one [`BucketOptions`] share: the client of the bucket opened last, with its credentials and open
 /// connections, and the `ETag`s of tiles that were read since a sink began to edit them.
 #[derive(Debug, Clone)]
-pub struct S3Shared {
+pub struct BucketShared {
     parts: Arc<Mutex<SharedParts>>,
     large_reads: Arc<Semaphore>,
 }
 
-impl Default for S3Shared {
-    fn default() -> S3Shared {
-        S3Shared { parts: Arc::default(), large_reads: Arc::new(Semaphore::new(MAX_LARGE_READS)) }
+impl Default for BucketShared {
+    fn default() -> BucketShared {
+        BucketShared { parts: Arc::default(), large_reads: Arc::new(Semaphore::new(MAX_LARGE_READS)) }
     }
 }
 
@@ -40,7 +40,6 @@ struct SharedParts {
     read: Option<HashMap<String, ReadTile>>,
 }
 
-/// The result of reading a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadTile {
     /// No such tile.
@@ -62,13 +61,13 @@ impl ReadTile {
 /// A client, and the bucket and settings that it was made for.
 #[derive(Debug)]
 struct OpenBucket {
-    location: S3Location,
+    location: BucketLocation,
     settings: ClientSettings,
     client: Arc<dyn ObjectClient>,
     place: RequestContext,
 }
 
-/// The options that a client depends on. Clones of [`S3Options`] may differ in them.
+/// The options that a client depends on. Clones of [`BucketOptions`] may differ in them.
 #[derive(Debug, PartialEq)]
 struct ClientSettings {
     section: S3Section,
@@ -77,13 +76,13 @@ struct ClientSettings {
 }
 
 impl ClientSettings {
-    fn of(options: &S3Options) -> ClientSettings {
-        let S3Options { section, keys, cloud, .. } = options;
+    fn of(options: &BucketOptions) -> ClientSettings {
+        let BucketOptions { section, keys, cloud, .. } = options;
         ClientSettings { section: section.clone(), keys: keys.clone(), cloud: cloud.clone() }
     }
 }
 
-impl S3Shared {
+impl BucketShared {
     /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a
     /// failure.
     pub fn reset(&self) {
@@ -93,9 +92,9 @@ impl S3Shared {
     /// The client of a bucket; makes one if there is none. Sends no request to the bucket.
     pub(crate) async fn client(
         &self,
-        location: &S3Location,
-        options: &S3Options,
-    ) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+        location: &BucketLocation,
+        options: &BucketOptions,
+    ) -> Result<(Arc<dyn ObjectClient>, RequestContext), BucketError> {
         options.check()?;
         let settings = ClientSettings::of(options);
         if let Some(open) = &self.parts.lock().bucket
@@ -147,9 +146,9 @@ impl S3Shared {
 
 /// Makes the client for the scheme of a location. Sends no request to the bucket.
 async fn connect(
-    location: &S3Location,
-    options: &S3Options,
-) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+    location: &BucketLocation,
+    options: &BucketOptions,
+) -> Result<(Arc<dyn ObjectClient>, RequestContext), BucketError> {
     match location.scheme {
         #[cfg(feature = "s3")]
         super::Scheme::S3 => super::aws::connect(location, options).await,
@@ -159,7 +158,11 @@ async fn connect(
         scheme => {
             // What is wrong in the settings is said first.
             options.check()?;
-            Err(S3Error::NotBuilt { place: location.to_string(), what: scheme.service(), feature: scheme.feature() })
+            Err(BucketError::NotBuilt {
+                place: location.to_string(),
+                what: scheme.service(),
+                feature: scheme.feature(),
+            })
         }
     }
 }

@@ -8,20 +8,18 @@ use super::lease::Lease;
 use super::note::{read_header_note, write_header_note};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, HeaderNote, RewrittenHeaders, S3, S3Error, wait};
+use super::{Action, BucketError, BucketTiles, HeaderNote, RewrittenHeaders, wait};
 use crate::target::tree::Template;
 use crate::tile::TileId;
 
 /// The most attempts to copy an object that is replaced in the meantime.
 const MAX_COPIES: u32 = 5;
 
-impl S3 {
+impl BucketTiles {
     /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an
     /// interrupted pass with the same headers ended.
-    ///
-    /// # Errors
-    /// If the bucket cannot be read or written, or a stop was asked for; what was done stays done.
-    pub fn rewrite_headers(mut self, layers: &[String]) -> Result<RewrittenHeaders, S3Error> {
+    /// Fails if the bucket cannot be read or written, or a stop was asked for; what was done stays done.
+    pub fn rewrite_headers(mut self, layers: &[String]) -> Result<RewrittenHeaders, BucketError> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let template = self.tree.template.clone().with_layers(layers.iter().map(String::as_str));
         let pass = HeaderPass { store: &self.store, lease, template, packed: self.tree.packs() };
@@ -53,7 +51,7 @@ struct ListedTile {
 }
 
 impl HeaderPass<'_> {
-    async fn run(&self) -> Result<RewrittenHeaders, S3Error> {
+    async fn run(&self) -> Result<RewrittenHeaders, BucketError> {
         let (store, headers) = (self.store, self.store.options.headers_digest());
         let found = read_header_note(store).await?;
         let before = found.filter(|note| note.headers == headers && !note.is_complete).and_then(|note| note.after);
@@ -99,7 +97,7 @@ impl HeaderPass<'_> {
 
     /// Gives a tile the headers. If it was replaced since it was listed, the new one gets them. A deleted tile needs no
     /// headers.
-    async fn copied(&self, listed: ListedTile) -> Result<(), S3Error> {
+    async fn copied(&self, listed: ListedTile) -> Result<(), BucketError> {
         let (mut tag, mut copies) = (listed.tag, 1);
         loop {
             if tag.is_none() {

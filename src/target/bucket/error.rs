@@ -1,4 +1,4 @@
-//! Errors of targets in S3: what failed, where, and what to do next.
+//! Errors of targets in buckets: what failed, where, and what to do next.
 
 use std::error::Error;
 use std::path::PathBuf;
@@ -15,9 +15,7 @@ pub enum Action {
     Put,
     /// Reading an object.
     Get,
-    /// Listing keys.
     List,
-    /// Deleting an object.
     Delete,
     /// Giving up an upload in parts.
     Abort,
@@ -35,10 +33,9 @@ impl Action {
     }
 }
 
-/// Why a target in S3 could not be written or read.
+/// Why a target in a bucket could not be written or read.
 #[derive(Debug, thiserror::Error)]
-pub enum S3Error {
-    /// A setting cannot be used.
+pub enum BucketError {
     #[error("[s3] {what}")]
     Setting {
         /// Which, and what to write instead.
@@ -58,21 +55,15 @@ pub enum S3Error {
     #[error(
         "{endpoint} does not honour conditional writes ({what}), so nothing would keep two runs from writing {place} at once: nothing was written but the lease. Where nobody else writes it, set conditional_writes = false in [s3]"
     )]
-    NoConditions {
-        endpoint: String,
-        place: String,
-        /// What the server did.
-        what: String,
-    },
+    NoConditions { endpoint: String, place: String, what: String },
     #[error("there is no {kind} \"{bucket}\" at {endpoint}: create it, or correct --output or {setting}")]
     NoBucket {
         /// What the service calls it: "bucket".
         kind: &'static str,
         bucket: String,
         endpoint: String,
-        /// The setting with the endpoint.
         setting: &'static str,
-        source: S3Cause,
+        source: BucketCause,
     },
     #[error("not allowed to {} {place}: {policy}", action.verb())]
     Denied {
@@ -80,61 +71,40 @@ pub enum S3Error {
         place: String,
         /// What has to be allowed, and where, as a clause.
         policy: String,
-        source: S3Cause,
+        source: BucketCause,
     },
     #[error("{endpoint} refuses the credentials for {place}: {next}")]
-    Keys {
-        endpoint: String,
-        place: String,
-        /// What to check.
-        next: &'static str,
-        source: S3Cause,
-    },
-    /// No credentials were found.
+    Keys { endpoint: String, place: String, next: &'static str, source: BucketCause },
     #[error("no credentials for {place}: {next}")]
-    NoKeys {
-        place: String,
-        /// What to set.
-        next: &'static str,
-        /// What the chain of credentials said.
-        source: S3Cause,
-    },
+    NoKeys { place: String, next: &'static str, source: BucketCause },
     #[error(
         "the credentials for {place} have expired: log in again, or use ones that last longer, and run the command again; it goes on where it stopped"
     )]
-    Expired { place: String, source: S3Cause },
+    Expired { place: String, source: BucketCause },
     #[error("the bucket \"{bucket}\" is not in the region {used}: set [s3] region to {}", right.as_deref().unwrap_or("the bucket's own"))]
     Region {
         bucket: String,
-        /// The region that was used.
         used: String,
         /// The right one, if the server says.
         right: Option<String>,
-        source: S3Cause,
+        source: BucketCause,
     },
     #[error("cannot reach {endpoint} to {} {place}: check {setting}, the network and the proxy", action.verb())]
-    Unreachable {
-        endpoint: String,
-        action: Action,
-        place: String,
-        /// The setting with the endpoint.
-        setting: &'static str,
-        source: S3Cause,
-    },
+    Unreachable { endpoint: String, action: Action, place: String, setting: &'static str, source: BucketCause },
     #[error(
         "{endpoint} did not answer in time when asked to {} {place}: run the command again, or raise [s3] attempt_timeout and request_timeout",
         action.verb()
     )]
-    Timeout { endpoint: String, action: Action, place: String, source: S3Cause },
+    Timeout { endpoint: String, action: Action, place: String, source: BucketCause },
     #[error("{endpoint} says that this machine's clock is wrong: set it (by NTP), then run the command again")]
-    Clock { endpoint: String, source: S3Cause },
+    Clock { endpoint: String, source: BucketCause },
     #[error(
         "{endpoint} asks to slow down and did not take the request to {} {place} in {attempts} attempts: run the command again later, or lower [s3] in_flight",
         action.verb()
     )]
-    Busy { endpoint: String, action: Action, place: String, attempts: u32, source: S3Cause },
+    Busy { endpoint: String, action: Action, place: String, attempts: u32, source: BucketCause },
     #[error("{endpoint} failed to {} {place}: look at the cause, then run the command again", action.verb())]
-    Refused { endpoint: String, action: Action, place: String, source: S3Cause },
+    Refused { endpoint: String, action: Action, place: String, source: BucketCause },
     #[error(
         "another run is writing {place}: {holder}; its lease ends at {until} unless it is renewed. Wait until that run is done; if it was killed, run the command again after that time"
     )]
@@ -159,11 +129,7 @@ pub enum S3Error {
     #[error(
         "{place} holds {example}, which oar-tiles did not write: nothing was written. Choose another --output, or replace what is there with --force"
     )]
-    Foreign {
-        place: String,
-        /// A key of it.
-        example: String,
-    },
+    Foreign { place: String, example: String },
     #[error(
         "{place} is published with publish = \"versioned\", and a version is written as a whole: seed it, or publish in place"
     )]
@@ -187,13 +153,12 @@ pub enum S3Error {
         missing: u64,
         /// The first of them, each with what the server said.
         first: Vec<String>,
-        /// What the server said to the first.
-        source: S3Cause,
+        source: BucketCause,
     },
     #[error("interrupted while writing {place}: run the command again and it goes on")]
     Interrupted { place: String },
     #[error("{place} is too large to be read: find out which program wrote it, and remove it or name another target")]
-    TooLarge { place: String, source: S3Cause },
+    TooLarge { place: String, source: BucketCause },
     #[error(
         "{place} cannot be read: it is damaged, or another version of oar-tiles wrote it. Remove it, then run the command again"
     )]
@@ -217,73 +182,64 @@ pub enum S3Error {
     Switch { place: String, source: SwitchError },
 }
 
-impl S3Error {
-    /// What kind of failure this is.
-    #[must_use]
+impl BucketError {
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            S3Error::Setting { .. }
-            | S3Error::NotBuilt { .. }
-            | S3Error::NoRegion { .. }
-            | S3Error::NoBucket { .. }
-            | S3Error::NoKeys { .. }
-            | S3Error::Region { .. }
-            | S3Error::OtherTileset { .. }
-            | S3Error::Foreign { .. }
-            | S3Error::Missing { .. }
-            | S3Error::Switch { .. } => ErrorKind::Usage,
-            S3Error::Whole { .. } | S3Error::NoTileset { .. } | S3Error::NoVersion { .. } => ErrorKind::NeedsSeed,
-            S3Error::Incomplete { .. } => ErrorKind::Partial,
-            S3Error::Interrupted { .. } => ErrorKind::Interrupted,
-            S3Error::Archive(error) => error.kind(),
-            S3Error::Unreachable { .. } | S3Error::Timeout { .. } | S3Error::Busy { .. } => {
+            BucketError::Setting { .. }
+            | BucketError::NotBuilt { .. }
+            | BucketError::NoRegion { .. }
+            | BucketError::NoBucket { .. }
+            | BucketError::NoKeys { .. }
+            | BucketError::Region { .. }
+            | BucketError::OtherTileset { .. }
+            | BucketError::Foreign { .. }
+            | BucketError::Missing { .. }
+            | BucketError::Switch { .. } => ErrorKind::Usage,
+            BucketError::Whole { .. } | BucketError::NoTileset { .. } | BucketError::NoVersion { .. } => {
+                ErrorKind::NeedsSeed
+            }
+            BucketError::Incomplete { .. } => ErrorKind::Partial,
+            BucketError::Interrupted { .. } => ErrorKind::Interrupted,
+            BucketError::Archive(error) => error.kind(),
+            BucketError::Unreachable { .. } | BucketError::Timeout { .. } | BucketError::Busy { .. } => {
                 ErrorKind::Transient(Obstacle::Unreachable)
             }
-            S3Error::Denied { .. }
-            | S3Error::Keys { .. }
-            | S3Error::Expired { .. }
-            | S3Error::Clock { .. }
-            | S3Error::Refused { .. }
-            | S3Error::NoConditions { .. }
-            | S3Error::Held { .. }
-            | S3Error::Lost { .. }
-            | S3Error::Changed { .. }
-            | S3Error::Note { .. }
-            | S3Error::TooLarge { .. }
-            | S3Error::File { .. }
-            | S3Error::Scratch { .. }
-            | S3Error::BeforeManifest(_)
-            | S3Error::ScratchList(_) => ErrorKind::Failed,
+            BucketError::Denied { .. }
+            | BucketError::Keys { .. }
+            | BucketError::Expired { .. }
+            | BucketError::Clock { .. }
+            | BucketError::Refused { .. }
+            | BucketError::NoConditions { .. }
+            | BucketError::Held { .. }
+            | BucketError::Lost { .. }
+            | BucketError::Changed { .. }
+            | BucketError::Note { .. }
+            | BucketError::TooLarge { .. }
+            | BucketError::File { .. }
+            | BucketError::Scratch { .. }
+            | BucketError::BeforeManifest(_)
+            | BucketError::ScratchList(_) => ErrorKind::Failed,
         }
     }
 }
 
-impl From<S3Error> for ReadError {
-    fn from(error: S3Error) -> ReadError {
+impl From<BucketError> for ReadError {
+    fn from(error: BucketError) -> ReadError {
         match error {
-            S3Error::Missing { place } => ReadError::Missing { place },
+            BucketError::Missing { place } => ReadError::Missing { place },
             other => {
                 let what = other.to_string();
                 let cause = std::error::Error::source(&other).map(chain);
-                ReadError::Remote { what, source: cause.map(|cause| S3Cause(cause).into()) }
+                ReadError::Remote { what, source: cause.map(|cause| BucketCause(cause).into()) }
             }
         }
     }
 }
 
-// The error message of a server or the network, as one line.
-
 /// The error message of a server or the network, on one line and each part once: the SDK's errors spread and repeat it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Cause(pub(crate) String);
-
-impl std::fmt::Display for S3Cause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl Error for S3Cause {}
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BucketCause(pub(crate) String);
 
 /// An error and its causes on one line, each once.
 pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {

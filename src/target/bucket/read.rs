@@ -1,19 +1,19 @@
-//! Readers of targets in S3: of tiles below a prefix, and of ranges of an archive.
+//! Readers of targets in buckets: of tiles below a prefix, and of ranges of an archive.
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, stream};
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
 use super::note::read_latest;
 use super::refusal::{Meaning, Refusal};
 use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
 use super::store::Store;
-use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
+use super::{Action, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
 use crate::encode::MAX_STORED_TILE;
+use crate::target::bucket::lease;
 use crate::target::read::ReadAllowance;
-use crate::target::s3::lease;
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, Template, notes};
 use crate::target::{Described, ReadError, TileReader};
@@ -21,7 +21,7 @@ use crate::tile::TileId;
 
 /// A reader of a tileset below a prefix of a bucket.
 #[derive(Debug)]
-pub struct S3Reader {
+pub struct BucketReader {
     runtime: Handle,
     store: Arc<Store>,
     noted: TargetNotes,
@@ -30,18 +30,16 @@ pub struct S3Reader {
     template: Template,
 }
 
-impl S3Reader {
+impl BucketReader {
     /// Opens a target. The template of its tiles' names comes from its metadata; `template` is for a target without
     /// metadata.
-    ///
-    /// # Errors
-    /// If the bucket cannot be read, or its metadata is broken.
+    /// Fails if the bucket cannot be read, or its metadata is broken.
     pub fn open(
-        location: S3Location,
-        options: S3Options,
+        location: BucketLocation,
+        options: BucketOptions,
         template: &Template,
         runtime: Handle,
-    ) -> Result<S3Reader, ReadError> {
+    ) -> Result<BucketReader, ReadError> {
         let (store, noted, is_noted, template) = wait(&runtime, async {
             let store = Store::open(location, options).await?;
             let (metadata, begun) = tokio::join!(store.get(notes::METADATA), lease::begun(&store));
@@ -68,11 +66,11 @@ impl S3Reader {
             }
             Ok::<_, ReadError>((store, noted, is_noted, template))
         })?;
-        Ok(S3Reader { runtime, store, noted, is_noted, template })
+        Ok(BucketReader { runtime, store, noted, is_noted, template })
     }
 }
 
-impl TileReader for S3Reader {
+impl TileReader for BucketReader {
     fn describe(&mut self) -> Result<Described, ReadError> {
         Ok(self.noted.described.clone())
     }
@@ -88,15 +86,12 @@ impl TileReader for S3Reader {
             return Ok(Vec::new());
         }
         wait(&self.runtime, async {
-            let (mut tiles, mut from) = (Vec::new(), None);
-            loop {
-                let page = self.store.list(&self.template.prefix(), from).await?;
-                tiles.extend(page.found.iter().filter_map(|object| self.template.read(&object.name)));
-                from = page.next;
-                if from.is_none() {
-                    return Ok(tiles);
-                }
+            let (begin, mut tiles) = (self.template.prefix(), Vec::new());
+            let mut pages = self.store.pages(&begin);
+            while let Some(found) = pages.try_next().await? {
+                tiles.extend(found.iter().filter_map(|object| self.template.read(&object.name)));
             }
+            Ok(tiles)
         })
     }
 
@@ -174,10 +169,11 @@ async fn fetch(store: &Store, name: &str, most: usize) -> Result<Option<Box<[u8]
 }
 
 /// The published versions of a target; `None` if there are none.
-///
-/// # Errors
-/// If the bucket cannot be read.
-pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -> Result<Option<Latest>, ReadError> {
+pub fn bucket_versions(
+    location: BucketLocation,
+    options: BucketOptions,
+    runtime: &Handle,
+) -> Result<Option<Latest>, ReadError> {
     wait(runtime, async {
         let store = Store::open(location, options).await?;
         match store.get(notes::LATEST).await? {
@@ -189,52 +185,35 @@ pub fn s3_versions(location: S3Location, options: S3Options, runtime: &Handle) -
 
 /// A reader of ranges of an object. All ranges come from the object as it was when it was opened.
 #[derive(Debug)]
-pub struct S3Object {
+pub struct BucketObject {
     runtime: Handle,
     store: Arc<Store>,
     name: String,
-    place: String,
+    pub(crate) place: String,
     tag: Option<String>,
     length: u64,
 }
 
-impl S3Object {
+impl BucketObject {
     /// Opens an object.
-    ///
-    /// # Errors
-    /// If the object does not exist, or cannot be read.
-    pub fn open(key: &S3Key, options: S3Options, runtime: Handle) -> Result<S3Object, ReadError> {
+    /// Fails if the object does not exist, or cannot be read.
+    pub fn open(key: &ObjectKey, options: BucketOptions, runtime: Handle) -> Result<BucketObject, ReadError> {
         let name = key.key.clone();
         let (store, length, tag) = wait(&runtime, async {
             let store = Store::open(key.bucket_as_location(), options).await?;
-            let head = store.head(&name).await?.ok_or_else(|| S3Error::Missing { place: store.place(&name) })?;
-            Ok::<_, S3Error>((store, head.length, head.tag))
+            let head = store.head(&name).await?.ok_or_else(|| BucketError::Missing { place: store.place(&name) })?;
+            Ok::<_, BucketError>((store, head.length, head.tag))
         })?;
-        Ok(S3Object { runtime, place: store.place(&name), store, name, tag, length })
+        Ok(BucketObject { runtime, place: store.place(&name), store, name, tag, length })
     }
 
-    /// The object's length in bytes.
-    #[must_use]
-    pub const fn len(&self) -> u64 {
+    /// In bytes.
+    pub const fn length(&self) -> u64 {
         self.length
     }
 
-    /// True if the object has 0 bytes.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.length == 0
-    }
-
-    /// The object's URL.
-    #[must_use]
-    pub fn place(&self) -> &str {
-        &self.place
-    }
-
     /// Reads `length` bytes from `offset` on, or as many as there are.
-    ///
-    /// # Errors
-    /// If the object cannot be read, or was replaced since it was opened.
+    /// Fails if the object cannot be read, or was replaced since it was opened.
     pub fn read_at(&self, offset: u64, length: u64) -> Result<Vec<u8>, ReadError> {
         let range = offset..offset.saturating_add(length).min(self.length);
         if range.is_empty() {

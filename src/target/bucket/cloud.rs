@@ -34,8 +34,8 @@ use super::client::{
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
-use super::{Encryption, S3Cause, S3Error, S3Location, S3Options, Scheme, without_user};
-use crate::encode::MAX_STORED_TILE;
+use super::{BucketCause, BucketError, BucketLocation, BucketOptions, Encryption, Scheme, without_user};
+use crate::encode::{GZIP, MAX_STORED_TILE};
 use crate::hex::hex;
 use crate::https::{HttpsClient, deepest_cause, https_client};
 use crate::target::tree::Tag;
@@ -51,7 +51,6 @@ trait CloudStore: ObjectStore + PaginatedListStore {}
 
 impl<S: ObjectStore + PaginatedListStore> CloudStore for S {}
 
-/// The client of one bucket.
 #[derive(Debug)]
 struct CloudClient {
     store: Arc<dyn CloudStore>,
@@ -67,9 +66,9 @@ struct CloudClient {
 
 /// Makes the client. Sends no request yet.
 pub(crate) fn connect(
-    location: &S3Location,
-    options: &S3Options,
-) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+    location: &BucketLocation,
+    options: &BucketOptions,
+) -> Result<(Arc<dyn ObjectClient>, RequestContext), BucketError> {
     check(location, options)?;
     let retry = RetryConfig {
         backoff: BackoffConfig { init_backoff: FIRST_BACKOFF, max_backoff: MAX_BACKOFF, base: 2.0 },
@@ -113,7 +112,7 @@ pub(crate) fn connect(
         attempts: options.section.attempts,
     };
     let store = store.map_err(|error| {
-        let cause = S3Cause(deepest_cause(&error));
+        let cause = BucketCause(deepest_cause(&error));
         requests.error(super::Action::Get, &location.prefix, Refusal { meaning: Meaning::NoKeys, cause })
     })?;
     let client = CloudClient {
@@ -128,8 +127,8 @@ pub(crate) fn connect(
 }
 
 /// Refuses headers that S3 knows and these services do not.
-fn check(location: &S3Location, options: &S3Options) -> Result<(), S3Error> {
-    let refused = |what: String| Err(S3Error::Setting { what });
+fn check(location: &BucketLocation, options: &BucketOptions) -> Result<(), BucketError> {
+    let refused = |what: String| Err(BucketError::Setting { what });
     let service = location.scheme.service();
     if options.section.encryption != Encryption::Bucket {
         return refused(format!(
@@ -165,9 +164,7 @@ impl CloudClient {
     }
 
     /// Deletes some blobs; returns those that could not be deleted.
-    ///
-    /// # Errors
-    /// If the batch is refused as a whole: then it has one answer.
+    /// Fails if the batch is refused as a whole: then it has one answer.
     async fn delete_batch(&self, keys: &[String]) -> Result<Vec<(String, Refusal)>, Refusal> {
         let paths: Vec<_> = keys.iter().map(|key| Path::parse(key).map_err(object_store::Error::from)).collect();
         let answers = self.store.delete_stream(stream::iter(paths).boxed()).collect::<Vec<_>>().await;
@@ -183,7 +180,7 @@ impl CloudClient {
     }
 
     fn take_upload(&self, id: &str) -> Result<Box<dyn MultipartUpload>, Refusal> {
-        let missing = || Refusal { meaning: Meaning::Missing, cause: S3Cause(format!("there is no upload {id}")) };
+        let missing = || Refusal { meaning: Meaning::Missing, cause: BucketCause(format!("there is no upload {id}")) };
         self.uploads.lock().remove(id).ok_or_else(missing)
     }
 }
@@ -273,7 +270,7 @@ impl ObjectClient for CloudClient {
         async move {
             let Object { body, tag: found, .. } = self.get(key, None, MAX_STORED_TILE).await?;
             if tag.is_some_and(|tag| tag != found) {
-                let cause = S3Cause("it was replaced meanwhile".to_owned());
+                let cause = BucketCause("it was replaced meanwhile".to_owned());
                 return Err(Refusal { meaning: Meaning::Condition, cause });
             }
             let digest = Some(Md5::digest(&body).into());
@@ -336,7 +333,7 @@ impl ObjectClient for CloudClient {
 
 /// The library knows no object whose key has an empty part.
 fn path(key: &str) -> Result<Path, Refusal> {
-    Path::parse(key).map_err(|error| Refusal { meaning: Meaning::Missing, cause: S3Cause(error.to_string()) })
+    Path::parse(key).map_err(|error| Refusal { meaning: Meaning::Missing, cause: BucketCause(error.to_string()) })
 }
 
 fn attributes(headers: ObjectHeaders, digest: Tag) -> Attributes {
@@ -344,7 +341,7 @@ fn attributes(headers: ObjectHeaders, digest: Tag) -> Attributes {
     let mut attributes: Attributes = Attributes::new();
     attributes.insert(Attribute::ContentType, content_type.into());
     if is_gzip {
-        attributes.insert(Attribute::ContentEncoding, "gzip".into());
+        attributes.insert(Attribute::ContentEncoding, GZIP.into());
     }
     if let Some(rule) = cache_control {
         attributes.insert(Attribute::CacheControl, rule.into());
@@ -360,7 +357,7 @@ fn attributes(headers: ObjectHeaders, digest: Tag) -> Attributes {
 }
 
 fn late(limit: Duration) -> Refusal {
-    let cause = S3Cause(format!("the answer was not complete after {}", humantime::format_duration(limit)));
+    let cause = BucketCause(format!("the answer was not complete after {}", humantime::format_duration(limit)));
     Refusal { meaning: Meaning::Timeout, cause }
 }
 
@@ -377,7 +374,7 @@ fn refusal(error: &object_store::Error) -> Refusal {
                 HttpErrorKind::Timeout => Meaning::Timeout,
                 _ => Meaning::Server,
             };
-            return Refusal { meaning, cause: S3Cause(deepest_cause(no_answer)) };
+            return Refusal { meaning, cause: BucketCause(deepest_cause(no_answer)) };
         }
         next = cause.source();
     }
@@ -393,7 +390,7 @@ fn of_text(text: &str) -> Refusal {
     // Azure's message goes on with the request's id and time.
     let message = between("<Message>", "</Message>").and_then(|message| message.lines().next()).unwrap_or_default();
     let Some(status) = status.or_else(|| code.parse().ok()) else {
-        return Refusal { meaning: Meaning::Other, cause: S3Cause(text.to_owned()) };
+        return Refusal { meaning: Meaning::Other, cause: BucketCause(text.to_owned()) };
     };
     let meaning = match code {
         "ContainerNotFound" => Meaning::NoBucket,
@@ -406,7 +403,7 @@ fn of_text(text: &str) -> Refusal {
         _ if status == 401 => Meaning::Keys,
         _ => meaning(Some(status), code).unwrap_or(Meaning::Other),
     };
-    Refusal { meaning, cause: S3Cause(said(Some(status), code, message)) }
+    Refusal { meaning, cause: BucketCause(said(Some(status), code, message)) }
 }
 
 // The program's own HTTP client, under the library.
@@ -419,9 +416,9 @@ struct Http {
 }
 
 impl Http {
-    fn new(limit: Duration) -> Result<Http, S3Error> {
+    fn new(limit: Duration) -> Result<Http, BucketError> {
         let client =
-            https_client().map_err(|error| S3Error::Setting { what: format!("TLS cannot be set up: {error}") })?;
+            https_client().map_err(|error| BucketError::Setting { what: format!("TLS cannot be set up: {error}") })?;
         Ok(Http { client, limit })
     }
 

@@ -1,10 +1,10 @@
-//! Targets in S3: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
+//! Targets in buckets: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
 //! replaces.
 //!
 //! ```text
 //!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
 //!                            list the tiles            differs from the listed one           write the notes, release
-//!          lease             open                      uploads (bounded)             publish
+//!          lease             prefix_store              uploads (bounded)             prefix_store
 //! ```
 //!
 //! A run that edits a target ([`Unwritten::Keep`](super::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD
@@ -17,7 +17,7 @@
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
-//! | `prefix`, `open`, `uploads`, `note`, `publish` | a run of the sink from its beginning to its notes |
+//! | `prefix`, `prefix_store`, `uploads`, `note` | a run of the sink from its beginning to its notes |
 //! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
 //! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
@@ -41,11 +41,10 @@ mod lease;
 mod location;
 mod note;
 mod object_notes;
-mod open;
 mod options;
 mod pmtiles;
 mod prefix;
-mod publish;
+mod prefix_store;
 mod read;
 mod refusal;
 mod removal;
@@ -62,20 +61,20 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 
-pub use error::{Action, S3Cause, S3Error};
+pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
 pub use header_note::{HeaderNote, RewrittenHeaders};
-pub use location::{LocationError, S3Key, S3Location, Scheme};
-pub use object_notes::S3Notes;
-pub use options::{CacheRule, CloudSettings, Encryption, S3Keys, S3Options, S3Section, without_user};
-pub use pmtiles::S3Pmtiles;
-pub use prefix::S3;
-pub use read::{S3Object, S3Reader, s3_versions};
+pub use location::{BucketLocation, LocationError, ObjectKey, Scheme};
+pub use object_notes::BucketNotes;
+pub use options::{BucketOptions, CacheRule, CloudSettings, Encryption, S3Keys, S3Section, without_user};
+pub use pmtiles::BucketPmtiles;
+pub use prefix::BucketTiles;
+pub use read::{BucketObject, BucketReader, bucket_versions};
 pub use removal::{remove_archive, remove_prefix};
-pub use shared::S3Shared;
-pub use upload::S3Archive;
+pub use shared::BucketShared;
+pub use upload::BucketArchive;
 pub use version::{SharedVersion, VersionTiles, give_up_shared};
-pub use work_objects::S3WorkObjects;
+pub use work_objects::BucketWorkFiles;
 
 /// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
 /// aborts an upload. The process ends 2 s after the signal.

@@ -1,9 +1,9 @@
-//! A PMTiles archive in S3: written to a temporary file and then uploaded; read by range requests.
+//! A PMTiles archive in a bucket: written to a temporary file and then uploaded; read by range requests.
 
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
-use super::{Flights, S3Archive, S3Error, S3Key, S3Object, S3Options};
+use super::{BucketArchive, BucketError, BucketObject, BucketOptions, Flights, ObjectKey};
 use crate::stop::Stop;
 use crate::target::pmtiles::ReadAt;
 use crate::target::{
@@ -18,46 +18,48 @@ const ARCHIVE: &str = "archive.pmtiles";
 /// is copied to the new one.
 const OLD: &str = "old.pmtiles";
 
-/// The sink of a PMTiles archive in S3. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the
+/// The sink of a PMTiles archive in a bucket. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the
 /// object was not replaced since the beginning.
 #[derive(Debug)]
-pub struct S3Pmtiles {
+pub struct BucketPmtiles {
     // Fields are dropped in this order: the staged file before its folder.
     sink: Pmtiles,
-    archive: S3Archive,
+    archive: BucketArchive,
     scratch: TempDir,
 }
 
-impl S3Pmtiles {
+impl BucketPmtiles {
     /// Begins an archive.
-    ///
-    /// # Errors
-    /// If the bucket cannot be read, or the temporary folder cannot be written.
-    pub fn create(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Pmtiles, S3Error> {
-        let archive = S3Archive::begin(key, options, runtime, stop)?;
+    /// Fails if the bucket cannot be read, or the temporary folder cannot be written.
+    pub fn create(
+        key: &ObjectKey,
+        options: BucketOptions,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<BucketPmtiles, BucketError> {
+        let archive = BucketArchive::begin(key, options, runtime, stop)?;
         let scratch = tempfile::Builder::new()
             .prefix("oar-tiles.")
             .tempdir()
-            .map_err(|source| S3Error::Scratch { path: std::env::temp_dir(), source })?;
+            .map_err(|source| BucketError::Scratch { path: std::env::temp_dir(), source })?;
         let sink = Pmtiles::create(&scratch.path().join(ARCHIVE), stop)?;
-        Ok(S3Pmtiles { sink, archive, scratch })
+        Ok(BucketPmtiles { sink, archive, scratch })
     }
 
     /// The count of requests in flight; it stays readable after [`Sink::finish`].
-    #[must_use]
     pub fn flights(&self) -> Flights {
         self.archive.flights()
     }
 }
 
-impl Sink for S3Pmtiles {
-    type Error = S3Error;
+impl Sink for BucketPmtiles {
+    type Error = BucketError;
 
     fn needs(&self) -> Needs {
         self.sink.needs()
     }
 
-    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, BucketError> {
         let old = self.scratch.path().join(OLD);
         if tileset.unwritten == Unwritten::Delete {
             let before = self.sink.begin(tileset)?;
@@ -75,12 +77,12 @@ impl Sink for S3Pmtiles {
         Ok(Some(self.sink.edit(old, tileset)?))
     }
 
-    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, BucketError> {
         Ok(self.sink.write(edits)?)
     }
 
-    fn finish(self, metadata: &Metadata) -> Result<Finished, S3Error> {
-        let S3Pmtiles { sink, archive, scratch } = self;
+    fn finish(self, metadata: &Metadata) -> Result<Finished, BucketError> {
+        let BucketPmtiles { sink, archive, scratch } = self;
         let finished = sink.finish(metadata)?;
         let flights = archive.flights();
         let place = archive.upload(&scratch.path().join(ARCHIVE))?;
@@ -88,25 +90,23 @@ impl Sink for S3Pmtiles {
     }
 }
 
-impl ReadAt for S3Object {
+impl ReadAt for BucketObject {
     fn place(&self) -> &str {
-        S3Object::place(self)
+        &self.place
     }
 
     fn length(&self) -> u64 {
-        self.len()
+        BucketObject::length(self)
     }
 
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
-        S3Object::read_at(self, offset, length as u64)
+        BucketObject::read_at(self, offset, length as u64)
     }
 }
 
-impl S3Object {
+impl BucketObject {
     /// Opens the object as a PMTiles archive.
-    ///
-    /// # Errors
-    /// If it is no PMTiles archive of vector tiles, or cannot be read.
+    /// Fails if it is no PMTiles archive of vector tiles, or cannot be read.
     pub fn pmtiles(self) -> Result<PmtilesReader, ReadError> {
         PmtilesReader::over(Box::new(self))
     }

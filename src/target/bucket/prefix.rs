@@ -6,18 +6,16 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::Condition;
 use super::lease::Lease;
-use super::note::write_note;
-use super::open::{Open, note_template};
-use super::publish::PrefixEnd;
+use super::prefix_store::{PrefixStore, SeenNotes, claim};
 use super::store::Store;
+use super::uploads::Uploads;
 use super::version::{SharedVersion, VersionNote};
-use super::{Flights, MAX_UNDO_TIME, S3Error, S3Location, S3Options, wait};
+use super::{BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, wait};
 use crate::stop::Stop;
-use crate::target::s3::{open, publish};
-use crate::target::tree::{self, Latest, Tag, TreeOptions};
-use crate::target::{Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
+use crate::target::tree::notes::Begun;
+use crate::target::tree::{self, Latest, Publishing, Tag, TreeOptions, TreeRun, TreeStore as _, notes};
+use crate::target::{ChangedTiles, Described, Finished, Metadata, Needs, Sink, TileChange, TileEdit, Tileset, Written};
 use crate::tile::Order;
 
 /// How long a failed run waits for the server to confirm that the lease is given back.
@@ -28,7 +26,7 @@ const MAX_RELEASE_TIME: Duration = Duration::from_secs(5);
 /// [`Sink::write`] starts uploads and returns; it waits only while the allowed number is in flight. Create and use this
 /// sink on a thread that may block, with a multi-threaded runtime running.
 #[derive(Debug)]
-pub struct S3 {
+pub struct BucketTiles {
     pub(crate) runtime: Handle,
     pub(crate) stop: Stop,
     pub(crate) store: Arc<Store>,
@@ -39,23 +37,31 @@ pub struct S3 {
     pub(crate) adopted: Option<SharedVersion>,
 }
 
-impl S3 {
+/// A run between [`Sink::begin`] and its end.
+#[derive(Debug)]
+struct Open {
+    run: TreeRun,
+    /// What was noted as begun before this run.
+    begun_before: Begun,
+    uploads: Uploads,
+    seen: SeenNotes,
+}
+
+impl BucketTiles {
     /// Takes the lease on a target. Credentials come from the SDK's default chain, unless the options hold keys.
-    ///
-    /// # Errors
-    /// If the bucket cannot be reached or written, or another run holds the lease.
+    /// Fails if the bucket cannot be reached or written, or another run holds the lease.
     pub fn create(
-        location: S3Location,
-        options: S3Options,
+        location: BucketLocation,
+        options: BucketOptions,
         tree: TreeOptions,
         runtime: Handle,
         stop: &Stop,
-    ) -> Result<S3, S3Error> {
+    ) -> Result<BucketTiles, BucketError> {
         let place = location.to_string();
         let (store, lease) = wait(&runtime, async {
             tokio::select! {
                 biased;
-                _ = stop.wait() => Err(S3Error::Interrupted { place }),
+                _ = stop.wait() => Err(BucketError::Interrupted { place }),
                 taken = async {
                     let store = Store::open(location, options).await?;
                     let lease = Lease::take(&store, &runtime).await?;
@@ -63,29 +69,34 @@ impl S3 {
                 } => taken,
             }
         })?;
-        Ok(S3 { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None, adopted: None })
+        Ok(BucketTiles { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None, adopted: None })
     }
 
     /// The count of requests in flight; it stays readable after [`Sink::finish`].
-    #[must_use]
     pub fn flights(&self) -> Flights {
         self.store.flights.clone()
     }
 
     /// Switches clients to the version `to`, or to the version before the current one.
-    ///
-    /// # Errors
-    /// If there is no such version, or the bucket cannot be written.
-    pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, S3Error> {
+    /// Fails if there is no such version, or the bucket cannot be written.
+    pub fn rollback(mut self, to: Option<&str>) -> Result<Latest, BucketError> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let switched = publish::rollback(&self.store, lease, &self.runtime, &self.stop, to)?;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, true);
+        let Some(before) = prefix.latest()? else {
+            return Err(BucketError::Missing { place: self.store.place(notes::LATEST) });
+        };
+        let shown = before.version.clone();
+        let switched = before.switched(to);
+        let latest =
+            switched.map_err(|source| BucketError::Switch { place: self.store.location.to_string(), source })?;
+        tree::switch(&mut prefix, &latest, &shown)?;
         self.release()?;
-        Ok(switched)
+        Ok(latest)
     }
 
     /// Gives the lease back after a run that is complete. After a stop was asked for, waits at most [`MAX_UNDO_TIME`];
     /// a lease that was not given back expires.
-    pub(crate) fn release(&mut self) -> Result<(), S3Error> {
+    pub(crate) fn release(&mut self) -> Result<(), BucketError> {
         let Some(lease) = self.lease.take() else { return Ok(()) };
         let released = wait(&self.runtime, self.stop.within(MAX_UNDO_TIME, lease.release()));
         released.unwrap_or_else(|| {
@@ -98,14 +109,19 @@ impl S3 {
         tracing::warn!("the lease on {} could not be given back, and expires by itself: {why}", self.store.location);
     }
 
-    pub(crate) fn not_open(&self) -> S3Error {
-        S3Error::Interrupted { place: self.store.location.to_string() }
+    pub(crate) fn not_open(&self) -> BucketError {
+        BucketError::Interrupted { place: self.store.location.to_string() }
     }
 }
 
 impl Open {
-    /// Applies edits to a target that was listed.
-    fn edit_in_order(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+    /// What the target holds of the tiles of edits: from the list of the beginning, if there is one; otherwise the
+    /// server is asked for each.
+    fn held(&mut self, edits: &[TileEdit]) -> Result<Vec<Option<Tag>>, BucketError> {
+        if !self.run.has_inventory() {
+            let names: Vec<String> = edits.iter().map(|edit| self.run.template.name(edit.id())).collect();
+            return self.uploads.head(&names);
+        }
         let mut found: Vec<Option<Tag>> =
             edits.iter().map(|edit| self.run.meet(edit.id())).collect::<Result<_, _>>()?;
         if !self.uploads.lists_digests() {
@@ -113,32 +129,17 @@ impl Open {
                 .filter(|at| found[*at] == Some(None) && matches!(edits[*at], TileEdit::Put(..)))
                 .collect();
             let names: Vec<String> = unknown.iter().map(|at| self.run.template.name(edits[*at].id())).collect();
-            for (at, here) in unknown.into_iter().zip(self.uploads.look(&names)?) {
+            for (at, here) in unknown.into_iter().zip(self.uploads.head(&names)?) {
                 // A tile that vanished since the listing is written; it counts as one that was there.
                 found[at] = Some(here.flatten());
             }
         }
-        let mut written = Written::default();
-        for (edit, here) in edits.into_iter().zip(found) {
-            self.edit(edit, here, packed, &mut written)?;
-        }
-        Ok(written)
-    }
-
-    /// Applies edits to a target whose other tiles stay: asks the server only for the edited tiles.
-    fn edit_looked_up(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
-        let names: Vec<String> = edits.iter().map(|edit| self.run.template.name(edit.id())).collect();
-        let found = self.uploads.look(&names)?;
-        let mut written = Written::default();
-        for (edit, here) in edits.into_iter().zip(found) {
-            self.edit(edit, here, packed, &mut written)?;
-        }
-        Ok(written)
+        Ok(found)
     }
 
     /// Applies edits to a version of shards. The caller knows what is stored, and hands over nothing that is right
     /// already.
-    fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, S3Error> {
+    fn edit_all(&mut self, edits: Vec<TileEdit>, packed: bool) -> Result<Written, BucketError> {
         let mut written = Written::default();
         for edit in edits {
             match edit {
@@ -161,7 +162,13 @@ impl Open {
     }
 
     /// Applies one edit; `here` is what the target holds of the tile.
-    fn edit(&mut self, edit: TileEdit, here: Option<Tag>, packed: bool, written: &mut Written) -> Result<(), S3Error> {
+    fn edit(
+        &mut self,
+        edit: TileEdit,
+        here: Option<Tag>,
+        packed: bool,
+        written: &mut Written,
+    ) -> Result<(), BucketError> {
         let Some((id, bytes)) = self.run.apply(edit, here.is_some(), written)? else { return Ok(()) };
         let digest: [u8; 16] = Md5::digest(&bytes).into();
         if here == Some(Some(digest)) {
@@ -179,30 +186,27 @@ impl Open {
     }
 }
 
-impl Sink for S3 {
-    type Error = S3Error;
+impl Sink for BucketTiles {
+    type Error = BucketError;
 
     fn needs(&self) -> Needs {
         Needs { order: Order::ZoomColumnTmsRow, layers_apart: self.tree.template.layers_apart() }
     }
 
-    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, S3Error> {
+    fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, BucketError> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let place = self.store.location.to_string();
-        let (open, before) = wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                open = open::open(&self.store, lease, &self.tree, tileset, self.adopted.as_ref(), &self.runtime, &self.stop) => open,
-            }
-        })?;
-        if self.tree.public_url.is_none() {
-            self.tree.public_url.clone_from(&open.public_url);
-        }
-        if !open.run.has_inventory() && self.adopted.is_none() {
+        let begun_before = wait(&self.runtime, lease.begun());
+        let is_versioned = self.tree.publish != Publishing::InPlace;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, is_versioned);
+        prefix.adopted = self.adopted.as_ref();
+        let (mut run, before) = tree::begin(&mut prefix, &mut self.tree, tileset)?;
+        let seen = prefix.seen;
+        run.changed = run.changed.take().map(ChangedTiles::knowing_new);
+        let uploads = Uploads::new(&self.store, &self.runtime, &self.stop);
+        if !run.has_inventory() && self.adopted.is_none() {
             self.store.options.shared.keep_tags();
         }
-        self.open = Some(open);
+        self.open = Some(Open { run, begun_before, uploads, seen });
         Ok(before)
     }
 
@@ -214,19 +218,13 @@ impl Sink for S3 {
         self.open.as_ref()?.run.held()
     }
 
-    fn claim(&mut self) -> Result<(), S3Error> {
+    fn claim(&mut self) -> Result<(), BucketError> {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let place = self.store.location.to_string();
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(S3Error::Interrupted { place }),
-                claimed = open::claim(&self.store, lease, &self.tree) => claimed,
-            }
-        })
+        let prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, false);
+        prefix.wait(claim(&self.store, lease, &self.tree))
     }
 
-    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, S3Error> {
+    fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, BucketError> {
         if let Some(lease) = &self.lease {
             lease.check()?;
             if lease.is_overdue() {
@@ -235,31 +233,22 @@ impl Sink for S3 {
         }
         let packed = self.tree.packs();
         let Some(open) = &mut self.open else { return Err(self.not_open()) };
-        if open.run.has_inventory() {
-            open.edit_in_order(edits, packed)
-        } else if self.adopted.is_some() {
-            open.edit_all(edits, packed)
-        } else {
-            open.edit_looked_up(edits, packed)
+        if self.adopted.is_some() {
+            return open.edit_all(edits, packed);
         }
+        let mut written = Written::default();
+        for (here, edit) in open.held(&edits)?.into_iter().zip(edits) {
+            open.edit(edit, here, packed, &mut written)?;
+        }
+        Ok(written)
     }
 
-    fn finish(mut self, metadata: &Metadata) -> Result<Finished, S3Error> {
+    fn finish(mut self, metadata: &Metadata) -> Result<Finished, BucketError> {
         let Some(open) = self.open.take() else { return Err(self.not_open()) };
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
-        let Open { run, mut uploads, metadata: seen, latest, .. } = open;
-        let is_versioned = run.version.is_some();
-        let mut prefix = PrefixEnd {
-            runtime: &self.runtime,
-            stop: &self.stop,
-            store: &self.store,
-            lease,
-            uploads: Some(&mut uploads),
-            doomed: Vec::new(),
-            metadata: Some(seen),
-            latest,
-            is_versioned,
-        };
+        let Open { run, mut uploads, seen, .. } = open;
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, run.version.is_some());
+        (prefix.uploads, prefix.seen) = (Some(&mut uploads), seen);
         let (deleted, changed) = tree::end(&mut prefix, run, &self.tree, metadata)?;
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
@@ -268,7 +257,7 @@ impl Sink for S3 {
     }
 }
 
-impl Drop for S3 {
+impl Drop for BucketTiles {
     fn drop(&mut self) {
         self.store.options.shared.drop_tags();
         // Dropping `open` aborts the uploads in flight. Then the lease is given back, so that the next run does not
@@ -293,14 +282,18 @@ impl Drop for S3 {
 
 // A version that shards write together.
 
-impl S3 {
+impl BucketTiles {
     /// Notes that shards are going to write a version with these layers, and gives the lease back. Other runs leave the
     /// version alone for a week.
-    ///
-    /// # Errors
-    /// If the bucket cannot be written.
-    pub fn begin_shared(mut self, version: &SharedVersion, layers: &[String]) -> Result<(), S3Error> {
-        self.write_version_note(version, &VersionNote::begun_by(&version.run), layers)?;
+    pub fn begin_shared(mut self, version: &SharedVersion, layers: &[String]) -> Result<(), BucketError> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, true);
+        let note = serde_json::to_vec(&VersionNote::begun_by(&version.run));
+        let note = note.map_err(|source| prefix.note_error(&version.note(), source))?;
+        prefix.put(&version.note(), &note)?;
+        let name = notes::of_version(&version.version, notes::METADATA);
+        let metadata = notes::begun(layers, &self.tree.template);
+        prefix.put(&name, &metadata.map_err(|source| prefix.note_error(&name, source))?)?;
         self.release()
     }
 
@@ -308,26 +301,5 @@ impl S3 {
     /// called before [`Sink::begin`](crate::target::Sink::begin).
     pub fn adopt(&mut self, version: SharedVersion) {
         self.adopted = Some(version);
-    }
-
-    fn write_version_note(
-        &self,
-        version: &SharedVersion,
-        note: &VersionNote,
-        layers: &[String],
-    ) -> Result<(), S3Error> {
-        let name = version.note();
-        let failed = |source| S3Error::Note { place: self.store.place(&name), source };
-        let body = serde_json::to_vec(note).map_err(failed)?;
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(self.not_open()),
-                written = async {
-                    write_note(&self.store, &name, body, &Condition::Always).await?;
-                    note_template(&self.store, &version.version, layers, &self.tree.template).await
-                } => written,
-            }
-        })
     }
 }

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::client::{Condition, Put};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, S3Cause, S3Error, wait};
+use super::{Action, BucketCause, BucketError, wait};
 use crate::stop::Stop;
 use crate::target::tree::Tag;
 use crate::tile::TileId;
@@ -158,7 +158,7 @@ impl Uploads {
         bytes: Box<[u8]>,
         digest: [u8; 16],
         packed: bool,
-    ) -> Result<(), S3Error> {
+    ) -> Result<(), BucketError> {
         self.check()?;
         let permits = (self.permit(&self.room, 1)?, self.permit(&self.room_kib, kib(bytes.len()))?);
         self.has_sent = true;
@@ -187,7 +187,7 @@ impl Uploads {
     }
 
     /// Starts to delete up to [`MAX_NAMES_PER_DELETE`](super::client::MAX_NAMES_PER_DELETE) tiles, once there is room.
-    pub(crate) fn delete(&mut self, names: Vec<String>) -> Result<(), S3Error> {
+    pub(crate) fn delete(&mut self, names: Vec<String>) -> Result<(), BucketError> {
         self.check()?;
         let permit = self.permit(&self.room, 1)?;
         self.has_sent = true;
@@ -217,12 +217,10 @@ impl Uploads {
     /// What the target holds under each name: `None` for no tile, otherwise the MD5 of its bytes if its `ETag` is one.
     /// Asks the server only about tiles that were not read since the run began; these requests and the uploads share
     /// the limit of requests in flight.
-    ///
-    /// # Errors
-    /// If the server does not answer, or a stop was asked for.
-    pub(crate) fn look(&self, names: &[String]) -> Result<Vec<Option<Tag>>, S3Error> {
-        let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
-        let looks = stream::iter(names).map(|name| async move {
+    /// Fails if the server does not answer, or a stop was asked for.
+    pub(crate) fn head(&self, names: &[String]) -> Result<Vec<Option<Tag>>, BucketError> {
+        let interrupted = || BucketError::Interrupted { place: self.store.location.to_string() };
+        let heads = stream::iter(names).map(|name| async move {
             // A patch has read the tile, and nobody else writes it while this run holds the lease.
             if let Some(found) = self.store.options.shared.take(name) {
                 return Ok(found.held());
@@ -235,7 +233,7 @@ impl Uploads {
             tokio::select! {
                 biased;
                 _ = self.stop.wait() => Err(interrupted()),
-                found = looks.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
+                found = heads.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
             }
         })
     }
@@ -251,10 +249,8 @@ impl Uploads {
     }
 
     /// Waits until every request has ended.
-    ///
-    /// # Errors
-    /// If a request failed, or a stop was asked for.
-    pub(crate) fn settle(&mut self) -> Result<(), S3Error> {
+    /// Fails if a request failed, or a stop was asked for.
+    pub(crate) fn settle(&mut self) -> Result<(), BucketError> {
         let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
         let place = self.store.location.to_string();
         let tasks = &mut self.tasks;
@@ -263,14 +259,14 @@ impl Uploads {
             loop {
                 let next = tokio::select! {
                     biased;
-                    _ = stop.wait() => return Err(S3Error::Interrupted { place }),
+                    _ = stop.wait() => return Err(BucketError::Interrupted { place }),
                     next = tasks.join_next() => next,
                 };
                 match next {
                     None => return Ok(()),
                     Some(Ok(())) => {}
                     Some(Err(died)) => {
-                        let refusal = Refusal { meaning: Meaning::Other, cause: S3Cause(died.to_string()) };
+                        let refusal = Refusal { meaning: Meaning::Other, cause: BucketCause(died.to_string()) };
                         failures.lock().add(1, Action::Put, "a tile", refusal);
                     }
                 }
@@ -281,10 +277,10 @@ impl Uploads {
     }
 
     /// Fails if further requests are pointless, or a stop was asked for. Does not wait.
-    fn check(&mut self) -> Result<(), S3Error> {
+    fn check(&mut self) -> Result<(), BucketError> {
         while let Some(done) = self.tasks.try_join_next() {
             if let Err(died) = done {
-                let refusal = Refusal { meaning: Meaning::Other, cause: S3Cause(died.to_string()) };
+                let refusal = Refusal { meaning: Meaning::Other, cause: BucketCause(died.to_string()) };
                 let mut failures = self.failures.lock();
                 failures.add(1, Action::Put, "a tile", refusal);
             }
@@ -297,17 +293,17 @@ impl Uploads {
             return Err(error);
         }
         match self.stop.asked() {
-            Some(_signal) => Err(S3Error::Interrupted { place: self.store.location.to_string() }),
+            Some(_signal) => Err(BucketError::Interrupted { place: self.store.location.to_string() }),
             None => Ok(()),
         }
     }
 
     /// Takes `amount` permits, once they are free.
-    fn permit(&self, room: &Arc<Semaphore>, amount: u32) -> Result<OwnedSemaphorePermit, S3Error> {
+    fn permit(&self, room: &Arc<Semaphore>, amount: u32) -> Result<OwnedSemaphorePermit, BucketError> {
         if let Ok(permit) = Arc::clone(room).try_acquire_many_owned(amount) {
             return Ok(permit);
         }
-        let interrupted = || S3Error::Interrupted { place: self.store.location.to_string() };
+        let interrupted = || BucketError::Interrupted { place: self.store.location.to_string() };
         wait(&self.runtime, async {
             tokio::select! {
                 biased;
@@ -320,15 +316,15 @@ impl Uploads {
 
     /// The error of the run: the cause itself if no request succeeded or no other can succeed; otherwise how many
     /// failed, and which.
-    fn failed(&self, failures: &Failures) -> S3Error {
+    fn failed(&self, failures: &Failures) -> BucketError {
         if let Some((action, name, refusal)) = &failures.end
             && (refusal.concerns_all() || failures.succeeded == 0)
         {
             return self.store.error(*action, name, refusal.clone());
         }
         let source =
-            failures.first.as_ref().map_or_else(|| S3Cause(String::new()), |(_, _, refusal)| refusal.cause.clone());
+            failures.first.as_ref().map_or_else(|| BucketCause(String::new()), |(_, _, refusal)| refusal.cause.clone());
         let (missing, first) = (failures.count, failures.shown.clone());
-        S3Error::Incomplete { place: self.store.location.to_string(), missing, first, source }
+        BucketError::Incomplete { place: self.store.location.to_string(), missing, first, source }
     }
 }

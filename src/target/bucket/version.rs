@@ -14,11 +14,11 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Object};
+use super::client::{Condition, Listed, Object};
 use super::note::write_note;
 use super::store::Store;
 use super::uploads::Uploads;
-use super::{S3Error, S3Location, S3Options, wait};
+use super::{BucketError, BucketLocation, BucketOptions, wait};
 use crate::clock::seconds_now;
 use crate::stop::Stop;
 use crate::target::tree::{BEGUN, Latest, Template, notes};
@@ -59,7 +59,7 @@ impl VersionNote {
 
 /// Removes the run from the note of a published version, so that the version is removed like any other once it has
 /// expired.
-pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), S3Error> {
+pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), BucketError> {
     write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await.map(drop)
 }
 
@@ -78,7 +78,7 @@ impl SharedVersion {
 
     /// Refuses a version that does not belong, or no longer belongs, to the run. Must be called with the lease held:
     /// only a holder of it removes a version.
-    pub(crate) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), S3Error> {
+    pub(crate) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), BucketError> {
         // A commit that was killed after it had published may be repeated.
         if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == self.version)) {
             return Ok(());
@@ -87,20 +87,17 @@ impl SharedVersion {
         if note.shards.as_deref() == Some(&*self.run) {
             return Ok(());
         }
-        Err(S3Error::NoVersion { place: store.location.to_string(), version: self.version.clone() })
+        Err(BucketError::NoVersion { place: store.location.to_string(), version: self.version.clone() })
     }
 }
 
 /// Gives up a version of shards: the next run of the target removes its tiles. May wait for the server.
-///
-/// # Errors
-/// If the bucket cannot be written.
 pub fn give_up_shared(
-    location: S3Location,
-    options: S3Options,
+    location: BucketLocation,
+    options: BucketOptions,
     version: &SharedVersion,
     runtime: &Handle,
-) -> Result<(), S3Error> {
+) -> Result<(), BucketError> {
     wait(runtime, async {
         let store = Store::open(location, options).await?;
         let Some(object) = store.get(&version.note()).await? else { return Ok(()) };
@@ -113,7 +110,7 @@ pub fn give_up_shared(
 
 /// True if a version that was never published must stay for its shards. Otherwise its note is changed to say that it is
 /// being removed, because a late commit must not publish what is left of it.
-pub(crate) async fn is_awaited(store: &Store, version: &str) -> Result<bool, S3Error> {
+pub(crate) async fn is_awaited(store: &Store, version: &str) -> Result<bool, BucketError> {
     let name = notes::of_version(version, BEGUN);
     let found = store.get(&name).await?;
     let note = VersionNote::read(found.as_ref());
@@ -145,18 +142,15 @@ const MAX_LISTED_COLUMNS: u64 = 16_384;
 
 impl VersionTiles {
     /// The tiles of a version, by a template with its layers. Credentials come as for
-    /// [`S3::create`](super::S3::create).
-    ///
-    /// # Errors
-    /// If no client can be made.
+    /// [`BucketTiles::create`](super::BucketTiles::create).
     pub fn open(
-        location: S3Location,
-        options: S3Options,
+        location: BucketLocation,
+        options: BucketOptions,
         template: Template,
         packed: bool,
         runtime: &Handle,
         stop: &Stop,
-    ) -> Result<VersionTiles, S3Error> {
+    ) -> Result<VersionTiles, BucketError> {
         let store = wait(runtime, Store::open(location, options))?;
         let found = Arc::new(AtomicU64::new(0));
         let uploads = Uploads::new(&store, runtime, stop).adding_only(Arc::clone(&found));
@@ -165,10 +159,7 @@ impl VersionTiles {
     }
 
     /// Finds the tiles of some columns that an earlier attempt has added: those with the same bytes are not sent again.
-    ///
-    /// # Errors
-    /// If the bucket cannot be read.
-    pub fn look(&mut self, columns: &ColumnRanges) -> Result<(), S3Error> {
+    pub fn list(&mut self, columns: &ColumnRanges) -> Result<(), BucketError> {
         let ranges = columns.ranges();
         let count: u64 = ranges.iter().map(|range| u64::from(range.last - range.first) + 1).sum();
         if count > MAX_LISTED_COLUMNS {
@@ -178,17 +169,11 @@ impl VersionTiles {
         let all = ranges.iter().flat_map(|range| (range.first..=range.last).map(|column| (range.zoom, column)));
         let prefixes: Vec<String> = all.filter_map(|(zoom, column)| template.column_prefix(zoom, column)).collect();
         let listed = stream::iter(prefixes).map(|prefix| async move {
-            let (mut found, mut from) = (Vec::new(), None);
-            loop {
-                let page = store.list(&prefix, from).await?;
-                found.extend(
-                    page.found.into_iter().filter_map(|object| Some((template.read(&object.name)?, object.digest?))),
-                );
-                from = page.next;
-                if from.is_none() {
-                    return Ok::<_, S3Error>(found);
-                }
-            }
+            let of_page = |found: Vec<Listed>| {
+                let known = |object: Listed| Some((template.read(&object.name)?, object.digest?));
+                found.into_iter().filter_map(known).collect::<Vec<_>>()
+            };
+            store.pages(&prefix).map_ok(of_page).try_concat().await
         });
         let listed = listed.buffer_unordered(store.options.section.in_flight.get()).try_collect::<Vec<_>>();
         self.known = wait(&self.runtime, listed)?.into_iter().flatten().collect();
@@ -196,10 +181,8 @@ impl VersionTiles {
     }
 
     /// Starts to add a tile, once there is room; returns the MD5 of its bytes.
-    ///
-    /// # Errors
-    /// If earlier tiles could not be added, or a stop was asked for.
-    pub fn add(&mut self, tile: TileId, bytes: Box<[u8]>) -> Result<[u8; 16], S3Error> {
+    /// Fails if earlier tiles could not be added, or a stop was asked for.
+    pub fn add(&mut self, tile: TileId, bytes: Box<[u8]>) -> Result<[u8; 16], BucketError> {
         let digest: [u8; 16] = Md5::digest(&bytes).into();
         if self.known.remove(&tile) == Some(digest) {
             return Ok(digest);
@@ -209,10 +192,8 @@ impl VersionTiles {
     }
 
     /// Waits until every tile is stored; returns how many existed before, with bytes that are not known.
-    ///
-    /// # Errors
-    /// If a tile could not be added, or a stop was asked for.
-    pub fn settle(&mut self) -> Result<u64, S3Error> {
+    /// Fails if a tile could not be added, or a stop was asked for.
+    pub fn settle(&mut self) -> Result<u64, BucketError> {
         self.uploads.settle()?;
         Ok(self.found.load(Ordering::Relaxed))
     }

@@ -6,27 +6,28 @@ use super::client::{Condition, Object};
 use super::header_note::{HEADERS, HeaderNote};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, S3Error};
+use super::{Action, BucketError};
 use crate::target::note_store::MAX_KEPT_NOTE;
 use crate::target::tree::notes::TargetNotes;
 use crate::target::tree::{Latest, OWN_FOLDER, notes};
 
 /// The names of the files and folders in a folder, which ends with `/`.
-pub(crate) async fn entries(store: &Store, folder: &str) -> Result<BTreeSet<String>, S3Error> {
+pub(crate) async fn entries(store: &Store, folder: &str) -> Result<BTreeSet<String>, BucketError> {
     let all = store.names(folder).await?;
     Ok(all.iter().filter_map(|name| Some(name.strip_prefix(folder)?.split('/').next()?.to_owned())).collect())
 }
 
-pub(crate) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, S3Error> {
-    notes::read(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::METADATA), source })
+pub(crate) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, BucketError> {
+    notes::read(&object.body).map_err(|source| BucketError::Note { place: store.place(notes::METADATA), source })
 }
 
-pub(crate) fn read_latest(store: &Store, object: &Object) -> Result<Latest, S3Error> {
-    serde_json::from_slice(&object.body).map_err(|source| S3Error::Note { place: store.place(notes::LATEST), source })
+pub(crate) fn read_latest(store: &Store, object: &Object) -> Result<Latest, BucketError> {
+    serde_json::from_slice(&object.body)
+        .map_err(|source| BucketError::Note { place: store.place(notes::LATEST), source })
 }
 
 /// Replaces a note unless it already has this body, so that caches stay valid.
-pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Result<(), S3Error> {
+pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Result<(), BucketError> {
     let before = store.get(name).await?;
     if before.as_ref().is_some_and(|object| object.body == body) {
         return Ok(());
@@ -37,16 +38,14 @@ pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
 
 /// Writes a note; returns its new tag. If two writers write equal bodies, both succeed; so notes that must differ name
 /// their writer.
-///
-/// # Errors
-/// [`S3Error::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the server's
-/// refusal.
+/// Fails with [`BucketError::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the
+/// server's refusal.
 pub(crate) async fn write_note(
     store: &Store,
     name: &str,
     body: Vec<u8>,
     condition: &Condition,
-) -> Result<String, S3Error> {
+) -> Result<String, BucketError> {
     let refused = |refusal| store.error(Action::Put, name, refusal);
     match store.put_note(name, body.clone(), condition).await {
         // The user was warned about a server without conditional writes when the lease was taken.
@@ -60,7 +59,7 @@ pub(crate) async fn write_note(
             match store.read(name, None, MAX_KEPT_NOTE.max(body.len())).await {
                 Ok(object) if object.body == body => Ok(object.tag),
                 Ok(_) | Err(Refusal { meaning: Meaning::Missing, .. }) => {
-                    Err(S3Error::Changed { place: store.place(name) })
+                    Err(BucketError::Changed { place: store.place(name) })
                 }
                 Err(refusal) => Err(store.error(Action::Get, name, refusal)),
             }
@@ -74,21 +73,20 @@ fn header_note_name() -> String {
     format!("{OWN_FOLDER}/notes/{HEADERS}")
 }
 
-/// The note of a prefix.
-pub(crate) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>, S3Error> {
+pub(crate) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>, BucketError> {
     Ok(store.get(&header_note_name()).await?.and_then(|object| serde_json::from_slice(&object.body).ok()))
 }
 
 /// Writes the note; the caller holds the lease.
-pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), S3Error> {
-    let body =
-        serde_json::to_vec(note).map_err(|source| S3Error::Note { place: store.place(&header_note_name()), source })?;
+pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), BucketError> {
+    let body = serde_json::to_vec(note)
+        .map_err(|source| BucketError::Note { place: store.place(&header_note_name()), source })?;
     write_note(store, &header_note_name(), body, &Condition::Always).await.map(drop)
 }
 
 /// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no
 /// tile yet.
-pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), S3Error> {
+pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), BucketError> {
     let headers = store.options.headers_digest();
     let found = read_header_note(store).await?;
     let is_wanted = found.is_some() || store.options.has_band();

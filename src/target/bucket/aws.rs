@@ -5,12 +5,14 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::BehaviorVersion;
+use aws_config::{BehaviorVersion, SdkConfig};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::{RetryConfig, RetryPartition, TokenBucket};
 use aws_sdk_s3::config::timeout::TimeoutConfig;
-use aws_sdk_s3::config::{Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation};
+use aws_sdk_s3::config::{
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
+};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_s3::primitives::{ByteStream, ByteStreamError};
 use aws_sdk_s3::types::{
@@ -31,13 +33,13 @@ use super::client::{
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
 use super::store::{digest, too_large};
-use super::{Encryption, S3Cause, S3Error, S3Location, S3Options, without_user};
+use super::{BucketCause, BucketError, BucketLocation, BucketOptions, Encryption, without_user};
+use crate::encode::GZIP;
 
 /// The characters that are written as `%XX` in the source of a copy (Amazon S3 API Reference, `CopyObject`: "must be
 /// URL-encoded").
 const IN_KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
-/// The client of one bucket.
 #[derive(Debug)]
 struct AwsClient {
     client: Client,
@@ -58,7 +60,7 @@ macro_rules! with_headers {
         };
         $request
             .content_type(content_type)
-            .set_content_encoding(is_gzip.then(|| "gzip".to_owned()))
+            .set_content_encoding(is_gzip.then(|| GZIP.to_owned()))
             .set_cache_control(cache_control)
             .set_storage_class(storage_class.as_deref().map(StorageClass::from))
             .set_metadata(Some(metadata))
@@ -128,7 +130,7 @@ impl ObjectClient for AwsClient {
                     Ok(None) => return Err(too_large(most)),
                     Err(_broken) if attempt < self.attempts => attempt += 1,
                     Err(broken) => {
-                        let cause = S3Cause(format!("the answer broke off: {}", chain(&broken)));
+                        let cause = BucketCause(format!("the answer broke off: {}", chain(&broken)));
                         return Err(Refusal { meaning: Meaning::Server, cause });
                     }
                 }
@@ -296,7 +298,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
             SdkError::ServiceError(answer) => {
                 let status = answer.raw().status().as_u16();
                 let (code, message) = (error.code().unwrap_or_default(), error.message().unwrap_or_default());
-                let cause = S3Cause(said(Some(status), code, message));
+                let cause = BucketCause(said(Some(status), code, message));
                 let header = answer.raw().headers().get("x-amz-bucket-region").map(str::to_owned);
                 let region = header.or_else(|| expected_region(message));
                 let meaning = match meaning(Some(status), code) {
@@ -306,7 +308,7 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
                 };
                 Refusal { meaning, cause }
             }
-            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: S3Cause(chain(&error)) },
+            SdkError::TimeoutError(_) => Refusal { meaning: Meaning::Timeout, cause: BucketCause(chain(&error)) },
             SdkError::DispatchFailure(failure) => {
                 let text = chain(&error);
                 // The SDK's own type of this error is in a crate that the SDK does not re-export.
@@ -317,13 +319,13 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
                 } else {
                     Meaning::Unreachable
                 };
-                Refusal { meaning, cause: S3Cause(text) }
+                Refusal { meaning, cause: BucketCause(text) }
             }
-            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: S3Cause(chain(&error)) },
+            SdkError::ResponseError(_) => Refusal { meaning: Meaning::Server, cause: BucketCause(chain(&error)) },
             _ => {
                 let text = chain(&error);
                 let meaning = if text.contains("credential") { Meaning::NoKeys } else { Meaning::Other };
-                Refusal { meaning, cause: S3Cause(text) }
+                Refusal { meaning, cause: BucketCause(text) }
             }
         }
     }
@@ -331,11 +333,8 @@ impl<E: ProvideErrorMetadata + Error + 'static> From<SdkError<E, HttpResponse>> 
 
 // The client of a bucket: credentials, region, endpoint, time limits, retries.
 
-/// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
-pub(crate) async fn connect(
-    location: &S3Location,
-    options: &S3Options,
-) -> Result<(Arc<dyn ObjectClient>, RequestContext), S3Error> {
+/// What the SDK finds in the environment, its files and the options; and the client of its chain of credentials.
+async fn settings_of_sdk(options: &BucketOptions) -> (SdkConfig, SharedHttpClient) {
     // The chain of credentials may ask servers over TLS even where the bucket is reached without TLS.
     let tls = aws_smithy_http_client::Builder::new().tls_provider(Provider::Rustls(CryptoMode::Ring)).build_https();
     let mut loader = aws_config::defaults(BehaviorVersion::latest()).http_client(tls.clone());
@@ -357,7 +356,15 @@ pub(crate) async fn connect(
             "settings",
         ));
     }
-    let shared = loader.load().await;
+    (loader.load().await, tls)
+}
+
+/// Makes the client. Sends no request yet, except that the chain of credentials may ask its own servers.
+pub(crate) async fn connect(
+    location: &BucketLocation,
+    options: &BucketOptions,
+) -> Result<(Arc<dyn ObjectClient>, RequestContext), BucketError> {
+    let (shared, tls) = settings_of_sdk(options).await;
     // The SDK reads AWS_ENDPOINT_URL_S3 by itself, including a user and password in the URL, and does not report what
     // it found.
     let of_s3 = || {
@@ -368,7 +375,7 @@ pub(crate) async fn connect(
     let region = match (shared.region(), &endpoint) {
         (Some(region), _) => region.clone(),
         (None, Some(_)) => Region::new("us-east-1"),
-        (None, None) => return Err(S3Error::NoRegion { place: location.to_string() }),
+        (None, None) => return Err(BucketError::NoRegion { place: location.to_string() }),
     };
     let place = RequestContext {
         scheme: location.scheme,
@@ -386,23 +393,6 @@ pub(crate) async fn connect(
     // Reading the system's certificates takes a moment, so it is not done for a server without TLS.
     let http =
         if place.endpoint.starts_with("http://") { aws_smithy_http_client::Builder::new().build_http() } else { tls };
-    let common = || {
-        let builder = Builder::from(&shared)
-            .http_client(http.clone())
-            .region(region.clone())
-            .force_path_style(options.section.path_style)
-            .timeout_config(timeouts.clone());
-        let builder = match &endpoint {
-            Some(endpoint) => builder.endpoint_url(endpoint),
-            None => builder,
-        };
-        if options.section.checksums {
-            return builder;
-        }
-        builder
-            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
-            .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
-    };
     // The SDK's adaptive retries are not used: their limiter lowers the rate by 30 % for each refusal. Measured: one
     // burst of refusals over 16 requests in flight left a rate near 0, and after refusals of 1.5 s requests still
     // waited when their 60 s were over. With standard retries each request doubles its own pause, so the rate falls
@@ -414,7 +404,22 @@ pub(crate) async fn connect(
     // The SDK's retry budget (500 tokens for all clients of a process) is used up after a hundred refusals. This client
     // bounds the retries by the attempts of each request and the number of requests in flight.
     let partition = RetryPartition::custom("oar-tiles").token_bucket(TokenBucket::unlimited()).build();
-    let client = Client::from_conf(common().retry_config(retries).retry_partition(partition).build());
+    let mut builder = Builder::from(&shared)
+        .http_client(http)
+        .region(region)
+        .force_path_style(options.section.path_style)
+        .timeout_config(timeouts)
+        .retry_config(retries)
+        .retry_partition(partition);
+    if let Some(endpoint) = endpoint {
+        builder = builder.endpoint_url(endpoint);
+    }
+    if !options.section.checksums {
+        builder = builder
+            .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
+            .response_checksum_validation(ResponseChecksumValidation::WhenRequired);
+    }
+    let client = Client::from_conf(builder.build());
     let client = AwsClient {
         client,
         bucket: location.bucket.clone(),

@@ -1,4 +1,4 @@
-//! Notes of a target in S3: objects of their own, below the prefix or next to the archive.
+//! Notes of a target in a bucket: objects of their own, below the prefix or next to the archive.
 
 use std::sync::Arc;
 
@@ -7,32 +7,29 @@ use tokio::runtime::Handle;
 use super::note::write_note;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, S3Error, S3Key, S3Location, S3Options, wait};
+use super::{Action, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, parts};
 use crate::target::tree::OWN_FOLDER;
 
-/// The notes of a target in S3.
 #[derive(Debug, Clone)]
-pub struct S3Notes {
-    location: S3Location,
+pub struct BucketNotes {
+    location: BucketLocation,
     /// The beginning of the notes' names, below the location: ends with `/`.
     folder: String,
-    options: S3Options,
+    options: BucketOptions,
     runtime: Handle,
 }
 
-impl S3Notes {
+impl BucketNotes {
     /// The notes of a prefix. Sends no request.
-    #[must_use]
-    pub fn of_prefix(location: S3Location, options: S3Options, runtime: Handle) -> S3Notes {
-        S3Notes { location, folder: format!("{OWN_FOLDER}/notes/"), options, runtime }
+    pub fn of_prefix(location: BucketLocation, options: BucketOptions, runtime: Handle) -> BucketNotes {
+        BucketNotes { location, folder: format!("{OWN_FOLDER}/notes/"), options, runtime }
     }
 
     /// The notes next to an archive. Sends no request.
-    #[must_use]
-    pub fn beside(archive: &S3Key, options: S3Options, runtime: Handle) -> S3Notes {
+    pub fn beside(archive: &ObjectKey, options: BucketOptions, runtime: Handle) -> BucketNotes {
         let folder = format!("{}/", archive.folder_beside());
-        S3Notes { location: archive.bucket_as_location(), folder, options, runtime }
+        BucketNotes { location: archive.bucket_as_location(), folder, options, runtime }
     }
 
     fn name(&self, name: &str) -> Result<String, NoteError> {
@@ -40,10 +37,10 @@ impl S3Notes {
         Ok(format!("{}{name}", self.folder))
     }
 
-    fn refused(&self, action: &'static str, name: &str, error: S3Error) -> NoteError {
+    fn refused(&self, action: &'static str, name: &str, error: BucketError) -> NoteError {
         match error {
-            S3Error::Changed { place } => NoteError::Changed { place },
-            S3Error::TooLarge { place, .. } => NoteError::TooLong { place },
+            BucketError::Changed { place } => NoteError::Changed { place },
+            BucketError::TooLarge { place, .. } => NoteError::TooLong { place },
             error => NoteError::Refused {
                 action,
                 place: format!("{}{}{name}", self.location, self.folder),
@@ -52,11 +49,11 @@ impl S3Notes {
         }
     }
 
-    async fn store(&self) -> Result<Arc<Store>, S3Error> {
+    async fn store(&self) -> Result<Arc<Store>, BucketError> {
         Store::open(self.location.clone(), self.options.clone()).await
     }
 
-    async fn get(&self, name: &str) -> Result<Option<KeptNote>, S3Error> {
+    async fn get(&self, name: &str) -> Result<Option<KeptNote>, BucketError> {
         let store = self.store().await?;
         match store.read(name, None, MAX_KEPT_NOTE).await {
             Ok(object) => Ok(Some(KeptNote { body: object.body, tag: object.tag })),
@@ -66,7 +63,7 @@ impl S3Notes {
     }
 }
 
-impl NoteStore for S3Notes {
+impl NoteStore for BucketNotes {
     fn read(&self, name: &str) -> Result<Option<KeptNote>, NoteError> {
         let full = self.name(name)?;
         wait(&self.runtime, self.get(&full)).map_err(|error| self.refused("read", name, error))

@@ -1,6 +1,6 @@
 //! The errors of servers and of the network, classified by what they mean for a run.
 
-use super::{Action, S3Cause, S3Error, Scheme};
+use super::{Action, BucketCause, BucketError, Scheme};
 
 /// What a failed request means for a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(crate) enum Meaning {
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) meaning: Meaning,
-    pub(crate) cause: S3Cause,
+    pub(crate) cause: BucketCause,
 }
 
 impl Refusal {
@@ -68,12 +68,15 @@ impl Refusal {
 
     /// An error that is none of a server's or the network's.
     pub(crate) fn other(error: &dyn std::error::Error) -> Refusal {
-        Refusal { meaning: Meaning::Other, cause: S3Cause(error.to_string()) }
+        Refusal { meaning: Meaning::Other, cause: BucketCause(error.to_string()) }
     }
 
     /// From the code and message of one object in the answer to `DeleteObjects`.
     pub(crate) fn of_code(code: &str, message: &str) -> Refusal {
-        Refusal { meaning: meaning(None, code).unwrap_or(Meaning::Other), cause: S3Cause(said(None, code, message)) }
+        Refusal {
+            meaning: meaning(None, code).unwrap_or(Meaning::Other),
+            cause: BucketCause(said(None, code, message)),
+        }
     }
 }
 
@@ -210,34 +213,36 @@ pub(crate) struct RequestContext {
 }
 
 impl RequestContext {
-    pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> S3Error {
+    pub(crate) fn error(&self, action: Action, key: &str, refusal: Refusal) -> BucketError {
         let RequestContext { scheme, endpoint, region, bucket, prefix, attempts } = self.clone();
         let place = format!("{}://{bucket}/{key}", scheme.name());
         let source = refusal.cause;
         match refusal.meaning {
-            Meaning::Missing => S3Error::Missing { place },
+            Meaning::Missing => BucketError::Missing { place },
             Meaning::NoBucket => {
                 let (kind, setting) = scheme.bucket();
-                S3Error::NoBucket { kind, bucket, endpoint, setting, source }
+                BucketError::NoBucket { kind, bucket, endpoint, setting, source }
             }
-            Meaning::Condition => S3Error::Changed { place },
+            Meaning::Condition => BucketError::Changed { place },
             Meaning::Denied => {
                 let policy = scheme.policy(action, &bucket, &prefix);
-                S3Error::Denied { action, place, policy, source }
+                BucketError::Denied { action, place, policy, source }
             }
-            Meaning::Keys => S3Error::Keys { endpoint, place, next: scheme.keys_advice().0, source },
-            Meaning::NoKeys => S3Error::NoKeys { place, next: scheme.keys_advice().1, source },
-            Meaning::Expired => S3Error::Expired { place, source },
-            Meaning::Region(right) => S3Error::Region { bucket, used: region, right, source },
+            Meaning::Keys => BucketError::Keys { endpoint, place, next: scheme.keys_advice().0, source },
+            Meaning::NoKeys => BucketError::NoKeys { place, next: scheme.keys_advice().1, source },
+            Meaning::Expired => BucketError::Expired { place, source },
+            Meaning::Region(right) => BucketError::Region { bucket, used: region, right, source },
             Meaning::Unreachable => {
                 let setting = scheme.bucket().1;
-                S3Error::Unreachable { endpoint, action, place, setting, source }
+                BucketError::Unreachable { endpoint, action, place, setting, source }
             }
-            Meaning::Timeout => S3Error::Timeout { endpoint, action, place, source },
-            Meaning::Clock => S3Error::Clock { endpoint, source },
-            Meaning::Busy => S3Error::Busy { endpoint, action, place, attempts, source },
-            Meaning::TooLarge => S3Error::TooLarge { place, source },
-            Meaning::Unknown | Meaning::Server | Meaning::Other => S3Error::Refused { endpoint, action, place, source },
+            Meaning::Timeout => BucketError::Timeout { endpoint, action, place, source },
+            Meaning::Clock => BucketError::Clock { endpoint, source },
+            Meaning::Busy => BucketError::Busy { endpoint, action, place, attempts, source },
+            Meaning::TooLarge => BucketError::TooLarge { place, source },
+            Meaning::Unknown | Meaning::Server | Meaning::Other => {
+                BucketError::Refused { endpoint, action, place, source }
+            }
         }
     }
 }

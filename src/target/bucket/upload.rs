@@ -15,7 +15,7 @@ use super::client::{Condition, Part, Put, SentParts, line_time};
 use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, Flights, MAX_UNDO_TIME, S3Error, S3Key, S3Options, wait};
+use super::{Action, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, wait};
 use crate::hex::hex;
 use crate::stop::Stop;
 
@@ -33,9 +33,9 @@ const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// An archive in S3 that a run is going to replace.
+/// An archive in a bucket that a run is going to replace.
 #[derive(Debug)]
-pub struct S3Archive {
+pub struct BucketArchive {
     runtime: Handle,
     stop: Stop,
     store: Arc<Store>,
@@ -48,34 +48,36 @@ pub struct S3Archive {
     lease: Option<Box<Lease>>,
 }
 
-impl S3Archive {
-    /// Looks up the object that is stored now: the upload will replace only this object.
-    ///
-    /// # Errors
-    /// If the bucket cannot be read.
-    pub fn begin(key: &S3Key, options: S3Options, runtime: Handle, stop: &Stop) -> Result<S3Archive, S3Error> {
-        S3Archive::begin_with(key, options, runtime, stop, Writers::Several)
-    }
-
-    /// As [`S3Archive::begin`], for an object whose name nobody else writes.
-    pub(crate) fn begin_alone(
-        key: &S3Key,
-        options: S3Options,
+impl BucketArchive {
+    /// Asks for the object that is stored now: the upload will replace only this object.
+    pub fn begin(
+        key: &ObjectKey,
+        options: BucketOptions,
         runtime: Handle,
         stop: &Stop,
-    ) -> Result<S3Archive, S3Error> {
-        S3Archive::begin_with(key, options, runtime, stop, Writers::One)
+    ) -> Result<BucketArchive, BucketError> {
+        BucketArchive::begin_with(key, options, runtime, stop, Writers::Several)
+    }
+
+    /// As [`BucketArchive::begin`], for an object whose name nobody else writes.
+    pub(crate) fn begin_alone(
+        key: &ObjectKey,
+        options: BucketOptions,
+        runtime: Handle,
+        stop: &Stop,
+    ) -> Result<BucketArchive, BucketError> {
+        BucketArchive::begin_with(key, options, runtime, stop, Writers::One)
     }
 
     fn begin_with(
-        key: &S3Key,
-        options: S3Options,
+        key: &ObjectKey,
+        options: BucketOptions,
         runtime: Handle,
         stop: &Stop,
         writers: Writers,
-    ) -> Result<S3Archive, S3Error> {
+    ) -> Result<BucketArchive, BucketError> {
         let name = key.key.clone();
-        let looking = async {
+        let beginning = async {
             let store = Store::open(key.bucket_as_location(), options).await?;
             // Lists first, because the answer to HEAD has no body that could report a missing bucket.
             store.list(&name, None).await?;
@@ -85,29 +87,27 @@ impl S3Archive {
                 Some(Box::new(Lease::take_beside(&store, key, &runtime).await?))
             };
             let there = store.head(&name).await?;
-            Ok::<_, S3Error>((store, lease, there))
+            Ok::<_, BucketError>((store, lease, there))
         };
         let place = key.to_string();
         let (store, lease, there) = wait(&runtime, async {
             tokio::select! {
                 biased;
-                _ = stop.wait() => Err(S3Error::Interrupted { place }),
-                looked = looking => looked,
+                _ = stop.wait() => Err(BucketError::Interrupted { place }),
+                begun = beginning => begun,
             }
         })?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let seen = Condition::as_seen(tag.as_ref());
-        Ok(S3Archive { runtime, stop: stop.clone(), store, name, seen, length, lease })
+        Ok(BucketArchive { runtime, stop: stop.clone(), store, name, seen, length, lease })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
-    ///
-    /// # Errors
-    /// If the archive cannot be read or written to `to`, or somebody else replaced it in the meantime.
-    pub(crate) fn download(&self, to: &Path) -> Result<Option<String>, S3Error> {
+    /// Fails if the archive cannot be read or written to `to`, or somebody else replaced it in the meantime.
+    pub(crate) fn download(&self, to: &Path) -> Result<Option<String>, BucketError> {
         let Some(length) = self.length else { return Ok(None) };
         let place = self.store.place(&self.name);
-        let unwritable = |source| S3Error::Scratch { path: to.to_owned(), source };
+        let unwritable = |source| BucketError::Scratch { path: to.to_owned(), source };
         let mut file = File::create_new(to).map_err(unwritable)?;
         let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.section.in_flight.get());
         let offsets: Vec<u64> =
@@ -118,7 +118,7 @@ impl S3Archive {
             let pieces = wait(&self.runtime, async {
                 tokio::select! {
                     biased;
-                    _ = self.stop.wait() => Err(S3Error::Interrupted { place: place.clone() }),
+                    _ = self.stop.wait() => Err(BucketError::Interrupted { place: place.clone() }),
                     pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>() => pieces,
                 }
             })?;
@@ -127,7 +127,7 @@ impl S3Archive {
         Ok(Some(place))
     }
 
-    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, S3Error> {
+    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, BucketError> {
         let _flight = self.store.flights.begin();
         let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let object = self.store.read(&self.name, Some(range.clone()), most).await;
@@ -139,11 +139,10 @@ impl S3Archive {
         if same && object.body.len() as u64 == range.end - range.start {
             return Ok(object.body);
         }
-        Err(S3Error::Changed { place: self.store.place(&self.name) })
+        Err(BucketError::Changed { place: self.store.place(&self.name) })
     }
 
     /// The count of requests in flight.
-    #[must_use]
     pub fn flights(&self) -> Flights {
         self.store.flights.clone()
     }
@@ -155,11 +154,10 @@ impl S3Archive {
 
     /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays
     /// in the bucket.
-    ///
-    /// # Errors
-    /// If the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
-    pub fn upload(self, path: &Path) -> Result<String, S3Error> {
-        let unreadable = |source| S3Error::File { path: path.to_owned(), place: self.store.place(&self.name), source };
+    /// Fails if the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
+    pub fn upload(self, path: &Path) -> Result<String, BucketError> {
+        let unreadable =
+            |source| BucketError::File { path: path.to_owned(), place: self.store.place(&self.name), source };
         let file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
         let upload = Upload { archive: &self, path, file: Arc::new(file), length };
@@ -168,18 +166,18 @@ impl S3Archive {
     }
 
     /// Fails if somebody else has replaced the object since the beginning, where the server does not see to it.
-    async fn check_unchanged(&self) -> Result<(), S3Error> {
+    async fn check_unchanged(&self) -> Result<(), BucketError> {
         let Some(lease) = &self.lease else { return Ok(()) };
         lease.confirm().await?;
         let tag = self.store.head(&self.name).await?.and_then(|head| head.tag);
         if Condition::as_seen(tag.as_ref()) == self.seen {
             return Ok(());
         }
-        Err(S3Error::Changed { place: self.store.place(&self.name) })
+        Err(BucketError::Changed { place: self.store.place(&self.name) })
     }
 }
 
-impl Drop for S3Archive {
+impl Drop for BucketArchive {
     /// Gives the lease back, so that the next run does not have to wait until it expires.
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
@@ -201,16 +199,16 @@ enum Writers {
 
 /// A file that is being uploaded.
 struct Upload<'a> {
-    archive: &'a S3Archive,
+    archive: &'a BucketArchive,
     path: &'a Path,
     file: Arc<File>,
     length: u64,
 }
 
 impl Upload<'_> {
-    async fn send(&self) -> Result<(), S3Error> {
-        let S3Archive { store, stop, .. } = self.archive;
-        let interrupted = || S3Error::Interrupted { place: self.place() };
+    async fn send(&self) -> Result<(), BucketError> {
+        let BucketArchive { store, stop, .. } = self.archive;
+        let interrupted = || BucketError::Interrupted { place: self.place() };
         if self.length <= store.options.section.part_size() {
             return tokio::select! {
                 biased;
@@ -236,22 +234,22 @@ impl Upload<'_> {
         self.archive.store.place(&self.archive.name)
     }
 
-    fn error(&self, refusal: Refusal) -> S3Error {
+    fn error(&self, refusal: Refusal) -> BucketError {
         self.archive.store.error(Action::Put, &self.archive.name, refusal)
     }
 
-    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, S3Error> {
+    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, BucketError> {
         let file = Arc::clone(&self.file);
         let read = move || {
             let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
             file.read_exact_at(&mut bytes, offset).map(|()| bytes)
         };
         let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
-        read.map_err(|source| S3Error::File { path: self.path.to_owned(), place: self.place(), source })
+        read.map_err(|source| BucketError::File { path: self.path.to_owned(), place: self.place(), source })
     }
 
-    async fn send_at_once(&self) -> Result<(), S3Error> {
-        let S3Archive { store, name, seen, .. } = self.archive;
+    async fn send_at_once(&self) -> Result<(), BucketError> {
+        let BucketArchive { store, name, seen, .. } = self.archive;
         let bytes = self.read(0, self.length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
         let headers = super::headers::of_archive(&store.options, PMTILES);
@@ -266,7 +264,7 @@ impl Upload<'_> {
 
     /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been
     /// lost, and the second attempt refused because the object had changed.
-    async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), S3Error> {
+    async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), BucketError> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
             && let Some(head) = self.archive.store.head(&self.archive.name).await?
             && head.length == self.length
@@ -278,14 +276,14 @@ impl Upload<'_> {
         Err(self.error(refusal))
     }
 
-    async fn begin_parts(&self) -> Result<String, S3Error> {
-        let S3Archive { store, name, .. } = self.archive;
+    async fn begin_parts(&self) -> Result<String, BucketError> {
+        let BucketArchive { store, name, .. } = self.archive;
         let headers = super::headers::of_archive(&store.options, PMTILES);
         store.client.begin_parts(&store.key(name), headers).await.map_err(|refusal| self.error(refusal))
     }
 
-    async fn send_parts(&self, id: &str) -> Result<(), S3Error> {
-        let S3Archive { store, name, seen, .. } = self.archive;
+    async fn send_parts(&self, id: &str) -> Result<(), BucketError> {
+        let BucketArchive { store, name, seen, .. } = self.archive;
         let size = store.options.section.part_size().max(self.length.div_ceil(MAX_PARTS));
         let at_once = usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size)
             .unwrap_or(1)
@@ -299,7 +297,7 @@ impl Upload<'_> {
                 async move {
                     let bytes = self.read(offset, length).await?;
                     let digest: [u8; 16] = Md5::digest(&bytes).into();
-                    Ok::<_, S3Error>(Part { number, bytes, digest, line_time: line_time(length) })
+                    Ok::<_, BucketError>(Part { number, bytes, digest, line_time: line_time(length) })
                 }
             })
             .map(|part| {
@@ -307,7 +305,7 @@ impl Upload<'_> {
                 async move {
                     let (digest, sending) = part?;
                     let _flight = store.flights.begin();
-                    Ok::<_, S3Error>((digest, sending.await.map_err(|refusal| self.error(refusal))?))
+                    Ok::<_, BucketError>((digest, sending.await.map_err(|refusal| self.error(refusal))?))
                 }
             });
         let parts: Vec<([u8; 16], String)> = sent.buffered(at_once).try_collect::<Vec<_>>().await?;
@@ -326,7 +324,7 @@ impl Upload<'_> {
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
     async fn abort(&self, id: &str) {
-        let S3Archive { store, name, stop, .. } = self.archive;
+        let BucketArchive { store, name, stop, .. } = self.archive;
         let key = store.key(name);
         match stop.within(MAX_UNDO_TIME, store.client.abort_parts(&key, id)).await {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {

@@ -12,7 +12,7 @@ pub(crate) const HEADERS: &str = "headers.json";
 /// Which headers the tiles of a prefix carry.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeaderNote {
-    /// [`S3Options::headers_digest`](super::S3Options::headers_digest) of the headers that were last written.
+    /// [`BucketOptions::headers_digest`](super::BucketOptions::headers_digest) of the headers that were last written.
     pub headers: String,
     /// True if every tile carries them.
     pub is_complete: bool,
@@ -24,9 +24,6 @@ pub struct HeaderNote {
 impl HeaderNote {
     /// The note of a target; `None` if there is none or it cannot be parsed. Then nothing is known about the tiles'
     /// headers. May wait for a server.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub fn read(notes: &dyn NoteStore) -> Result<Option<HeaderNote>, NoteError> {
         Ok(notes.read(HEADERS)?.and_then(|note| serde_json::from_slice(&note.body).ok()))
     }

@@ -3,13 +3,10 @@
 use tokio::runtime::Handle;
 
 use super::store::Store;
-use super::{S3Error, S3Key, S3Location, S3Options};
+use super::{BucketError, BucketLocation, BucketOptions, ObjectKey};
 
 /// Deletes every object below a prefix. May wait for the server.
-///
-/// # Errors
-/// If the server refuses.
-pub fn remove_prefix(location: S3Location, options: S3Options, runtime: &Handle) -> Result<(), S3Error> {
+pub fn remove_prefix(location: BucketLocation, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
     super::wait(runtime, async {
         let store = Store::open(location, options).await?;
         store.remove(&store.names("").await?).await
@@ -17,10 +14,7 @@ pub fn remove_prefix(location: S3Location, options: S3Options, runtime: &Handle)
 }
 
 /// Deletes an archive, and its notes. May wait for the server.
-///
-/// # Errors
-/// If the server refuses.
-pub fn remove_archive(archive: &S3Key, options: S3Options, runtime: &Handle) -> Result<(), S3Error> {
+pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
     super::wait(runtime, async {
         let store = Store::open(archive.bucket_as_location(), options).await?;
         let mut names = vec![archive.key.clone()];

@@ -20,7 +20,6 @@ impl Scheme {
     const ALL: [Scheme; 3] = [Scheme::S3, Scheme::Azure, Scheme::Google];
 
     /// The scheme of an address, and what follows `://`; `None` if it is no address of a bucket.
-    #[must_use]
     pub fn split(text: &str) -> Option<(Scheme, &str)> {
         let (name, rest) = text.split_once("://")?;
         Some((Scheme::ALL.into_iter().find(|scheme| scheme.name() == name)?, rest))
@@ -67,8 +66,7 @@ impl Scheme {
 
 /// A prefix of a bucket, below which a tileset lies.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Location {
-    /// The service.
+pub struct BucketLocation {
     pub scheme: Scheme,
     pub bucket: String,
     /// The beginning of every key: empty, or ending with `/`.
@@ -77,14 +75,13 @@ pub struct S3Location {
 
 /// An object in a bucket: an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct S3Key {
-    /// The service.
+pub struct ObjectKey {
     pub scheme: Scheme,
     pub bucket: String,
     pub key: String,
 }
 
-/// Why a text is not an address of a target in S3.
+/// Why a text is not an address of a target in a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LocationError {
     #[error("\"{0}\" is no place in S3: write s3://bucket/prefix/ or s3://bucket/name.pmtiles")]
@@ -93,11 +90,7 @@ pub enum LocationError {
     #[error(
         "\"{text}\" names the bucket \"{bucket}\": a bucket's name has 3 to 63 letters, digits, dots, hyphens and underscores"
     )]
-    Bucket {
-        /// What was written.
-        text: String,
-        bucket: String,
-    },
+    Bucket { text: String, bucket: String },
     #[error(
         "\"{0}\" has an empty part, a \".\" or \"..\", or a character that a URL cannot hold as it is: write letters, digits, - _ . ~ and single slashes"
     )]
@@ -120,42 +113,42 @@ fn parse(text: &str) -> Result<(Scheme, &str, &str), LocationError> {
     Ok((scheme, bucket, path))
 }
 
-impl FromStr for S3Location {
+impl FromStr for BucketLocation {
     type Err = LocationError;
-    fn from_str(text: &str) -> Result<S3Location, LocationError> {
+    fn from_str(text: &str) -> Result<BucketLocation, LocationError> {
         let (scheme, bucket, path) = parse(text)?;
         let mut prefix = path.to_owned();
         if !prefix.is_empty() && !prefix.ends_with('/') {
             prefix.push('/');
         }
-        Ok(S3Location { scheme, bucket: bucket.to_owned(), prefix })
+        Ok(BucketLocation { scheme, bucket: bucket.to_owned(), prefix })
     }
 }
 
-impl FromStr for S3Key {
+impl FromStr for ObjectKey {
     type Err = LocationError;
-    fn from_str(text: &str) -> Result<S3Key, LocationError> {
+    fn from_str(text: &str) -> Result<ObjectKey, LocationError> {
         let (scheme, bucket, key) = parse(text)?;
         if key.is_empty() || key.ends_with('/') {
             return Err(LocationError::Form(text.to_owned()));
         }
-        Ok(S3Key { scheme, bucket: bucket.to_owned(), key: key.to_owned() })
+        Ok(ObjectKey { scheme, bucket: bucket.to_owned(), key: key.to_owned() })
     }
 }
 
-impl fmt::Display for S3Location {
+impl fmt::Display for BucketLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}/{}", self.scheme.name(), self.bucket, self.prefix)
     }
 }
 
-impl fmt::Display for S3Key {
+impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}/{}", self.scheme.name(), self.bucket, self.key)
     }
 }
 
-impl S3Key {
+impl ObjectKey {
     /// The name of the folder with the archive's notes, which lies next to it.
     pub(crate) fn folder_beside(&self) -> String {
         let (above, name) = self.key.rsplit_once('/').map_or(("", &*self.key), |(above, name)| (above, name));
@@ -164,8 +157,8 @@ impl S3Key {
     }
 
     /// The whole bucket as a location: the key is a name below it.
-    pub(crate) fn bucket_as_location(&self) -> S3Location {
-        S3Location { scheme: self.scheme, bucket: self.bucket.clone(), prefix: String::new() }
+    pub(crate) fn bucket_as_location(&self) -> BucketLocation {
+        BucketLocation { scheme: self.scheme, bucket: self.bucket.clone(), prefix: String::new() }
     }
 }
 
@@ -183,9 +176,9 @@ mod tests {
             ("az://maps/a", "az://maps/a/"),
             ("gs://maps/a/", "gs://maps/a/"),
         ] {
-            assert_eq!(text.parse::<S3Location>().unwrap().to_string(), shown);
+            assert_eq!(text.parse::<BucketLocation>().unwrap().to_string(), shown);
         }
-        let key = "s3://maps/a/f.pmtiles".parse::<S3Key>().unwrap();
+        let key = "s3://maps/a/f.pmtiles".parse::<ObjectKey>().unwrap();
         assert_eq!((key.bucket.as_str(), key.key.as_str()), ("maps", "a/f.pmtiles"));
     }
 
@@ -202,11 +195,11 @@ mod tests {
                 "\"s3://maps//x\" has an empty part, a \".\" or \"..\", or a character that a URL cannot hold as it is: write letters, digits, - _ . ~ and single slashes",
             ),
         ] {
-            assert_eq!(text.parse::<S3Location>().unwrap_err().to_string(), message);
+            assert_eq!(text.parse::<BucketLocation>().unwrap_err().to_string(), message);
         }
         for text in ["s3://maps/../x", "s3://maps/a b", "s3://maps/a?b", "s3://maps/{z}", "s3://ma ps/", "s3://m/"] {
-            assert!(text.parse::<S3Location>().is_err(), "{text}");
+            assert!(text.parse::<BucketLocation>().is_err(), "{text}");
         }
-        assert!("s3://maps/".parse::<S3Key>().is_err());
+        assert!("s3://maps/".parse::<ObjectKey>().is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! What the user sets for S3. Defaults stand in `sample-config.toml`.
+//! What the user sets for buckets. Defaults stand in `sample-config.toml`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::{S3Error, S3Shared};
+use super::{BucketError, BucketShared};
 use crate::hex::hex;
 use crate::setting::{Named, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
 use crate::tile::{TileId, TileText, TileTextNames, Zoom, ZoomList};
@@ -43,7 +43,6 @@ pub struct S3Section {
 
 impl S3Section {
     /// The size of a part of an archive that is uploaded in parts, in bytes.
-    #[must_use]
     pub const fn part_size(&self) -> u64 {
         self.part_size_mb << 20
     }
@@ -70,7 +69,7 @@ impl Named for Encryption {
 
 /// How a bucket is reached and how objects are stored.
 #[derive(Debug, Clone)]
-pub struct S3Options {
+pub struct BucketOptions {
     /// The keys of the section, checked: without a user in `endpoint`, with the key of KMS in `encryption`.
     pub section: S3Section,
     /// Access keys; `None` uses the SDK's default chain of credentials.
@@ -84,7 +83,7 @@ pub struct S3Options {
     /// What Azure's and Google's services are told beyond the environment.
     pub cloud: CloudSettings,
     /// The client and its connections, which all clones of these options share.
-    pub shared: S3Shared,
+    pub shared: BucketShared,
 }
 
 /// Settings of the crate `object_store` by its own names, such as `azure_storage_account_name`; they come before the
@@ -139,7 +138,7 @@ pub enum Encryption {
     },
 }
 
-impl S3Options {
+impl BucketOptions {
     /// The `Cache-Control` of a tile.
     pub(crate) fn cache_control_at(&self, zoom: Zoom) -> Option<&str> {
         let fits = |rule: &&CacheRule| rule.zooms.as_ref().is_none_or(|zooms| zooms.contains(zoom));
@@ -156,14 +155,12 @@ impl S3Options {
     }
 
     /// True if tiles carry the tag of their band of zooms, by which CDNs can purge them.
-    #[must_use]
     pub fn has_band(&self) -> bool {
         self.metadata.values().any(TileText::has_band)
     }
 
     /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers,
     /// names or layers.
-    #[must_use]
     pub fn headers_digest(&self) -> String {
         let metadata: Vec<String> = self.metadata.iter().map(|(name, text)| format!("{name}={text}")).collect();
         let rules: Vec<String> = self
@@ -179,7 +176,6 @@ impl S3Options {
 }
 
 /// Removes the user and password from a URL. Requests to S3 do not use them: they are signed with the access keys.
-#[must_use]
 pub fn without_user(url: &str) -> String {
     let (scheme, rest) = url.split_once("://").map_or(("", url), |(scheme, rest)| (scheme, rest));
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
@@ -190,10 +186,10 @@ pub fn without_user(url: &str) -> String {
     }
 }
 
-impl S3Options {
+impl BucketOptions {
     /// Refuses settings that cannot be used in a request.
-    pub(crate) fn check(&self) -> Result<(), S3Error> {
-        let wrong = |what: String| Err(S3Error::Setting { what });
+    pub(crate) fn check(&self) -> Result<(), BucketError> {
+        let wrong = |what: String| Err(BucketError::Setting { what });
         let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         let values = self.cache_control.iter().map(|rule| ("cache_control", rule.value.clone()));
         let values = values.chain([("notes_cache_control", self.section.notes_cache_control.clone())]);
