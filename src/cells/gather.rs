@@ -179,12 +179,9 @@ pub struct Gathering {
 pub struct WantedFolds {
     /// How values are folded.
     pub folds: Vec<Fold>,
-    /// True if there must be few lone rows, because they are read one by one later.
-    pub few_lone: bool,
+    /// How many rows are read and gathered in the time in which one lone row is looked up later; 0 if none is.
+    pub lone_cost: u64,
 }
-
-/// The number of rows that are gathered in the time in which one row is looked up.
-const LONE_LOOKUP_COST: u64 = 8;
 
 /// The most cells of a deep zoom, and values of these, that are kept: about 20 MB.
 const MAX_DEEP_CELLS: usize = 1 << 19;
@@ -318,7 +315,7 @@ impl ZoomGathering {
         let lone = cells.iter().filter(|(_, cell)| cell.members == 1).count() as u64;
         let folded = match (limits.wanted, folding) {
             (None, _) => Some(Vec::new()),
-            (Some(wanted), _) if wanted.few_lone && lone * LONE_LOOKUP_COST > limits.count => None,
+            (Some(wanted), _) if lone * wanted.lone_cost > limits.count => None,
             (Some(wanted), _) if limits.is_deep && cells.len() * (1 + wanted.folds.len()) > MAX_DEEP_CELLS => None,
             (_, None) => None,
             (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
@@ -526,10 +523,10 @@ mod tests {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
         let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
-        let gathered = |middle: usize, values: usize, few_lone: bool| {
+        let gathered = |middle: usize, values: usize, lone_cost: u64| {
             let mut at = vec![[8e8, 8e8]; middle];
             at.push([1.0, 1.0]);
-            let wanted = WantedFolds { folds: vec![Fold::Values, Fold::Greatest], few_lone };
+            let wanted = WantedFolds { folds: vec![Fold::Values, Fold::Greatest], lone_cost };
             let mut gathering = Gathering::new(grid, &zooms, Some(wanted));
             let values = (1..).flat_map(|value| [(value > 2).then_some(1), Some(value)]).take(values).collect();
             gathering.add(Members { at, values, ..Members::default() });
@@ -540,14 +537,14 @@ mod tests {
             counts.near(&grid, &rect, 0, 0).map(|(_, folded)| folded.to_vec()).collect()
         };
         let known = |counts: &CellCounts| zooms.iter().map(|zoom| counts.has(*zoom)).collect::<Vec<_>>();
-        let counts = gathered(10, 22, false);
+        let counts = gathered(10, 22, 0);
         assert_eq!(known(&counts), [true, true, true]);
         assert_eq!(folded(&counts, 12), [[Some(1), Some(11)]], "the others are far away");
         assert_eq!(folded(&counts, 0), [[Some(9), Some(11)]]);
         assert_eq!(folded(&counts, 2), [[Some(1), Some(11)], [Some(8), Some(10)]]);
-        assert_eq!(known(&gathered(10, 22, true)), [true, true, true], "one of eleven is alone");
-        assert_eq!(known(&gathered(5, 12, true)), [true, false, false], "one of six is too many");
-        assert_eq!(known(&gathered(10, 20, false)), [false, false, false], "a member came without values");
+        assert_eq!(known(&gathered(10, 22, 8)), [true, true, true], "one of eleven is alone");
+        assert_eq!(known(&gathered(5, 12, 8)), [true, false, false], "one of six is too many");
+        assert_eq!(known(&gathered(10, 20, 0)), [false, false, false], "a member came without values");
     }
 
     #[test]
@@ -555,7 +552,7 @@ mod tests {
         let zooms: Vec<Zoom> = [0, 14].map(|level| Zoom::new(level).unwrap()).into();
         let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
         let known = |cells: u32, folds: &[Fold]| {
-            let wanted = WantedFolds { folds: folds.to_vec(), few_lone: false };
+            let wanted = WantedFolds { folds: folds.to_vec(), lone_cost: 0 };
             let mut gathering = Gathering::new(grid, &zooms, Some(wanted));
             let mut all = 0..cells;
             while !all.is_empty() {

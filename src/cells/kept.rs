@@ -230,7 +230,7 @@ mod tests {
             (CellShape::Hexagon, CellGeometry::Polygon, false, Some(vec![Fold::Sum])),
         ] {
             let grid = CellGrid { shape, size: 0.25, geometry, merges };
-            let wanted = folds.map(|folds| WantedFolds { folds, few_lone: false });
+            let wanted = folds.map(|folds| WantedFolds { folds, lone_cost: 0 });
             let many = wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
             let mut row = || {
                 let at = [below(1 << 12), below(1 << 12)].map(|unit| f64::from(u32::try_from(unit << 20).unwrap()));
@@ -268,7 +268,7 @@ mod tests {
     fn values_that_a_row_cannot_be_taken_from_are_not_kept() {
         let grid = CellGrid { shape: CellShape::Square, size: 0.25, geometry: CellGeometry::Center, merges: false };
         for fold in [Fold::Distinct, Fold::Least, Fold::Greatest] {
-            let wanted = WantedFolds { folds: vec![Fold::Sum, fold], few_lone: false };
+            let wanted = WantedFolds { folds: vec![Fold::Sum, fold], lone_cost: 0 };
             assert!(KeptCells::new(grid, Some(&wanted)).is_none(), "{fold:?}");
         }
     }

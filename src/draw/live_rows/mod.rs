@@ -26,7 +26,7 @@ pub use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
 use super::cached_rows::KeptFeatures;
-use crate::cells::CellCounts;
+use crate::cells::{CellCounts, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
@@ -105,6 +105,9 @@ const TOLERANCE: f64 = 2.0;
 /// The rows of a layer of cells are kept once a look wants cells of this zoom or a shallower one: its tiles span so much
 /// of the world that counting them reads most rows.
 const MAX_KEPT_ZOOM: u8 = 4;
+
+/// The number of rows that the database reads and aggregates for a tile in the time in which it looks one lone row up.
+const LONE_LOOKUP_COST: u64 = 2;
 
 /// The longest time for which rows are kept. A condition may change without a change of the table, as one with `now()`
 /// does.
@@ -218,6 +221,9 @@ impl LiveRows {
         };
         let LiveKind::Cells { rows, .. } = &layers[place].rows else { return Ok(None) };
         let wanted = folds.map(|folds| folds.wanted_folds(layer));
+        // The rows are in memory: the choice is between lone rows that are looked up, and the database, which reads and
+        // aggregates all rows near each tile.
+        let wanted = wanted.map(|wanted| WantedFolds { lone_cost: wanted.lone_cost.min(LONE_LOOKUP_COST), ..wanted });
         // Cells that a tile shows may have members as far beyond it as its own cells reach.
         let mut needed: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
         for tile in shown {

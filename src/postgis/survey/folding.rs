@@ -101,9 +101,13 @@ impl FoldedValues {
 
     /// The folds that a survey must compute.
     pub(crate) fn wanted_folds(&self, layer: &Layer) -> WantedFolds {
-        WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), few_lone: layer.keeps_lone() }
+        let lone_cost = if layer.keeps_lone() { LONE_LOOKUP_COST } else { 0 };
+        WantedFolds { folds: self.0.iter().map(|value| value.fold).collect(), lone_cost }
     }
 }
+
+/// The number of rows that a survey reads and gathers in the time in which one lone row is looked up.
+const LONE_LOOKUP_COST: u64 = 8;
 
 /// The row of a statement; `None` if the server rejects the statement. The snapshot stays usable.
 async fn accepted_row(snapshot: &Snapshot, context: &str, sql: &str) -> Result<Option<Row>, Error> {
