@@ -228,7 +228,6 @@ pub enum RunKind {
         /// unfinished runs of the same tileset and database left.
         complete: bool,
     },
-    /// It copies another target.
     Copy,
 }
 
