@@ -44,7 +44,6 @@ const MAX_BUFFER_BYTES: usize = 64 << 10;
 
 const POINT_BYTES: usize = size_of::<u64>();
 
-/// Sorted points.
 #[derive(Debug)]
 pub enum SortedPlaces {
     /// Few: in memory.
@@ -53,7 +52,6 @@ pub enum SortedPlaces {
     File(PointFile),
 }
 
-/// Sorts points as they come.
 #[derive(Debug)]
 pub struct PointSorter {
     /// Points that are not in the file yet: x in the upper half, y in the lower half.

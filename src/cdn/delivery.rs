@@ -32,7 +32,6 @@ pub struct Delivered {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeliveryEnd {
-    /// Nothing waits.
     Done,
     /// The rest waits for the next command, for this reason.
     Waits(String),

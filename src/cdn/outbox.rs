@@ -64,7 +64,6 @@ impl OutboxEntry {
         OutboxEntry { number, id, time: seconds_now(), tiles, documents, added: None }
     }
 
-    /// Merges both entries.
     #[must_use]
     pub(crate) fn merged(self, other: OutboxEntry) -> OutboxEntry {
         let tiles = match (&self.tiles, &other.tiles) {
@@ -291,7 +290,6 @@ pub struct Rebound {
 }
 
 impl Rebound {
-    /// Merges both.
     fn merged(self, other: Rebound) -> Rebound {
         let by_address = self.by_address || other.by_address;
         Rebound { at: self.at.max(other.at), by_address, entry: self.entry.merged(other.entry) }

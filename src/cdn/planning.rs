@@ -10,7 +10,6 @@ use super::provider::{ItemKind, ProviderFacts, PurgeName, PurgeOptions};
 use crate::target::NoteStore;
 use crate::tile::{TileCoord, TileRectList, TilesetTag, Zoom, ZoomList};
 
-/// Plans for one provider.
 pub(crate) struct Planning<'a> {
     pub(crate) target: &'a PurgeTarget,
     pub(crate) options: &'a PurgeOptions,

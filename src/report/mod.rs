@@ -129,7 +129,6 @@ impl Report for Quiet {
     }
 }
 
-/// Shows nothing.
 struct Nothing;
 
 impl Report for Nothing {

@@ -118,6 +118,7 @@ pub(crate) enum TagHeader {
 /// The status of the answer for an empty tile in the scope. The texts are the help of `--empty-status`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub enum EmptyStatus {
+    /// No Content
     #[default]
     #[value(name = "204")]
     NoContent,

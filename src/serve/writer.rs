@@ -40,7 +40,6 @@ pub trait Written: Send + Sync {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 enum WriterRole {
-    /// It has not begun.
     #[default]
     Starting,
     /// Another process writes; this is its name.

@@ -9,7 +9,6 @@ use crate::tile::{LonLatBox, MapCenter, ZoomList};
 /// What a target says about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metadata {
-    /// The tileset's name.
     pub name: String,
     pub description: Option<String>,
     /// Whom to credit, HTML allowed.

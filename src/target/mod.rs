@@ -38,12 +38,12 @@
 //!
 //! | place | what lies there | written | two writers |
 //! |---|---|---|---|
-//! | `directory/files` | tiles and notes of a directory, of which no name leads through a link | staged and renamed, tiles by several threads and synced together | the lock keeps the second out |
-//! | `bucket/store` | all objects of a bucket | by a request of its own, many in flight | a condition on each write; the lease keeps the second out |
-//! | `note_store` | small documents beside a target of any kind, under plain names | durable at once, also by who holds neither lock nor lease | a condition on each write |
-//! | `work_files` | files of any length that shards leave | once, durable at once | each name has one writer |
+//! | a directory: `Files` | tiles and notes of a directory, of which no name leads through a link | staged and renamed, tiles by several threads and synced together | the lock keeps the second out |
+//! | a bucket: `Store` | all objects of a bucket | by a request of its own, many in flight | a condition on each write; the lease keeps the second out |
+//! | notes: [`NoteStore`] | small documents beside a target of any kind, under plain names | durable at once, also by who holds neither lock nor lease | a condition on each write |
+//! | work folders: [`WorkFiles`] | files of any length that shards leave | once, durable at once | each name has one writer |
 //!
-//! What a run into a directory or a prefix needs of the first two is `tree/store`.
+//! What a run into a directory or a prefix needs of the first two is the trait `TreeStore` in `tree/store`.
 //!
 //! The files of `bucket/` know one trait, and each library behind it has one file.
 //!
@@ -228,7 +228,6 @@ pub enum RunKind {
         /// unfinished runs of the same tileset and database left.
         complete: bool,
     },
-    /// It copies another target.
     Copy,
 }
 

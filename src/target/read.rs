@@ -77,7 +77,6 @@ impl Total {
 /// The metadata of a target. Every part may be missing in a target that another program wrote.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
-    /// The tileset's name.
     pub name: Option<String>,
     pub description: Option<String>,
     pub attribution: Option<String>,

@@ -62,7 +62,6 @@ pub(crate) trait Record: Copy {
     /// Its size in bytes.
     type Bytes: AsRef<[u8]> + for<'a> TryFrom<&'a [u8]>;
 
-    /// The value as bytes.
     fn to_bytes(&self) -> Self::Bytes;
 
     /// Converts the bytes back to the value.

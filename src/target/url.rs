@@ -52,7 +52,6 @@ pub enum TargetUrl {
     BucketPmtiles {
         scheme: Scheme,
         bucket: String,
-        /// The object's key.
         key: String,
     },
 }

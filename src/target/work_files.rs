@@ -45,12 +45,7 @@ pub enum WorkFiles {
 
 #[derive(Debug)]
 pub enum WorkFile {
-    File {
-        file: File,
-        path: PathBuf,
-        /// Its length in bytes.
-        length: u64,
-    },
+    File { file: File, path: PathBuf, length: u64 },
     Object(BucketObject),
 }
 

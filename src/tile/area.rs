@@ -648,6 +648,58 @@ mod tests {
             .collect()
     }
 
+    /// True if a position lies in a ring.
+    fn is_in(ring: &[[f64; 2]], at: [f64; 2]) -> bool {
+        let crosses = |two: &&[[f64; 2]]| {
+            let ([ax, ay], [bx, by]) = (two[0], two[1]);
+            (ay > at[1]) != (by > at[1]) && at[0] < ax + (at[1] - ay) / (by - ay) * (bx - ax)
+        };
+        ring.windows(2).filter(crosses).count() % 2 == 1
+    }
+
+    /// True if a line has a part inside of a square (Liang and Barsky, "A new concept and method for line clipping",
+    /// 1984).
+    fn is_cut(line: &[[f64; 2]], corner: [f64; 2], side: f64) -> bool {
+        let (mut from, mut to) = (0.0_f64, 1.0_f64);
+        for axis in [0, 1] {
+            let (start, way) = (line[0][axis] - corner[axis], line[1][axis] - line[0][axis]);
+            let (one, other) = (-start / way, (side - start) / way);
+            (from, to) = (from.max(one.min(other)), to.min(one.max(other)));
+        }
+        from < to
+    }
+
+    #[test]
+    fn a_border_with_many_bends_is_followed_at_deep_zooms() {
+        let star = star(720);
+        let parts = parts_of_area(&polygon(&[&star]), Zoom::MIN);
+        assert!(matches!(&parts[..], [AreaPart::Shape(_)]));
+        let coverage = Coverage::new(&parts);
+        let rounded = |degrees: f64| (degrees * 1e7).round() / 1e7;
+        let world: Vec<[f64; 2]> =
+            star.iter().map(|[east, north]| [unit_x(rounded(*east)), unit_y(rounded(*north))]).collect();
+        let mut counts = [0, 0];
+        for zoom in [3, 8, 11, 13] {
+            let zoom = Zoom::new(zoom).unwrap();
+            let side = 1.0 / (f64::from(zoom.last()) + 1.0);
+            for step in 0..2_000 {
+                let at = [f64::from(step % 50) * 1.3 - 32.5 + 0.011, f64::from(step / 50) * 1.55 - 31.0 + 0.013];
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "tiles of a zoom")]
+                let (x, y) = ((unit_x(at[0]) / side) as u32, (unit_y(at[1]) / side) as u32);
+                let corner = [f64::from(x) * side, f64::from(y) * side];
+                let expected = is_in(&world, corner.map(|from| from + side / 2.0))
+                    || world.windows(2).any(|line| is_cut(line, corner, side));
+                let tile = TileCoord::new(zoom, x, y).unwrap();
+                assert_eq!(coverage.touches(tile), expected, "{tile}");
+                counts[usize::from(expected)] += 1;
+            }
+        }
+        assert!(counts.iter().all(|count| *count > 1_000), "{counts:?}");
+        // At deeper zooms the shape has all tiles within those tiles.
+        let deep = TileCoord::new(Zoom::new(22).unwrap(), 1 << 21, 1 << 21).unwrap();
+        assert!(coverage.touches(deep));
+    }
+
     #[test]
     fn an_area_with_too_many_positions_becomes_few_boxes_and_a_line_is_its_own_tiles() {
         let parts = parts_of_area(&polygon(&[&star(20_000)]), Zoom::new(14).unwrap());

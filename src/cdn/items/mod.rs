@@ -180,7 +180,6 @@ pub struct PlanRules {
     pub untagged: TilesToPurge,
 }
 
-/// The items to send.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PurgePlan {
     /// The items, each once.

@@ -61,7 +61,6 @@ fn judge(answer: &HttpAnswer, token: Option<&Secret>) -> Result<(), SendError> {
 
 #[derive(Debug, Clone)]
 pub struct CloudflareOptions {
-    /// The zone's id.
     pub zone: String,
     /// An API token with the permission "Cache Purge".
     pub token: SecretSource,

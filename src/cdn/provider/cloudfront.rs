@@ -11,7 +11,6 @@ const MAX_PATHS: usize = 3_000;
 /// A distribution of CloudFront; credentials come from the AWS SDK's chain.
 #[derive(Debug, Clone)]
 pub struct CloudFrontOptions {
-    /// The distribution's id.
     pub distribution: String,
     /// The profile of the shared AWS configuration.
     pub profile: Option<String>,

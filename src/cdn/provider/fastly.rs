@@ -37,7 +37,6 @@ impl Asked<FastlyOptions> {
 
 #[derive(Debug, Clone)]
 pub struct FastlyOptions {
-    /// The service's id.
     pub service: String,
     /// An API token with the scope `purge_select` (and `purge_all`).
     pub token: SecretSource,

@@ -74,7 +74,6 @@ pub struct ItemPrice {
 }
 
 impl ItemPrice {
-    /// Items cost nothing.
     pub const FREE: ItemPrice = ItemPrice { free_per_month: u64::MAX, dollars: 0.0 };
 
     /// What a month with this many items costs, in US dollars.
@@ -245,12 +244,10 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// A temporary refusal.
     pub const fn later(what: String) -> SendError {
         SendError::Later { what, retry_after: None }
     }
 
-    /// A permanent refusal.
     pub const fn refused(what: String) -> SendError {
         SendError::Refused { what }
     }

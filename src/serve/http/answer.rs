@@ -154,7 +154,6 @@ pub(crate) struct Content<'a> {
     pub(crate) tag: &'a str,
 }
 
-/// 200 with a body.
 pub(crate) fn content(content: Content<'_>, freshness: &Freshness) -> Answer {
     let mut answer = public(StatusCode::OK);
     let headers = answer.headers_mut();

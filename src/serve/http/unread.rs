@@ -60,7 +60,6 @@ impl Sending {
         self.client.store(client.number(), Ordering::Relaxed);
     }
 
-    /// A piece is queued.
     pub(crate) fn queued(&self, bytes: usize) {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
@@ -190,7 +189,6 @@ pub(crate) struct UnreadAnswers(Arc<UnreadShared>);
 /// reading.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct UnreadCounts {
-    /// Bytes in memory.
     pub(crate) held: u64,
     /// Answers that ended because their clients read too slowly.
     pub(crate) cut_as_slow: u64,

@@ -79,7 +79,6 @@ pub(crate) enum LogAge {
     LongOutage,
 }
 
-/// Why a look failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFailure {
     /// There is no log of these tiles' tables. If it was followed before, this counts as `Lost`.
@@ -148,7 +147,6 @@ struct ChangeLogParts {
 pub struct KnownChanges(Arc<ChangeLogParts>);
 
 impl Default for KnownChanges {
-    /// Nothing is known.
     fn default() -> KnownChanges {
         KnownChanges::new(TargetMemory::Usual)
     }

@@ -50,7 +50,6 @@ pub(crate) struct FlightEntry {
     /// True if it goes on when no request waits for it.
     pub(crate) goes_on: bool,
     pub(crate) stop: Stop,
-    /// Receives its result.
     pub(crate) landed: watch::Receiver<Option<Landed>>,
 }
 

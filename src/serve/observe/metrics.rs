@@ -30,7 +30,6 @@ pub(crate) enum RouteLabel {
     /// The events of changed tiles.
     Changes,
     Preview,
-    /// Anything else.
     Other,
 }
 

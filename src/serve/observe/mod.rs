@@ -24,7 +24,6 @@ use crate::error::with_causes;
 /// A change of the server's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ServerState {
-    /// The server answers requests.
     Ready,
     /// The server reads its settings again.
     Reloading,

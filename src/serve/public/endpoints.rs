@@ -41,7 +41,6 @@ pub(crate) fn named(name: &str) -> Option<&'static Endpoint> {
 pub(crate) struct AskedEndpoint<'a> {
     pub(crate) site: &'a Site,
     pub(crate) tileset: &'a SiteTileset,
-    /// The target's state.
     pub(crate) state: &'a ServedState,
     /// The path below the tileset, without the slash at its beginning.
     pub(crate) name: &'a str,

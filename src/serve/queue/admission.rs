@@ -108,9 +108,7 @@ impl WorkerShares {
 /// The numbers of running and waiting tasks to which the rule is applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct QueueLoad {
-    /// Live requests that run.
     pub(crate) running_live: usize,
-    /// Background tasks that run.
     pub(crate) running_background: usize,
     pub(crate) waiting_live: usize,
     pub(crate) waiting_background: usize,

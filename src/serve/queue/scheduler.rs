@@ -41,7 +41,6 @@ impl ClassCounts {
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct QueueCounts {
-    /// Tasks that run.
     pub running: ClassCounts,
     /// Tasks that wait for a worker.
     pub waiting: ClassCounts,

@@ -170,18 +170,22 @@ mod imp {
         command.query_async(&mut link.manager.clone()).await.map_err(link_error)
     }
 
+    /// Runs a command whose answer is a number that nobody needs.
+    async fn done(link: &Connection, command: &redis::Cmd) -> Result<(), LinkError> {
+        let answer: Result<i64, RedisError> = command.query_async(&mut link.manager.clone()).await;
+        answer.map(drop).map_err(link_error)
+    }
+
     pub(crate) async fn remove(link: &Connection, key: &str, begins: &[u8]) -> Result<(), LinkError> {
         let mut script = redis::cmd("EVAL");
         script.arg(REMOVE).arg(1).arg(key).arg(begins);
-        let done: Result<i64, RedisError> = script.query_async(&mut link.manager.clone()).await;
-        done.map(drop).map_err(link_error)
+        done(link, &script).await
     }
 
     pub(crate) async fn publish(link: &Connection, channel: &str, message: &str) -> Result<(), LinkError> {
         let mut command = redis::cmd("PUBLISH");
-        let done: Result<i64, RedisError> =
-            command.arg(channel).arg(message).query_async(&mut link.manager.clone()).await;
-        done.map(drop).map_err(link_error)
+        command.arg(channel).arg(message);
+        done(link, &command).await
     }
 
     pub(crate) async fn listen(
@@ -213,8 +217,7 @@ mod imp {
         let millis = u64::try_from(life.as_millis()).unwrap_or(u64::MAX).max(1);
         let mut script = redis::cmd("EVAL");
         script.arg(PUT).arg(1).arg(key).arg(value).arg(millis);
-        let done: Result<i64, RedisError> = script.query_async(&mut link.manager.clone()).await;
-        done.map(drop).map_err(link_error)
+        done(link, &script).await
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "it is given to map_err")]
@@ -228,6 +231,7 @@ mod imp {
 }
 
 #[cfg(not(feature = "redis"))]
+#[expect(clippy::unused_async, reason = "as with the feature")]
 mod imp {
     use std::time::Duration;
 
@@ -243,27 +247,22 @@ mod imp {
         Err(RedisUrlError::NotBuilt)
     }
 
-    #[expect(clippy::unused_async, reason = "as with the feature")]
     pub(crate) async fn get(link: &Connection, _key: &str, _limit: usize) -> Result<Vec<u8>, LinkError> {
         match *link {}
     }
 
-    #[expect(clippy::unused_async, reason = "as with the feature")]
     pub(crate) async fn remove(link: &Connection, _: &str, _: &[u8]) -> Result<(), LinkError> {
         match *link {}
     }
 
-    #[expect(clippy::unused_async, reason = "as with the feature")]
     pub(crate) async fn put(link: &Connection, _: &str, _: &[u8], _: Duration) -> Result<(), LinkError> {
         match *link {}
     }
 
-    #[expect(clippy::unused_async, reason = "as with the feature")]
     pub(crate) async fn publish(link: &Connection, _: &str, _: &str) -> Result<(), LinkError> {
         match *link {}
     }
 
-    #[expect(clippy::unused_async, reason = "as with the feature")]
     pub(crate) async fn listen(
         link: &Connection,
         _: &str,

@@ -8,7 +8,6 @@ use super::watch::ChangeDetection;
 use crate::target::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
 use crate::tile::TileId;
 
-/// A target without tiles.
 struct LiveOnly(Described);
 
 impl TileReader for LiveOnly {

@@ -35,7 +35,6 @@ pub(crate) struct NoticedChange {
     pub(crate) snapshot: Option<String>,
     /// The tiles that changed; `None` if every tile may have.
     pub(crate) tiles: Option<TileRectList>,
-    /// When it was noticed.
     pub(crate) time: SystemTime,
 }
 

@@ -290,7 +290,6 @@ impl SiteTileset {
         known.unread(now).filter(|_| !known.is_starting(now))
     }
 
-    /// The tileset in `/status.json`.
     pub(crate) fn describe(&self) -> serde_json::Map<String, Value> {
         let state = self.tiles.last();
         let manifest = state.manifest.as_ref();

@@ -64,7 +64,6 @@ pub(crate) struct Page {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ObjectHeaders {
     pub(crate) content_type: &'static str,
-    /// True for `Content-Encoding: gzip`.
     pub(crate) is_gzip: bool,
     pub(crate) cache_control: Option<String>,
     pub(crate) storage_class: Option<String>,

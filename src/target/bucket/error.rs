@@ -11,9 +11,7 @@ use crate::target::{BeforeManifestError, PmtilesError, ReadError};
 /// What a request asks of the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Storing an object.
     Put,
-    /// Reading an object.
     Get,
     List,
     Delete,

@@ -48,7 +48,6 @@ struct LeaseNote {
     document: Document,
     /// The id of this run, by which it recognizes its own note.
     id: String,
-    /// The note's `ETag`.
     tag: String,
     /// True if the note is written under conditions.
     conditional: bool,

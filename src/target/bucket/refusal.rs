@@ -23,7 +23,6 @@ pub(crate) enum Meaning {
     NoKeys,
     /// The bucket is in another region: which, if the server says.
     Region(Option<String>),
-    /// No connection.
     Unreachable,
     /// No answer in time.
     Timeout,
@@ -35,11 +34,9 @@ pub(crate) enum Meaning {
     Server,
     /// The object is larger than the program reads.
     TooLarge,
-    /// Anything else.
     Other,
 }
 
-/// A request that failed.
 #[derive(Debug, Clone)]
 pub(crate) struct Refusal {
     pub(crate) meaning: Meaning,

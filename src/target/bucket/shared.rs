@@ -42,7 +42,6 @@ struct SharedParts {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReadTile {
-    /// No such tile.
     Absent,
     /// A tile with this `ETag`.
     Present(Tag),

@@ -35,7 +35,6 @@ fn kib(bytes: usize) -> u32 {
     u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(MAX_KIB_IN_FLIGHT)
 }
 
-/// The requests that failed.
 #[derive(Debug, Default)]
 struct Failures {
     count: u64,

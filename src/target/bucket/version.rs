@@ -66,7 +66,6 @@ pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), B
 /// A version, and the run of shards that writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SharedVersion {
-    /// The version's name.
     pub version: String,
     pub run: String,
 }

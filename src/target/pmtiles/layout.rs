@@ -297,7 +297,6 @@ fn put(bytes: &mut Vec<u8>, mut number: u64) {
     bytes.push(number as u8);
 }
 
-/// Reads bytes as varints.
 struct VarintReader<'a>(&'a [u8]);
 
 impl VarintReader<'_> {
@@ -330,7 +329,6 @@ pub(crate) trait ReadAt: Send {
     /// The path or URL, for messages.
     fn place(&self) -> &str;
 
-    /// The number of bytes.
     fn length(&self) -> u64;
 
     /// Reads `length` bytes from `offset` on. The caller has checked that they end within [`ReadAt::length`].

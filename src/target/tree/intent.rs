@@ -48,7 +48,6 @@ pub enum IntentKind {
     Seed,
     /// It renders tiles that changed.
     Reseed,
-    /// It copies another target.
     Copy,
     /// A finished run of another configuration or version. Some of its tiles stay, outside of the scope of the run that
     /// replaced its manifest.
@@ -193,7 +192,6 @@ fn is_within(inner: &TileRect, scopes: &[Scope]) -> bool {
 pub(crate) struct OpenIntents {
     /// The intents to note before the first tile: those that were there, and the run's own.
     pub(crate) noted: Vec<Intent>,
-    /// The run's own scope.
     scope: Scope,
     others: Vec<OtherIntent>,
 }

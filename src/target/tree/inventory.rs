@@ -80,7 +80,6 @@ pub(crate) struct Inventory {
 /// Rows that are read at a time.
 const ROWS_PER_READ: i64 = 4_096;
 
-/// The result of [`Inventory::meet`].
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Met {
     /// The tiles that the target holds between the tile met before and this one: the run does not write them.

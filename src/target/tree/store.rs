@@ -83,7 +83,6 @@ pub(crate) trait TreeStore {
         self.get(&notes::of_version(version, notes::METADATA))
     }
 
-    /// Writes a note.
     fn put(&mut self, name: &str, body: &[u8]) -> Result<(), Self::Error>;
 
     /// Writes a note unless it has this body already: then clients' caches stay valid.
@@ -96,7 +95,6 @@ pub(crate) trait TreeStore {
     /// such folder.
     fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, Self::Error>;
 
-    /// Removes a note.
     fn remove(&mut self, name: &str) -> Result<(), Self::Error>;
 
     /// Notes what is begun, or stays begun.
