@@ -17,7 +17,7 @@ struct EditPlace {
 pub struct MergedRecord {
     pub record: RunRecord,
     /// If the record is a repair: the shard's record of the tile, or `None` if it has none.
-    pub repaired: Option<Option<RunRecord>>,
+    pub(crate) repaired: Option<Option<RunRecord>>,
 }
 
 /// The records of several runs. A record of `repairs` replaces the shard's record of the same tile.

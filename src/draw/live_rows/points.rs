@@ -27,21 +27,17 @@ const MAX_ROWS_PER_STEP: u64 = 1_000_000;
 
 /// The live rows of a layer of points on a snapshot.
 #[derive(Clone)]
-pub struct LivePoints(pub(crate) Arc<CachedRows>);
+pub(crate) struct LivePoints(pub(crate) Arc<CachedRows>);
 
 impl LivePoints {
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
-    #[must_use]
-    pub fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
+    pub(crate) fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
         let rows = self.0.count();
         (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
     }
 
     /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn draw_alike(
+    pub(crate) async fn draw_alike(
         &self,
         worker: &Worker,
         layers: &[Arc<Layer>],
@@ -62,17 +58,13 @@ fn key(layer: &Layer) -> Option<FeatureKey> {
 }
 
 /// True if the rows of a layer can be live, and its tiles drawn from them.
-#[must_use]
-pub fn may_have_live_points(layer: &Layer) -> bool {
+pub(crate) fn may_have_live_points(layer: &Layer) -> bool {
     key(layer).is_some()
 }
 
 impl LiveRows {
     /// The kept rows of a layer of points, brought to the look's snapshot. `None` if they are not kept.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn points(
+    pub(crate) async fn points(
         &self,
         look: LiveLook<'_>,
         layer: &Layer,
@@ -90,7 +82,7 @@ impl LiveRows {
 
     /// Notes that positions of a layer have changed whose rows are not kept. True once so much has changed that reading
     /// all of its rows pays.
-    pub async fn is_worth_reading(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) -> bool {
+    pub(crate) async fn is_worth_reading(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) -> bool {
         if key(layer).is_none() || look.memory == 0 {
             return false;
         }
@@ -107,10 +99,7 @@ impl LiveRows {
 
     /// Reads the rows of a layer of points, in the sessions of the workers or in that of the snapshot. About `expected`
     /// rows are expected; `None` if they have to be counted. `None` if they cannot be kept.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn read_points(
+    pub(crate) async fn read_points(
         &self,
         look: LiveLook<'_>,
         layer: &Layer,
@@ -168,7 +157,7 @@ impl LiveRows {
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
-    pub async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
+    pub(crate) async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
         let definition = layer.definition();
         let mut layers = self.0.lock().await;
         layers.retain(|kept| kept.definition != definition);

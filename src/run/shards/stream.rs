@@ -218,7 +218,10 @@ fn write_pieces(
             of_piece += sink.write(edits)?;
         }
         if of_piece.total() != records as u64 {
-            return Err(CommandError::MiscountedCommit { taken: of_piece.total(), handed: records as u64 });
+            let taken = of_piece.total();
+            return Err(CommandError::Incomplete(format!(
+                "the target took {taken} edits of {records}: please report this"
+            )));
         }
         written += of_piece;
         all_bytes += bytes as u64;
