@@ -88,11 +88,11 @@ impl Session {
 
     /// All rows of a statement. Here and in the methods below, `context` says in messages what the run does.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        self.answered(context, self.client.query_typed(sql, params)).await
+        self.answered(context, Box::pin(self.client.query_typed(sql, params))).await
     }
 
     pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
-        self.answered(context, self.client.query_typed_one(sql, params)).await
+        self.answered(context, Box::pin(self.client.query_typed_one(sql, params))).await
     }
 
     /// The answer to a query.
