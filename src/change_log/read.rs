@@ -199,7 +199,7 @@ const CONTEXT: &str = "reading the state of the change log";
 /// found in the schema.
 ///
 /// # Errors
-/// [`ChangeLogError::LogGap`] with the first reason why the log is not complete.
+/// `ChangeLogError::LogGap` with the first reason why the log is not complete.
 pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,

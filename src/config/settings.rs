@@ -116,7 +116,7 @@ impl JobSettings {
     ///
     /// # Errors
     /// If a value does not fit; the message names the key and the origin of the value. Also if the values are those of
-    /// several tilesets ([`ConfigValues::tilesets`]).
+    /// several tilesets (`ConfigValues::tilesets`).
     pub fn resolve(
         values: &ConfigValues,
         environment: &ConnectParts,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  seed:    footprints ──► sweep (occupied tiles, features per tile) ──► cut (batches in the target's order)   [`plan`]
-//!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               [`batches`]
+//!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               `batches`
 //! ```
 //!
 //! | file | what |
@@ -10,7 +10,7 @@
 //! | `sweep` | walks the tiles of a zoom column by column: how many features of each layer touch each tile, and which tiles lie wholly inside of the same polygons |
 //! | `cut` | closes a batch as soon as it holds enough pairs of a feature and a tile |
 //! | `quad` | for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block |
-//! | `dirty` | the tiles in which a change can be seen ([`Dirty`]) |
+//! | `dirty` | the tiles in which a change can be seen (`Dirty`) |
 //! | `batches` | cuts dirty tiles into batches |
 
 mod batches;

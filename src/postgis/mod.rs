@@ -8,7 +8,7 @@
 //! | folder | what |
 //! |---|---|
 //! | `session/` | connections, transactions on one snapshot, locks, cancelling, errors |
-//! | `layer/` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
+//! | `layer/` | a layer as configured (`LayerOptions`) and as probed (`Layer`), its query, its boxes |
 //! | `sql/` | a layer as SQL: the statements that survey, render and read it |
 //! | `probe/` | the check that everything that the configuration names is there; takes the locks |
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
