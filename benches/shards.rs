@@ -9,6 +9,7 @@
 //! OAR_TILES_SIMULATED_FEATURES=100000000 cargo bench --locked --bench shards
 //! ```
 
+#![expect(clippy::print_stdout, reason = "the result of the measurement")]
 #![expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,

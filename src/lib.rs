@@ -39,6 +39,9 @@
 //! | [`encode`], [`https`] | compression of tiles; a client for HTTP and HTTPS |
 //! | `backoff`, `clock`, `hex`, `json`, `prometheus`, `setting`, `threads` | pauses after failures; times since 1970; hexadecimal digits and random ids; the form of all JSON; metrics as text; types of values in a configuration; work that several threads share |
 //! | [`error`], [`exit`], [`stop`], [`signals`], [`suggested`] | kinds of failure and their exit codes; stopping; the signals that ask for it; the commands that messages suggest |
+//!
+//! In `run`, `draw`, `cli`, `config`, `plan`, `pipeline`, `shards`, `change_log` and `postgis` only that is `pub` which
+//! tests and benchmarks import.
 
 mod backoff;
 pub mod cdn;

@@ -20,7 +20,7 @@ pub(crate) struct Decoding {
 
 /// A method to convert a text to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum DecodingMethod {
+pub(crate) enum DecodingMethod {
     /// A cast to a type of PostgreSQL itself.
     Cast,
     /// The input function of an extension's base type. Only superusers make base types.

@@ -4,7 +4,8 @@
 use tokio_postgres::types::Type;
 
 use super::error::{ChangeLogError, UNSAFE};
-use crate::postgis::{Session, quoted};
+use super::gap::LogGap;
+use crate::postgis::{ServerName, Session, quoted};
 
 /// The advisory lock that every process shares while it waits for changes (PostgreSQL documentation, section 13.3.5,
 /// `pg_advisory_lock_shared(class, object)`). The triggers send notifications, on a channel with the name of the log's
@@ -49,6 +50,20 @@ impl Presence {
             (false, true, _) => Presence::Foreign,
             (false, false, _) => Presence::Nothing,
         })
+    }
+
+    pub(crate) const fn is_readable(&self) -> bool {
+        matches!(self, Presence::Readable)
+    }
+
+    /// Fails unless this role may read the log of the schema.
+    pub(crate) fn or_gap(self, schema: &str, server: &ServerName) -> Result<(), LogGap> {
+        let schema = quoted(schema);
+        match self {
+            Presence::Readable => Ok(()),
+            Presence::Unreadable { role } => Err(LogGap::Unreadable { role, schema }),
+            Presence::Nothing | Presence::Foreign => Err(LogGap::NotInstalled { server: server.clone(), schema }),
+        }
     }
 }
 

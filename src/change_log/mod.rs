@@ -47,18 +47,19 @@ use crate::hex::hex;
 use crate::postgis::Layer;
 use crate::setting::{TimeSpan, no_key_is_required};
 
-pub use crate::cursor::{Cursor, CursorError, NewestLogged, StateInHistory};
-pub use decoding::DecodingMethod;
-pub use error::ChangeLogError;
-pub use gap::LogGap;
-pub use install::{InstallRequest, Installation, plan_install, removal, remove, run};
-pub use log::{Presence, WATCHER_LOCK};
-pub use read::{
-    NotifyObstacle, PositionSource, Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, Watch, WatchBacklog,
-    backlogs, check_safety, notify_obstacle, prune, tracked,
+pub use crate::cursor::Cursor;
+pub(crate) use crate::cursor::{CursorError, NewestLogged, StateInHistory};
+pub(crate) use error::ChangeLogError;
+pub(crate) use gap::LogGap;
+pub(crate) use install::{InstallRequest, plan_install, removal, remove, run};
+pub(crate) use log::Presence;
+pub use log::WATCHER_LOCK;
+pub(crate) use read::{
+    Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, WatchBacklog, backlogs, check_safety, notify_obstacle, prune,
 };
-pub use safety::namesake_of_log;
-pub use witness::{LogState, log_state, newest_logged, newest_logged_now};
+pub use read::{Watch, tracked};
+pub(crate) use safety::namesake_of_log;
+pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 
 // The change log in the configuration.
 
@@ -70,7 +71,7 @@ pub struct ChangesOptions {
     /// The schema of the log.
     pub schema: String,
     /// A `TRUNCATE` of more rows is logged as "everything" instead of the position of each row.
-    pub truncate_rows: u32,
+    pub(crate) truncate_rows: u32,
     pub(crate) debounce: TimeSpan,
     pub(crate) poll: TimeSpan,
 }

@@ -19,43 +19,40 @@ use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snap
 use crate::suggested::TRACK_INSTALL;
 use crate::tile::ChangeLocation;
 
-pub use super::waking::{NotifyObstacle, Waking, notify_obstacle};
+pub(crate) use super::waking::{Waking, notify_obstacle};
 
 // The size of the log, the check that it is safe, and its pruning.
 
 #[derive(Debug, Clone, PartialEq)]
-pub struct WatchBacklog {
+pub(crate) struct WatchBacklog {
     /// Schema and table, quoted.
     pub table: String,
     /// The number of changed rows.
     pub rows: u64,
     /// The age of the oldest change, in seconds; `None` if there is none.
-    pub oldest: Option<f64>,
+    pub(crate) oldest: Option<f64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pruned {
+pub(crate) struct Pruned {
     /// The number of changed rows that were deleted.
     pub rows: u64,
     /// The number of changed rows that are left.
     pub left: u64,
     /// The open transaction because of which the targets have not seen the rows that are left, in words; `None` if no
     /// transaction is the reason.
-    pub kept_by: Option<String>,
+    pub(crate) kept_by: Option<String>,
 }
 
 /// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this
-/// before anything else in the log is read.
-///
-/// # Errors
-/// [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or [`ChangeLogError::LacksRights`] if another install
-/// repairs it.
-pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
+/// before anything else in the log is read. Fails with [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or
+/// [`ChangeLogError::LacksRights`] if another install repairs it.
+pub(crate) async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
     let context = "checking whether the change log is safe";
     let server = database.server();
     let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
     flaws.check(schema, server)?;
-    let is_readable = matches!(Presence::look_up(&snapshot.keeper, schema, context).await?, Presence::Readable);
+    let is_readable = Presence::look_up(&snapshot.keeper, schema, context).await?.is_readable();
     let schema = quoted(schema);
     if is_readable {
         let sql = format!("SELECT layout FROM {schema}.state");
@@ -75,24 +72,14 @@ pub async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str
 }
 
 /// The entries that the log holds for each watch, without those that pruning keeps as a witness.
-///
-/// # Errors
-/// If there is no log, or it cannot be read.
-pub async fn backlogs(
+pub(crate) async fn backlogs(
     database: &Database,
     snapshot: &Snapshot,
     schema: &str,
 ) -> Result<Vec<WatchBacklog>, ChangeLogError> {
     let context = "reading the state of the change log";
-    let presence = Presence::look_up(&snapshot.keeper, schema, context).await?;
+    Presence::look_up(&snapshot.keeper, schema, context).await?.or_gap(schema, database.server())?;
     let schema = quoted(schema);
-    match presence {
-        Presence::Readable => {}
-        Presence::Unreadable { role } => return Err(LogGap::Unreadable { role, schema }.into()),
-        Presence::Nothing | Presence::Foreign => {
-            return Err(LogGap::NotInstalled { server: database.server().clone(), schema }.into());
-        }
-    }
     let sql = format!(
         "SELECT watch.name, coalesce(sum(noted.rows), 0)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8
          FROM {schema}.watch AS watch
@@ -111,10 +98,7 @@ pub async fn backlogs(
 /// Deletes the entries that every cursor in `seen` has seen, and the entries older than `older`. The log records how
 /// far it was pruned, so that a target that has not seen a deleted entry gets an error. One entry of each of the newest
 /// transactions stays, so that the witness of a target that has seen them is still found.
-///
-/// # Errors
-/// If there is no log, or the role may not write it.
-pub async fn prune(
+pub(crate) async fn prune(
     database: &Database,
     schema: &str,
     seen: &[Cursor],
@@ -181,13 +165,12 @@ pub struct Watch {
     /// Where the positions of changed rows come from.
     pub source: PositionSource,
     /// How the values of the columns of [`PositionSource::Query`] are read, in the same order.
-    pub methods: Vec<DecodingMethod>,
+    pub(crate) methods: Vec<DecodingMethod>,
 }
 
 impl Watch {
     /// True if a query gives the positions, which may be more than one for a row, or areas.
-    #[must_use]
-    pub fn is_query(&self) -> bool {
+    pub(crate) fn is_query(&self) -> bool {
         matches!(self.source, PositionSource::Query { .. })
     }
 }
@@ -216,7 +199,7 @@ const CONTEXT: &str = "reading the state of the change log";
 /// found in the schema.
 ///
 /// # Errors
-/// [`ChangeLogError::LogGap`] with the first reason why the log is not complete.
+/// `ChangeLogError::LogGap` with the first reason why the log is not complete.
 pub async fn tracked(
     database: &Database,
     snapshot: &Snapshot,
@@ -231,13 +214,7 @@ pub async fn tracked(
         Some(presence) => presence,
         None => Presence::look_up(session, schema, CONTEXT).await?,
     };
-    match presence {
-        Presence::Readable => {}
-        Presence::Unreadable { role } => return Err(LogGap::Unreadable { role, schema: quoted(schema) }.into()),
-        Presence::Nothing | Presence::Foreign => {
-            return Err(LogGap::NotInstalled { server: server.clone(), schema: quoted(schema) }.into());
-        }
-    }
+    presence.or_gap(schema, server)?;
     let definitions: Vec<String> = layers.iter().map(|layer| definition(layer)).collect();
     let facts = Facts::look_up(session, schema, &definitions, &[], cursor, CONTEXT).await?;
     check_log(server, schema, snapshot, &facts, cursor)?;
@@ -416,11 +393,11 @@ fn check_column(layer: &str, watch: &WatchFacts, name: &str, cursor: &Cursor) ->
 
 /// The changes that a target has not seen, by the ids of their watches.
 #[derive(Debug, Default)]
-pub struct UnseenChanges(BTreeMap<i32, UnseenRows>);
+pub(crate) struct UnseenChanges(BTreeMap<i32, UnseenRows>);
 
 /// The changes of one watch that a target has not seen.
 #[derive(Debug, Clone, Copy)]
-pub struct UnseenRows {
+pub(crate) struct UnseenRows {
     /// The number of changed rows, 1 or more.
     pub rows: u64,
     /// The age of the oldest change, in seconds.
@@ -429,21 +406,19 @@ pub struct UnseenRows {
 
 impl UnseenChanges {
     /// The changes of a watch; `None` if there are none.
-    #[must_use]
-    pub fn of(&self, watch: &Watch) -> Option<UnseenRows> {
+    pub(crate) fn of(&self, watch: &Watch) -> Option<UnseenRows> {
         self.0.get(&watch.id).copied()
     }
 
     /// The watches of a layer that have changes, each with the number of its changed rows.
-    #[must_use]
-    pub fn of_layer<'w>(&self, watches: &'w [Watch]) -> Vec<(&'w Watch, u64)> {
+    pub(crate) fn of_layer<'w>(&self, watches: &'w [Watch]) -> Vec<(&'w Watch, u64)> {
         watches.iter().filter_map(|watch| Some((watch, self.of(watch)?.rows))).collect()
     }
 }
 
 /// The entries of the log that a snapshot sees and a cursor does not.
 #[derive(Clone, Copy)]
-pub struct UnseenLog<'a> {
+pub(crate) struct UnseenLog<'a> {
     pub snapshot: &'a Snapshot,
     pub schema: &'a str,
     pub cursor: &'a Cursor,
@@ -462,10 +437,7 @@ impl UnseenLog<'_> {
     }
 
     /// How much has changed, for each watch.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub async fn changes(&self) -> Result<UnseenChanges, Error> {
+    pub(crate) async fn changes(&self) -> Result<UnseenChanges, Error> {
         let sql = format!(
             "SELECT noted.watch, sum(noted.rows)::int8, extract(epoch FROM clock_timestamp() - min(noted.at))::float8 {}
              GROUP BY noted.watch ORDER BY noted.watch",
@@ -480,10 +452,7 @@ impl UnseenLog<'_> {
     }
 
     /// The transactions that have logged a change.
-    ///
-    /// # Errors
-    /// If the log cannot be read.
-    pub async fn transactions(&self) -> Result<Vec<u64>, Error> {
+    pub(crate) async fn transactions(&self) -> Result<Vec<u64>, Error> {
         let sql = format!("SELECT DISTINCT noted.xid::text::int8 {}", self.entries());
         let rows = self.snapshot.all("reading the change log", &sql, &[]).await?;
         Ok(rows.iter().map(|row| row.get::<_, i64>(0).cast_unsigned()).collect())
@@ -491,10 +460,7 @@ impl UnseenLog<'_> {
 
     /// Calls `each` with the old and new positions of the rows that a watch has logged, computed as the survey computes
     /// positions, until `each` breaks. True if it never did.
-    ///
-    /// # Errors
-    /// If the log cannot be read, or a declared query fails.
-    pub async fn positions(
+    pub(crate) async fn positions(
         &self,
         watch: &Watch,
         layer: &Layer,

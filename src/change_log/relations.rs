@@ -423,10 +423,7 @@ impl PlannedWatch {
         }
     }
 
-    /// Returns an error if the triggers would miss changes of the table.
-    ///
-    /// # Errors
-    /// [`ChangeLogError::NotTrackable`].
+    /// Fails with [`ChangeLogError::NotTrackable`] if the triggers would miss changes of the table.
     pub(crate) fn check(&self) -> Result<(), ChangeLogError> {
         let refused = |what: String, next: &str| {
             Err(ChangeLogError::NotTrackable { layer: self.request.layer.clone(), what, next: next.to_owned() })

@@ -26,17 +26,13 @@ pub(crate) async fn namesake(
 }
 
 /// Like `namesake`, for the tables that an installed log watches.
-///
-/// # Errors
-/// If the database is lost.
-pub async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
+pub(crate) async fn namesake_of_log(snapshot: &Snapshot, schema: &str) -> Result<Option<String>, ChangeLogError> {
     let (session, context) = (&snapshot.keeper, "looking for a role with the name of the change log's schema");
-    let tables = match Presence::look_up(session, schema, context).await? {
-        Presence::Readable => {
-            let sql = format!("SELECT array_agg(DISTINCT relation) FROM {}.watch", quoted(schema));
-            session.one(context, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default()
-        }
-        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => Vec::new(),
+    let tables = if Presence::look_up(session, schema, context).await?.is_readable() {
+        let sql = format!("SELECT array_agg(DISTINCT relation) FROM {}.watch", quoted(schema));
+        session.one(context, &sql, &[]).await?.get::<_, Option<Vec<u32>>>(0).unwrap_or_default()
+    } else {
+        Vec::new()
     };
     namesake(session, schema, &tables, context).await
 }
@@ -72,10 +68,7 @@ impl SchemaFlaws {
         Ok(found)
     }
 
-    /// Returns an error if the schema has lasting flaws.
-    ///
-    /// # Errors
-    /// [`ChangeLogError::Unsafe`].
+    /// Fails with [`ChangeLogError::Unsafe`] if the schema has lasting flaws.
     pub(crate) fn check(&self, schema: &str, server: &ServerName) -> Result<(), ChangeLogError> {
         if self.lasting.is_empty() {
             return Ok(());

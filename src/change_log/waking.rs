@@ -23,7 +23,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NotifyObstacle {
+pub(crate) enum NotifyObstacle {
     /// `max_prepared_transactions` is not 0.
     Prepared { limit: String },
     /// The server is a standby.
@@ -65,10 +65,7 @@ impl NotifyObstacle {
 }
 
 /// The reason why the triggers of this database send no notifications; `None` if they send them.
-///
-/// # Errors
-/// If the database is lost.
-pub async fn notify_obstacle(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
+pub(crate) async fn notify_obstacle(snapshot: &Snapshot) -> Result<Option<NotifyObstacle>, Error> {
     let rows = snapshot.all(CONTEXT, FACTS, &[]).await?;
     Ok(rows.first().and_then(|row| NotifyObstacle::of(row.get(0), row.get(1))))
 }
@@ -84,7 +81,7 @@ struct LogTail {
 
 /// Waits for changes. Dropping it closes its connection.
 #[derive(Debug)]
-pub struct Waking {
+pub(crate) struct Waking {
     listener: Listener,
     schema: String,
     /// Why notifications may not come; `None` if they do.
@@ -95,11 +92,8 @@ pub struct Waking {
 
 impl Waking {
     /// Opens a connection that waits for changes. [`Waking::change`] returns for changes that are committed from now
-    /// on.
-    ///
-    /// # Errors
-    /// If the database cannot be reached, there is no log, or a stop is requested.
-    pub async fn begin(database: &Database, schema: &str) -> Result<Waking, Error> {
+    /// on. Fails if the database cannot be reached, there is no log, or a stop is requested.
+    pub(crate) async fn begin(database: &Database, schema: &str) -> Result<Waking, Error> {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(CONTEXT, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
@@ -123,16 +117,12 @@ impl Waking {
     }
 
     /// Why notifications may not come; `None` if they do.
-    #[must_use]
-    pub fn obstacle(&self) -> Option<&NotifyObstacle> {
+    pub(crate) fn obstacle(&self) -> Option<&NotifyObstacle> {
         self.obstacle.as_ref()
     }
 
     /// Waits for the next change. `every` is the pause between two polls if notifications may not come.
-    ///
-    /// # Errors
-    /// If the connection is lost.
-    pub async fn change(&mut self, every: Duration) -> Result<(), Error> {
+    pub(crate) async fn change(&mut self, every: Duration) -> Result<(), Error> {
         loop {
             match &self.obstacle {
                 None => return self.listener.notification().await,
@@ -156,20 +146,14 @@ impl Waking {
     }
 
     /// Checks that the connection still answers.
-    ///
-    /// # Errors
-    /// If the connection does not answer.
-    pub async fn check(&self) -> Result<(), Error> {
+    pub(crate) async fn check(&self) -> Result<(), Error> {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
     /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications
     /// come, they say so, and this only checks that they still can: that of a commit may come some milliseconds after
     /// it.
-    ///
-    /// # Errors
-    /// If the connection does not answer.
-    pub async fn has_grown(&mut self) -> Result<bool, Error> {
+    pub(crate) async fn has_grown(&mut self) -> Result<bool, Error> {
         match self.obstacle {
             None => self.check().await.map(|()| false),
             Some(_) => self.poll().await,
@@ -177,10 +161,7 @@ impl Waking {
     }
 
     /// Discards the changes until now. A snapshot that is taken after this sees them.
-    ///
-    /// # Errors
-    /// If the connection is lost.
-    pub async fn forget(&mut self) -> Result<(), Error> {
+    pub(crate) async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
         if self.obstacle.is_some() {
             self.poll().await?;

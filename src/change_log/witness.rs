@@ -19,12 +19,12 @@ const CONTEXT: &str = "reading the change log's key";
 
 /// The key of a log, and its newest transactions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LogState {
+pub(crate) struct LogState {
     pub key: String,
     /// Entries of transactions up to this one may have been pruned.
-    pub pruned: u64,
+    pub(crate) pruned: u64,
     /// For each snapshot that was asked for: the newest transactions that the snapshot sees, a line for each.
-    pub newest: Vec<String>,
+    pub(crate) newest: Vec<String>,
 }
 
 /// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
@@ -40,14 +40,14 @@ fn newest_of(schema: &str, condition: &str, most: u32) -> String {
 /// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
 /// had keys. Call this after the probe, because the probe counts every table that the transaction has opened before as
 /// one that the layers read.
-///
-/// # Errors
-/// If the database fails.
-pub async fn log_state(snapshot: &Snapshot, schema: &str, seen: &[Cursor]) -> Result<Option<LogState>, ChangeLogError> {
+pub(crate) async fn log_state(
+    snapshot: &Snapshot,
+    schema: &str,
+    seen: &[Cursor],
+) -> Result<Option<LogState>, ChangeLogError> {
     let session = &snapshot.keeper;
-    match Presence::look_up(session, schema, CONTEXT).await? {
-        Presence::Readable => {}
-        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => return Ok(None),
+    if !Presence::look_up(session, schema, CONTEXT).await?.is_readable() {
+        return Ok(None);
     }
     let newest: Vec<String> = seen.iter().map(|cursor| newest_lines(schema, cursor)).collect();
     // The key by way of JSON, because the column may not exist.
@@ -97,10 +97,7 @@ const ASKING: &str = "asking the change log for its newest transaction";
 /// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session
 /// keeps no lock on the log. Call this after the probe, because the probe counts every table that the transaction has
 /// opened before as one that the layers read.
-///
-/// # Errors
-/// If the database fails.
-pub async fn newest_logged(
+pub(crate) async fn newest_logged(
     snapshot: &Snapshot,
     schema: &str,
     states: &[Cursor],
@@ -113,11 +110,8 @@ pub async fn newest_logged(
 
 async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Vec<NewestLogged>, ChangeLogError> {
     let session = &snapshot.keeper;
-    match Presence::look_up(session, schema, ASKING).await? {
-        Presence::Readable => {}
-        Presence::Nothing | Presence::Foreign | Presence::Unreadable { .. } => {
-            return Ok(vec![NewestLogged::NoLog; states.len()]);
-        }
+    if !Presence::look_up(session, schema, ASKING).await?.is_readable() {
+        return Ok(vec![NewestLogged::NoLog; states.len()]);
     }
     let columns: Vec<String> = states.iter().map(|state| newest_seen(schema, state)).collect();
     let sql = format!("SELECT ARRAY[{}]::text[]", columns.join(", "));
@@ -126,10 +120,7 @@ async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Ve
 }
 
 /// The database state at this moment, and the newest transaction in the log that `state` sees.
-///
-/// # Errors
-/// If the database does not answer.
-pub async fn newest_logged_now(
+pub(crate) async fn newest_logged_now(
     database: &Database,
     schema: &str,
     state: &Cursor,

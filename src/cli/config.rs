@@ -11,7 +11,7 @@ use crate::stop::Stop;
 
 /// `oar-tiles config`.
 #[derive(Debug, Args)]
-pub struct ConfigFlags {
+pub(crate) struct ConfigFlags {
     /// Flags that override the configuration.
     #[command(flatten)]
     pub given: SettingFlags,

@@ -17,7 +17,7 @@ use crate::tile::{LonLatBox, ZoomList};
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 #[command(override_usage = "oar-tiles copy [OPTIONS] <SOURCE>... <TARGET>")]
-pub struct Copy {
+pub(crate) struct Copy {
     // One list, because clap cannot tell where the sources end if flags stand among them.
     #[arg(
         required = true,
@@ -38,7 +38,7 @@ pub struct Copy {
     pub layer: Vec<String>,
     /// Copy only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
-    pub area: Option<String>,
+    pub(crate) area: Option<String>,
     /// Write only what differs from this older target, as a patch in MBTiles that `mbtiles apply-patch` (of Martin)
     /// brings into a copy of it
     #[arg(long, value_name = "TARGET", conflicts_with_all = ["zoom", "bbox", "layer", "area", "changed_out"])]
@@ -49,7 +49,7 @@ pub struct Copy {
     /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if
     /// that is not known
     #[arg(long, value_name = "FILE")]
-    pub changed_out: Option<PathBuf>,
+    pub(crate) changed_out: Option<PathBuf>,
     /// URL under which clients find the directory or bucket, such as https://host/path; tiles.json refers to it [env:
     /// OAR_TILES_PUBLIC_URL]
     #[arg(long, value_name = "URL")]

@@ -15,7 +15,7 @@ use crate::tile::{LonLatBox, ZoomList};
 /// `oar-tiles diff`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Diff {
+pub(crate) struct Diff {
     #[arg(help = format!(
         "First target: {TARGET_FORMS}; the only one, to compare it with the output in the configuration"
     ))]
@@ -30,10 +30,10 @@ pub struct Diff {
     pub bbox: Vec<LonLatBox>,
     /// Compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
-    pub area: Option<String>,
+    pub(crate) area: Option<String>,
     /// Print the tiles that differ as GeoJSON, each as its square
     #[arg(long)]
-    pub geojson: bool,
+    pub(crate) geojson: bool,
     /// Print the counts as JSON
     #[arg(long, conflicts_with = "geojson")]
     pub json: bool,

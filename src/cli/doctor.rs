@@ -16,7 +16,7 @@ use crate::stop::Stop;
 /// `oar-tiles doctor`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Doctor {
+pub(crate) struct Doctor {
     /// Target to look at [default: the output in the configuration]
     pub target: Option<String>,
     /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
@@ -27,33 +27,29 @@ pub struct Doctor {
     pub config: Option<PathBuf>,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// Where clients find the TileJSON, or the folder that it lies in [default: public_url in the configuration]
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
     /// Warn of transactions of others that are older than this
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
-    pub transaction_age: Duration,
+    pub(crate) transaction_age: Duration,
     /// Warn if the clocks of the database and of this machine differ by more than this
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
-    pub clock_difference: Duration,
+    pub(crate) clock_difference: Duration,
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
 }
 
-impl Doctor {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        let (config, database_url) = (self.config.clone(), self.database_url.clone());
-        SettingFlags { config, database_url, tileset: self.tileset.clone(), ..SettingFlags::default() }
-    }
-}
-
 pub(crate) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let flags = arguments.given();
+    let flags = SettingFlags {
+        config: arguments.config.clone(),
+        database_url: arguments.database_url.clone(),
+        tileset: arguments.tileset.clone(),
+        ..SettingFlags::default()
+    };
     let tilesets = match &arguments.target {
         Some(target) => vec![resolved_for(&flags, target, "doctor")?],
         None => resolved_all(&flags, false)?,

@@ -255,9 +255,6 @@ mod tests {
     use super::*;
     use crate::exit::Exit;
 
-    /// The most lines that a verb's `-h` may have, at 100 columns.
-    const MAX_LINES_OF_SHORT_HELP: usize = 40;
-
     /// Each verb with its path, those that only hold others included.
     fn verbs(of: &Command, above: &str) -> Vec<(String, Command)> {
         let below = of.get_subcommands().flat_map(|verb| {
@@ -291,17 +288,6 @@ mod tests {
         for (path, flag) in at_verbs.chain(long) {
             let verb = verbs.iter().find(|(name, _)| name == path).unwrap();
             assert!(flags(&verb.1).iter().any(|name| name == flag), "{path} has no --{flag}");
-        }
-    }
-
-    #[test]
-    fn the_short_help_fits_on_a_screen() {
-        for (path, _) in verbs(&command(), "") {
-            // As it is run, with the flags of every verb.
-            let words = ["oar-tiles"].into_iter().chain(path.split(' ')).chain(["-h"]);
-            let help = command().term_width(100).try_get_matches_from(words).unwrap_err().to_string();
-            let lines = help.lines().count();
-            assert!(help.contains("Usage") && lines <= MAX_LINES_OF_SHORT_HELP, "{path} -h has {lines} lines");
         }
     }
 

@@ -16,7 +16,7 @@ use crate::suggested::OWN_FILE;
 /// `oar-tiles init`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Init {
+pub(crate) struct Init {
     /// Only these tables and views: a name, schema.name, or a pattern with * and ?; repeat the flag for several
     /// [default: all]
     #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
@@ -26,15 +26,7 @@ pub struct Init {
     pub output: PathBuf,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
-}
-
-impl Init {
-    /// The flags that override the settings.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        SettingFlags { database_url: self.database_url.clone(), ..SettingFlags::default() }
-    }
+    pub(crate) database_url: Option<String>,
 }
 
 // `init`, and the layers of `seed --table`.
@@ -42,14 +34,15 @@ impl Init {
 pub(crate) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
     init::is_free(&arguments.output)?;
-    let settings = resolved_without_file(&arguments.given())?;
+    let flags = SettingFlags { database_url: arguments.database_url.clone(), ..SettingFlags::default() };
+    let settings = resolved_without_file(&flags)?;
     let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::File, stop).await;
     let drafted = on_runtime(draft)?;
     print(&render_discovered(&drafted.found))?;
     init::has_layers(&drafted)?;
     init::write(&drafted, &arguments.output)?;
     let file = arguments.output.display().to_string();
-    Ok(print(&render_drafted(&drafted.found, &file, arguments.given().database_url.is_some()))?)
+    Ok(print(&render_drafted(&drafted.found, &file, arguments.database_url.is_some()))?)
 }
 
 /// The settings of `seed --table`.

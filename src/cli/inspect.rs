@@ -15,7 +15,7 @@ use crate::target::TARGET_FORMS;
 /// `oar-tiles inspect`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Inspect {
+pub(crate) struct Inspect {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Show the features of this tile instead of a summary of the target
@@ -26,10 +26,10 @@ pub struct Inspect {
     pub layer: Option<String>,
     /// Print the tile as GeoJSON, in degrees
     #[arg(long, requires = "tile")]
-    pub geojson: bool,
+    pub(crate) geojson: bool,
     /// Draw the tile as a picture, into this file or, with -, onto standard output
     #[arg(long, value_name = "FILE", requires = "tile", conflicts_with = "geojson")]
-    pub png: Option<PathBuf>,
+    pub(crate) png: Option<PathBuf>,
     /// Print the summary as JSON
     #[arg(long, conflicts_with = "tile")]
     pub json: bool,

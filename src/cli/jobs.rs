@@ -13,7 +13,7 @@ use crate::tile::ZoomList;
 
 /// `oar-tiles jobs`.
 #[derive(Debug, Subcommand)]
-pub enum Jobs {
+pub(crate) enum Jobs {
     /// Submit a job to the server that writes a target
     Submit(JobsSubmit),
     /// List the jobs of a server's target, the oldest first
@@ -27,21 +27,21 @@ pub enum Jobs {
 /// The server that is asked.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Args)]
-pub struct JobsServer {
+pub(crate) struct JobsServer {
     /// Address of the server's admin listener: http://127.0.0.1:9180, unix:PATH, or https://HOST of a proxy before it
     #[arg(long, value_name = "URL")]
-    pub admin: String,
+    pub(crate) admin: String,
     /// Tileset whose jobs are meant, if the server has several
     #[arg(long, value_name = "NAME")]
     pub tileset: Option<String>,
     /// File with the server's token [default: the variable OAR_TILES_TOKEN has the token]
     #[arg(long, value_name = "FILE")]
-    pub token_file: Option<PathBuf>,
+    pub(crate) token_file: Option<PathBuf>,
 }
 
 /// `oar-tiles jobs show` and `cancel`.
 #[derive(Debug, Args)]
-pub struct JobsOne {
+pub(crate) struct JobsOne {
     /// Number of the job
     pub id: u64,
     /// The server.
@@ -51,7 +51,7 @@ pub struct JobsOne {
 
 /// `oar-tiles jobs submit`.
 #[derive(Debug, Args)]
-pub struct JobsSubmit {
+pub(crate) struct JobsSubmit {
     /// What to render
     #[arg(value_enum)]
     pub what: JobsWork,
@@ -60,13 +60,13 @@ pub struct JobsSubmit {
     pub tiles: Option<PathBuf>,
     /// With area: W,S,E,N or a GeoJSON file; repeat the flag for several areas
     #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append, required_if_eq("what", "area"))]
-    pub area: Vec<String>,
+    pub(crate) area: Vec<String>,
     /// With log or area: only these zooms
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
     /// Wait until the job has ended, and show how far it is
     #[arg(long)]
-    pub wait: bool,
+    pub(crate) wait: bool,
     /// The server.
     #[command(flatten)]
     pub server: JobsServer,
@@ -74,7 +74,7 @@ pub struct JobsSubmit {
 
 /// What a job renders, as typed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum JobsWork {
+pub(crate) enum JobsWork {
     /// What the change log has made dirty
     Log,
     /// The tiles of a list
@@ -87,8 +87,7 @@ pub enum JobsWork {
 
 impl JobsWork {
     /// Its name in a request.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             JobsWork::Log => "log",
             JobsWork::Tiles => "tiles",

@@ -70,38 +70,40 @@ use crate::suggested::use_config;
 use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
-pub use config::ConfigFlags;
-pub use copy::{Copy, render_copy};
-pub use diff::Diff;
-pub use doctor::Doctor;
+pub(crate) use config::ConfigFlags;
+pub(crate) use copy::Copy;
+pub use copy::render_copy;
+pub(crate) use diff::Diff;
+pub(crate) use doctor::Doctor;
 pub use help::command;
-pub use init::Init;
-pub use inspect::Inspect;
-pub use jobs::{Jobs, JobsOne, JobsServer, JobsSubmit, JobsWork};
-pub use publish::{Publish, render_versions};
-pub use purge::{Purge, PurgeStatusFlags, PurgeVerb, PurgeWhat};
-pub use seed::{Reseed, Seed};
-pub use serve::{Preview, Serve};
-pub use shards::{Shards, ShardsAbort, ShardsBegin, ShardsCommit, ShardsRun, ShardsStatusFlags, ShardsWork};
-pub use shell::{Completions, Man};
-pub use track::{Track, TrackInstall, TrackPrune, TrackRemove, TrackStatus, Tracked};
-pub use verify::Verify;
+pub(crate) use init::Init;
+pub(crate) use inspect::Inspect;
+pub(crate) use jobs::Jobs;
+pub(crate) use publish::Publish;
+pub use publish::render_versions;
+pub(crate) use purge::{Purge, PurgeVerb};
+pub(crate) use seed::{Reseed, Seed};
+pub(crate) use serve::{Preview, Serve};
+pub(crate) use shards::Shards;
+pub(crate) use shell::{Completions, Man};
+pub(crate) use track::Track;
+pub(crate) use verify::Verify;
 
 /// What `--version` prints: the number, and in a release build the commit and its date (`build.rs`).
-pub const VERSION: &str = env!("BUILD_VERSION");
+pub(crate) const VERSION: &str = env!("BUILD_VERSION");
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Parser)]
 #[command(name = "oar-tiles", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Form of the log on standard error: plain, timed (time and level before each line), json, or auto: plain on a
     /// terminal, timed elsewhere [env: OAR_TILES_LOG]
     #[arg(long, global = true, value_name = "FORM", value_enum, hide_possible_values = true, display_order = 900)]
     pub log: Option<LogForm>,
     /// Do not read ./oar-tiles.toml, which commands read that have no other configuration
     #[arg(long, global = true, display_order = 901)]
-    pub no_config: bool,
+    pub(crate) no_config: bool,
     /// The verb.
     #[command(subcommand)]
     pub command: Command,
@@ -109,7 +111,7 @@ pub struct Cli {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Look for tables with a geometry in a database, and write a configuration for them
     Init(Init),
     /// Render every tile in which a feature falls, at all zooms, into the target
@@ -154,13 +156,13 @@ pub enum Command {
 /// Flags that override the configuration.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Default, Args)]
-pub struct SettingFlags {
+pub(crate) struct SettingFlags {
     /// Configuration file; sample-config.toml shows every key [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// Zooms, such as 0-14, 7 or 0-4,8,10-12 [env: OAR_TILES_ZOOM]
     #[arg(long, value_name = "LIST")]
     pub zoom: Option<ZoomList>,
@@ -192,8 +194,7 @@ pub struct SettingFlags {
 
 impl SettingFlags {
     /// The settings that were given as flags, by key.
-    #[must_use]
-    pub fn flags(&self) -> Vec<Flag> {
+    pub(crate) fn flags(&self) -> Vec<Flag> {
         let boxes = || self.bbox.iter().map(ToString::to_string).collect::<Vec<_>>().into();
         let mut flags = typed([
             ("--database-url", "database.url", self.database_url.as_deref().map(toml::Value::from)),

@@ -16,10 +16,8 @@ use crate::suggested::OWN_FILE;
 const NAMES_IN_TARGETS: [&str; 2] = ["metadata.json", ".oar-tiles"];
 
 /// Gives the command the file of the working directory, if it needs a configuration and was given none. The log names
-/// the file, unless the command was told to be quiet.
-///
-/// # Errors
-/// If the file is a link, or others may write it, or the directory is a target.
+/// the file, unless the command was told to be quiet. Fails if the file is a link, or others may write it, or the
+/// directory is a target.
 pub(crate) fn take_own_file(command: &mut Command, is_quiet: bool) -> Result<(), ConfigError> {
     let is_named = std::env::var_os(CONFIG_VARIABLE).is_some_and(|name| !name.is_empty());
     let Some(place) = place(command).filter(|place| place.is_none() && !is_named) else { return Ok(()) };

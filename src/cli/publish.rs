@@ -17,7 +17,7 @@ use crate::target::{Latest, RewrittenHeaders};
 /// `oar-tiles publish`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Publish {
+pub(crate) struct Publish {
     /// Configuration file; sample-config.toml shows every key [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -32,33 +32,26 @@ pub struct Publish {
     pub tileset: Vec<String>,
     /// Switch back to the version before the current one
     #[arg(long)]
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// Switch to this version
     #[arg(long, value_name = "VERSION", conflicts_with = "rollback")]
     pub to: Option<String>,
     /// Give every tile of an S3 prefix the headers and metadata of the configuration, also tiles that did not change;
     /// then purge everything
     #[arg(long, conflicts_with_all = ["rollback", "to"])]
-    pub rewrite_headers: bool,
-}
-
-impl Publish {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        SettingFlags {
-            config: self.config.clone(),
-            output: self.output.clone(),
-            layer: self.layer.clone(),
-            tileset: self.tileset.clone(),
-            ..SettingFlags::default()
-        }
-    }
+    pub(crate) rewrite_headers: bool,
 }
 
 pub(crate) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let tilesets = resolved_all(&arguments.given(), true)?;
+    let flags = SettingFlags {
+        config: arguments.config.clone(),
+        output: arguments.output.clone(),
+        layer: arguments.layer.clone(),
+        tileset: arguments.tileset.clone(),
+        ..SettingFlags::default()
+    };
+    let tilesets = resolved_all(&flags, true)?;
     let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
     let publish_one = async |settings| {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

@@ -19,7 +19,7 @@ use crate::target::TARGET_FORMS;
 /// `oar-tiles purge`.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
-pub struct Purge {
+pub(crate) struct Purge {
     /// What to do instead of purging.
     #[command(subcommand)]
     pub verb: Option<PurgeVerb>,
@@ -30,7 +30,7 @@ pub struct Purge {
 
 /// What `oar-tiles purge` does instead of purging.
 #[derive(Debug, Subcommand)]
-pub enum PurgeVerb {
+pub(crate) enum PurgeVerb {
     /// Show what waits for each CDN, and which of them refuses
     Status(PurgeStatusFlags),
 }
@@ -38,7 +38,7 @@ pub enum PurgeVerb {
 /// A target and what to purge of it.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct PurgeWhat {
+pub(crate) struct PurgeWhat {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
@@ -52,7 +52,7 @@ pub struct PurgeWhat {
     pub tiles: Option<PathBuf>,
     /// Print what would be sent, how many tiles it hits beyond those that changed, and what it costs; send nothing
     #[arg(long)]
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Forget what waits, and send nothing
     #[arg(long, conflicts_with_all = ["all", "tiles", "dry_run"])]
     pub forget: bool,
@@ -64,7 +64,7 @@ pub struct PurgeWhat {
 /// `oar-tiles purge status`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct PurgeStatusFlags {
+pub(crate) struct PurgeStatusFlags {
     /// Target [default: the output in the configuration]
     pub target: Option<String>,
     /// Only this tileset, if the configuration has several; repeat the flag for several tilesets [default: all]
@@ -78,28 +78,14 @@ pub struct PurgeStatusFlags {
     pub config: Option<PathBuf>,
 }
 
-impl PurgeWhat {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        SettingFlags { config: self.config.clone(), tileset: self.tileset.clone(), ..SettingFlags::default() }
-    }
-}
-
-impl PurgeStatusFlags {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        SettingFlags { config: self.config.clone(), tileset: self.tileset.clone(), ..SettingFlags::default() }
-    }
-}
-
 pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let (flags, target, is_json) = match &arguments.verb {
-        Some(PurgeVerb::Status(status)) => (status.given(), &status.target, Some(status.json)),
-        None => (arguments.what.given(), &arguments.what.target, None),
+    let what = &arguments.what;
+    let (config, tileset, target, is_json) = match &arguments.verb {
+        Some(PurgeVerb::Status(status)) => (&status.config, &status.tileset, &status.target, Some(status.json)),
+        None => (&what.config, &what.tileset, &what.target, None),
     };
+    let flags = SettingFlags { config: config.clone(), tileset: tileset.clone(), ..SettingFlags::default() };
     let tilesets = match target {
         Some(target) => vec![resolved_for(&flags, target, "purge")?],
         None => resolved_all(&flags, true)?,
@@ -107,7 +93,6 @@ pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
     if is_json == Some(true) && tilesets.len() > 1 {
         return Err(several_tilesets("--json", tilesets));
     }
-    let what = &arguments.what;
     let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
     let purge_one = async |settings| {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;

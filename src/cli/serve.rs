@@ -32,7 +32,7 @@ use crate::tile::MapCenter;
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Clone, Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     #[arg(help = format!(
         "Target: {TARGET_FORMS} [default: the output in the configuration; with --live and without one, \
          everything that the database has]"
@@ -43,54 +43,54 @@ pub struct Serve {
     pub listen: Option<ListenAddress>,
     /// Listen here for /metrics, /livez, /readyz, /status.json and /jobs [env: OAR_TILES_ADMIN]
     #[arg(long, value_name = "ADDRESS")]
-    pub admin: Option<ListenAddress>,
+    pub(crate) admin: Option<ListenAddress>,
     /// URL under which clients reach this server; the TileJSON refers to it [default: the address it listens on] [env:
     /// OAR_TILES_SERVE_PUBLIC_URL]
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
     /// Path that all URLs of the server begin with, such as /facilities [env: OAR_TILES_BASE_PATH]
     #[arg(long, value_name = "PATH")]
-    pub base_path: Option<String>,
+    pub(crate) base_path: Option<String>,
     /// Cache-Control header of tiles
     #[arg(long, value_name = "VALUE")]
     pub cache_control: Option<String>,
     /// Cache-Control of tiles for CDNs, if they may keep tiles longer than browsers
     #[arg(long, value_name = "VALUE")]
-    pub cdn_cache_control: Option<String>,
+    pub(crate) cdn_cache_control: Option<String>,
     /// HTTP status of a tile in which nothing is drawn [env: OAR_TILES_EMPTY_STATUS]
     #[arg(long, value_name = "STATUS", value_enum)]
-    pub empty_status: Option<EmptyStatus>,
+    pub(crate) empty_status: Option<EmptyStatus>,
     /// Cache up to N megabytes of tiles in memory [env: OAR_TILES_CACHE_MB]
     #[arg(long, value_name = "N")]
-    pub cache_mb: Option<u32>,
+    pub(crate) cache_mb: Option<u32>,
     /// Tell clients at /changes which tiles change (server-sent events); the map of --preview then shows changes by
     /// itself
     #[arg(long)]
     pub changes: bool,
     /// Show a map at /
     #[arg(long)]
-    pub preview: bool,
+    pub(crate) preview: bool,
     /// With --preview: serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the program's
     /// own]
     #[arg(long, value_name = "FOLDER")]
-    pub assets: Option<PathBuf>,
+    pub(crate) assets: Option<PathBuf>,
     /// With --preview: the URL of a MapLibre style to draw below the tiles [default: the program's own base map]
     #[arg(long, value_name = "URL")]
-    pub basemap: Option<String>,
+    pub(crate) basemap: Option<String>,
     /// Write a line to standard output for each request: none, text or json [env: OAR_TILES_ACCESS_LOG]
     #[arg(long, value_name = "STYLE")]
-    pub access_log: Option<String>,
+    pub(crate) access_log: Option<String>,
     /// Render tiles outside of the target's zooms and boxes from the database when clients ask for them [env:
     /// OAR_TILES_LIVE]
     #[arg(long)]
-    pub live: bool,
+    pub(crate) live: bool,
     /// Use this many database sessions for live requests and background work together; 0: one for each CPU [env:
     /// OAR_TILES_SERVE_WORKERS]
     #[arg(long, value_name = "N")]
     pub workers: Option<u16>,
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// Serve this tileset alone, if the configuration has several [default: the one whose output TARGET is, or all of
     /// them, each below its name]
     #[arg(long, value_name = "NAME")]
@@ -106,11 +106,11 @@ pub struct Serve {
     /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env:
     /// OAR_TILES_DRAIN]
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub drain: Option<Duration>,
+    pub(crate) drain: Option<Duration>,
     /// Do not limit the connections of this address or network, a proxy; repeat the flag for several proxies [env:
     /// OAR_TILES_TRUSTED_PROXIES]
     #[arg(long, value_name = "ADDRESS", action = ArgAction::Append)]
-    pub trusted_proxy: Vec<AddressRange>,
+    pub(crate) trusted_proxy: Vec<AddressRange>,
     /// Ask the server that runs with these settings whether it is ready, and end: with exit code 0 if it is
     #[arg(long)]
     pub check: bool,
@@ -121,8 +121,7 @@ pub struct Serve {
 
 impl Serve {
     /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
+    pub(crate) fn given(&self) -> SettingFlags {
         let text = |value: Option<String>| value.map(toml::Value::from);
         let more = typed([
             ("--listen", "serve.listen", text(self.listen.as_ref().map(ToString::to_string))),
@@ -168,7 +167,7 @@ impl Serve {
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
-pub struct Preview {
+pub(crate) struct Preview {
     #[arg(help = format!(
         "Target: {TARGET_FORMS} [default: the output in the configuration; with --live and no configuration, \
          everything that the database has]"
@@ -179,29 +178,29 @@ pub struct Preview {
     pub listen: ListenAddress,
     /// Serve maplibre-gl.js and maplibre-gl.css (version 5) from this folder [default: the program's own]
     #[arg(long, value_name = "FOLDER")]
-    pub assets: Option<PathBuf>,
+    pub(crate) assets: Option<PathBuf>,
     /// The URL of a MapLibre style to draw below the tiles [default: the program's own base map; none with --html]
     #[arg(long, value_name = "URL", conflicts_with = "style")]
-    pub basemap: Option<String>,
+    pub(crate) basemap: Option<String>,
     /// Write the map as a page of your own instead of serving it; the page loads MapLibre GL JS from unpkg.com
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open"])]
-    pub html: Option<PathBuf>,
+    pub(crate) html: Option<PathBuf>,
     /// Write the map's style as a file for a map of your own (MapLibre style), and serve nothing
     #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "assets", "open", "html", "live"])]
-    pub style: Option<PathBuf>,
+    pub(crate) style: Option<PathBuf>,
     /// Write a picture of the map, a PNG of 1280 x 800 pixels without names, and serve nothing; needs no browser
     #[arg(long, value_name = "FILE.png", conflicts_with_all = ["listen", "assets", "open", "html", "style", "live", "basemap"])]
-    pub picture: Option<PathBuf>,
+    pub(crate) picture: Option<PathBuf>,
     /// With --picture: its middle and its zoom [default: where the map of the target begins]
     #[arg(long, value_name = "LON,LAT,ZOOM", requires = "picture", allow_hyphen_values = true)]
     pub at: Option<MapCenter>,
     /// With --style: label features with this property
     #[arg(long, value_name = "PROPERTY", requires = "style")]
-    pub label: Option<String>,
+    pub(crate) label: Option<String>,
     /// With --style: where map clients without fonts of their own find the glyphs of "Noto Sans Regular"; preview and
     /// serve --preview have them at /fonts/ [default: none; MapLibre GL JS 5 draws labels with the browser's fonts]
     #[arg(long, value_name = "URL", requires = "style")]
-    pub glyphs: Option<String>,
+    pub(crate) glyphs: Option<String>,
     /// With --html or --style: where the tiles and their tiles.json are [default: the public URL that the target was
     /// seeded with]
     #[arg(long, value_name = "URL", requires = "written")]
@@ -212,10 +211,10 @@ pub struct Preview {
     /// Render tiles outside of the target's zooms and boxes from the database; needs the configuration that the target
     /// was seeded with
     #[arg(long, conflicts_with = "html")]
-    pub live: bool,
+    pub(crate) live: bool,
     /// With --live: the database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL", requires = "live")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// With --live: the tileset, if the configuration has several [default: the one whose output the target is]
     #[arg(long, value_name = "NAME", requires = "live")]
     pub tileset: Option<String>,
@@ -226,8 +225,7 @@ pub struct Preview {
 
 impl Preview {
     /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
+    pub(crate) fn given(&self) -> SettingFlags {
         let live = self.live.then(|| ("--live", "serve.live", true.into()));
         SettingFlags {
             config: self.config.clone(),

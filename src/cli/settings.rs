@@ -232,24 +232,13 @@ pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, Comman
             TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
         }
     };
-    let filter = DirtyFilter {
-        tiles,
-        zoom: arguments.given.zoom.clone(),
-        bbox: area_or_boxes(None, &arguments.given.bbox)?,
-        leaves_unrendered: false,
-        written_back: Vec::new(),
-    };
+    let (zoom, bbox) = (arguments.given.zoom.clone(), area_or_boxes(None, &arguments.given.bbox)?);
     Ok(ReseedOptions {
-        live: None,
-        filter,
+        filter: DirtyFilter { tiles, zoom, bbox, ..DirtyFilter::default() },
         dry_run: arguments.dry_run,
         seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
         dirty_out: arguments.dirty_out.clone(),
-        has_warned: false,
-        is_retry: false,
-        on_dirty: None,
-        write_back: None,
-        jobs: None,
+        ..ReseedOptions::default()
     })
 }
 

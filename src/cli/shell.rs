@@ -11,7 +11,7 @@ use crate::run::{CommandError, WrittenFileError};
 
 /// `oar-tiles completions`.
 #[derive(Debug, Args)]
-pub struct Completions {
+pub(crate) struct Completions {
     /// The shell
     #[arg(value_enum, value_name = "SHELL")]
     pub shell: Shell,
@@ -19,7 +19,7 @@ pub struct Completions {
 
 /// `oar-tiles man`.
 #[derive(Debug, Args)]
-pub struct Man {
+pub(crate) struct Man {
     /// Write a page for each command into this folder, which is made if it is missing
     #[arg(long, short, value_name = "FOLDER")]
     pub output: Option<PathBuf>,

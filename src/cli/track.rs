@@ -19,7 +19,7 @@ use crate::suggested::SEED;
 
 /// `oar-tiles track`.
 #[derive(Debug, Subcommand)]
-pub enum Track {
+pub(crate) enum Track {
     /// Create the change log, and triggers on the tables that the layers read, which fill it
     Install(TrackInstall),
     /// Show what the change log holds, and how far targets are behind it
@@ -33,26 +33,18 @@ pub enum Track {
 /// Where the change log is, and what is tracked.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Tracked {
+pub(crate) struct Tracked {
     /// Configuration file [env: OAR_TILES_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL")]
-    pub database_url: Option<String>,
-}
-
-impl Tracked {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        SettingFlags { config: self.config.clone(), database_url: self.database_url.clone(), ..SettingFlags::default() }
-    }
+    pub(crate) database_url: Option<String>,
 }
 
 /// `oar-tiles track install`.
 #[derive(Debug, Args)]
-pub struct TrackInstall {
+pub(crate) struct TrackInstall {
     /// Where the change log is, and what is tracked.
     #[command(flatten)]
     pub tracked: Tracked,
@@ -75,7 +67,7 @@ pub struct TrackInstall {
 
 /// `oar-tiles track status`.
 #[derive(Debug, Args)]
-pub struct TrackStatus {
+pub(crate) struct TrackStatus {
     /// Where the change log is, and what is tracked.
     #[command(flatten)]
     pub tracked: Tracked,
@@ -94,7 +86,7 @@ pub struct TrackStatus {
 
 /// `oar-tiles track prune`.
 #[derive(Debug, Args)]
-pub struct TrackPrune {
+pub(crate) struct TrackPrune {
     /// Where the change log is.
     #[command(flatten)]
     pub tracked: Tracked,
@@ -102,7 +94,7 @@ pub struct TrackPrune {
     pub target: Vec<String>,
     /// Also delete what is older than this, seen or not: a target that has not seen it then needs a full seed
     #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration)]
-    pub older_than: Option<Duration>,
+    pub(crate) older_than: Option<Duration>,
     /// Print warnings and errors only
     #[arg(long, short)]
     pub quiet: bool,
@@ -110,7 +102,7 @@ pub struct TrackPrune {
 
 /// `oar-tiles track remove`.
 #[derive(Debug, Args)]
-pub struct TrackRemove {
+pub(crate) struct TrackRemove {
     /// Where the change log is.
     #[command(flatten)]
     pub tracked: Tracked,
@@ -132,7 +124,13 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         }
         Track::Remove(remove) => (&remove.tracked, &[][..], &[][..], false),
     };
-    let flags = SettingFlags { layer: layers.to_vec(), tileset: tilesets.to_vec(), ..tracked.given() };
+    let flags = SettingFlags {
+        config: tracked.config.clone(),
+        database_url: tracked.database_url.clone(),
+        layer: layers.to_vec(),
+        tileset: tilesets.to_vec(),
+        ..SettingFlags::default()
+    };
     let tilesets = match arguments {
         Track::Install(_) => resolved_to_draw(&flags, needs_target)?,
         Track::Status(_) | Track::Prune(_) | Track::Remove(_) => resolved_all(&flags, needs_target)?,

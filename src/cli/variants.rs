@@ -31,12 +31,8 @@ pub(crate) async fn seed_variants(
         force: arguments.force,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
-        work: FamilyWork::Seed,
-        report: quiet_report(),
-        stop: stop.clone(),
-        snapshot: snapshot.clone(),
-        caller: None,
         only: arguments.variant.clone(),
+        ..FamilyOptions::new(FamilyWork::Seed, quiet_report(), stop, snapshot.clone())
     };
     if arguments.dry_run {
         let planned = Box::pin(family_seed::plan_family(&family, &options)).await?;
@@ -62,18 +58,12 @@ pub(crate) async fn reseed_variants(arguments: &Reseed, family: Family, stop: &S
     if arguments.watch {
         return Box::pin(watch_variants(arguments, &family, stop)).await;
     }
+    let refreshed = family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run);
+    let snapshot = SharedSnapshot::after_refreshing(refreshed.cloned());
     let options = FamilyOptions {
-        force: false,
         prunes: arguments.prune_variants,
         dry_run: arguments.dry_run,
-        work: FamilyWork::Reseed,
-        report: quiet_report(),
-        stop: stop.clone(),
-        caller: None,
-        only: Vec::new(),
-        snapshot: SharedSnapshot::after_refreshing(
-            (family.settings().tileset.layers.iter().filter(|_| !arguments.dry_run)).cloned(),
-        ),
+        ..FamilyOptions::new(FamilyWork::Reseed, quiet_report(), stop, snapshot)
     };
     let reseeding = reseed_options(arguments)?;
     let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };

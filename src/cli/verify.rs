@@ -16,7 +16,7 @@ use crate::target::TARGET_FORMS;
 /// `oar-tiles verify`.
 #[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
-pub struct Verify {
+pub(crate) struct Verify {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
     pub target: Option<String>,
     /// Decode this many tiles, spread evenly over the target [default: all of up to 100000 tiles, else 10000]
@@ -31,7 +31,7 @@ pub struct Verify {
     /// Decode and compare only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N; the structure is
     /// checked as a whole
     #[arg(long, value_name = "AREA", allow_hyphen_values = true)]
-    pub area: Option<String>,
+    pub(crate) area: Option<String>,
     /// Print the findings as JSON
     #[arg(long)]
     pub json: bool,
@@ -43,7 +43,7 @@ pub struct Verify {
     pub config: Option<PathBuf>,
     /// Database, as a URL or a key=value string [env: DATABASE_URL, PG*]
     #[arg(long, value_name = "URL", requires = "database")]
-    pub database_url: Option<String>,
+    pub(crate) database_url: Option<String>,
     /// Compare only this layer, if the target was seeded with the same --layer; repeat the flag for several layers
     #[arg(long, value_name = "NAME", action = ArgAction::Append, requires = "database")]
     pub layer: Vec<String>,
@@ -55,25 +55,16 @@ pub struct Verify {
     pub workers: Option<u16>,
 }
 
-impl Verify {
-    /// The flags that override the configuration.
-    #[must_use]
-    pub fn given(&self) -> SettingFlags {
-        let (config, database_url) = (self.config.clone(), self.database_url.clone());
-        SettingFlags {
-            config,
-            database_url,
-            layer: self.layer.clone(),
-            tileset: self.tileset.iter().cloned().collect(),
-            workers: self.workers,
-            ..SettingFlags::default()
-        }
-    }
-}
-
 pub(crate) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandError> {
     start_log(0);
-    let given = arguments.given();
+    let given = SettingFlags {
+        config: arguments.config.clone(),
+        database_url: arguments.database_url.clone(),
+        layer: arguments.layer.clone(),
+        tileset: arguments.tileset.iter().cloned().collect(),
+        workers: arguments.workers,
+        ..SettingFlags::default()
+    };
     let target = target_of(&given, arguments.target.as_deref(), "verify", "oar-tiles verify TARGET")?;
     let settings = if arguments.database {
         names_layers(&given)?;

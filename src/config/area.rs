@@ -8,11 +8,9 @@ use super::values::Origin;
 use crate::tile::{AreaPart, LonLatBox, Zoom, ZoomList, parts_of_area};
 
 /// The parts of an area. An area with very many positions becomes boxes, exact down to `deepest` or to the zoom at
-/// which there would be too many.
-///
-/// # Errors
-/// If the text is neither a box nor a file with polygons; the message says why, and what to write.
-pub fn area_parts(text: &str, deepest: Zoom) -> Result<Vec<AreaPart>, String> {
+/// which there would be too many. Fails if the text is neither a box nor a file with polygons; the message says why,
+/// and what to write.
+pub(crate) fn area_parts(text: &str, deepest: Zoom) -> Result<Vec<AreaPart>, String> {
     let path = Path::new(text);
     if !path.exists() {
         let one: LonLatBox = text.parse().map_err(|error| format!("there is no such file, and as a box: {error}"))?;

@@ -18,15 +18,15 @@ const MAX_PROBLEMS: usize = 100;
 
 /// The result of a check of the values.
 #[derive(Debug)]
-pub struct Checked {
-    pub problems: Vec<ConfigError>,
+pub(crate) struct Checked {
+    pub(crate) problems: Vec<ConfigError>,
     /// The settings of each tileset, without the wrong values. A tileset of which nothing is left has no entry.
     pub settings: Vec<JobSettings>,
 }
 
 /// The origins of the values, in the form in which [`gather`](super::gather) takes them.
 #[derive(Clone, Copy)]
-pub struct CheckedSources<'a> {
+pub(crate) struct CheckedSources<'a> {
     pub file: Option<&'a Path>,
     pub variables: &'a [(String, String)],
     pub flags: &'a [Flag],
@@ -35,14 +35,11 @@ pub struct CheckedSources<'a> {
     /// The layers that are wanted; all if empty.
     pub layers: &'a [String],
     /// The tilesets that are wanted; all if empty.
-    pub tilesets: &'a [String],
+    pub(crate) tilesets: &'a [String],
 }
 
 /// Checks all values.
-///
-/// # Errors
-/// If the compiled-in sample is wrong, which a test excludes.
-pub fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
+pub(crate) fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
     let mut problems = Vec::new();
     let mut values = ConfigValues::defaults()?;
     if let Some(path) = sources.file {

@@ -85,7 +85,7 @@ pub(crate) struct LayerDefaults {
 /// How to show progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Progress {
+pub(crate) enum Progress {
     /// A bar on a terminal, lines elsewhere
     Auto,
     /// A progress bar

@@ -49,22 +49,23 @@ mod variants;
 
 use std::path::Path;
 
-pub use area::area_parts;
-pub use check::{Checked, CheckedSources, check};
-pub use error::ConfigError;
+pub(crate) use area::area_parts;
+pub(crate) use check::{Checked, CheckedSources, check};
+pub(crate) use error::ConfigError;
 pub(crate) use error::nearest;
-pub use file::Progress;
-pub use sample::SAMPLE;
-pub use serve::preview_options;
-pub use settings::{DatabaseSettings, JobSettings, ParameterSettings, RunSettings, TilesetSettings, layer_names};
-pub use show::{ShownConfig, schema};
-pub use values::{CONFIG_VARIABLE, ConfigValues, LOG_VARIABLE, Origin};
-pub use variants::{
-    BoundValue, OutputTemplate, ValueSegment, Variant, VariantCondition, VariantSettings, VariantValues,
-};
+pub(crate) use file::Progress;
+#[cfg(test)]
+pub(crate) use sample::SAMPLE;
+pub(crate) use serve::preview_options;
+pub use settings::JobSettings;
+pub(crate) use settings::{DatabaseSettings, ParameterSettings, TilesetSettings, layer_names};
+pub(crate) use show::{ShownConfig, schema};
+pub use values::ConfigValues;
+pub(crate) use values::{CONFIG_VARIABLE, LOG_VARIABLE};
+pub(crate) use variants::{ValueSegment, VariantSettings, VariantValues};
 
 /// A flag that was given: the flag's name, the key that it sets, and the value.
-pub type Flag = (&'static str, &'static str, toml::Value);
+pub(crate) type Flag = (&'static str, &'static str, toml::Value);
 
 /// Gathers the values of all origins: the defaults, then the file, then a draft for tables of the database, then the
 /// environment, then the flags.

@@ -9,16 +9,14 @@ use toml::de::{DeTable, DeValue};
 use super::file::ConfigFile;
 
 /// The sample configuration, which holds all defaults.
-pub const SAMPLE: &str = include_str!("../../sample-config.toml");
+pub(crate) const SAMPLE: &str = include_str!("../../sample-config.toml");
 
 /// The sample's tables. A test reads them.
 static TABLES: LazyLock<DeTable<'static>> =
     LazyLock::new(|| DeTable::parse(SAMPLE).map_or_else(|_error| DeTable::new(), toml::Spanned::into_inner));
 
-/// Reads a configuration. What its text leaves out is as in the sample.
-///
-/// # Errors
-/// If a key is unknown or a value has the wrong type. The error's span lies in the text.
+/// Reads a configuration. What its text leaves out is as in the sample. Fails if a key is unknown or a value has the
+/// wrong type. The error's span lies in the text.
 pub(crate) fn read(text: &str) -> Result<ConfigFile, toml::de::Error> {
     let mut tables = DeTable::parse(text)?;
     let root = tables.get_mut();

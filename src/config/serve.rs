@@ -17,10 +17,7 @@ use crate::target::CacheRule;
 use crate::tile::{TileTextNames, Zoom};
 
 /// The options of a preview; the configuration's section `[serve]` has no effect on it.
-///
-/// # Errors
-/// If the sample cannot be read, which a test rules out.
-pub fn preview_options(
+pub(crate) fn preview_options(
     listen: ListenAddress,
     assets: Option<PathBuf>,
     basemap: Option<String>,

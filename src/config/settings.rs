@@ -61,12 +61,12 @@ pub struct RunSettings {
     /// The number of sessions that render in parallel.
     pub workers: NonZeroUsize,
     /// The most features and tiles that one statement renders.
-    pub batch_features: NonZeroU64,
-    pub limits: Limits,
+    pub(crate) batch_features: NonZeroU64,
+    pub(crate) limits: Limits,
     /// The memory for the cached rows of a seed, in bytes.
-    pub rows_memory: usize,
+    pub(crate) rows_memory: usize,
     /// The memory for the rows that a reseed caches near changes, in bytes.
-    pub near_rows_memory: usize,
+    pub(crate) near_rows_memory: usize,
     /// The keys that need no more than their type.
     pub(crate) section: RunSection,
 }
@@ -81,7 +81,7 @@ pub struct TilesetSettings {
     /// The target, as a path or an address.
     pub output: PathBuf,
     /// The share of the target's tiles that a run may delete.
-    pub max_shrink: MaxShrink,
+    pub(crate) max_shrink: MaxShrink,
     /// How a directory or an S3 prefix is written.
     pub tree: TreeOptions,
     /// How S3 is reached, and the headers of objects.
@@ -95,14 +95,13 @@ pub struct TilesetSettings {
     /// The variants of the tileset; `None` if it is a single tileset.
     pub variants: Option<Arc<VariantSettings>>,
     /// The values by which the tileset is a variant, if it is one.
-    pub variant: Option<Variant>,
+    pub(crate) variant: Option<Variant>,
     /// The keys that need no more than their type.
     pub(crate) section: Arc<TilesetSection>,
 }
 
 /// The names of the layers, by their ids. A layer that is drawn differently at different zooms is listed once.
-#[must_use]
-pub fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
+pub(crate) fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for layer in layers {
         if names.last() != Some(&layer.name) {
@@ -117,7 +116,7 @@ impl JobSettings {
     ///
     /// # Errors
     /// If a value does not fit; the message names the key and the origin of the value. Also if the values are those of
-    /// several tilesets ([`ConfigValues::tilesets`]).
+    /// several tilesets (`ConfigValues::tilesets`).
     pub fn resolve(
         values: &ConfigValues,
         environment: &ConnectParts,
@@ -333,7 +332,7 @@ pub struct ParameterSettings {
     pub parameter: Parameter,
     /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the
     /// session holds.
-    pub conditions: BTreeMap<String, String>,
+    pub(crate) conditions: BTreeMap<String, String>,
 }
 
 impl ParameterSettings {

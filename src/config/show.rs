@@ -145,8 +145,7 @@ fn masked(url: &str) -> String {
 // descriptions and defaults.
 
 /// The schema as JSON (draft 7, which TOML editors support).
-#[must_use]
-pub fn schema() -> Value {
+pub(crate) fn schema() -> Value {
     let settings = SchemaSettings::draft07().with(|settings| settings.inline_subschemas = true);
     let mut schema = settings.into_generator().into_root_schema_for::<ConfigFile>().to_value();
     schema["title"] = json!("oar-tiles configuration");

@@ -14,17 +14,14 @@ impl ConfigValues {
         !self.tilesets.is_empty()
     }
 
-    #[must_use]
-    pub fn tileset_names(&self) -> Vec<&str> {
+    pub(crate) fn tileset_names(&self) -> Vec<&str> {
         self.tilesets.iter().map(|(table, _)| name_of(table)).collect()
     }
 
     /// The values of each tileset in `only`, or of all tilesets if `only` is empty. A configuration with one
-    /// `[tileset]` has only its own values.
-    ///
-    /// # Errors
-    /// If there is no such tileset, or two tilesets of the list have the same name, or one has no name.
-    pub fn tilesets(&self, only: &[String]) -> Result<Vec<ConfigValues>, ConfigError> {
+    /// `[tileset]` has only its own values. Fails if there is no such tileset, or two tilesets of the list have the
+    /// same name, or one has no name.
+    pub(crate) fn tilesets(&self, only: &[String]) -> Result<Vec<ConfigValues>, ConfigError> {
         if !self.lists_tilesets() {
             let own = self.values.get("tileset.name").and_then(|(name, _)| name.as_str()).unwrap_or_default();
             return match only.iter().find(|wanted| *wanted != own) {
@@ -134,8 +131,7 @@ fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
 impl JobSettings {
     /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the
     /// layers of all. `None` if there is no tileset.
-    #[must_use]
-    pub fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
+    pub(crate) fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
         let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();
         let mut first = tilesets.into_iter().next()?;
         first.tileset.layers.clear();

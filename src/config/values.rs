@@ -14,7 +14,7 @@ use super::variables::expanded;
 use crate::serve::TOKEN_VARIABLE;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// The compiled-in sample.
     Default,
     File(PathBuf),
@@ -47,17 +47,14 @@ pub struct ConfigValues {
 }
 
 /// The variable that names the file; it sets no key.
-pub const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
+pub(crate) const CONFIG_VARIABLE: &str = "OAR_TILES_CONFIG";
 
 /// The variable in place of `--log`. It sets no key, because the error about a configuration that cannot be read is
 /// logged, too.
-pub const LOG_VARIABLE: &str = "OAR_TILES_LOG";
+pub(crate) const LOG_VARIABLE: &str = "OAR_TILES_LOG";
 
 impl ConfigValues {
     /// The compiled-in defaults.
-    ///
-    /// # Errors
-    /// Never; a test reads the sample.
     pub(crate) fn defaults() -> Result<ConfigValues, ConfigError> {
         let mut values = ConfigValues::default();
         values.add_text(SAMPLE, &Origin::Default, Path::new("sample-config.toml"))?;
@@ -166,8 +163,7 @@ impl ConfigValues {
     }
 
     /// True if the output is that of the sample configuration.
-    #[must_use]
-    pub fn has_default_output(&self) -> bool {
+    pub(crate) fn has_default_output(&self) -> bool {
         matches!(self.origin("tileset.output"), None | Some(Origin::Default))
     }
 
@@ -197,11 +193,8 @@ impl ConfigValues {
     }
 
     /// Refuses the default output for a configuration with its own layers: that output belongs to the layers of the
-    /// sample.
-    ///
-    /// # Errors
-    /// If the layers are not those of the sample, but the output is.
-    pub fn names_output(&self) -> Result<(), ConfigError> {
+    /// sample. Fails if the layers are not those of the sample, but the output is.
+    pub(crate) fn names_output(&self) -> Result<(), ConfigError> {
         if self.values.contains_key("tileset.variants") {
             return Ok(());
         }
@@ -214,9 +207,6 @@ impl ConfigValues {
     }
 
     /// Refuses to draw the sample's layer, which nobody has asked for. `file` is the configuration file.
-    ///
-    /// # Errors
-    /// If no origin but the sample names a layer.
     pub(crate) fn names_layers(&self, file: Option<&Path>) -> Result<(), ConfigError> {
         match (self.origin("layer"), file) {
             (None | Some(Origin::Default), Some(path)) => Err(ConfigError::NoLayers { path: path.to_owned() }),
@@ -225,8 +215,7 @@ impl ConfigValues {
         }
     }
 
-    #[must_use]
-    pub fn origin(&self, key: &str) -> Option<&Origin> {
+    pub(crate) fn origin(&self, key: &str) -> Option<&Origin> {
         self.values.get(key).map(|(_, origin)| origin)
     }
 }

@@ -17,10 +17,8 @@ struct Replacement {
     text: String,
 }
 
-/// The text of a file with its variables replaced. Line numbers stay the same.
-///
-/// # Errors
-/// If a variable is not set and has no default, or the braces do not match.
+/// The text of a file with its variables replaced. Line numbers stay the same. Fails if a variable is not set and has
+/// no default, or the braces do not match.
 pub(crate) fn expanded(
     path: &Path,
     text: &str,

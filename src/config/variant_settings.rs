@@ -8,11 +8,13 @@ use crate::postgis::{LayerKind, VariantParameter, bound_condition, joined_condit
 use crate::tile::TilesetTag;
 
 impl JobSettings {
-    /// The settings of a variant of the tileset.
-    ///
-    /// # Errors
-    /// If a value cannot be a part of a path, or a condition names a parameter that does not exist.
-    pub fn of_variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, ConfigError> {
+    /// The settings of a variant of the tileset. Fails if a value cannot be a part of a path, or a condition names a
+    /// parameter that does not exist.
+    pub(crate) fn of_variant(
+        &self,
+        parameters: &[VariantParameter],
+        row: &[String],
+    ) -> Result<JobSettings, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(self.clone()) };
         let segments = variants.segments(parameters, row)?;
         let mut settings = self.with_variant_conditions(parameters)?;
@@ -38,10 +40,7 @@ impl JobSettings {
     }
 
     /// The settings with the conditions of variants, but without the values of one variant: what all variants share.
-    ///
-    /// # Errors
-    /// If a condition names a parameter that does not exist.
-    pub fn with_variant_conditions(&self, parameters: &[VariantParameter]) -> Result<JobSettings, ConfigError> {
+    pub(crate) fn with_variant_conditions(&self, parameters: &[VariantParameter]) -> Result<JobSettings, ConfigError> {
         let mut settings = self.clone();
         let Some(variants) = settings.tileset.variants.take() else { return Ok(settings) };
         for layer in &mut settings.tileset.layers {
@@ -55,11 +54,9 @@ impl JobSettings {
         Ok(settings)
     }
 
-    /// The settings of the tileset without conditions, if it is wanted in addition to the variants.
-    ///
-    /// # Errors
-    /// If the output, `public_url` or the `url` of a purge is no valid address.
-    pub fn of_all_variants(&self) -> Result<Option<JobSettings>, ConfigError> {
+    /// The settings of the tileset without conditions, if it is wanted in addition to the variants. Fails if the
+    /// output, `public_url` or the `url` of a purge is no valid address.
+    pub(crate) fn of_all_variants(&self) -> Result<Option<JobSettings>, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(None) };
         let Some(all) = &variants.all else { return Ok(None) };
         let mut settings = self.clone();

@@ -10,7 +10,7 @@ use crate::postgis::{Query, VariantParameter, VariantTable, bound_condition};
 pub struct VariantSettings {
     pub values: VariantValues,
     /// The conditions that choose the rows of layers.
-    pub conditions: Vec<VariantCondition>,
+    pub(crate) conditions: Vec<VariantCondition>,
     pub output: OutputTemplate,
     /// The output of the tileset without conditions, if it is wanted.
     pub all: Option<PathBuf>,
@@ -28,7 +28,7 @@ pub enum VariantValues {
 
 /// The condition on a layer's rows, an SQL expression with `!name!` for the values.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VariantCondition {
+pub(crate) struct VariantCondition {
     pub layer: String,
     pub sql: String,
 }
@@ -38,21 +38,20 @@ pub(crate) const ALL_SEGMENT: &str = "all";
 
 /// The values by which a tileset is a variant.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Variant {
+pub(crate) struct Variant {
     pub values: Vec<BoundValue>,
-    pub segments: Vec<ValueSegment>,
+    pub(crate) segments: Vec<ValueSegment>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct BoundValue {
+pub(crate) struct BoundValue {
     pub parameter: VariantParameter,
     pub text: String,
 }
 
 impl Variant {
     /// Everything that decides the variant's bytes in addition to its layers, for the fingerprint.
-    #[must_use]
-    pub fn definition(&self) -> String {
+    pub(crate) fn definition(&self) -> String {
         let one = |value: &BoundValue| (value.parameter.name.clone(), value.parameter.kind.clone(), value.text.clone());
         format!("variant {:?}", self.values.iter().map(one).collect::<Vec<_>>())
     }
@@ -71,10 +70,7 @@ impl VariantSettings {
     }
 
     /// Checks that the output and the conditions name only parameters that exist.
-    ///
-    /// # Errors
-    /// If they do not.
-    pub fn check_parameters(&self, parameters: &[VariantParameter]) -> Result<(), ConfigError> {
+    pub(crate) fn check_parameters(&self, parameters: &[VariantParameter]) -> Result<(), ConfigError> {
         let known = || parameters.iter().map(|parameter| parameter.name.as_str()).collect::<Vec<_>>().join(", ");
         let is_known = |name: &str| parameters.iter().any(|parameter| parameter.name == name);
         if let Some(other) = self.output.names().into_iter().find(|name| !is_known(name)) {
@@ -91,10 +87,11 @@ impl VariantSettings {
     }
 
     /// The segments of a variant in its output.
-    ///
-    /// # Errors
-    /// If a value cannot be a part of a path.
-    pub fn segments(&self, parameters: &[VariantParameter], row: &[String]) -> Result<Vec<ValueSegment>, ConfigError> {
+    pub(crate) fn segments(
+        &self,
+        parameters: &[VariantParameter],
+        row: &[String],
+    ) -> Result<Vec<ValueSegment>, ConfigError> {
         let of = |name: &&str| {
             let number = parameters.iter().position(|parameter| parameter.name == **name);
             let value = number.and_then(|number| row.get(number)).map_or("", String::as_str);
@@ -109,8 +106,7 @@ impl VariantSettings {
         self.output.names().iter().map(of).collect()
     }
 
-    #[must_use]
-    pub fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
+    pub(crate) fn output_of(&self, segments: &[ValueSegment]) -> PathBuf {
         PathBuf::from(self.output.filled(segments))
     }
 }
@@ -231,7 +227,7 @@ enum OutputPiece {
 /// every other byte. It never begins with a dot.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
-pub struct ValueSegment(String);
+pub(crate) struct ValueSegment(String);
 
 /// Why a value cannot become a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -265,8 +261,7 @@ impl ValueSegment {
         }
     }
 
-    #[must_use]
-    pub fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 }

@@ -27,10 +27,7 @@ const TRIED_ROWS: usize = 16;
 
 /// Returns the layers. A layer loses its cached rows if the database draws one of the compared tiles of `batches` with
 /// other bytes, because a later PostGIS may encode differently.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
-pub async fn verify_cached_rows(
+pub(crate) async fn verify_cached_rows(
     worker: &Worker,
     layers: Vec<PreparedLayer>,
     batches: &[Batch],

@@ -37,7 +37,6 @@ pub(crate) enum Preparation {
 }
 
 /// Decides what is prepared for a layer.
-#[must_use]
 pub(crate) fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
     match work {
         LayerWork::Seed(cost) if layer.has_cacheable_rows && should_cache_rows(cost) => Preparation::CacheRows,
@@ -67,7 +66,6 @@ const MIN_TILES_PER_ROW: u64 = 3;
 /// The number of workers does not count. They query the rows side by side, but the server works as much for each of
 /// them: with 16 workers on two cores a million points (zooms 6-14) took 35 s from the database and 21 s from cached
 /// rows.
-#[must_use]
 pub(crate) fn should_cache_rows(cost: &CacheCost) -> bool {
     cost.memory > 0 && cost.rows > 0 && cost.features / cost.rows >= MIN_TILES_PER_ROW
 }

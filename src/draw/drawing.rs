@@ -18,7 +18,7 @@ use crate::tile::{Area, Batch, LayerCount, Order, PlannedTiles, TileCoord, TileR
 
 /// How the database would run the statement of a layer.
 #[derive(Debug)]
-pub struct LayerPlan {
+pub(crate) struct LayerPlan {
     pub layer: String,
     /// The plan, as EXPLAIN shows it.
     pub plan: String,
@@ -301,14 +301,12 @@ fn empty(layers: &RunLayers, areas: &[Area]) -> BatchTiles {
 
 impl RunLayers {
     /// True if all layers that are drawn in a batch have cached rows.
-    #[must_use]
-    pub fn have_rows_for(&self, batch: &Batch) -> bool {
+    pub(crate) fn have_rows_for(&self, batch: &Batch) -> bool {
         self.drawn_in(batch).all(|(_, statements)| statements.prepared.has_cached_rows())
     }
 
     /// Every tile of a batch from cached rows; `None` if they cannot draw all of it. For layers that are not thinned.
-    #[must_use]
-    pub fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
+    pub(crate) fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
         let mut tiles = empty(self, &batch.areas);
         for (index, statements) in self.drawn_in(batch) {
             let layer = statements.prepared.layer();

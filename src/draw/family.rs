@@ -24,7 +24,7 @@ const COST_OF_STATEMENT: f64 = 50.0;
 
 /// The rows of one layer for all variants.
 #[derive(Debug)]
-pub struct FamilyRows {
+pub(crate) struct FamilyRows {
     layer: Arc<Layer>,
     rows: Arc<CachedRows>,
     /// The numbers of each variant's rows; `None` if each variant has all of them.
@@ -33,7 +33,7 @@ pub struct FamilyRows {
 
 /// The condition that selects a variant's rows of a layer.
 #[derive(Debug, Clone, Copy)]
-pub struct FamilyCondition<'a> {
+pub(crate) struct FamilyCondition<'a> {
     /// The condition as configured, with `!name!` for the values.
     pub sql: &'a str,
     pub table: &'a VariantTable,
@@ -67,7 +67,7 @@ impl FamilyCondition<'_> {
 
 /// A layer of one variant, ready to be planned and drawn.
 #[derive(Debug)]
-pub struct VariantLayer {
+pub(crate) struct VariantLayer {
     pub prepared: PreparedLayer,
     /// The positions of the rows.
     pub footprints: LayerFootprints,
@@ -77,18 +77,14 @@ pub struct VariantLayer {
 impl PreparedLayer {
     /// The layer's cached rows, if every variant has all of them. `layer` is the layer as it is in a variant. `None` if
     /// the rows are not in memory.
-    #[must_use]
-    pub fn for_all_variants(&self, layer: Arc<Layer>) -> Option<FamilyRows> {
+    pub(crate) fn for_all_variants(&self, layer: Arc<Layer>) -> Option<FamilyRows> {
         let rows = self.cached_rows().filter(|rows| rows.are_in_memory())?;
         Some(FamilyRows { layer, rows: Arc::clone(rows), members: None })
     }
 
     /// The layer's cached rows for all variants, divided by `condition`. `layer` is the layer as it is in a variant.
     /// `None` if the rows are not in memory, or the statements fail.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn for_variants(
+    pub(crate) async fn for_variants(
         &self,
         snapshot: &Snapshot,
         layer: Arc<Layer>,
@@ -108,8 +104,7 @@ impl PreparedLayer {
 }
 
 impl FamilyRows {
-    #[must_use]
-    pub fn of_variant(&self, number: usize) -> VariantLayer {
+    pub(crate) fn of_variant(&self, number: usize) -> VariantLayer {
         match self.members.as_ref().map(|members| members.get(number).map_or(&[][..], Vec::as_slice)) {
             None => self.with(Arc::clone(&self.rows)),
             Some(numbers) => self.with(Arc::new(self.rows.some(numbers))),
@@ -209,7 +204,7 @@ impl MembersReading<'_> {
 }
 
 /// A source that draws only from cached rows.
-pub struct CachedRenderer {
+pub(crate) struct CachedRenderer {
     layers: Arc<Vec<PreparedLayer>>,
     shared: Option<Arc<FamilyTiles>>,
     stop: Stop,
@@ -218,16 +213,16 @@ pub struct CachedRenderer {
 impl CachedRenderer {
     /// A source of some layers, whose rows must all be cached. Tiles that other targets have packed already are taken
     /// from `shared`, which is for one layer.
-    #[must_use]
-    pub fn new(layers: &Arc<Vec<PreparedLayer>>, shared: Option<&Arc<FamilyTiles>>, stop: &Stop) -> CachedRenderer {
+    pub(crate) fn new(
+        layers: &Arc<Vec<PreparedLayer>>,
+        shared: Option<&Arc<FamilyTiles>>,
+        stop: &Stop,
+    ) -> CachedRenderer {
         CachedRenderer { layers: Arc::clone(layers), shared: shared.cloned(), stop: stop.clone() }
     }
 
     /// Renders a batch on this thread.
-    ///
-    /// # Errors
-    /// If a tile needs the database, or a stop was requested.
-    pub fn render_here(&self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+    pub(crate) fn render_here(&self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         if self.stop.asked().is_some() {
             return Err(Error::Interrupted);
         }

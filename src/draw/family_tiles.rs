@@ -26,7 +26,7 @@ const ROW_BYTES: usize = 96;
 
 /// The tiles of a run that may be the same in several targets, by the numbers of the rows in them.
 #[derive(Debug)]
-pub struct FamilyTiles {
+pub(crate) struct FamilyTiles {
     parts: [Mutex<HashTable<KnownTile>>; PARTS],
     hasher: DefaultHashBuilder,
     /// The number of bytes that further tiles may take.
@@ -44,8 +44,7 @@ struct KnownTile {
 
 impl FamilyTiles {
     /// An empty table, whose tiles may take `memory` bytes in total.
-    #[must_use]
-    pub fn new(memory: usize) -> FamilyTiles {
+    pub(crate) fn new(memory: usize) -> FamilyTiles {
         let parts = std::array::from_fn(|_| Mutex::default());
         FamilyTiles { parts, hasher: DefaultHashBuilder::default(), left: AtomicUsize::new(memory) }
     }

@@ -12,11 +12,11 @@ use crate::postgis::sql;
 use crate::tile::{WorldBox, WorldRect};
 
 /// The most boxes of one statement.
-pub const MAX_PLACES: usize = 1_000;
+pub(crate) const MAX_PLACES: usize = 1_000;
 
 /// The rows of a layer in some boxes.
 #[derive(Debug, Clone, Copy)]
-pub struct PlacedRows<'a> {
+pub(crate) struct PlacedRows<'a> {
     /// The layer, without the condition of variants.
     pub layer: &'a Layer,
     /// The name that the condition may use for a row: the name of the table, or of the layer if its rows come from a
@@ -28,10 +28,7 @@ pub struct PlacedRows<'a> {
 
 /// The numbers, counted from 0, of the variants that have rows in some boxes; variants without such rows may be among
 /// them. `None` if the statement fails: then nothing is known about the variants.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
-pub async fn members_at(
+pub(crate) async fn members_at(
     snapshot: &Snapshot,
     rows: PlacedRows<'_>,
     condition: FamilyCondition<'_>,

@@ -36,7 +36,7 @@ mod function;
 mod live_rows;
 mod membership;
 mod neighbourhood;
-pub mod patch;
+pub(crate) mod patch;
 mod repeats;
 mod statements;
 
@@ -59,15 +59,17 @@ use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
-pub use cached_rows::CacheLimits;
-pub use checks::verify_cached_rows;
-pub use drawing::LayerPlan;
-pub use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
-pub use family_tiles::FamilyTiles;
-pub use live_rows::{LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position};
-pub use membership::{MAX_PLACES, PlacedRows, members_at};
-pub use neighbourhood::with_neighbourhood;
-pub use statements::RunLayers;
+pub(crate) use cached_rows::CacheLimits;
+pub(crate) use checks::verify_cached_rows;
+pub(crate) use drawing::LayerPlan;
+pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
+pub(crate) use family_tiles::FamilyTiles;
+pub(crate) use live_rows::{
+    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position,
+};
+pub(crate) use membership::{MAX_PLACES, PlacedRows, members_at};
+pub(crate) use neighbourhood::with_neighbourhood;
+pub(crate) use statements::RunLayers;
 
 /// The tiles of a batch, by their position in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
 type BatchTiles = BTreeMap<i64, RenderedTile>;
@@ -76,7 +78,7 @@ type BatchTiles = BTreeMap<i64, RenderedTile>;
 const MAX_RECONNECTS: u32 = 2;
 
 /// One of a run's workers: a session on the snapshot.
-pub struct Worker {
+pub(crate) struct Worker {
     database: Database,
     snapshot: Arc<Snapshot>,
     /// The worker's own session; `None` if it uses the session that holds the snapshot.
@@ -89,12 +91,9 @@ pub struct Worker {
 
 impl Worker {
     /// Opens `count` workers concurrently, because the server takes a moment for each. Each worker holds locks on
-    /// everything that the layers read. The session that holds the snapshot has these locks already.
-    ///
-    /// # Errors
-    /// If a session cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too
-    /// small.
-    pub async fn open(
+    /// everything that the layers read. The session that holds the snapshot has these locks already. Fails if a session
+    /// cannot be opened, a lock is not granted within `lock_timeout`, or the server's lock table is too small.
+    pub(crate) async fn open(
         database: &Database,
         snapshot: &Arc<Snapshot>,
         locks: &LayerLocks,
@@ -113,10 +112,7 @@ impl Worker {
 
     /// A worker that uses the session that holds the snapshot, for work that is too small for another session. Several
     /// such workers may exist, but only one may render at a time.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn alone(
+    pub(crate) async fn alone(
         database: &Database,
         snapshot: &Arc<Snapshot>,
         locks: &LayerLocks,
@@ -137,10 +133,7 @@ impl Worker {
     }
 
     /// Lets the server parse and plan each statement only once. For workers that render many small batches.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn keep_statements(&mut self) -> Result<(), Error> {
+    pub(crate) async fn keep_statements(&mut self) -> Result<(), Error> {
         match &mut self.session {
             Some(session) => session.keep_statements().await,
             None => Ok(()),
@@ -149,10 +142,7 @@ impl Worker {
 
     /// Lets the server load PostGIS and everything else that rendering `layer` needs. This takes a while in a new
     /// session, so call it while the run waits for something else.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn warm(&self, layer: &Layer) -> Result<(), Error> {
+    pub(crate) async fn warm(&self, layer: &Layer) -> Result<(), Error> {
         let warmed = self.session().all("opening a session", &sql::warm(layer), &[]).await;
         // The first batch reports the same error.
         self.session().at_savepoint(warmed).await.map(drop)
@@ -163,11 +153,9 @@ impl Worker {
     }
 
     /// Renders every planned tile of a batch (see [`Source::render`]). If the connection is lost, the worker renders
-    /// the batch again on a new one.
-    ///
-    /// # Errors
-    /// If a statement fails, the database goes away, or the statements return other tiles than planned.
-    pub async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
+    /// the batch again on a new one. Fails if a statement fails, the database goes away, or the statements return other
+    /// tiles than planned.
+    pub(crate) async fn render(&mut self, layers: &RunLayers, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         // Cached rows might still suffice for this batch without the database, but hardly for all that follow.
         if let Some(gave_way) = self.database.locks.gave_way_error() {
             return Err(gave_way);
@@ -192,14 +180,13 @@ impl Worker {
 }
 
 /// A worker and the layers that it draws.
-pub struct Renderer {
+pub(crate) struct Renderer {
     worker: Worker,
     layers: Arc<RunLayers>,
 }
 
 impl Renderer {
-    #[must_use]
-    pub fn new(worker: Worker, layers: &Arc<RunLayers>) -> Renderer {
+    pub(crate) fn new(worker: Worker, layers: &Arc<RunLayers>) -> Renderer {
         Renderer { worker, layers: Arc::clone(layers) }
     }
 }
@@ -215,34 +202,24 @@ impl Source for Renderer {
 // Tiles restricted to some rows: the values that their conditions read, and the plans of their statements.
 
 /// The values of a parameter, as an array of texts in text form.
-#[must_use]
-pub fn session_value(name: &str, array: String) -> SessionValue {
+pub(crate) fn session_value(name: &str, array: String) -> SessionValue {
     SessionValue { setting: setting(name), array }
 }
 
 impl Worker {
     /// Sets the values that the conditions of narrowed layers read.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn set_values(&self, values: &[SessionValue]) -> Result<(), Error> {
+    pub(crate) async fn set_values(&self, values: &[SessionValue]) -> Result<(), Error> {
         if values.is_empty() { Ok(()) } else { self.session().set_values(values).await }
     }
 
     /// The plans of the statements of a batch, which are not run. Functions have no plans.
-    ///
-    /// # Errors
-    /// If a statement fails.
-    pub async fn explain(&self, layers: &RunLayers, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
+    pub(crate) async fn explain(&self, layers: &RunLayers, batch: &Batch) -> Result<Vec<LayerPlan>, Error> {
         BatchDrawing::new(self, layers).explain(batch).await
     }
 }
 
 /// Checks layers whose conditions read the values of requests, with `values` as examples.
-///
-/// # Errors
-/// If the database does not understand a condition.
-pub async fn check_narrowed(
+pub(crate) async fn check_narrowed(
     snapshot: &Snapshot,
     layers: &[LayerOptions],
     values: &[SessionValue],
@@ -257,7 +234,7 @@ pub async fn check_narrowed(
 /// A probed layer with the data that a run prepared before drawing it: counted cells, cached rows. Clones share
 /// everything.
 #[derive(Debug, Clone)]
-pub struct PreparedLayer {
+pub(crate) struct PreparedLayer {
     layer: Arc<Layer>,
     folds: Option<Arc<FoldedValues>>,
     counts: Option<Arc<CellCounts>>,
@@ -267,8 +244,7 @@ pub struct PreparedLayer {
 
 impl PreparedLayer {
     /// A layer without counted cells, cached rows and repaired shapes: the database draws all of it.
-    #[must_use]
-    pub fn new(layer: &Arc<Layer>) -> PreparedLayer {
+    pub(crate) fn new(layer: &Arc<Layer>) -> PreparedLayer {
         PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None, repaired: None }
     }
 
@@ -292,34 +268,27 @@ impl PreparedLayer {
     }
 
     /// The layer with the values that the survey folded and the cells that it counted, if any.
-    #[must_use]
-    pub fn with_cells(self, folds: Option<Arc<FoldedValues>>, counts: Option<Arc<CellCounts>>) -> PreparedLayer {
+    pub(crate) fn with_cells(self, folds: Option<Arc<FoldedValues>>, counts: Option<Arc<CellCounts>>) -> PreparedLayer {
         PreparedLayer { folds, counts, ..self }
     }
 
     /// The layer with other cached rows, or without any.
-    #[must_use]
     pub(crate) fn with_cached_rows(self, cached_rows: Option<Arc<CachedRows>>) -> PreparedLayer {
         PreparedLayer { cached_rows, ..self }
     }
 
     /// The layer with the cached rows of `other`, which must have the same rows at the same positions.
-    #[must_use]
-    pub fn with_rows_of(self, other: &PreparedLayer) -> PreparedLayer {
+    pub(crate) fn with_rows_of(self, other: &PreparedLayer) -> PreparedLayer {
         self.with_cached_rows(other.cached_rows.clone())
     }
 
-    #[must_use]
-    pub fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
+    pub(crate) fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
         self.with_cached_rows(Some(Arc::clone(&points.0)))
     }
 
     /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The
     /// layer stays without cached rows if they exceed `limits` or cannot be read.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn cache_rows(
+    pub(crate) async fn cache_rows(
         self,
         snapshot: &Snapshot,
         workers: &[Worker],
@@ -343,10 +312,7 @@ impl PreparedLayer {
 
     /// Caches the cells that the survey counted, if each is drawn at one point; the workers encode them in parallel. The
     /// layer stays without cached cells if they take more than `memory` bytes or cannot be encoded.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn cache_cells(
+    pub(crate) async fn cache_cells(
         self,
         snapshot: &Snapshot,
         workers: &[Worker],
@@ -378,8 +344,7 @@ impl PreparedLayer {
         Ok(self.with_cached_rows(cached.map(Arc::new)))
     }
 
-    #[must_use]
-    pub fn layer(&self) -> &Arc<Layer> {
+    pub(crate) fn layer(&self) -> &Arc<Layer> {
         &self.layer
     }
 
@@ -392,8 +357,7 @@ impl PreparedLayer {
     }
 
     /// True if the survey counted the layer's cells at some zoom.
-    #[must_use]
-    pub fn has_counts(&self) -> bool {
+    pub(crate) fn has_counts(&self) -> bool {
         self.counts.is_some()
     }
 
@@ -408,40 +372,34 @@ impl PreparedLayer {
     }
 
     /// True if the layer's rows are cached.
-    #[must_use]
-    pub fn has_cached_rows(&self) -> bool {
+    pub(crate) fn has_cached_rows(&self) -> bool {
         self.cached_rows.is_some()
     }
 
     /// The positions of the cached rows, if all rows that the run needs are in memory.
-    #[must_use]
-    pub fn cached_footprints(&self) -> Option<LayerFootprints> {
+    pub(crate) fn cached_footprints(&self) -> Option<LayerFootprints> {
         let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
         Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
     }
 
     /// Like [`cached_footprints`](Self::cached_footprints), but `None` if the rows are more than a plan keeps in memory.
-    #[must_use]
-    pub fn few_cached_footprints(&self) -> Option<LayerFootprints> {
+    pub(crate) fn few_cached_footprints(&self) -> Option<LayerFootprints> {
         let is_few = self.cached_rows.as_ref().is_some_and(|rows| rows.count() <= MAX_POINTS_IN_MEMORY);
         if is_few { self.cached_footprints() } else { None }
     }
 
     /// The memory that its cached rows take, in bytes.
-    #[must_use]
-    pub fn cached_bytes(&self) -> usize {
+    pub(crate) fn cached_bytes(&self) -> usize {
         self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())
     }
 
     /// The number of sessions that read the layer's cached rows in parallel; 0 if none are cached.
-    #[must_use]
-    pub fn reading_sessions(&self) -> usize {
+    pub(crate) fn reading_sessions(&self) -> usize {
         self.cached_rows.as_ref().map_or(0, |rows| rows.sessions)
     }
 
     /// The zoom from which on the cached rows serve areas near changes; `None` if no rows or all rows are cached.
-    #[must_use]
-    pub fn cached_from(&self) -> Option<Zoom> {
+    pub(crate) fn cached_from(&self) -> Option<Zoom> {
         self.cached_rows.as_ref().and_then(|rows| rows.near_changes_from())
     }
 }

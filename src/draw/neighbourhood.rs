@@ -21,10 +21,7 @@ const MAX_ROWS_PER_POSITION: u64 = 64;
 
 /// Caches the rows of a layer near changed positions. The layer stays without cached rows if they take more than
 /// `memory` bytes, cannot be read, or do not give the bytes that the database draws, which `worker` compares.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
-pub async fn with_neighbourhood(
+pub(crate) async fn with_neighbourhood(
     layer: &PreparedLayer,
     worker: &Worker,
     near: &Neighbourhood,

@@ -16,7 +16,7 @@ use crate::tile::{Area, TileCoord};
 
 /// The layers of a run with their statements, in the order of the configuration. They are built once and shared by all
 /// workers.
-pub struct RunLayers {
+pub(crate) struct RunLayers {
     layers: Vec<LayerStatements>,
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
     drawing: AtomicU64,
@@ -26,8 +26,7 @@ pub struct RunLayers {
 
 impl RunLayers {
     /// Writes the statements.
-    #[must_use]
-    pub fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
+    pub(crate) fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
         let layers = layers.iter().map(LayerStatements::new).collect();
         Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
     }
@@ -43,8 +42,7 @@ impl RunLayers {
 
     /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their
     /// rendering is the database's.
-    #[must_use]
-    pub fn drawing_time(&self) -> Duration {
+    pub(crate) fn drawing_time(&self) -> Duration {
         Duration::from_micros(self.drawing.load(Ordering::Relaxed))
     }
 

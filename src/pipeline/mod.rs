@@ -43,14 +43,15 @@ use crate::source::{LayerIssueKind, Note, RenderedTile, Source};
 use crate::target::{Needs, Sink, TileEdit, Written};
 use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
-pub use queue::{BatchGate, BatchKind, BatchPace, BatchTurn, BatchTurns};
-pub use stats::{LargestTile, SlowBatch, StageTimes, TileSizes, ZoomStats};
+pub(crate) use queue::{BatchGate, BatchKind, BatchPace, BatchTurn, BatchTurns};
+pub use stats::{LargestTile, SlowBatch};
+pub(crate) use stats::{StageTimes, TileSizes, ZoomStats};
 
 /// How a run is bounded.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// The most batches that may be rendered or waiting to be stored at one time.
-    pub window: NonZeroUsize,
+    pub(crate) window: NonZeroUsize,
     /// The most features that these batches may have together, unless a single batch has more. Such a batch is alone in
     /// flight.
     pub features: NonZeroU64,
@@ -60,19 +61,19 @@ pub struct Limits {
 
 /// A batch that was handed to the sink.
 #[derive(Debug, Clone, PartialEq)]
-pub struct StoredBatch {
+pub(crate) struct StoredBatch {
     /// The zoom of its first tile.
     pub zoom: Zoom,
     /// Tiles stored, removed and unchanged.
     pub written: Written,
     /// Features that the plan counted in it; progress is measured by them.
-    pub planned_features: u64,
+    pub(crate) planned_features: u64,
     pub bytes: u64,
 }
 
 /// What a run stored.
 #[derive(Debug, Clone)]
-pub struct PipelineOutcome {
+pub(crate) struct PipelineOutcome {
     /// Tiles by what the sink did with them.
     pub written: Written,
     /// Figures for each zoom, shallowest first.
@@ -93,7 +94,7 @@ pub struct PipelineOutcome {
 
 /// Why a run ended early.
 #[derive(Debug, thiserror::Error)]
-pub enum PipelineError<R, W> {
+pub(crate) enum PipelineError<R, W> {
     #[error(transparent)]
     Source(R),
     #[error(transparent)]
@@ -169,11 +170,9 @@ struct EditContents {
 /// `stored` is called for each batch after it was handed to the sink. With `turns`, each worker waits for its turn
 /// before it renders a batch.
 ///
-/// Returns the sink once every planned tile is accounted for; the caller finishes it.
-///
-/// # Errors
-/// At the first failure of a source or of the sink, or if a count is wrong. The sink is dropped then.
-pub async fn run<R, W>(
+/// Returns the sink once every planned tile is accounted for; the caller finishes it. Fails at the first failure of a
+/// source or of the sink, or if a count is wrong. The sink is dropped then.
+pub(crate) async fn run<R, W>(
     batches: Vec<Batch>,
     sources: Vec<R>,
     sink: W,
@@ -330,12 +329,9 @@ async fn packed<R, W>(packing: JoinHandle<PackingEnd<R, W>>) -> PackingEnd<R, W>
 // A run on one thread, for few features.
 
 /// Renders and stores every batch on this thread, one after the other, with a `render` that does not wait. The result
-/// is that of [`run`]. With few features in all batches, handing them from thread to thread would take longer than
-/// to draw them.
-///
-/// # Errors
-/// At the first failure of `render` or of the sink, or if a count is wrong. The sink is dropped then.
-pub fn run_here<W: Sink, E>(
+/// is that of [`run`]. With few features in all batches, handing them from thread to thread would take longer than to
+/// draw them. Fails at the first failure of `render` or of the sink, or if a count is wrong. The sink is dropped then.
+pub(crate) fn run_here<W: Sink, E>(
     batches: &[Batch],
     mut render: impl FnMut(&Batch) -> Result<Vec<RenderedTile>, E>,
     sink: W,
@@ -381,11 +377,11 @@ const MAX_FAILED_TILES: u64 = 300;
 
 /// How far a layer exceeded its budget.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LayerStats {
+pub(crate) struct LayerStats {
     /// Tiles in which features were left out.
     pub thinned: u64,
     /// Features left out, counted in each tile.
-    pub left_out: u64,
+    pub(crate) left_out: u64,
     /// Tiles with more bytes than the budget.
     pub large: u64,
     /// The heaviest of them, by the compressed bytes of this layer alone, and the budget.
@@ -394,7 +390,7 @@ pub struct LayerStats {
 
 /// A tile in which a layer could not be rendered.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FailedTile {
+pub(crate) struct FailedTile {
     pub tile: TileCoord,
     pub layer: LayerId,
     pub cause: String,

@@ -110,8 +110,7 @@ pub struct BatchTurn(#[expect(dead_code, reason = "it is held until the batch is
 
 impl BatchTurn {
     /// A turn that ends when `held` is dropped.
-    #[must_use]
-    pub fn holding(held: impl Send + 'static) -> BatchTurn {
+    pub(crate) fn holding(held: impl Send + 'static) -> BatchTurn {
         BatchTurn(Some(Box::new(held)))
     }
 
@@ -155,11 +154,11 @@ impl BatchPace {
 
 /// The turns of a run's batches at a gate.
 #[derive(Clone)]
-pub struct BatchTurns {
+pub(crate) struct BatchTurns {
     pub gate: Arc<dyn BatchGate>,
     pub kind: BatchKind,
     /// The most features of a batch, however fast the server is.
-    pub batch_features: NonZeroU64,
+    pub(crate) batch_features: NonZeroU64,
 }
 
 impl BatchTurns {

@@ -22,10 +22,10 @@ pub struct LargestTile {
 /// A histogram of stored sizes. Sizes above 16 kB are counted in steps of one part in 256, so that the histogram never
 /// has more than a few thousand steps.
 #[derive(Debug, Clone, Default)]
-pub struct TileSizes(BTreeMap<u64, u64>);
+pub(crate) struct TileSizes(BTreeMap<u64, u64>);
 
 impl TileSizes {
-    pub fn add(&mut self, bytes: u64) {
+    pub(crate) fn add(&mut self, bytes: u64) {
         *self.0.entry(TileSizes::step(bytes)).or_default() += 1;
     }
 
@@ -39,14 +39,13 @@ impl TileSizes {
     }
 
     /// The smallest size that at least `share` (0 to 1) of the tiles do not exceed; 0 if there is no tile.
-    #[must_use]
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "counts of tiles are far below 2^52"
     )]
-    pub fn quantile(&self, share: f64) -> u64 {
+    pub(crate) fn quantile(&self, share: f64) -> u64 {
         let tiles: u64 = self.0.values().sum();
         let wanted = ((tiles as f64 * share).ceil() as u64).max(1);
         let mut seen = 0;
@@ -71,18 +70,18 @@ pub struct StageTimes {
 }
 
 #[derive(Debug, Clone)]
-pub struct ZoomStats {
+pub(crate) struct ZoomStats {
     pub zoom: Zoom,
     pub tiles: u64,
     pub features: u64,
     pub bytes: u64,
-    pub sizes: TileSizes,
+    pub(crate) sizes: TileSizes,
     /// The largest tile; `None` if no tile was stored.
     pub largest: Option<LargestTile>,
     /// The layer that has the most bytes in the largest tile.
     pub largest_layer: LayerId,
     /// Time that workers spent on rendering and compressing, summed over the workers.
-    pub busy: Duration,
+    pub(crate) busy: Duration,
 }
 
 /// A batch that took long, and where its tiles lie.

@@ -26,8 +26,7 @@ const BATCHES_PER_WORKER: usize = 6;
 /// Cuts tiles, in their target's order, into batches. A batch ends at the latest once it has the weight `max_weight`. A
 /// tile of the deepest zoom weighs 1; with each zoom above, a tile weighs four times as much. `search` returns where a
 /// layer's features are searched in a rectangle.
-#[must_use]
-pub fn batches(
+pub(crate) fn batches(
     tiles: &[TileCoord],
     layers: &[DrawnLayer],
     workers: NonZeroUsize,

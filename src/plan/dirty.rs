@@ -13,11 +13,11 @@ use crate::tile::{
 
 /// At which zooms a layer is drawn, and how far beyond its tiles.
 #[derive(Debug, Clone)]
-pub struct DrawnLayer {
+pub(crate) struct DrawnLayer {
     pub zooms: ZoomList,
     /// How far beyond its tiles it is drawn.
     pub margin: Margin,
-    pub grid: Option<CellGrid>,
+    pub(crate) grid: Option<CellGrid>,
 }
 
 impl DrawnLayer {
@@ -43,19 +43,19 @@ impl DrawnLayer {
 
 /// A part of the target's scope: zooms and boxes.
 #[derive(Debug, Clone)]
-pub struct ScopePart {
+pub(crate) struct ScopePart {
     pub zooms: ZoomList,
     pub coverage: Coverage,
 }
 
 /// The error if a full seed is cheaper than the dirty tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TooManyDirtyTiles;
+pub(crate) struct TooManyDirtyTiles;
 
 /// The set of dirty tiles. A tile is dirty if the old or new position of a changed feature lies in the tile grown by
 /// the layer's margin, by the arithmetic of the seed's plan.
 #[derive(Debug)]
-pub struct Dirty {
+pub(crate) struct Dirty {
     /// The tiles of the scope at each zoom: rectangles that share no tile.
     parts: BTreeMap<Zoom, Vec<TileRect>>,
     tiles: HashSet<TileCoord>,
@@ -66,8 +66,7 @@ pub struct Dirty {
 
 impl Dirty {
     /// No dirty tile yet. `most` is the most tiles that the set may hold.
-    #[must_use]
-    pub fn new(parts: &[ScopePart], most: usize) -> Dirty {
+    pub(crate) fn new(parts: &[ScopePart], most: usize) -> Dirty {
         let mut rects: BTreeMap<Zoom, Vec<TileRect>> = BTreeMap::new();
         for part in parts {
             for zoom in part.zooms.iter() {
@@ -79,10 +78,7 @@ impl Dirty {
     }
 
     /// Marks every tile in which a change of a layer can be seen.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub fn mark(&mut self, layer: &DrawnLayer, spot: &ChangeLocation) -> Result<(), TooManyDirtyTiles> {
+    pub(crate) fn mark(&mut self, layer: &DrawnLayer, spot: &ChangeLocation) -> Result<(), TooManyDirtyTiles> {
         for (zoom, parts) in &self.parts {
             if !layer.zooms.contains(*zoom) {
                 continue;
@@ -114,10 +110,7 @@ impl Dirty {
     }
 
     /// Marks every tile in which any feature of a layer can be seen.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub fn mark_all(&mut self, layer: &DrawnLayer, all: &LayerFootprints) -> Result<(), TooManyDirtyTiles> {
+    pub(crate) fn mark_all(&mut self, layer: &DrawnLayer, all: &LayerFootprints) -> Result<(), TooManyDirtyTiles> {
         for (zoom, parts) in &self.parts {
             if layer.zooms.contains(*zoom) {
                 let footprints = all.at(*zoom);
@@ -133,10 +126,7 @@ impl Dirty {
     }
 
     /// Marks a tile, if it is in the scope; returns whether it is.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub fn mark_tile(&mut self, tile: TileCoord) -> Result<bool, TooManyDirtyTiles> {
+    pub(crate) fn mark_tile(&mut self, tile: TileCoord) -> Result<bool, TooManyDirtyTiles> {
         let belongs = self.holds(tile);
         if belongs {
             add(&mut self.tiles, self.most, &TileRect::from(tile))?;
@@ -145,15 +135,12 @@ impl Dirty {
     }
 
     /// Marks a tile that the caller has chosen, even if it lies beyond the scope or there are too many tiles.
-    pub fn mark_chosen(&mut self, tile: TileCoord) {
+    pub(crate) fn mark_chosen(&mut self, tile: TileCoord) {
         self.tiles.insert(tile);
     }
 
     /// Marks all tiles of a deeper `zoom` that lie in `tile`; returns whether any of them is in the scope.
-    ///
-    /// # Errors
-    /// If there are too many.
-    pub fn mark_below(&mut self, tile: TileCoord, zoom: Zoom) -> Result<bool, TooManyDirtyTiles> {
+    pub(crate) fn mark_below(&mut self, tile: TileCoord, zoom: Zoom) -> Result<bool, TooManyDirtyTiles> {
         let down = zoom.get().saturating_sub(tile.zoom().get());
         let last = (1 << down) - 1;
         let (x0, y0) = (tile.x() << down, tile.y() << down);
@@ -167,19 +154,17 @@ impl Dirty {
         Ok(belongs)
     }
 
-    #[must_use]
-    pub fn zooms(&self) -> Vec<Zoom> {
+    pub(crate) fn zooms(&self) -> Vec<Zoom> {
         self.parts.keys().copied().collect()
     }
 
     /// The zooms of the dirty tiles, including chosen tiles beyond the scope.
-    #[must_use]
-    pub fn marked_zooms(&self) -> BTreeSet<Zoom> {
+    pub(crate) fn marked_zooms(&self) -> BTreeSet<Zoom> {
         self.tiles.iter().map(|tile| tile.zoom()).collect()
     }
 
     /// Narrows the scope to some zooms (`None` for all) and a coverage. Returns whether that leaves tiles out.
-    pub fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) -> bool {
+    pub(crate) fn narrow(&mut self, zooms: Option<&ZoomList>, coverage: &Coverage) -> bool {
         let before = self.tiles_in_scope();
         self.parts.retain(|zoom, parts| {
             let within = distinct_columns(&coverage.rects(*zoom));
@@ -195,43 +180,37 @@ impl Dirty {
     }
 
     /// Whether a tile is in the scope.
-    #[must_use]
-    pub fn holds(&self, tile: TileCoord) -> bool {
+    pub(crate) fn holds(&self, tile: TileCoord) -> bool {
         let one = TileRect::from(tile);
         self.parts.get(&tile.zoom()).is_some_and(|parts| common_parts(parts, &one).next().is_some())
     }
 
     /// The number of dirty tiles.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tiles.len()
     }
 
     /// The number of dirty tiles that show nothing of the change but the inside of a polygon.
-    #[must_use]
-    pub fn inside(&self) -> usize {
+    pub(crate) fn inside(&self) -> usize {
         self.inside.len()
     }
 
     /// Whether no tile is dirty.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.tiles.is_empty()
     }
 
     /// The dirty tiles, not sorted.
-    pub fn iter(&self) -> impl Iterator<Item = TileCoord> + '_ {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = TileCoord> + '_ {
         self.tiles.iter().copied()
     }
 
-    #[must_use]
-    pub fn is_marked(&self, tile: TileCoord) -> bool {
+    pub(crate) fn is_marked(&self, tile: TileCoord) -> bool {
         self.tiles.contains(&tile)
     }
 
     /// The dirty tiles, sorted.
-    #[must_use]
-    pub fn in_order(&self, order: Order) -> Vec<TileCoord> {
+    pub(crate) fn in_order(&self, order: Order) -> Vec<TileCoord> {
         let mut tiles: Vec<TileCoord> = self.tiles.iter().copied().collect();
         tiles.sort_by_cached_key(|tile| order.place(*tile));
         tiles
@@ -241,12 +220,11 @@ impl Dirty {
 /// Where a layer's features are searched in each dirty tile. Needed if a tile's area cannot be converted to the layer's
 /// reference system by a closed formula.
 #[derive(Debug)]
-pub struct FeatureSearch(HashMap<TileCoord, SearchBounds>);
+pub(crate) struct FeatureSearch(HashMap<TileCoord, SearchBounds>);
 
 impl FeatureSearch {
     /// Finds the features that each dirty tile shows.
-    #[must_use]
-    pub fn new(dirty: &Dirty, layer: &DrawnLayer, all: &LayerFootprints) -> FeatureSearch {
+    pub(crate) fn new(dirty: &Dirty, layer: &DrawnLayer, all: &LayerFootprints) -> FeatureSearch {
         let mut found: HashMap<TileCoord, SearchBounds> = HashMap::new();
         let zooms: BTreeSet<Zoom> =
             dirty.marked_zooms().into_iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
@@ -275,8 +253,7 @@ impl FeatureSearch {
     }
 
     /// Where the features of some dirty tiles are searched.
-    #[must_use]
-    pub fn search(&self, rect: &TileRect) -> SearchBox {
+    pub(crate) fn search(&self, rect: &TileRect) -> SearchBox {
         let mut all = SearchBounds::NONE;
         for tile in rect.iter().filter_map(|tile| self.0.get(&tile)) {
             all.join(tile);
@@ -325,9 +302,6 @@ pub(crate) struct ShapeRect {
 impl DirtyShape<'_> {
     /// The tiles of a scope that the shape touches, and some others between the scope's parts. `touched` are the tiles
     /// of the shape's box.
-    ///
-    /// # Errors
-    /// If there are more than may be dirty.
     pub(crate) fn rects(&self, parts: &[TileRect], touched: &TileRect) -> Result<Vec<ShapeRect>, TooManyDirtyTiles> {
         if touched.tiles() < MIN_TILES_OF_OUTLINE {
             return Ok(vec![ShapeRect { rect: *touched, is_inside: false }]);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  seed:    footprints ──► sweep (occupied tiles, features per tile) ──► cut (batches in the target's order)   [`plan`]
-//!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               [`batches`]
+//!  reseed:  changes ──► Dirty::mark (dirty tiles) ──► batches                                               `batches`
 //! ```
 //!
 //! | file | what |
@@ -10,7 +10,7 @@
 //! | `sweep` | walks the tiles of a zoom column by column: how many features of each layer touch each tile, and which tiles lie wholly inside of the same polygons |
 //! | `cut` | closes a batch as soon as it holds enough pairs of a feature and a tile |
 //! | `quad` | for targets along the Hilbert curve, quarters the square until a block holds few enough features, and sweeps each block |
-//! | `dirty` | the tiles in which a change can be seen ([`Dirty`]) |
+//! | `dirty` | the tiles in which a change can be seen (`Dirty`) |
 //! | `batches` | cuts dirty tiles into batches |
 
 mod batches;
@@ -38,9 +38,9 @@ use crate::tile::{
     WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
-pub use batches::batches;
-pub use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart, TooManyDirtyTiles};
-pub use sweep::SweptRun;
+pub(crate) use batches::batches;
+pub(crate) use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
+pub(crate) use sweep::SweptRun;
 
 /// What planning needs of a layer.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ pub struct HeavyTile {
 
 /// Tiles of one layer that hold more features than the layer allows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct OverLimit {
+pub(crate) struct OverLimit {
     pub layer: LayerIndex,
     pub tiles: u64,
     pub heaviest: HeavyTile,
@@ -107,7 +107,7 @@ pub struct ZoomPlan {
     /// The heaviest tiles, heaviest first.
     pub heaviest: Vec<HeavyTile>,
     /// Layers with tiles over their limit.
-    pub over_limit: Vec<OverLimit>,
+    pub(crate) over_limit: Vec<OverLimit>,
     /// The batches, in the archive's order.
     pub batches: Vec<Batch>,
 }
@@ -293,8 +293,7 @@ impl LayerPoints<'_> {
 /// The tiles that a box, grown by a margin in world units, touches at a zoom. A box that crosses ±180° touches the
 /// tiles up to the world's eastern edge, and those from its western edge on as a second rectangle. If both rectangles
 /// meet, they become one.
-#[must_use]
-pub fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
+pub(crate) fn touched_tiles(zoom: Zoom, margin: i64, world: WorldBox) -> (TileRect, Option<TileRect>) {
     let (shift, last) = (32 - zoom.get(), i64::from(zoom.last()));
     let WorldRect { west, north, east, south } = WorldRect::from(world);
     #[expect(clippy::cast_sign_loss, clippy::cast_possible_truncation, reason = "clamped into the zoom")]

@@ -118,14 +118,14 @@ impl TouchList {
 
 /// A run of neighbouring tiles of one column, all touched by the same features.
 #[derive(Debug)]
-pub struct SweptRun<'a> {
+pub(crate) struct SweptRun<'a> {
     /// The position of the first tile: its column above the zoom's bits, its TMS row in them.
     pub start: u64,
     pub tiles: u64,
     /// For each layer, the number of features that touch each of the tiles.
     pub counts: &'a [u64],
     /// Whether the tiles lie wholly inside each of these features.
-    pub is_interior: bool,
+    pub(crate) is_interior: bool,
     /// Every feature that touches the run.
     active: &'a Active,
 }
@@ -133,7 +133,7 @@ pub struct SweptRun<'a> {
 impl SweptRun<'_> {
     /// The index of the layer and the index of the feature within it, for every feature that touches the run and is not
     /// a point; not sorted.
-    pub fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
+    pub(crate) fn members(&self) -> impl Iterator<Item = (usize, u32)> + '_ {
         let others = self.active.iter().filter(|Reverse((_, _, feature))| feature & POINTS == 0);
         others.map(|Reverse((_, layer, feature))| {
             let bits = if feature & INTERIOR == 0 { 0 } else { INTERIOR | TURNED };

@@ -8,7 +8,7 @@
 //! | folder | what |
 //! |---|---|
 //! | `session/` | connections, transactions on one snapshot, locks, cancelling, errors |
-//! | `layer/` | a layer as configured ([`LayerOptions`]) and as probed ([`Layer`]), its query, its boxes |
+//! | `layer/` | a layer as configured (`LayerOptions`) and as probed (`Layer`), its query, its boxes |
 //! | `sql/` | a layer as SQL: the statements that survey, render and read it |
 //! | `probe/` | the check that everything that the configuration names is there; takes the locks |
 //! | `refresh` | materialized views that a run refreshes before its snapshot |
@@ -29,33 +29,33 @@ pub(crate) mod sql;
 mod survey;
 pub(crate) mod variants;
 
-pub use discover::{
-    CatalogColumn, CatalogKey, ColumnExtent, ColumnLink, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows,
-    LayerTrial, OSM_ID, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry, ViewRead, discover,
-    try_layers,
+pub(crate) use discover::{
+    CatalogColumn, ColumnExtent, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, OSM_ID, SpatialFunction,
+    SpatialKind, SpatialRelation, TableLink, ViewRead, discover, try_layers,
 };
 pub(crate) use layer::{
     AggregateSection, ClusterSection, CommentLayer, FunctionComment, Limit, Properties, RowCondition, SimplifySection,
 };
-pub use layer::{
+pub(crate) use layer::{
     Beyond, Budget, Cells, Layer, LayerKind, LayerOptions, LayerSection, LayerTraits, OnLargeTile, OnTileError,
     Property, PropertySource, Query, QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart,
     TrackSection, joined_conditions, parameter_array, placeholder_in,
 };
-pub use probe::{
-    DeclaredGeometry, Flaw, FlawedRows, LayerLocks, NamedLayers, Probed, Reads, Server, jumping_rows, probe,
-    probe_names, repaired_while_drawn, server_of,
+pub use probe::probe;
+pub(crate) use probe::{
+    DeclaredGeometry, LayerLocks, Probed, Reads, Server, jumping_rows, probe_names, repaired_while_drawn, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
-pub use refresh::refresh_views;
-pub use session::{
-    Cause, ConnectOptions, ConnectParts, Database, DatabaseSection, Error, ExportedSnapshot, Listener, ServerName,
-    SessionOptions, SessionRoom, SessionValue, Snapshot, SslMode,
+pub(crate) use refresh::refresh_views;
+pub(crate) use session::{
+    Cause, ConnectOptions, DatabaseSection, Error, ExportedSnapshot, Listener, ServerName, SessionOptions,
+    SessionValue, Snapshot,
 };
+pub use session::{ConnectParts, Database};
 pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted};
+pub(crate) use sql::ExpectedRows;
 pub(crate) use sql::without_bounds;
-pub use sql::{ExpectedRows, FoldedValues};
 pub(crate) use survey::RepairedShapes;
-pub use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
+pub(crate) use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 pub(crate) use survey::{FoldReader, count_rows, survey_for_plan, survey_side_by_side};
-pub use variants::{MAX_VARIANTS, VariantParameter, VariantTable, bound_condition, variant_table};
+pub(crate) use variants::{VariantParameter, VariantTable, bound_condition, variant_table};

@@ -29,11 +29,9 @@ const FACTS: &str = "
 
 /// Refreshes the materialized views of the layers with `refresh`, each once. Returns the state of the database before
 /// the first refresh began, as a cursor (`pg_current_snapshot()`): every change that the cursor sees is in the views.
-/// `None` if no layer has `refresh`.
-///
-/// # Errors
-/// If a layer names no materialized view, the role may not refresh it, or the server cannot.
-pub async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Result<Option<String>, Error> {
+/// `None` if no layer has `refresh`. Fails if a layer names no materialized view, the role may not refresh it, or the
+/// server cannot.
+pub(crate) async fn refresh_views(database: &Database, layers: &[&LayerOptions]) -> Result<Option<String>, Error> {
     let wanted: Vec<&LayerOptions> = layers.iter().copied().filter(|layer| layer.section.refresh()).collect();
     if wanted.is_empty() {
         return Ok(None);

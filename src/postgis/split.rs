@@ -59,9 +59,6 @@ fn parts(pages: u64, most: usize) -> usize {
 
 /// Conditions that divide the rows of a layer into at most `most` parts, to be read in any order. Each begins with AND,
 /// to follow another condition. One empty condition if the rows are read as a whole.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
 pub(crate) async fn any_order(
     session: &Session,
     layer: &Layer,
@@ -102,9 +99,6 @@ fn page_conditions(table: &str, pages: u64, parts: usize) -> Vec<String> {
 
 /// Ranges of the key that divide the rows of a layer into at most `most` parts of about the same size, in the order of
 /// the key. Empty if the rows are read as a whole.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
 pub(crate) async fn key_ranges(
     session: &Session,
     layer: &Layer,
@@ -198,9 +192,6 @@ const STEADY_NODES: [&str; 19] = [
 ];
 
 /// The greatest number of parts in which the rows of a layer are read, each part by a session that scans all rows.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
 pub(crate) async fn scans(
     session: &Session,
     layer: &Layer,

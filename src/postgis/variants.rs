@@ -4,14 +4,16 @@
 //! parameters), and the conditions of the layers read these settings. So the text of every statement is the same for
 //! all variants, and never contains a value.
 
+use serde::{Deserialize, Serialize};
+
 use super::layer::{Query, QueryError, filled_parameters};
 use super::session::{Error, Session, Snapshot, quoted, setting_of};
 
 /// The most variants that a tileset may have.
-pub const MAX_VARIANTS: usize = 10_000;
+pub(crate) const MAX_VARIANTS: usize = 10_000;
 
 /// A parameter of a tileset's variants.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VariantParameter {
     pub name: String,
     /// Its type, as PostgreSQL writes it.
@@ -27,10 +29,7 @@ pub struct VariantTable {
 
 /// Converts a condition with `!name!` to SQL that reads the values from the session. If the session has no value, the
 /// setting is NULL.
-///
-/// # Errors
-/// If the condition names a parameter that does not exist.
-pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<String, QueryError> {
+pub(crate) fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<String, QueryError> {
     filled_parameters(sql, |name| {
         let number = parameters.iter().position(|parameter| parameter.name == name)?;
         let setting = setting_of(number);
@@ -38,11 +37,9 @@ pub fn bound_condition(sql: &str, parameters: &[VariantParameter]) -> Result<Str
     })
 }
 
-/// Reads the values of the variants from the database.
-///
-/// # Errors
-/// If `query` is not a valid query, or returns NULL, or returns more than [`MAX_VARIANTS`] rows.
-pub async fn variant_table(snapshot: &Snapshot, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
+/// Reads the values of the variants from the database. Fails if `query` is not a valid query, or returns NULL, or
+/// returns more than [`MAX_VARIANTS`] rows.
+pub(crate) async fn variant_table(snapshot: &Snapshot, tileset: &str, query: &Query) -> Result<VariantTable, Error> {
     read(&snapshot.keeper, tileset, query).await
 }
 

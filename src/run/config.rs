@@ -13,19 +13,17 @@ use crate::stop::Stop;
 use crate::target::{Publishing, TargetUrl};
 
 /// The values as TOML, each with its origin.
-///
-/// # Errors
-/// If they do not make valid settings.
-pub fn config(values: &ConfigValues, environment: &ConnectParts, layers: &[String]) -> Result<String, CommandError> {
+pub(crate) fn config(
+    values: &ConfigValues,
+    environment: &ConnectParts,
+    layers: &[String],
+) -> Result<String, CommandError> {
     let server = server_of(values, environment, layers)?;
     Ok(format!("# database: {server}\n{}", values.show()))
 }
 
 /// The values for programs, each with its origin.
-///
-/// # Errors
-/// If they do not make valid settings.
-pub fn config_json(
+pub(crate) fn config_json(
     values: &ConfigValues,
     environment: &ConnectParts,
     layers: &[String],
@@ -45,16 +43,13 @@ fn server_of(values: &ConfigValues, environment: &ConnectParts, layers: &[String
 
 /// Everything that is wrong with a configuration.
 #[derive(Debug)]
-pub struct ConfigProblems {
-    pub problems: Vec<CommandError>,
+pub(crate) struct ConfigProblems {
+    pub(crate) problems: Vec<CommandError>,
     pub warnings: Vec<String>,
 }
 
 /// Checks the settings, and with `database` also whether the database can draw their layers.
-///
-/// # Errors
-/// If a stop was asked for.
-pub async fn check_config(
+pub(crate) async fn check_config(
     sources: CheckedSources<'_>,
     database: bool,
     stop: &Stop,
@@ -145,10 +140,7 @@ fn same_text(one: &CommandError, other: &CommandError) -> bool {
 }
 
 /// The error that counts the problems, if there are any.
-///
-/// # Errors
-/// If there are problems.
-pub fn without_problems(found: &ConfigProblems) -> Result<(), CommandError> {
+pub(crate) fn without_problems(found: &ConfigProblems) -> Result<(), CommandError> {
     match found.problems.len() {
         0 => Ok(()),
         problems => Err(CommandError::Config(ConfigError::Problems { problems })),
@@ -158,22 +150,20 @@ pub fn without_problems(found: &ConfigProblems) -> Result<(), CommandError> {
 // The schemas of everything that the program prints as JSON (docs/json.md).
 
 /// The name of the schema of a configuration file.
-pub const CONFIGURATION: &str = "configuration";
+pub(crate) const CONFIGURATION: &str = "configuration";
 
 /// The name that stands for all schemas together.
-pub const ALL: &str = "all";
+pub(crate) const ALL: &str = "all";
 
 /// All schemas as one object. Each entry also says what prints such documents.
-#[must_use]
-pub fn by_name(all: Vec<DocumentSchema>) -> serde_json::Value {
+pub(crate) fn by_name(all: Vec<DocumentSchema>) -> serde_json::Value {
     let one = |one: DocumentSchema| {
         (one.name.to_owned(), serde_json::json!({ "printed_by": one.printed_by, "schema": one.schema }))
     };
     serde_json::Value::Object(all.into_iter().map(one).collect())
 }
 
-#[must_use]
-pub fn schemas() -> Vec<DocumentSchema> {
+pub(crate) fn schemas() -> Vec<DocumentSchema> {
     let mut all = report_schemas();
     all.extend([
         DocumentSchema {

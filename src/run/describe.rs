@@ -510,11 +510,8 @@ impl IdentityKey {
     }
 }
 
-/// Compares the mark in a manifest with this database.
-///
-/// # Errors
-/// If the target cannot be brought up to date: it shows another database or another history, or another PostGIS
-/// rendered it.
+/// Compares the mark in a manifest with this database. Fails if the target cannot be brought up to date: it shows
+/// another database or another history, or another PostGIS rendered it.
 pub(crate) fn compare(
     then: Option<&DatabaseMark>,
     now: &DatabaseIdentity,

@@ -15,7 +15,7 @@ use crate::target::{Scope, TileReader, read_all};
 use crate::tile::{AreaPart, Coverage, Slice, TileCoord, TileId, ZoomList};
 
 #[derive(Debug, Clone)]
-pub struct DiffOptions {
+pub(crate) struct DiffOptions {
     /// The target that the job's target is compared with.
     pub other: String,
     /// Only these zooms.
@@ -26,7 +26,7 @@ pub struct DiffOptions {
 
 /// How two targets differ.
 #[derive(Debug)]
-pub struct Difference {
+pub(crate) struct Difference {
     /// The counts, by zoom.
     pub report: DiffReport,
     /// Tiles that differ or that only one of the targets has, and which of these it is.
@@ -34,7 +34,7 @@ pub struct Difference {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TileDifference {
+pub(crate) enum TileDifference {
     /// Both targets have it, with other content.
     Content,
     OnlyFirst,
@@ -42,8 +42,7 @@ pub enum TileDifference {
 }
 
 impl TileDifference {
-    #[must_use]
-    pub const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             TileDifference::Content => "differs",
             TileDifference::OnlyFirst => "only_a",
@@ -55,18 +54,14 @@ impl TileDifference {
 /// The number of tiles that are read from each target at a time.
 const TILES_AT_A_TIME: usize = 500;
 
-/// Compares the job's target with another one.
-///
-/// # Errors
-/// If one of them cannot be read, or keeps the layers of a tile apart and the other does not.
-pub async fn diff(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
+/// Compares the job's target with another one. Fails if one of them cannot be read, or keeps the layers of a tile apart
+/// and the other does not.
+pub(crate) async fn diff(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
     spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &job.stop))
 }
 
-/// # Errors
-/// If the targets differ.
-pub fn equal(found: &Difference) -> Result<(), CommandError> {
+pub(crate) fn equal(found: &Difference) -> Result<(), CommandError> {
     match found.report.differences() {
         0 => Ok(()),
         tiles => Err(CommandError::Differ { a: found.report.a.clone(), b: found.report.b.clone(), tiles }),
@@ -74,8 +69,7 @@ pub fn equal(found: &Difference) -> Result<(), CommandError> {
 }
 
 /// The differences as GeoJSON (RFC 7946): the square of each tile, with `difference` as a property.
-#[must_use]
-pub fn geojson(found: &Difference) -> String {
+pub(crate) fn geojson(found: &Difference) -> String {
     let features = found.tiles.iter().map(|(tile, difference)| {
         let mut feature = feature(tile);
         feature["properties"]["difference"] = difference.word().into();

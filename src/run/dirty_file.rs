@@ -27,7 +27,8 @@ const JSON_END: &str = "]}\n";
 /// A list of tiles as JSON.
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(untagged)]
-pub enum TileListDocument {
+#[expect(dead_code, reason = "only its schema is asked for: a list is written piece by piece")]
+pub(crate) enum TileListDocument {
     /// These tiles.
     Tiles {
         /// The version of this form: 1.
@@ -52,7 +53,7 @@ pub enum TileListDocument {
 
 /// A tile of a list, in the XYZ scheme.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct TileInList {
+pub(crate) struct TileInList {
     /// The zoom.
     z: u8,
     /// The column.
@@ -85,7 +86,7 @@ fn list(form: &Form, tiles: &[TileCoord]) -> String {
 
 /// The file of `--changed-out`, if there is one, and whether it could be written.
 #[derive(Debug, Clone, Default)]
-pub struct ChangedOut {
+pub(crate) struct ChangedOut {
     path: Option<PathBuf>,
     failed: Arc<Mutex<Option<CommandError>>>,
 }
@@ -127,11 +128,9 @@ impl ChangedOut {
         self.failed.lock().get_or_insert(error.into());
     }
 
-    /// Returns once why the list could not be written.
-    ///
-    /// # Errors
-    /// If a run has published its target, and its list of changed tiles could not be written.
-    pub fn result(&self) -> Result<(), CommandError> {
+    /// Returns once why the list could not be written. Fails if a run has published its target, and its list of changed
+    /// tiles could not be written.
+    pub(crate) fn result(&self) -> Result<(), CommandError> {
         self.failed.lock().take().map_or(Ok(()), Err)
     }
 }
@@ -273,9 +272,9 @@ pub struct TileList {
     /// The file, `-` for standard input, or `postgresql:TABLE`.
     pub path: PathBuf,
     /// Take the tiles above the named ones, too.
-    pub parents: bool,
+    pub(crate) parents: bool,
     /// Take the tiles below the named ones, too.
-    pub children: bool,
+    pub(crate) children: bool,
 }
 
 /// Why a list of tiles cannot be used.
@@ -392,18 +391,12 @@ impl TileList {
 }
 
 /// The parts of an area that is given as `text` (see [`area`]), or else as `boxes`.
-///
-/// # Errors
-/// If the text is neither a box nor a file.
-pub fn area_or_boxes(text: Option<&String>, boxes: &[LonLatBox]) -> Result<Vec<AreaPart>, CommandError> {
+pub(crate) fn area_or_boxes(text: Option<&String>, boxes: &[LonLatBox]) -> Result<Vec<AreaPart>, CommandError> {
     text.map_or_else(|| Ok(boxes.iter().copied().map(AreaPart::from).collect()), |text| area(text))
 }
 
 /// The parts of an area: `text` is `W,S,E,N`, or the name of a GeoJSON file whose polygons and lines are the area.
-///
-/// # Errors
-/// If the text is neither.
-pub fn area(text: &str) -> Result<Vec<AreaPart>, CommandError> {
+pub(crate) fn area(text: &str) -> Result<Vec<AreaPart>, CommandError> {
     area_parts(text, DEEPEST_OF_AREA).map_err(|what| CommandError::NoArea { text: text.to_owned(), what })
 }
 

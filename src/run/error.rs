@@ -58,9 +58,6 @@ pub enum CommandError {
     Foreign { target: String, what: String },
     #[error("{target} is one file: only a directory and a prefix of a bucket have versions")]
     NoVersions { target: String },
-    /// Headers that no pass can rewrite.
-    #[error("{target}: {why}")]
-    NoRewrite { target: String, why: &'static str },
     #[error(
         "{target} is published, but not every CDN that is required was told: {providers}. What it has to be told is kept: run {PURGE}"
     )]
@@ -144,16 +141,9 @@ pub enum CommandError {
         /// Why the first of them failed.
         source: TileCause,
     },
-    /// A batch that the pipeline could not pack, or too many that it could not render; a defect that its own counting
-    /// found.
+    /// A result that is not complete: tiles that could not be rendered or packed, or a count that is wrong.
     #[error("{0}")]
-    Pipeline(String),
-    #[error("{stored} of {read} tiles were stored: the copy is not complete. Please report this")]
-    MiscountedCopy { stored: u64, read: u64 },
-    #[error("the target took {taken} edits of {handed}: please report this")]
-    MiscountedCommit { taken: u64, handed: u64 },
-    #[error("a commit has to tell changes apart")]
-    CommitOfEverything,
+    Incomplete(String),
     #[error("tile {tile} is listed, but it cannot be found: has {changed}?")]
     Vanished { tile: TileId, changed: &'static str },
     /// A tile that cannot be packed.
@@ -320,8 +310,7 @@ impl From<crate::change_log::ChangeLogError> for CommandError {
 }
 
 /// After a stop was asked for, turns every error that the stop may have caused into the interruption.
-#[must_use]
-pub fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
+pub(crate) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     let is_because_of_the_stop = match error.kind() {
         ErrorKind::Interrupted | ErrorKind::Transient(Obstacle::Lost | Obstacle::HeldUp | Obstacle::GaveWay) => true,
         ErrorKind::Transient(Obstacle::Unreachable)
@@ -369,7 +358,6 @@ impl CommandError {
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }
             | CommandError::NoVersions { .. }
-            | CommandError::NoRewrite { .. }
             | CommandError::NoPurges { .. }
             | CommandError::Unversioned { .. }
             | CommandError::Switch(_)
@@ -402,10 +390,7 @@ impl CommandError {
             // A run ends with `Restarts` or `HeldUp` once it has started over as often as it may.
             CommandError::Restarts { .. }
             | CommandError::HeldUp { .. }
-            | CommandError::Pipeline(_)
-            | CommandError::MiscountedCopy { .. }
-            | CommandError::MiscountedCommit { .. }
-            | CommandError::CommitOfEverything
+            | CommandError::Incomplete(_)
             | CommandError::Vanished { .. }
             | CommandError::Encode(_)
             | CommandError::Decode { .. }

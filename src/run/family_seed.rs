@@ -24,11 +24,9 @@ pub(crate) enum FamilySource {
     Own,
 }
 
-/// Seeds every variant of a tileset.
-///
-/// # Errors
-/// If the values cannot be read, or the database is lost. Variants that fail are part of the outcome.
-pub async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
+/// Seeds every variant of a tileset. Fails if the values cannot be read, or the database is lost. Variants that fail
+/// are part of the outcome.
+pub(crate) async fn seed_family(family: &Family, options: &FamilyOptions) -> Result<FamilyOutcome, CommandError> {
     let mut run = FamilyRun::begin(family, options).await?;
     let cache = Box::pin(run.cache()).await?.map(Arc::new);
     let cached =
@@ -149,10 +147,7 @@ async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<
 }
 
 /// The plan of a family's seed: a line for each target, with the values of the variant.
-///
-/// # Errors
-/// If the values cannot be read.
-pub async fn plan_family(family: &Family, options: &FamilyOptions) -> Result<String, CommandError> {
+pub(crate) async fn plan_family(family: &Family, options: &FamilyOptions) -> Result<String, CommandError> {
     let run = FamilyRun::begin(family, options).await?;
     let mut lines: Vec<String> = run.all.iter().map(|all| format!("{}: all\n", all.tileset.output.display())).collect();
     let table = &run.members.table;

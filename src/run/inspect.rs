@@ -16,19 +16,19 @@ use crate::target::{Described, TileReader, read_all};
 use crate::tile::{Order, TileCoord, Zoom};
 
 #[derive(Debug, Clone, Default)]
-pub struct InspectOptions {
+pub(crate) struct InspectOptions {
     /// A tile, as z/x/y; `None` for the whole target.
     pub tile: Option<String>,
     /// Only this layer of the tile.
     pub layer: Option<String>,
     /// The tile as GeoJSON.
-    pub geojson: bool,
+    pub(crate) geojson: bool,
     /// The tile as a picture.
-    pub png: bool,
+    pub(crate) png: bool,
 }
 
 #[derive(Debug)]
-pub enum Inspection {
+pub(crate) enum Inspection {
     /// The target as a whole.
     Summary(Box<Contents>),
     Features(Vec<ShownFeature>),
@@ -46,10 +46,7 @@ const TILES_PER_CHUNK: usize = 1_000;
 const MAX_BYTES_SHOWN: usize = 1 << 30;
 
 /// Inspects the job's target.
-///
-/// # Errors
-/// If the target cannot be read, or does not hold the tile.
-pub async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
+pub(crate) async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
     let target = job.target.clone();
     let looking = spawn_blocking(move || run(&options, &target));
     // Nothing is written, so nothing has to be cleaned up.

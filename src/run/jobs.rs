@@ -33,7 +33,7 @@ enum AdminWay {
 }
 
 /// A server's admin listener.
-pub struct AdminServer {
+pub(crate) struct AdminServer {
     /// The URL as the user gave it.
     url: String,
     /// The prefix of all paths.
@@ -44,11 +44,9 @@ pub struct AdminServer {
 
 impl AdminServer {
     /// The listener at a URL (`http://HOST:PORT`, `https://HOST/PATH`) or a socket (`unix:PATH`). The token comes from
-    /// the file, or else from the environment variable.
-    ///
-    /// # Errors
-    /// If the URL is of another form, or the file cannot be read.
-    pub fn new(url: &str, token_file: Option<&Path>) -> Result<AdminServer, CommandError> {
+    /// the file, or else from the environment variable. Fails if the URL is of another form, or the file cannot be
+    /// read.
+    pub(crate) fn new(url: &str, token_file: Option<&Path>) -> Result<AdminServer, CommandError> {
         let wrong = |what: String| CommandError::Admin { url: url.to_owned(), what };
         let (base, way) = if let Some(path) = url.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
@@ -74,16 +72,12 @@ impl AdminServer {
     }
 
     /// The same listener for the jobs of one of its tilesets.
-    #[must_use]
-    pub fn for_tileset(self, name: &str) -> AdminServer {
+    pub(crate) fn for_tileset(self, name: &str) -> AdminServer {
         AdminServer { base: format!("{}/{}", self.base, tileset_segment(name)), ..self }
     }
 
     /// Sends a request, and returns the JSON of the answer.
-    ///
-    /// # Errors
-    /// If the server cannot be reached, or refuses.
-    pub async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CommandError> {
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, CommandError> {
         let failed = |what: String| CommandError::Admin { url: self.url.clone(), what };
         match tokio::time::timeout(ANSWER_LIMIT, self.answer(method, path, body)).await {
             Ok(Ok((status, answer))) if status < 300 => Ok(answer),
@@ -121,10 +115,7 @@ impl AdminServer {
     }
 
     /// Waits until a job has ended. Calls `shown` with each new state.
-    ///
-    /// # Errors
-    /// If the server cannot be asked, or the job does not succeed.
-    pub async fn wait(&self, id: u64, mut shown: impl FnMut(&Value)) -> Result<(), CommandError> {
+    pub(crate) async fn wait(&self, id: u64, mut shown: impl FnMut(&Value)) -> Result<(), CommandError> {
         let mut last = Value::Null;
         loop {
             let job = self.ask(Method::GET, &format!("/jobs/{id}"), None).await?;
@@ -162,10 +153,7 @@ async fn over_socket(
 }
 
 /// The body of a request for a job.
-///
-/// # Errors
-/// If the list or an area cannot be read.
-pub fn written(
+pub(crate) fn written(
     what: &str,
     tiles: Option<&Path>,
     areas: &[String],
@@ -190,8 +178,7 @@ pub fn written(
     Ok(job)
 }
 
-#[must_use]
-pub fn line(job: &Value) -> String {
+pub(crate) fn line(job: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let progress = &job["progress"];
     let more = match (progress["done"].as_u64(), progress["total"].as_u64()) {

@@ -25,37 +25,37 @@
 //!
 //! A verb makes a [`Job`] and returns a value; `cli` prints it.
 
-pub mod config;
+pub(crate) mod config;
 pub mod copy;
 mod describe;
-pub mod diff;
+pub(crate) mod diff;
 mod dirty;
 mod dirty_file;
-pub mod doctor;
+pub(crate) mod doctor;
 mod dry_run;
 mod error;
 mod family;
-pub mod family_seed;
+pub(crate) mod family_seed;
 mod finish;
-pub mod init;
-pub mod inspect;
-pub mod jobs;
+pub(crate) mod init;
+pub(crate) mod inspect;
+pub(crate) mod jobs;
 mod kept_rows;
 mod layer_ends;
-pub mod picture;
+pub(crate) mod picture;
 mod prepare;
-pub mod publish;
-pub mod purge;
+pub(crate) mod publish;
+pub(crate) mod purge;
 pub mod reseed;
 mod rows;
 pub mod seed;
-pub mod serving;
+pub(crate) mod serving;
 pub mod shards;
 mod shared_rows;
 mod target;
 mod tilesets;
-pub mod track;
-pub mod verify;
+pub(crate) mod track;
+pub(crate) mod verify;
 mod writer_lease;
 
 use std::num::NonZeroU64;
@@ -83,20 +83,15 @@ use crate::stop::Stop;
 use crate::target::BeforeManifest;
 use crate::tile::{ColumnRanges, Coverage};
 
-pub use describe::TileCause;
-pub use dirty::{DirtyFilter, TileList, TileListDocument, TileListError, TilesWanted, area, area_or_boxes};
-pub use dirty_file::ChangedOut;
+pub(crate) use dirty::{DirtyFilter, TileList, TileListDocument, TilesWanted, area, area_or_boxes};
+pub(crate) use dirty_file::ChangedOut;
 pub(crate) use error::OTHER_HISTORY;
-pub use error::{CommandError, SeveralError, WrittenFileError, interrupted};
+pub(crate) use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub(crate) use family::FamilyReader;
-pub use family::{
-    Family, FamilyMembers, FamilyOptions, FamilyOutcome, FamilyParameter, FamilyRecord, FamilySettingsMark, FamilyWork,
-    RecordedVariant,
-};
-pub use rows::LostRows;
-pub use target::Target;
-pub use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
-pub use writer_lease::QueueGate;
+pub(crate) use family::{Family, FamilyOptions, FamilyOutcome, FamilyRecord, FamilyWork};
+pub(crate) use target::Target;
+pub(crate) use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
+pub(crate) use writer_lease::QueueGate;
 
 /// One run: what it renders, where its rows come from, who is told, and the stop that ends it.
 #[derive(Clone)]
@@ -105,13 +100,13 @@ pub struct Job {
     /// The target that it reads or writes.
     pub target: Target,
     /// The tiles that it renders.
-    pub part: JobPart,
+    pub(crate) part: JobPart,
     /// Where its rows and layers come from.
     pub(crate) rows: RowSource,
     /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
     pub gate: Option<Arc<dyn BatchGate>>,
     /// Receives the list of changed tiles after the run is published.
-    pub changed_out: ChangedOut,
+    pub(crate) changed_out: ChangedOut,
     /// Receives the events.
     pub report: Arc<dyn Report>,
     /// Tells whether a stop was asked for.
@@ -120,7 +115,7 @@ pub struct Job {
 
 /// The tiles of its tileset that a run renders.
 #[derive(Debug, Clone)]
-pub enum JobPart {
+pub(crate) enum JobPart {
     /// All tiles within its zooms and boxes.
     Whole,
     Shard {
@@ -198,10 +193,7 @@ impl Job {
     }
 
     /// The same run, which also writes the list of changed tiles to the file `path`.
-    ///
-    /// # Errors
-    /// If the file cannot be written, or is the output.
-    pub fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
+    pub(crate) fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
         let changed_out = ChangedOut::new(path, &self.settings.tileset.output)?;
         Ok(Job { changed_out, ..self })
     }
@@ -230,8 +222,7 @@ impl Job {
     }
 
     /// The same run, with batches that wait at `gate`.
-    #[must_use]
-    pub fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
+    pub(crate) fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
         Job { gate: Some(gate), ..self }
     }
 
@@ -242,16 +233,13 @@ impl Job {
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
-    #[must_use]
-    pub fn sharing(self, snapshot: &SharedSnapshot) -> Job {
+    pub(crate) fn sharing(self, snapshot: &SharedSnapshot) -> Job {
         Job { rows: RowSource::SharedSnapshot(snapshot.clone()), ..self }
     }
 
-    /// The work folder that a text names, for shards of this run.
-    ///
-    /// # Errors
-    /// If `text` names no folder and no prefix of a bucket, or names the target.
-    pub fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
+    /// The work folder that a text names, for shards of this run. Fails if `text` names no folder and no prefix of a
+    /// bucket, or names the target.
+    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
         self.target.work_folder(text)
     }
 

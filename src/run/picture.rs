@@ -54,10 +54,7 @@ const BORDER: Rgb = [176, 178, 184];
 type Rgb = [u8; 3];
 
 /// Writes a picture of `target` into a file.
-///
-/// # Errors
-/// If the file cannot be written, or is the target.
-pub fn write(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
+pub(crate) fn write(path: &Path, target: &Path, picture: &[u8]) -> Result<(), CommandError> {
     write_document(path, target, picture, |moment, source| {
         WrittenFileError::NoPicture { path: path.to_owned(), moment, source }.into()
     })
@@ -79,10 +76,7 @@ pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
 
 /// A picture of the job's target on the base map: a PNG of 1,280 × 800 pixels. `at` is its middle and its zoom; without
 /// it, where the target's map begins, or else where all of the target fits.
-///
-/// # Errors
-/// If the target cannot be read.
-pub async fn of_map(job: &Job, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {
+pub(crate) async fn of_map(job: &Job, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {
     let target = job.target.clone();
     let drawing = spawn_blocking(move || map(&target, at));
     // Nothing is written, so nothing has to be cleaned up.

@@ -9,18 +9,16 @@ use crate::tile::TileRectList;
 
 /// The options of `publish`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
-pub struct PublishOptions {
+pub(crate) struct PublishOptions {
     /// Switch back to the version before the current one.
-    pub rollback: bool,
+    pub(crate) rollback: bool,
     /// Switch to this version.
     pub to: Option<String>,
 }
 
-/// Switches clients to another version if the options ask for it. Returns the versions.
-///
-/// # Errors
-/// If the target has no versions, lacks the wanted one, or cannot be written.
-pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
+/// Switches clients to another version if the options ask for it. Returns the versions. Fails if the target has no
+/// versions, lacks the wanted one, or cannot be written.
+pub(crate) fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
     let switches = options.rollback || options.to.is_some();
     if switches && !job.settings.tileset.purges.is_empty() {
         // Also before the switch: if the program is killed between the two, nothing else would notify the CDNs.
@@ -34,11 +32,8 @@ pub fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandErr
 }
 
 /// Gives every tile of a prefix in S3 the headers of the settings, and adds an entry for all tiles to the outbox of the
-/// CDNs.
-///
-/// # Errors
-/// If the target is not a prefix in S3, or cannot be written.
-pub fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
+/// CDNs. Fails if the target is not a prefix in S3, or cannot be written.
+pub(crate) fn rewrite_headers(job: &Job) -> Result<RewrittenHeaders, CommandError> {
     let rewritten = job.target.rewrite_headers(&layer_names(&job.settings.tileset.layers))?;
     if !job.settings.tileset.purges.is_empty() {
         add(job, &OutboxEntry::new(0, Publication::after(None).id, None, Vec::new()))?;

@@ -23,7 +23,7 @@ use crate::tile::{LayerId, Slice, TileRectList};
 
 /// The options of `purge`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
-pub struct PurgeRequest {
+pub(crate) struct PurgeRequest {
     /// Also purge every tile.
     pub all: bool,
     /// Also purge the tiles of this list.
@@ -32,11 +32,9 @@ pub struct PurgeRequest {
     pub forget: bool,
 }
 
-/// Sends the CDNs of the job's target what waits and what was requested.
-///
-/// # Errors
-/// If there are no CDNs in the settings, the outbox cannot be used, or a CDN that is required was not notified.
-pub async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
+/// Sends the CDNs of the job's target what waits and what was requested. Fails if there are no CDNs in the settings,
+/// the outbox cannot be used, or a CDN that is required was not notified.
+pub(crate) async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
     add(job, request).await?;
     if request.forget {
         return Ok(Vec::new());
@@ -45,10 +43,7 @@ pub async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, 
 }
 
 /// What would be sent. Changes nothing.
-///
-/// # Errors
-/// If the outbox cannot be read.
-pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPurge>, CommandError> {
+pub(crate) async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPurge>, CommandError> {
     let entry = entry(request)?;
     let owned = job.clone();
     let purges = purges(job)?.to_vec();
@@ -56,10 +51,7 @@ pub async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPur
 }
 
 /// What waits for each CDN, including CDNs that are no longer in the settings.
-///
-/// # Errors
-/// If the outbox cannot be read.
-pub async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
+pub(crate) async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
     purges(job)?;
     job.purge_status().await
 }
@@ -178,11 +170,9 @@ impl Job {
     }
 
     /// Notifies the CDNs of what was published, and waits for each as long as its settings say. What could not be sent
-    /// stays in the outbox, with a warning. With `retries`, CDNs that have refused for good are asked again.
-    ///
-    /// # Errors
-    /// If the outbox cannot be read or written, or a CDN that is required was not notified.
-    pub async fn purge_published(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
+    /// stays in the outbox, with a warning. With `retries`, CDNs that have refused for good are asked again. Fails if
+    /// the outbox cannot be read or written, or a CDN that is required was not notified.
+    pub(crate) async fn purge_published(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
         let patience = DeliveryPatience { retries, repeats: true };
         let delivered = self.tell_cdns(&self.settings.tileset.purges, patience).await?;
         let mut missing = Vec::new();
@@ -210,19 +200,13 @@ impl Job {
     }
 
     /// The outbox of the job's target.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub async fn outbox(&self) -> Result<Outbox, CommandError> {
+    pub(crate) async fn outbox(&self) -> Result<Outbox, CommandError> {
         let notes = self.target.notes()?;
         Ok(spawn_blocking(move || Outbox::read(&*notes)).await??)
     }
 
     /// What waits for each CDN of the settings, and for CDNs that were in the settings at the time of a publish.
-    ///
-    /// # Errors
-    /// If the outbox cannot be read.
-    pub async fn purge_status(&self) -> Result<Vec<PurgeStatus>, CommandError> {
+    pub(crate) async fn purge_status(&self) -> Result<Vec<PurgeStatus>, CommandError> {
         let purges = &self.settings.tileset.purges;
         if purges.is_empty() {
             return Ok(Vec::new());
@@ -271,7 +255,6 @@ fn status_of(provider: String, queue: &PurgeQueue) -> PurgeStatus {
 }
 
 /// True if the queue belongs to one of the configured CDNs.
-#[must_use]
 fn is_configured(queue: &str, purges: &[PurgeOptions]) -> bool {
     purges.iter().any(|options| queue_name(options) == queue)
 }

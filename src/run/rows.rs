@@ -76,9 +76,6 @@ pub(crate) struct RowsJudge<'a> {
 impl RowsJudge<'_> {
     /// The counts for the new manifest. `known` is what is known of each layer; `count` counts the rows of a layer, by
     /// its index, where that does not suffice.
-    ///
-    /// # Errors
-    /// If a layer would lose too many rows, or a count fails.
     pub(crate) async fn judge(
         &self,
         known: &[KnownRows],

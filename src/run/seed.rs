@@ -418,7 +418,7 @@ where
     match error {
         PipelineError::Source(error) => error.into(),
         PipelineError::Sink(error) => error.into(),
-        other => CommandError::Pipeline(other.to_string()),
+        other => CommandError::Incomplete(other.to_string()),
     }
 }
 
@@ -448,17 +448,12 @@ pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
     Ok(done)
 }
 
-/// # Errors
-/// If tiles could not be rendered.
-pub fn complete(done: &RunReport) -> Result<(), CommandError> {
+pub(crate) fn complete(done: &RunReport) -> Result<(), CommandError> {
     describe::complete(&done.output, &done.failed)
 }
 
 /// The plan of a seed, with estimated sizes and times. Writes nothing.
-///
-/// # Errors
-/// The errors of a seed.
-pub async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
+pub(crate) async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
     let plan = async |_restarts| {
         Box::pin(crate::run::dry_run::dry_run(job)).await.inspect_err(|_error| job.release_snapshot())
     };

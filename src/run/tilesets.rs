@@ -16,7 +16,7 @@ use crate::stop::Stop;
 /// The snapshot that the seeds of several tilesets share, so that all of them show one state of the database. A seed
 /// that has to start over takes a new snapshot for itself and for the seeds after it.
 #[derive(Clone, Default)]
-pub struct SharedSnapshot {
+pub(crate) struct SharedSnapshot {
     held: Arc<Mutex<Option<Arc<Snapshot>>>>,
     /// The layers whose materialized views are refreshed before the snapshot is taken.
     refreshed: Arc<[LayerOptions]>,
@@ -26,15 +26,13 @@ pub struct SharedSnapshot {
 
 impl SharedSnapshot {
     /// A snapshot that is taken after the materialized views of `layers` were refreshed, if the layers ask for it.
-    #[must_use]
-    pub fn after_refreshing(layers: impl IntoIterator<Item = LayerOptions>) -> SharedSnapshot {
+    pub(crate) fn after_refreshing(layers: impl IntoIterator<Item = LayerOptions>) -> SharedSnapshot {
         SharedSnapshot { refreshed: layers.into_iter().collect(), ..SharedSnapshot::default() }
     }
 
     /// The same snapshot for the seeds of `tilesets`, which also share the rows of layers that are the same in several
     /// of them.
-    #[must_use]
-    pub fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
+    pub(crate) fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
         SharedSnapshot { rows: Arc::new(SharedRows::of(tilesets)), ..self }
     }
 
@@ -90,7 +88,7 @@ const MAX_NAMED: usize = 5;
 
 /// The targets of a command that failed: tilesets, or variants of one.
 #[derive(Debug)]
-pub struct FailedTargets {
+pub(crate) struct FailedTargets {
     several: SeveralTargets,
     /// The number of targets that the command handles.
     of: usize,
@@ -98,7 +96,7 @@ pub struct FailedTargets {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SeveralTargets {
+pub(crate) enum SeveralTargets {
     Tilesets,
     /// The variants of the tileset with this name, and the tileset without conditions.
     VariantsOf(String),
@@ -114,18 +112,14 @@ struct FailedTarget {
 
 impl FailedTargets {
     /// No failure yet of `of` targets.
-    #[must_use]
-    pub const fn none(several: SeveralTargets, of: usize) -> FailedTargets {
+    pub(crate) const fn none(several: SeveralTargets, of: usize) -> FailedTargets {
         FailedTargets { several, of, failed: Vec::new() }
     }
 
-    /// Reports and counts a target that failed.
-    ///
-    /// # Errors
-    /// The same error, if it ends the command: a stop was asked for, no other tileset is left, or the database is lost
-    /// to variants. There may be thousands of them, each of which would wait for it again; tilesets are few, and each
-    /// is tried.
-    pub fn add(&mut self, name: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
+    /// Reports and counts a target that failed. Fails with the same error, if it ends the command: a stop was asked
+    /// for, no other tileset is left, or the database is lost to variants. There may be thousands of them, each of
+    /// which would wait for it again; tilesets are few, and each is tried.
+    pub(crate) fn add(&mut self, name: String, error: CommandError, stop: &Stop) -> Result<(), CommandError> {
         let is_of_all = match self.several {
             SeveralTargets::Tilesets => self.of == 1,
             SeveralTargets::VariantsOf(_) => {
@@ -153,10 +147,7 @@ impl FailedTargets {
     }
 
     /// How the command ends.
-    ///
-    /// # Errors
-    /// If any target failed.
-    pub fn result(&self) -> Result<(), CommandError> {
+    pub(crate) fn result(&self) -> Result<(), CommandError> {
         let FailedTargets { several, of, failed } = self;
         let Some(FailedTarget { kind: first, .. }) = failed.first() else { return Ok(()) };
         let are_alike = failed.len() == *of && failed.iter().all(|failed| failed.kind == *first);

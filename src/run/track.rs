@@ -20,7 +20,7 @@ use crate::stop::Stop;
 
 /// The options of `track install`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
-pub struct InstallOptions {
+pub(crate) struct InstallOptions {
     /// Print the statements and run nothing.
     pub sql: bool,
     /// Roles that may read the log.
@@ -30,7 +30,7 @@ pub struct InstallOptions {
 }
 
 #[derive(Debug, Clone)]
-pub struct InstallOutcome {
+pub(crate) struct InstallOutcome {
     pub server: String,
     pub warnings: Vec<String>,
     pub work: InstallWork,
@@ -38,7 +38,7 @@ pub struct InstallOutcome {
 
 /// The steps of an installation.
 #[derive(Debug, Clone)]
-pub enum InstallWork {
+pub(crate) enum InstallWork {
     /// Nothing was done: these statements are to be run with psql.
     Sql(String),
     /// Nothing was done, because everything was there.
@@ -48,10 +48,7 @@ pub enum InstallWork {
 }
 
 /// Runs `track install`, in one transaction.
-///
-/// # Errors
-/// If a layer cannot be tracked, or the role lacks a right.
-pub async fn install(
+pub(crate) async fn install(
     settings: &JobSettings,
     options: &InstallOptions,
     stop: &Stop,
@@ -79,16 +76,12 @@ pub async fn install(
 }
 
 /// The statements that remove the triggers and the change log.
-#[must_use]
-pub fn removal(settings: &DatabaseSettings) -> String {
+pub(crate) fn removal(settings: &DatabaseSettings) -> String {
     change_log::removal(&settings.changes.schema)
 }
 
 /// Runs `track remove`, in one transaction; returns its steps.
-///
-/// # Errors
-/// If there is no change log, or the role lacks a right.
-pub async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<String>, CommandError> {
+pub(crate) async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<String>, CommandError> {
     let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
     Ok(change_log::remove(&database, &settings.changes.schema).await?)
 }
@@ -98,7 +91,7 @@ pub async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<Stri
 
 /// The change log and its targets.
 #[derive(Debug)]
-pub struct LogStatus {
+pub(crate) struct LogStatus {
     /// The content of the log, and how far targets are behind it.
     pub backlog: Backlog,
     /// The error if the triggers are not safe, or fail.
@@ -113,14 +106,12 @@ impl LogStatus {
     }
 
     /// The warning about triggers that are not safe, if a more important error is reported instead.
-    #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub(crate) fn warning(&self) -> Option<String> {
         self.safety.as_ref().err().filter(|_| self.backlog.targets_to_seed() > 0).map(ToString::to_string)
     }
 
-    /// # Errors
-    /// If a target needs a seed, or the triggers can do more than append to the log.
-    pub fn sound(self) -> Result<(), CommandError> {
+    /// Fails if a target needs a seed, or the triggers can do more than append to the log.
+    pub(crate) fn sound(self) -> Result<(), CommandError> {
         match self.backlog.targets_to_seed() {
             0 => Ok(self.safety?),
             targets => Err(CommandError::NeedSeeds { targets, of: self.backlog.targets.len() }),
@@ -128,11 +119,8 @@ impl LogStatus {
     }
 }
 
-/// Runs `track status`.
-///
-/// # Errors
-/// If there is no log, it cannot be read, or other roles can alter it.
-pub async fn status(
+/// Runs `track status`. Fails if there is no log, it cannot be read, or other roles can alter it.
+pub(crate) async fn status(
     tilesets: &[JobSettings],
     targets: &[String],
     report: &Arc<dyn Report>,
@@ -243,8 +231,7 @@ async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
 
 /// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the
 /// output of no tileset is treated as one of the first tileset.
-#[must_use]
-pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
+pub(crate) fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
     if targets.is_empty() {
         return tilesets.to_vec();
     }
@@ -259,21 +246,18 @@ pub fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSetti
 
 /// The result of `track prune`.
 #[derive(Debug, Clone)]
-pub struct PrunedLog {
+pub(crate) struct PrunedLog {
     pub server: String,
     /// Changed rows deleted.
     pub rows: u64,
     /// Changed rows that are left.
     pub left: u64,
     /// The open transaction that keeps the targets from having seen these rows, in words.
-    pub kept_by: Option<String>,
+    pub(crate) kept_by: Option<String>,
 }
 
-/// Runs `track prune`.
-///
-/// # Errors
-/// If a target cannot be read, or the role may not write the log.
-pub async fn prune(
+/// Runs `track prune`. Fails if a target cannot be read, or the role may not write the log.
+pub(crate) async fn prune(
     database: &DatabaseSettings,
     targets: &[JobSettings],
     older: Option<Duration>,

@@ -27,7 +27,7 @@ use crate::tile::{
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TilesToCheck {
+pub(crate) enum TilesToCheck {
     /// All of up to 100,000 tiles, else a sample of 10,000.
     Fitting,
     Sample(NonZeroU64),
@@ -35,13 +35,13 @@ pub enum TilesToCheck {
 }
 
 #[derive(Debug, Clone)]
-pub struct VerifyOptions {
+pub(crate) struct VerifyOptions {
     /// How many tiles are decoded and compared.
-    pub amount: TilesToCheck,
+    pub(crate) amount: TilesToCheck,
     /// Compare the target with the database.
     pub database: bool,
     /// Decode and compare only tiles that these parts of the world touch; all if empty.
-    pub area: Vec<AreaPart>,
+    pub(crate) area: Vec<AreaPart>,
 }
 
 impl TilesToCheck {
@@ -56,10 +56,7 @@ impl TilesToCheck {
 }
 
 /// Checks the job's target.
-///
-/// # Errors
-/// If the target cannot be read.
-pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
+pub(crate) async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
     let area = Coverage::new(&options.area);
     let looking = spawn_blocking(move || check_structure(&target, amount, area, &stop));
@@ -73,9 +70,7 @@ pub async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, Comm
     Ok(looked.findings)
 }
 
-/// # Errors
-/// If there are findings.
-pub fn sound(found: &Findings) -> Result<(), CommandError> {
+pub(crate) fn sound(found: &Findings) -> Result<(), CommandError> {
     if found.findings.is_empty() {
         return Ok(());
     }

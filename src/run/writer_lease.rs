@@ -217,7 +217,7 @@ impl WriterLease {
 // The gate for batches of the server's own writer: they wait in the server's queue of work, behind live requests.
 
 /// Lets batches wait for the server's workers.
-pub struct QueueGate {
+pub(crate) struct QueueGate {
     queue: WorkQueue,
     /// The server's stop. Once it is asked for, no batch waits, so that the run can end within its grace.
     stop: Stop,
@@ -227,8 +227,7 @@ pub struct QueueGate {
 
 impl QueueGate {
     /// A gate in front of `queue` that lets every batch pass once `stop` is asked for.
-    #[must_use]
-    pub fn new(queue: WorkQueue, stop: &Stop) -> QueueGate {
+    pub(crate) fn new(queue: WorkQueue, stop: &Stop) -> QueueGate {
         QueueGate { queue, stop: stop.clone(), seed: BatchPace::default(), reseed: BatchPace::default() }
     }
 }

@@ -277,7 +277,7 @@ impl ColumnWeights {
     }
 
     /// Adds rows that lie in the tiles of a batch, and the cost of reading them.
-    pub fn add_rows(&mut self, batch: &Batch, rows: f64, cost: f64) {
+    pub(crate) fn add_rows(&mut self, batch: &Batch, rows: f64, cost: f64) {
         each_column(batch, |zoom, column, share| {
             let own = self.rows.entry(zoom).or_default().entry(column).or_default();
             (own.rows, own.cost) = (own.rows + rows * share, own.cost + cost * share);

@@ -33,7 +33,7 @@ const ENDED: &str = "ended.json";
 const MAX_ENDED: usize = 50;
 
 #[derive(Debug, Clone)]
-pub struct WorkFolder {
+pub(crate) struct WorkFolder {
     /// The name that the user gave.
     pub name: String,
     pub notes: Arc<dyn NoteStore>,
@@ -59,11 +59,8 @@ impl WorkFolder {
         }
     }
 
-    /// The plan; `None` if no run was begun.
-    ///
-    /// # Errors
-    /// If it cannot be read, or is that of another version of the program.
-    pub fn plan(&self) -> Result<Option<ShardPlan>, ShardsError> {
+    /// The plan; `None` if no run was begun. Fails if it cannot be read, or is that of another version of the program.
+    pub(crate) fn plan(&self) -> Result<Option<ShardPlan>, ShardsError> {
         #[derive(serde::Deserialize)]
         struct OfVersion {
             version: u32,
@@ -79,10 +76,7 @@ impl WorkFolder {
     }
 
     /// The id of the run that was begun, by any version of the program; `None` if there is none.
-    ///
-    /// # Errors
-    /// If the plan cannot be read.
-    pub fn run(&self) -> Result<Option<String>, ShardsError> {
+    pub(crate) fn run(&self) -> Result<Option<String>, ShardsError> {
         #[derive(serde::Deserialize)]
         struct OfRun {
             run: String,
@@ -91,18 +85,12 @@ impl WorkFolder {
     }
 
     /// The plan.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be read.
-    pub fn begun(&self) -> Result<ShardPlan, ShardsError> {
+    pub(crate) fn begun(&self) -> Result<ShardPlan, ShardsError> {
         self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
     }
 
     /// Begins a run.
-    ///
-    /// # Errors
-    /// If another one was begun, or the plan cannot be written.
-    pub fn begin(&self, plan: &ShardPlan) -> Result<(), ShardsError> {
+    pub(crate) fn begin(&self, plan: &ShardPlan) -> Result<(), ShardsError> {
         if bytes(plan).len() > MAX_KEPT_NOTE {
             // A shard takes about 200 bytes in the plan, with 15 zooms.
             let most = u32::try_from(plan.shards.len() * MAX_KEPT_NOTE / bytes(plan).len()).unwrap_or(u32::MAX);
@@ -116,10 +104,7 @@ impl WorkFolder {
     }
 
     /// How a run has ended; `None` if it goes on.
-    ///
-    /// # Errors
-    /// If the folder cannot be read.
-    pub fn end_of(&self, run: &str) -> Result<Option<RunEnd>, ShardsError> {
+    pub(crate) fn end_of(&self, run: &str) -> Result<Option<RunEnd>, ShardsError> {
         if self.run()?.as_deref() == Some(run) {
             return Ok(None);
         }
@@ -129,10 +114,7 @@ impl WorkFolder {
     }
 
     /// The run that ended last, if it was committed. Removes what its commit has left here.
-    ///
-    /// # Errors
-    /// If the folder cannot be read or written.
-    pub fn committed(&self) -> Result<Option<String>, ShardsError> {
+    pub(crate) fn committed(&self) -> Result<Option<String>, ShardsError> {
         let last = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default().pop();
         let Some(EndedRun { run, end: RunEnd::Committed }) = last else { return Ok(None) };
         self.clear(&run)?;
@@ -140,16 +122,12 @@ impl WorkFolder {
     }
 
     /// The name of the file of an attempt's sorted run.
-    #[must_use]
-    pub fn run_name(run: &str, shard: u32, attempt: &str) -> String {
+    pub(crate) fn run_name(run: &str, shard: u32, attempt: &str) -> String {
         format!("{run}/shard-{shard:04}-{attempt}.run")
     }
 
     /// Opens the sorted run of a shard, if it has one. The reader reads `chunk` bytes at once.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn open_run(&self, done: &DoneNote, chunk: usize) -> Result<Option<RunReader>, ShardsError> {
+    pub(crate) fn open_run(&self, done: &DoneNote, chunk: usize) -> Result<Option<RunReader>, ShardsError> {
         let Some(name) = &done.file else { return Ok(None) };
         let (file, place) = (self.files.open(name)?, self.files.place(name));
         RunReader::begin(file, place, done.bytes, done.crc32, chunk).map(Some)
@@ -157,10 +135,7 @@ impl WorkFolder {
 
     /// Ends a run, so that every further attempt is late. Removes its notes and files, the plan first. Does not affect
     /// another run.
-    ///
-    /// # Errors
-    /// If the folder cannot be written.
-    pub fn end(&self, run: &str, end: RunEnd) -> Result<(), ShardsError> {
+    pub(crate) fn end(&self, run: &str, end: RunEnd) -> Result<(), ShardsError> {
         let mut ended = self.read::<Vec<EndedRun>>(ENDED)?.unwrap_or_default();
         if !ended.iter().any(|ended| ended.run == run) {
             ended.push(EndedRun { run: run.to_owned(), end });
@@ -175,10 +150,7 @@ impl WorkFolder {
     }
 
     /// Removes the notes and files of a run.
-    ///
-    /// # Errors
-    /// If they cannot be removed.
-    pub fn clear(&self, run: &str) -> Result<(), ShardsError> {
+    pub(crate) fn clear(&self, run: &str) -> Result<(), ShardsError> {
         for name in self.notes.list(run)? {
             self.notes.remove(&name)?;
         }
@@ -199,36 +171,27 @@ const ATTEMPT_LIFE: u64 = 60_000;
 
 /// An attempt at a shard, and whether it is alive.
 #[derive(Debug, Clone)]
-pub struct Attempt {
+pub(crate) struct Attempt {
     pub note: AttemptNote,
     /// True if its heartbeat is less than a minute old, by this machine's clock.
-    pub is_alive: bool,
+    pub(crate) is_alive: bool,
 }
 
 impl WorkFolder {
     /// Writes the heartbeat of an attempt.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn note_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
+    pub(crate) fn note_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
         let attempt = AttemptNote { alive: milliseconds_now(), ..attempt.clone() };
         self.notes.write(&attempt_name(run, &attempt), &bytes(&attempt), &NoteCondition::Always)?;
         Ok(())
     }
 
     /// Removes the note of an attempt.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn forget_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
+    pub(crate) fn forget_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
         Ok(self.notes.remove(&attempt_name(run, attempt))?)
     }
 
     /// The attempts.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    pub fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
+    pub(crate) fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
         let now = milliseconds_now();
         let mut attempts = Vec::new();
         for name in self.notes.list(run)?.iter().filter(|name| name.contains("/attempt-")) {
@@ -241,20 +204,14 @@ impl WorkFolder {
     }
 
     /// Notes that an attempt adds tiles to the target itself.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn note_adding(&self, run: &str, adding: &AddingNote) -> Result<(), ShardsError> {
+    pub(crate) fn note_adding(&self, run: &str, adding: &AddingNote) -> Result<(), ShardsError> {
         let name = format!("{run}/adding-{:04}-{}.json", adding.shard, adding.id);
         self.notes.write(&name, &bytes(adding), &NoteCondition::Always)?;
         Ok(())
     }
 
     /// The attempts that have added tiles to the target, without those that have completed their shards.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    pub fn other_adding(&self, run: &str, shards: &[DoneNote]) -> Result<Vec<AddingNote>, ShardsError> {
+    pub(crate) fn other_adding(&self, run: &str, shards: &[DoneNote]) -> Result<Vec<AddingNote>, ShardsError> {
         let done: HashSet<&str> = shards.iter().filter_map(|shard| shard.adding.as_deref()).collect();
         let is_other = |name: &String| {
             let id = name.split_once("/adding-").and_then(|(_, rest)| rest.split_once('-')?.1.strip_suffix(".json"));
@@ -268,36 +225,24 @@ impl WorkFolder {
     }
 
     /// True if an attempt other than `own` has noted that it adds tiles of the shard to the target.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed.
-    pub fn was_adding(&self, run: &str, own: &AddingNote) -> Result<bool, ShardsError> {
+    pub(crate) fn was_adding(&self, run: &str, own: &AddingNote) -> Result<bool, ShardsError> {
         let (begin, name) = (format!("/adding-{:04}-", own.shard), format!("-{}.json", own.id));
         Ok(self.notes.list(run)?.iter().any(|other| other.contains(&begin) && !other.ends_with(&name)))
     }
 
     /// Adds a snapshot that others can import.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn add_snapshot(&self, run: &str, id: &str, snapshot: &ExportedSnapshot) -> Result<(), ShardsError> {
+    pub(crate) fn add_snapshot(&self, run: &str, id: &str, snapshot: &ExportedSnapshot) -> Result<(), ShardsError> {
         self.notes.write(&format!("{run}/snapshot-{id}.json"), &bytes(snapshot), &NoteCondition::Always)?;
         Ok(())
     }
 
     /// Removes a snapshot.
-    ///
-    /// # Errors
-    /// If it cannot be removed.
-    pub fn forget_snapshot(&self, run: &str, id: &str) -> Result<(), ShardsError> {
+    pub(crate) fn forget_snapshot(&self, run: &str, id: &str) -> Result<(), ShardsError> {
         Ok(self.notes.remove(&format!("{run}/snapshot-{id}.json"))?)
     }
 
     /// The snapshots that can be imported, if their sessions are still open.
-    ///
-    /// # Errors
-    /// If they cannot be read.
-    pub fn snapshots(&self, run: &str) -> Result<Vec<ExportedSnapshot>, ShardsError> {
+    pub(crate) fn snapshots(&self, run: &str) -> Result<Vec<ExportedSnapshot>, ShardsError> {
         let mut snapshots = Vec::new();
         for name in self.notes.list(run)?.iter().filter(|name| name.contains("/snapshot-")) {
             snapshots.extend(self.read(name)?);
@@ -314,26 +259,17 @@ fn attempt_name(run: &str, attempt: &AttemptNote) -> String {
 
 impl WorkFolder {
     /// The note of a shard that is done; `None` if it is not.
-    ///
-    /// # Errors
-    /// If it cannot be read.
-    pub fn done(&self, run: &str, shard: u32) -> Result<Option<DoneNote>, ShardsError> {
+    pub(crate) fn done(&self, run: &str, shard: u32) -> Result<Option<DoneNote>, ShardsError> {
         self.read(&format!("{run}/{}", done_name(shard)))
     }
 
     /// Notes that a shard is done. False if another attempt was faster.
-    ///
-    /// # Errors
-    /// If it cannot be written.
-    pub fn write_done(&self, run: &str, done: &DoneNote) -> Result<bool, ShardsError> {
+    pub(crate) fn write_done(&self, run: &str, done: &DoneNote) -> Result<bool, ShardsError> {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
     }
 
     /// The numbers of the shards that are done.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed.
-    pub fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {
+    pub(crate) fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {
         let names = self.notes.list(run)?;
         let number = |name: &String| {
             let leaf = name.split_once('/')?.1;

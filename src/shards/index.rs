@@ -22,7 +22,7 @@ const SCHEDULERS: &[(&str, Option<i64>)] = &[
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ShardIndex {
+pub(crate) struct ShardIndex {
     /// Its number, counted from 1.
     pub number: u32,
     /// The flag or the variable that gave the number.
@@ -30,11 +30,8 @@ pub struct ShardIndex {
 }
 
 /// Finds out which of the `shards` shards of a run this process renders. `flag` is the value of `--shard`; `variable`
-/// reads the environment.
-///
-/// # Errors
-/// If no source gives an index, two variables do, or the index is beyond the plan.
-pub fn index_of(
+/// reads the environment. Fails if no source gives an index, two variables do, or the index is beyond the plan.
+pub(crate) fn index_of(
     flag: Option<&str>,
     variable: impl Fn(&str) -> Option<String>,
     run: &str,

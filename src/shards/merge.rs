@@ -16,8 +16,9 @@ struct EditPlace {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MergedRecord {
     pub record: RunRecord,
-    /// If the record is a repair: the shard's record of the tile, or `None` if it has none.
-    pub repaired: Option<Option<RunRecord>>,
+    pub(crate) is_repair: bool,
+    /// The shard's record of the same tile, if it has one that the repair replaces.
+    pub(crate) replaced: Option<RunRecord>,
 }
 
 /// The records of several runs. A record of `repairs` replaces the shard's record of the same tile.
@@ -82,12 +83,13 @@ impl Merged {
         }
         self.last = Some(place);
         if !(self.repairs && number == 0) {
-            return Ok(Some(MergedRecord { record, repaired: None }));
+            return Ok(Some(MergedRecord { record, is_repair: false, replaced: None }));
         }
         // If a second shard has the same tile, the plan is wrong. The next call finds that.
         let is_repaired = |Reverse((next, run)): &Reverse<(EditPlace, usize)>| *next == place && *run != 0;
         let replaced = if self.heap.peek().is_some_and(is_repaired) { self.take()? } else { None };
-        Ok(Some(MergedRecord { record, repaired: Some(replaced.map(|(_, _, record)| record)) }))
+        let replaced = replaced.map(|(_, _, record)| record);
+        Ok(Some(MergedRecord { record, is_repair: true, replaced }))
     }
 }
 

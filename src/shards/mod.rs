@@ -38,14 +38,15 @@ mod plan;
 mod run_file;
 mod sink;
 
-pub use cut::{ColumnWeights, cut};
-pub use error::ShardsError;
-pub use folder::{Attempt, WorkFolder};
-pub use index::{ShardIndex, index_of};
-pub use merge::{Merged, MergedRecord};
-pub use plan::{
-    AddingNote, AttemptNote, DoneNote, DoneZoom, EndedRun, LayerRecord, PLAN_VERSION, PlannedShard, RunEnd, ShardPlan,
-    StateKind,
-};
-pub use run_file::{AddedTile, FinishedRun, RunReader, RunRecord, RunSink};
-pub use sink::{FinishedShard, ShardSink};
+pub(crate) use cut::ColumnWeights;
+pub use cut::cut;
+pub(crate) use error::ShardsError;
+pub(crate) use folder::WorkFolder;
+pub(crate) use index::index_of;
+pub use merge::Merged;
+pub(crate) use merge::MergedRecord;
+pub(crate) use plan::{AddingNote, AttemptNote, DoneNote, DoneZoom, LayerRecord, RunEnd, ShardPlan, StateKind};
+pub use plan::{PLAN_VERSION, PlannedShard};
+pub(crate) use run_file::RunRecord;
+pub use run_file::{RunReader, RunSink};
+pub(crate) use sink::{FinishedShard, ShardSink};

@@ -13,7 +13,7 @@ pub const PLAN_VERSION: u32 = 4;
 /// How the shards are brought to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum StateKind {
+pub(crate) enum StateKind {
     /// Each shard has its own snapshot; the commit renders again what changed since.
     Tracked,
     /// All shards import one snapshot, which `begin --hold` keeps.
@@ -25,7 +25,7 @@ pub enum StateKind {
 /// The plan of a run. It contains neither rows nor batches: each shard plans the tiles of its columns itself, at its
 /// snapshot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ShardPlan {
+pub(crate) struct ShardPlan {
     pub version: u32,
     /// The run's id.
     pub run: String,
@@ -38,11 +38,11 @@ pub struct ShardPlan {
     pub zooms: String,
     pub bbox: Vec<String>,
     /// True if the target wants its tiles along the Hilbert curve; otherwise it wants them by zoom, column and row.
-    pub hilbert: bool,
+    pub(crate) hilbert: bool,
     /// True if the target stores the layers of a tile separately.
     pub layers_apart: bool,
     /// The version of an S3 prefix that shards write themselves; `None` if the commit writes the target.
-    pub shared_version: Option<String>,
+    pub(crate) shared_version: Option<String>,
     pub state: StateKind,
     pub database: DatabaseIdentity,
     /// The cursor of the plan's snapshot.
@@ -53,7 +53,7 @@ pub struct ShardPlan {
     /// `pg_current_snapshot()` of the plan.
     pub seen: String,
     /// The most sessions of all shards together.
-    pub connections: u32,
+    pub(crate) connections: u32,
     /// The time at which it was begun, in seconds since 1970 (UTC).
     pub started: u64,
     /// How long the survey and the plan took, in seconds.
@@ -107,60 +107,55 @@ pub struct PlannedShard {
 
 impl ShardPlan {
     /// The order and form of the edits that the target wants.
-    #[must_use]
-    pub const fn needs(&self) -> Needs {
+    pub(crate) const fn needs(&self) -> Needs {
         let order = if self.hilbert { Order::Hilbert } else { Order::ZoomColumnTmsRow };
         Needs { order, layers_apart: self.layers_apart }
     }
 
     /// The version that shards write themselves; `None` if the commit writes the target.
-    #[must_use]
-    pub fn shared(&self) -> Option<SharedVersion> {
+    pub(crate) fn shared(&self) -> Option<SharedVersion> {
         let version = self.shared_version.clone()?;
         Some(SharedVersion { version, run: self.run.clone() })
     }
 
-    #[must_use]
-    pub fn count(&self) -> u32 {
+    pub(crate) fn count(&self) -> u32 {
         u32::try_from(self.shards.len()).unwrap_or(u32::MAX)
     }
 
     /// The cost of the heaviest shard, relative to the mean; 1 if there is nothing to draw.
-    #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
-    pub fn heaviest(&self) -> f64 {
+    pub(crate) fn heaviest(&self) -> f64 {
         let weights = || self.shards.iter().map(|shard| shard.weight);
         let (all, most) = (weights().sum::<u64>(), weights().max().unwrap_or_default());
         if all == 0 { 1.0 } else { most as f64 * self.shards.len() as f64 / all as f64 }
     }
 
     /// A shard, counted from 1.
-    #[must_use]
-    pub fn shard(&self, number: u32) -> Option<&PlannedShard> {
+    pub(crate) fn shard(&self, number: u32) -> Option<&PlannedShard> {
         self.shards.get(usize::try_from(number).ok()?.checked_sub(1)?)
     }
 }
 
 /// An attempt at a shard. The note is kept until the run has ended, and renewed while the attempt is alive.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AttemptNote {
+pub(crate) struct AttemptNote {
     /// The shard, counted from 1.
     pub shard: u32,
     /// The attempt's id.
     pub attempt: String,
     /// The process that renders it, for people.
-    pub holder: String,
+    pub(crate) holder: String,
     /// The time at which it began, in milliseconds since 1970 (UTC).
     pub began: u64,
     /// The time of its last heartbeat, by its own clock.
-    pub alive: u64,
+    pub(crate) alive: u64,
 }
 
 /// An attempt that adds tiles to the target itself, at one snapshot. The note is written before the first tile, and
 /// kept with the run. The commit also renders again what changed since this snapshot, because tiles of the attempt may
 /// be in the target.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AddingNote {
+pub(crate) struct AddingNote {
     /// The shard, counted from 1.
     pub shard: u32,
     /// A random id. An attempt that starts over on a new snapshot gets another one.
@@ -169,12 +164,12 @@ pub struct AddingNote {
     #[serde(default)]
     pub witness: Option<Witness>,
     /// True once it has ended in order, so that none of its requests is pending.
-    pub has_ended: bool,
+    pub(crate) has_ended: bool,
 }
 
 /// The figures of a shard for one zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct DoneZoom {
+pub(crate) struct DoneZoom {
     pub zoom: u8,
     pub features: u64,
     /// Time that workers spent on it, in seconds.
@@ -183,7 +178,7 @@ pub struct DoneZoom {
 
 /// A shard's record of layers over budget, and of tiles that could not be rendered.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LayerRecord {
+pub(crate) struct LayerRecord {
     /// How far layers kept their budgets.
     pub budgets: Vec<LayerBudget>,
     /// Tiles in which a layer could not be rendered.
@@ -192,7 +187,7 @@ pub struct LayerRecord {
 
 /// A shard that is done. The first attempt to write this note has done the shard.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DoneNote {
+pub(crate) struct DoneNote {
     /// The shard, counted from 1.
     pub shard: u32,
     pub attempt: String,
@@ -201,14 +196,14 @@ pub struct DoneNote {
     /// The file's length in bytes.
     pub bytes: u64,
     /// The CRC-32 of the file.
-    pub crc32: u32,
+    pub(crate) crc32: u32,
     /// The number of records in the file.
     pub edits: u64,
     /// The [`AddingNote`] of an attempt that has added its tiles to the target.
-    pub adding: Option<String>,
+    pub(crate) adding: Option<String>,
     /// True if the target certainly holds the bytes that the file names, because no other attempt has added tiles of
     /// this shard.
-    pub is_exact: bool,
+    pub(crate) is_exact: bool,
     /// The number of tiles that it planned.
     pub tiles: u64,
     pub cursor: String,
@@ -235,7 +230,7 @@ pub struct DoneNote {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum RunEnd {
+pub(crate) enum RunEnd {
     Committed,
     /// It was given up.
     Aborted,
@@ -243,7 +238,7 @@ pub enum RunEnd {
 
 /// A run that has ended. Attempts that come late find it here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EndedRun {
+pub(crate) struct EndedRun {
     /// The run's id.
     pub run: String,
     pub end: RunEnd,

@@ -59,9 +59,9 @@ pub enum RunRecord {
 pub struct AddedTile {
     pub id: TileId,
     /// The MD5 of its bytes.
-    pub digest: [u8; 16],
+    pub(crate) digest: [u8; 16],
     /// The number of its bytes.
-    pub length: u64,
+    pub(crate) length: u64,
 }
 
 impl RunRecord {
@@ -90,7 +90,7 @@ pub struct FinishedRun {
     /// Its length in bytes.
     pub bytes: u64,
     /// Its CRC-32, of the same kind as in gzip.
-    pub crc32: u32,
+    pub(crate) crc32: u32,
     pub edits: u64,
 }
 

@@ -7,31 +7,28 @@ use crate::target::{
 };
 
 #[derive(Debug)]
-pub struct ShardSink {
+pub(crate) struct ShardSink {
     run: RunSink,
     /// The version to which the shard adds its tiles. Without one, the bytes of the tiles are in the run.
     tiles: Option<VersionTiles>,
 }
 
 #[derive(Debug)]
-pub struct FinishedShard {
+pub(crate) struct FinishedShard {
     pub run: FinishedRun,
     /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier
     /// attempt may have added some of these tiles, at its own snapshot.
-    pub is_exact: bool,
+    pub(crate) is_exact: bool,
 }
 
 impl ShardSink {
-    #[must_use]
-    pub const fn new(run: RunSink, tiles: Option<VersionTiles>) -> ShardSink {
+    pub(crate) const fn new(run: RunSink, tiles: Option<VersionTiles>) -> ShardSink {
         ShardSink { run, tiles }
     }
 
-    /// Waits until every tile is stored, and ends the run.
-    ///
-    /// # Errors
-    /// If a tile could not be added, or the run cannot be written.
-    pub fn end(self) -> Result<FinishedShard, ShardsError> {
+    /// Waits until every tile is stored, and ends the run. Fails if a tile could not be added, or the run cannot be
+    /// written.
+    pub(crate) fn end(self) -> Result<FinishedShard, ShardsError> {
         let found = match self.tiles {
             Some(mut tiles) => tiles.settle().map_err(TargetError::from)?,
             None => 0,

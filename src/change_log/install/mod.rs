@@ -29,27 +29,24 @@ use crate::hex::hex;
 use crate::postgis::{Database, Layer, Session, quoted};
 use crate::suggested::{SEED, TRACK_INSTALL};
 
-pub use script::Installation;
+pub(crate) use script::Installation;
 
 /// The parameters of an install in addition to the layers.
 #[derive(Debug, Clone, Copy)]
-pub struct InstallRequest<'a> {
+pub(crate) struct InstallRequest<'a> {
     /// Roles that may read the log.
     pub readers: &'a [String],
     /// The role that will own the trigger functions; `None` to let the install make one if it may.
     pub owner: Option<&'a str>,
     /// True if the statements are printed for another role to run, which may have more rights than this one.
-    pub is_printed: bool,
+    pub(crate) is_printed: bool,
 }
 
 const CONTEXT: &str = "reading the state of the change log";
 
-/// Plans the install for some layers of a probed database. Changes nothing.
-///
-/// # Errors
-/// If a layer reads a table that cannot be watched, the schema holds other tables or is not safe, or the trigger
-/// functions would belong to a superuser.
-pub async fn plan_install(
+/// Plans the install for some layers of a probed database. Changes nothing. Fails if a layer reads a table that cannot
+/// be watched, the schema holds other tables or is not safe, or the trigger functions would belong to a superuser.
+pub(crate) async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
     layers: &[Arc<Layer>],
@@ -260,17 +257,14 @@ impl Plan<'_> {
     }
 }
 
-/// Runs an installation in one transaction.
-///
-/// # Errors
-/// If the role lacks a right, a table is locked for too long, or another install ran in the meantime.
-pub async fn run(database: &Database, installation: &Installation) -> Result<(), ChangeLogError> {
+/// Runs an installation in one transaction. Fails if the role lacks a right, a table is locked for too long, or another
+/// install ran in the meantime.
+pub(crate) async fn run(database: &Database, installation: &Installation) -> Result<(), ChangeLogError> {
     run_script(database, "install", &installation.sql).await.map(drop)
 }
 
 /// The statements that remove the log with its triggers.
-#[must_use]
-pub fn removal(schema: &str) -> String {
+pub(crate) fn removal(schema: &str) -> String {
     let state = literal(&format!("{}.state", quoted(schema)));
     let borrow = include_str!("sql/borrow_role.sql")
         .replace("{chosen}", "(SELECT to_jsonb(s) ->> 'owner' FROM {schema}.state AS s)");
@@ -282,11 +276,9 @@ pub fn removal(schema: &str) -> String {
     of_schema(&sql.replace("{schema_state}", &state), schema)
 }
 
-/// Removes the log with its triggers in one transaction. Returns one line for each thing that was removed.
-///
-/// # Errors
-/// If there is no log in the schema, the role lacks a right, or a table is locked for too long.
-pub async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, ChangeLogError> {
+/// Removes the log with its triggers in one transaction. Returns one line for each thing that was removed. Fails if
+/// there is no log in the schema, the role lacks a right, or a table is locked for too long.
+pub(crate) async fn remove(database: &Database, schema: &str) -> Result<Vec<String>, ChangeLogError> {
     let (name, server) = (quoted(schema), database.server().clone());
     let session = database.writing().await?;
     session.begin_writing_without_search_path(CONTEXT).await?;

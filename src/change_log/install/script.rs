@@ -17,11 +17,11 @@ use crate::postgis::{Database, Layer, quoted};
 
 /// A planned install.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Installation {
+pub(crate) struct Installation {
     /// The statements, from BEGIN to COMMIT, as psql takes them; only a comment if there is nothing to do.
     pub sql: String,
     /// True if there is nothing to do.
-    pub is_done: bool,
+    pub(crate) is_done: bool,
     /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
     pub warnings: Vec<String>,

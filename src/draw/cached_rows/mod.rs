@@ -119,13 +119,13 @@ const MAX_LEFT_SHARE: u64 = 8;
 
 /// The expected number of rows, and the most memory that they may take when cached.
 #[derive(Debug, Clone, Copy)]
-pub struct CacheLimits {
+pub(crate) struct CacheLimits {
     pub rows: ExpectedRows,
     /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to
     /// read them back.
     pub memory: usize,
     /// False if rows that take more are not cached at all.
-    pub may_spill: bool,
+    pub(crate) may_spill: bool,
 }
 
 /// The least memory that a cached row takes, in bytes.

@@ -248,18 +248,12 @@ pub(crate) struct RowFileWriter {
 
 impl RowFileWriter {
     /// A writer to a new scratch file.
-    ///
-    /// # Errors
-    /// If no file can be created in the temporary folder.
     pub(crate) fn new(limit: usize) -> io::Result<RowFileWriter> {
         Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
     }
 
     /// Writes further rows of a part: their positions and bytes. `first` is the number of the first of these rows
     /// within the part.
-    ///
-    /// # Errors
-    /// If the file cannot be written, such as on a full disk.
     #[expect(clippy::cast_possible_truncation, reason = "a layer has fewer than 2^32 rows")]
     pub(crate) fn add(&mut self, part: usize, first: u64, at: &[[f64; 2]], features: &Features) -> io::Result<()> {
         let memory = |number: usize| {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cells::{KeptRows, NeededPart};
-pub use points::{LivePoints, may_have_live_points};
+pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
 use super::cached_rows::KeptFeatures;
@@ -33,11 +33,11 @@ use crate::postgis::sql::FoldedValues;
 use crate::tile::{ChangeLocation, TileCoord, TileRect, WorldBox, Zoom};
 
 #[derive(Debug, Default)]
-pub struct LiveRows(Mutex<Vec<LiveLayer>>);
+pub(crate) struct LiveRows(Mutex<Vec<LiveLayer>>);
 
 /// Where a look stands in the database's history.
 #[derive(Clone, Copy)]
-pub struct LiveLook<'a> {
+pub(crate) struct LiveLook<'a> {
     pub snapshot: &'a Snapshot,
     /// The state of the database from which on the look has read the change log. A watch reads from the state that its
     /// target shows.
@@ -87,11 +87,11 @@ impl LiveKind {
 }
 
 /// The most changed positions between two looks. With more, the rows are read anew.
-pub const MAX_CHANGED_POSITIONS: usize = 50_000;
+pub(crate) const MAX_CHANGED_POSITIONS: usize = 50_000;
 
 /// Adds a change to the changed positions of a layer, in world units. They become `None` if it is no single position, or
 /// one too many.
-pub fn note_position(positions: &mut Option<Vec<[f64; 2]>>, spot: &ChangeLocation) {
+pub(crate) fn note_position(positions: &mut Option<Vec<[f64; 2]>>, spot: &ChangeLocation) {
     match (positions.as_mut(), spot.position()) {
         (Some(known), Some(at)) if known.len() < MAX_CHANGED_POSITIONS => known.push(at),
         _ => *positions = None,
@@ -125,18 +125,18 @@ fn is_suited(layer: &Layer) -> bool {
 
 impl LiveRows {
     /// The number of layers of points whose rows are kept.
-    pub async fn point_layers(&self) -> usize {
+    pub(crate) async fn point_layers(&self) -> usize {
         self.0.lock().await.iter().filter(|kept| matches!(kept.rows, LiveKind::Points(_))).count()
     }
 
     /// True if rows are so old that they are dropped by the next look.
-    pub async fn are_old(&self) -> bool {
+    pub(crate) async fn are_old(&self) -> bool {
         self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
     }
 
     /// The definitions of the layers whose rows are to be read: those of which much has changed that are not kept yet,
     /// and those that are kept for half of the time after which they are dropped.
-    pub async fn wanted(&self) -> Vec<String> {
+    pub(crate) async fn wanted(&self) -> Vec<String> {
         let is_wanted = |kept: &&LiveLayer| match kept.rows {
             LiveKind::Awaited(positions) => positions >= points::MIN_CHANGED_POSITIONS,
             LiveKind::Refused => false,
@@ -146,7 +146,7 @@ impl LiveRows {
     }
 
     /// Takes the rows of `others` over. Rows that are kept stay if the others were refused.
-    pub async fn take_over(&self, others: LiveRows) {
+    pub(crate) async fn take_over(&self, others: LiveRows) {
         let mut layers = self.0.lock().await;
         for other in others.0.into_inner() {
             let place = layers.iter().position(|kept| kept.definition == other.definition);
@@ -158,12 +158,12 @@ impl LiveRows {
         }
     }
 
-    pub async fn clear(&self) {
+    pub(crate) async fn clear(&self) {
         self.0.lock().await.clear();
     }
 
     /// The number of kept rows of points, and the memory of all kept rows in bytes.
-    pub async fn size(&self) -> (usize, usize) {
+    pub(crate) async fn size(&self) -> (usize, usize) {
         let layers = self.0.lock().await;
         let points = layers.iter().map(|kept| if let LiveKind::Points(rows) = &kept.rows { rows.len() } else { 0 });
         (points.sum(), bytes(&layers))
@@ -171,18 +171,17 @@ impl LiveRows {
 
     /// Brings the rows of a layer from the state `look.since` to the look's snapshot, if they are kept. They are
     /// dropped if they are of another state, or if the changed positions are not known.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn bring(&self, look: LiveLook<'_>, layer: &Layer, changed: Option<&[[f64; 2]]>) -> Result<(), Error> {
+    pub(crate) async fn bring(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Layer,
+        changed: Option<&[[f64; 2]]>,
+    ) -> Result<(), Error> {
         bring(&mut *self.0.lock().await, look, layer, changed).await
     }
 
     /// Reads the rows of a layer of cells.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn read_cells(
+    pub(crate) async fn read_cells(
         &self,
         look: LiveLook<'_>,
         layer: &Layer,
@@ -193,10 +192,7 @@ impl LiveRows {
 
     /// The counted cells of a layer around some tiles. Its rows are read if they are not kept yet and the tiles span
     /// much of the world. `None` if the rows are not kept, so that a survey has to count.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn counts(
+    pub(crate) async fn counts(
         &self,
         look: LiveLook<'_>,
         layer: &Layer,

@@ -27,21 +27,17 @@ const MAX_ROWS_PER_STEP: u64 = 1_000_000;
 
 /// The live rows of a layer of points on a snapshot.
 #[derive(Clone)]
-pub struct LivePoints(pub(crate) Arc<CachedRows>);
+pub(crate) struct LivePoints(pub(crate) Arc<CachedRows>);
 
 impl LivePoints {
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
-    #[must_use]
-    pub fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
+    pub(crate) fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
         let rows = self.0.count();
         (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
     }
 
     /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn draw_alike(
+    pub(crate) async fn draw_alike(
         &self,
         worker: &Worker,
         layers: &[Arc<Layer>],
@@ -62,17 +58,13 @@ fn key(layer: &Layer) -> Option<FeatureKey> {
 }
 
 /// True if the rows of a layer can be live, and its tiles drawn from them.
-#[must_use]
-pub fn may_have_live_points(layer: &Layer) -> bool {
+pub(crate) fn may_have_live_points(layer: &Layer) -> bool {
     key(layer).is_some()
 }
 
 impl LiveRows {
     /// The kept rows of a layer of points, brought to the look's snapshot. `None` if they are not kept.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn points(
+    pub(crate) async fn points(
         &self,
         look: LiveLook<'_>,
         layer: &Layer,
@@ -90,7 +82,7 @@ impl LiveRows {
 
     /// Notes that positions of a layer have changed whose rows are not kept. Once many have, reading all of its rows
     /// pays: they are [wanted](LiveRows::wanted).
-    pub async fn note_changed(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) {
+    pub(crate) async fn note_changed(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) {
         if key(layer).is_none() || look.memory == 0 {
             return;
         }
@@ -104,10 +96,7 @@ impl LiveRows {
     }
 
     /// Reads the rows of a layer of points. `None` if they cannot be kept.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn read_points(&self, look: LiveLook<'_>, layer: &Layer) -> Result<Option<LivePoints>, Error> {
+    pub(crate) async fn read_points(&self, look: LiveLook<'_>, layer: &Layer) -> Result<Option<LivePoints>, Error> {
         let Some(key) = key(layer) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
@@ -149,7 +138,7 @@ impl LiveRows {
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
-    pub async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
+    pub(crate) async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
         let definition = layer.definition();
         let mut layers = self.0.lock().await;
         layers.retain(|kept| kept.definition != definition);

@@ -17,7 +17,7 @@ const MAX_POSITIONS_IN_TILES: usize = 2_000_000;
 
 /// The old and new positions of changed points, by layer, in world units.
 #[derive(Debug, Clone, Default)]
-pub struct ChangedPositions {
+pub(crate) struct ChangedPositions {
     /// `None` for a layer whose changed positions are not known.
     layers: Vec<Option<Vec<[u32; 2]>>>,
     count: usize,
@@ -25,14 +25,13 @@ pub struct ChangedPositions {
 
 impl ChangedPositions {
     /// No position yet. `is_known` says for each layer whether its changed positions will be given one by one.
-    #[must_use]
-    pub fn new(is_known: impl Iterator<Item = bool>) -> ChangedPositions {
+    pub(crate) fn new(is_known: impl Iterator<Item = bool>) -> ChangedPositions {
         ChangedPositions { layers: is_known.map(|known| known.then(Vec::new)).collect(), count: 0 }
     }
 
     /// Adds a changed position of a layer, by its index. If `spot` is not a single point, or there are too many
     /// positions, the layer's positions are no longer known.
-    pub fn add(&mut self, layer: LayerIndex, spot: &ChangeLocation) {
+    pub(crate) fn add(&mut self, layer: LayerIndex, spot: &ChangeLocation) {
         let at = spot.world();
         let Some(Some(positions)) = self.layers.get_mut(layer.0) else { return };
         self.count += 1;
@@ -44,14 +43,13 @@ impl ChangedPositions {
     }
 
     /// Drops the positions of a layer: they are no longer known.
-    pub fn forget(&mut self, layer: LayerIndex) {
+    pub(crate) fn forget(&mut self, layer: LayerIndex) {
         if let Some(positions) = self.layers.get_mut(layer.0) {
             *positions = None;
         }
     }
 
-    #[must_use]
-    pub fn in_tiles(&self, dirty: &Dirty, layers: &[DrawnLayer]) -> PositionsInTiles {
+    pub(crate) fn in_tiles(&self, dirty: &Dirty, layers: &[DrawnLayer]) -> PositionsInTiles {
         let (mut tiles, mut count, zooms) = (ByTile::new(), 0, dirty.marked_zooms());
         for (index, (positions, drawn)) in self.layers.iter().zip(layers).enumerate() {
             for position in positions.iter().flatten() {
@@ -75,7 +73,7 @@ impl ChangedPositions {
 type ByTile = HashMap<TileCoord, Vec<(LayerIndex, [u32; 2])>>;
 
 #[derive(Debug, Clone, Default)]
-pub struct PositionsInTiles {
+pub(crate) struct PositionsInTiles {
     known: Vec<bool>,
     tiles: ByTile,
 }
@@ -89,15 +87,13 @@ impl PositionsInTiles {
     }
 
     /// Whether the changed positions of any layer are known.
-    #[must_use]
-    pub fn are_known(&self) -> bool {
+    pub(crate) fn are_known(&self) -> bool {
         self.known.contains(&true)
     }
 
     /// The neighbourhood of a layer's changed positions, in which rows are cached. `margin` is the layer's. `None` if
     /// the positions are not known, too few to pay, or seen only at low zooms.
-    #[must_use]
-    pub fn neighbourhood(&self, layer: LayerIndex, margin: Margin) -> Option<Neighbourhood> {
+    pub(crate) fn neighbourhood(&self, layer: LayerIndex, margin: Margin) -> Option<Neighbourhood> {
         if !*self.known.get(layer.0)? {
             return None;
         }

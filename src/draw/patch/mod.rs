@@ -38,11 +38,11 @@ use crate::tile::{
     TileBounds, TileCoord, TileId, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits, ZoomList, latitude,
 };
 
-pub use changed_positions::{ChangedPositions, PositionsInTiles};
+pub(crate) use changed_positions::{ChangedPositions, PositionsInTiles};
 
 /// What patching needs to know of a layer.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PatchLayer {
+pub(crate) struct PatchLayer {
     pub id: LayerId,
     pub name: String,
     pub zooms: ZoomList,
@@ -52,13 +52,13 @@ pub struct PatchLayer {
     pub points: Option<PointLayer>,
     /// The first zoom at which the source uses cached rows near the changed positions; `None` if it queries them for
     /// each tile.
-    pub cached_from: Option<Zoom>,
-    pub most_bytes: ZoomLimits,
+    pub(crate) cached_from: Option<Zoom>,
+    pub(crate) most_bytes: ZoomLimits,
 }
 
 /// The state that all patching sources of a run share.
 #[derive(Debug)]
-pub struct Patches {
+pub(crate) struct Patches {
     /// The layers, in the order of the source.
     layers: Vec<PatchLayer>,
     positions: PositionsInTiles,
@@ -119,8 +119,7 @@ impl TilePatch {
 impl Patches {
     /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; `layers_apart` says
     /// whether the target stores each layer of a tile separately.
-    #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         layers: Vec<PatchLayer>,
         positions: PositionsInTiles,
         always_rendered: HashSet<TileCoord>,
@@ -131,8 +130,7 @@ impl Patches {
     }
 
     /// How many tiles were patched up to now, in at least one layer.
-    #[must_use]
-    pub fn patched(&self) -> u64 {
+    pub(crate) fn patched(&self) -> u64 {
         self.patched.load(Relaxed)
     }
 
@@ -537,8 +535,7 @@ fn hull(one: GridBox, other: GridBox) -> GridBox {
 /// True if a layer of a tile shows a feature at one of some positions (world units), or if that is not known. `raw` are
 /// the unpacked bytes of the tile, `margin` is the layer's. If the tile shows all rows of
 /// the layer as points, false means that no row of the layer lies at any of the positions.
-#[must_use]
-pub fn may_show(
+pub(crate) fn may_show(
     raw: &[u8],
     tile: TileCoord,
     layer: &str,
@@ -568,7 +565,7 @@ pub fn may_show(
 // The source of a reseed: patches stored tiles with what another source renders.
 
 /// A source that renders what changed in a tile and takes the rest from the target.
-pub struct Patching<S> {
+pub(crate) struct Patching<S> {
     source: S,
     /// Reads the target; `None` if everything is rendered, and after reading has failed.
     target: Option<(Box<dyn TileReader>, Arc<Patches>)>,
@@ -576,7 +573,7 @@ pub struct Patching<S> {
 
 impl<S> Patching<S> {
     /// A source that reads stored tiles with a reader of its own. Without one it renders everything.
-    pub fn new(source: S, target: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
+    pub(crate) fn new(source: S, target: Option<(Box<dyn TileReader>, Arc<Patches>)>) -> Patching<S> {
         Patching { source, target }
     }
 

@@ -133,6 +133,19 @@ fn batch(x: u32) -> Batch {
     }
 }
 
+/// A tile with one feature.
+fn rendered(tile: TileCoord) -> RenderedTile {
+    let layers = vec![RenderedLayer { layer: LayerId(0), bytes: 1 }];
+    RenderedTile { mvt: vec![1], layers, features: 1, ..RenderedTile::empty(tile) }
+}
+
+/// The end of a run, which comes within a minute.
+fn ended<T>(running: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
+    ended.expect("the pipeline hangs")
+}
+
 /// The same with a limit for features; each batch has two.
 fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
@@ -140,10 +153,8 @@ fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let sink = MemorySink { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
     let limits =
         Limits { window: NonZeroUsize::new(WINDOW).unwrap(), features, packing: Packing::Gzip(Level::new(1).unwrap()) };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, None, |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    (ended.expect("the pipeline hangs"), most.load(SeqCst))
+    (ended(running), most.load(SeqCst))
 }
 
 #[test]
@@ -244,35 +255,18 @@ impl Source for Patient {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         self.others.fetch_sub(usize::from(!batch.needs_cell_counts), SeqCst);
-        let rendered = |tile| RenderedTile {
-            mvt: vec![1],
-            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
-            features: 1,
-            ..RenderedTile::empty(tile)
-        };
         Ok(batch.areas[0].rect.iter().map(rendered).collect())
     }
 }
 
 #[test]
 fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
-    let zoom = Zoom::new(6).unwrap();
-    let batch = |x: u32| Batch {
-        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
-        repeats: Vec::new(),
-        planned: PlannedTiles::Occupied,
-        tiles: 2,
-        layers: vec![LayerCount { tiles: 2, features: 2 }],
-        needs_cell_counts: x < 9,
-    };
-    let batches: Vec<Batch> = (0..30).map(batch).collect();
+    let batches: Vec<Batch> = (0..30).map(|x| Batch { needs_cell_counts: x < 9, ..batch(x) }).collect();
     let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.needs_cell_counts).count()));
     let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     let limits = Limits { window: NonZeroUsize::new(30).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    let running = run(batches, vec![Patient { others }], sink, limits, None, |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    let Ok(ended) = ended else { panic!("a batch that waits is rendered before the others") };
+    // It hangs if a batch that waits is rendered before the others.
+    let ended = ended(run(batches, vec![Patient { others }], sink, limits, None, |_| ()));
     // The sink counts two tiles a batch, one of them empty; these batches have no empty tile.
     let columns: Vec<u32> = ended.map(|(sink, _)| sink.edits.iter().map(|edit| edit.id().coord.x()).collect()).unwrap();
     assert!(columns.is_sorted() && columns.len() == 60);

@@ -41,27 +41,13 @@ impl Source for CountingSource {
             tokio::task::yield_now().await;
         }
         self.now.fetch_sub(1, SeqCst);
-        let rendered = |tile| RenderedTile {
-            mvt: vec![1],
-            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
-            features: 1,
-            ..RenderedTile::empty(tile)
-        };
         Ok(batch.areas[0].rect.iter().map(rendered).collect())
     }
 }
 
 #[test]
 fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
-    let zoom = Zoom::new(6).unwrap();
-    let batch = |x: u32| Batch {
-        areas: vec![Area { rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: 1 }, search: vec![SearchBox::Area] }],
-        repeats: Vec::new(),
-        planned: PlannedTiles::Occupied,
-        tiles: 2,
-        layers: vec![LayerCount { tiles: 2, features: 2 }],
-        needs_cell_counts: false,
-    };
+    let batch = |x| Batch { needs_cell_counts: false, ..batch(x) };
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| CountingSource { now: Arc::clone(&now), most: Arc::clone(&most) };
     let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
@@ -75,10 +61,8 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     // No batch is joined with another.
     let batch_features = NonZeroU64::new(2).unwrap();
     let turns = BatchTurns { gate: Arc::<OneAtATime>::clone(&gate), kind: BatchKind::Reseed, batch_features };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let running = run((0..30).map(batch).collect(), (0..4).map(source).collect(), sink, limits, Some(turns), |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    assert!(ended.expect("the pipeline hangs").is_ok());
+    assert!(ended(running).is_ok());
     assert_eq!((most.load(SeqCst), gate.entered.load(SeqCst)), (1, 30));
     assert_ne!(gate.pace.features(u64::MAX), BatchPace::default().features(u64::MAX));
 }
@@ -104,12 +88,6 @@ impl Source for MeasuredSource {
 
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, OnPurpose> {
         self.0.lock().push(batch.features());
-        let rendered = |tile| RenderedTile {
-            mvt: vec![1],
-            layers: vec![RenderedLayer { layer: LayerId(0), bytes: 1 }],
-            features: 1,
-            ..RenderedTile::empty(tile)
-        };
         Ok(batch.areas.iter().flat_map(|area| area.rect.iter()).map(rendered).collect())
     }
 }
@@ -148,11 +126,11 @@ fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: 
             rect: TileRect { zoom, x0: x, y0: 0, x1: x, y1: tiles - 1 },
             search: vec![SearchBox::Area],
         }],
-        repeats: Vec::new(),
         planned,
         tiles: tiles.into(),
         layers: vec![LayerCount { tiles: tiles.into(), features }],
         needs_cell_counts: false,
+        ..batch(x)
     };
     let pace = BatchPace::default();
     pace.note(1, each);
@@ -160,11 +138,9 @@ fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: 
     let turns = BatchTurns { gate: Arc::new(OpenGate(pace)), kind: BatchKind::Seed, batch_features };
     let sizes: Arc<Mutex<Vec<u64>>> = Arc::default();
     let limits = Limits { window: NonZeroUsize::new(4).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     let sources = vec![MeasuredSource(Arc::clone(&sizes))];
     let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), running).await });
-    let (sink, _) = ended.expect("the pipeline hangs").unwrap();
+    let (sink, _) = ended(running).unwrap();
     let places: Vec<u64> = sink.0.iter().map(|edit| Order::ZoomColumnTmsRow.place(edit.id().coord)).collect();
     assert!(places.is_sorted_by(|one, next| one < next) && places.len() == (count * tiles) as usize);
     sizes.lock().clone()

@@ -8,7 +8,7 @@ use crate::postgis::session::{Cause, Error, Param, Session, quoted};
 
 /// The kinds of relations that `pg_class.relkind` distinguishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub enum SpatialKind {
+pub(crate) enum SpatialKind {
     #[serde(rename = "r")]
     Table,
     #[serde(rename = "p")]
@@ -23,8 +23,7 @@ pub enum SpatialKind {
 
 impl SpatialKind {
     /// Its name for people.
-    #[must_use]
-    pub const fn called(self) -> &'static str {
+    pub(crate) const fn called(self) -> &'static str {
         match self {
             SpatialKind::Table => "table",
             SpatialKind::PartitionedTable => "partitioned table",
@@ -35,8 +34,7 @@ impl SpatialKind {
     }
 
     /// True if it can have indexes, and stores rows that can be sampled.
-    #[must_use]
-    pub const fn is_stored(self) -> bool {
+    pub(crate) const fn is_stored(self) -> bool {
         matches!(self, SpatialKind::Table | SpatialKind::PartitionedTable | SpatialKind::MaterializedView)
     }
 }
@@ -44,7 +42,7 @@ impl SpatialKind {
 /// A relation with a geometry. The fields are those of the JSON of `sql/relations.sql`.
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
-pub struct SpatialRelation {
+pub(crate) struct SpatialRelation {
     pub(crate) oid: u32,
     pub schema: String,
     pub name: String,
@@ -52,17 +50,17 @@ pub struct SpatialRelation {
     /// The role that looked it up.
     pub role: String,
     /// True if the search path finds it by its name alone.
-    pub is_visible: bool,
+    pub(crate) is_visible: bool,
     /// True if the role may use its schema.
-    pub schema_usable: bool,
+    pub(crate) schema_usable: bool,
     /// True if the role may read some column of it.
-    pub readable: bool,
+    pub(crate) readable: bool,
     /// The number of rows that ANALYZE has estimated; `None` if it never ran, and for views.
-    pub estimated_rows: Option<f64>,
+    pub(crate) estimated_rows: Option<f64>,
     /// The size of its rows on disk; `None` for views and foreign tables.
     pub bytes: Option<u64>,
     /// False for a materialized view that was never filled.
-    pub is_populated: bool,
+    pub(crate) is_populated: bool,
     /// Its columns in their order.
     pub columns: Vec<CatalogColumn>,
     /// Its unique indexes over plain columns, the primary key first.
@@ -73,71 +71,71 @@ pub struct SpatialRelation {
 
 #[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
-pub struct CatalogColumn {
+pub(crate) struct CatalogColumn {
     pub name: String,
     /// The name of its type; for a domain, the name of the base type.
-    pub base: String,
+    pub(crate) base: String,
     /// Its type, as SQL names it.
     pub called: String,
     /// The category of its type (`pg_type.typcategory`).
-    pub category: String,
+    pub(crate) category: String,
     /// True if its type is an enum.
-    pub is_enum: bool,
+    pub(crate) is_enum: bool,
     /// True if its values are rows.
-    pub is_composite: bool,
+    pub(crate) is_composite: bool,
     /// True if it is never NULL.
-    pub not_null: bool,
+    pub(crate) not_null: bool,
     /// True if the role may read it.
-    pub readable: bool,
+    pub(crate) readable: bool,
     /// True if its type is geometry or geography.
-    pub is_spatial: bool,
+    pub(crate) is_spatial: bool,
     /// The SRID that it declares; 0 if it declares none.
-    pub srid: i32,
+    pub(crate) srid: i32,
     /// The geometry type that it declares, such as "Point"; "Geometry" for any.
     pub shape: String,
 }
 
 /// Columns that are unique together.
 #[derive(Debug, Clone, Deserialize)]
-pub struct CatalogKey {
+pub(crate) struct CatalogKey {
     pub columns: Vec<String>,
 }
 
 /// A table that a view reads. The fields are those of the JSON of `sql/view_reads.sql`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ViewRead {
+pub(crate) struct ViewRead {
     pub schema: String,
     pub name: String,
     pub kind: SpatialKind,
-    pub geometries: Vec<ViewGeometry>,
+    pub(crate) geometries: Vec<ViewGeometry>,
     /// The columns of its primary key; empty if it has none.
     pub key: Vec<String>,
     /// Its foreign keys to other tables that the view reads.
-    pub links: Vec<TableLink>,
+    pub(crate) links: Vec<TableLink>,
 }
 
 /// A column with geometries of a table that a view reads.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ViewGeometry {
+pub(crate) struct ViewGeometry {
     pub column: String,
     /// True if its type is geography.
-    pub is_geography: bool,
+    pub(crate) is_geography: bool,
     /// The SRID that it declares; 0 if it declares none.
-    pub srid: i32,
+    pub(crate) srid: i32,
 }
 
 /// A foreign key.
 #[derive(Debug, Clone, Deserialize)]
-pub struct TableLink {
-    pub to_schema: String,
-    pub to_name: String,
+pub(crate) struct TableLink {
+    pub(crate) to_schema: String,
+    pub(crate) to_name: String,
     /// Its columns, each with the column that it refers to.
     pub pairs: Vec<ColumnLink>,
 }
 
 /// One column of a foreign key.
 #[derive(Debug, Clone, Deserialize)]
-pub struct ColumnLink {
+pub(crate) struct ColumnLink {
     /// The column of the table with the foreign key.
     pub own: String,
     pub other: String,
@@ -145,32 +143,27 @@ pub struct ColumnLink {
 
 impl SpatialRelation {
     /// Schema and name, quoted.
-    #[must_use]
-    pub fn quoted(&self) -> String {
+    pub(crate) fn quoted(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
     /// The name as a person would write it: with its schema unless the search path finds it without.
-    #[must_use]
-    pub fn name_for_people(&self) -> String {
+    pub(crate) fn name_for_people(&self) -> String {
         if self.is_visible { self.name.clone() } else { format!("{}.{}", self.schema, self.name) }
     }
 
-    #[must_use]
-    pub fn column(&self, name: &str) -> Option<&CatalogColumn> {
+    pub(crate) fn column(&self, name: &str) -> Option<&CatalogColumn> {
         self.columns.iter().find(|column| column.name == name)
     }
 
     /// The primary key, or else a unique index over columns that are never NULL, if the role may read its columns.
-    #[must_use]
-    pub fn key(&self) -> Option<&CatalogKey> {
+    pub(crate) fn key(&self) -> Option<&CatalogKey> {
         let is_usable = |name: &String| self.column(name).is_some_and(|column| column.not_null && column.readable);
         self.keys.iter().find(|key| !key.columns.is_empty() && key.columns.iter().all(is_usable))
     }
 
     /// True if the role may read it, and it holds anything that can be read.
-    #[must_use]
-    pub fn is_readable(&self) -> bool {
+    pub(crate) fn is_readable(&self) -> bool {
         self.schema_usable && self.readable && self.is_populated
     }
 }
@@ -207,24 +200,22 @@ pub(crate) async fn objects<T: DeserializeOwned>(
 /// A function whose arguments and result have the types of a function that returns tiles. The fields are those of the
 /// JSON of `sql/functions.sql`.
 #[derive(Debug, Clone, Deserialize)]
-pub struct SpatialFunction {
+pub(crate) struct SpatialFunction {
     pub schema: String,
     pub name: String,
     pub arguments: Vec<String>,
     /// True if the search path finds it by its name alone.
-    pub is_visible: bool,
+    pub(crate) is_visible: bool,
 }
 
 impl SpatialFunction {
     /// Its schema, name and arguments as SQL, by which a configuration names it.
-    #[must_use]
-    pub fn signature(&self) -> String {
+    pub(crate) fn signature(&self) -> String {
         format!("{}.{}({})", quoted(&self.schema), quoted(&self.name), self.arguments.join(", "))
     }
 
     /// Its name as a person would write it: with its schema unless the search path finds it without.
-    #[must_use]
-    pub fn name_for_people(&self) -> String {
+    pub(crate) fn name_for_people(&self) -> String {
         let name = if self.is_visible { self.name.clone() } else { format!("{}.{}", self.schema, self.name) };
         format!("{name}({})", self.arguments.join(", "))
     }

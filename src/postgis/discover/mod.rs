@@ -21,59 +21,53 @@ use super::probe::{FlawedRows, LayerProbe, RowSecurity, names_and_locks, row_sec
 use super::session::{Error, Session, Snapshot};
 use crate::error::ErrorKind;
 
-pub use catalog::{
-    CatalogColumn, CatalogKey, ColumnLink, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewGeometry,
-    ViewRead,
-};
-pub use rows::{ColumnExtent, GeometryRows, OSM_ID};
+pub(crate) use catalog::{CatalogColumn, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewRead};
+pub(crate) use rows::{ColumnExtent, GeometryRows, OSM_ID};
 
 /// A column with geometries, as a layer would draw it.
 #[derive(Debug, Clone)]
-pub struct GeometryColumn {
+pub(crate) struct GeometryColumn {
     pub column: String,
     /// True if its type is geography.
-    pub is_geography: bool,
+    pub(crate) is_geography: bool,
     /// The geometry type that the column declares, such as "Point"; "Geometry" for any.
     pub shape: String,
     /// The SRID that the column declares; 0 if it declares none.
-    pub srid: i32,
+    pub(crate) srid: i32,
     /// True if it has a spatial index.
-    pub is_indexed: bool,
+    pub(crate) is_indexed: bool,
     /// What its rows show, or the reason why they cannot be read.
     pub rows: Result<GeometryRows, String>,
 }
 
 /// A relation with everything that is known about it.
 #[derive(Debug, Clone)]
-pub struct DiscoveredRelation {
+pub(crate) struct DiscoveredRelation {
     /// What the catalog says.
     pub relation: SpatialRelation,
     /// Its columns with geometries that the role may read.
-    pub geometries: Vec<GeometryColumn>,
+    pub(crate) geometries: Vec<GeometryColumn>,
     /// For a relation without a key: the one column that identifies the present rows.
-    pub distinct: Option<String>,
+    pub(crate) distinct: Option<String>,
     /// For a relation with many columns: the number of rows of a sample in which each column has a value; else empty.
-    pub filled: BTreeMap<String, u64>,
+    pub(crate) filled: BTreeMap<String, u64>,
     pub reads: Vec<ViewRead>,
 }
 
 /// What can be drawn from a database.
 #[derive(Debug, Clone)]
-pub struct Discovery {
+pub(crate) struct Discovery {
     pub database: String,
     /// The relations that were wanted, by schema and name.
-    pub relations: Vec<DiscoveredRelation>,
+    pub(crate) relations: Vec<DiscoveredRelation>,
     /// The functions that return tiles and were wanted, by schema and name.
-    pub functions: Vec<SpatialFunction>,
+    pub(crate) functions: Vec<SpatialFunction>,
     /// The names of all relations with a geometry, wanted or not.
     pub names: Vec<String>,
 }
 
 /// Looks at every relation with a geometry that `is_wanted` by its schema and name.
-///
-/// # Errors
-/// If PostGIS is missing or too old, or the database is lost.
-pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> bool) -> Result<Discovery, Error> {
+pub(crate) async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> bool) -> Result<Discovery, Error> {
     let session = &snapshot.keeper;
     let database = server(session).await?.identity.name;
     let found = relations(session).await?;
@@ -115,24 +109,21 @@ pub async fn discover(snapshot: &Snapshot, is_wanted: impl Fn(&str, &str) -> boo
 // errors in others.
 
 #[derive(Debug)]
-pub struct LayerTrial {
+pub(crate) struct LayerTrial {
     /// The layer's name.
     pub layer: String,
     pub warnings: Vec<String>,
     /// Rows that jump across ±180°, or are not valid.
-    pub flaws: Vec<FlawedRows>,
+    pub(crate) flaws: Vec<FlawedRows>,
     /// The warning that policies may hide rows of tables that this layer reads and no earlier layer does.
-    pub row_security: Option<String>,
+    pub(crate) row_security: Option<String>,
     /// Why the layer cannot be drawn; empty if it can be drawn. The first error is the one that a run would report; a
     /// run would report the others once the first is fixed.
-    pub errors: Vec<Error>,
+    pub(crate) errors: Vec<Error>,
 }
 
 /// Probes each layer. With `with_validity`, some of its polygons are checked for whether they are valid.
-///
-/// # Errors
-/// If the database is lost, or a stop was requested.
-pub async fn try_layers(
+pub(crate) async fn try_layers(
     snapshot: &Snapshot,
     layers: &[LayerOptions],
     with_validity: bool,

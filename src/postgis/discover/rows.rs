@@ -42,7 +42,7 @@ const MANY_COLUMNS: usize = 20;
 /// The number of an object in OpenStreetMap, as osm2pgsql names it. A long way, and a relation with several outer
 /// rings, has a row for each of its parts. So the number identifies points, but lines and polygons only until the next
 /// update.
-pub const OSM_ID: &str = "osm_id";
+pub(crate) const OSM_ID: &str = "osm_id";
 
 /// Names that a key often has, in lower case.
 const KEY_NAMES: [&str; 10] = ["id", "gid", "fid", "ogc_fid", "objectid", OSM_ID, "pk", "uuid", "guid", "key"];
@@ -51,56 +51,54 @@ const MULTIPOINT: &str = "MULTIPOINT";
 
 /// What the rows show about a column with geometries.
 #[derive(Debug, Clone, PartialEq)]
-pub struct GeometryRows {
+pub(crate) struct GeometryRows {
     /// The number of rows, counted or extrapolated from a sample.
     pub rows: u64,
     /// True if only a sample was read.
-    pub is_sample: bool,
+    pub(crate) is_sample: bool,
     /// True if some row has a geometry.
-    pub has_geometry: bool,
-    pub srids: Vec<i32>,
+    pub(crate) has_geometry: bool,
+    pub(crate) srids: Vec<i32>,
     /// The SRIDs that PostGIS does not know.
-    pub unknown_srids: Vec<i32>,
+    pub(crate) unknown_srids: Vec<i32>,
     /// The types of the geometries, such as "POINT".
     pub shapes: Vec<String>,
     /// True if no multipoint that was read has more than one member, as `ogr2ogr` and `ST_Multi` store points.
-    pub has_single_members: bool,
+    pub(crate) has_single_members: bool,
     /// The positions and sizes of the geometries.
     pub extent: Option<ColumnExtent>,
     /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned
     /// by their boxes, and no tile is rendered for several of them.
-    pub invalid_areas: u64,
+    pub(crate) invalid_areas: u64,
     /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
     /// tile down.
-    pub points_in_parts: u64,
-    pub mean_vertices: f64,
+    pub(crate) points_in_parts: u64,
+    pub(crate) mean_vertices: f64,
 }
 
 /// Where the geometries of a column lie.
 #[derive(Debug, Clone, PartialEq)]
-pub struct ColumnExtent {
+pub(crate) struct ColumnExtent {
     /// The box around them in their own reference system.
     pub own: SourceBox,
     /// The same box in degrees; `None` if the reference system is not known, or the box has no position on the globe.
     pub degrees: Option<LonLatBox>,
     /// The area of all boxes of geometries as a share of the area of `own`; it may exceed 1.
-    pub share_of_area: f64,
+    pub(crate) share_of_area: f64,
     /// The mean side of a geometry's box as a share of the width and height of `own`.
-    pub mean_side: f64,
+    pub(crate) mean_side: f64,
 }
 
 impl GeometryRows {
     /// True if there are geometries, and all of them are single points or multipoints of one member, which are drawn as
     /// points.
-    #[must_use]
-    pub fn are_points(&self) -> bool {
+    pub(crate) fn are_points(&self) -> bool {
         let is_point = |shape: &String| shape == "POINT" || shape == MULTIPOINT && self.has_single_members;
         !self.shapes.is_empty() && self.shapes.iter().all(is_point)
     }
 
     /// The types of the geometries for people.
-    #[must_use]
-    pub fn shape_names(&self) -> String {
+    pub(crate) fn shape_names(&self) -> String {
         let name = |shape: &String| match shape.as_str() {
             MULTIPOINT if self.has_single_members => "MULTIPOINT of one point each".to_owned(),
             _ => shape.clone(),

@@ -24,26 +24,26 @@ use crate::mvt::{FeatureKey, PointLayer, TileConstants};
 use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
 
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
-pub use options::{
+pub(crate) use options::{
     Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
 pub(crate) use options::{Rank, same_max_features};
-pub use placement::Beyond;
+pub(crate) use placement::Beyond;
 pub(crate) use placement::{
     EdgeUnits, MAX_WRAPPED_HALVES, Placement, REPAIRED, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes,
     world_box,
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
-pub use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
+pub(crate) use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
 pub(crate) use section::{AggregateSection, ClusterSection, Limit, Properties, RowCondition, SimplifySection};
-pub use section::{LayerSection, OnLargeTile, OnTileError, TrackSection};
+pub(crate) use section::{LayerSection, OnLargeTile, OnTileError, TrackSection};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyColumn {
     /// Its name, quoted.
-    pub quoted: String,
+    pub(crate) quoted: String,
     /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
-    pub collated: bool,
+    pub(crate) collated: bool,
 }
 
 /// A property ready for a statement.
@@ -110,22 +110,19 @@ pub struct Layer {
     pub(crate) columns: Vec<String>,
 }
 
-#[must_use]
-pub fn joined_conditions(own: Option<&str>, further: &str) -> String {
+pub(crate) fn joined_conditions(own: Option<&str>, further: &str) -> String {
     own.map_or_else(|| further.to_owned(), |own| format!("({own}\n) AND ({further}\n)"))
 }
 
 impl Layer {
     /// The layer with a further condition of its rows.
-    #[must_use]
-    pub fn with_condition(&self, sql: &str) -> Layer {
+    pub(crate) fn with_condition(&self, sql: &str) -> Layer {
         let filter = joined_conditions(self.filter.as_deref(), sql);
         Layer { filter: Some(filter), ..self.clone() }
     }
 
     /// True if the layer has the same rows as `other`, even if the two are drawn differently.
-    #[must_use]
-    pub fn has_rows_of(&self, other: &Layer) -> bool {
+    pub(crate) fn has_rows_of(&self, other: &Layer) -> bool {
         let rows = |layer: &Layer| (layer.relation.clone(), layer.geometry.clone(), layer.filter.clone());
         (rows(self), self.beyond, self.repair) == (rows(other), other.beyond, other.repair)
     }
@@ -142,8 +139,7 @@ impl Layer {
     }
 
     /// The most bytes that the layer may have in a tile before the run reports the tile.
-    #[must_use]
-    pub fn max_bytes(&self) -> &ZoomLimits {
+    pub(crate) fn max_bytes(&self) -> &ZoomLimits {
         &self.budget.bytes
     }
 
@@ -153,8 +149,7 @@ impl Layer {
     }
 
     /// The zooms of `zooms` at which the layer is drawn, in ascending order.
-    #[must_use]
-    pub fn drawn_zooms(&self, zooms: &ZoomList) -> Vec<Zoom> {
+    pub(crate) fn drawn_zooms(&self, zooms: &ZoomList) -> Vec<Zoom> {
         zooms.iter().filter(|zoom| self.zooms.contains(*zoom)).collect()
     }
 
@@ -172,8 +167,7 @@ impl Layer {
     }
 
     /// True if the layer's rows come from a query.
-    #[must_use]
-    pub fn is_query(&self) -> bool {
+    pub(crate) fn is_query(&self) -> bool {
         self.query.is_some()
     }
 
@@ -190,7 +184,6 @@ impl Layer {
     }
 
     /// The function that returns the layer's tiles; `None` if they are drawn from rows.
-    #[must_use]
     pub(crate) fn function(&self) -> Option<&CalledFunction> {
         self.function.as_ref()
     }
@@ -266,8 +259,7 @@ impl Layer {
     }
 
     /// The grid of the cells in which its rows are gathered; `None` if each row is a feature.
-    #[must_use]
-    pub fn grid(&self) -> Option<CellGrid> {
+    pub(crate) fn grid(&self) -> Option<CellGrid> {
         self.cells().map(|cells| cells.grid)
     }
 
@@ -303,16 +295,14 @@ impl Layer {
     }
 
     /// The spatial reference system of its column.
-    #[must_use]
-    pub fn srid(&self) -> i32 {
+    pub(crate) fn srid(&self) -> i32 {
         self.shape.srid
     }
 
     /// True if a closed formula gives, for an area of the world, the box in the layer's reference system that contains
     /// all features of the area. EPSG:4326 and EPSG:3857 have one: each axis of one is a monotone function of an axis
     /// of the other.
-    #[must_use]
-    pub fn is_found_by_area(&self) -> bool {
+    pub(crate) fn is_found_by_area(&self) -> bool {
         self.shape.has_closed_form()
     }
 
@@ -372,8 +362,7 @@ pub(crate) fn setting(name: &str) -> String {
 
 /// The values of a parameter as SQL: an array of texts, read from a setting of the session. Without the setting, the
 /// statement fails. `name` consists of lower-case letters, digits and `_`.
-#[must_use]
-pub fn parameter_array(name: &str) -> String {
+pub(crate) fn parameter_array(name: &str) -> String {
     format!("pg_catalog.current_setting('{}')::pg_catalog.text[]", setting(name))
 }
 
@@ -387,8 +376,7 @@ fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> 
 impl Layer {
     /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an
     /// object, `members` are added to the object.
-    #[must_use]
-    pub fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
+    pub(crate) fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {
         // A tile of which a value is the cause must not be taken for one whose rows are.
         let mut narrowed = Layer { on_tile_error: OnTileError::Fail, ..self.clone() };
         if !conditions.is_empty() {
@@ -406,8 +394,7 @@ impl Layer {
 
 impl LayerOptions {
     /// The options with further conditions for rows.
-    #[must_use]
-    pub fn narrowed(&self, conditions: &[&str]) -> LayerOptions {
+    pub(crate) fn narrowed(&self, conditions: &[&str]) -> LayerOptions {
         LayerOptions { filter: with_conditions(self.filter.as_deref(), conditions), ..self.clone() }
     }
 }
@@ -418,8 +405,7 @@ impl Layer {
     /// How the layer is written in a tile, if features of a tile can be replaced without the rest; else `None`. They
     /// can be replaced if they are single points that are drawn independently of each other and of their position, and
     /// if the tile holds their keys.
-    #[must_use]
-    pub fn as_points(&self) -> Option<PointLayer> {
+    pub(crate) fn as_points(&self) -> Option<PointLayer> {
         let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
@@ -442,8 +428,7 @@ impl Layer {
     }
 
     /// The traits by which a run chooses the sources that draw the layer.
-    #[must_use]
-    pub fn traits(&self) -> LayerTraits {
+    pub(crate) fn traits(&self) -> LayerTraits {
         LayerTraits {
             has_cacheable_rows: self.has_cacheable_rows(),
             is_thinned: self.budget.thins(),
@@ -484,21 +469,20 @@ fn is_name_of(sql: &str, column: &str) -> bool {
 
 /// The properties of a layer that decide which sources can draw it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LayerTraits {
+pub(crate) struct LayerTraits {
     /// True if its features are single points that differ from tile to tile only by their places and by the tile's own
     /// address, so that its rows may be cached.
-    pub has_cacheable_rows: bool,
+    pub(crate) has_cacheable_rows: bool,
     /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
-    pub is_thinned: bool,
+    pub(crate) is_thinned: bool,
     /// True if its rows may be cached and the features of a tile are identified and sorted by their keys in the tile,
     /// so that the tile may be patched from cached rows.
-    pub is_patchable: bool,
+    pub(crate) is_patchable: bool,
 }
 
 impl LayerTraits {
     /// True if all of its rows are in the tiles, and may be cached.
-    #[must_use]
-    pub const fn shows_all_points(self) -> bool {
+    pub(crate) const fn shows_all_points(self) -> bool {
         self.has_cacheable_rows && !self.is_thinned
     }
 }

@@ -56,7 +56,7 @@ pub struct Property {
 /// The zooms at which a row is drawn, as SQL expressions over the row, trusted as the configuration is. NULL sets no
 /// bound.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RowZooms {
+pub(crate) struct RowZooms {
     pub min: Option<String>,
     pub max: Option<String>,
 }
@@ -76,22 +76,21 @@ impl RowZooms {
 
 /// How lines and polygons are simplified at a zoom. Lengths are in pixels; a tile has 256 pixels along a side.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Simplify {
+pub(crate) struct Simplify {
     /// The tolerance of `ST_SimplifyPreserveTopology`.
-    pub tolerance: Option<f64>,
+    pub(crate) tolerance: Option<f64>,
     /// The cell of `ST_SnapToGrid`.
-    pub snap: Option<f64>,
+    pub(crate) snap: Option<f64>,
     /// Polygons of a smaller area, in square pixels, are left out.
-    pub min_area: Option<f64>,
+    pub(crate) min_area: Option<f64>,
     /// Shorter lines are left out.
-    pub min_length: Option<f64>,
+    pub(crate) min_length: Option<f64>,
 }
 
 impl Simplify {
     /// How far a feature may reach beyond the box of its row, as a fraction of a tile's side: half a cell of the grid.
     /// The tolerance adds nothing, because a simplified line consists of some of its own points and stays in its box.
-    #[must_use]
-    pub fn moved(&self) -> f64 {
+    pub(crate) fn moved(&self) -> f64 {
         self.snap.map_or(0.0, |cell| cell / 2.0 / 256.0)
     }
 }
@@ -99,12 +98,12 @@ impl Simplify {
 /// How the rows of a layer are gathered in cells.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Cells {
-    pub grid: CellGrid,
+    pub(crate) grid: CellGrid,
     /// A condition over aggregates that a cell must fulfil to be drawn, with the placeholders of
     /// [`PropertySource::Aggregate`].
-    pub having: Option<String>,
+    pub(crate) having: Option<String>,
     /// True if a row that is alone in its cell is drawn as itself, with the properties of rows.
-    pub keeps_lone: bool,
+    pub(crate) keeps_lone: bool,
 }
 
 /// A database function that returns the MVT bytes of a tile.
@@ -116,7 +115,7 @@ pub struct TileFunction {
     /// The argument after the tile's address: an object as JSON text. `None` if nothing was configured.
     pub query: Option<String>,
     /// True if the layer's rows determine where tiles may be; otherwise there is one row, which covers the world.
-    pub is_bounded: bool,
+    pub(crate) is_bounded: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -146,29 +145,29 @@ pub struct LayerOptions {
     pub properties: Option<Vec<Property>>,
     /// An SQL condition that rows must fulfil.
     pub filter: Option<String>,
-    pub row_zooms: RowZooms,
+    pub(crate) row_zooms: RowZooms,
     pub zooms: ZoomList,
     /// The tile's grid, and how far beyond its tiles the layer is drawn.
     pub margin: Margin,
     /// What it draws as one feature.
     pub kind: LayerKind,
     /// How its lines and polygons are simplified; `None` if they are drawn as they are.
-    pub simplify: Option<Simplify>,
+    pub(crate) simplify: Option<Simplify>,
     /// How much of the layer a tile may hold.
-    pub budget: Budget,
+    pub(crate) budget: Budget,
     /// What happens when the layer cannot be rendered in one tile.
-    pub on_tile_error: OnTileError,
+    pub(crate) on_tile_error: OnTileError,
     /// What is drawn of rows that reach beyond ±180°.
     pub beyond: Beyond,
     /// True if lines and polygons that are not valid, or that jump across ±180°, are repaired before they are drawn.
-    pub repair: bool,
+    pub(crate) repair: bool,
 }
 
 // How much of a layer a tile may hold, and what happens to tiles that hold more or cannot be rendered.
 
 /// Limits of a layer's part of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Budget {
+pub(crate) struct Budget {
     pub features: ZoomLimits,
     /// The most bytes of the layer's part of a tile, compressed separately.
     pub bytes: ZoomLimits,
@@ -180,15 +179,13 @@ pub struct Budget {
 
 impl Budget {
     /// True if features are left out of tiles that hold more than the budget.
-    #[must_use]
-    pub fn thins(&self) -> bool {
+    pub(crate) fn thins(&self) -> bool {
         self.on_large_tile == OnLargeTile::Thin
     }
 
     /// The budget of a layer whose tiles are stored unchanged: without a limit of features, and without leaving any
     /// out.
-    #[must_use]
-    pub fn of_whole_tiles(self) -> Budget {
+    pub(crate) fn of_whole_tiles(self) -> Budget {
         let on_large_tile = if self.thins() { OnLargeTile::Warn } else { self.on_large_tile };
         Budget { features: ZoomLimits::everywhere(None), on_large_tile, rank: None, ..self }
     }
@@ -211,7 +208,7 @@ pub(crate) struct Rank {
     /// The expression over a row.
     pub sql: String,
     /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
-    pub collated: bool,
+    pub(crate) collated: bool,
 }
 
 // The text behind the fingerprint: everything in a layer's configuration that decides its bytes in a tile.

@@ -14,18 +14,18 @@ use crate::tile::{
 #[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the column")]
 pub(crate) struct Shape {
     /// The spatial reference system of the column.
-    pub srid: i32,
+    pub(crate) srid: i32,
     /// Whether every geometry is a single point, or a multipoint of one member.
     pub points: bool,
     /// True if some of the single points may be stored as multipoints of one member.
-    pub members: bool,
+    pub(crate) members: bool,
     /// Whether the column is a geography.
-    pub geography: bool,
+    pub(crate) geography: bool,
     /// True if there may be curves, which are drawn as lines because tiles cannot hold curves, or surfaces, which are
     /// skipped.
-    pub curves: bool,
+    pub(crate) curves: bool,
     /// The units of the column, if rows may reach beyond ±180° in it.
-    pub edge: Option<EdgeUnits>,
+    pub(crate) edge: Option<EdgeUnits>,
 }
 
 impl Shape {
@@ -147,8 +147,7 @@ impl Layer {
     }
 
     /// True if shapes are repaired before they are drawn: the layer says so, and its rows are no points.
-    #[must_use]
-    pub fn repairs(&self) -> bool {
+    pub(crate) fn repairs(&self) -> bool {
         self.repair && !self.shape.points && self.cells().is_none() && self.function().is_none()
     }
 

@@ -39,7 +39,7 @@ pub(crate) struct PlaceholderSql {
     /// The value of `!zoom!`, an integer.
     pub zoom: String,
     /// The side of a pixel in metres, a double.
-    pub pixel: String,
+    pub(crate) pixel: String,
 }
 
 /// Why a query cannot be used.
@@ -87,7 +87,7 @@ pub enum QueryError {
     Draws { found: String },
 }
 
-pub const ROW_NUMBER: &str = "oar_tiles_row";
+pub(crate) const ROW_NUMBER: &str = "oar_tiles_row";
 
 /// The placeholders, for messages.
 const KNOWN: &str = "!bbox!, !zoom!, !pixel_width!, !pixel_height!, !scale_denominator!";
@@ -122,8 +122,7 @@ impl Query {
     }
 
     /// The same query with the additional first column [`ROW_NUMBER`], which identifies its rows.
-    #[must_use]
-    pub fn numbered(self) -> Query {
+    pub(crate) fn numbered(self) -> Query {
         let begin = format!("SELECT row_number() OVER () AS {ROW_NUMBER}, oar_tiles_given.* FROM (\n");
         let end = "\n) AS oar_tiles_given".to_owned();
         let pieces = std::iter::once(QueryPiece::Text(begin)).chain(self.pieces).chain([QueryPiece::Text(end)]);
@@ -135,14 +134,12 @@ impl Query {
     }
 
     /// True if the query's rows may differ from zoom to zoom.
-    #[must_use]
-    pub fn asks_zoom(&self) -> bool {
+    pub(crate) fn asks_zoom(&self) -> bool {
         [Placeholder::Zoom, Placeholder::Pixel, Placeholder::Scale].iter().any(|one| self.asks(*one))
     }
 
     /// True if the query is run once for each tile.
-    #[must_use]
-    pub fn asks_box(&self) -> bool {
+    pub(crate) fn asks_box(&self) -> bool {
         self.asks(Placeholder::Box)
     }
 
@@ -184,10 +181,8 @@ impl Query {
     }
 }
 
-/// Replaces the parameters of a piece of SQL, written `!name!`, by the SQL that `sql_of` returns for their names.
-///
-/// # Errors
-/// If `sql_of` knows no parameter of a name, or the SQL contains a statement parameter such as `$1`, or a semicolon
+/// Replaces the parameters of a piece of SQL, written `!name!`, by the SQL that `sql_of` returns for their names. Fails
+/// if `sql_of` knows no parameter of a name, or the SQL contains a statement parameter such as `$1`, or a semicolon
 /// before its end.
 pub(crate) fn filled_parameters(sql: &str, sql_of: impl Fn(&str) -> Option<String>) -> Result<String, QueryError> {
     QueryReader::read_filled(sql, &sql_of)
@@ -195,8 +190,7 @@ pub(crate) fn filled_parameters(sql: &str, sql_of: impl Fn(&str) -> Option<Strin
 
 /// The first placeholder in a piece of SQL, as it is written. Text literals, comments and quoted names are skipped. A
 /// placeholder that lacks one of its exclamation marks counts, too.
-#[must_use]
-pub fn placeholder_in(sql: &str) -> Option<String> {
+pub(crate) fn placeholder_in(sql: &str) -> Option<String> {
     match QueryReader::read_all(sql) {
         Ok((pieces, _words)) => match pieces.first() {
             Some(QueryPiece::Text(before)) if pieces.len() > 1 => {

@@ -135,7 +135,7 @@ impl TryFrom<FractionText> for Fraction {
 /// The section `[[layer.track]]`: a further table that a layer's query reads.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct TrackSection {
+pub(crate) struct TrackSection {
     pub(crate) table: String,
     pub(crate) schema: Option<String>,
     pub(crate) geometry: String,
@@ -180,7 +180,7 @@ pub(crate) enum RowCondition {
 /// What happens when a tile holds more of a layer than allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnLargeTile {
+pub(crate) enum OnLargeTile {
     /// The run names the tile and goes on.
     Warn,
     /// The run ends: before it renders if a tile has too many features, at the tile if it has too many bytes.
@@ -192,7 +192,7 @@ pub enum OnLargeTile {
 /// What happens when a layer cannot be rendered in one tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum OnTileError {
+pub(crate) enum OnTileError {
     /// The run ends.
     Fail,
     /// The layer is left out of the tile, or the target's old tile stays. The run goes on and reports the tile at its

@@ -299,19 +299,10 @@ impl RowsBeyond {
     async fn of(session: &Session, layer: &Layer) -> Result<RowsBeyond, Error> {
         let none = RowsBeyond { count: 0, examples: Vec::new() };
         let Some(units) = layer.shape.edge else { return Ok(none) };
-        let zooms: Vec<Zoom> = layer.zooms.iter().take(1).collect();
-        let values = QueryValues::of_coverage(layer, &Coverage::new(&[]), &zooms);
-        let params: Vec<Param<'_>> = values.params(layer).collect();
-        let relation = layer.rows(&PlaceholderSql::parameters(1, layer.shape.srid));
-        let context = format!("layer \"{}\", looking for rows beyond ±180°", layer.name);
-        let rows = session.all(&context, &sql::rows_beyond(layer, units, &relation), &params).await;
-        let rows = rows.map_err(|error| explain(error, layer))?;
-        let Some(row) = rows.first() else { return Ok(none) };
-        let count: i64 = row.get(0);
-        Ok(RowsBeyond {
-            count: count.cast_unsigned(),
-            examples: row.get::<_, Option<Vec<String>>>(1).unwrap_or_default(),
-        })
+        let statement = |relation: &str| sql::rows_beyond(layer, units, relation);
+        let found = FlawedRows::found(session, layer, "looking for rows beyond ±180°", statement).await;
+        let found = found.map_err(|error| explain(error, layer))?;
+        Ok(found.map_or(none, |(count, examples)| RowsBeyond { count, examples }))
     }
 
     fn warning(&self, layer: &Layer) -> Option<String> {
@@ -360,7 +351,7 @@ impl Layer {
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flaw {
+pub(crate) enum Flaw {
     /// It has lines or rings that jump across ±180°.
     Jump,
     /// It is a polygon that is not valid.
@@ -368,16 +359,16 @@ pub enum Flaw {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FlawedRows {
-    pub flaw: Flaw,
+pub(crate) struct FlawedRows {
+    pub(crate) flaw: Flaw,
     /// The number of such rows; a lower bound if only some of the table's rows were looked at.
     pub count: u64,
     /// How to mend the table, with SQL.
-    pub remedy: String,
+    pub(crate) remedy: String,
     /// The keys of up to three of them.
     examples: Vec<String>,
     /// True if the layer repairs them while they are drawn.
-    pub are_repaired: bool,
+    pub(crate) are_repaired: bool,
 }
 
 impl FlawedRows {
@@ -484,8 +475,7 @@ impl FlawedRows {
     }
 
     /// Describes what is wrong with the rows.
-    #[must_use]
-    pub fn problem(&self) -> String {
+    pub(crate) fn problem(&self) -> String {
         let effect = match (self.flaw, self.count) {
             (Flaw::Jump, 1) => "it is drawn as bands across the map",
             (Flaw::Jump, _) => "they are drawn as bands across the map",
@@ -496,21 +486,18 @@ impl FlawedRows {
     }
 
     /// Describes the rows, which the layer repairs, and what that costs.
-    #[must_use]
-    pub fn repaired(&self) -> String {
+    pub(crate) fn repaired(&self) -> String {
         format!("{} ({}); {}", self.rows(), self.keys(), repaired_while_drawn(self.count == 1))
     }
 
     /// What to do about the rows of a layer that does not repair them.
-    #[must_use]
-    pub fn remedies(&self) -> String {
+    pub(crate) fn remedies(&self) -> String {
         let them = if self.count == 1 { "it" } else { "them" };
         format!("set repair = true in the layer, which {REPAIR_COSTS}, or mend {them} in the table: {}", self.remedy)
     }
 
     /// Describes what is wrong with the rows, and what to do.
-    #[must_use]
-    pub fn advice(&self) -> String {
+    pub(crate) fn advice(&self) -> String {
         let them = if self.count == 1 { "it" } else { "them" };
         format!("{}. Set repair = true in the layer, or mend {them}: {}", self.problem(), self.remedy)
     }
@@ -524,18 +511,17 @@ FROM pg_catalog.pg_class JOIN pg_catalog.pg_attribute ON attrelid = pg_class.oid
 WHERE pg_class.oid = to_regclass($1) AND '\"' || replace(attname, '\"', '\"\"') || '\"' = $2 AND NOT attisdropped";
 
 #[derive(Debug, Clone, Copy)]
-pub struct DeclaredGeometry<'a> {
+pub(crate) struct DeclaredGeometry<'a> {
     /// The type of its geometries, such as `MultiPolygonZ`; `Geometry` for any.
     pub shape: &'a str,
-    pub srid: i32,
-    pub is_geography: bool,
+    pub(crate) srid: i32,
+    pub(crate) is_geography: bool,
 }
 
 impl DeclaredGeometry<'_> {
     /// The statement that makes the polygons of a table valid; it runs as it is, and without a word. Geometries that are
     /// not polygons stay as they are. The names are quoted.
-    #[must_use]
-    pub fn makes_valid(self, table: &str, column: &str) -> String {
+    pub(crate) fn makes_valid(self, table: &str, column: &str) -> String {
         let (valid, geometry) = (self.made_valid(column), self.as_geometry(column));
         if self.shape.starts_with("Polygon") {
             // A valid polygon may have several parts.
@@ -555,8 +541,7 @@ impl DeclaredGeometry<'_> {
     }
 
     /// The geometries of a column as valid polygons; as multipolygons if it declares a type of polygons.
-    #[must_use]
-    pub fn made_valid(self, column: &str) -> String {
+    pub(crate) fn made_valid(self, column: &str) -> String {
         let valid = format!("ST_CollectionExtract(ST_MakeValid({}), 3)", self.as_geometry(column));
         let valid = if self.shape.contains("Polygon") { format!("ST_Multi({valid})") } else { valid };
         if self.is_geography { format!("{valid}::geography") } else { valid }
@@ -570,16 +555,13 @@ impl DeclaredGeometry<'_> {
 const REPAIR_COSTS: &str = "checks each row and repairs such rows, once in a seed and in each statement of a reseed";
 
 /// Says that rows are repaired, and what that costs.
-#[must_use]
-pub fn repaired_while_drawn(is_one: bool) -> String {
+pub(crate) fn repaired_while_drawn(is_one: bool) -> String {
     let it_is = if is_one { "it is" } else { "they are" };
     format!("{it_is} repaired while drawn (repair = true), which {REPAIR_COSTS}")
 }
 
-/// The rows of a layer that jump across ±180°, in a run's snapshot; `None` if the layer repairs them.
-///
-/// # Errors
-/// If the database is lost, or the layer's own condition or query fails.
-pub async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FlawedRows>, Error> {
+/// The rows of a layer that jump across ±180°, in a run's snapshot; `None` if the layer repairs them. Fails if the
+/// database is lost, or the layer's own condition or query fails.
+pub(crate) async fn jumping_rows(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FlawedRows>, Error> {
     if layer.repairs() { Ok(None) } else { FlawedRows::jumping(&snapshot.keeper, layer).await }
 }

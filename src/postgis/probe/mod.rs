@@ -26,12 +26,12 @@ use super::layer::{Layer, LayerOptions};
 use super::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
-pub use geometry::{DeclaredGeometry, Flaw, FlawedRows, jumping_rows, repaired_while_drawn};
+pub(crate) use geometry::{DeclaredGeometry, FlawedRows, jumping_rows, repaired_while_drawn};
 pub(crate) use layer::{LayerProbe, NamedLayer};
-pub use relation::Reads;
+pub(crate) use relation::Reads;
 pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_security_warning};
 pub(crate) use server::server;
-pub use server::{Server, server_of};
+pub(crate) use server::{Server, server_of};
 
 #[derive(Debug)]
 pub struct Probed {
@@ -39,7 +39,7 @@ pub struct Probed {
     /// The layers, in the order of the configuration.
     pub layers: Vec<Arc<Layer>>,
     /// The locks on everything that the layers read; the session that holds the snapshot has taken them.
-    pub locks: LayerLocks,
+    pub(crate) locks: LayerLocks,
     /// The tables and views that the layers read.
     pub reads: Reads,
     pub warnings: Vec<String>,
@@ -49,7 +49,7 @@ pub struct Probed {
 
 /// Layers whose names and expressions are checked. The session that holds the snapshot has locked everything that they
 /// read and has read no row yet, so other sessions of the run should take the same locks now.
-pub struct NamedLayers<'a> {
+pub(crate) struct NamedLayers<'a> {
     snapshot: &'a Snapshot,
     server: Server,
     layers: Vec<NamedLayer<'a>>,
@@ -58,11 +58,12 @@ pub struct NamedLayers<'a> {
 }
 
 /// Probes the server and the names and expressions of every layer, then takes the locks on everything that the layers
-/// read.
-///
-/// # Errors
-/// If PostGIS is missing or too old, or a layer names something that does not exist, may not be read or does not fit.
-pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions]) -> Result<NamedLayers<'a>, Error> {
+/// read. Fails if PostGIS is missing or too old, or a layer names something that does not exist, may not be read or
+/// does not fit.
+pub(crate) async fn probe_names<'a>(
+    snapshot: &'a Snapshot,
+    layers: &'a [LayerOptions],
+) -> Result<NamedLayers<'a>, Error> {
     let session = &snapshot.keeper;
     // Before statements over the layers are planned: planning alone runs functions of other owners. The statements of
     // both are on their way at once.
@@ -74,17 +75,13 @@ pub async fn probe_names<'a>(snapshot: &'a Snapshot, layers: &'a [LayerOptions])
 
 impl NamedLayers<'_> {
     /// The locks on everything that the layers read.
-    #[must_use]
-    pub fn locks(&self) -> &LayerLocks {
+    pub(crate) fn locks(&self) -> &LayerLocks {
         &self.locks
     }
 
-    /// Probes the rows: their reference systems, their types of geometry and their keys.
-    ///
-    /// # Errors
-    /// If the rows of a layer do not fit, or a table that it reads was rewritten or replaced after the snapshot was
-    /// taken.
-    pub async fn probe_rows(self) -> Result<Probed, Error> {
+    /// Probes the rows: their reference systems, their types of geometry and their keys. Fails if the rows of a layer
+    /// do not fit, or a table that it reads was rewritten or replaced after the snapshot was taken.
+    pub(crate) async fn probe_rows(self) -> Result<Probed, Error> {
         let NamedLayers { snapshot, server, layers: named, locks, superuser } = self;
         let (mut layers, mut warnings) = (Vec::new(), Vec::from_iter(superuser.clone()));
         for named in named {
@@ -115,7 +112,7 @@ pub async fn probe(snapshot: &Snapshot, layers: &[LayerOptions]) -> Result<Probe
 
 /// The statements whose planning locks everything that the layers of a run read. Clones share the statements.
 #[derive(Debug, Clone, Default)]
-pub struct LayerLocks(Arc<[LockStatement]>);
+pub(crate) struct LayerLocks(Arc<[LockStatement]>);
 
 /// A statement that reads everything a layer reads.
 #[derive(Debug)]
@@ -160,11 +157,13 @@ impl LayerLocks {
         Ok(session)
     }
 
-    /// A further session of a run. It holds the locks, and draws one variant after the other.
-    ///
-    /// # Errors
-    /// If the session cannot be opened, or a lock is not granted within `lock_timeout`.
-    pub async fn further_session(&self, database: &Database, snapshot: &Arc<Snapshot>) -> Result<Snapshot, Error> {
+    /// A further session of a run. It holds the locks, and draws one variant after the other. Fails if the session
+    /// cannot be opened, or a lock is not granted within `lock_timeout`.
+    pub(crate) async fn further_session(
+        &self,
+        database: &Database,
+        snapshot: &Arc<Snapshot>,
+    ) -> Result<Snapshot, Error> {
         snapshot.in_session(self.session(database, snapshot).await?).await
     }
 }

@@ -13,16 +13,16 @@ pub(crate) struct Column {
     /// The name of its type, or of the base type if the type is a domain over geometry or geography.
     pub kind: String,
     /// The schema of its type: `pg_catalog` for the types of PostgreSQL itself.
-    pub kind_schema: String,
+    pub(crate) kind_schema: String,
     /// True if the column's type has a collation.
-    pub collated: bool,
-    pub not_null: bool,
+    pub(crate) collated: bool,
+    pub(crate) not_null: bool,
     /// True if the role may read the column.
-    pub readable: bool,
+    pub(crate) readable: bool,
     /// The SRID that the column's type declares; 0 if it declares none.
-    pub srid: i32,
+    pub(crate) srid: i32,
     /// The geometry type that the column's type declares, such as "Point"; "Geometry" for any.
-    pub geometry_type: String,
+    pub(crate) geometry_type: String,
 }
 
 impl Column {
@@ -39,7 +39,7 @@ pub(crate) struct UniqueIndex {
     pub primary: bool,
     /// False if the table has children by inheritance. The table then shows their rows, too, but the index does not
     /// cover them.
-    pub covers_children: bool,
+    pub(crate) covers_children: bool,
 }
 
 /// The kinds of relations that the probe distinguishes.
@@ -59,13 +59,13 @@ pub(crate) struct Relation {
     pub name: String,
     pub kind: RelationKind,
     pub columns: Vec<Column>,
-    pub unique: Vec<UniqueIndex>,
+    pub(crate) unique: Vec<UniqueIndex>,
     /// The first column of each spatial index.
-    pub spatial_indexes: Vec<String>,
+    pub(crate) spatial_indexes: Vec<String>,
     /// True if the role may read at least one column of the relation.
-    pub readable: bool,
+    pub(crate) readable: bool,
     /// True if the role may use the relation's schema.
-    pub schema_usable: bool,
+    pub(crate) schema_usable: bool,
     /// The role that looked it up.
     pub role: String,
 }
@@ -315,12 +315,12 @@ fn not_understood(layer: &str, role: &str, error: Error) -> Error {
 pub struct Reads {
     /// A hash of the OIDs of the tables, including partitions and the tables beneath views, and of the views'
     /// definitions.
-    pub digest: String,
+    pub(crate) digest: String,
     /// A table, quoted, in which this role may see only some rows. A change of its policies can hide rows without
     /// changing any row.
-    pub row_security: Option<String>,
+    pub(crate) row_security: Option<String>,
     /// True if one of these tables has partitions.
-    pub has_partitions: bool,
+    pub(crate) has_partitions: bool,
 }
 
 /// Examines the tables that this transaction has locked, which are the tables that the layers' statements open. The
@@ -414,11 +414,9 @@ const ATTACHED: &str = "
 
 impl Snapshot {
     /// Checks that no partition was attached to a table while the run read it. Locks keep other sessions from altering
-    /// the table, but no lock that a reader can take keeps them from attaching partitions.
-    ///
-    /// # Errors
+    /// the table, but no lock that a reader can take keeps them from attaching partitions. Fails with
     /// [`Error::Appeared`] if one was attached.
-    pub async fn check_partitions(&self, reads: &Reads) -> Result<(), Error> {
+    pub(crate) async fn check_partitions(&self, reads: &Reads) -> Result<(), Error> {
         if !reads.has_partitions {
             return Ok(());
         }

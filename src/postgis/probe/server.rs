@@ -5,9 +5,9 @@ use crate::postgis::session::{Error, Session, Snapshot, quoted};
 
 #[derive(Debug, Clone)]
 pub struct Server {
-    pub identity: DatabaseIdentity,
+    pub(crate) identity: DatabaseIdentity,
     /// True if the server is a standby.
-    pub in_recovery: bool,
+    pub(crate) in_recovery: bool,
     /// The encoding of the database, such as `UTF8` or `LATIN1`.
     pub encoding: String,
 }
@@ -17,10 +17,7 @@ pub struct Server {
 const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 
 /// The server and database of a snapshot.
-///
-/// # Errors
-/// If PostGIS is missing, too old or not usable by the role.
-pub async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
+pub(crate) async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
     server(&snapshot.keeper).await
 }
 

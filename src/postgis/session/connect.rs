@@ -28,7 +28,7 @@ use super::options::DatabaseSection;
 
 /// When the connection uses TLS and what it verifies, as in libpq.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SslMode {
+pub(crate) enum SslMode {
     /// Without TLS.
     Disable,
     /// With TLS if the server offers it; libpq's default. "allow" means the same here.
@@ -71,17 +71,17 @@ impl FromStr for SslMode {
 #[derive(Clone, Default)]
 pub struct ConnectParts {
     /// Host names or socket folders.
-    pub host: Option<String>,
+    pub(crate) host: Option<String>,
     pub port: Option<String>,
     pub user: Option<String>,
-    pub password: Option<String>,
+    pub(crate) password: Option<String>,
     pub database: Option<String>,
-    pub sslmode: Option<String>,
-    pub sslrootcert: Option<String>,
-    pub sslcert: Option<String>,
-    pub sslkey: Option<String>,
+    pub(crate) sslmode: Option<String>,
+    pub(crate) sslrootcert: Option<String>,
+    pub(crate) sslcert: Option<String>,
+    pub(crate) sslkey: Option<String>,
     /// How the sessions show in `pg_stat_activity`.
-    pub application_name: Option<String>,
+    pub(crate) application_name: Option<String>,
 }
 
 /// How the sessions show in `pg_stat_activity`, unless the URL or `PGAPPNAME` has another name.
@@ -89,7 +89,7 @@ const APPLICATION_NAME: &str = "oar-tiles";
 
 impl ConnectParts {
     /// The parts that libpq takes from the environment (PostgreSQL documentation, "Environment Variables").
-    pub fn from_environment(variable: impl Fn(&str) -> Option<String>) -> ConnectParts {
+    pub(crate) fn from_environment(variable: impl Fn(&str) -> Option<String>) -> ConnectParts {
         let variable = |name| variable(name).filter(|value| !value.is_empty());
         ConnectParts {
             host: variable("PGHOST"),
@@ -377,7 +377,7 @@ pub(crate) struct TlsFiles {
     /// Certificates that are trusted, instead of the system's.
     pub root: Option<PathBuf>,
     /// The client's certificate chain.
-    pub certificate: Option<PathBuf>,
+    pub(crate) certificate: Option<PathBuf>,
     /// The client's key.
     pub key: Option<PathBuf>,
 }

@@ -63,14 +63,12 @@ impl Database {
 
     /// The database for another run. It shares the pool, but releases its locks to waiting processes independently of
     /// this run. `stop` ends its statements.
-    #[must_use]
-    pub fn for_another_run(&self, stop: &Stop) -> Database {
+    pub(crate) fn for_another_run(&self, stop: &Stop) -> Database {
         Database { locks: Arc::default(), stop: stop.clone(), ..self.clone() }
     }
 
     /// The database for the same run, with another `stop` that ends its statements.
-    #[must_use]
-    pub fn stopped_by(&self, stop: &Stop) -> Database {
+    pub(crate) fn stopped_by(&self, stop: &Stop) -> Database {
         Database { stop: stop.clone(), ..self.clone() }
     }
 

@@ -59,8 +59,7 @@ impl From<std::io::Error> for Cause {
 
 impl Cause {
     /// True if the connection broke or the server ended it, so that the statement is not to blame.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         match &self.code {
             None => true,
             // 08001 means the server of a foreign table; our own server has answered. 25P03 and 25P04 end sessions:
@@ -75,33 +74,28 @@ impl Cause {
     }
 
     /// True if a lock was not granted: the wait was too long, or the server ended a deadlock.
-    #[must_use]
-    pub fn is_lock_failure(&self) -> bool {
+    pub(crate) fn is_lock_failure(&self) -> bool {
         matches!(self.code, Some(SqlState::LOCK_NOT_AVAILABLE | SqlState::T_R_DEADLOCK_DETECTED))
     }
 
     /// True if a standby cancelled the statement because it delayed replication. Read-only transactions have no other
     /// serialization failures.
-    #[must_use]
-    pub fn is_recovery_conflict(&self) -> bool {
+    pub(crate) fn is_recovery_conflict(&self) -> bool {
         self.code == Some(SqlState::T_R_SERIALIZATION_FAILURE)
     }
 
     /// True if the server's lock table was full. The name of the setting in the hint is the same in every language.
-    #[must_use]
-    pub fn is_full_lock_table(&self) -> bool {
+    pub(crate) fn is_full_lock_table(&self) -> bool {
         self.code == Some(SqlState::OUT_OF_MEMORY) && self.text.contains("max_locks_per_transaction")
     }
 
     /// True if the statement wrote more to temporary files than the server allows its role (`temp_file_limit`).
-    #[must_use]
-    pub fn is_temp_file_limit(&self) -> bool {
+    pub(crate) fn is_temp_file_limit(&self) -> bool {
         self.code == Some(SqlState::CONFIGURATION_LIMIT_EXCEEDED)
     }
 
     /// True if the statement names a table or schema that does not exist, or that the role may not read.
-    #[must_use]
-    pub fn is_unreadable_table(&self) -> bool {
+    pub(crate) fn is_unreadable_table(&self) -> bool {
         matches!(
             self.code,
             Some(SqlState::UNDEFINED_TABLE | SqlState::INVALID_SCHEMA_NAME | SqlState::INSUFFICIENT_PRIVILEGE)
@@ -109,15 +103,13 @@ impl Cause {
     }
 
     /// True if a value is the cause, by the class of the SQLSTATE: data exceptions.
-    #[must_use]
-    pub fn is_data_exception(&self) -> bool {
+    pub(crate) fn is_data_exception(&self) -> bool {
         self.code.as_ref().is_some_and(|code| code.code().starts_with("22"))
     }
 
     /// True if the statement was cancelled, by its time limit or by a user. Only the text distinguishes these two
     /// cases, in the server's language.
-    #[must_use]
-    pub fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.code.as_ref() == Some(&SqlState::QUERY_CANCELED)
     }
 }
@@ -251,8 +243,7 @@ pub enum Error {
 impl Error {
     /// True if the server no longer knows the snapshot that a session should import, because the session that exported
     /// it has ended.
-    #[must_use]
-    pub fn is_snapshot_gone(&self) -> bool {
+    pub(crate) fn is_snapshot_gone(&self) -> bool {
         let Error::Lost { source, .. } = self else { return false };
         matches!(source.code, Some(SqlState::INVALID_PARAMETER_VALUE | SqlState::UNDEFINED_OBJECT))
     }
@@ -287,14 +278,12 @@ impl Error {
     }
 
     /// True if the connection broke or the server went away, so that another connection may help.
-    #[must_use]
-    pub fn is_lost(&self) -> bool {
+    pub(crate) fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })
     }
 
     /// True if only a statement failed, so that the transaction can go on at its savepoint.
-    #[must_use]
-    pub const fn is_of_statement(&self) -> bool {
+    pub(crate) const fn is_of_statement(&self) -> bool {
         matches!(self, Error::Query { .. } | Error::Timeout { .. })
     }
 
@@ -304,8 +293,7 @@ impl Error {
     }
 
     /// True if the statements returned other tiles or rows than planned.
-    #[must_use]
-    pub fn is_miscounted(&self) -> bool {
+    pub(crate) fn is_miscounted(&self) -> bool {
         matches!(self, Error::Miscounted { .. } | Error::Unsteady { .. })
     }
 }

@@ -18,7 +18,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection that receives notifications. Dropping it closes the connection.
 #[derive(Debug)]
-pub struct Listener {
+pub(crate) struct Listener {
     /// A message means that notifications arrived since the previous message.
     notified: mpsc::Receiver<()>,
     server: ServerName,
@@ -27,11 +27,9 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Connects, without listening to a channel yet.
-    ///
-    /// # Errors
-    /// If the database cannot be reached in the time that a connection may take, or a stop is requested.
-    pub async fn open(database: &Database) -> Result<Listener, Error> {
+    /// Connects, without listening to a channel yet. Fails if the database cannot be reached in the time that a
+    /// connection may take, or a stop is requested.
+    pub(crate) async fn open(database: &Database) -> Result<Listener, Error> {
         let server = database.server().clone();
         let lost = |source| Error::Lost { server: server.clone(), during: "while listening".to_owned(), source };
         let (client, mut connection) = tokio::select! {
@@ -62,11 +60,9 @@ impl Listener {
         Ok(listener)
     }
 
-    /// Runs statements outside of any transaction, and returns the rows of all of them as texts.
-    ///
-    /// # Errors
-    /// If a statement fails, the server does not answer, or a stop is requested.
-    pub async fn ask(&self, context: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
+    /// Runs statements outside of any transaction, and returns the rows of all of them as texts. Fails if a statement
+    /// fails, the server does not answer, or a stop is requested.
+    pub(crate) async fn ask(&self, context: &str, sql: &str) -> Result<Vec<SimpleQueryRow>, Error> {
         let answered = tokio::select! {
             answered = tokio::time::timeout(ANSWER_TIMEOUT, self.client.simple_query(sql)) => answered,
             _ = self.stop.wait() => return Err(Error::Interrupted),
@@ -93,10 +89,7 @@ impl Listener {
     }
 
     /// Waits for the next notification.
-    ///
-    /// # Errors
-    /// If the connection ended.
-    pub async fn notification(&mut self) -> Result<(), Error> {
+    pub(crate) async fn notification(&mut self) -> Result<(), Error> {
         match self.notified.recv().await {
             Some(()) => Ok(()),
             None => Err(self.lost(std::io::Error::from(std::io::ErrorKind::ConnectionReset).into())),
@@ -104,7 +97,7 @@ impl Listener {
     }
 
     /// Discards the notifications that arrived until now.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         while self.notified.try_recv().is_ok() {}
     }
 

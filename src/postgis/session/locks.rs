@@ -406,9 +406,7 @@ const ROOM: &str = "
 
 impl Session {
     /// Checks that the server's lock table has room if `sessions` further sessions take the same locks as this one.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if it has no room for them.
+    /// Fails with [`Error::Setting`] if it has no room for them.
     pub(crate) async fn check_lock_room(&self, sessions: usize) -> Result<(), Error> {
         let row = self.one("counting locks", ROOM, &[]).await?;
         let [own, room, taken] = [0, 1, 2].map(|column| row.get::<_, i64>(column).cast_unsigned());

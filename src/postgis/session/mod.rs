@@ -41,18 +41,19 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Row};
 use transaction::Transaction;
 
-pub use connect::{ConnectOptions, ConnectParts, SslMode};
+pub(crate) use connect::ConnectOptions;
+pub use connect::ConnectParts;
 pub use database::Database;
-pub use error::ServerName;
+pub(crate) use error::ServerName;
 pub(crate) use error::area_name;
-pub use error::{Cause, Error};
-pub use listen::Listener;
+pub(crate) use error::{Cause, Error};
+pub(crate) use listen::Listener;
 pub(crate) use locks::LockAttempts;
-pub use options::{DatabaseSection, SessionOptions};
-pub use origin::ExportedSnapshot;
-pub use prepared::SessionValue;
+pub(crate) use options::{DatabaseSection, SessionOptions};
+pub(crate) use origin::ExportedSnapshot;
+pub(crate) use prepared::SessionValue;
 pub(crate) use prepared::{quoted, setting_of};
-pub use snapshot::{SessionRoom, Snapshot};
+pub(crate) use snapshot::Snapshot;
 pub(crate) use text_settings::{DRAWN_TEXTS, LOGGED_TEXTS, TextSetting};
 
 /// The most requests to the server to cancel a statement.
@@ -87,23 +88,25 @@ impl Session {
 
     /// All rows of a statement. Here and in the methods below, `context` says in messages what the run does.
     pub(crate) async fn all(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
-        let begun = Instant::now();
-        let failed = |error| self.failed(context, begun, error);
-        self.until_stopped(async {
-            let (restored, rows) = tokio::join!(self.restored(), self.client.query_typed(sql, params));
-            let rows = rows.map_err(failed)?;
-            restored.map_err(failed).map(|()| rows)
-        })
-        .await
+        self.answered(context, Box::pin(self.client.query_typed(sql, params))).await
     }
 
     pub(crate) async fn one(&self, context: &str, sql: &str, params: &[Param<'_>]) -> Result<Row, Error> {
+        self.answered(context, Box::pin(self.client.query_typed_one(sql, params))).await
+    }
+
+    /// The answer to a query.
+    async fn answered<T>(
+        &self,
+        context: &str,
+        query: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Error> {
         let begun = Instant::now();
         let failed = |error| self.failed(context, begun, error);
         self.until_stopped(async {
-            let (restored, row) = tokio::join!(self.restored(), self.client.query_typed_one(sql, params));
-            let row = row.map_err(failed)?;
-            restored.map_err(failed).map(|()| row)
+            let (restored, answer) = tokio::join!(self.restored(), query);
+            let answer = answer.map_err(failed)?;
+            restored.map_err(failed).map(|()| answer)
         })
         .await
     }

@@ -59,7 +59,7 @@ pub struct SessionOptions {
     pub section: DatabaseSection,
     /// The most sessions at once: the workers and the session that holds the snapshot. The lock watcher has another
     /// connection.
-    pub connections: usize,
+    pub(crate) connections: usize,
     /// The values of the variant for which the sessions read, by the number of the parameter; empty without variants.
     pub parameters: Vec<String>,
     /// The schema of the change log, which no session has on its search path.
@@ -69,8 +69,7 @@ pub struct SessionOptions {
 impl SessionOptions {
     /// The longest that a session waits for a lock. It is shorter than `statement_timeout`, so that a wait does not
     /// look like a slow statement.
-    #[must_use]
-    pub fn lock_limit(&self) -> Duration {
+    pub(crate) fn lock_limit(&self) -> Duration {
         let (statement_timeout, lock_timeout) = (*self.section.statement_timeout, *self.section.lock_timeout);
         if statement_timeout.is_zero() {
             return lock_timeout;

@@ -29,7 +29,7 @@ pub(crate) struct SessionOrigin {
 /// A snapshot that sessions import. Sessions of other processes can import it, too, as long as the session that
 /// exported it lasts: it is serializable.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportedSnapshot {
+pub(crate) struct ExportedSnapshot {
     /// The id that `pg_export_snapshot()` gave.
     pub(crate) id: String,
     pub(crate) origin: SessionOrigin,
@@ -37,8 +37,7 @@ pub struct ExportedSnapshot {
 
 impl ExportedSnapshot {
     /// `pg_current_snapshot()` of the session that exported it.
-    #[must_use]
-    pub fn seen(&self) -> &str {
+    pub(crate) fn seen(&self) -> &str {
         &self.origin.snapshot
     }
 }

@@ -54,9 +54,6 @@ impl PreparedStatements {
 impl Session {
     /// From now on, the server parses and plans each statement text only once. Parsing and planning a statement that
     /// renders a tile takes about 1.2 ms, and rendering a small tile takes 0.2 ms. The session must have its savepoint.
-    ///
-    /// # Errors
-    /// If the session is lost.
     pub(crate) async fn keep_statements(&mut self) -> Result<(), Error> {
         // A generic plan is as good: the areas of a statement are rows of a materialized subquery, so the planner
         // cannot use their values anyway.
@@ -148,7 +145,7 @@ impl Session {
 // Values that statements of a session read: settings of its transaction.
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionValue {
+pub(crate) struct SessionValue {
     pub(crate) setting: String,
     /// The value: an array of texts, in text form.
     pub(crate) array: String,

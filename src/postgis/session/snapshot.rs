@@ -45,23 +45,18 @@ impl Snapshot {
 
     /// The snapshot that sessions of other processes import. On a standby, the cursor is older than the state that they
     /// see.
-    #[must_use]
-    pub const fn exported(&self) -> &ExportedSnapshot {
+    pub(crate) const fn exported(&self) -> &ExportedSnapshot {
         &self.exported
     }
 
     /// Sends the server a query, so that no proxy or firewall on the way closes the connection as idle.
-    ///
-    /// # Errors
-    /// If the session is lost.
-    pub async fn keep_alive(&self) -> Result<(), Error> {
+    pub(crate) async fn keep_alive(&self) -> Result<(), Error> {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
     }
 
     /// The same state with an earlier cursor, for a run that reads data computed before the snapshot: changes after
     /// that computation count as not seen.
-    #[must_use]
-    pub fn known_since(self, cursor: String) -> Snapshot {
+    pub(crate) fn known_since(self, cursor: String) -> Snapshot {
         Snapshot { cursor, ..self }
     }
 
@@ -74,10 +69,7 @@ impl Snapshot {
 
     /// Removes what was set for the previous variant, and sets the values of another variant in the session's
     /// transaction.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
-    pub async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
+    pub(crate) async fn begin_variant(&self, values: &[String]) -> Result<(), Error> {
         self.keeper.begin_variant(values).await
     }
 
@@ -103,10 +95,7 @@ impl Snapshot {
 
 impl Database {
     /// The database state at this moment, as a cursor, and the value of an SQL expression in that state.
-    ///
-    /// # Errors
-    /// If the database does not answer, or cannot compute the expression.
-    pub async fn present_state(&self, expression: &str) -> Result<(String, Option<String>), Error> {
+    pub(crate) async fn present_state(&self, expression: &str) -> Result<(String, Option<String>), Error> {
         let failed = |source: Cause| {
             let (server, during) = (self.server().clone(), "while asking for its state".to_owned());
             if source.is_lost() {
@@ -126,8 +115,7 @@ impl Database {
     }
 
     /// The same database with the values of a variant: sessions opened from now on read for that variant.
-    #[must_use]
-    pub fn with_parameters(&self, values: Vec<String>) -> Database {
+    pub(crate) fn with_parameters(&self, values: Vec<String>) -> Database {
         let options = SessionOptions { parameters: values, ..(*self.options).clone() };
         Database { options: Arc::new(options), ..self.clone() }
     }
@@ -141,11 +129,9 @@ impl Database {
     }
 
     /// Imports the snapshot that a session of another process has exported. The new session exports it again, so that
-    /// it outlives the other session.
-    ///
-    /// # Errors
-    /// If the other session has ended ([`Error::is_snapshot_gone`]), or is on another server.
-    pub async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
+    /// it outlives the other session. Fails if the other session has ended ([`Error::is_snapshot_gone`]), or is on
+    /// another server.
+    pub(crate) async fn imported_snapshot(&self, from: &ExportedSnapshot) -> Result<Snapshot, Error> {
         let keeper = self.session(Some(from.clone())).await?;
         self.exported_by(keeper).await
     }
@@ -167,11 +153,9 @@ impl Database {
         Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: Some(LockWatcher::start(self)) })
     }
 
-    /// The same database state for another run, in a session with locks of its own.
-    ///
-    /// # Errors
-    /// If the session of `source` is lost, or no further session can be opened.
-    pub async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
+    /// The same database state for another run, in a session with locks of its own. Fails if the session of `source` is
+    /// lost, or no further session can be opened.
+    pub(crate) async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         let keeper = self.on(source).await?;
         let (exported, cursor) = (source.exported.clone(), source.cursor.clone());
         let source = Some(Arc::clone(source));
@@ -199,7 +183,7 @@ const ROOM: &str = "
 
 /// How many sessions the server allows, and how many others there are.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SessionRoom {
+pub(crate) struct SessionRoom {
     /// The most sessions that the server allows this role at once.
     pub most: u64,
     /// The number of other sessions at present.
@@ -208,11 +192,9 @@ pub struct SessionRoom {
 
 impl Snapshot {
     /// Checks that the server allows `sessions` sessions, as many as the caller is going to have. `settings` names for
-    /// the message the settings to lower.
-    ///
-    /// # Errors
-    /// [`Error::Setting`] if the server does not allow them, or the error of the query.
-    pub async fn check_session_room(&self, sessions: usize, settings: &str) -> Result<SessionRoom, Error> {
+    /// the message the settings to lower. Fails with [`Error::Setting`] if the server does not allow them, or the error
+    /// of the query.
+    pub(crate) async fn check_session_room(&self, sessions: usize, settings: &str) -> Result<SessionRoom, Error> {
         let rows = self.all("counting sessions", ROOM, &[]).await?;
         let Some(row) = rows.first() else { return Ok(SessionRoom { most: u64::MAX, others: 0 }) };
         let [most, others] = [0, 1].map(|column| row.get::<_, i64>(column).max(0).cast_unsigned());

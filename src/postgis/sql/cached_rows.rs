@@ -20,7 +20,7 @@ const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
 /// The number of rows that are going to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ExpectedRows {
+pub(crate) enum ExpectedRows {
     /// The exact number, counted by the survey on the same snapshot. If another number is read, the layer's rows differ
     /// from query to query.
     Counted(u64),
@@ -29,8 +29,7 @@ pub enum ExpectedRows {
 }
 
 impl ExpectedRows {
-    #[must_use]
-    pub const fn count(self) -> u64 {
+    pub(crate) const fn count(self) -> u64 {
         match self {
             ExpectedRows::Counted(rows) | ExpectedRows::About(rows) => rows,
         }

@@ -546,7 +546,7 @@ fn names_of_row(layer: &Layer) -> String {
 
 /// The values from which a layer's aggregates are folded, without duplicates.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct FoldedValues(pub(crate) Vec<FoldedValue>);
+pub(crate) struct FoldedValues(pub(crate) Vec<FoldedValue>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FoldedValue {

@@ -27,12 +27,12 @@ use super::layer::{CalledFunction, Layer, Placement};
 use super::session::quoted;
 use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 
-pub use cached_rows::ExpectedRows;
+pub(crate) use cached_rows::ExpectedRows;
 pub(crate) use cached_rows::{
     CachedRowsParameters, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows, encoded_cells, first_value,
     hash_conditions, key_bounds, members, members_near, members_of_one, row_keys, scan, value_column,
 };
-pub use cells::FoldedValues;
+pub(crate) use cells::FoldedValues;
 pub(crate) use cells::{
     AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
 };

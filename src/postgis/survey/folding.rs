@@ -52,9 +52,6 @@ impl ValueKind {
 impl FoldedValues {
     /// The values from which all aggregates of a layer can be folded; `None` if not all of them can be folded, or there
     /// are no aggregates.
-    ///
-    /// # Errors
-    /// If the session is lost, or a stop was requested.
     pub(crate) async fn look_up(snapshot: &Snapshot, layer: &Layer) -> Result<Option<FoldedValues>, Error> {
         let keeps_lone = layer.keeps_lone();
         // A lone row is read again by its position, which requires a closed formula.

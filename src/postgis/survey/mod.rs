@@ -35,12 +35,12 @@ use crate::tile::{
 };
 
 pub(crate) use folding::FoldReader;
-pub use positions::{ChangedGeometries, changed_positions};
+pub(crate) use positions::{ChangedGeometries, changed_positions};
 pub(crate) use repaired::RepairedShapes;
 
 /// Rows that cannot be drawn, for one reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Skipped {
+pub(crate) struct Skipped {
     /// Why: "NULL", "empty", "not finite" (NaN or infinite coordinates), "unsupported" (a TIN, TRIANGLE or
     /// POLYHEDRALSURFACE), "outside" (beyond ±85.0511° or ±180°) or, for a query, "foreign" (in another reference
     /// system than the others).
@@ -52,15 +52,15 @@ pub struct Skipped {
 
 /// The result of the survey of one layer.
 #[derive(Debug)]
-pub struct Surveyed {
+pub(crate) struct Surveyed {
     /// The positions of the layer's features, unless they are in `point_file`.
     pub footprints: LayerFootprints,
     /// The positions of the layer's features, if these are more points than should be kept in memory.
     pub point_file: Option<PointFile>,
     /// The counted cells, at the zooms at which the layer is drawn from them.
-    pub counted: Option<Arc<CellCounts>>,
+    pub(crate) counted: Option<Arc<CellCounts>>,
     /// The number of rows to be gathered when tiles are rendered, at each zoom whose cells are not counted.
-    pub gathered: BTreeMap<Zoom, u64>,
+    pub(crate) gathered: BTreeMap<Zoom, u64>,
     /// The number of rows that have a position, at the zoom with the most of them. `None` if the layer is not drawn at
     /// the zooms, or if its rows do not say where its tiles are.
     pub rows: Option<u64>,
@@ -68,7 +68,7 @@ pub struct Surveyed {
     pub skipped: Vec<Skipped>,
     /// The number of large areas that are not valid polygons. Which tiles these fill is not known before they are
     /// rendered.
-    pub invalid_areas: u64,
+    pub(crate) invalid_areas: u64,
     /// The shapes of all rows that the survey repaired; `None` if it repaired none of the layer's rows because the
     /// layer does not ask for it, or too many.
     pub(crate) repaired: Option<Arc<RepairedShapes>>,
@@ -76,8 +76,7 @@ pub struct Surveyed {
 
 impl Surveyed {
     /// The result for a layer whose rows were read before, so that only their positions are known.
-    #[must_use]
-    pub fn of_footprints(footprints: LayerFootprints) -> Surveyed {
+    pub(crate) fn of_footprints(footprints: LayerFootprints) -> Surveyed {
         Surveyed {
             rows: footprints.all().map(|footprints| footprints.len() as u64).max(),
             footprints,
@@ -93,10 +92,7 @@ impl Surveyed {
 
 /// Reads the positions of a layer's features. Features that are in no tile of the coverage at any of the zooms may be
 /// left out. `folds` are the values that are folded while the rows are read (see [`foldable`]).
-///
-/// # Errors
-/// If a query fails, or a stop was requested.
-pub async fn survey(
+pub(crate) async fn survey(
     snapshot: &Snapshot,
     layer: &Layer,
     folds: Option<&FoldedValues>,
@@ -107,9 +103,6 @@ pub async fn survey(
 }
 
 /// Like [`survey`], but several sessions on the snapshot read in parallel if that is faster.
-///
-/// # Errors
-/// If a query fails, or a stop was requested.
 pub(crate) async fn survey_side_by_side(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -122,10 +115,8 @@ pub(crate) async fn survey_side_by_side(
 }
 
 /// Like [`survey`], for a plan of all features: more than [`MAX_POINTS_IN_MEMORY`] points are kept in a scratch file.
-/// `readers` are sessions on the snapshot that may read in parallel.
-///
-/// # Errors
-/// If a query fails, a stop was requested, or the scratch file cannot be written.
+/// `readers` are sessions on the snapshot that may read in parallel. Fails if a query fails, a stop was requested, or
+/// the scratch file cannot be written.
 pub(crate) async fn survey_for_plan(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -220,9 +211,6 @@ async fn in_passes(pass: SurveyPass<'_>, shown: &[Zoom]) -> Result<Surveyed, Err
 }
 
 /// Counts the rows of a layer as a survey does ([`Surveyed::rows`]), without reading their positions.
-///
-/// # Errors
-/// If a query fails, or a stop was requested.
 pub(crate) async fn count_rows(
     snapshot: &Snapshot,
     layer: &Layer,
@@ -246,24 +234,19 @@ pub(crate) async fn count_rows(
 
 /// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of
 /// them can be folded, or there are no aggregates.
-///
-/// # Errors
-/// If the session is lost, or a stop was requested.
-pub async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<FoldedValues>>, Error> {
+pub(crate) async fn foldable(snapshot: &Snapshot, layer: &Layer) -> Result<Option<Arc<FoldedValues>>, Error> {
     Ok(FoldedValues::look_up(snapshot, layer).await?.map(Arc::new))
 }
 
 /// True if the cells of a layer are drawn from the counts and folded values of the survey.
-#[must_use]
-pub fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
+pub(crate) fn counts_cells(layer: &Layer, folds: Option<&FoldedValues>) -> bool {
     folds.is_some() || needs_only_counts(layer)
 }
 
 impl Layer {
     /// True if a survey of all rows may count the layer's cells at a zoom. The survey still does not count them if
     /// [`foldable`] finds that the aggregates cannot be folded.
-    #[must_use]
-    pub fn may_be_counted(&self, zoom: Zoom) -> bool {
+    pub(crate) fn may_be_counted(&self, zoom: Zoom) -> bool {
         let has_few = self.grid().is_some_and(|grid| grid.has_few_cells(zoom));
         self.zooms.contains(zoom) && (has_few || needs_only_counts(self))
     }

@@ -13,14 +13,14 @@ use crate::tile::{ChangeLocation, HALF_WORLD_METRES, WorldBox, Zoom, latitude};
 
 /// Geometries of any kind, each in any reference system.
 #[derive(Debug, Clone, Copy)]
-pub struct ChangedGeometries<'a> {
+pub(crate) struct ChangedGeometries<'a> {
     /// The relation: an item of a FROM list.
     pub relation: &'a str,
     /// Its geometry column, not quoted.
     pub column: &'a str,
     /// True if these are old or new geometries of the layer's rows. In a layer of cells, such a geometry lies in one
     /// cell; any other geometry may lie in many.
-    pub are_rows: bool,
+    pub(crate) are_rows: bool,
 }
 
 /// Calls `each` with the positions of geometries, computed like the positions of the layer's own rows in the survey.
@@ -29,10 +29,7 @@ pub struct ChangedGeometries<'a> {
 /// A column that declares no reference system may have held rows in another system, and an emptied column shows no
 /// system at all. So each geometry is placed in its own system, as when it was drawn. A geometry with SRID 0 counts as
 /// one in the layer's system.
-///
-/// # Errors
-/// If the database fails, or a stop was requested.
-pub async fn changed_positions(
+pub(crate) async fn changed_positions(
     snapshot: &Snapshot,
     layer: &Layer,
     context: &str,

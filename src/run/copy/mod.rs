@@ -66,7 +66,7 @@ pub struct CopyReport {
 }
 
 #[derive(Debug, Clone)]
-pub struct CopyOptions {
+pub(crate) struct CopyOptions {
     pub sources: Vec<String>,
     /// Only these layers; all if empty.
     pub layers: Vec<String>,
@@ -81,11 +81,9 @@ pub struct CopyOptions {
 /// The most chunks that wait for the sink. Together with the size of a chunk this bounds the memory.
 const MAX_WAITING_CHUNKS: usize = 2;
 
-/// Copies tiles into the job's target.
-///
-/// # Errors
-/// If the source cannot be read or the target cannot be written; an archive is unchanged then.
-pub async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
+/// Copies tiles into the job's target. Fails if the source cannot be read or the target cannot be written; an archive
+/// is unchanged then.
+pub(crate) async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let (owned, options) = (job.clone(), options.clone());
     // Waits until the copy ends even after a stop was asked for, because the sink has to clean up.
     spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &job.stop))
@@ -324,7 +322,9 @@ impl Copying<'_> {
         let handed = reading.join().map_err(|_panic| CommandError::Died("the one that reads".to_owned()))??;
         stop.check()?;
         if written.total() != handed {
-            return Err(CommandError::MiscountedCopy { stored: written.total(), read: handed });
+            let stored = written.total();
+            let what = format!("{stored} of {handed} tiles were stored: the copy is not complete. Please report this");
+            return Err(CommandError::Incomplete(what));
         }
         let finished = sink.finish(&metadata)?;
         Ok(Copied { target: finished.place, changed: finished.changed, written, deleted: finished.deleted, bytes })

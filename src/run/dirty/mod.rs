@@ -27,7 +27,7 @@ use crate::target::{Described, GENERATOR, OpenMode, PartialScope, ReadError};
 use crate::tile::{AreaPart, Batch, Coverage, NoTile, SearchBox, TileCoord, ZoomList};
 
 pub(crate) use super::dirty_file::listed;
-pub use super::dirty_file::{TileList, TileListDocument, TileListError, area, area_or_boxes};
+pub(crate) use super::dirty_file::{TileList, TileListDocument, TileListError, area, area_or_boxes};
 pub(crate) use tiles::{DirtyTiles, Work, drawn};
 
 /// Which tiles a reseed renders.
@@ -50,9 +50,9 @@ pub struct DirtyFilter {
     /// Only these boxes.
     pub bbox: Vec<AreaPart>,
     /// Do not retry tiles that earlier runs could not render, unless something else changed.
-    pub leaves_unrendered: bool,
+    pub(crate) leaves_unrendered: bool,
     /// Tiles outside of the target's scope that are to be stored, because a client has asked for them.
-    pub written_back: Vec<TileCoord>,
+    pub(crate) written_back: Vec<TileCoord>,
 }
 
 impl DirtyFilter {
@@ -287,10 +287,8 @@ impl LogFollower {
 
     /// Finds what has changed since the last look; the first time, since the state that the target shows. If the
     /// database has another history than at the last look, or than the live tiles that show the states `kept`, any tile
-    /// may differ, also those of which the target shows nothing.
-    ///
-    /// # Errors
-    /// If the log cannot be trusted, or the database or the target cannot be reached.
+    /// may differ, also those of which the target shows nothing. Fails if the log cannot be trusted, or the database or
+    /// the target cannot be reached.
     pub(crate) async fn look(&mut self, job: &Job, kept: &[StateInHistory]) -> Result<LogLook, CommandError> {
         let (filter, begun) = (DirtyFilter::default(), Instant::now());
         let look = Look::followed(job, &filter, false, Some(&*self)).await?;

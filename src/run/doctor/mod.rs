@@ -22,23 +22,20 @@ use crate::report::{CheckArea, CheckLevel, Checkup};
 
 /// The options of `doctor`, in addition to the settings.
 #[derive(Debug, Clone)]
-pub struct DoctorOptions {
+pub(crate) struct DoctorOptions {
     /// The age of a transaction above which there is a warning.
-    pub transaction_age: Duration,
+    pub(crate) transaction_age: Duration,
     /// The difference between the clocks above which there is a warning.
-    pub clock_difference: Duration,
+    pub(crate) clock_difference: Duration,
     /// False if the settings name no target.
-    pub has_target: bool,
+    pub(crate) has_target: bool,
     /// The address at which clients find the TileJSON or its folder; `None` for the target's public URL, if the
     /// settings name one.
     pub url: Option<String>,
 }
 
 /// Checks everything that the settings name.
-///
-/// # Errors
-/// If a stop was asked for.
-pub async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, CommandError> {
+pub(crate) async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, CommandError> {
     let mut checkup = Checkup::default();
     let settings = &job.settings.database;
     let database = Database::new(&settings.connect, settings.session.clone(), &job.stop)?;
@@ -72,10 +69,7 @@ fn note(checkup: &mut Checkup, area: CheckArea, error: CommandError) -> Result<(
 }
 
 /// The error that counts the errors among the results, if there are any. Warnings are not a failure.
-///
-/// # Errors
-/// If there is an error among the results.
-pub fn healthy(checkup: &Checkup) -> Result<(), CommandError> {
+pub(crate) fn healthy(checkup: &Checkup) -> Result<(), CommandError> {
     match checkup.count(CheckLevel::Error) {
         0 => Ok(()),
         errors => Err(CommandError::Unhealthy { errors }),

@@ -86,11 +86,8 @@ struct PlacesInTile {
 const MAX_TILES_OF_PLACE: u64 = 16;
 
 impl FamilyLook {
-    /// Finds what has changed; `None` if each variant has to be looked at by itself.
-    ///
-    /// # Errors
-    /// If the database shows another history than the family's manifest, its change log cannot be trusted, or the
-    /// layers do not fit.
+    /// Finds what has changed; `None` if each variant has to be looked at by itself. Fails if the database shows
+    /// another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
     pub(crate) async fn begin(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyLook>, CommandError> {
         let (family, settings) = (run.family, &job.settings);
         let Some(before) = &run.before else { return Ok(None) };
@@ -372,8 +369,8 @@ impl ChangedPlaces {
 /// Hashes of what the configuration says about the variants. Two families with the same name and output differ in these
 /// hashes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FamilySettingsMark {
-    pub conditions: String,
+pub(crate) struct FamilySettingsMark {
+    pub(crate) conditions: String,
     /// The hash of the values: of the query, or of the list.
     pub values: String,
 }

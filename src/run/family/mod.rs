@@ -36,55 +36,50 @@ use crate::stop::Stop;
 use crate::target::NoteStore;
 
 pub(crate) use cache::{FamilyCache, FamilyCachePart};
-pub use look::FamilySettingsMark;
+pub(crate) use look::FamilySettingsMark;
 pub(crate) use look::{FamilyLook, VariantState};
-pub use record::{FamilyParameter, FamilyRecord, RecordedVariant};
+pub(crate) use record::{FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily, remove_target};
-pub use run::{FamilyOptions, FamilyOutcome, FamilyWork};
+pub(crate) use run::{FamilyOptions, FamilyOutcome, FamilyWork};
 pub(crate) use run::{FamilyRun, FamilyTally, FamilyTargets};
 pub(crate) use sessions::{FamilySessions, SessionPart};
 
 /// The variants of a tileset.
 #[derive(Clone)]
-pub struct Family {
+pub(crate) struct Family {
     settings: JobSettings,
     variants: Arc<VariantSettings>,
 }
 
 /// The values of a family's variants. They are checked: each variant has an output of its own.
-pub struct FamilyMembers {
+pub(crate) struct FamilyMembers {
     pub table: VariantTable,
     /// The values in the output, for each variant.
-    pub segments: Vec<Vec<ValueSegment>>,
+    pub(crate) segments: Vec<Vec<ValueSegment>>,
 }
 
 impl Family {
     /// The family of a tileset; `None` if the tileset has no variants.
-    #[must_use]
-    pub fn of(settings: &JobSettings) -> Option<Family> {
+    pub(crate) fn of(settings: &JobSettings) -> Option<Family> {
         let variants = settings.tileset.variants.clone()?;
         Some(Family { settings: settings.clone(), variants })
     }
 
-    #[must_use]
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.settings.tileset.name
     }
 
-    #[must_use]
-    pub fn settings(&self) -> &JobSettings {
+    pub(crate) fn settings(&self) -> &JobSettings {
         &self.settings
     }
 
     /// The names of the values in the output, in its order.
-    #[must_use]
-    pub fn names_in_output(&self) -> Vec<String> {
+    pub(crate) fn names_in_output(&self) -> Vec<String> {
         self.variants.output.names().into_iter().map(str::to_owned).collect()
     }
 
     /// The output of the variants, with `{name}` for the values.
-    #[must_use]
-    pub fn output(&self) -> String {
+    pub(crate) fn output(&self) -> String {
         self.variants.output.to_string()
     }
 
@@ -108,9 +103,6 @@ impl Family {
     }
 
     /// The values of all variants at a snapshot.
-    ///
-    /// # Errors
-    /// If the query fails, or values do not fit.
     pub(crate) async fn members(&self, snapshot: &Snapshot) -> Result<FamilyMembers, CommandError> {
         let table = match &self.variants.values {
             VariantValues::Listed(table) => table.clone(),
@@ -120,9 +112,6 @@ impl Family {
     }
 
     /// The settings with the conditions of the variants. The values come from the database, and are checked.
-    ///
-    /// # Errors
-    /// If the query fails, or values do not fit.
     pub(crate) async fn with_conditions(&self, snapshot: &Snapshot) -> Result<JobSettings, CommandError> {
         let members = self.members(snapshot).await?;
         Ok(self.settings.with_variant_conditions(&members.table.parameters)?)
@@ -174,18 +163,13 @@ impl Family {
     }
 
     /// The settings of a variant.
-    ///
-    /// # Errors
-    /// If its values do not fit.
-    pub fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, CommandError> {
+    pub(crate) fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, CommandError> {
         Ok(self.settings.of_variant(parameters, row)?)
     }
 
-    /// The settings of the tileset without conditions, if it is wanted in addition to the variants.
-    ///
-    /// # Errors
-    /// If the output, `public_url` or the `url` of a purge is no valid address.
-    pub fn all(&self) -> Result<Option<JobSettings>, CommandError> {
+    /// The settings of the tileset without conditions, if it is wanted in addition to the variants. Fails if the
+    /// output, `public_url` or the `url` of a purge is no valid address.
+    pub(crate) fn all(&self) -> Result<Option<JobSettings>, CommandError> {
         Ok(self.settings.of_all_variants()?)
     }
 
@@ -204,10 +188,7 @@ impl Family {
 
     /// The run for a watch of the family. Its target stands for all targets and is none of them. Must be called on a
     /// runtime.
-    ///
-    /// # Errors
-    /// If the output is no target.
-    pub fn watched(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
+    pub(crate) fn watched(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
         self.job(report, stop)
     }
 
@@ -224,9 +205,6 @@ impl Family {
     }
 
     /// What the family's manifest says; `None` if there is none. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If it cannot be read.
     pub(crate) async fn stored(
         &self,
         report: &Arc<dyn Report>,
@@ -237,10 +215,7 @@ impl Family {
     }
 
     /// What the family's manifest says. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read or does not exist.
-    pub async fn recorded(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyRecord, CommandError> {
+    pub(crate) async fn recorded(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyRecord, CommandError> {
         Ok(self.known(report, stop).await?.record)
     }
 
@@ -291,15 +266,12 @@ impl Family {
     }
 
     /// The settings of the tileset without conditions, if it is wanted, and of all variants in a manifest.
-    ///
-    /// # Errors
-    /// If the values of the manifest do not fit the settings.
-    pub fn settings_in(&self, record: &FamilyRecord) -> Result<Vec<JobSettings>, CommandError> {
-        let parameters = record.parameters();
+    pub(crate) fn settings_in(&self, record: &FamilyRecord) -> Result<Vec<JobSettings>, CommandError> {
+        let parameters = &record.parameters;
         let variants = record.variants.iter().filter(|variant| !variant.vanished);
         let mut all: Vec<JobSettings> = self.all()?.into_iter().collect();
         for variant in variants {
-            all.push(self.variant(&parameters, &variant.values)?);
+            all.push(self.variant(parameters, &variant.values)?);
         }
         Ok(all)
     }
@@ -323,10 +295,7 @@ fn is_inside(one: &Path, other: &Path) -> bool {
 impl Family {
     /// The settings of the variant with this output, with the values that the database gives now; or those of the
     /// tileset without conditions, if it has this output. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If there is no such variant, or the values cannot be read.
-    pub async fn variant_with_output(
+    pub(crate) async fn variant_with_output(
         &self,
         output: &Path,
         report: &Arc<dyn Report>,
@@ -347,11 +316,9 @@ impl Family {
     }
 
     /// A run of the family's target with this output or, without `output`, of one target that stands for all. It knows
-    /// what the family's manifest says of the target. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If there is no such variant, or the values or the manifest cannot be read.
-    pub async fn one_target(
+    /// what the family's manifest says of the target. Must be called on a runtime. Fails if there is no such variant,
+    /// or the values or the manifest cannot be read.
+    pub(crate) async fn one_target(
         &self,
         output: Option<&Path>,
         report: &Arc<dyn Report>,
@@ -375,13 +342,10 @@ impl Family {
 
     /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is
     /// no variant.
-    ///
-    /// # Errors
-    /// If the family was never seeded.
     pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
         let stored = self.known(report, stop).await?;
         let Some(first) = stored.record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
-        let settings = self.variant(&stored.record.parameters(), &first.values)?;
+        let settings = self.variant(&stored.record.parameters, &first.values)?;
         Ok(Some(Job::new(settings, false, report, stop)?.knowing(stored.known(first))))
     }
 
@@ -451,9 +415,6 @@ pub(crate) struct ReadFamily {
 
 impl Family {
     /// A reader of the family's manifest. Must be called on a runtime.
-    ///
-    /// # Errors
-    /// If the place of the manifest cannot be reached.
     pub(crate) fn reader(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyReader, CommandError> {
         Ok(FamilyReader(self.place(report, stop)?))
     }
@@ -462,9 +423,6 @@ impl Family {
 impl FamilyReader {
     /// The manifest; `None` if it still has the tag `known`, in which case only its head is read. May wait for a
     /// server.
-    ///
-    /// # Errors
-    /// If the manifest cannot be read or does not exist.
     pub(crate) fn read(&self, known: Option<&str>) -> Result<Option<ReadFamily>, CommandError> {
         match record::read_unless(&self.0, known)? {
             record::ReadRecord::Same => Ok(None),

@@ -78,7 +78,7 @@ fn joined(
         return Err(family.is_another(what, before).into());
     }
     let checked = checked.map(|checked| &checked.record);
-    let why = if before.kinds != own.kinds {
+    let why = if before.parameters != own.parameters {
         Some("the names or types of its values have changed")
     } else if before.database != own.database && checked.is_none_or(|checked| before.database != checked.database) {
         Some("another run has seeded variants of it from another database meanwhile")

@@ -29,31 +29,31 @@ const LISTS: &str = "variants";
 const MAX_LISTED: usize = 2_000;
 
 /// What a family says about itself.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct FamilyRecord {
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct FamilyRecord {
     /// `pg_current_snapshot()`: the state of the database that all variants show.
     pub snapshot: String,
     /// The identity of the database, as in a manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<DatabaseMark>,
     /// The witnesses of that state, and of the states of variants that were seeded in parts.
-    pub witnesses: Vec<Witness>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) witnesses: Vec<Witness>,
     /// The output of the variants, with `{name}` for the values; empty if an earlier version wrote it.
+    #[serde(default)]
     pub output: String,
     /// Hashes of values and conditions in the configuration; `None` if an earlier version wrote the manifest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settings: Option<FamilySettingsMark>,
-    pub kinds: Vec<FamilyParameter>,
+    pub parameters: Vec<VariantParameter>,
+    /// They have notes of their own.
+    #[serde(skip)]
     pub variants: Vec<RecordedVariant>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct FamilyParameter {
-    pub name: String,
-    pub kind: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RecordedVariant {
-    pub segments: Vec<ValueSegment>,
+pub(crate) struct RecordedVariant {
+    pub(crate) segments: Vec<ValueSegment>,
     /// The values of the parameters, as text.
     pub values: Vec<String>,
     /// The id of the publication of its target that shows the state of the family.
@@ -61,7 +61,7 @@ pub struct RecordedVariant {
     pub publication: Option<String>,
     /// True if its values no longer belong to the family, and its target still exists.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub vanished: bool,
+    pub(crate) vanished: bool,
 }
 
 /// A manifest that was read, and what identifies it.
@@ -96,26 +96,10 @@ pub(crate) struct WrittenFamily {
 struct FamilyManifest {
     version: u32,
     generator: String,
-    snapshot: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    database: Option<DatabaseMark>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    witnesses: Vec<Witness>,
-    #[serde(default)]
-    output: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    settings: Option<FamilySettingsMark>,
-    parameters: Vec<FamilyParameter>,
+    #[serde(flatten)]
+    record: FamilyRecord,
     /// The notes with the variants.
     lists: Vec<String>,
-}
-
-impl FamilyRecord {
-    #[must_use]
-    pub fn parameters(&self) -> Vec<VariantParameter> {
-        let parameter = |one: &FamilyParameter| VariantParameter { name: one.name.clone(), kind: one.kind.clone() };
-        self.kinds.iter().map(parameter).collect()
-    }
 }
 
 impl From<NoteError> for CommandError {
@@ -182,13 +166,12 @@ pub(crate) fn read_unless(place: &Target, known: Option<&str>) -> Result<ReadRec
             serde_json::from_slice(&note.body).map_err(|error| unreadable(error.to_string()))?;
         variants.append(&mut listed);
     }
-    let FamilyManifest { snapshot, database, witnesses, output, settings, parameters: kinds, .. } = manifest;
+    let record = FamilyRecord { variants, ..manifest.record };
     let parsed = |text: &String| text.parse().map_err(|error: CursorError| unreadable(error.to_string()));
-    let cursor: Cursor = parsed(&snapshot)?;
-    for witness in &witnesses {
+    let cursor: Cursor = parsed(&record.snapshot)?;
+    for witness in &record.witnesses {
         parsed(&witness.snapshot)?;
     }
-    let record = FamilyRecord { snapshot, database, witnesses, output, settings, kinds, variants };
     Ok(ReadRecord::Other(Box::new(StoredFamily {
         record,
         cursor: Some(cursor),
@@ -227,12 +210,7 @@ pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
     let manifest = FamilyManifest {
         version: FAMILY_VERSION,
         generator: GENERATOR.to_owned(),
-        snapshot: record.snapshot.clone(),
-        database: record.database.clone(),
-        witnesses: record.witnesses.clone(),
-        output: record.output.clone(),
-        settings: record.settings.clone(),
-        parameters: record.kinds.clone(),
+        record: FamilyRecord { variants: Vec::new(), ..record.clone() },
         lists,
     };
     let body = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::from)?;

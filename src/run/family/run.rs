@@ -12,14 +12,14 @@ use tokio::task::spawn_blocking;
 use super::look::OtherFamily;
 use super::part::of_another;
 use super::{
-    Family, FamilyCache, FamilyLook, FamilyMembers, FamilyParameter, FamilyRecord, FamilySessions, RecordedVariant,
-    StoredFamily, WrittenFamily, remove_target,
+    Family, FamilyCache, FamilyLook, FamilyMembers, FamilyRecord, FamilySessions, RecordedVariant, StoredFamily,
+    WrittenFamily, remove_target,
 };
 use crate::change_log::Cursor;
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::manifest::{Manifest, Witness};
-use crate::postgis::{VariantParameter, server_of};
+use crate::postgis::server_of;
 use crate::report::{DirtyReport, FamilyReport, Report, ReseedReport, RunReport};
 use crate::run::describe::LogIdentity;
 use crate::run::{
@@ -28,13 +28,13 @@ use crate::run::{
 use crate::stop::Stop;
 
 #[derive(Clone)]
-pub struct FamilyOptions {
+pub(crate) struct FamilyOptions {
     /// Overwrite whatever is there.
     pub force: bool,
     /// Delete the targets of variants whose values have vanished.
-    pub prunes: bool,
+    pub(crate) prunes: bool,
     /// Write nothing.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// What the run does.
     pub work: FamilyWork,
     /// Receives the events of each variant's run.
@@ -43,15 +43,37 @@ pub struct FamilyOptions {
     pub stop: Stop,
     pub snapshot: SharedSnapshot,
     /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
-    pub caller: Option<Job>,
+    pub(crate) caller: Option<Job>,
     /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and
     /// `all` if it is empty.
     pub only: Vec<String>,
 }
 
+impl FamilyOptions {
+    /// A run of all variants that overwrites nothing of others, deletes no target, and waits nowhere.
+    pub(crate) fn new(
+        work: FamilyWork,
+        report: Arc<dyn Report>,
+        stop: &Stop,
+        snapshot: SharedSnapshot,
+    ) -> FamilyOptions {
+        FamilyOptions {
+            force: false,
+            prunes: false,
+            dry_run: false,
+            work,
+            report,
+            stop: stop.clone(),
+            snapshot,
+            caller: None,
+            only: Vec::new(),
+        }
+    }
+}
+
 /// What a run of a family does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FamilyWork {
+pub(crate) enum FamilyWork {
     /// It seeds every variant again. A family's manifest that cannot be read is replaced.
     Seed,
     /// It brings every variant up to date.
@@ -63,7 +85,7 @@ pub enum FamilyWork {
 
 /// How a run of a family ended.
 #[derive(Debug)]
-pub struct FamilyOutcome {
+pub(crate) struct FamilyOutcome {
     pub report: FamilyReport,
     /// An error if variants failed.
     pub complete: Result<(), CommandError>,
@@ -125,16 +147,14 @@ impl<'a> FamilyRun<'a> {
                 witnesses: log.as_ref().and_then(|log| log.witness(seen.cursor())).cloned().into_iter().collect(),
                 output: family.output(),
                 settings: Some(family.settings_mark()),
-                kinds: Vec::new(),
+                parameters: Vec::new(),
                 variants: Vec::new(),
             };
             Ok((members, record))
         };
         let look = async |restarts| look(restarts).await.inspect_err(|_error| job.release_snapshot());
         let (mut members, mut record) = restarting(settings, report, stop, look).await?;
-        let parameters = &members.table.parameters;
-        let kind = |one: &VariantParameter| FamilyParameter { name: one.name.clone(), kind: one.kind.clone() };
-        record.kinds = parameters.iter().map(kind).collect();
+        record.parameters.clone_from(&members.table.parameters);
         let variants = members.segments.iter().zip(&members.table.rows);
         let variant = |(segments, values): (&Vec<ValueSegment>, &Vec<String>)| RecordedVariant {
             segments: segments.clone(),
@@ -224,7 +244,7 @@ impl<'a> FamilyRun<'a> {
         // Each target has an outbox of its own, in which an earlier run may have left something for CDNs.
         let is_done = (vanished.is_empty() || !self.options.prunes)
             && self.family.settings().tileset.purges.is_empty()
-            && before.kinds == self.record.kinds
+            && before.parameters == self.record.parameters
             && now.len() == standing.len()
             && now.iter().all(is_as_before);
         if !is_done {

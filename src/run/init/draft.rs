@@ -30,7 +30,7 @@ pub(crate) struct Draft {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DraftFor {
+pub(crate) enum DraftFor {
     /// A file with one tileset of everything, to be seeded.
     File,
     /// An immediate seed: the same tileset, with the functions that a pattern without `*` or `?` names.

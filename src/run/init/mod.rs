@@ -29,24 +29,22 @@ use crate::postgis::{
 use crate::report::{DiscoveredColumn, DiscoveredFunction, DiscoveredTables};
 use crate::stop::Stop;
 
-pub use draft::DraftFor;
+pub(crate) use draft::DraftFor;
 
 /// The longest time for reading one relation: a new user wants an answer.
 const MAX_READ: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// A configuration for some tables of a database.
 #[derive(Debug)]
-pub struct Drafted {
+pub(crate) struct Drafted {
     /// The configuration, as TOML.
     pub text: String,
     pub found: DiscoveredTables,
 }
 
-/// Reads the tables that the patterns name, or all of them if there are no patterns, and drafts a configuration.
-///
-/// # Errors
-/// If there is nothing that can be drawn, or the database is lost.
-pub async fn draft(
+/// Reads the tables that the patterns name, or all of them if there are no patterns, and drafts a configuration. Fails
+/// if there is nothing that can be drawn, or the database is lost.
+pub(crate) async fn draft(
     settings: &DatabaseSettings,
     environment: &ConnectParts,
     tables: &[String],
@@ -183,10 +181,7 @@ fn column(found: &DiscoveredRelation, geometry: &GeometryColumn, problem: Option
 }
 
 /// Refuses a draft without a layer.
-///
-/// # Errors
-/// If nothing that was found can be drawn.
-pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
+pub(crate) fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
     if drafted.found.layers > 0 {
         return Ok(());
     }
@@ -198,10 +193,7 @@ pub fn has_layers(drafted: &Drafted) -> Result<(), CommandError> {
 }
 
 /// Refuses a file that already exists, before any work.
-///
-/// # Errors
-/// If it exists.
-pub fn is_free(file: &Path) -> Result<(), CommandError> {
+pub(crate) fn is_free(file: &Path) -> Result<(), CommandError> {
     match file.symlink_metadata() {
         Ok(_) => Err(WrittenFileError::DraftExists { path: file.to_owned() }.into()),
         Err(_absent) => Ok(()),
@@ -209,10 +201,7 @@ pub fn is_free(file: &Path) -> Result<(), CommandError> {
 }
 
 /// Writes a configuration into a new file.
-///
-/// # Errors
-/// If it already exists, or cannot be written.
-pub fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
+pub(crate) fn write(drafted: &Drafted, file: &Path) -> Result<(), CommandError> {
     let failed = |source: std::io::Error| match source.kind() {
         std::io::ErrorKind::AlreadyExists => WrittenFileError::DraftExists { path: file.to_owned() },
         _ => WrittenFileError::NoDraft { path: file.to_owned(), source },

@@ -20,12 +20,9 @@ use crate::run::purge::PurgeTask;
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
 use crate::serve::JobStore;
 
-/// Brings every variant of a tileset up to date.
-///
-/// # Errors
-/// If the family was never seeded, or the values cannot be read, or the database is lost. Variants that fail are part
-/// of the outcome.
-pub async fn reseed_family(
+/// Brings every variant of a tileset up to date. Fails if the family was never seeded, or the values cannot be read, or
+/// the database is lost. Variants that fail are part of the outcome.
+pub(crate) async fn reseed_family(
     family: &Family,
     options: &FamilyOptions,
     reseeding: &ReseedOptions,
@@ -260,16 +257,12 @@ impl Watched for WatchedFamily<'_> {
 
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<FamilyLooked, CommandError> {
         let layers = self.family.settings().tileset.layers.iter().cloned();
+        let work = if !is_first && self.is_whole.get() { FamilyWork::LookAgain } else { FamilyWork::Reseed };
+        let snapshot = SharedSnapshot::after_refreshing(layers);
         let run = FamilyOptions {
-            force: false,
             prunes: self.prunes,
-            dry_run: false,
-            work: if !is_first && self.is_whole.get() { FamilyWork::LookAgain } else { FamilyWork::Reseed },
-            report: Arc::clone(&job.report),
-            stop: job.stop.clone(),
-            snapshot: SharedSnapshot::after_refreshing(layers),
             caller: Some(job.clone()),
-            only: Vec::new(),
+            ..FamilyOptions::new(work, Arc::clone(&job.report), &job.stop, snapshot)
         };
         self.is_whole.set(false);
         let done = Box::pin(reseed_family(self.family, &run, options)).await?;
@@ -316,10 +309,7 @@ impl Watched for WatchedFamily<'_> {
 
 /// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each`
 /// with each result, and with whether anything was published. `job` is [`Family::watched`].
-///
-/// # Errors
-/// If a look fails with an error that a retry cannot fix.
-pub async fn watch_family(
+pub(crate) async fn watch_family(
     family: &Family,
     prunes: bool,
     job: &Job,

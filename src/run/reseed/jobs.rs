@@ -42,9 +42,6 @@ impl Report for JobReport {
 
 /// Runs the waiting jobs one after the other, until none waits or a stop is asked for. Calls `each` with each outcome,
 /// before clients learn that the job is done.
-///
-/// # Errors
-/// If `each` fails.
 pub(crate) async fn run_queued(
     job: &Job,
     options: &ReseedOptions,

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use watch::WatchedTarget;
-pub use watched_rows::WatchedRows;
+use watched_rows::WatchedRows;
 
 use super::describe::{LogIdentity, database, names};
 use super::dirty::{DirtyTiles, Look, TargetState};
@@ -44,8 +44,8 @@ use crate::serve::{JobStore, WriteBackQueue};
 use crate::target::{ChangedTiles, PartialScope, RunKind, Scope, Tileset, Unwritten};
 use crate::tile::{AreaPart, BoxError, Coverage, Order, TileRectList, ZoomList};
 
-pub use family::{reseed_family, watch_family};
-pub use writer::{FamilyWatchWriter, WatchWriter};
+pub(crate) use family::{reseed_family, watch_family};
+pub(crate) use writer::{FamilyWatchWriter, WatchWriter};
 
 /// The options of `reseed`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
@@ -53,28 +53,28 @@ pub struct ReseedOptions {
     /// Which tiles to render.
     pub filter: DirtyFilter,
     /// Report what would be done, and write nothing.
-    pub dry_run: bool,
+    pub(crate) dry_run: bool,
     /// When the target is seeded instead.
-    pub seeds: SeedInstead,
+    pub(crate) seeds: SeedInstead,
     /// Where to write the dirty tiles.
-    pub dirty_out: Option<PathBuf>,
+    pub(crate) dirty_out: Option<PathBuf>,
     /// An earlier look of the same watch has warned about the role.
-    pub has_warned: bool,
+    pub(crate) has_warned: bool,
     /// An earlier watch of the same target has failed. What is followed is reported again once a look has succeeded.
-    pub is_retry: bool,
+    pub(crate) is_retry: bool,
     /// Notified of the dirty tiles before they are rendered.
-    pub on_dirty: Option<DirtyListener>,
+    pub(crate) on_dirty: Option<DirtyListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
-    pub write_back: Option<WriteBackQueue>,
+    pub(crate) write_back: Option<WriteBackQueue>,
     /// The rows of layers of points and cells that a watch keeps between its looks.
-    pub live: Option<Arc<WatchedRows>>,
+    pub(crate) live: Option<Arc<WatchedRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
 }
 
 /// When a reseed seeds its target instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum SeedInstead {
+pub(crate) enum SeedInstead {
     /// Only if there are too many changes to find the tiles of each.
     #[default]
     Never,
@@ -83,13 +83,13 @@ pub enum SeedInstead {
 
 /// Notified of the dirty tiles; `None` if every tile may be dirty.
 #[derive(Clone)]
-pub struct DirtyListener(Arc<OnDirtyTiles>);
+pub(crate) struct DirtyListener(Arc<OnDirtyTiles>);
 
 type OnDirtyTiles = dyn Fn(Option<&TileRectList>) + Send + Sync;
 
 impl DirtyListener {
     /// Calls `listener` with the dirty tiles of each run.
-    pub fn new(listener: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
+    pub(crate) fn new(listener: impl Fn(Option<&TileRectList>) + Send + Sync + 'static) -> DirtyListener {
         DirtyListener(Arc::new(listener))
     }
 
@@ -116,16 +116,15 @@ pub enum ReseedOutcome {
 
 /// What a reseed, or the seed in its place, has published.
 #[derive(Debug, Clone, Copy)]
-pub struct PublishedTiles {
+pub(crate) struct PublishedTiles {
     pub written: u64,
     pub bytes: u64,
-    pub took: Duration,
+    pub(crate) took: Duration,
 }
 
 impl ReseedOutcome {
     /// What was published; `None` if nothing was.
-    #[must_use]
-    pub fn published(&self) -> Option<PublishedTiles> {
+    pub(crate) fn published(&self) -> Option<PublishedTiles> {
         let (written, bytes, seconds) = match self {
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => return None,
             ReseedOutcome::Done(done) => {
@@ -138,9 +137,7 @@ impl ReseedOutcome {
         Some(PublishedTiles { written, bytes, took: Duration::try_from_secs_f64(seconds).unwrap_or_default() })
     }
 
-    /// # Errors
-    /// If tiles could not be rendered.
-    pub fn complete(&self) -> Result<(), CommandError> {
+    pub(crate) fn complete(&self) -> Result<(), CommandError> {
         match self {
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => Ok(()),
             ReseedOutcome::Done(done) => describe::complete(&done.output, &done.failed),
@@ -176,10 +173,7 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
 }
 
 /// Runs `reseed --watch`: reseeds until a stop is asked for, and calls `each` with each outcome.
-///
-/// # Errors
-/// If a reseed fails with an error that a retry cannot fix.
-pub async fn watch(
+pub(crate) async fn watch(
     job: &Job,
     options: &ReseedOptions,
     each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,

@@ -379,10 +379,8 @@ pub(crate) trait Watched {
     async fn cursor(&self) -> Option<String>;
 
     /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop
-    /// of this look. `is_first` is true until a look has succeeded.
-    ///
-    /// # Errors
-    /// If nothing was published, or if it is not certain that everything that the look found was published.
+    /// of this look. `is_first` is true until a look has succeeded. Fails if nothing was published, or if it is not
+    /// certain that everything that the look found was published.
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<Self::Outcome, CommandError>;
 
     fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
@@ -391,9 +389,6 @@ pub(crate) trait Watched {
     fn problem(&self, outcome: &Self::Outcome) -> Option<String>;
 
     /// Runs the waiting jobs of clients, and calls `each` with each outcome.
-    ///
-    /// # Errors
-    /// If `each` fails.
     async fn run_jobs(
         &self,
         options: &ReseedOptions,

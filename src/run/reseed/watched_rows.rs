@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// The rows that a watch keeps, and those that are being read.
 #[derive(Debug, Default)]
-pub struct WatchedRows {
+pub(crate) struct WatchedRows {
     kept: LiveRows,
     reading: Mutex<Reading>,
 }

@@ -181,7 +181,7 @@ fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static
 }
 
 /// Keeps the target of a job up to date for a server.
-pub struct WatchWriter {
+pub(crate) struct WatchWriter {
     job: Job,
     options: ReseedOptions,
     writer: WriterOptions,
@@ -189,8 +189,7 @@ pub struct WatchWriter {
 
 impl WatchWriter {
     /// A writer for the job's target.
-    #[must_use]
-    pub fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
+    pub(crate) fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
         Arc::new(WatchWriter { job, options, writer })
     }
 
@@ -242,15 +241,14 @@ impl Writer<WrittenTarget> for WatchWriter {
 }
 
 /// Keeps all variants of a tileset up to date for a server, under a lease that is kept with the family's manifest.
-pub struct FamilyWatchWriter {
+pub(crate) struct FamilyWatchWriter {
     family: Family,
     writer: WriterOptions,
     report: Arc<dyn Report>,
 }
 
 impl FamilyWatchWriter {
-    #[must_use]
-    pub fn new(family: Family, writer: WriterOptions, report: &Arc<dyn Report>) -> Arc<FamilyWatchWriter> {
+    pub(crate) fn new(family: Family, writer: WriterOptions, report: &Arc<dyn Report>) -> Arc<FamilyWatchWriter> {
         Arc::new(FamilyWatchWriter { family, writer, report: Arc::clone(report) })
     }
 

@@ -22,9 +22,6 @@ struct FamilyManifestSource {
 }
 
 /// A family in the form that the server uses, and the further headers of its tiles. Must be called on a runtime.
-///
-/// # Errors
-/// If the family has no manifest, or it cannot be read.
 pub(crate) async fn family_parts(
     served: &ServedFamily,
     stop: &Stop,
@@ -59,7 +56,7 @@ impl VariantSource for FamilyManifestSource {
         let names = self.family.names_in_output();
         let record = Arc::new(read.record);
         let places: Vec<usize> =
-            names.iter().filter_map(|name| record.kinds.iter().position(|kind| kind.name == *name)).collect();
+            names.iter().filter_map(|name| record.parameters.iter().position(|kind| kind.name == *name)).collect();
         let standing: Vec<usize> = (0..record.variants.len()).filter(|at| !record.variants[*at].vanished).collect();
         let listed = |at: &usize| {
             let variant = &record.variants[*at];
@@ -82,7 +79,7 @@ impl VariantSource for FamilyManifestSource {
 
 fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Result<TilesetParts, CommandError> {
     let row = record.variants.get(at).map_or(&[][..], |variant| &variant.values);
-    let settings = family.variant(&record.parameters(), row)?;
+    let settings = family.variant(&record.parameters, row)?;
     let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
     Ok(TilesetParts {
         name: job.settings.tileset.name.clone(),

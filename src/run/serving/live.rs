@@ -69,10 +69,8 @@ struct DatabaseTilesShared {
 }
 
 impl DatabaseTiles {
-    /// Connects to the database and probes the layers.
-    ///
-    /// # Errors
-    /// If the database cannot be reached, or the layers do not fit it.
+    /// Connects to the database and probes the layers. Fails if the database cannot be reached, or the layers do not
+    /// fit it.
     pub(crate) async fn open(
         job: &Job,
         has_target: bool,
@@ -385,9 +383,6 @@ pub(crate) enum NoBatch {
 
 impl LiveSnapshot {
     /// The batch of one tile; `None` if no layer is drawn there.
-    ///
-    /// # Errors
-    /// If the features of a layer cannot be found.
     pub(crate) async fn batch(self: &Arc<Self>, tile: TileId) -> Result<Option<Batch>, NoBatch> {
         let one = [tile.coord];
         let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);

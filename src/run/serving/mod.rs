@@ -33,7 +33,7 @@ use crate::target::{Described, ReadError, Storage};
 
 /// What happens once the server is listening.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnceReady {
+pub(crate) enum OnceReady {
     /// Its addresses are printed.
     SayWhere,
     /// Its addresses are printed, and the desktop is asked to open the map in a browser.
@@ -41,30 +41,28 @@ pub enum OnceReady {
 }
 
 /// A tileset that is served, and the writer that keeps its target up to date meanwhile.
-pub struct ServedJob {
+pub(crate) struct ServedJob {
     pub job: Job,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
     /// False if it has no target, so that every tile is rendered on request.
-    pub has_target: bool,
+    pub(crate) has_target: bool,
 }
 
 impl ServedJob {
     /// A tileset that other processes write.
-    #[must_use]
-    pub const fn read_only(job: Job) -> ServedJob {
+    pub(crate) const fn read_only(job: Job) -> ServedJob {
         ServedJob { job, writer: None, has_target: true }
     }
 
     /// A tileset without a target.
-    #[must_use]
-    pub const fn live_only(job: Job) -> ServedJob {
+    pub(crate) const fn live_only(job: Job) -> ServedJob {
         ServedJob { job, writer: None, has_target: false }
     }
 }
 
 /// The tilesets that a server serves.
-pub enum ServedJobs {
+pub(crate) enum ServedJobs {
     /// One, at the root of all paths.
     One(Box<ServedJob>),
     /// Several, each below its name.
@@ -72,15 +70,15 @@ pub enum ServedJobs {
 }
 
 /// The tilesets of a server, each below its name.
-pub struct NamedJobs {
-    pub tilesets: Vec<ServedJob>,
+pub(crate) struct NamedJobs {
+    pub(crate) tilesets: Vec<ServedJob>,
     /// The tilesets with variants. Their tilesets without conditions, if wanted, are in `tilesets`.
-    pub families: Vec<ServedFamily>,
+    pub(crate) families: Vec<ServedFamily>,
 }
 
 /// The variants of a tileset that are served, and the writer that keeps them up to date meanwhile.
-pub struct ServedFamily {
-    pub family: Family,
+pub(crate) struct ServedFamily {
+    pub(crate) family: Family,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,
 }
@@ -116,11 +114,9 @@ impl ServedJobs {
 
 /// Serves tilesets until `stop` is asked for, and prints where clients find them. The result is always an error: that
 /// of the start, or [`CommandError::Stopped`] once the server has ended. `reread` reads the settings again at SIGHUP.
-///
-/// # Errors
-/// If a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the server
-/// was stopped.
-pub async fn run(
+/// Fails if a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the
+/// server was stopped.
+pub(crate) async fn run(
     jobs: &ServedJobs,
     options: &ServeOptions,
     then: OnceReady,
@@ -159,11 +155,13 @@ fn is_opened_by_desktop(url: &str) -> bool {
     std::process::Command::new(program).arg(url).spawn().is_ok()
 }
 
-/// Opens the targets and begins to listen.
-///
-/// # Errors
-/// If a target cannot be read, an address cannot be used, or live tiles are wanted and cannot be rendered.
-pub async fn start(served: &ServedJobs, options: &ServeOptions, stop: &Stop) -> Result<TileServer, CommandError> {
+/// Opens the targets and begins to listen. Fails if a target cannot be read, an address cannot be used, or live tiles
+/// are wanted and cannot be rendered.
+pub(crate) async fn start(
+    served: &ServedJobs,
+    options: &ServeOptions,
+    stop: &Stop,
+) -> Result<TileServer, CommandError> {
     let starting = async {
         let all = served.all();
         let bounds = Arc::new(LiveBounds::new(
@@ -261,11 +259,9 @@ fn into_read_error(error: CommandError) -> ReadError {
 // own.
 
 /// Writes the page. `public_url` is the address of the target's tiles and TileJSON; without it, the URL with which the
-/// target was seeded. `basemap` is the URL of a style that is drawn below the tiles.
-///
-/// # Errors
-/// If the target cannot be read, the address of its tiles is not known, or the file cannot be written.
-pub async fn write_page(
+/// target was seeded. `basemap` is the URL of a style that is drawn below the tiles. Fails if the target cannot be
+/// read, the address of its tiles is not known, or the file cannot be written.
+pub(crate) async fn write_page(
     job: &Job,
     file: &Path,
     public_url: Option<String>,
@@ -277,11 +273,10 @@ pub async fn write_page(
     })
 }
 
-/// Writes the map's style. `glyphs` is the address of a font server that has the font that the style names.
-///
-/// # Errors
-/// If the address of the tiles is not known, that of the glyphs is no URL, no layer has the property `label`, or the file cannot be written.
-pub async fn write_style(
+/// Writes the map's style. `glyphs` is the address of a font server that has the font that the style names. Fails if
+/// the address of the tiles is not known, that of the glyphs is no URL, no layer has the property `label`, or the file
+/// cannot be written.
+pub(crate) async fn write_style(
     job: &Job,
     file: &Path,
     public_url: Option<String>,

@@ -82,10 +82,8 @@ pub(crate) struct LiveSnapshot {
 }
 
 impl LiveSnapshot {
-    /// Takes a snapshot and probes the layers of a job. Live rows are brought to it.
-    ///
-    /// # Errors
-    /// If the database cannot be reached, or the layers do not fit the database any more.
+    /// Takes a snapshot and probes the layers of a job. Live rows are brought to it. Fails if the database cannot be
+    /// reached, or the layers do not fit the database any more.
     pub(crate) async fn take(
         database: &Database,
         job: &Job,
@@ -155,9 +153,6 @@ impl LiveSnapshot {
     /// Renders a batch in a session of its own. When `stop` is asked for, the statement is cancelled in the server and
     /// the session is given up. Its connection returns to the pool once the server has ended the statement and rolled
     /// back.
-    ///
-    /// # Errors
-    /// If a statement fails or is stopped.
     pub(crate) async fn render(
         &self,
         batch: &Batch,
@@ -325,9 +320,6 @@ impl LiveBounds {
     }
 
     /// The database. Its pool has room for the sessions that render and the sessions that hold snapshots.
-    ///
-    /// # Errors
-    /// If the settings of the connection do not fit together.
     pub(crate) fn database(&self, settings: &DatabaseSettings, stop: &Stop) -> Result<Database, Error> {
         if let Some(database) = self.pool.get() {
             return Ok(database.clone());
@@ -395,9 +387,6 @@ impl NarrowedLayers {
 }
 
 /// Checks the conditions of all parameters before the first request.
-///
-/// # Errors
-/// If the database does not accept one of them.
 pub(crate) async fn check_conditions(
     snapshot: &Snapshot,
     layers: &[LayerOptions],

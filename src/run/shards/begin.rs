@@ -24,27 +24,25 @@ use crate::tile::{AreaPart, Order, Zoom, ZoomList};
 
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
-pub struct BeginOptions {
+pub(crate) struct BeginOptions {
     pub shards: u32,
     /// One snapshot is held for all shards.
-    pub hold: bool,
+    pub(crate) hold: bool,
     /// Nothing writes the database during the run.
-    pub frozen: bool,
+    pub(crate) frozen: bool,
     /// The most sessions of all shards together; by default half of what the server allows.
-    pub connections: Option<u32>,
+    pub(crate) connections: Option<u32>,
 }
 
 /// A run that was begun. With `--hold`, its snapshot lives as long as this value.
-pub struct BegunRun {
+pub(crate) struct BegunRun {
     pub plan: ShardPlan,
     pub(crate) snapshot: Arc<Snapshot>,
 }
 
-/// Begins a run.
-///
-/// # Errors
-/// If another run was begun in the work folder, the target holds another tileset, or the database cannot be read.
-pub async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
+/// Begins a run. Fails if another run was begun in the work folder, the target holds another tileset, or the database
+/// cannot be read.
+pub(crate) async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
     check_folder(work).await?;
     let needs = {
         let sink = claim(job).await?.sink;
@@ -199,18 +197,12 @@ async fn check_tracked(
 // would report it.
 
 /// The zooms of a plan.
-///
-/// # Errors
-/// If the plan is damaged.
-pub fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
+pub(crate) fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
     plan.zooms.parse().map_err(|error: crate::tile::ZoomError| damaged(error.to_string()))
 }
 
 /// The boxes of a plan.
-///
-/// # Errors
-/// If the plan is damaged.
-pub fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
+pub(crate) fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
     plan.bbox
         .iter()
         .map(|text| text.parse().map_err(|error: crate::tile::BoxError| damaged(error.to_string())))

@@ -32,12 +32,15 @@ use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
 /// The number of threads that read the notes of shards. Each may wait for a server.
 const READERS: usize = 16;
 
-/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards.
-///
-/// # Errors
-/// If a shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then
+/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards. Fails if a
+/// shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then
 /// unchanged, unless the error says otherwise.
-pub async fn commit(job: &Job, work: &WorkFolder, plan: &ShardPlan, wait: Duration) -> Result<RunReport, CommandError> {
+pub(crate) async fn commit(
+    job: &Job,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    wait: Duration,
+) -> Result<RunReport, CommandError> {
     check_settings(job, work, plan)?;
     let (folder, of) = (work.clone(), plan.clone());
     let shards = spawn_blocking(move || all_done(&folder, &of)).await??;
@@ -311,10 +314,8 @@ impl SeenByShard {
     }
 }
 
-/// The job's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`.
-///
-/// # Errors
-/// If the database is still behind after that time, or cannot be asked.
+/// The job's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`. Fails if the
+/// database is still behind after that time, or cannot be asked.
 pub(crate) async fn caught_up(
     job: &Job,
     database: &Database,
@@ -374,7 +375,7 @@ pub(crate) async fn repairs(
     let changed = match look.work().await? {
         Work::Nothing => return Ok(None),
         Work::Some(changed) => changed,
-        Work::All(_) => return Err(CommandError::CommitOfEverything),
+        Work::All(_) => return Err(CommandError::Incomplete("a commit has to tell changes apart".to_owned())),
     };
     let tiles = changed.dirty.in_order(plan.needs().order);
     let drawn: Vec<DrawnLayer> = look.layers.iter().map(|layer| drawn(layer)).collect();

@@ -26,24 +26,19 @@ use crate::report::{Style, report};
 use crate::shards::{ShardsError, WorkFolder};
 use crate::stop::Stop;
 
-pub use begin::{BeginOptions, BegunRun, COST_UNIT, LayerCost, WeighedLayer, begin, boxes_of, weigh, zooms_of};
-pub use commit::commit;
-pub use run::{ShardEnd, run};
-pub use status::{abort, status};
+pub(crate) use begin::{BeginOptions, BegunRun, begin, boxes_of, zooms_of};
+pub use begin::{COST_UNIT, LayerCost, WeighedLayer, weigh};
+pub(crate) use commit::commit;
+pub(crate) use run::{ShardEnd, run};
+pub(crate) use status::{abort, status};
 
 /// A job for commands that need only the settings: how targets and the work folder are reached.
-///
-/// # Errors
-/// If the settings name no target.
-pub fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandError> {
+pub(crate) fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandError> {
     Job::new(settings.clone(), false, &report(Style::Nothing), stop)
 }
 
 /// The work folder that `work` names, reached as the settings say.
-///
-/// # Errors
-/// If `work` names no folder and no prefix of a bucket.
-pub fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
+pub(crate) fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
     quiet_job(settings, stop)?.work_folder(work)
 }
 
@@ -56,12 +51,9 @@ const LOOK_PAUSE: Duration = Duration::from_secs(2);
 /// are idle for some 350 s.
 const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
-/// Waits until the run is committed or given up, or `limit` has passed.
-///
-/// # Errors
-/// If the session is lost, or the limit has passed before the run has ended. Shards that have imported the snapshot
-/// continue.
-pub async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
+/// Waits until the run is committed or given up, or `limit` has passed. Fails if the session is lost, or the limit has
+/// passed before the run has ended. Shards that have imported the snapshot continue.
+pub(crate) async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
     let ended = Box::pin(until_ended(job, work, begun, limit)).await;
     if ended.is_err() {
         // Shards need not try to import it any more.

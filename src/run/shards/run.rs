@@ -22,11 +22,9 @@ use crate::shards::{
 use crate::target::{TargetError, host};
 use crate::tile::ColumnRanges;
 
-/// Renders the shard `number`, counted from 1.
-///
-/// # Errors
-/// If it could not be rendered, the settings are not those of the plan, or the run was given up.
-pub async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
+/// Renders the shard `number`, counted from 1. Fails if it could not be rendered, the settings are not those of the
+/// plan, or the run was given up.
+pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
     check_settings(job, work, plan)?;
     let own = OwnShard { job, work, run: &plan.run, number };
     let shard = Shard { job, work, plan, number, own };
@@ -242,7 +240,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 
 /// The outcome of `shards run`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ShardEnd {
+pub(crate) enum ShardEnd {
     Done {
         tiles: u64,
     },

@@ -6,10 +6,7 @@ use crate::run::{CommandError, Job};
 use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder};
 
 /// The state of the run in a work folder. May wait for a server.
-///
-/// # Errors
-/// If there is no run, or the folder cannot be read.
-pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
+pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     let plan = work.begun()?;
     let (numbers, attempts) = (work.done_numbers(&plan.run)?, work.attempts(&plan.run)?);
     let mut shards = Vec::new();
@@ -62,10 +59,7 @@ pub fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
 
 /// Gives up the run in a work folder, even if another version of the program began it. Returns its id. May wait for a
 /// server.
-///
-/// # Errors
-/// If there is no run, or the folder cannot be written.
-pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
+pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
     let run = work.run()?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?;
     // The plan of another program version cannot be read, and is skipped.
     let plan = work.plan().unwrap_or_default();
@@ -82,9 +76,6 @@ pub fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
 // Finds out which shards are missing before a commit.
 
 /// The numbers of the shards that are done.
-///
-/// # Errors
-/// If any of the shards 1 to `shards` is not done.
 pub(crate) fn none_missing(work: &WorkFolder, run: &str, shards: u32) -> Result<Vec<u32>, ShardsError> {
     let numbers: Vec<u32> = work.done_numbers(run)?;
     let missing: Vec<u32> = (1..=shards).filter(|number| numbers.binary_search(number).is_err()).collect();

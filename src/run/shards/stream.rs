@@ -61,24 +61,25 @@ impl SharedTiles {
     /// The edit by which the commit brings a tile into line with its record; `None` if the target is already right.
     fn edit(&self, merged: MergedRecord, empty: &[u8]) -> Option<TileEdit> {
         let lies_in = |all: &[ColumnRanges], id: TileId| all.iter().any(|columns| columns.contains(id.coord));
-        let is_there =
-            |id, shards: &Option<RunRecord>| matches!(shards, Some(RunRecord::Added(_))) || lies_in(&self.touched, id);
-        let MergedRecord { record, repaired } = merged;
+        let MergedRecord { record, is_repair, replaced } = merged;
         let RunRecord::Edit(edit) = record else { return None };
         let id = edit.id();
-        match (&edit, &repaired) {
-            (TileEdit::Remove(_) | TileEdit::Keep(_, None), None) => None,
-            (TileEdit::Put(_, bytes), Some(Some(RunRecord::Added(added)))) if !lies_in(&self.inexact, id) => {
+        match (&edit, &replaced) {
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), _) if !is_repair => None,
+            (TileEdit::Put(_, bytes), Some(RunRecord::Added(added))) if !lies_in(&self.inexact, id) => {
                 let is_right = added.length == bytes.len() as u64 && Md5::digest(bytes)[..] == added.digest;
                 (!is_right).then_some(edit)
             }
             // A repair, or the bytes of a tile in which a shard could not render a layer.
             (TileEdit::Put(..) | TileEdit::Keep(_, Some(_)), _) => Some(edit),
             // A request of a stopped attempt may still add the tile, unless a tile is there. So an empty one is stored.
-            (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(_)) if lies_in(&self.open, id) => {
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), _) if lies_in(&self.open, id) => {
                 Some(TileEdit::Put(id, empty.into()))
             }
-            (TileEdit::Remove(_) | TileEdit::Keep(_, None), Some(shards)) => is_there(id, shards).then_some(edit),
+            (TileEdit::Remove(_) | TileEdit::Keep(_, None), replaced) => {
+                let is_there = matches!(replaced, Some(RunRecord::Added(_))) || lies_in(&self.touched, id);
+                is_there.then_some(edit)
+            }
         }
     }
 }
@@ -218,7 +219,10 @@ fn write_pieces(
             of_piece += sink.write(edits)?;
         }
         if of_piece.total() != records as u64 {
-            return Err(CommandError::MiscountedCommit { taken: of_piece.total(), handed: records as u64 });
+            let taken = of_piece.total();
+            return Err(CommandError::Incomplete(format!(
+                "the target took {taken} edits of {records}: please report this"
+            )));
         }
         written += of_piece;
         all_bytes += bytes as u64;

@@ -264,7 +264,7 @@ impl Target {
 
     /// Gives every tile of a prefix in S3 the headers of the settings. May wait for a server.
     pub(crate) fn rewrite_headers(&self, layers: &[String]) -> Result<RewrittenHeaders, CommandError> {
-        let no = |why| CommandError::NoRewrite { target: self.to_string(), why };
+        let no = |what: &str| CommandError::Unfit { target: self.to_string(), what: what.to_owned() };
         if !self.url.stores_objects() {
             return Err(no(
                 "only tiles below a prefix of a bucket have headers of their own: leave --rewrite-headers out",

@@ -78,7 +78,7 @@ fn own_version<S: TreeStore>(
 }
 
 /// The metadata of a version. Damaged notes of an old version do not prevent a new one from being written.
-pub(super) fn noted<S: TreeStore>(store: &mut S, version: &str) -> Result<notes::TargetNotes, S::Error> {
+pub(crate) fn noted<S: TreeStore>(store: &mut S, version: &str) -> Result<notes::TargetNotes, S::Error> {
     let body = store.metadata_of(version)?;
     Ok(body.and_then(|body| notes::read(&body).ok()).unwrap_or_default())
 }
