@@ -261,7 +261,8 @@ impl Gathering {
     fn at_zoom(&self, zoom: Zoom, cells: ZoomGathering) -> (Zoom, Footprints, Option<ZoomCells>) {
         let (grid, is_deep) = (&self.grid, self.deep.contains(&zoom));
         let wanted = self.wanted.as_ref();
-        let (cells, counted, folded) = cells.finish(grid, zoom, Limits { wanted, is_deep, count: self.count });
+        let OrderedCells { cells, counted, folded } =
+            cells.finish(grid, zoom, Limits { wanted, is_deep, count: self.count });
         let worlds = counted.iter().map(|cell| cell.world);
         let footprints = if cells.iter().any(|(_, cell)| cell.around.min_x.is_finite()) {
             // The members of a cell are searched by the cell's box, because a search by its mean would not find all of
@@ -281,7 +282,16 @@ impl Gathering {
     }
 }
 
+/// The cells of a zoom in the order of their codes.
+struct OrderedCells {
+    cells: Vec<(i64, GatheredCell)>,
+    counted: Vec<CountedCell>,
+    /// Their folded values; `None` if they are not to be used.
+    folded: Option<Vec<Folded>>,
+}
+
 /// What decides whether the values of a zoom's cells are folded.
+#[derive(Clone, Copy)]
 struct Limits<'a> {
     wanted: Option<&'a WantedFolds>,
     is_deep: bool,
@@ -290,14 +300,8 @@ struct Limits<'a> {
 }
 
 impl ZoomGathering {
-    /// The cells in the order of their codes, merged if the grid says so: as they were gathered, and as they are
-    /// counted. Then their folded values; `None` if they are not to be used.
-    fn finish(
-        self,
-        grid: &CellGrid,
-        zoom: Zoom,
-        limits: Limits<'_>,
-    ) -> (Vec<(i64, GatheredCell)>, Vec<CountedCell>, Option<Vec<Folded>>) {
+    /// The cells in the order of their codes, merged if the grid says so.
+    fn finish(self, grid: &CellGrid, zoom: Zoom, limits: Limits<'_>) -> OrderedCells {
         let cells = if grid.merges { self.merged(grid) } else { self };
         let folding = cells.folding;
         let mut cells: Vec<(i64, GatheredCell)> = cells.all.into_iter().collect();
@@ -320,14 +324,14 @@ impl ZoomGathering {
             (_, None) => None,
             (_, Some(folding)) => Some(cells.iter().flat_map(|(_, cell)| folding.of(cell.number)).copied().collect()),
         };
-        (cells, counted, folded)
+        OrderedCells { cells, counted, folded }
     }
 
     /// The counted cells of some gathered cells of a zoom; none if their values are not to be used.
     pub(crate) fn counts(self, grid: &CellGrid, zoom: Zoom, wanted: Option<&WantedFolds>) -> CellCounts {
         let count = self.all.values().map(|cell| cell.members).sum();
         let is_deep = !grid.has_few_cells(zoom);
-        let (_, cells, folded) = self.finish(grid, zoom, Limits { wanted, is_deep, count });
+        let OrderedCells { counted: cells, folded, .. } = self.finish(grid, zoom, Limits { wanted, is_deep, count });
         CellCounts(folded.map(|folded| (zoom, ZoomCells { cells, folded })).into_iter().collect())
     }
 
