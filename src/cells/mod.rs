@@ -10,7 +10,7 @@
 //! |---|---|
 //! | `grid` | [`CellGrid`] and [`Cell`], the arithmetic of squares and hexagons; `postgis/sql` does the same in SQL, bit for bit |
 //! | `gather` | [`Gathering`] takes [`Members`] in any order and returns the cells of each zoom as [`CellCounts`], merged into clusters if asked for |
-//! | `kept` | [`KeptCells`]: cells that are counted while rows come and go |
+//! | `kept` | `KeptCells`: cells that are counted while rows come and go |
 //! | `fold` | how values of rows become one value of their cell ([`Fold`]) |
 
 #![warn(missing_docs, reason = "users of the library begin here")]

@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
-    ("cells", &["fold grid", "gather"]),
+    ("cells", &["fold grid", "gather", "kept"]),
     ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
     (
         "cli",
