@@ -78,6 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config describe dirty_file init jobs picture publish rows writer_lease",
             "inspect target",
             "diff dirty finish layer_ends",
+            "kept_rows",
             "doctor error prepare+shared_rows+family purge serving track",
             "dry_run tilesets",
             "seed",
