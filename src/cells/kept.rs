@@ -1,6 +1,6 @@
 //! Cells that are counted while rows come and go: a row that comes is added to its cell, one that goes is taken away.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 
 use super::fold::{CodeHasher, Fold, Folded};
@@ -8,6 +8,9 @@ use super::gather::ZoomGathering;
 use super::{CellCounts, CellGrid, WantedFolds};
 use crate::threads;
 use crate::tile::{WorldBox, Zoom};
+
+/// The most zooms that are counted at once, each in memory of its own.
+const ZOOMS_AT_ONCE: usize = 2;
 
 /// Rows with their positions in world units and their values to fold, one for each fold.
 #[derive(Debug, Clone, Copy)]
@@ -29,8 +32,8 @@ pub(crate) struct KeptCells {
     grid: CellGrid,
     wanted: Option<WantedFolds>,
     zooms: BTreeMap<Zoom, ZoomCells>,
-    /// The zooms whose cells would take more memory than all rows.
-    too_many: BTreeSet<Zoom>,
+    /// The shallowest zoom whose cells would take more memory than all rows. Deeper zooms have as many cells or more.
+    too_many_from: Option<Zoom>,
 }
 
 #[derive(Debug, Default)]
@@ -81,7 +84,7 @@ impl KeptCells {
             Some(wanted) if !wanted.folds.iter().all(may_go) => return None,
             wanted => wanted.cloned(),
         };
-        Some(KeptCells { grid, wanted, zooms: BTreeMap::new(), too_many: BTreeSet::new() })
+        Some(KeptCells { grid, wanted, zooms: BTreeMap::new(), too_many_from: None })
     }
 
     /// True if these cells are of this grid and have these values.
@@ -89,29 +92,39 @@ impl KeptCells {
         self.grid == grid && self.wanted.as_ref() == wanted
     }
 
-    /// Counts all rows in the cells of those of some zooms that are not counted yet. The cells of a zoom may take as
-    /// much memory as `rows`, and those of all zooms `memory` bytes.
+    /// Counts all rows in the cells of those of some zooms that are not counted yet, the shallowest first. The cells of a
+    /// zoom may take as much memory as `rows`, and all that are added `memory` bytes; once a zoom's take more, deeper
+    /// ones are not tried.
     pub(crate) fn count(&mut self, zooms: impl Iterator<Item = Zoom>, rows: CellRows<'_>, memory: usize) {
-        let folds = self.folds();
-        let most = size_of_val(rows.at) + size_of_val(rows.values);
-        let missing: Vec<Zoom> =
-            zooms.filter(|zoom| !self.zooms.contains_key(zoom) && !self.too_many.contains(zoom)).collect();
-        let counted = threads::map(missing, threads::available(), |zoom| {
-            let mut cells = ZoomCells::default();
-            for (number, (at, values)) in rows.each().enumerate() {
-                cells.change(self.grid.cell(zoom, at).code(), at, values, folds, Change::Comes);
-                if number % 4_096 == 0 && cells.bytes() > most {
-                    return (zoom, None);
+        let (most, mut left) = (size_of_val(rows.at) + size_of_val(rows.values), memory);
+        let mut missing: Vec<Zoom> = zooms.filter(|zoom| !self.zooms.contains_key(zoom)).collect();
+        missing.sort_unstable();
+        for zooms in missing.chunks(ZOOMS_AT_ONCE) {
+            let may_be_few = |zoom: &&Zoom| self.too_many_from.is_none_or(|from| **zoom < from);
+            let zooms: Vec<Zoom> = zooms.iter().filter(may_be_few).copied().collect();
+            let room = most.min(left / zooms.len().max(1));
+            for (zoom, cells) in threads::map(zooms, ZOOMS_AT_ONCE, |zoom| (zoom, self.counted(zoom, rows, room))) {
+                match cells {
+                    Some(cells) => {
+                        left = left.saturating_sub(cells.bytes());
+                        self.zooms.insert(zoom, cells);
+                    }
+                    None => self.too_many_from = Some(self.too_many_from.map_or(zoom, |from| from.min(zoom))),
                 }
             }
-            (zoom, Some(cells))
-        });
-        for (zoom, cells) in counted {
-            match cells.filter(|cells| cells.bytes() <= most && self.bytes() + cells.bytes() <= memory) {
-                Some(cells) => drop(self.zooms.insert(zoom, cells)),
-                None => drop(self.too_many.insert(zoom)),
+        }
+    }
+
+    /// The cells of a zoom; `None` if they take more than `most` bytes.
+    fn counted(&self, zoom: Zoom, rows: CellRows<'_>, most: usize) -> Option<ZoomCells> {
+        let (folds, mut cells) = (self.folds(), ZoomCells::default());
+        for (number, (at, values)) in rows.each().enumerate() {
+            cells.change(self.grid.cell(zoom, at).code(), at, values, folds, Change::Comes);
+            if number % 4_096 == 0 && cells.bytes() > most {
+                return None;
             }
         }
+        (cells.bytes() <= most).then_some(cells)
     }
 
     /// Adds rows, or takes rows away that were added before.

@@ -154,7 +154,14 @@ pub(crate) fn table_of(header: &[&str], rows: &[Vec<String>], is_right: impl Fn(
         .collect();
     let line = |cells: &[String]| {
         let padded = |(column, (cell, width)): (usize, (&String, &usize))| {
-            if is_right(column) { format!("{cell:>width$}") } else { format!("{cell:<width$}") }
+            if is_right(column) {
+                format!("{cell:>width$}")
+            } else if column + 1 == widths.len() {
+                // Spaces at the end of a line are cut anyway, and a width may be too large for a format.
+                cell.clone()
+            } else {
+                format!("{cell:<width$}")
+            }
         };
         let cells: Vec<String> = cells.iter().zip(&widths).enumerate().map(padded).collect();
         cells.join("  ").trim_end().to_owned() + "\n"
@@ -388,6 +395,13 @@ pub(crate) fn thinned_lines(layers: &[LayerBudget]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_column_of_a_table_may_be_of_any_width() {
+        let rows = [vec!["1".to_owned(), "x".repeat(70_000)], vec!["22".to_owned(), "y".to_owned()]];
+        let text = table_of(&["id", "properties"], &rows, |column| column == 0);
+        assert_eq!(text, format!("id  properties\n 1  {}\n22  y\n", rows[0][1]));
+    }
 
     #[test]
     fn the_first_ten_tiles_are_named() {

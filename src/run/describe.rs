@@ -72,6 +72,7 @@ pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
 
 /// The parts of a target after a seed, and the snapshots that they show.
 struct SeededParts {
+    /// The oldest snapshot of all parts.
     snapshot: String,
     /// The snapshot of the seed, if `snapshot` is an older one.
     seed_snapshot: Option<String>,

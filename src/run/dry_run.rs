@@ -115,6 +115,7 @@ const MOST_OF_THE_TIME: f64 = 0.5;
 #[derive(Debug, Default, Clone, Copy)]
 struct ZoomEstimate {
     bytes: f64,
+    /// Seconds of one worker.
     seconds: f64,
     /// The number of planned tiles in which nothing is drawn.
     empty: f64,

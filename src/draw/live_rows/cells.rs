@@ -269,6 +269,8 @@ mod tests {
             LiveLayer {
                 definition: definition.to_owned(),
                 cursor: cursor.to_owned(),
+                snapshot: String::new(),
+                is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
                 rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows) }),
             }
@@ -281,6 +283,7 @@ mod tests {
         assert_eq!(runtime.block_on(live.wanted()), ["old", "many"]);
         let others = vec![kept("old", "2", 0, None), kept("new", "2", 0, one), kept("many", "2", 0, None)];
         runtime.block_on(live.take_over(LiveRows(tokio::sync::Mutex::new(others))));
+        assert_eq!(runtime.block_on(live.wanted()), [""; 0], "there is no room for both");
         let states: Vec<(String, String, bool)> =
             live.0.into_inner().into_iter().map(|kept| (kept.definition, kept.cursor, kept.rows.is_kept())).collect();
         let states: Vec<(&str, &str, bool)> =

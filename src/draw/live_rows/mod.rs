@@ -55,6 +55,10 @@ struct LiveLayer {
     definition: String,
     /// The state of the database that the rows are of.
     cursor: String,
+    /// The snapshot in which they are so. On a standby, snapshots with the same cursor may show different rows.
+    snapshot: String,
+    /// True if rows that were read to replace these did not fit into memory beside them.
+    is_alone: bool,
     read: Instant,
     rows: LiveKind,
 }
@@ -140,7 +144,7 @@ impl LiveRows {
         let is_wanted = |kept: &&LiveLayer| match kept.rows {
             LiveKind::Awaited(positions) => positions >= points::MIN_CHANGED_POSITIONS,
             LiveKind::Refused => false,
-            LiveKind::Cells { .. } | LiveKind::Points(_) => kept.read.elapsed() >= MAX_AGE / 2,
+            LiveKind::Cells { .. } | LiveKind::Points(_) => !kept.is_alone && kept.read.elapsed() >= MAX_AGE / 2,
         };
         self.0.lock().await.iter().filter(is_wanted).map(|kept| kept.definition.clone()).collect()
     }
@@ -152,10 +156,16 @@ impl LiveRows {
             let place = layers.iter().position(|kept| kept.definition == other.definition);
             match place {
                 Some(place) if other.rows.is_kept() || !layers[place].rows.is_kept() => layers[place] = other,
-                Some(_) => {}
+                Some(place) => layers[place].is_alone = true,
                 None => layers.push(other),
             }
         }
+    }
+
+    /// True if rows of the layer are kept, or were refused.
+    pub(crate) async fn has(&self, layer: &Layer) -> bool {
+        let definition = layer.definition();
+        self.0.lock().await.iter().any(|kept| kept.definition == definition)
     }
 
     pub(crate) async fn clear(&self) {
@@ -203,7 +213,7 @@ impl LiveRows {
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
         let is_current = |kept: &LiveLayer| match &kept.rows {
-            LiveKind::Cells { folds: own, .. } => own.as_ref() == folds && kept.cursor == look.now,
+            LiveKind::Cells { folds: own, .. } => own.as_ref() == folds && kept.is_of(look),
             _ => true,
         };
         layers.retain(|kept| kept.definition != definition || is_current(kept));
@@ -236,7 +246,13 @@ impl LiveRows {
 
 impl LiveLayer {
     fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
-        LiveLayer { definition, cursor: look.now.to_owned(), read: Instant::now(), rows }
+        let snapshot = look.snapshot.exported().id.clone();
+        LiveLayer { definition, cursor: look.now.to_owned(), snapshot, is_alone: false, read: Instant::now(), rows }
+    }
+
+    /// True if the rows are those of the look's snapshot.
+    fn is_of(&self, look: LiveLook<'_>) -> bool {
+        self.cursor == look.now && self.snapshot == look.snapshot.exported().id
     }
 
     /// Replaces the rows at changed positions. False if they must not be used after that.
@@ -295,7 +311,7 @@ async fn bring(
     let others = bytes(layers) - layers[place].rows.bytes();
     let look = LiveLook { memory: look.memory.saturating_sub(others), ..look };
     let kept = &mut layers[place];
-    if !kept.rows.is_kept() || kept.cursor == look.now {
+    if !kept.rows.is_kept() || kept.is_of(look) {
         return Ok(());
     }
     let brought = match changed.filter(|_| kept.cursor == look.since && kept.read.elapsed() < MAX_AGE) {
@@ -305,6 +321,7 @@ async fn bring(
     // Whatever fails now, the rows are no longer of the state that they are said to be of.
     if matches!(brought, Ok(true)) {
         look.now.clone_into(&mut kept.cursor);
+        kept.snapshot.clone_from(&look.snapshot.exported().id);
         return Ok(());
     }
     layers.swap_remove(place);

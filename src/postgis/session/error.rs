@@ -298,6 +298,7 @@ impl Error {
     }
 }
 
+/// "tile 3/4/5" for one tile, "the tiles 3/4-6/5-9" for several.
 pub(crate) fn area_name(rect: &TileRect) -> String {
     match rect.first() {
         Some(tile) if rect.tiles() == 1 => format!("tile {tile}"),

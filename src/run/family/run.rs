@@ -111,6 +111,7 @@ pub(crate) struct FamilyTargets<'a> {
     /// The database state that all of the targets show.
     cursor: Option<Cursor>,
     witnesses: Vec<Witness>,
+    /// The publication of each target, by its output.
     publications: HashMap<PathBuf, String>,
     /// Locked by the one target that has as many sessions as the whole run may have.
     pub(crate) alone: Mutex<()>,

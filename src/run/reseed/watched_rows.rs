@@ -20,6 +20,7 @@ use crate::postgis::{counts_cells, foldable, probe};
 use crate::run::dirty::Look;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::run::{CommandError, Job};
+use crate::stop::{Signal, Stop};
 
 /// The pause after rows were read or could not be read, before rows are read again.
 const PAUSE: Duration = Duration::from_secs(30);
@@ -35,7 +36,8 @@ pub(crate) struct WatchedRows {
 enum Reading {
     #[default]
     None,
-    Running(JoinHandle<Result<ReadRows, CommandError>>),
+    /// It ends early once the stop is asked for.
+    Running(JoinHandle<Result<ReadRows, CommandError>>, Stop),
     /// It has ended; the next one begins at this moment at the earliest.
     PausedUntil(Instant),
 }
@@ -56,10 +58,15 @@ impl WatchedRows {
 
     /// Drops all rows, and those that are being read.
     pub(crate) async fn clear(&self) {
-        if let Reading::Running(task) = std::mem::take(&mut *self.reading.lock()) {
-            task.abort();
-        }
+        self.end_reading();
         self.kept.clear().await;
+    }
+
+    /// Ends a reading that is under way: its statement is cancelled, and its locks are released.
+    fn end_reading(&self) {
+        if let Reading::Running(_task, stop) = std::mem::take(&mut *self.reading.lock()) {
+            stop.ask(Signal::Terminate);
+        }
     }
 
     /// Begins to read the rows that are wanted, unless rows are being read. `look` is a look at the layers.
@@ -69,13 +76,16 @@ impl WatchedRows {
         let mut reading = self.reading.lock();
         let is_due = match &*reading {
             Reading::None => true,
-            Reading::Running(_) => false,
+            Reading::Running(..) => false,
             Reading::PausedUntil(time) => *time <= Instant::now(),
         };
         if is_due && !wanted.is_empty() {
             // Those that are kept stay in memory meanwhile.
             let memory = look.job.rows_memory().saturating_sub(bytes);
-            *reading = Reading::Running(tokio::spawn(read(look.job.clone(), wanted, memory)));
+            // The look may end, or be stopped, before the reading.
+            let stop = Stop::new();
+            let job = look.job.under(Arc::clone(&look.job.report), stop.clone());
+            *reading = Reading::Running(tokio::spawn(read(job, wanted, memory)), stop);
         }
     }
 
@@ -87,12 +97,12 @@ impl WatchedRows {
     pub(crate) async fn take_over(&self, look: &Look<'_>) -> Result<(), CommandError> {
         let running = {
             let mut reading = self.reading.lock();
-            if !matches!(&*reading, Reading::Running(task) if task.is_finished()) {
+            if !matches!(&*reading, Reading::Running(task, _) if task.is_finished()) {
                 return Ok(());
             }
             std::mem::replace(&mut *reading, Reading::PausedUntil(Instant::now() + PAUSE))
         };
-        let Reading::Running(task) = running else { return Ok(()) };
+        let Reading::Running(task, _) = running else { return Ok(()) };
         let read = match task.await.map_err(CommandError::from).and_then(|read| read) {
             Ok(read) => read,
             Err(error) => {
@@ -100,37 +110,50 @@ impl WatchedRows {
                 return Ok(());
             }
         };
-        if let Some(rows) = brought(read, look).await? {
+        let (_, bytes) = self.kept.size().await;
+        let memory = look.job.rows_memory().saturating_sub(bytes);
+        if let Some(rows) = brought(read, look, memory).await? {
             self.kept.take_over(rows).await;
         }
         Ok(())
     }
 }
 
+impl Drop for WatchedRows {
+    fn drop(&mut self) {
+        self.end_reading();
+    }
+}
+
 /// Rows brought to the snapshot of a look; `None` if it is not known what has changed.
-async fn brought(read: ReadRows, look: &Look<'_>) -> Result<Option<LiveRows>, CommandError> {
+async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Option<LiveRows>, CommandError> {
     let ReadRows { rows, shown } = read;
     let (snapshot, schema) = (&*look.snapshot, &look.job.settings.database.changes.schema);
-    let asking = async {
-        if !is_in_history(snapshot, schema, &shown).await? {
-            return Ok(None);
+    let mut layers = Vec::new();
+    for layer in &look.layers {
+        if rows.has(layer).await {
+            layers.push(Arc::clone(layer));
         }
-        changed_positions(&look.database, snapshot, &look.layers, &shown.state, schema).await.map(Some)
-    };
-    let changed = match snapshot.without_keeping_locks(Box::pin(asking)).await {
-        Ok(Some(changed)) => changed,
-        Ok(None) => {
+    }
+    let asking = Box::pin(changed_positions(&look.database, snapshot, &layers, &shown.state, schema));
+    let changed = match is_in_history(snapshot, schema, &shown).await {
+        Ok(true) => snapshot.without_keeping_locks(asking).await,
+        Ok(false) => {
             tracing::info!("rows are not kept: the database has another history");
             return Ok(None);
         }
+        Err(error) => Err(error),
+    };
+    let changed = match changed {
+        Ok(changed) => changed,
         Err(error) => {
             tracing::info!("rows are not kept: {error}");
             return Ok(None);
         }
     };
     let since = shown.state.to_string();
-    let at = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory: look.job.rows_memory() };
-    for (layer, positions) in look.layers.iter().zip(&changed) {
+    let at = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory };
+    for (layer, positions) in layers.iter().zip(&changed) {
         rows.bring(at, layer, positions.as_deref()).await?;
     }
     Ok(Some(rows))

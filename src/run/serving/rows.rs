@@ -272,10 +272,17 @@ impl ServedRows {
                 continue;
             }
             let positions = changed.next().flatten();
-            prepared.push(match self.rows.points(look, layer, positions.as_deref()).await? {
-                Some(points) => plain.with_live_points(&points),
-                None => plain,
-            });
+            prepared.push(
+                match self
+                    .rows
+                    .points(look, layer, positions.as_deref())
+                    .await
+                    .map_err(|error| lost(&error.to_string()))?
+                {
+                    Some(points) => plain.with_live_points(&points),
+                    None => plain,
+                },
+            );
         }
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));

@@ -224,6 +224,9 @@ pub(crate) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> 
         of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
     } else if job.target.to_string() != plan.output {
         of("output", &job.target.to_string(), &plan.output)
+    } else if plan.shared_version.is_some() && !job.target.can_share_version() {
+        "publish or the template is another one here: the shards of the plan write a new version of the target"
+            .to_owned()
     } else {
         return Ok(());
     };

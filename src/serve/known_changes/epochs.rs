@@ -60,6 +60,8 @@ pub(crate) struct LiveEpochs {
     changed: LastChanged,
     /// When a tile was taken over from another server. A tile that is rendered here afterwards must not be older.
     taken: LastChanged,
+    /// When a tile was evicted. A tile that another server has rendered is not taken over then, until it changes.
+    evicted: LastChanged,
     /// The epoch in which the database was last found to be another one.
     other_history: AtomicU64,
     least: Mutex<LeastStates>,
@@ -104,6 +106,7 @@ impl LiveEpochs {
             begun: Instant::now(),
             changed: LastChanged::new(0, memory),
             taken: LastChanged::new(0, memory),
+            evicted: LastChanged::new(0, memory),
             other_history: AtomicU64::new(0),
             least: Mutex::default(),
         }
@@ -150,6 +153,7 @@ impl LiveEpochs {
     /// Evicts the live tiles of these addresses with all parameters, so that they are rendered again.
     pub(crate) fn evict_tiles(&self, tiles: &[TileCoord]) {
         let LiveEpoch(now) = self.now();
+        self.evicted.change(tiles.iter().copied(), now);
         self.changed.change(tiles.iter().copied(), now);
     }
 
@@ -231,6 +235,10 @@ impl LiveEpochs {
     /// every known change, and everything that clients have seen here. If so, it counts as sent.
     pub(crate) fn takes(&self, tile: TileCoord, shown: &Arc<Cursor>) -> bool {
         let LiveEpoch(now) = self.now();
+        let evicted = self.evicted.of(tile);
+        if evicted > 0 && evicted >= self.changed.of(tile) {
+            return false;
+        }
         let mut least = self.least.lock();
         let of_tile = least.by_slot.get(&LastChanged::slot(tile));
         let awaiting_log = least.awaiting_log.iter().map(|awaiting_log| &awaiting_log.shows);
@@ -288,5 +296,10 @@ mod tests {
                 && !epochs.try_record_answer(tile(9, 2), &state("114:114:"))
         );
         assert!(!epochs.takes(tile(9, 2), &state("114:114:")) && epochs.takes(tile(9, 2), &state("115:115:")));
+        epochs.evict_tiles(&[tile(9, 2)]);
+        assert!(!epochs.takes(tile(9, 2), &state("116:116:")), "it is rendered here");
+        std::thread::sleep(Duration::from_millis(1));
+        epochs.mark_changed(Some(&[tile(9, 2)]), &state("118:118:"));
+        assert!(epochs.takes(tile(9, 2), &state("118:118:")));
     }
 }

@@ -561,7 +561,11 @@ impl Staleness {
         let is_known = sent.get(&tile).is_some_and(|(of, sent)| *of == number && sent.as_deref() == hash);
         if !is_known {
             if sent.len() >= MAX_REFRESHED {
-                sent.clear();
+                sent.retain(|_, (of, _)| *of == number);
+            }
+            if sent.len() >= MAX_REFRESHED {
+                // Too many to note: live tiles are not evicted over and over.
+                return;
             }
             sent.insert(tile, (number, hash.map(Box::from)));
             self.known.epochs().evict_tiles(&[tile.coord]);

@@ -103,6 +103,31 @@ fn shards_write_a_version_and_the_commit_sends_what_changed_since() {
     }
 }
 
+/// The tiles of an older seed lie in the prefix itself: a commit that took them for those of the run would delete them.
+#[test]
+fn a_commit_that_writes_no_version_is_refused_where_shards_have_written_one() {
+    let tracked = Tracked::facilities(60);
+    let places = Places::with(Prefix::new());
+    let in_place = std::fs::read_to_string(&places.config).unwrap();
+    let sharded = versioned(&tracked, &places);
+    let versioned = std::fs::read_to_string(&places.config).unwrap();
+    std::fs::write(&places.config, &in_place).unwrap();
+    places.seed(&tracked.db, "s3:t/", &["--zoom", "0-4"]).ok();
+    let before = places.prefix.tiles();
+    std::fs::write(&places.config, versioned).unwrap();
+    sharded.begin(1, &[]);
+    sharded.run(1).ok();
+    std::fs::write(&places.config, in_place).unwrap();
+    for verb in [&["run", "--shard", "1"][..], &["commit"]] {
+        sharded.verb(verb[0], &verb[1..]).fails(
+            2,
+            &["was begun with other settings: publish or the template is another one here: the shards of the plan write a new version of the target. Give every shard and the commit the configuration of begin"],
+        );
+    }
+    let after = places.prefix.tiles();
+    assert!(before.len() > 20 && before.iter().all(|(name, body)| after.get(name) == Some(body)), "{}", before.len());
+}
+
 #[test]
 fn a_stopped_shard_that_wakes_after_the_commit_changes_no_tile() {
     let tracked = Tracked::facilities(200);
