@@ -58,7 +58,7 @@ def arguments():
                         "updates a second")
     parser.add_argument("--registry", action="store_true",
                         help="also the registry's own map (scripts/open-apparel-registry.toml): its seed beside that of every facility, its "
-                        "reseeds, and --watch with 100 and 1,000 moves a second")
+                        "reseeds, and --watch with 100 and 1,000 moves a second; --watch of the map that init writes, with 100")
     parser.add_argument("--cells", action="store_true",
                         help="also layers of cells and clusters beside plain zooms of the same data, and reseed of a map of both")
     parser.add_argument("--cores", action="store_true",

@@ -1,7 +1,9 @@
-"""The registry's own map beside every facility of the same data: seeds, reseeds, a watch."""
+"""The registry's own map beside every facility of the same data: seeds, reseeds, a watch; a watch of what `init` writes."""
 
 import os
+import subprocess
 import tempfile
+from pathlib import Path
 
 from . import watch
 from .bench import ROOT, listed, median
@@ -33,6 +35,19 @@ def measure(bench):
     for name, rate in [("the registry's map", rate) for rate in rates]:
         watch.measure_target(bench, name, bench.file("watched.mbtiles"), watch.manifest_of_mbtiles, "--config", config,
                              zooms=ZOOMS, rates=[rate])
+    written_by_init(bench)
+
+
+def written_by_init(bench):
+    """The map that `init` writes for the same facilities, watched."""
+    config = bench.file("init.toml")
+    # A file that is there is never overwritten.
+    Path(config).unlink(missing_ok=True)
+    subprocess.run([bench.oar_tiles, "init", "--database-url", bench.url, "--table", "api_facility", "--output", config],
+                   check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    bench.install_triggers("--config", config)
+    watch.measure_target(bench, "the map that init writes", bench.file("init.mbtiles"), watch.manifest_of_mbtiles, "--config", config,
+                         zooms="0-14", rates=[100])
 
 
 def seeds(bench, config, archive):
