@@ -92,7 +92,8 @@ impl Family {
             .map(|condition| condition.sql.as_str())
     }
 
-    /// A layer as every variant has it: with a condition that reads the variant's values from the session.
+    /// The layer with the family's condition for it, which reads a variant's values from the session; the layer itself if
+    /// the family has no condition for it.
     pub(crate) fn variant_layer(
         &self,
         layer: &Arc<Layer>,
