@@ -22,8 +22,8 @@ use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::postgis::{CommentLayer, FunctionComment, Layer, Snapshot};
 use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
 use crate::shards::LayerRecord;
-use crate::target::{Described, GENERATOR, Metadata, Scope, VectorLayer};
-use crate::tile::{AreaPart, Coverage, LayerId, LonLatBox, TileCoord, ZoomList};
+use crate::target::{Described, GENERATOR, Metadata, VectorLayer};
+use crate::tile::{AreaPart, LayerId, LonLatBox, TileCoord, ZoomList, area_of_texts, area_texts};
 
 /// The fingerprint: a hash of everything but the data that decides a tile's bytes.
 pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
@@ -46,13 +46,13 @@ pub(crate) fn seeded_scope(settings: &JobSettings, cursor: &str, before: Option<
     let old = before.and_then(manifest_of);
     let tileset = &settings.tileset;
     let parts = parts(old.as_ref(), cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
-    let scope = Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
+    let scope = tileset.scope();
     let is_outside = |tile: &String| tile.parse().is_ok_and(|tile: TileCoord| !scope.holds(tile.into()));
     Manifest {
         snapshot: parts.snapshot,
         seed_snapshot: parts.seed_snapshot,
         zooms: tileset.zooms.to_string(),
-        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        bbox: area_texts(&tileset.bbox),
         kept: parts.kept,
         // A seed deletes the tiles of partial regions, which are not in the new manifest.
         unrendered: old.into_iter().flat_map(|old| old.unrendered).filter(is_outside).collect(),
@@ -127,7 +127,7 @@ pub(crate) fn database_of(manifest: &Manifest) -> String {
 /// Drops regions that lie within another one, so that the manifest does not grow with every run over a box.
 fn without_repeats(regions: impl Iterator<Item = Region>) -> Vec<Region> {
     let holds = |outer: &Region, inner: &Region| {
-        let boxes: Result<Vec<AreaPart>, _> = outer.bbox.iter().map(|text| text.parse()).collect();
+        let boxes = area_of_texts(&outer.bbox);
         matches!((outer.zooms.parse(), boxes), (Ok(zooms), Ok(boxes)) if covers(&zooms, &boxes, inner))
     };
     let mut kept: Vec<Region> = Vec::new();

@@ -18,7 +18,7 @@ use crate::plan::Dirty;
 use crate::postgis::{Snapshot, quoted};
 use crate::report::{FileMoment, check_writable};
 use crate::target::ChangedTiles;
-use crate::tile::{AreaPart, Coverage, LonLatBox, NoTile, TileCoord, TileRect, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, NoTile, TileCoord, TileRect, Zoom, ZoomList, area_texts};
 
 /// The text before and after the tiles in JSON: [`TileListDocument::Tiles`].
 const JSON_BEGIN: &str = "{\"everything\":false,\"schema_version\":1,\"tiles\":[";
@@ -197,7 +197,7 @@ pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Resul
 
 fn everything(form: &Form, scope: &DirtyScope) -> String {
     let zooms = scope.zooms.to_string();
-    let boxes: Vec<String> = scope.bbox.iter().map(AreaPart::to_string).collect();
+    let boxes = area_texts(&scope.bbox);
     match form {
         Form::Json => {
             let all = json!({ "schema_version": 1, "everything": true, "zooms": zooms, "bbox": boxes });

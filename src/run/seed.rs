@@ -23,8 +23,8 @@ use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
 use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
 use crate::run::describe;
 use crate::source::Source;
-use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
-use crate::tile::{AreaPart, Batch, Coverage};
+use crate::target::{Described, OpenMode, RunKind, Sink, Tileset, Unwritten};
+use crate::tile::{Batch, Scope, area_texts};
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
@@ -121,7 +121,7 @@ pub(crate) async fn judge_rows(
 ) -> Result<Option<RowCounts>, CommandError> {
     let before = described.and_then(|before| row_counts_of(before.manifest.as_deref()?));
     let tileset = &job.settings.tileset;
-    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
+    let bbox = area_texts(&tileset.bbox);
     if let (Some(described), Some(rows)) = (described, &before)
         && rows.bbox != bbox
         && leaves_parts(&job.settings, described)
@@ -190,7 +190,7 @@ impl<'a> PlannedSeed<'a> {
         let tileset = Tileset {
             fingerprint: self.fingerprint.clone(),
             layers: names(&self.layers),
-            scope: Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) },
+            scope: tileset.scope(),
             partial,
             unwritten: Unwritten::Delete,
             list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),

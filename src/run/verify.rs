@@ -13,17 +13,16 @@ use super::prepare::prepare;
 use super::seed::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
 use super::{CommandError, Job, interrupted, restarting};
-use crate::config::JobSettings;
 use crate::draw::RunLayers;
 use crate::encode::Gunzip;
-use crate::manifest::{Manifest, Region, drawn_otherwise};
+use crate::manifest::{Manifest, drawn_otherwise};
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::source::{RenderedTile, split_layers};
 use crate::stop::Stop;
-use crate::target::{Described, PartialScope, ReadError, Scope, TileReader, VectorLayer, read_all};
+use crate::target::{Described, PartialScope, ReadError, TileReader, VectorLayer, read_all};
 use crate::tile::{
-    AreaPart, Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList, beyond_in_degrees,
+    AreaPart, Batch, Coverage, LonLatBox, Order, Scope, Slice, TileCoord, TileId, TileRect, ZoomList, beyond_in_degrees,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,9 +94,10 @@ pub(crate) async fn compare(
     let mut compared: Vec<Scope> = Vec::new();
     let mut looked = looked;
     for region in manifest.regions() {
-        let (settings, scope) = as_seeded(&job.settings, &region)
-            .zip(Scope::read(&region.zooms, &region.bbox))
-            .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
+        let settings = job.settings.of_region(&region);
+        let settings =
+            settings.map_err(|_error| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
+        let scope = settings.tileset.scope();
         if let Some(bbox) = common(&settings.tileset.bbox, area) {
             let (scope, area) = (scope.clone(), Coverage::new(area));
             let tiles = Arc::new(PartFilter { scope, area, compared: compared.clone(), is_partial: false });
@@ -269,14 +269,6 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
             Err(error)
         }
     }
-}
-
-/// The settings with the zooms and boxes with which a part of the target was seeded.
-fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
-    let mut settings = settings.clone();
-    settings.tileset.zooms = region.zooms.parse().ok()?;
-    settings.tileset.bbox = region.bbox.iter().map(|bbox| bbox.parse::<AreaPart>().ok()).collect::<Option<Vec<_>>>()?;
-    Some(settings)
 }
 
 /// The comparison of rendered tiles with stored ones.

@@ -83,7 +83,7 @@ mod work_files;
 
 use std::sync::Arc;
 
-use crate::tile::{Order, TileId, TileRectList};
+use crate::tile::{Order, Scope, TileId, TileRectList};
 
 pub(crate) use lease_clock::{LeaseClock, host};
 pub(crate) use url::{Storage, is_archive_name};
@@ -107,7 +107,7 @@ pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, Scope, SwitchError, TargetSection,
+    Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, SwitchError, TargetSection,
     Template, TemplateError, TreeOptions, Version, is_own_name, new_version,
 };
 pub use url::{TARGET_FORMS, TargetUrl, TargetUrlError};

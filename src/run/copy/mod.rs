@@ -29,10 +29,9 @@ use crate::manifest::{Manifest, Publication, publication_of};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
-    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TileEdit, Tileset, Unwritten, VectorLayer,
-    Written,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Sink, TileEdit, Tileset, Unwritten, VectorLayer, Written,
 };
-use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, Scope, Slice, TileRect, Zoom, ZoomList};
 
 /// The part of its sources that a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

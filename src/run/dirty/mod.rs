@@ -20,11 +20,11 @@ use crate::change_log;
 use crate::change_log::{Cursor, Presence, StateInHistory, UnseenLog, Watch, newest_logged, tracked};
 use crate::config::{JobSettings, TilesetSettings};
 use crate::manifest::{DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, drawn_otherwise};
-use crate::plan::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
+use crate::plan::{Dirty, DrawnLayer, FeatureSearch};
 use crate::postgis::{Database, Layer, LayerLocks, Probed, Reads, Server, Snapshot, probe, survey};
 use crate::serve::LogLook;
 use crate::target::{Described, GENERATOR, OpenMode, PartialScope, ReadError};
-use crate::tile::{AreaPart, Batch, Coverage, NoTile, SearchBox, TileCoord, ZoomList};
+use crate::tile::{AreaPart, Batch, Coverage, NoTile, Scope, SearchBox, TileCoord, ZoomList, area_texts};
 
 pub(crate) use super::dirty_file::listed;
 pub(crate) use super::dirty_file::{TileList, TileListDocument, TileListError, area, area_or_boxes};
@@ -63,7 +63,7 @@ impl DirtyFilter {
 
     /// True if its zooms and boxes leave out tiles of `parts`. Whoever gives `reseed` the flags of `seed` narrows
     /// nothing.
-    fn leaves_out(&self, parts: &[ScopePart]) -> bool {
+    fn leaves_out(&self, parts: &[Scope]) -> bool {
         Dirty::new(parts, 0).narrow(self.zoom.as_ref(), &Coverage::new(&self.bbox))
     }
 }
@@ -335,7 +335,7 @@ impl Look<'_> {
         let mut found = LogLook { since, seen, transactions, dirty: Some(Vec::new()), is_other_history: false, begun };
         let zooms = ZoomList::of(self.layers.iter().flat_map(|layer| layer.zooms().iter()));
         let Some(zooms) = zooms.filter(|_| !found.transactions.is_empty()) else { return Ok(found) };
-        let mut dirty = Dirty::new(&[ScopePart { zooms, coverage: Coverage::new(&[]) }], MAX_LISTED);
+        let mut dirty = Dirty::new(&[Scope { zooms, coverage: Coverage::new(&[]) }], MAX_LISTED);
         for (layer, watches) in self.layers.iter().zip(&watches) {
             let drawn = drawn(layer);
             for watch in watches {
@@ -369,7 +369,7 @@ pub(crate) struct TargetState {
     /// The snapshot up to which the target has seen the change log.
     pub(crate) cursor: Cursor,
     /// The regions of the tileset that the target holds.
-    pub(crate) parts: Vec<ScopePart>,
+    pub(crate) parts: Vec<Scope>,
     pub(crate) partial: PartialScope,
     /// Tiles that earlier runs could not render.
     pub(crate) unrendered: Vec<TileCoord>,
@@ -416,9 +416,9 @@ impl TargetState {
         }
         let parts = manifest
             .regions()
-            .map(|region| part(&region.zooms, &region.bbox))
-            .collect::<Result<Vec<_>, String>>()
-            .map_err(unreadable)?;
+            .map(|region| Scope::read(&region.zooms, &region.bbox))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| unreadable(error.to_string()))?;
         let tile = |text: &String| text.parse().map_err(|NoTile| unreadable(format!("{text:?} is no tile")));
         let unrendered = manifest.unrendered.iter().map(tile).collect::<Result<_, CommandError>>()?;
         let partial = PartialScope::of(&manifest);
@@ -454,12 +454,12 @@ impl TargetState {
             generator: GENERATOR.to_owned(),
             snapshot: cursor.to_string(),
             zooms: tileset.zooms.to_string(),
-            bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+            bbox: area_texts(&tileset.bbox),
             // So high that a seed is never chosen instead.
             stored: u64::MAX,
             ..Manifest::default()
         };
-        let parts = vec![ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) }];
+        let parts = vec![tileset.scope()];
         let (described, partial) = (Described::default(), PartialScope::of(&manifest));
         TargetState { described, manifest, cursor, parts, partial, unrendered, witnesses: Vec::new() }
     }
@@ -543,25 +543,12 @@ impl TargetState {
 
 /// The settings with the zooms and boxes of a region.
 fn settings_of(region: &Region, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
-    let mut settings = settings.clone();
-    let unreadable = |error: String| needs_seed(target, format!("its manifest cannot be read ({error})"));
-    settings.tileset.zooms =
-        region.zooms.parse().map_err(|error: crate::tile::ZoomError| unreadable(error.to_string()))?;
-    settings.tileset.bbox = boxes(&region.bbox).map_err(unreadable)?;
-    Ok(settings)
+    let unreadable = |error| needs_seed(target, format!("its manifest cannot be read ({error})"));
+    settings.of_region(region).map_err(unreadable)
 }
 
 /// The version of a manifest's layout. It is parsed before the rest, because the rest may have another form.
 #[derive(serde::Deserialize)]
 struct ManifestVersion {
     version: u32,
-}
-
-fn boxes(texts: &[String]) -> Result<Vec<AreaPart>, String> {
-    texts.iter().map(|text| text.parse().map_err(|error: crate::tile::BoxError| error.to_string())).collect()
-}
-
-fn part(zooms: &str, bbox: &[String]) -> Result<ScopePart, String> {
-    let zooms: ZoomList = zooms.parse().map_err(|error: crate::tile::ZoomError| error.to_string())?;
-    Ok(ScopePart { zooms, coverage: Coverage::new(&boxes(bbox)?) })
 }

@@ -11,16 +11,16 @@ use crate::change_log::{UnseenChanges, UnseenRows, Watch};
 use crate::draw::note_position;
 use crate::draw::patch::ChangedPositions;
 use crate::manifest::Region;
-use crate::plan::{Dirty, DrawnLayer, ScopePart};
+use crate::plan::{Dirty, DrawnLayer};
 use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
 use crate::run::rows::KnownRows;
 use crate::run::{CommandError, Target};
-use crate::target::{ReadError, Scope, read_all};
+use crate::target::{ReadError, read_all};
 use crate::tile::{
-    AreaPart, ChangeLocation, Coverage, LayerIndex, LonLatBox, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
-    area_for_people,
+    AreaPart, ChangeLocation, Coverage, LayerIndex, LonLatBox, Scope, TileCoord, TileId, TileRectList, WorldRect,
+    ZoomList, area_for_people,
 };
 
 /// What a reseed has to do.
@@ -363,7 +363,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     Ok(Work::Some(DirtyTiles::named_by("--area", dirty, state)))
 }
 
-fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
+fn zooms(parts: &[Scope], own: &str) -> Result<ZoomList, CommandError> {
     Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
 
@@ -402,9 +402,7 @@ pub(crate) struct FoundBeyondScope {
 impl WorkBeyondScope {
     /// The work outside of a target's scope before any change is read.
     pub(crate) fn of(state: &TargetState, filter: &DirtyFilter) -> WorkBeyondScope {
-        let part = |scope: &Scope| ScopePart { zooms: scope.zooms.clone(), coverage: scope.coverage.clone() };
-        let parts: Vec<ScopePart> = state.partial.regions().iter().map(part).collect();
-        let mut touched = Dirty::new(&parts, MAX_LISTED_TILES);
+        let mut touched = Dirty::new(state.partial.regions(), MAX_LISTED_TILES);
         if filter.is_narrowed() {
             touched.narrow(filter.zoom.as_ref(), &Coverage::new(&filter.bbox));
         }

@@ -20,7 +20,7 @@ use crate::run::seed::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
 use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
 use crate::target::{GENERATOR, Needs, new_version};
-use crate::tile::{AreaPart, Order, Zoom, ZoomList};
+use crate::tile::{AreaPart, Order, Zoom, ZoomList, area_of_texts, area_texts};
 
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +107,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         reads: prepared.reads.digest.clone(),
         output: job.target.to_string(),
         zooms: tileset.zooms.to_string(),
-        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        bbox: area_texts(&tileset.bbox),
         hilbert: needs.order == Order::Hilbert,
         layers_apart: needs.layers_apart,
         shared_version,
@@ -203,10 +203,7 @@ pub(crate) fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
 
 /// The boxes of a plan.
 pub(crate) fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
-    plan.bbox
-        .iter()
-        .map(|text| text.parse().map_err(|error: crate::tile::BoxError| damaged(error.to_string())))
-        .collect()
+    area_of_texts(&plan.bbox).map_err(|error| damaged(error.to_string()))
 }
 
 pub(crate) fn damaged(what: String) -> CommandError {
@@ -216,7 +213,7 @@ pub(crate) fn damaged(what: String) -> CommandError {
 /// Refuses settings that name other tiles or another target than the plan.
 pub(crate) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<(), CommandError> {
     let tileset = &job.settings.tileset;
-    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
+    let bbox = area_texts(&tileset.bbox);
     let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
     let what = if tileset.zooms.to_string() != plan.zooms {
         of("zoom", &tileset.zooms.to_string(), &plan.zooms)

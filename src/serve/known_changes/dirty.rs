@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use super::LogLook;
 use crate::cursor::Cursor;
-use crate::target::Scope;
-use crate::tile::TileCoord;
+use crate::tile::{Scope, TileCoord};
 
 /// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
 const MAX_DIRTY_TILES: usize = 1 << 18;

@@ -367,8 +367,8 @@ impl PendingEdits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Mbtiles, OpenMode, Scope, Sink as _};
-    use crate::tile::{Coverage, LonLatBox};
+    use crate::target::{Mbtiles, OpenMode, Sink as _};
+    use crate::tile::{Coverage, LonLatBox, Scope};
 
     use crate::stop::Signal;
 

@@ -7,10 +7,8 @@ use super::layout::{Entry, PmtilesCompression};
 use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
 use crate::stop::{Signal, Stop};
-use crate::target::{
-    Metadata, ReadError, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all,
-};
-use crate::tile::{Coverage, LonLatBox};
+use crate::target::{Metadata, ReadError, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all};
+use crate::tile::{Coverage, LonLatBox, Scope};
 
 type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
 

@@ -113,7 +113,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area"]),
+    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area", "scope"]),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.

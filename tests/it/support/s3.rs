@@ -12,10 +12,9 @@ use oar_tiles::postgis::ConnectParts;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
     BucketError, BucketLocation, BucketOptions, BucketTiles, Finished, Metadata, PartialScope, Publishing, RunKind,
-    S3Keys, S3Section, Scheme, Scope, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten,
-    Written,
+    S3Keys, S3Section, Scheme, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
-use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
+use oar_tiles::tile::{Coverage, LonLatBox, Order, Scope, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
 
 /// The one bucket: each costs the server volumes of its own.

@@ -8,10 +8,10 @@ use oar_tiles::stop::Stop;
 use oar_tiles::target::{
     BucketError, BucketObject, BucketPmtiles, BucketReader, BucketTiles, Described, Directory, DirectoryError,
     DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata, Needs, ObjectKey, OpenMode,
-    PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, Scope, Sink, TargetSection, Template,
-    TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
+    PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, Sink, TargetSection, Template, TileEdit,
+    TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
 };
-use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
+use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Scope, Slice, TileCoord, TileId, Zoom};
 
 use super::s3::{Prefix, options};
 use super::sinks::{Memory, MemoryError, MemoryTarget};
