@@ -9,6 +9,7 @@
 //! | `purge` | notifying CDNs after a publish |
 //! | `rows` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
+//! | `render` | rendering the planned tiles of a run into a sink |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `family_seed` | a seed of all variants of a tileset |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
@@ -46,6 +47,7 @@ pub(crate) mod picture;
 mod prepare;
 pub(crate) mod publish;
 pub(crate) mod purge;
+mod render;
 pub mod reseed;
 mod rows;
 pub mod seed;

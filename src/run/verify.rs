@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::describe::fingerprint;
 use super::prepare::prepare;
-use super::seed::check_tables_unchanged;
+use super::render::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
 use super::{CommandError, Job, interrupted, restarting};
 use crate::draw::RunLayers;

@@ -22,7 +22,7 @@ use since::since;
 use sources::{SourceTile, Sources};
 
 use super::dirty_file::DirtyScope;
-use super::seed::relative;
+use super::target::relative;
 use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
 use super::{CommandError, Job, interrupted};
 use crate::manifest::{Manifest, Publication, publication_of};

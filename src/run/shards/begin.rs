@@ -16,7 +16,7 @@ use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::run::describe::{LogIdentity, compare, fingerprint, names};
 use crate::run::layer_ends::layers_that_end_early;
 use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
-use crate::run::seed::claim;
+use crate::run::target::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
 use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
 use crate::target::{GENERATOR, Needs, new_version};

@@ -22,8 +22,10 @@ use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZo
 use crate::run::describe::{LogIdentity, names};
 use crate::run::dirty::{Look, TargetState, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
+use crate::run::render::{render_batches, unless_outdated};
 use crate::run::rows::KnownRows;
-use crate::run::seed::{Claimed, PlannedSeed, claim, judge_rows, relative, render_batches, unless_outdated};
+use crate::run::seed::PlannedSeed;
+use crate::run::target::{Claimed, claim, judge_rows, relative};
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::Described;

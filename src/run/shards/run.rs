@@ -13,7 +13,7 @@ use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
 use crate::run::describe::{LogIdentity, names};
 use crate::run::prepare::prepare_on;
-use crate::run::seed::{Rendered, render};
+use crate::run::render::{Rendered, render};
 use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,

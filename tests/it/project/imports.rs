@@ -80,7 +80,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "diff dirty finish layer_ends",
             "kept_rows",
             "doctor error prepare+shared_rows+family purge serving track",
-            "dry_run tilesets",
+            "dry_run render tilesets",
             "seed",
             "family_seed",
             "copy reseed shards verify",
