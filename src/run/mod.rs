@@ -18,6 +18,7 @@
 //! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
+//! | `identity` | whether a target shows this database and its history |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
@@ -38,6 +39,7 @@ mod error;
 mod family;
 pub(crate) mod family_seed;
 mod finish;
+mod identity;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod jobs;

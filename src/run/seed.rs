@@ -5,8 +5,9 @@ use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
+use super::describe::{database, fingerprint, leaves_parts, names, seeded_scope};
 use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
+use super::identity::LogIdentity;
 use super::layer_ends::layers_that_end_early;
 use super::prepare::prepare_refreshed;
 use super::render::{Rendered, render, render_from_cache};

@@ -13,7 +13,8 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 
-use super::describe::{LogIdentity, SameDatabase, compare, fingerprint};
+use super::describe::fingerprint;
+use super::identity::{LogIdentity, SameDatabase, compare};
 use super::target::{Target, regions_to_seed, why_not_repairable};
 use super::{CommandError, Job, KnownState, reading};
 use crate::change_log;

@@ -23,10 +23,11 @@ use std::time::{Duration, Instant, SystemTime};
 use watch::WatchedTarget;
 use watched_rows::WatchedRows;
 
-use super::describe::{LogIdentity, database, names};
+use super::describe::{database, names};
 use super::dirty::{DirtyTiles, Look, TargetState};
 use super::dirty_file::{DirtyScope, write_everything};
 use super::finish::Provenance;
+use super::identity::LogIdentity;
 use super::rows::RowsJudge;
 use super::seed::seed_target;
 use super::{

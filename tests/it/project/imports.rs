@@ -75,7 +75,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config describe dirty_file init jobs picture publish rows writer_lease",
+            "config dirty_file identity init jobs picture publish rows writer_lease",
+            "describe",
             "inspect target",
             "diff dirty finish layer_ends",
             "kept_rows",
