@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 
-use super::{DirtyFilter, Look, TargetState};
+use super::{DirtyFilter, Look};
 use crate::change_log::{UnseenChanges, UnseenRows, Watch};
 use crate::draw::note_position;
 use crate::draw::patch::ChangedPositions;
@@ -16,6 +16,7 @@ use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
 use crate::run::rows::KnownRows;
+use crate::run::target::TargetState;
 use crate::run::{CommandError, Target};
 use crate::target::{ReadError, read_all};
 use crate::tile::{

@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::dirty::needs_seed;
+use super::target::needs_seed;
 use super::{CommandError, Job, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;

@@ -24,12 +24,13 @@ use watch::WatchedTarget;
 use watched_rows::WatchedRows;
 
 use super::describe::{database, names};
-use super::dirty::{DirtyTiles, Look, TargetState};
+use super::dirty::{DirtyTiles, Look};
 use super::dirty_file::{DirtyScope, write_everything};
 use super::finish::Provenance;
 use super::identity::LogIdentity;
 use super::rows::RowsJudge;
 use super::seed::seed_target;
+use super::target::TargetState;
 use super::{
     ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
 };
