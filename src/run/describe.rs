@@ -13,7 +13,7 @@ use crate::change_log::Cursor;
 use crate::clock::seconds_now;
 use crate::config::JobSettings;
 use crate::draw::RENDERING_VERSION;
-use crate::encode::PACKING_VERSION;
+use crate::encode::{PACKING_VERSION, TileFormat};
 use crate::hex::hex;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
@@ -227,6 +227,7 @@ pub(crate) fn metadata(
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
+        format: TileFormat::MVT,
         description: tileset.section.description.clone().or_else(|| declared(|comment| &comment.description)),
         attribution: tileset.section.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
         version: tileset.section.version.clone(),
@@ -253,6 +254,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
     let zooms = metadata.zooms.iter().next().zip(metadata.zooms.iter().next_back());
     Ok(Described {
         name: Some(metadata.name),
+        format: metadata.format,
         description: metadata.description,
         attribution: metadata.attribution,
         version: metadata.version,

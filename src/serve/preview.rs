@@ -25,7 +25,7 @@ pub(crate) use style::style;
 use super::error::ServeError;
 use super::http::answer::{Answer, Content, Encoding, Freshness, holds};
 use super::http::route::{CHANGES, FONTS};
-use crate::encode::TILE_TYPE;
+use crate::encode::TileFormat;
 use crate::hex::hex;
 use crate::serve::http::answer;
 
@@ -174,8 +174,10 @@ impl PreviewPage {
         if let Some(tile) = embedded::named_basemap_tile(name) {
             let freshness = Freshness::of(BASEMAP_CACHE_CONTROL);
             return match tile {
-                BasemapTile::Gzip(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),
-                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, &freshness),
+                BasemapTile::Gzip(gzip) => {
+                    packed(&Packed { media_type: TileFormat::MVT.media_type, gzip }, headers, &freshness)
+                }
+                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, TileFormat::MVT.media_type, &freshness),
             };
         }
         if let Some(range) = name.strip_prefix(FONTS) {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Intent, TARGET_FORMS, Template, VectorLayer};
+use crate::encode::TileFormat;
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, MapCenter, TileId};
 
@@ -78,6 +79,8 @@ impl Total {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
     pub name: Option<String>,
+    /// How its tiles are encoded.
+    pub format: TileFormat,
     pub description: Option<String>,
     pub attribution: Option<String>,
     /// The tileset's version.

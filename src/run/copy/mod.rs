@@ -250,6 +250,7 @@ fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: 
     let first = described.into_iter().next().unwrap_or_default();
     Metadata {
         name: first.name.unwrap_or_default(),
+        format: first.format,
         description: first.description,
         attribution: first.attribution,
         version: first.version,

@@ -367,6 +367,7 @@ impl PendingEdits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::encode::TileFormat;
     use crate::target::{Mbtiles, OpenMode, Sink as _};
     use crate::tile::{Coverage, LonLatBox, Scope};
 
@@ -379,6 +380,7 @@ mod tests {
     fn metadata(name: &str) -> Metadata {
         Metadata {
             name: name.to_owned(),
+            format: TileFormat::MVT,
             description: None,
             attribution: None,
             version: None,

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::publish::is_version_name;
 use super::template::TemplateError;
 use super::{Intent, IntentKind, Template, TreeOptions};
+use crate::encode::TileFormat;
 use crate::manifest::Region;
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::{Described, Metadata, VectorLayer};
@@ -179,6 +180,7 @@ pub(crate) fn read(body: &[u8]) -> Result<TargetNotes, serde_json::Error> {
     Ok(TargetNotes {
         described: Described {
             name: text("name"),
+            format: text("format").and_then(|format| TileFormat::named(&format)).unwrap_or_default(),
             description: text("description"),
             attribution: text("attribution"),
             version: text("version"),
@@ -227,6 +229,7 @@ mod tests {
         let layer = |id: &str| VectorLayer { id: id.to_owned(), minzoom: 1, maxzoom: 2, ..VectorLayer::default() };
         let metadata = Metadata {
             name: "facilities".to_owned(),
+            format: TileFormat::MVT,
             description: None,
             attribution: Some("©".to_owned()),
             version: None,

@@ -1,5 +1,6 @@
 //! The S3 server of the tests: a prefix for each test, and a separate client that reads what is stored there.
 
+use oar_tiles::encode::TileFormat;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -104,6 +105,7 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
 pub(crate) fn metadata(fingerprint: &str, run: u32) -> Metadata {
     Metadata {
         name: "facilities".to_owned(),
+        format: TileFormat::MVT,
         description: None,
         attribution: None,
         version: None,
