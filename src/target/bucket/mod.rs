@@ -56,10 +56,13 @@ mod uploads;
 mod version;
 mod work_objects;
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+
+use crate::stop::Stop;
 
 pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
@@ -79,6 +82,19 @@ pub use work_objects::BucketWorkFiles;
 /// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
 /// aborts an upload. The process ends 2 s after the signal.
 const MAX_UNDO_TIME: Duration = Duration::from_secs(1);
+
+/// What requests give, unless a stop is asked for first: they are then cancelled, and `place` is interrupted.
+async fn unless_stopped<T>(
+    stop: &Stop,
+    place: impl fmt::Display,
+    requests: impl Future<Output = Result<T, BucketError>>,
+) -> Result<T, BucketError> {
+    tokio::select! {
+        biased;
+        _ = stop.wait() => Err(BucketError::Interrupted { place: place.to_string() }),
+        done = requests => done,
+    }
+}
 
 /// Runs a future to its end, from a thread that may block.
 fn wait<F: Future>(runtime: &Handle, future: F) -> F::Output {
