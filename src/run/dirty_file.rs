@@ -302,7 +302,7 @@ pub enum TileListError {
         where_it_lies: &'static str,
     },
     #[error("{} names more than {most} tiles: seed the target instead", path.display())]
-    TooManyDirtyTiles { path: PathBuf, most: usize },
+    TooManyTiles { path: PathBuf, most: usize },
 }
 
 /// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
@@ -363,7 +363,7 @@ impl TileList {
     }
 
     pub(crate) fn mark(&self, tiles: Vec<(usize, TileCoord)>, dirty: &mut Dirty) -> Result<(), TileListError> {
-        let too_many = |_too_many| TileListError::TooManyDirtyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
+        let too_many = |_too_many| TileListError::TooManyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in tiles {
             let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
             for zoom in dirty.zooms() {
