@@ -16,7 +16,7 @@ use crate::tile::{Batch, LayerCount, Order, TileRect};
 /// Plans and renders samples; writes nothing.
 pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let Job { settings, report, .. } = job;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1).await?;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1, false).await?;
     prepared.warn(layers_that_end_early(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);

@@ -57,17 +57,16 @@ pub(crate) struct Prepared {
     pub(crate) took: Duration,
 }
 
-/// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`.
-pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
+/// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`. If
+/// `refreshes` is true, materialized views are refreshed before.
+pub(crate) async fn prepare(
+    job: &Job,
+    order: Order,
+    sessions: usize,
+    refreshes: bool,
+) -> Result<Prepared, CommandError> {
     let (begun, database) = (Instant::now(), job.database()?);
-    let snapshot = job.take_snapshot(&database, false).await?;
-    prepare_on(job, &database, snapshot, order, sessions, begun).await
-}
-
-/// Does what [`prepare`] does, after it has refreshed materialized views.
-pub(crate) async fn prepare_refreshed(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
-    let (begun, database) = (Instant::now(), job.database()?);
-    let snapshot = job.take_snapshot(&database, true).await?;
+    let snapshot = job.take_snapshot(&database, refreshes).await?;
     prepare_on(job, &database, snapshot, order, sessions, begun).await
 }
 

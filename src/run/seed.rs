@@ -9,7 +9,7 @@ use super::describe::{database, fingerprint, leaves_parts, names, seeded_scope};
 use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
 use super::identity::LogIdentity;
 use super::layer_ends::layers_that_end_early;
-use super::prepare::prepare_refreshed;
+use super::prepare::prepare;
 use super::render::{Rendered, render, render_from_cache};
 pub(crate) use super::render::{render_batches, unless_outdated};
 use super::rows::KnownRows;
@@ -47,7 +47,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         RowSource::FamilyCache(cache) => (cache.prepared(job, order).await?, cache.log(), Some(cache)),
         RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
         RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
-            let prepared = prepare_refreshed(job, order, job.settings.run.workers.get()).await?;
+            let prepared = prepare(job, order, job.settings.run.workers.get(), true).await?;
             let log = LogIdentity::read(&prepared.snapshot, schema, [prepared.snapshot.cursor()]).await?;
             (prepared, log, None)
         }

@@ -12,7 +12,7 @@ use super::describe::fingerprint;
 use super::prepare::prepare;
 use super::render::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
-use super::{CommandError, Job, interrupted, restarting};
+use super::{CommandError, Job, interrupted, reading, restarting};
 use crate::draw::RunLayers;
 use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
@@ -58,11 +58,7 @@ impl TilesToCheck {
 pub(crate) async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
     let area = Coverage::new(&options.area);
-    let looking = spawn_blocking(move || check_structure(&target, amount, area, &stop));
-    let mut looked = tokio::select! {
-        looked = looking => looked??,
-        signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
-    };
+    let mut looked = reading(&job.stop, move || check_structure(&target, amount, area, &stop)).await?;
     if options.database {
         looked = compare(looked, amount, &options.area, job).await.map_err(|error| interrupted(error, &job.stop))?;
     }
@@ -203,7 +199,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     let Some(manifest) = looked.manifest.as_ref() else { return Err(unfit("it has no manifest".to_owned())) };
     let ComparedPart { job, amount, .. } = part;
     let settings = &job.settings;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get(), false).await?;
     let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
@@ -213,8 +209,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
             "it was seeded with another configuration (its fingerprint is {theirs}, that of the settings {ours}). Give the --config and --layer that it was seeded with"
         )));
     }
-    let mut batches: Vec<Batch> =
-        prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let mut batches = prepared.take_batches();
     if part.tiles.is_partial {
         let held: Vec<TileId> = looked.tiles.iter().copied().filter(|id| part.tiles.holds(*id)).collect();
         batches.retain(|batch| part.tiles.wants(batch, &held));
