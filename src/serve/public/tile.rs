@@ -93,7 +93,7 @@ impl Site {
                 let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
                 return LabeledAnswer { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
             }
-            Ok(None) => answer::empty(settings.empty_status.status(), media_type, freshness),
+            Ok(None) => answer::empty(settings.options.empty_status.status(), media_type, freshness),
             Ok(Some(found)) if origin == TileOrigin::Ancestor => {
                 answer::placeholder(found.body, media_type, found.encoding)
             }
