@@ -383,6 +383,14 @@ pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> Command
     }
 }
 
+/// Waits for a future; for ever if there is none.
+pub(crate) async fn if_any<F: Future>(wanted: Option<F>) -> F::Output {
+    match wanted {
+        Some(wanted) => wanted.await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves
 /// nothing to undo.
 pub(crate) async fn reading<T: Send + 'static>(
