@@ -93,7 +93,7 @@ pub(crate) use error::OTHER_HISTORY;
 pub(crate) use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub(crate) use family::FamilyReader;
 pub(crate) use family::{Family, FamilyOptions, FamilyOutcome, FamilyRecord, FamilyWork};
-pub(crate) use target::Target;
+pub(crate) use target::{Target, VersionSwitch};
 pub(crate) use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
 pub(crate) use writer_lease::QueueGate;
 

@@ -25,7 +25,7 @@ use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, T
 pub(crate) use claim::{Claimed, claim, judge_rows, relative};
 pub(crate) use refusal::{TilesBefore, TilesetNames, refuse_other, refuse_shrink};
 pub(crate) use state::{TargetState, needs_seed};
-pub(crate) use targets::{AnySink, OpenedSink, TargetOptions};
+pub(crate) use targets::{AnySink, OpenedSink, TargetOptions, VersionSwitch};
 use unfinished::regions_to_seed;
 pub(crate) use unfinished::why_not_repairable;
 
