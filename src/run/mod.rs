@@ -7,7 +7,7 @@
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
 //! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
 //! | `purge` | notifying CDNs after a publish |
-//! | `rows` | whether a run would lose too many rows of a layer |
+//! | `row_loss` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
 //! | `render` | rendering the planned tiles of a run into a sink |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
@@ -51,7 +51,7 @@ pub(crate) mod publish;
 pub(crate) mod purge;
 mod render;
 pub mod reseed;
-mod rows;
+mod row_loss;
 pub mod seed;
 pub(crate) mod serving;
 pub mod shards;

@@ -12,7 +12,7 @@ use super::layer_ends::layers_that_end_early;
 use super::prepare::prepare;
 use super::render::{Rendered, render, render_from_cache};
 pub(crate) use super::render::{render_batches, unless_outdated};
-use super::rows::KnownRows;
+use super::row_loss::KnownRows;
 use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative};
 use super::{CommandError, Job, RowSource, interrupted, restarting, with_what_remains};
 use crate::manifest::{Manifest, Publication};

@@ -15,7 +15,7 @@ use crate::plan::{Dirty, DrawnLayer};
 use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
-use crate::run::rows::KnownRows;
+use crate::run::row_loss::KnownRows;
 use crate::run::target::TargetState;
 use crate::run::{CommandError, Target};
 use crate::target::{ReadError, read_all};

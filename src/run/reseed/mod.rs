@@ -28,7 +28,7 @@ use super::dirty::{DirtyTiles, Look};
 use super::dirty_file::{DirtyScope, write_everything};
 use super::finish::Provenance;
 use super::identity::LogIdentity;
-use super::rows::RowsJudge;
+use super::row_loss::RowsJudge;
 use super::seed::seed_target;
 use super::target::TargetState;
 use super::{

@@ -24,7 +24,7 @@ use crate::run::dirty::{Look, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
 use crate::run::identity::LogIdentity;
 use crate::run::render::{render_batches, unless_outdated};
-use crate::run::rows::KnownRows;
+use crate::run::row_loss::KnownRows;
 use crate::run::seed::PlannedSeed;
 use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative};
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};

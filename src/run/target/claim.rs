@@ -10,7 +10,7 @@ use super::{OpenedSink, Target};
 use crate::manifest::{Publication, RowCounts, publication_of, row_counts_of};
 use crate::postgis::{Layer, LayerKind};
 use crate::run::describe::leaves_parts;
-use crate::run::rows::{KnownRows, RowsJudge};
+use crate::run::row_loss::{KnownRows, RowsJudge};
 use crate::run::{CommandError, Job};
 use crate::target::{Described, OpenMode, Sink};
 use crate::tile::area_texts;

@@ -4,7 +4,7 @@
 //! ```text
 //!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
 //!                            list the tiles            differs from the listed one           write the notes, release
-//!          lease             prefix_store              uploads (bounded)             prefix_store
+//!          lease             prefix_store              tile_requests (bounded)       prefix_store
 //! ```
 //!
 //! A run that edits a target ([`Unwritten::Keep`](super::Unwritten::Keep)) lists nothing: it asks for each tile by HEAD
@@ -17,10 +17,10 @@
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
-//! | `prefix`, `prefix_store`, `uploads`, `note` | a run of the sink from its beginning to its notes |
+//! | `prefix`, `prefix_store`, `tile_requests`, `note` | a run of the sink from its beginning to its notes |
 //! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
-//! | `upload`, `pmtiles` | an archive that is uploaded as a whole |
+//! | `archive_upload`, `pmtiles` | an archive that is uploaded as a whole |
 //! | `removal` | deletes whole targets |
 //! | `read` | reads tiles and archives back |
 //! | `version` | a version that the shards of a seed write together |
@@ -28,6 +28,7 @@
 
 #![cfg_attr(not(feature = "s3"), allow(dead_code, reason = "what only a client of a service uses"))]
 
+mod archive_upload;
 #[cfg(feature = "s3")]
 mod aws;
 mod client;
@@ -51,8 +52,7 @@ mod removal;
 mod rewrite;
 mod shared;
 mod store;
-mod upload;
-mod uploads;
+mod tile_requests;
 mod version;
 mod work_objects;
 
@@ -64,6 +64,7 @@ use tokio::runtime::Handle;
 
 use crate::stop::Stop;
 
+pub use archive_upload::BucketArchive;
 pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
 pub use header_note::{HeaderNote, RewrittenHeaders};
@@ -75,7 +76,6 @@ pub use prefix::BucketTiles;
 pub use read::{BucketObject, BucketReader, bucket_versions};
 pub use removal::{remove_archive, remove_prefix};
 pub use shared::BucketShared;
-pub use upload::BucketArchive;
 pub use version::{SharedVersion, VersionTiles, give_up_shared};
 pub use work_objects::BucketWorkFiles;
 

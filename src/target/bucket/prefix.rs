@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 use super::lease::Lease;
 use super::prefix_store::{PrefixStore, SeenNotes, claim};
 use super::store::Store;
-use super::uploads::Uploads;
+use super::tile_requests::Uploads;
 use super::version::{SharedVersion, VersionNote};
 use super::{BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, unless_stopped, wait};
 use crate::stop::Stop;

@@ -11,7 +11,7 @@ use super::client::{Condition, Listed, MAX_NAMES_PER_DELETE};
 use super::lease::Lease;
 use super::note::{begin_header_note, entries, read_latest, read_noted, replace_note, write_note};
 use super::store::Store;
-use super::uploads::Uploads;
+use super::tile_requests::Uploads;
 use super::version::{SharedVersion, is_awaited, note_published};
 use super::{BucketError, unless_stopped, wait};
 use crate::stop::Stop;
