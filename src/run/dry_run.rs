@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::layer_ends::layers_that_end_early;
-use super::prepare::{prepare, with_cached_rows};
+use super::prepare::{layers_that_end_early, prepare, with_cached_rows};
 use super::{CommandError, Job};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::encode::Packer;

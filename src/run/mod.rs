@@ -23,7 +23,6 @@
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
-//! | `layer_ends` | layers that are drawn only at the shallow zooms of a tileset |
 //!
 //! A verb makes a [`Job`] and returns a value; `cli` prints it.
 
@@ -44,7 +43,6 @@ pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
 mod kept_rows;
-mod layer_ends;
 pub(crate) mod picture;
 mod prepare;
 pub(crate) mod publish;

@@ -12,16 +12,15 @@
 //!
 //! | file | what is in it |
 //! |---|---|
-//! | `options`, `location`, `headers` | what the user sets, and how requests use it |
+//! | `options`, `location` | what the user sets, and how requests use it |
 //! | `client`, `aws`, `cloud` | the seam: what a client of one kind of server does; the only files that know Amazon's SDK and `object_store` |
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
 //! | `prefix`, `prefix_store`, `tile_requests`, `note` | a run of the sink from its beginning to its notes |
-//! | `header_note`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
+//! | `headers`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
 //! | `archive_upload`, `pmtiles` | an archive that is uploaded as a whole |
-//! | `removal` | deletes whole targets |
 //! | `read` | reads tiles and archives back |
 //! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
@@ -36,7 +35,6 @@ mod client;
 mod cloud;
 mod error;
 mod flight;
-mod header_note;
 mod headers;
 mod lease;
 mod location;
@@ -48,7 +46,6 @@ mod prefix;
 mod prefix_store;
 mod read;
 mod refusal;
-mod removal;
 mod rewrite;
 mod shared;
 mod store;
@@ -67,15 +64,15 @@ use crate::stop::Stop;
 pub use archive_upload::BucketArchive;
 pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
-pub use header_note::{HeaderNote, RewrittenHeaders};
+pub use headers::{HeaderNote, RewrittenHeaders};
 pub use location::{BucketLocation, LocationError, ObjectKey, Scheme};
 pub use object_notes::BucketNotes;
 pub use options::{BucketOptions, CacheRule, CloudSettings, Encryption, S3Keys, S3Section, without_user};
 pub use pmtiles::BucketPmtiles;
 pub use prefix::BucketTiles;
 pub use read::{BucketObject, BucketReader, bucket_versions};
-pub use removal::{remove_archive, remove_prefix};
 pub use shared::BucketShared;
+pub use store::{remove_archive, remove_prefix};
 pub use version::{SharedVersion, VersionTiles, give_up_shared};
 pub use work_objects::BucketWorkFiles;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::client::{Condition, Object};
-use super::header_note::{HEADERS, HeaderNote};
+use super::headers::{HEADERS, HeaderNote};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketError};

@@ -78,7 +78,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "config dirty_file identity init jobs picture publish row_loss writer_lease",
             "describe",
             "inspect target",
-            "diff dirty finish layer_ends",
+            "diff dirty finish",
             "kept_rows",
             "doctor error prepare+shared_rows+family purge serving track",
             "dry_run render tilesets",
