@@ -3,9 +3,9 @@
 //! database.
 //!
 //! The witness is about the newest transactions in the change log that a snapshot sees. In the same history they stay
-//! what they are: every transaction that the snapshot sees had ended, so none is added, and pruning keeps the newest. If
-//! a database lost transactions that the snapshot sees, one of them was among the newest; if it went on without them,
-//! transactions with the same numbers are there instead, at other times.
+//! what they are: every transaction that the snapshot sees had ended, so none is added, and pruning keeps the newest.
+//! If a database lost transactions that the snapshot sees, one of them was among the newest; if it went on without
+//! them, transactions with the same numbers are there instead, at other times.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;

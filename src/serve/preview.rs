@@ -42,7 +42,8 @@ const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HP
 /// The address of the base map's tiles, relative to the page.
 const BASEMAP_TILES: &str = "assets/basemap-{z}-{x}-{y}.pbf";
 
-/// How long browsers keep a tile of the base map, or glyphs, without asking: only a new version of the program changes it.
+/// How long browsers keep a tile of the base map, or glyphs, without asking: only a new version of the program changes
+/// it.
 const BASEMAP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 /// Where the page loads MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.

@@ -39,8 +39,8 @@ pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
     pub(crate) reasons: Vec<Reason>,
     pub(crate) spots: ChangedPositions,
-    /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
-    /// empty if the tiles were named.
+    /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not
+    /// known, empty if the tiles were named.
     pub(crate) row_positions: Vec<Option<Vec<[f64; 2]>>>,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
     pub(crate) rows: Vec<KnownRows>,

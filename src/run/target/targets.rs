@@ -118,8 +118,8 @@ impl Target {
         })
     }
 
-    /// A reader of a target that has to hold a tileset: a directory or a prefix with none is a mistyped name. May wait for
-    /// a server, so it must not be called on a thread of the runtime.
+    /// A reader of a target that has to hold a tileset: a directory or a prefix with none is a mistyped name. May wait
+    /// for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn tileset_reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
         let mut reader = self.reader()?;
         reader.holds_tileset()?;

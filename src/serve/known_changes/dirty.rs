@@ -1,5 +1,5 @@
-//! The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target does
-//! not show yet.
+//! The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target
+//! does not show yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;

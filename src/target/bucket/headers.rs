@@ -1,4 +1,5 @@
-//! The headers of stored objects: which of the user's settings each kind of object gets, and which a prefix's tiles carry.
+//! The headers of stored objects: which of the user's settings each kind of object gets, and which a prefix's tiles
+//! carry.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,5 @@
-//! Targets in buckets: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a run
-//! replaces.
+//! Targets in buckets: a prefix with an object for each tile, which a run synchronizes, or a PMTiles object, which a
+//! run replaces.
 //!
 //! ```text
 //!  create: take the lease ─► begin: read the notes, ─► write: PUT tiles whose MD5 ─► finish: wait for all, delete,
