@@ -1,11 +1,15 @@
 //! The live rows of a layer of cells: positions and folded values, and the cells in which they are counted.
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
-use super::{LiveLook, Squares};
+use super::{LiveCells, LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bytes};
 use crate::cells::{CellCounts, CellGrid, CellRows, Change, Gathering, KeptCells, Members, WantedFolds};
+use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
+use crate::draw::cached_rows::RowReaders;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::postgis::sql::FoldedValues;
@@ -88,8 +92,9 @@ impl KeptRows {
         layer: &Layer,
         folds: Option<&FoldedValues>,
         squares: &Squares,
+        features: &mut LiveCells,
     ) -> Result<bool, Error> {
-        self.remove(squares);
+        let gone = self.remove(squares);
         let areas = Areas::without_margin(layer, &squares.rects());
         let statement = sql::rows_in_squares(layer, folds);
         let mut is_whole = true;
@@ -104,6 +109,9 @@ impl KeptRows {
         if let Some(cells) = &mut *self.cells.lock() {
             cells.change(self.rows_from(before), Change::Comes);
         }
+        if let (Some(grid), LiveCells::Unproven(features) | LiveCells::Kept(features)) = (layer.grid(), features) {
+            features.forget_lone(grid, gone.iter().chain(&self.at[before..]).copied());
+        }
         tracing::debug!(
             "layer \"{}\": live rows replaced in {} squares: {before} stayed, {read} came",
             layer.name,
@@ -112,7 +120,8 @@ impl KeptRows {
         Ok(is_whole)
     }
 
-    fn remove(&mut self, squares: &Squares) {
+    /// Removes the rows in some squares, and returns their positions.
+    fn remove(&mut self, squares: &Squares) -> Vec<[f64; 2]> {
         let folds = self.folds();
         let (mut kept, mut at, mut values) = (0, Vec::new(), Vec::new());
         for number in 0..self.at.len() {
@@ -130,6 +139,7 @@ impl KeptRows {
         if let Some(cells) = self.cells.get_mut() {
             cells.change(CellRows { at: &at, values: &values }, Change::Goes);
         }
+        at
     }
 
     /// The counted cells of some zooms, complete in the parts of the world that are needed. Cells that are kept may
@@ -193,6 +203,66 @@ impl KeptRows {
     }
 }
 
+impl LiveRows {
+    /// A layer whose cells were [counted](LiveRows::counts) for this look, with these cells as cached rows. Those that no
+    /// look before has shown alike are encoded. Without cached rows if that is not possible.
+    pub(crate) async fn with_cells(
+        &self,
+        look: LiveLook<'_>,
+        prepared: PreparedLayer,
+    ) -> Result<(PreparedLayer, AreProven), Error> {
+        let definition = prepared.layer().definition();
+        let mut layers = self.0.lock().await;
+        let memory = look.memory.saturating_sub(bytes(&layers));
+        let found = layers.iter_mut().find(|kept| kept.definition == definition && kept.is_of(look));
+        let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found else {
+            return Ok((prepared, AreProven::Yes));
+        };
+        let (cells, are_proven) = match features {
+            LiveCells::Unproven(cells) => (cells, AreProven::No),
+            LiveCells::Kept(cells) => (cells, AreProven::Yes),
+            LiveCells::Refused => return Ok((prepared, AreProven::Yes)),
+        };
+        let keeper = &look.snapshot.keeper;
+        keeper.set_savepoint().await?;
+        let memory = memory + cells.bytes();
+        let read = cells.rows(RowReaders { keeper, others: &[] }, &prepared, memory).await;
+        let rows = keeper.or_without(read, prepared.layer().name(), "its cells are not kept").await?.flatten();
+        if rows.is_none() {
+            *features = LiveCells::Refused;
+        }
+        Ok((prepared.with_cached_rows(rows.map(Arc::new)), are_proven))
+    }
+
+    /// True if the rows of a layer of cells are kept.
+    pub(crate) async fn keeps_cells(&self, layer: &Layer) -> bool {
+        let definition = layer.definition();
+        let is_kept = |kept: &LiveLayer| kept.definition == definition && matches!(kept.rows, LiveKind::Cells { .. });
+        self.0.lock().await.iter().any(is_kept)
+    }
+
+    /// Notes whether the kept cells of a layer are what the database draws. Otherwise they are not used again.
+    pub(crate) async fn note_compared(&self, layer: &Layer, are_alike: bool) {
+        let definition = layer.definition();
+        let mut layers = self.0.lock().await;
+        let found = layers.iter_mut().find(|kept| kept.definition == definition);
+        if let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found {
+            *features = match std::mem::replace(features, LiveCells::Refused) {
+                LiveCells::Unproven(cells) if are_alike => LiveCells::Kept(cells),
+                LiveCells::Kept(cells) if are_alike => LiveCells::Kept(cells),
+                _ => LiveCells::Refused,
+            };
+        }
+    }
+}
+
+/// Whether kept cells have been compared with what the database draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AreProven {
+    Yes,
+    No,
+}
+
 /// The part of the world whose rows are needed to count the cells that some tiles of a zoom show.
 #[derive(Debug)]
 pub(crate) struct NeededPart {
@@ -241,10 +311,8 @@ impl NeededPart {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::super::{LiveKind, LiveLayer, LiveRows};
     use super::*;
 
     #[test]
@@ -272,7 +340,7 @@ mod tests {
                 snapshot: String::new(),
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
-                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows) }),
+                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows), features: LiveCells::Refused }),
             }
         };
         let one = Some([1.0, 1.0]);

@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cells::{KeptRows, NeededPart};
+pub(crate) use cells::AreProven;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
-use super::cached_rows::KeptFeatures;
+use super::cached_rows::{KeptCellFeatures, KeptFeatures, has_cacheable_cells};
 use crate::cells::{CellCounts, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
@@ -68,6 +69,7 @@ enum LiveKind {
     Cells {
         folds: Option<FoldedValues>,
         rows: Arc<KeptRows>,
+        features: LiveCells,
     },
     Points(KeptFeatures),
     /// Points that are not kept yet, with the number of their positions that changed in the looks so far.
@@ -76,10 +78,29 @@ enum LiveKind {
     Refused,
 }
 
+/// The encoded cells of a layer.
+#[derive(Debug)]
+enum LiveCells {
+    /// Whether they are what the database draws has not been compared yet.
+    Unproven(KeptCellFeatures),
+    Kept(KeptCellFeatures),
+    /// The database draws the layer's cells.
+    Refused,
+}
+
+impl LiveCells {
+    fn bytes(&self) -> usize {
+        match self {
+            LiveCells::Unproven(cells) | LiveCells::Kept(cells) => cells.bytes(),
+            LiveCells::Refused => 0,
+        }
+    }
+}
+
 impl LiveKind {
     fn bytes(&self) -> usize {
         match self {
-            LiveKind::Cells { rows, .. } => rows.bytes(),
+            LiveKind::Cells { rows, features, .. } => rows.bytes() + features.bytes(),
             LiveKind::Points(rows) => rows.bytes(),
             LiveKind::Awaited(_) | LiveKind::Refused => 0,
         }
@@ -225,11 +246,13 @@ impl LiveRows {
                 layers.len() - 1
             }
         };
-        let LiveKind::Cells { rows, .. } = &layers[place].rows else { return Ok(None) };
+        let LiveKind::Cells { rows, features, .. } = &layers[place].rows else { return Ok(None) };
         let wanted = folds.map(|folds| folds.wanted_folds(layer));
-        // The rows are in memory: the choice is between lone rows that are looked up, and the database, which reads and
-        // aggregates all rows near each tile.
-        let wanted = wanted.map(|wanted| WantedFolds { lone_cost: wanted.lone_cost.min(LONE_LOOKUP_COST), ..wanted });
+        // The rows are in memory: the choice is between lone rows that are looked up, once if their features are kept,
+        // and the database, which reads and aggregates all rows near each tile.
+        let is_kept = has_cacheable_cells(layer) && !matches!(features, LiveCells::Refused);
+        let lone_cost = if is_kept { 0 } else { LONE_LOOKUP_COST };
+        let wanted = wanted.map(|wanted| WantedFolds { lone_cost: wanted.lone_cost.min(lone_cost), ..wanted });
         // Cells that a tile shows may have members as far beyond it as its own cells reach.
         let mut needed: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
         for tile in shown {
@@ -266,8 +289,8 @@ impl LiveLayer {
         let squares = Squares::around(changed);
         look.snapshot.keeper.set_savepoint().await?;
         match &mut self.rows {
-            LiveKind::Cells { folds, rows } => match Arc::get_mut(rows) {
-                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares).await,
+            LiveKind::Cells { folds, rows, features } => match Arc::get_mut(rows) {
+                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares, features).await,
                 None => Ok(false),
             },
             LiveKind::Points(rows) => points::advance(rows, look, layer, squares).await,
@@ -292,7 +315,11 @@ async fn read_cells(
     look.snapshot.keeper.set_savepoint().await?;
     let read = KeptRows::read(look, layer, folds, memory).await;
     let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-    let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) });
+    let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells {
+        folds: folds.cloned(),
+        rows: Arc::new(rows),
+        features: LiveCells::Unproven(KeptCellFeatures::default()),
+    });
     layers.push(LiveLayer::new(layer.definition(), look, rows));
     Ok(())
 }
