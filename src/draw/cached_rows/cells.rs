@@ -2,6 +2,7 @@
 //! A cell differs from tile to tile only by its place, as a row does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -9,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore, RowsRefused};
-use crate::cells::{Cell, CellGeometry, CellGrid, CountedCell, Folded, MIDDLE};
+use crate::cells::{Cell, CellGeometry, CellGrid, CodeHasher, CountedCell, Folded, MIDDLE};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
 use crate::draw::cells::CellColumns;
@@ -228,7 +229,7 @@ fn properties(layer: &Layer) -> Vec<String> {
 /// have changed.
 #[derive(Debug, Default)]
 pub(crate) struct KeptCellFeatures {
-    zooms: BTreeMap<Zoom, HashMap<i64, KeptCell>>,
+    zooms: BTreeMap<Zoom, CellsByCode>,
     /// The features of all cells, and of cells as they were before.
     features: Arc<Features>,
     /// The number of kept cells.
@@ -236,6 +237,8 @@ pub(crate) struct KeptCellFeatures {
     /// The memory of their folded values, in bytes.
     folded: usize,
 }
+
+type CellsByCode = HashMap<i64, KeptCell, BuildHasherDefault<CodeHasher>>;
 
 #[derive(Debug)]
 struct KeptCell {
@@ -250,6 +253,9 @@ struct KeptCell {
 const MIN_STALE_FEATURES: usize = 50_000;
 
 impl KeptCellFeatures {
+    /// The memory that a cell is expected to take, in bytes.
+    pub(crate) const BYTES_PER_CELL: usize = 300;
+
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         // A map has room for twice its entries at most.
@@ -271,12 +277,13 @@ impl KeptCellFeatures {
         }
     }
 
-    /// The counted cells of a layer as rows; those that are not kept are encoded. `None` if they take more than `memory`
-    /// bytes, or are not encoded as plain points; the cells must not be used after that.
+    /// The counted cells of a layer that are shown, as rows; those that are not kept are encoded. No rows if they take
+    /// more than `memory` bytes. `None` if they are not encoded as plain points; the cells must not be used after that.
     pub(crate) async fn rows(
         &mut self,
         readers: RowReaders<'_>,
         prepared: &PreparedLayer,
+        is_shown: impl Fn(Zoom, &CountedCell) -> bool,
         memory: usize,
     ) -> Result<Option<CachedRows>, Error> {
         let layer = prepared.layer();
@@ -284,8 +291,10 @@ impl KeptCellFeatures {
         if self.bytes() > memory {
             *self = KeptCellFeatures::default();
         }
-        let all = || counts.zooms().flat_map(|zoom| counts.all(zoom).map(move |(cell, folded)| (zoom, cell, folded)));
-        let missing: Vec<ZoomCell<'_>> = all().filter(|cell| !self.has(cell)).collect();
+        let of_zoom = |zoom: Zoom| counts.all(zoom).map(move |(cell, folded)| (zoom, cell, folded));
+        let shown: Vec<ZoomCell<'_>> =
+            counts.zooms().flat_map(of_zoom).filter(|(zoom, cell, _)| is_shown(*zoom, cell)).collect();
+        let missing: Vec<ZoomCell<'_>> = shown.iter().copied().filter(|cell| !self.has(cell)).collect();
         let (asked, encoded) = (missing.len(), encode(readers, prepared, &missing).await?);
         if self.add(layer, grid, &missing, encoded).is_none() {
             tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::NotPlain.text());
@@ -299,12 +308,14 @@ impl KeptCellFeatures {
         );
         if self.bytes() > memory {
             tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::TooLarge.text());
-            return Ok(None);
+            *self = KeptCellFeatures::default();
+            return Ok(Some(CachedRows { rows: RowStore::Cells(BTreeMap::new()), sessions: 1, near: None }));
         }
         let mut zooms = BTreeMap::new();
         for zoom in counts.zooms() {
             let kept = self.zooms.get(&zoom);
-            let cells = counts.all(zoom).filter_map(|(cell, _)| kept?.get(&cell.code));
+            let cells = shown.iter().filter(|(own, ..)| *own == zoom);
+            let cells = cells.filter_map(|(_, cell, _)| kept?.get(&cell.code));
             let (at, numbers): (Vec<[f64; 2]>, Vec<u32>) = cells.map(|kept| (kept.at, kept.number)).unzip();
             let positions = Arc::new(Positions::new(at, Frame::WorldUnits));
             let features = Arc::clone(&self.features);

@@ -1,21 +1,24 @@
 //! The live rows of a layer of cells: positions and folded values, and the cells in which they are counted.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::{LiveCells, LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bytes};
-use crate::cells::{CellCounts, CellGrid, CellRows, Change, Gathering, KeptCells, Members, WantedFolds};
+use crate::cells::{
+    CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds,
+};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
-use crate::draw::cached_rows::RowReaders;
+use crate::draw::cached_rows::{KeptCellFeatures, RowReaders, has_cacheable_cells};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::postgis::sql::FoldedValues;
 use crate::postgis::{FoldReader, sql};
 use crate::threads;
-use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
+use crate::tile::{TileRect, WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
 /// The rows of a layer on a snapshot.
 #[derive(Debug)]
@@ -204,12 +207,13 @@ impl KeptRows {
 }
 
 impl LiveRows {
-    /// A layer whose cells were [counted](LiveRows::counts) for this look, with these cells as cached rows. Those that no
-    /// look before has shown alike are encoded. Without cached rows if that is not possible.
+    /// A layer whose cells were [counted](LiveRows::counts) for this look, with those as cached rows that some tiles may
+    /// show. Cells that no look before has shown alike are encoded. Without cached rows if that is not possible.
     pub(crate) async fn with_cells(
         &self,
         look: LiveLook<'_>,
         prepared: PreparedLayer,
+        shown: &[TileRect],
     ) -> Result<(PreparedLayer, AreProven), Error> {
         let definition = prepared.layer().definition();
         let mut layers = self.0.lock().await;
@@ -226,12 +230,44 @@ impl LiveRows {
         let keeper = &look.snapshot.keeper;
         keeper.set_savepoint().await?;
         let memory = memory + cells.bytes();
-        let read = cells.rows(RowReaders { keeper, others: &[] }, &prepared, memory).await;
+        let parts = NeededPart::around(shown, |zoom| prepared.layer().margin.units(zoom));
+        let is_shown = |zoom: Zoom, cell: &CountedCell| {
+            let place = [cell.world.west, cell.world.north].map(f64::from);
+            parts.iter().any(|part| part.zoom == zoom && part.holds(place))
+        };
+        let read = cells.rows(RowReaders { keeper, others: &[] }, &prepared, is_shown, memory).await;
         let rows = keeper.or_without(read, prepared.layer().name(), "its cells are not kept").await?.flatten();
         if rows.is_none() {
             *features = LiveCells::Refused;
         }
         Ok((prepared.with_cached_rows(rows.map(Arc::new)), are_proven))
+    }
+
+    /// Encodes the cells of all zooms from the shallowest on, as long as they take half of the memory, so that looks have
+    /// to encode only those that change.
+    pub(crate) async fn encode_cells(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Arc<Layer>,
+        folds: Option<&Arc<FoldedValues>>,
+    ) -> Result<(), Error> {
+        for zoom in layer.zooms.iter().filter(|_| has_cacheable_cells(layer)) {
+            let world = [TileRect::all(zoom)];
+            let counts = self.counts(look, layer, folds.map(|folds| &**folds), &world).await?;
+            let Some(counts) = counts.filter(|counts| counts.has(zoom)) else { break };
+            let (_, bytes) = self.size().await;
+            if bytes + counts.all(zoom).len() * KeptCellFeatures::BYTES_PER_CELL > look.memory / 2 {
+                break;
+            }
+            self.with_cells(look, PreparedLayer::new(layer).with_cells(folds.cloned(), Some(counts)), &world).await?;
+        }
+        let definition = layer.definition();
+        let mut layers = self.0.lock().await;
+        let found = layers.iter_mut().find(|kept| kept.definition == definition);
+        if let Some(LiveLayer { rows: LiveKind::Cells { are_encoded, .. }, .. }) = found {
+            *are_encoded = true;
+        }
+        Ok(())
     }
 
     /// True if the rows of a layer of cells are kept.
@@ -276,10 +312,13 @@ pub(crate) struct NeededPart {
 /// The deepest zoom of the squares of which a [`NeededPart`] consists: 2 MB of bits.
 const MAX_LEVEL: u8 = 12;
 
+/// How much deeper than a tile the squares are: a part that reaches a little beyond a tile is little more than the tile.
+const LEVELS_BELOW_TILE: u8 = 2;
+
 impl NeededPart {
     /// Nothing is needed yet.
     pub(crate) fn new(zoom: Zoom) -> NeededPart {
-        let level = zoom.get().min(MAX_LEVEL);
+        let level = (zoom.get() + LEVELS_BELOW_TILE).min(MAX_LEVEL);
         NeededPart { zoom, level, squares: vec![0; (1_usize << (2 * level)).div_ceil(64)] }
     }
 
@@ -300,6 +339,16 @@ impl NeededPart {
                 self.squares[bit / 64] |= 1 << (bit % 64);
             }
         }
+    }
+
+    /// The parts of some zooms around some tiles, as far beyond each as `reach` says for its zoom, in world units.
+    pub(crate) fn around(tiles: &[TileRect], reach: impl Fn(Zoom) -> i64) -> Vec<NeededPart> {
+        let mut parts: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
+        for tiles in tiles {
+            let part = parts.entry(tiles.zoom).or_insert_with(|| NeededPart::new(tiles.zoom));
+            part.add(tiles.world(reach(tiles.zoom)));
+        }
+        parts.into_values().collect()
     }
 
     /// True if a position in world units lies in it.
@@ -340,7 +389,7 @@ mod tests {
                 snapshot: String::new(),
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
-                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows), features: LiveCells::Refused }),
+                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows), features: LiveCells::Refused, are_encoded: false }),
             }
         };
         let one = Some([1.0, 1.0]);

@@ -148,7 +148,11 @@ impl ReseedRun<'_> {
     ) -> Result<Vec<PreparedLayer>, Error> {
         let (since, keeper) = (self.look.state.cursor.to_string(), self.keeper().await?);
         let look = self.live_look(&since);
-        counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await
+        let counted = counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await;
+        if let Some(watched) = &self.options.live {
+            watched.begin_reading(&self.look).await;
+        }
+        counted
     }
 
     /// Where this run stands for live rows. The target shows the state `since`.
@@ -214,7 +218,7 @@ async fn counted(
             continue;
         }
         if let Some(live) = live
-            && let Some(kept) = live.counts(look, layer, folds.as_deref(), &all).await?
+            && let Some(kept) = live.counts(look, layer, folds.as_deref(), &rects(&all)).await?
         {
             let prepared = prepared.clone().with_cells(folds, Some(kept));
             counted.push(with_live_cells(look, keeper, live, prepared, &all).await?);
@@ -229,6 +233,10 @@ async fn counted(
     Ok(counted)
 }
 
+fn rects(tiles: &[TileCoord]) -> Vec<TileRect> {
+    tiles.iter().copied().map(TileRect::from).collect()
+}
+
 /// A layer whose cells were counted from live rows, with the cells that it keeps encoded. Before these are used for the
 /// first time, some of the tiles that show them are compared with what the database draws.
 async fn with_live_cells(
@@ -238,7 +246,7 @@ async fn with_live_cells(
     prepared: PreparedLayer,
     shown: &[TileCoord],
 ) -> Result<PreparedLayer, Error> {
-    let (prepared, are_proven) = live.with_cells(look, prepared).await?;
+    let (prepared, are_proven) = live.with_cells(look, prepared, &rects(shown)).await?;
     if are_proven == AreProven::Yes || !prepared.has_cached_rows() {
         return Ok(prepared);
     }
