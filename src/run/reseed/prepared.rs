@@ -139,7 +139,8 @@ impl ReseedRun<'_> {
         Ok(near)
     }
 
-    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
+    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show. Rows
+    /// that would have been of use are then read beside this run and those after it.
     pub(crate) async fn counted(
         &self,
         layers: &[PreparedLayer],
@@ -167,8 +168,7 @@ impl ReseedRun<'_> {
         live.map(WatchedRows::kept)
     }
 
-    /// The layers of points with their live rows, where the watch keeps them. Rows that would be of use are read beside
-    /// this run and those after it.
+    /// The layers of points with their live rows, where the watch keeps them.
     async fn with_live_rows(&self, changed: &DirtyTiles) -> Result<Vec<Option<PreparedLayer>>, CommandError> {
         let Some((watched, live)) = self.options.live.as_deref().zip(self.live_rows(changed)) else {
             return Ok(Vec::new());
@@ -184,7 +184,6 @@ impl ReseedRun<'_> {
             }
             layers.push(points.map(|points| PreparedLayer::new(layer).with_live_points(&points)));
         }
-        watched.begin_reading(&self.look).await;
         Ok(layers)
     }
 }
