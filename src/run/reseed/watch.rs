@@ -201,11 +201,11 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
     /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked
     /// for.
     async fn woken(&mut self) -> Option<Signal> {
-        let (pause, jobs) = (self.look_pause(), self.options.jobs.as_deref());
+        let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
         let woken = tokio::select! {
             signal = self.job.stop.wait() => return Some(signal),
             () = if_any(jobs.map(JobStore::queued)) => return None,
-            () = if_any(self.options.write_back.as_deref().map(WriteBackQueue::due)) => return None,
+            () = if_any(self.options.write_back.as_ref().map(WriteBackQueue::due)) => return None,
             () = tokio::time::sleep(MIN_POLL.max(*self.job.settings.database.changes.poll)) => None,
             woken = if_any(self.waking.as_mut().map(|waking| waking.change(pause))) => Some(woken),
         };
