@@ -323,7 +323,8 @@ impl KeptCellFeatures {
     }
 
     /// True if a cell is kept as it is now.
-    fn has(&self, (zoom, cell, folded): &ZoomCell<'_>) -> bool {
+    fn has(&self, cell: &ZoomCell<'_>) -> bool {
+        let (zoom, cell, folded) = cell;
         let kept = self.zooms.get(zoom).and_then(|cells| cells.get(&cell.code));
         kept.is_some_and(|kept| kept.counted == **cell && *kept.folded == **folded)
     }

@@ -315,13 +315,12 @@ async fn read_cells(
     look.snapshot.keeper.set_savepoint().await?;
     let read = KeptRows::read(look, layer, folds, memory).await;
     let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+    let features =
+        if has_cacheable_cells(layer) { LiveCells::Unproven(KeptCellFeatures::default()) } else { LiveCells::Refused };
     let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells {
         folds: folds.cloned(),
         rows: Arc::new(rows),
-        features: match has_cacheable_cells(layer) {
-            true => LiveCells::Unproven(KeptCellFeatures::default()),
-            false => LiveCells::Refused,
-        },
+        features,
         are_encoded: false,
     });
     layers.push(LiveLayer::new(layer.definition(), look, rows));
