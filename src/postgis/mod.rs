@@ -44,6 +44,7 @@ pub(crate) use layer::{
 pub use probe::probe;
 pub(crate) use probe::{
     DeclaredGeometry, LayerLocks, Probed, Reads, Server, jumping_rows, probe_names, repaired_while_drawn, server_of,
+    shows_rows_as_written,
 };
 pub(crate) use probe::{RelationName, look_up};
 pub(crate) use refresh::refresh_views;

@@ -11,7 +11,7 @@ use super::state::walk;
 use super::{DirectoryError, OWN_FOLDER};
 use crate::stop::Stop;
 use crate::target::lock_file;
-use crate::target::lock_file::{LeftOver, Taken};
+use crate::target::lock_file::{LeftOver, Rights, Taken};
 use crate::target::tree::{TreeOptions, TreeState, notes};
 
 /// The name of the lock in the program's own folder.
@@ -58,7 +58,7 @@ impl Lock {
                 Err(error) if error.is_missing() => continue,
                 made => made.map_err(|error| error.into_error("make the folder"))?,
             };
-            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused) {
+            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused, Rights::Usual) {
                 Ok(Taken::Ours(mut file)) => {
                     let since = humantime::format_rfc3339_seconds(SystemTime::now());
                     file.set_len(0).map_err(failed)?;
