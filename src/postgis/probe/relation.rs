@@ -369,7 +369,7 @@ const PLAIN_COLUMNS: &str = "
 
 /// True if what a layer shows of a row changes only if the row is written: it has no condition, and shows columns of a
 /// table as they are.
-pub(crate) async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer) -> Result<bool, Error> {
+pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer) -> Result<bool, Error> {
     if layer.filter.is_some() || layer.is_query() {
         return Ok(false);
     }

@@ -103,17 +103,14 @@ impl RowsFile {
             && last.shown.as_ref().is_none_or(|saved| saved.newest != shown.newest)
     }
 
-    /// True if there is a file. Removes what a killed server has left of one.
-    fn is_there(&self) -> bool {
+    /// True if there is a file; an error says why there is no usable one. Removes what a killed server has left of one.
+    fn is_there(&self) -> Result<bool, String> {
         if let Err(error) = self.notes.remove_partial(NAME) {
             tracing::debug!("{}", with_causes(&error));
         }
         match self.notes.open_file(NAME) {
-            Ok(file) => file.is_some(),
-            Err(error) => {
-                tracing::info!("the rows for live tiles of an earlier server are ignored: {}", with_causes(&error));
-                false
-            }
+            Ok(file) => Ok(file.is_some()),
+            Err(error) => Err(with_causes(&error)),
         }
     }
 
@@ -155,9 +152,14 @@ impl ServedRows {
             return false;
         }
         let rows = Arc::clone(self);
-        let looking = tokio::task::spawn_blocking(move || rows.file.as_ref().is_some_and(RowsFile::is_there));
-        if !looking.await.unwrap_or_default() {
-            return false;
+        let looking = tokio::task::spawn_blocking(move || rows.file.as_ref().map_or(Ok(false), RowsFile::is_there));
+        match looking.await {
+            Ok(Ok(true)) => {}
+            Ok(Err(why)) => {
+                self.tell_ignored(why);
+                return false;
+            }
+            Ok(Ok(false)) | Err(_) => return false,
         }
         let mut kept = self.kept.lock().await;
         if !matches!(&*kept, Kept::Due(..)) {
@@ -166,6 +168,11 @@ impl ServedRows {
         self.tell_reading("the rows of an earlier server are being taken over");
         *kept = Kept::Reading;
         true
+    }
+
+    fn tell_ignored(&self, why: String) {
+        tracing::info!("the rows for live tiles of an earlier server are ignored: {why}");
+        self.told.lock().why_not_loaded = Some(why);
     }
 
     /// Takes the rows of an earlier server over, on a snapshot that nobody else uses.
@@ -192,8 +199,8 @@ impl ServedRows {
             Err(NotUsed::Unfit(why) | NotUsed::Failed(NotKept::Lost(why))) => why,
             Err(NotUsed::Failed(NotKept::NotNow)) => "the change log is locked".to_owned(),
         };
-        tracing::info!("the rows for live tiles of an earlier server are ignored: {why}");
         self.rows.clear().await;
+        self.tell_ignored(why);
         self.tell_why_not(FEW_TILES);
         *kept = Kept::not_yet();
     }
@@ -364,13 +371,32 @@ async fn ages(on: &RowsSnapshot<'_>, saved: &[SavedLayer]) -> Result<Vec<(String
     for layer in on.layers {
         let definition = layer.definition();
         let Some(saved) = saved.iter().find(|saved| saved.definition == definition) else { continue };
-        let age = if shows_rows_as_written(on.snapshot, layer).await? {
-            Duration::ZERO
-        } else {
-            // By this machine's clock, which may have been set back.
-            now.duration_since(saved.read).unwrap_or(MAX_AGE)
-        };
-        ages.push((definition, age));
+        let is_as_written = shows_rows_as_written(on.snapshot, layer).await?;
+        ages.push((definition, age(saved.read, now, is_as_written)));
     }
     Ok(ages)
+}
+
+/// The time since rows were read, as far as it matters.
+fn age(read: SystemTime, now: SystemTime, are_as_written: bool) -> Duration {
+    match now.duration_since(read) {
+        _ if are_as_written => Duration::ZERO,
+        Ok(age) => age,
+        // The clock was set back.
+        Err(_) => MAX_AGE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_may_look_different_by_now_are_as_old_as_their_reading() {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(age(at(1_000), at(1_090), false), Duration::from_secs(90));
+        assert_eq!(age(at(1_000), at(9_000), true), Duration::ZERO);
+        assert!(age(at(1_000), at(1_600), false) >= MAX_AGE);
+        assert!(age(at(1_001), at(1_000), false) >= MAX_AGE);
+    }
 }

@@ -128,6 +128,8 @@ pub struct LiveRowsReport {
     pub drops: u64,
     /// How many times they were taken from the file of an earlier server since this one began.
     pub loads: u64,
+    /// Why the file of an earlier server was not used; `None` if it was, or there is none.
+    pub why_not_loaded: Option<String>,
     /// The time since they were written to that file; `None` if this server has not written it.
     pub saved_seconds: Option<u64>,
     /// Why they are not written to a file; `None` if they are, or nothing was tried so far.
