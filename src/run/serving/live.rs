@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::follow::follow;
 use super::rows::ServedRows;
-use super::saved_rows::RowsFile;
+use super::rows_file::RowsFile;
 use super::snapshot::{
     LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, SnapshotUse, check_conditions,
 };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::saved_rows::RowsFile;
+use super::rows_file::RowsFile;
 use crate::change_log::{Watch, tracked};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};

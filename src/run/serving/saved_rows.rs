@@ -8,125 +8,23 @@
 //! A file is used only if it is signed by a key of the database's change log, and the database is a continuation of the
 //! state that its rows are of. Otherwise it is ignored, and the rows are read from the table as without it.
 
-use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-
 use super::rows::{FEW_TILES, Kept, KeptState, NotKept, ServedRows};
+use super::rows_file::{About, RowsFile};
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{MAX_AGE, SavedLayer, SavedRows, read_rows, write_rows};
-use crate::error::with_causes;
-use crate::manifest::{DatabaseMark, Witness};
-use crate::postgis::{Database, Layer, server_of, shows_rows_as_written};
+use crate::draw::{MAX_AGE, SavedLayer, SavedRows};
+use crate::postgis::{Database, server_of, shows_rows_as_written};
 use crate::run::CommandError;
 use crate::run::describe::{LogIdentity, SameDatabase, compare};
 use crate::run::kept_rows::{RowsSnapshot, is_in_history};
-use crate::target::FolderNotes;
-
-/// The name of the file among the notes of the target.
-const NAME: &str = "live-rows";
 
 /// The purpose for which the key of the signature is derived from the change log's key.
 const PURPOSE: &str = "live rows";
 
-/// The pause between two writes of rows that have changed.
-const PAUSE: Duration = Duration::from_secs(300);
-
 /// The longest time for which the end of the server waits for the file.
 const END_LIMIT: Duration = Duration::from_secs(10);
-
-/// Where the rows of a tileset are kept between starts.
-pub(crate) struct RowsFile {
-    notes: FolderNotes,
-    /// The fingerprint of the configuration, with the versions of the program's drawing.
-    fingerprint: String,
-    last: Mutex<LastWrite>,
-    /// Held while the file is written.
-    writing: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct LastWrite {
-    /// When it was tried.
-    tried: Option<Instant>,
-    /// When it was written by this server.
-    written: Option<Instant>,
-    /// The state of the rows in the file.
-    shown: Option<StateInHistory>,
-    /// True if its failure was logged.
-    was_told: bool,
-}
-
-/// What the rows of a file depend on.
-#[derive(Debug, Serialize, Deserialize)]
-struct About {
-    fingerprint: String,
-    reads: String,
-    database: DatabaseMark,
-    /// The state of the rows, and what tells the history of the database from others.
-    witness: Witness,
-    newest: String,
-}
-
-impl About {
-    /// The state of the rows.
-    fn shown(&self) -> Option<StateInHistory> {
-        Some(StateInHistory { state: self.witness.snapshot.parse().ok()?, newest: self.newest.parse().ok()? })
-    }
-}
-
-impl RowsFile {
-    /// The file beside a target, for a tileset with this fingerprint.
-    pub(crate) fn new(notes: FolderNotes, fingerprint: &str) -> RowsFile {
-        let fingerprint = fingerprint.to_owned();
-        RowsFile { notes, fingerprint, last: Mutex::default(), writing: tokio::sync::Mutex::default() }
-    }
-
-    /// The time since this server wrote it; `None` if it has not.
-    pub(crate) fn age(&self) -> Option<Duration> {
-        self.last.lock().written.map(|written| written.elapsed())
-    }
-
-    /// Notes that the rows were read from the table, so that they are written at once.
-    pub(crate) fn note_read(&self) {
-        let mut last = self.last.lock();
-        (last.tried, last.shown) = (None, None);
-    }
-
-    /// True if rows of this state are to be written now. Rows stay as they are while nothing is logged.
-    fn is_due(&self, shown: &StateInHistory) -> bool {
-        let last = self.last.lock();
-        last.tried.is_none_or(|tried| tried.elapsed() >= PAUSE)
-            && last.shown.as_ref().is_none_or(|saved| saved.newest != shown.newest)
-    }
-
-    /// True if there is a file; an error says why there is no usable one. Removes what a killed server has left of one.
-    fn is_there(&self) -> Result<bool, String> {
-        if let Err(error) = self.notes.remove_partial(NAME) {
-            tracing::debug!("{}", with_causes(&error));
-        }
-        match self.notes.open_file(NAME) {
-            Ok(file) => Ok(file.is_some()),
-            Err(error) => Err(with_causes(&error)),
-        }
-    }
-
-    /// The rows in the file.
-    fn read(&self, layers: &[Arc<Layer>], key: &[u8], memory: usize) -> Result<SavedRows<About>, String> {
-        let file = self.notes.open_file(NAME).map_err(|error| with_causes(&error))?;
-        let file = file.ok_or_else(|| "it was removed".to_owned())?;
-        read_rows(&file, layers, key, memory).map_err(|error| error.to_string())
-    }
-
-    /// Writes the file. False if another server is writing it.
-    fn write(&self, saved: &SavedRows<About>, key: &[u8]) -> Result<bool, CommandError> {
-        let fill = |file: &std::fs::File| -> io::Result<()> { write_rows(file, saved, key) };
-        Ok(self.notes.write_file(NAME, fill)?)
-    }
-}
 
 /// Why a file is not used.
 enum NotUsed {
