@@ -93,8 +93,8 @@ impl CachedRows {
 
 /// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
 /// the statement. A lone row is drawn where it is, at `own` in metres.
-fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: [f64; 2]) -> [f64; 2] {
-    if cell.members == 1 && layer.keeps_lone() {
+fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: Option<[f64; 2]>) -> [f64; 2] {
+    if let Some(own) = own.filter(|_| cell.members == 1 && layer.keeps_lone()) {
         return Positions::in_world_units(own);
     }
     match grid.geometry {
@@ -188,8 +188,8 @@ fn place_all(
     for EncodedCells { cells, groups } in encoded {
         for EncodedCell { zoom, code, drawn_at } in cells {
             let (_, cell, _) = asked.next().filter(|(own, cell, _)| (*own, cell.code) == (zoom, code))?;
-            // Nobody sees where a cell would be that is not drawn.
-            at.push(drawn_at.map_or([0.0; 2], |own| place(layer, grid, zoom, cell, own)));
+            // The plan counts the tiles of a cell that is not drawn, too.
+            at.push(place(layer, grid, zoom, cell, drawn_at));
             numbers.push(if drawn_at.is_some() { next } else { NOT_DRAWN });
             next += u32::from(drawn_at.is_some());
         }
