@@ -184,9 +184,10 @@ fn read_signed<A: DeserializeOwned>(file: &File, key: &[u8], memory: usize) -> i
     input.read_exact(&mut head).map_err(ended)?;
     let head: Head<A> = serde_json::from_slice(&head).map_err(|_other| unfit("its head cannot be read"))?;
     let before = MAGIC.len() as u64 + 4 + u64::from(head_length);
-    let of_rows = head.layers.iter().try_fold(0_u64, |sum, layer| {
-        sum.checked_add(layer.rows.checked_mul(ROW_BYTES)?)?.checked_add(layer.bytes)
-    });
+    let of_rows = head
+        .layers
+        .iter()
+        .try_fold(0_u64, |sum, layer| sum.checked_add(layer.rows.checked_mul(ROW_BYTES)?)?.checked_add(layer.bytes));
     let of_rows = of_rows.filter(|of_rows| before.checked_add(*of_rows) == Some(signed));
     let of_rows = of_rows.ok_or_else(|| unfit(OTHER_LENGTH))?;
     let numbers: u64 = head.layers.iter().map(|layer| layer.rows).sum();
@@ -216,7 +217,8 @@ impl RowParts {
     fn read(input: &mut impl Read, LayerHead { rows, bytes, .. }: &LayerHead) -> io::Result<RowParts> {
         let number = |number: u64| u32::try_from(number).map_err(|_more| unfit(TOO_LONG));
         let (rows, length) = (number(*rows)? as usize, number(*bytes)? as usize);
-        let mut parts = RowParts { at: Vec::with_capacity(rows), ends: Vec::with_capacity(rows), bytes: vec![0; length] };
+        let mut parts =
+            RowParts { at: Vec::with_capacity(rows), ends: Vec::with_capacity(rows), bytes: vec![0; length] };
         for _ in 0..rows {
             let mut axes = [[0; 8]; 2];
             input.read_exact(axes.as_flattened_mut()).map_err(ended)?;

@@ -438,11 +438,7 @@ impl FolderNotes {
     /// Writes a file anew with what `fill` writes. Readers see the old file or the new one, which is durable when this
     /// returns. False if another process is writing it at this moment.
     /// Fails if it cannot be written; the old file is then unchanged.
-    pub(crate) fn write_file(
-        &self,
-        name: &str,
-        fill: impl FnOnce(&File) -> io::Result<()>,
-    ) -> Result<bool, NoteError> {
+    pub(crate) fn write_file(&self, name: &str, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, NoteError> {
         let failed = |source: io::Error| self.refused("write", name, source);
         let parent = OpenFolder::open(&self.parent).map_err(failed)?;
         let root = parent.make(&self.folder).map_err(|error| self.unreachable("write", name, error))?;

@@ -272,7 +272,8 @@ fn the_file_in_a_directory_is_no_tile() {
     live.keeps_rows();
     live.is_saved();
     assert!(live.file().is_file());
-    for path in ["/.oar-tiles/notes/live-rows", "/%2eoar-tiles/notes/live-rows", "/.oar-tiles/notes/.live-rows.partial"] {
+    for path in ["/.oar-tiles/notes/live-rows", "/%2eoar-tiles/notes/live-rows", "/.oar-tiles/notes/.live-rows.partial"]
+    {
         assert_eq!(status(&live.served.get(path, GZIP)), 404, "{path}");
     }
     live.ends("-TERM");
