@@ -132,7 +132,7 @@ pub struct LiveRowsReport {
     pub why_not_loaded: Option<String>,
     /// The time since they were written to that file; `None` if this server has not written it.
     pub saved_seconds: Option<u64>,
-    /// Why they are not written to a file; `None` if they are, or nothing was tried so far.
+    /// Why they are not written to that file; `None` if they are, or nothing was tried so far.
     pub why_not_saved: Option<String>,
 }
 
