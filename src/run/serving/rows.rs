@@ -111,7 +111,9 @@ impl ServedRows {
             drawn: AtomicU64::new(0),
             told: parking_lot::Mutex::new(LiveRowsReport {
                 why_not: Some(FEW_TILES.to_owned()),
-                why_not_saved: file.is_none().then(|| "there is no local target beside which they could lie".to_owned()),
+                why_not_saved: file
+                    .is_none()
+                    .then(|| "there is no local target beside which they could lie".to_owned()),
                 ..LiveRowsReport::default()
             }),
             looked: parking_lot::Mutex::default(),
