@@ -46,9 +46,7 @@ type ZoomCell<'c> = (Zoom, &'c CountedCell, &'c [Folded]);
 /// True if the layer's cells are drawn at one point each that the plan knows exactly.
 pub(crate) fn has_cacheable_cells(layer: &Layer) -> bool {
     let is_point = layer.grid().is_some_and(|grid| grid.geometry != CellGeometry::Polygon);
-    is_point
-        && !layer.placement().plans_cell_boxes()
-        && layer.has_plain_values()
+    is_point && !layer.placement().plans_cell_boxes() && layer.has_plain_values()
 }
 
 impl CachedRows {
@@ -331,13 +329,7 @@ impl KeptCellFeatures {
     }
 
     /// Adds encoded cells. `None` as for [`place_all`].
-    fn add(
-        &mut self,
-        layer: &Layer,
-        grid: CellGrid,
-        cells: &[ZoomCell<'_>],
-        encoded: Vec<EncodedCells>,
-    ) -> Option<()> {
+    fn add(&mut self, layer: &Layer, grid: CellGrid, cells: &[ZoomCell<'_>], encoded: Vec<EncodedCells>) -> Option<()> {
         let features = Arc::make_mut(&mut self.features);
         if features.is_empty() {
             *features = Features::new(properties(layer), 0, 0);

@@ -361,18 +361,20 @@ impl EncodedRows {
     fn candidates_as_read(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for area in areas {
+            let Some(SearchBox::Near(boxes)) = area.search.get(index) else {
+                self.positions.candidates(&area.rect, layer.margin, &mut candidates);
+                continue;
+            };
             let before = candidates.len();
-            self.positions.candidates(&area.rect, layer.margin, &mut candidates);
-            if let Some(SearchBox::Near(boxes)) = area.search.get(index) {
-                let boxes = GridBoxes::new(boxes);
-                let is_near_change = |one: &Candidate| match one.at {
-                    Unit::At(at) => boxes.hold(at.map(i64::from)),
-                    Unit::Beyond => false,
-                    Unit::Unsure => true,
-                };
-                let near_changes: Vec<Candidate> = candidates.drain(before..).filter(is_near_change).collect();
-                candidates.extend(near_changes);
-            }
+            self.positions.candidates_near(&area.rect, boxes, layer.margin, &mut candidates);
+            let boxes = GridBoxes::new(boxes);
+            let is_near_change = |one: &Candidate| match one.at {
+                Unit::At(at) => boxes.hold(at.map(i64::from)),
+                Unit::Beyond => false,
+                Unit::Unsure => true,
+            };
+            let near_changes: Vec<Candidate> = candidates.drain(before..).filter(is_near_change).collect();
+            candidates.extend(near_changes);
         }
         candidates.sort_unstable();
         candidates

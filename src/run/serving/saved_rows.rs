@@ -17,7 +17,7 @@ use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{MAX_AGE, SavedLayer, SavedRows};
 use crate::postgis::{Database, server_of, shows_rows_as_written};
 use crate::run::CommandError;
-use crate::run::describe::{LogIdentity, SameDatabase, compare};
+use crate::run::identity::{LogIdentity, SameDatabase, compare};
 use crate::run::kept_rows::{RowsSnapshot, is_in_history};
 
 /// The purpose for which the key of the signature is derived from the change log's key.

@@ -238,7 +238,8 @@ fn cells_counted_from_rows_that_a_watch_keeps_are_those_of_a_seed() {
 
 #[test]
 fn the_map_that_init_writes_is_drawn_from_rows_that_a_watch_keeps_as_by_a_seed() {
-    let lines = stays_fresh(&Kept::new("t.mbtiles", WRITTEN_BY_INIT, WHOLE), 2, Some("UPDATE rows SET word = word || 'x'"));
+    let lines =
+        stays_fresh(&Kept::new("t.mbtiles", WRITTEN_BY_INIT, WHOLE), 2, Some("UPDATE rows SET word = word || 'x'"));
     assert!(times(&lines, " cells encoded, ") > 3, "{lines}");
     assert!(times(&lines, "for ambiguous points or large tiles") > 0, "{lines}");
 }
