@@ -33,6 +33,21 @@ impl Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
 
+    /// The features of a layer from their encoded bytes, which follow each other; `ends` are the offsets at which they
+    /// end. `None` if these are not the bytes of these features.
+    pub(crate) fn of_encoded(
+        name: &str,
+        properties: Vec<String>,
+        extent: u64,
+        bytes: Vec<u8>,
+        ends: Vec<u32>,
+    ) -> Option<Features> {
+        let length = ends.last().map_or(0, |end| *end as usize);
+        let is_whole = ends.is_sorted() && length == bytes.len();
+        let name = name.as_bytes().to_vec();
+        is_whole.then(|| Features { name, extent, properties, bytes, starts: Vec::new(), ends, most: 0 })
+    }
+
     /// Adds the features of a tile that has this one layer, and returns how many there are. Their positions are
     /// ignored.
     ///

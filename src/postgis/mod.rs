@@ -41,11 +41,11 @@ pub(crate) use layer::{
     Property, PropertySource, Query, QueryError, ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart,
     TrackSection, joined_conditions, parameter_array, placeholder_in,
 };
-pub use probe::probe;
 pub(crate) use probe::{
     DeclaredGeometry, LayerLocks, Probed, Reads, Server, jumping_rows, probe_names, repaired_while_drawn, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
+pub use probe::{probe, shows_rows_as_written};
 pub(crate) use refresh::refresh_views;
 pub(crate) use session::{
     Cause, ConnectOptions, DatabaseSection, Error, ExportedSnapshot, Listener, ServerName, SessionOptions,

@@ -139,13 +139,15 @@ impl Admin {
         reasons
     }
 
-    /// What is wrong though the server is ready.
+    /// What is wrong, or not there yet, though the server is ready.
     fn notes(&self) -> Vec<String> {
         let named = |tileset: &Arc<SiteTileset>| {
-            let note = tileset.note()?;
-            Some(if self.site.tilesets.at_root().is_some() { note } else { format!("{}: {note}", tileset.name) })
+            let notes = [tileset.note(), tileset.preparing()].into_iter().flatten();
+            let is_lone = self.site.tilesets.at_root().is_some();
+            let named = |note| if is_lone { note } else { format!("{}: {note}", tileset.name) };
+            notes.map(named).collect::<Vec<_>>()
         };
-        self.site.tilesets.all().iter().filter_map(named).collect()
+        self.site.tilesets.all().iter().flat_map(named).collect()
     }
 
     async fn ready(&self) -> Answer {

@@ -18,6 +18,14 @@ pub(crate) enum LeftOver {
     Reused,
 }
 
+/// Who may read and write a file that is created.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rights {
+    /// As the process's umask says.
+    Usual,
+    OwnerOnly,
+}
+
 #[derive(Debug)]
 pub(crate) enum Taken {
     Ours(File),
@@ -30,11 +38,16 @@ pub(crate) type NotTaken = (&'static str, io::Error);
 
 /// Locks the file `name` in `folder`; creates it if it does not exist.
 /// Fails if something else has the name, or the system refuses. [`io::ErrorKind::NotFound`] if the folder is gone.
-pub(crate) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> Result<Taken, NotTaken> {
+pub(crate) fn take(
+    folder: BorrowedFd<'_>,
+    name: &Path,
+    left_over: LeftOver,
+    rights: Rights,
+) -> Result<Taken, NotTaken> {
     loop {
         let (file, is_new) = match open_regular(folder, name, OFlags::RDWR) {
             Ok(file) => (file, false),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => match create(folder, name) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match create(folder, name, rights) {
                 Ok(file) => (file, true),
                 // Another run created it first.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -63,9 +76,13 @@ pub(crate) fn take(folder: BorrowedFd<'_>, name: &Path, left_over: LeftOver) -> 
 }
 
 /// Creates a file; fails if the name exists.
-pub(crate) fn create(folder: BorrowedFd<'_>, name: &Path) -> io::Result<File> {
+pub(crate) fn create(folder: BorrowedFd<'_>, name: &Path, rights: Rights) -> io::Result<File> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    Ok(openat(folder, name, flags, Mode::from_raw_mode(0o666))?.into())
+    let mode = match rights {
+        Rights::Usual => 0o666,
+        Rights::OwnerOnly => 0o600,
+    };
+    Ok(openat(folder, name, flags, Mode::from_raw_mode(mode))?.into())
 }
 
 /// Opens a regular file and nothing else: does not follow a link, and does not wait for the other end of a pipe.

@@ -10,7 +10,7 @@ use std::{fs, io};
 
 use rustix::fs::{AtFlags, Mode, OFlags, renameat, unlinkat};
 
-use super::lock_file::{LeftOver, Taken};
+use super::lock_file::{LeftOver, Rights, Taken};
 use crate::error::ErrorKind;
 use crate::target::lock_file;
 
@@ -157,7 +157,7 @@ impl Staging {
         };
         let handle = rustix::fs::open(folder, FOLDER_HANDLE | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let handle = handle.map_err(|error| refused(("write", error.into())))?;
-        match lock_file::take(handle.as_fd(), last_name(&path), LeftOver::Removed).map_err(refused)? {
+        match lock_file::take(handle.as_fd(), last_name(&path), LeftOver::Removed, Rights::Usual).map_err(refused)? {
             Taken::Ours(file) => Ok(Staging { target, path, folder: handle, lock: Some(file) }),
             Taken::Theirs(_) => Err(StagingError::Busy { target }),
         }

@@ -68,7 +68,7 @@ impl RowChanges {
 }
 
 /// The rows of a layer on a snapshot, which can be brought to a later one. Each row has a key that its feature holds.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct KeptFeatures {
     key: FeatureKey,
     read: Arc<EncodedRows>,
@@ -86,6 +86,35 @@ impl KeptFeatures {
             return None;
         }
         Some(KeptFeatures { key, read: Arc::new(rows), changes: Arc::default() })
+    }
+
+    /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features hold.
+    pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features, key: FeatureKey) -> Option<KeptFeatures> {
+        if at.len() != features.len() {
+            return None;
+        }
+        KeptFeatures::new(CachedRows::of_rows(at, features), key)
+    }
+
+    /// The rows as they are now, in the order of their keys: for each the list that holds it, and its number there.
+    pub(crate) fn in_order(&self) -> impl Iterator<Item = (&EncodedRows, u32)> {
+        let RowChanges { before, added, .. } = &*self.changes;
+        let rows = count(&self.read);
+        let mut came = (0..count(added)).peekable();
+        let mut read = (0..rows).filter(|number| !self.changes.has_gone(*number)).peekable();
+        std::iter::from_fn(move || {
+            let next = read.peek().copied().unwrap_or(rows);
+            // A row that came precedes the first row as read that follows it, also if that one went.
+            match came.next_if(|number| before[*number as usize] <= next) {
+                Some(number) => Some((added, number)),
+                None => read.next().map(|number| (&*self.read, number)),
+            }
+        })
+    }
+
+    /// The number of rows that came or went since they were read, or joined with what had changed.
+    pub(crate) fn changed(&self) -> usize {
+        self.changes.gone + self.changes.added.positions.len()
     }
 
     /// The memory in use, in bytes.

@@ -143,6 +143,13 @@ pub(crate) async fn none_if_failed(
 }
 
 impl CachedRows {
+    /// Rows in memory: for each its position in metres, and its feature.
+    pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features) -> CachedRows {
+        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
+        let rows = EncodedRows { positions, features, numbers: None, changes: None };
+        CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
+    }
+
     /// The memory that the rows take, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match &self.rows {

@@ -12,9 +12,11 @@
 //! | file | what |
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
+//! | `file` | rows of points in a file, which the next process takes over |
 //! | `points` | the rows of a layer of points: positions and encoded features |
 
 mod cells;
+mod file;
 mod points;
 
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use cells::AreProven;
 use cells::{KeptRows, NeededPart};
+pub(crate) use file::{SavedLayer, SavedRows, read_rows, write_rows};
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
@@ -139,7 +142,7 @@ const LONE_LOOKUP_COST: u64 = 2;
 
 /// The longest time for which rows are kept. A condition may change without a change of the table, as one with `now()`
 /// does.
-const MAX_AGE: Duration = Duration::from_secs(600);
+pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// True if live rows of the layer can be brought up to date position by position: an index finds the rows of a square.
 fn is_suited(layer: &Layer) -> bool {
@@ -210,6 +213,12 @@ impl LiveRows {
 
     pub(crate) async fn clear(&self) {
         self.0.lock().await.clear();
+    }
+
+    /// The number of rows of points that came or went since they were read, or joined with what had changed.
+    pub(crate) async fn changed(&self) -> usize {
+        let layers = self.0.lock().await;
+        layers.iter().map(|kept| if let LiveKind::Points(rows) = &kept.rows { rows.changed() } else { 0 }).sum()
     }
 
     /// The number of kept rows of points, and the memory of all kept rows in bytes.

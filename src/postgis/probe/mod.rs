@@ -29,6 +29,7 @@ use crate::postgis::sql;
 pub(crate) use geometry::{DeclaredGeometry, FlawedRows, jumping_rows, repaired_while_drawn};
 pub(crate) use layer::{LayerProbe, NamedLayer};
 pub(crate) use relation::Reads;
+pub use relation::shows_rows_as_written;
 pub(crate) use relation::{RelationName, RowSecurity, look_up, row_security, row_security_warning};
 pub(crate) use server::server;
 pub(crate) use server::{Server, server_of};

@@ -4,8 +4,8 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
-use crate::postgis::layer::Query;
-use crate::postgis::session::{Error, Session, Snapshot, quoted};
+use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Query};
+use crate::postgis::session::{Error, Param, Session, Snapshot, quoted};
 
 #[derive(Debug)]
 pub(crate) struct Column {
@@ -352,6 +352,40 @@ pub(crate) async fn reads(session: &Session) -> Result<Reads, Error> {
     }
     let reads = Reads { digest: row.get(0), row_security: row.get(1), has_partitions: row.get(3) };
     made?.get::<_, Option<String>>(0).map_or(Ok(reads), |table| Err(Error::Appeared { table, how: "made" }))
+}
+
+/// True if a relation is a table, and each of some expressions just names a column of it, which holds what was written
+/// into it, in a type whose values are the same in every session. `quote_ident` quotes names that SQL reads as something
+/// else, such as `user`.
+const PLAIN_COLUMNS: &str = "
+    SELECT c.relkind IN ('r', 'p') AND NOT EXISTS (
+        SELECT FROM unnest($2::text[], $3::bool[]) AS wanted(expression, is_value) WHERE NOT EXISTS (
+            SELECT FROM pg_attribute AS a JOIN pg_type AS t ON t.oid = a.atttypid
+            WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
+              AND wanted.expression IN (quote_ident(a.attname), format('\"%s\"', replace(a.attname, '\"', '\"\"')))
+              AND (NOT wanted.is_value OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname IN
+                  ('bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'uuid'))))
+    FROM pg_class AS c WHERE c.oid = $1::text::regclass";
+
+/// True if what a layer shows of a row changes only if the row is written: it has no condition, and shows columns of a
+/// table as they are.
+pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer) -> Result<bool, Error> {
+    if layer.filter.is_some() || layer.is_query() {
+        return Ok(false);
+    }
+    let named = |sql: &str| sql.trim_start_matches('(').trim_end_matches(')').trim().to_owned();
+    let of_row = |property: &&BoundProperty| property.of == ComputedFrom::Row;
+    let (mut expressions, mut are_values) = (vec![layer.geometry.clone()], vec![false]);
+    let values = layer.properties.iter().filter(of_row).map(|property| named(&property.sql));
+    let values = values.chain(layer.key.iter().map(|key| key.quoted.clone()));
+    for value in values.chain(layer.section.feature_id.as_deref().map(quoted)) {
+        expressions.push(value);
+        are_values.push(true);
+    }
+    let params: [Param<'_>; 3] =
+        [(&layer.relation, Type::TEXT), (&expressions, Type::TEXT_ARRAY), (&are_values, Type::BOOL_ARRAY)];
+    let rows = snapshot.all("asking whether a layer shows its rows as they are", PLAIN_COLUMNS, &params).await?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
 /// Finds the tables that this transaction has locked and whose policies may hide rows from this role. Tables whose

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use super::follow::follow;
 use super::rows::ServedRows;
+use super::rows_file::RowsFile;
 use super::snapshot::{
     LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, SnapshotUse, check_conditions,
 };
@@ -63,7 +64,7 @@ struct DatabaseTilesShared {
     /// Stops the preparation of snapshots. Nothing asks for it so far.
     stop: Stop,
     present: Mutex<Present>,
-    rows: ServedRows,
+    rows: Arc<ServedRows>,
     /// The last snapshot that was retired. It lives while tiles of it are being rendered.
     before: Mutex<Weak<LiveSnapshot>>,
 }
@@ -91,8 +92,11 @@ impl DatabaseTiles {
             id: layer.id(),
             zooms: layer.zooms().clone(),
         });
-        Ok(DatabaseTiles(Arc::new(DatabaseTilesShared {
-            fingerprint: fingerprint(settings, &first.layers),
+        let fingerprint = fingerprint(settings, &first.layers);
+        let notes = if has_target { job.target.folder_notes() } else { None };
+        let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
+        let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
+            fingerprint,
             live_layers: live_layers.collect(),
             shared_secret: log.and_then(|log| SharedSecret::new(log.key().derived("redis").as_bytes())),
             described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
@@ -102,9 +106,11 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: ServedRows::new(bounds.rows_memory(settings.run.rows_memory)),
+            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), file)),
             before: Mutex::default(),
-        })))
+        }));
+        drop(tokio::spawn(load_rows(Arc::clone(&tiles.0))));
+        Ok(tiles)
     }
 }
 
@@ -162,6 +168,12 @@ impl LiveSource for DatabaseTiles {
 
     fn rows(&self) -> Option<LiveRowsReport> {
         Some(self.0.rows.report())
+    }
+
+    fn end(&self) -> BoxFuture<'_, ()> {
+        let DatabaseTilesShared { rows, database, job, stop, .. } = &*self.0;
+        let database = database.for_another_run(stop);
+        Box::pin(async move { rows.end(&database, &job.settings.database.changes.schema).await })
     }
 
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
@@ -310,6 +322,8 @@ impl DatabaseTilesShared {
                 drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
                 if self.rows.have_to_be_read(&snapshot.layers) {
                     drop(tokio::spawn(reads_rows(Arc::clone(&self))));
+                } else if self.rows.have_to_be_saved() {
+                    drop(tokio::spawn(save_rows(Arc::clone(&self))));
                 }
             }
             Err(error) => *self.present.lock() = Present::Failed(Instant::now(), error.clone()),
@@ -348,6 +362,35 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 async fn reads_rows(source: Arc<DatabaseTilesShared>) {
     if let Err(died) = tokio::spawn(read_rows(Arc::clone(&source))).await {
         source.rows.read(Err(died.into()), &source.job.settings.database.changes.schema).await;
+    }
+    if source.rows.have_to_be_saved() {
+        save_rows(source).await;
+    }
+}
+
+/// Writes the live rows to the file beside the target.
+async fn save_rows(source: Arc<DatabaseTilesShared>) {
+    let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
+    let _reading = bounds.reading().await;
+    rows.save(&database.for_another_run(stop), &job.settings.database.changes.schema).await;
+}
+
+/// Takes the live rows of an earlier server over, if it has left some; if that dies, rows are read as without them.
+async fn load_rows(source: Arc<DatabaseTilesShared>) {
+    if !source.rows.have_to_be_loaded().await {
+        return;
+    }
+    let loading = Arc::clone(&source);
+    let loaded = tokio::spawn(async move {
+        let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*loading;
+        let schema = &job.settings.database.changes.schema;
+        match LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await {
+            Ok(taken) => rows.load(taken.for_rows().await.map_err(CommandError::from), schema).await,
+            Err(error) => rows.load(Err(error), schema).await,
+        }
+    });
+    if let Err(died) = loaded.await {
+        source.rows.load(Err(died.into()), &source.job.settings.database.changes.schema).await;
     }
 }
 

@@ -14,17 +14,20 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use super::rows_file::RowsFile;
 use crate::change_log::{Watch, tracked};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle};
-use crate::postgis::{Database, Layer, Probed, Snapshot};
+use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::serve::LiveRowsReport;
 
 /// The database draws this number of live tiles before rows are read: a server that is hardly used needs no rows.
 const MIN_TILES: u64 = 50;
+
+pub(crate) const FEW_TILES: &str = "few live tiles have been asked for so far";
 
 /// The pause after rows could not be read or brought to a snapshot, before they are read again.
 const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
@@ -34,32 +37,54 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
-    rows: LiveRows,
+    pub(crate) rows: LiveRows,
     /// The memory that they may take, in bytes.
-    memory: usize,
-    kept: Mutex<Kept>,
+    pub(crate) memory: usize,
+    pub(crate) kept: Mutex<Kept>,
     /// The live tiles that the database has drawn since rows were read last.
     drawn: AtomicU64,
-    told: parking_lot::Mutex<LiveRowsReport>,
+    pub(crate) told: parking_lot::Mutex<LiveRowsReport>,
+    /// When they were brought to the state that they show.
+    looked: parking_lot::Mutex<Option<Instant>>,
+    /// The file that keeps them between starts; `None` if there is no place for one.
+    pub(crate) file: Option<RowsFile>,
 }
 
-enum Kept {
+pub(crate) enum Kept {
     /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
-    Rows(StateInHistory),
+    Rows(KeptState),
     /// No layer has rows that can be kept.
     Never,
 }
 
+/// The state of the database that the rows are of.
+#[derive(Clone)]
+pub(crate) struct KeptState {
+    pub(crate) shown: StateInHistory,
+    /// What the layers read there ([`Reads::digest`]).
+    pub(crate) reads: String,
+}
+
+impl KeptState {
+    pub(crate) fn new(shown: &StateInHistory, reads: &Reads) -> KeptState {
+        KeptState { shown: shown.clone(), reads: reads.digest.clone() }
+    }
+}
+
 impl Kept {
+    pub(crate) fn not_yet() -> Kept {
+        Kept::Due(Instant::now(), MIN_TILES)
+    }
+
     fn lost(pause: Duration) -> Kept {
         Kept::Due(Instant::now() + pause, MIN_TILES)
     }
 }
 
 /// Rows that could not be kept, or brought to a snapshot.
-enum NotKept {
+pub(crate) enum NotKept {
     /// The snapshot gets no rows; a later one may.
     NotNow,
     Lost(String),
@@ -78,16 +103,21 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 
 impl ServedRows {
     /// No rows yet. They may take `memory` bytes.
-    pub(crate) fn new(memory: usize) -> ServedRows {
+    pub(crate) fn new(memory: usize, file: Option<RowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             memory,
-            kept: Mutex::new(Kept::Due(Instant::now(), MIN_TILES)),
+            kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),
             told: parking_lot::Mutex::new(LiveRowsReport {
-                why_not: Some("few live tiles have been asked for so far".to_owned()),
+                why_not: Some(FEW_TILES.to_owned()),
+                why_not_saved: file
+                    .is_none()
+                    .then(|| "there is no local target beside which they could lie".to_owned()),
                 ..LiveRowsReport::default()
             }),
+            looked: parking_lot::Mutex::default(),
+            file,
         }
     }
 
@@ -102,21 +132,33 @@ impl ServedRows {
 
     /// What is kept now.
     pub(crate) fn report(&self) -> LiveRowsReport {
-        self.told.lock().clone()
+        let last_look_seconds = self.looked.lock().map(|looked| looked.elapsed().as_secs());
+        let saved_seconds = self.file.as_ref().and_then(RowsFile::age).map(|age| age.as_secs());
+        LiveRowsReport { last_look_seconds, saved_seconds, ..self.told.lock().clone() }
     }
 
-    fn tell_why_not(&self, why: &str) {
+    pub(crate) fn tell_why_not(&self, why: &str) {
+        *self.looked.lock() = None;
         let mut told = self.told.lock();
-        let LiveRowsReport { tiles, reads, .. } = *told;
-        *told = LiveRowsReport { why_not: Some(why.to_owned()), tiles, reads, ..LiveRowsReport::default() };
+        let was_kept = told.snapshot.take().is_some();
+        told.drops += u64::from(was_kept);
+        (told.rows, told.bytes, told.changed) = (0, 0, 0);
+        (told.being_read, told.why_not) = (false, Some(why.to_owned()));
+    }
+
+    /// Notes that rows are being read.
+    pub(crate) fn tell_reading(&self, why: &str) {
+        self.tell_why_not(why);
+        self.told.lock().being_read = true;
     }
 
     /// Notes which state the rows show now.
-    async fn tell_shown(&self, shown: &StateInHistory) {
-        let (rows, bytes) = self.rows.size().await;
+    pub(crate) async fn tell_shown(&self, shown: &StateInHistory) {
+        let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
+        *self.looked.lock() = Some(Instant::now());
         let mut told = self.told.lock();
-        (told.rows, told.bytes) = (rows, bytes);
-        (told.snapshot, told.why_not) = (Some(shown.state.to_string()), None);
+        (told.rows, told.bytes, told.changed) = (rows, bytes, changed);
+        (told.being_read, told.snapshot, told.why_not) = (false, Some(shown.state.to_string()), None);
     }
 
     /// True for one caller, who has to read the rows now.
@@ -136,7 +178,7 @@ impl ServedRows {
             *kept = Kept::Never;
             return false;
         }
-        self.tell_why_not("they are being read");
+        self.tell_reading("they are being read");
         *kept = Kept::Reading;
         true
     }
@@ -146,16 +188,19 @@ impl ServedRows {
         let read = async {
             let on = on?;
             let is_any_kept = self.try_read(&on, schema).await?;
-            Ok::<_, NotKept>(is_any_kept.then(|| on.shown.clone()))
+            Ok::<_, NotKept>(is_any_kept.then(|| KeptState::new(on.shown, on.reads)))
         };
         let read = read.await;
         self.drawn.store(0, Ordering::Relaxed);
         let mut kept = self.kept.lock().await;
         let (why, pause) = match read {
-            Ok(Some(shown)) => {
+            Ok(Some(state)) => {
                 self.told.lock().reads += 1;
-                self.tell_shown(&shown).await;
-                *kept = Kept::Rows(shown);
+                self.tell_shown(&state.shown).await;
+                *kept = Kept::Rows(state);
+                if let Some(file) = &self.file {
+                    file.note_read();
+                }
                 return;
             }
             Ok(None) => (
@@ -211,7 +256,7 @@ impl ServedRows {
     ) -> Vec<PreparedLayer> {
         let plain = || probed.layers.iter().map(PreparedLayer::new).collect();
         let mut kept = self.kept.lock().await;
-        let Kept::Rows(before) = &*kept else { return plain() };
+        let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
         let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
         if is_older || shown.newest == NewestLogged::NoLog {
@@ -223,10 +268,10 @@ impl ServedRows {
             *kept = Kept::Due(Instant::now(), 0);
             return plain();
         }
-        match self.brought(database, snapshot, probed, before, schema).await {
+        match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
             Ok(layers) => {
                 self.tell_shown(shown).await;
-                *kept = Kept::Rows(shown.clone());
+                *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
                 layers
             }
             Err(NotKept::NotNow) => plain(),
@@ -241,23 +286,24 @@ impl ServedRows {
     }
 
     /// The layers with rows that were of the state `before`, brought to the state of the snapshot.
-    async fn brought(
+    pub(crate) async fn brought(
         &self,
         database: &Database,
         snapshot: &Snapshot,
-        probed: &Probed,
+        all: &[Arc<Layer>],
+        reads: &Reads,
         before: &StateInHistory,
         schema: &str,
     ) -> Result<Vec<PreparedLayer>, NotKept> {
         let lost = |why: &str| NotKept::Lost(why.to_owned());
-        if probed.reads.row_security.is_some() {
+        if reads.row_security.is_some() {
             // Policies may change without a change of a row.
             return Err(lost("a table has row level security"));
         }
         if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
-        let layers = of_points(&probed.layers);
+        let layers = of_points(all);
         // The tables of the log are not locked for as long as the snapshot lives.
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
         let changed = snapshot.without_keeping_locks(asking).await?;
@@ -265,7 +311,7 @@ impl ServedRows {
         let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
         let mut changed = changed.into_iter();
         let mut prepared = Vec::new();
-        for layer in &probed.layers {
+        for layer in all {
             let plain = PreparedLayer::new(layer);
             if !may_have_live_points(layer) {
                 prepared.push(plain);
@@ -287,17 +333,17 @@ impl ServedRows {
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));
         }
-        snapshot.check_partitions(&probed.reads).await?;
+        snapshot.check_partitions(reads).await?;
         Ok(prepared)
     }
 
     /// Where a snapshot of live tiles stands for live rows.
-    fn look<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveLook<'s> {
+    pub(crate) fn look<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveLook<'s> {
         LiveLook { snapshot, since, now: snapshot.cursor(), memory: self.memory }
     }
 }
 
 /// The layers whose rows may be live.
-fn of_points(layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
+pub(crate) fn of_points(layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
     layers.iter().filter(|layer| may_have_live_points(layer)).cloned().collect()
 }

@@ -337,7 +337,7 @@ impl LiveBounds {
     }
 
     /// Waits for the right to read live rows. Never returns `None`, because the semaphore is never closed.
-    async fn reading(&self) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn reading(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.reading).acquire_owned().await.ok()
     }
 

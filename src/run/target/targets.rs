@@ -292,16 +292,22 @@ impl Target {
     /// The small documents that are kept with the target.
     pub(crate) fn notes(&self) -> Result<Arc<dyn NoteStore>, CommandError> {
         let TargetOptions { s3, runtime, .. } = &self.options;
-        Ok(match &self.url {
-            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Arc::new(FolderNotes::beside(path)),
-            TargetUrl::Directory(path) => Arc::new(FolderNotes::of_directory(path)),
-            TargetUrl::BucketPrefix { .. } => {
+        Ok(match (&self.url, self.folder_notes()) {
+            (_, Some(notes)) => Arc::new(notes),
+            (TargetUrl::BucketPrefix { .. }, None) => {
                 Arc::new(BucketNotes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone()))
             }
-            TargetUrl::BucketPmtiles { .. } => {
-                Arc::new(BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone()))
-            }
+            (_, None) => Arc::new(BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone())),
         })
+    }
+
+    /// The notes of a local target; `None` if it is in a bucket.
+    pub(crate) fn folder_notes(&self) -> Option<FolderNotes> {
+        match &self.url {
+            TargetUrl::Mbtiles(path) | TargetUrl::Pmtiles(path) => Some(FolderNotes::beside(path)),
+            TargetUrl::Directory(path) => Some(FolderNotes::of_directory(path)),
+            TargetUrl::BucketPrefix { .. } | TargetUrl::BucketPmtiles { .. } => None,
+        }
     }
 
     /// The work folder that a text names, which shards of a seed share.

@@ -118,6 +118,22 @@ pub struct LiveRowsReport {
     pub tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
+    /// True while they are being read from the table, or from the file of an earlier server.
+    pub being_read: bool,
+    /// The time since they were brought to the state that they show; `None` if none are kept.
+    pub last_look_seconds: Option<u64>,
+    /// How many of them came or went since they were read, or joined with what had changed.
+    pub changed: usize,
+    /// How many times they were dropped since the server began: they were too old, or it was not known what had changed.
+    pub drops: u64,
+    /// How many times they were taken from the file of an earlier server since this one began.
+    pub loads: u64,
+    /// Why the file of an earlier server was not used; `None` if it was, or there is none.
+    pub why_not_loaded: Option<String>,
+    /// The time since they were written to that file; `None` if this server has not written it.
+    pub saved_seconds: Option<u64>,
+    /// Why they are not written to that file; `None` if they are, or nothing was tried so far.
+    pub why_not_saved: Option<String>,
 }
 
 /// Renders tiles on request.
@@ -154,6 +170,11 @@ pub trait LiveSource: Send + Sync + 'static {
     /// The rows that it keeps; `None` if it never keeps any.
     fn rows(&self) -> Option<LiveRowsReport> {
         None
+    }
+
+    /// Leaves what the next process may use. It is called once, when the last tile was rendered.
+    fn end(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
     }
 
     /// Follows the change log, and reports what it finds to `known`, as long as the future is polled. Without a log the

@@ -215,6 +215,16 @@ metric_families! {
         "live_rows_bytes", "Memory of the rows that are kept to draw live tiles from";
     live_rows_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_tiles", "Live tiles that were drawn from kept rows";
+    live_rows_changed: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_changed", "Kept rows that came or went since they were read or joined with what had changed";
+    live_rows_look_seconds: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_look_seconds", "Seconds since kept rows were brought to the state that they show; -1 if none are kept";
+    live_rows_reads: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_reads", "How many times rows were read to draw live tiles from";
+    live_rows_loads: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_loads", "How many times rows were taken from the file of an earlier server";
+    live_rows_drops: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_drops", "How many times kept rows were dropped";
     variants: ByTileset<NoLabels, Gauge> = Family::default(),
         "variants", "Variants that the manifest of their family lists";
     open_variants: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -331,11 +341,17 @@ impl Metrics {
         families.known_tiles.get_or_create(&self.labels([])).set(known(measured.known_tiles));
         families.publication.get_or_create(&self.labels([])).set(known(measured.publication));
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
-        let LiveRowsReport { rows, bytes, tiles, .. } = measured.live_rows;
+        let LiveRowsReport { rows, bytes, tiles, changed, last_look_seconds, reads, loads, drops, .. } =
+            measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));
         families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
         families.live_rows_tiles.get_or_create(&self.labels([])).set(tiles.cast_signed());
+        families.live_rows_changed.get_or_create(&self.labels([])).set(number(changed));
+        families.live_rows_look_seconds.get_or_create(&self.labels([])).set(known(last_look_seconds));
+        families.live_rows_reads.get_or_create(&self.labels([])).set(reads.cast_signed());
+        families.live_rows_loads.get_or_create(&self.labels([])).set(loads.cast_signed());
+        families.live_rows_drops.get_or_create(&self.labels([])).set(drops.cast_signed());
         for result in ["rendered", "hit"] {
             drop(families.neighbours.get_or_create(&self.labels(CacheLabels { result })));
         }

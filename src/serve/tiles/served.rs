@@ -497,6 +497,7 @@ impl ServedTiles {
     pub(crate) async fn end(&self) {
         if let Some(live) = &self.live {
             live.end().await;
+            live.source.end().await;
         }
     }
 }

@@ -290,6 +290,12 @@ impl SiteTileset {
         known.unread(now).filter(|_| !known.is_starting(now))
     }
 
+    /// What is not as fast as it will be, though nothing is wrong.
+    pub(crate) fn preparing(&self) -> Option<String> {
+        let rows = self.tiles.live_rows()?;
+        rows.being_read.then(|| "rows for live tiles are being read: the database draws meanwhile".to_owned())
+    }
+
     pub(crate) fn describe(&self) -> serde_json::Map<String, Value> {
         let state = self.tiles.last();
         let manifest = state.manifest.as_ref();

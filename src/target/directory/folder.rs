@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::DirectoryError;
 use crate::hex::hex;
+use crate::target::lock_file::{LeftOver, Rights, Taken};
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
 use crate::target::staging::FOLDER_HANDLE;
 use crate::target::tree::OWN_FOLDER;
@@ -154,7 +155,7 @@ impl OpenFolder {
 
     /// Creates a file in this folder; fails if the name exists.
     pub(crate) fn create(&self, part: &str) -> io::Result<File> {
-        lock_file::create(self.as_fd(), Path::new(part))
+        lock_file::create(self.as_fd(), Path::new(part), Rights::Usual)
     }
 
     /// Creates a folder in this folder; fails if the name exists.
@@ -339,7 +340,8 @@ impl FolderNotes {
         FolderNotes { parent: parent.to_owned(), folder: folder_beside(&name) }
     }
 
-    fn place(&self, name: &str) -> String {
+    /// Where a note or file lies, for messages.
+    pub(crate) fn place(&self, name: &str) -> String {
         self.parent.join(&self.folder).join(name).display().to_string()
     }
 
@@ -411,6 +413,72 @@ impl FolderNotes {
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
+    }
+}
+
+// Files among the notes that are larger than a note, that only their owner may read, and that may be lost.
+
+/// The name under which such a file is written before it is renamed.
+fn partial(name: &str) -> String {
+    format!(".{name}.partial")
+}
+
+impl FolderNotes {
+    /// Opens a file; `None` if there is none.
+    /// Fails if something else has the name, or it cannot be read.
+    pub(crate) fn open_file(&self, name: &str) -> Result<Option<File>, NoteError> {
+        let Some(root) = self.found()? else { return Ok(None) };
+        match lock_file::open_regular(root.as_fd(), Path::new(name), OFlags::RDONLY) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(self.refused("read", name, error)),
+        }
+    }
+
+    /// Writes a file anew with what `fill` writes. Readers see the old file or the new one, which is durable when this
+    /// returns. False if another process is writing it at this moment.
+    /// Fails if it cannot be written; the old file is then unchanged.
+    pub(crate) fn write_file(&self, name: &str, fill: impl FnOnce(&File) -> io::Result<()>) -> Result<bool, NoteError> {
+        let failed = |source: io::Error| self.refused("write", name, source);
+        let parent = OpenFolder::open(&self.parent).map_err(failed)?;
+        let root = parent.make(&self.folder).map_err(|error| self.unreachable("write", name, error))?;
+        let partial = partial(name);
+        let taken = lock_file::take(root.as_fd(), Path::new(&partial), LeftOver::Removed, Rights::OwnerOnly);
+        let file = match taken {
+            Ok(Taken::Ours(file)) => file,
+            Ok(Taken::Theirs(_)) => return Ok(false),
+            Err((_, error)) => return Err(failed(error)),
+        };
+        let put = fill(&file).and_then(|()| file.sync_all()).and_then(|()| {
+            if !lock_file::is_named(&file, root.as_fd(), Path::new(&partial)) {
+                return Err(io::Error::other("somebody else removed or replaced the new file"));
+            }
+            root.rename(&partial, &root, name)
+        });
+        if let Err(source) = put {
+            if let Err(error) = root.remove(&partial) {
+                tracing::debug!("cannot remove {}: {error}", self.place(&partial));
+            }
+            return Err(failed(source));
+        }
+        root.sync().map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Removes what a killed process has left of a file that it was writing.
+    pub(crate) fn remove_partial(&self, name: &str) -> Result<(), NoteError> {
+        let Some(root) = self.found()? else { return Ok(()) };
+        let partial = partial(name);
+        let left = match lock_file::open_regular(root.as_fd(), Path::new(&partial), OFlags::RDONLY) {
+            Ok(left) => left,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(self.refused("read", &partial, error)),
+        };
+        // Whoever has the lock is writing it.
+        if left.try_lock().is_ok() && lock_file::is_named(&left, root.as_fd(), Path::new(&partial)) {
+            root.remove(&partial).map_err(|error| self.refused("remove", &partial, error))?;
+        }
+        Ok(())
     }
 }
 

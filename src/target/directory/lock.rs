@@ -9,7 +9,7 @@ use std::{fs, io};
 use super::folder::OpenFolder;
 use super::{DirectoryError, OWN_FOLDER};
 use crate::target::lock_file;
-use crate::target::lock_file::{LeftOver, Taken};
+use crate::target::lock_file::{LeftOver, Rights, Taken};
 
 /// The name of the lock in the program's own folder.
 const LOCK: &str = "lock";
@@ -55,7 +55,7 @@ impl Lock {
                 Err(error) if error.is_missing() => continue,
                 made => made.map_err(|error| error.into_error("make the folder"))?,
             };
-            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused) {
+            match lock_file::take(own.as_fd(), Path::new(LOCK), LeftOver::Reused, Rights::Usual) {
                 Ok(Taken::Ours(mut file)) => {
                     let since = humantime::format_rfc3339_seconds(SystemTime::now());
                     file.set_len(0).map_err(failed)?;

@@ -9,15 +9,17 @@ use crate::reseed::live_rows::{CHANGES, POINTS, ROWS};
 use crate::support::chance::Chance;
 use crate::support::program::{program, run, seed};
 use crate::support::served::{Served, status};
-use crate::support::tracked::Tracked;
+use crate::support::tracked::{Tiles, Tracked};
 use crate::support::{Archive, Db, until};
 
 const GZIP: &str = "Accept-Encoding: gzip\r\n";
 
-struct Live {
-    tracked: Tracked,
-    config: String,
-    served: Served,
+/// A server of a target of zooms 0 and 1 that renders the others on request, from rows that it may keep.
+pub(crate) struct Live {
+    pub(crate) tracked: Tracked,
+    pub(crate) config: String,
+    pub(crate) target: String,
+    pub(crate) served: Served,
 }
 
 /// Every tile of zooms 2 to 4, of which the target has none.
@@ -27,7 +29,11 @@ fn tiles() -> impl Iterator<Item = (u8, u32, u32)> + Clone {
 
 impl Live {
     fn new(layers: &str) -> Live {
-        let db = Db::new();
+        Live::of(Db::new(), layers, "t.mbtiles")
+    }
+
+    /// The same with a target of this name, in a database of the test.
+    pub(crate) fn of(db: Db, layers: &str, target: &str) -> Live {
         db.run(ROWS);
         db.run("CREATE TABLE words (id int PRIMARY KEY, word text)");
         let folder = tempfile::tempdir().unwrap();
@@ -36,14 +42,14 @@ impl Live {
         let config = config.to_str().unwrap().to_owned();
         let tracked = Tracked { db, folder };
         tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
-        let target = tracked.path("t.mbtiles");
-        seed(&tracked.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
+        let target = format!("{}/{target}", tracked.folder.path().display());
+        seed(&tracked.db.url, target.as_ref(), &["--config", &config, "--zoom", "0-1"]).ok();
         let own = ["--config", &config, "--live", "--database-url", &tracked.db.url];
-        let served = Served::new(target.to_str().unwrap(), &own);
-        Live { tracked, config, served }
+        let served = Served::new(&target, &own);
+        Live { tracked, config, target, served }
     }
 
-    fn rows(&self) -> Value {
+    pub(crate) fn rows(&self) -> Value {
         serde_json::from_str::<Value>(&self.served.admin("/status.json").1).unwrap()["live_rows"].clone()
     }
 
@@ -59,18 +65,26 @@ impl Live {
         });
     }
 
-    fn keeps_rows(&self) {
+    pub(crate) fn keeps_rows(&self) {
         self.asks_until("the rows to be read", |rows| rows["rows"].as_u64().unwrap() > 0);
     }
 
     /// Compares every tile with those of a seed, once the server shows what is in the table now.
-    fn shows_what_a_seed_shows(&self, what: &str) {
+    pub(crate) fn shows_what_a_seed_shows(&self, what: &str) {
+        self.shows(what, &self.seeded());
+    }
+
+    /// The tiles of a seed of all zooms that the server is asked for.
+    pub(crate) fn seeded(&self) -> Tiles {
         let fresh = self.tracked.path("fresh.mbtiles");
         drop(fs::remove_file(&fresh));
         let mut command = program();
         command.args(["seed", "--config", &self.config, "--progress", "none", "--zoom", "2-4", "--database-url"]);
         run(command.arg(&self.tracked.db.url).arg("--output").arg(&fresh).env("OAR_TILES_ROWS_MB", "0")).ok();
-        let stored = Archive::open(&fresh).stored();
+        Archive::open(&fresh).stored()
+    }
+
+    pub(crate) fn shows(&self, what: &str, stored: &Tiles) {
         until(what, || {
             tiles().all(|(zoom, x, y)| {
                 let answer = self.served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);

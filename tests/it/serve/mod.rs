@@ -21,6 +21,7 @@ pub(crate) mod preview;
 mod preview_page;
 pub(crate) mod queue;
 pub(crate) mod redis;
+pub(crate) mod saved_rows;
 pub(crate) mod settings;
 pub(crate) mod several;
 pub(crate) mod stale;
