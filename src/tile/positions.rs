@@ -123,22 +123,41 @@ impl Positions {
         self.at.is_empty()
     }
 
-    /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile
-    /// that planning counts.
-    pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
-        let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
-        let WorldRect { west, north, east, south } = rect.world(reach);
+    /// The numbers of the positions in the columns of the world that the tiles of a rectangle and their margin span,
+    /// from west to east.
+    pub(crate) fn in_columns(&self, rect: &TileRect, margin: Margin) -> &[u32] {
+        let WorldRect { west, east, .. } = rect.world(margin.units(rect.zoom));
         let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
         let first = self.eastwards.partition_point(|number| x(number) < west);
         let last = self.eastwards.partition_point(|number| x(number) < east);
+        &self.eastwards[first..last]
+    }
+
+    /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile
+    /// that planning counts.
+    pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
+        let numbers = self.in_columns(rect, margin);
         // About one position in eight lies in the buffer of a second tile.
-        found.reserve((last - first) + (last - first) / 8);
+        found.reserve(numbers.len() + numbers.len() / 8);
+        self.candidates_among(numbers.iter().copied(), rect, margin, found);
+    }
+
+    /// The same for some of the positions, by their numbers.
+    pub(crate) fn candidates_among(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+        rect: &TileRect,
+        margin: Margin,
+        found: &mut Vec<Candidate>,
+    ) {
+        let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
+        let WorldRect { west, north, east, south } = rect.world(reach);
         let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
-        for &number in &self.eastwards[first..last] {
+        for number in numbers {
             let at = self.at[number as usize];
             let [unit_x, unit_y] = self.frame.world(at);
-            if unit_y < north || unit_y >= south {
+            if !(west..east).contains(&unit_x) || !(north..south).contains(&unit_y) {
                 continue;
             }
             let columns = tile(unit_x - reach).max(rect.x0.into())..=tile(unit_x + reach).min(rect.x1.into());

@@ -170,6 +170,6 @@ fn joined(
         positions: Arc::new(Positions::new(positions, Frame::WorldUnits)),
         features: Arc::new(features),
         numbers: (next as usize != numbers.len()).then_some(numbers),
-        changes: None,
+        ..EncodedRows::default()
     })
 }

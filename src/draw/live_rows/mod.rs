@@ -13,9 +13,11 @@
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `points` | the rows of a layer of points: positions and encoded features |
+//! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
 mod points;
+mod sets;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

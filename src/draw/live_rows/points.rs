@@ -52,7 +52,7 @@ impl LivePoints {
 }
 
 /// How the features of a layer are identified, if its rows can be live.
-fn key(layer: &Layer) -> Option<FeatureKey> {
+pub(crate) fn key(layer: &Layer) -> Option<FeatureKey> {
     let points = layer.as_points().filter(|_| layer.traits().is_patchable && is_suited(layer))?;
     Some(points.key)
 }

@@ -14,7 +14,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use crate::change_log::{Watch, tracked};
+use super::sets::{FilterPart, ServedSets, SetsState};
+use crate::change_log::{Cursor, Watch, tracked, tracked_each};
+use crate::config::ParameterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle};
@@ -35,6 +37,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
     rows: LiveRows,
+    pub(crate) sets: ServedSets,
     /// The memory that they may take, in bytes.
     memory: usize,
     kept: Mutex<Kept>,
@@ -77,10 +80,11 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 }
 
 impl ServedRows {
-    /// No rows yet. They may take `memory` bytes.
-    pub(crate) fn new(memory: usize) -> ServedRows {
+    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `parameters`.
+    pub(crate) fn new(memory: usize, parameters: Vec<ParameterSettings>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
+            sets: ServedSets::new(parameters),
             memory,
             kept: Mutex::new(Kept::Due(Instant::now(), MIN_TILES)),
             drawn: AtomicU64::new(0),
@@ -102,7 +106,12 @@ impl ServedRows {
 
     /// What is kept now.
     pub(crate) fn report(&self) -> LiveRowsReport {
-        self.told.lock().clone()
+        self.sets.report(self.told.lock().clone())
+    }
+
+    async fn drop_rows(&self) {
+        self.rows.clear().await;
+        self.sets.clear();
     }
 
     fn tell_why_not(&self, why: &str) {
@@ -114,6 +123,7 @@ impl ServedRows {
     /// Notes which state the rows show now.
     async fn tell_shown(&self, shown: &StateInHistory) {
         let (rows, bytes) = self.rows.size().await;
+        self.sets.bound(self.memory, bytes);
         let mut told = self.told.lock();
         (told.rows, told.bytes) = (rows, bytes);
         (told.snapshot, told.why_not) = (Some(shown.state.to_string()), None);
@@ -167,7 +177,7 @@ impl ServedRows {
         };
         tracing::info!("rows for live tiles are not kept, so the database draws: {why}");
         self.tell_why_not(&why);
-        self.rows.clear().await;
+        self.drop_rows().await;
         *kept = Kept::lost(pause);
     }
 
@@ -176,7 +186,7 @@ impl ServedRows {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return Ok(false);
         }
-        self.rows.clear().await;
+        self.drop_rows().await;
         // The log has to be complete for all that comes.
         let layers = of_points(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
@@ -200,7 +210,7 @@ impl ServedRows {
         Ok(is_any_kept)
     }
 
-    /// The layers on a snapshot, with rows where they are kept.
+    /// The layers on a snapshot, with rows where they are kept, and which sets hold for these.
     pub(crate) async fn prepared(
         &self,
         database: &Database,
@@ -208,8 +218,8 @@ impl ServedRows {
         probed: &Probed,
         shown: &StateInHistory,
         schema: &str,
-    ) -> Vec<PreparedLayer> {
-        let plain = || probed.layers.iter().map(PreparedLayer::new).collect();
+    ) -> (Vec<PreparedLayer>, SetsState) {
+        let plain = || (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default());
         let mut kept = self.kept.lock().await;
         let Kept::Rows(before) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
@@ -219,21 +229,22 @@ impl ServedRows {
         }
         if self.rows.are_old().await {
             self.tell_why_not("they are read anew after ten minutes");
-            self.rows.clear().await;
+            self.drop_rows().await;
             *kept = Kept::Due(Instant::now(), 0);
             return plain();
         }
         match self.brought(database, snapshot, probed, before, schema).await {
             Ok(layers) => {
+                let logged = self.logged(database, snapshot, probed, &before.state, schema).await;
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(shown.clone());
-                layers
+                (layers, self.sets.next_state(logged.into_iter()))
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
                 tracing::info!("rows for live tiles are read anew: {why}");
                 self.tell_why_not(&why);
-                self.rows.clear().await;
+                self.drop_rows().await;
                 *kept = Kept::lost(PAUSE_AFTER_LOSS);
                 plain()
             }
@@ -289,6 +300,32 @@ impl ServedRows {
         }
         snapshot.check_partitions(&probed.reads).await?;
         Ok(prepared)
+    }
+
+    /// The conditions of kept sets, each with whether the log has every change since a state that it sees.
+    async fn logged(
+        &self,
+        database: &Database,
+        snapshot: &Snapshot,
+        probed: &Probed,
+        since: &Cursor,
+        schema: &str,
+    ) -> Vec<(FilterPart, bool)> {
+        let narrowed = self.sets.narrowed(&probed.layers);
+        if narrowed.is_empty() {
+            return Vec::new();
+        }
+        let plain = narrowed.iter().map(|(part, _)| Arc::clone(&probed.layers[part.layer]));
+        let layers: Vec<Arc<Layer>> = plain.chain(narrowed.iter().map(|(_, layer)| Arc::clone(layer))).collect();
+        let asking = Box::pin(tracked_each(database, snapshot, schema, None, &layers, since));
+        let watches = snapshot.without_keeping_locks(asking).await.unwrap_or_default();
+        let is_logged = |number: usize| match (watches.get(number), watches.get(narrowed.len() + number)) {
+            // The positions of the rows come from the layer's own watches.
+            (Some(Ok(own)), Some(Ok(of_condition))) => of_condition.iter().all(|watch| own.contains(watch)),
+            _ => false,
+        };
+        let logged: Vec<bool> = (0..narrowed.len()).map(is_logged).collect();
+        narrowed.into_iter().map(|(part, _)| part).zip(logged).collect()
     }
 
     /// Where a snapshot of live tiles stands for live rows.

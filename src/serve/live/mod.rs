@@ -118,6 +118,14 @@ pub struct LiveRowsReport {
     pub tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
+    /// How many filters have a matching set, or were refused one.
+    pub sets: usize,
+    /// The memory that the sets take, in bytes.
+    pub set_bytes: usize,
+    /// How many statements asked for a set since the server began.
+    pub set_statements: u64,
+    /// How many of the tiles were drawn with sets.
+    pub set_tiles: u64,
 }
 
 /// Renders tiles on request.

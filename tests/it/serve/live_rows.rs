@@ -14,10 +14,10 @@ use crate::support::{Archive, Db, until};
 
 const GZIP: &str = "Accept-Encoding: gzip\r\n";
 
-struct Live {
-    tracked: Tracked,
-    config: String,
-    served: Served,
+pub(crate) struct Live {
+    pub(crate) tracked: Tracked,
+    pub(crate) config: String,
+    pub(crate) served: Served,
 }
 
 /// Every tile of zooms 2 to 4, of which the target has none.
@@ -27,15 +27,22 @@ fn tiles() -> impl Iterator<Item = (u8, u32, u32)> + Clone {
 
 impl Live {
     fn new(layers: &str) -> Live {
+        Live::over("", layers, layers)
+    }
+
+    /// Serves layers live from rows that some SQL changed. The log is installed for `logged`.
+    pub(crate) fn over(sql: &str, logged: &str, layers: &str) -> Live {
         let db = Db::new();
         db.run(ROWS);
         db.run("CREATE TABLE words (id int PRIMARY KEY, word text)");
+        db.run(sql);
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
-        fs::write(&config, layers).unwrap();
+        fs::write(&config, logged).unwrap();
         let config = config.to_str().unwrap().to_owned();
         let tracked = Tracked { db, folder };
         tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
+        fs::write(&config, layers).unwrap();
         let target = tracked.path("t.mbtiles");
         seed(&tracked.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
         let own = ["--config", &config, "--live", "--database-url", &tracked.db.url];
@@ -43,12 +50,12 @@ impl Live {
         Live { tracked, config, served }
     }
 
-    fn rows(&self) -> Value {
+    pub(crate) fn rows(&self) -> Value {
         serde_json::from_str::<Value>(&self.served.admin("/status.json").1).unwrap()["live_rows"].clone()
     }
 
     /// Asks for tiles that nobody has asked for until the server says so of its rows.
-    fn asks_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
+    pub(crate) fn asks_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
         let mut tiles =
             (5..=7_u8).flat_map(|z| (0..1_u32 << z).flat_map(move |x| (0..1_u32 << z).map(move |y| (z, x, y))));
         until(what, || {
@@ -59,7 +66,7 @@ impl Live {
         });
     }
 
-    fn keeps_rows(&self) {
+    pub(crate) fn keeps_rows(&self) {
         self.asks_until("the rows to be read", |rows| rows["rows"].as_u64().unwrap() > 0);
     }
 
