@@ -133,12 +133,13 @@ impl ServedSets {
             Some(kept) => Arc::clone(kept),
             None => {
                 let kept = Arc::new(KeptSet { bytes: AtomicUsize::new(filter.bytes()), ..KeptSet::default() });
+                kept.used.store(table.uses, Ordering::Relaxed);
                 table.sets.insert(filter.clone(), Arc::clone(&kept));
+                table.evict();
                 kept
             }
         };
         kept.used.store(table.uses, Ordering::Relaxed);
-        table.evict();
         kept
     }
 
