@@ -20,6 +20,7 @@ mod gather;
 mod grid;
 mod kept;
 
+pub(crate) use fold::CodeHasher;
 pub use fold::{Fold, Folded};
 pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};
 pub(crate) use kept::{CellRows, Change, KeptCells};

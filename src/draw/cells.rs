@@ -6,7 +6,7 @@ use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use super::PreparedLayer;
 use super::areas::is_searched;
 use crate::cells::{CountedCell, Folded};
-use crate::postgis::layer::{ROUNDING_UNITS, world_box};
+use crate::postgis::layer::{Layer, ROUNDING_UNITS, world_box};
 use crate::postgis::session::Param;
 use crate::postgis::sql::{FoldedValue, FoldedValues};
 use crate::tile::{Area, WorldRect};
@@ -41,27 +41,20 @@ impl CellColumns {
             // the box.
             let spread = if layer.placement().plans_cell_boxes() { grid.reach(zoom) } else { 0 };
             for (cell, folded) in counted.near(&grid, &area.rect, margin, spread) {
-                let world = WorldRect::from(cell.world);
-                if let Some(LoneColumns { codes, sides }) = columns.lone.as_mut().filter(|_| cell.members == 1) {
-                    codes.iter_mut().zip([number, cell.code]).for_each(|(column, value)| column.push(value));
-                    let around = world_box(layer, world.grown(ROUNDING_UNITS)).sides();
-                    sides.iter_mut().zip(around).for_each(|(column, side)| column.push(side));
-                    continue;
-                }
-                columns.push(number, cell, folded);
+                columns.push(layer, number, cell, folded);
             }
         }
         Some(columns)
     }
 
-    /// Some cells of one area. Cells with one member are among them, so the layer must not draw lone rows as themselves.
+    /// Some cells, each with the number of its area, counted from 1.
     pub(crate) fn of<'c>(
         prepared: &PreparedLayer,
-        cells: impl Iterator<Item = (&'c CountedCell, &'c [Folded])>,
+        cells: impl Iterator<Item = (i64, &'c CountedCell, &'c [Folded])>,
     ) -> CellColumns {
         let mut columns = CellColumns::empty(prepared);
-        for (cell, folded) in cells {
-            columns.push(1, cell, folded);
+        for (area, cell, folded) in cells {
+            columns.push(prepared.layer(), area, cell, folded);
         }
         columns
     }
@@ -73,8 +66,14 @@ impl CellColumns {
     }
 
     /// Adds a cell that may be visible in the area with this number.
-    fn push(&mut self, area: i64, cell: &CountedCell, folded: &[Folded]) {
+    fn push(&mut self, layer: &Layer, area: i64, cell: &CountedCell, folded: &[Folded]) {
         let world = WorldRect::from(cell.world);
+        if let Some(LoneColumns { codes, sides }) = self.lone.as_mut().filter(|_| cell.members == 1) {
+            codes.iter_mut().zip([area, cell.code]).for_each(|(column, value)| column.push(value));
+            let around = world_box(layer, world.grown(ROUNDING_UNITS)).sides();
+            sides.iter_mut().zip(around).for_each(|(column, side)| column.push(side));
+            return;
+        }
         let values = [area, cell.code, cell.members.cast_signed(), world.west, world.north];
         self.cells.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
         self.folded.iter_mut().zip(folded).for_each(|(column, folded)| column.push(*folded));

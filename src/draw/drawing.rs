@@ -12,6 +12,7 @@ use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::statements::{LayerStatements, RunLayers};
 use super::{BatchTiles, PreparedLayer, Worker};
+use crate::encode::most_packed;
 use crate::postgis::layer::{Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
@@ -308,7 +309,7 @@ impl RunLayers {
     }
 
     /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers; `None` if
-    /// they cannot draw all of it. For layers that are not thinned.
+    /// they cannot draw all of it, or if features may have to be left out.
     pub(crate) fn drawn_from_rows(
         &self,
         batch: &Batch,
@@ -321,8 +322,9 @@ impl RunLayers {
                 Some(rows) => rows,
                 None => statements.prepared.cached_rows()?,
             };
-            let drawn = rows.draw(layer, index, &batch.areas, &MostFeatures::default(), None);
-            if !drawn.left.is_empty() {
+            let most = MostFeatures::of(layer, &layer.budget.max_features());
+            let drawn = rows.draw(layer, index, &batch.areas, &most, None);
+            if !drawn.left.is_empty() || layer.budget.thins() && !drawn.tiles.values().all(|tile| is_light(layer, tile)) {
                 return None;
             }
             join_tiles(&mut tiles, drawn.tiles);
@@ -335,6 +337,12 @@ impl RunLayers {
         let planned = self.all().iter().enumerate().zip(&batch.layers);
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)
     }
+}
+
+/// True if a tile is within the layer's budget of bytes even if packing gains nothing.
+fn is_light(layer: &Layer, tile: &RenderedTile) -> bool {
+    let most = layer.max_bytes().at(tile.tile.zoom());
+    most.is_none_or(|most| most_packed(tile.mvt.len() as u64) <= most.get())
 }
 
 /// The one tile that is left in `areas`, without the layer that failed in it; `None` if such errors end the run.

@@ -66,7 +66,7 @@ pub(crate) use drawing::LayerPlan;
 pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position,
+    AreProven, LiveLook, LivePoints, LiveRows, MAX_CHANGED_POSITIONS, may_have_live_points, note_position,
 };
 pub(crate) use membership::{MAX_PLACES, PlacedRows, members_at};
 pub(crate) use neighbourhood::with_neighbourhood;
@@ -319,7 +319,7 @@ impl PreparedLayer {
         workers: &[Worker],
         memory: usize,
     ) -> Result<PreparedLayer, Error> {
-        if memory == 0 || !has_cacheable_cells(&self) {
+        if memory == 0 || !self.has_counts() || !has_cacheable_cells(&self.layer) {
             return Ok(self);
         }
         snapshot.keeper.set_savepoint().await?;

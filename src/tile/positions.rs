@@ -83,6 +83,11 @@ impl Positions {
         Frame::Metres.world(at)
     }
 
+    /// A position in metres as one in world units with their fractions, in the arithmetic of [`Positions::world`].
+    pub(crate) fn in_world_units([x, y]: [f64; 2]) -> [f64; 2] {
+        [world_units(x), world_units(-y)]
+    }
+
     /// Some of the positions, by their numbers. They get new numbers, in the same order.
     #[must_use]
     pub fn some(&self, numbers: &[u32]) -> Positions {
@@ -181,8 +186,12 @@ fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
 /// The world unit of a coordinate in metres. It uses the arithmetic of the survey's statement (`postgis/sql`), so the
 /// results are equal bit for bit.
 fn world_unit(metres: f64) -> i64 {
+    whole_unit(world_units(metres).floor())
+}
+
+fn world_units(metres: f64) -> f64 {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
-    whole_unit(((metres + HALF_WORLD_METRES) * scale).floor())
+    (metres + HALF_WORLD_METRES) * scale
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "positions lie inside the world, or a unit beyond it")]

@@ -1,7 +1,8 @@
 //! Counted cells as rows: the database encodes each cell of a zoom once, and the tiles of this zoom are drawn from that.
 //! A cell differs from tile to tile only by its place, as a row does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -9,11 +10,12 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore, RowsRefused};
-use crate::cells::{Cell, CellGeometry, CellGrid, CountedCell, Folded, MIDDLE};
+use crate::cells::{Cell, CellGeometry, CellGrid, CodeHasher, CountedCell, Folded, MIDDLE};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
 use crate::draw::cells::CellColumns;
 use crate::mvt::Features;
+use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 use crate::tile::{Frame, Positions, TileRect, Zoom};
@@ -21,20 +23,30 @@ use crate::tile::{Frame, Positions, TileRect, Zoom};
 /// The most cells that one statement encodes.
 const CELLS_PER_STATEMENT: usize = 8192;
 
-/// Cells that one statement encoded: whether each is drawn, and the features of those that are, in groups.
+/// A cell that the database encoded.
+#[derive(Debug, Clone, Copy)]
+struct EncodedCell {
+    zoom: Zoom,
+    code: i64,
+    /// The position of its geometry in metres; `None` if it is not drawn.
+    drawn_at: Option<[f64; 2]>,
+}
+
+/// Cells that one statement encoded, in the order in which it was asked for them.
 #[derive(Default)]
 struct EncodedCells {
-    drawn: Vec<bool>,
+    cells: Vec<EncodedCell>,
+    /// The features of those that are drawn, in groups.
     groups: Vec<Vec<u8>>,
 }
 
+/// A counted cell of a zoom, with its folded values.
+type ZoomCell<'c> = (Zoom, &'c CountedCell, &'c [Folded]);
+
 /// True if the layer's cells are drawn at one point each that the plan knows exactly.
-pub(crate) fn has_cacheable_cells(prepared: &PreparedLayer) -> bool {
-    let layer = prepared.layer();
+pub(crate) fn has_cacheable_cells(layer: &Layer) -> bool {
     let is_point = layer.grid().is_some_and(|grid| grid.geometry != CellGeometry::Polygon);
-    prepared.counts().is_some()
-        && is_point
-        && !layer.keeps_lone()
+    is_point
         && !layer.placement().plans_cell_boxes()
         && layer.has_plain_values()
 }
@@ -51,13 +63,12 @@ impl CachedRows {
         let (Some(counts), Some(grid)) = (prepared.counts(), layer.grid()) else { return Ok(None) };
         let (mut zooms, mut bytes) = (BTreeMap::new(), 0);
         for zoom in counts.zooms().filter(|zoom| layer.zooms().contains(*zoom)) {
-            let cells: Vec<(&CountedCell, &[Folded])> = counts.all(zoom).collect();
+            let cells: Vec<ZoomCell<'_>> = counts.all(zoom).map(|(cell, folded)| (zoom, cell, folded)).collect();
             if bytes + cells.len() * Positions::SIZE > memory {
                 break;
             }
-            let encoded = encode(readers, prepared, zoom, &cells).await?;
-            let positions = cells.iter().map(|(cell, _)| place(grid, zoom, cell)).collect();
-            let Some(rows) = joined(prepared, positions, encoded, memory - bytes) else {
+            let encoded = encode(readers, prepared, &cells).await?;
+            let Some(rows) = joined(prepared, grid, &cells, encoded, memory - bytes) else {
                 tracing::info!(
                     "layer \"{}\": its cells are not cached: {}",
                     layer.name(),
@@ -81,8 +92,11 @@ impl CachedRows {
 }
 
 /// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
-/// the statement.
-fn place(grid: CellGrid, zoom: Zoom, cell: &CountedCell) -> [f64; 2] {
+/// the statement. A lone row is drawn where it is, at `own` in metres.
+fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: [f64; 2]) -> [f64; 2] {
+    if cell.members == 1 && layer.keeps_lone() {
+        return Positions::in_world_units(own);
+    }
     match grid.geometry {
         CellGeometry::Center | CellGeometry::Polygon => {
             grid.middle(zoom, Cell::of(cell.code)).map(|unit| unit.clamp(0.0, 2.0 * MIDDLE))
@@ -92,21 +106,20 @@ fn place(grid: CellGrid, zoom: Zoom, cell: &CountedCell) -> [f64; 2] {
     }
 }
 
-/// Lets the sessions encode the cells of a zoom, in parallel.
+/// Lets the sessions encode cells, which are sorted by zoom and code, in parallel.
 async fn encode(
     readers: RowReaders<'_>,
     prepared: &PreparedLayer,
-    zoom: Zoom,
-    cells: &[(&CountedCell, &[Folded])],
+    cells: &[ZoomCell<'_>],
 ) -> Result<Vec<EncodedCells>, Error> {
     let statement = sql::encoded_cells(prepared.layer(), prepared.folds());
-    let parts: Vec<&[(&CountedCell, &[Folded])]> = cells.chunks(CELLS_PER_STATEMENT).collect();
+    let parts: Vec<&[ZoomCell<'_>]> = cells.chunks(CELLS_PER_STATEMENT).collect();
     let keeper = [readers.keeper];
     let sessions = if parts.len() > 1 && !readers.others.is_empty() { readers.others } else { &keeper };
     let reading = sessions.iter().enumerate().map(async |(first, session)| {
         let mut own = Vec::new();
         for part in parts.iter().skip(first).step_by(sessions.len()) {
-            own.push(encode_part(session, prepared, &statement, zoom, part).await?);
+            own.push(encode_part(session, prepared, &statement, part).await?);
         }
         Ok(own)
     });
@@ -124,12 +137,14 @@ async fn encode_part(
     session: &Session,
     prepared: &PreparedLayer,
     statement: &str,
-    zoom: Zoom,
-    cells: &[(&CountedCell, &[Folded])],
+    cells: &[ZoomCell<'_>],
 ) -> Result<EncodedCells, Error> {
     let layer = prepared.layer();
-    let columns = CellColumns::of(prepared, cells.iter().copied());
-    let areas = Areas::without_margin(layer, &[TileRect::all(zoom)]);
+    let zooms: BTreeSet<Zoom> = cells.iter().map(|(zoom, ..)| *zoom).collect();
+    let area_of: BTreeMap<Zoom, i64> = zooms.iter().copied().zip(1..).collect();
+    let columns = CellColumns::of(prepared, cells.iter().map(|(zoom, cell, folded)| (area_of[zoom], *cell, *folded)));
+    let worlds: Vec<TileRect> = zooms.iter().copied().map(TileRect::all).collect();
+    let areas = Areas::without_margin(layer, &worlds);
     let [extent, buffer] = [layer.margin().extent, layer.margin().buffer].map(u32::cast_signed);
     let mut params = areas.params();
     let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&extent, Type::INT4), (&buffer, Type::INT4)];
@@ -137,39 +152,217 @@ async fn encode_part(
     params.extend(columns.params());
     let mut encoded = EncodedCells::default();
     let each = |row: &Row| {
-        encoded.drawn.extend(row.get::<_, Vec<bool>>(0));
-        encoded.groups.push(row.get(1));
+        let (zooms, codes): (Vec<i32>, Vec<i64>) = (row.get(0), row.get(1));
+        let at: (Vec<Option<f64>>, Vec<Option<f64>>) = (row.get(2), row.get(3));
+        let at = at.0.into_iter().zip(at.1).map(|(x, y)| Some([x?, y?]));
+        let zooms = zooms.into_iter().filter_map(|zoom| Zoom::new(u8::try_from(zoom).ok()?));
+        let cells = zooms.zip(codes).zip(at).map(|((zoom, code), drawn_at)| EncodedCell { zoom, code, drawn_at });
+        encoded.cells.extend(cells);
+        encoded.groups.push(row.get(4));
         Ok(())
     };
-    let context = format!("layer \"{}\", encoding its cells of zoom {zoom}", layer.name());
+    let (first, last) = (zooms.first(), zooms.last());
+    let [first, last] = [first, last].map(|zoom| zoom.map_or(0, |zoom| zoom.get()));
+    let context = format!("layer \"{}\", encoding its cells of zooms {first} to {last}", layer.name());
     session.each(&context, statement, &params, each).await?;
     Ok(encoded)
 }
 
-/// The cells of a zoom as rows; `None` if they are not encoded as plain points.
-fn joined(
-    prepared: &PreparedLayer,
-    positions: Vec<[f64; 2]>,
+/// Encoded cells in one list: their places, their numbers among the features, and the features.
+struct PlacedCells {
+    at: Vec<[f64; 2]>,
+    numbers: Vec<u32>,
+}
+
+/// Puts encoded cells together, and adds their features to `features`. `None` if they are not the cells that were asked
+/// for, or are not encoded as plain points.
+fn place_all(
+    layer: &Layer,
+    grid: CellGrid,
+    cells: &[ZoomCell<'_>],
     encoded: Vec<EncodedCells>,
-    most: usize,
-) -> Option<EncodedRows> {
-    let properties = prepared.layer().fields().map(|(name, _)| name.to_owned()).collect();
-    let mut features = Features::new(properties, positions.len(), most);
-    let (mut numbers, mut next) = (Vec::with_capacity(positions.len()), 0);
-    for EncodedCells { drawn, groups } in encoded {
-        for is_drawn in drawn {
-            numbers.push(if is_drawn { next } else { NOT_DRAWN });
-            next += u32::from(is_drawn);
+    features: &mut Features,
+) -> Option<PlacedCells> {
+    let (mut at, mut numbers) = (Vec::with_capacity(cells.len()), Vec::with_capacity(cells.len()));
+    let (mut asked, mut next) = (cells.iter(), u32::try_from(features.len()).ok()?);
+    for EncodedCells { cells, groups } in encoded {
+        for EncodedCell { zoom, code, drawn_at } in cells {
+            let (_, cell, _) = asked.next().filter(|(own, cell, _)| (*own, cell.code) == (zoom, code))?;
+            // Nobody sees where a cell would be that is not drawn.
+            at.push(drawn_at.map_or([0.0; 2], |own| place(layer, grid, zoom, cell, own)));
+            numbers.push(if drawn_at.is_some() { next } else { NOT_DRAWN });
+            next += u32::from(drawn_at.is_some());
         }
         // A group in which nothing is drawn has no layer.
         for group in groups.iter().filter(|group| !group.is_empty()) {
             features.add(group)?;
         }
     }
-    (numbers.len() == positions.len() && features.len() == next as usize).then(|| EncodedRows {
-        positions: Arc::new(Positions::new(positions, Frame::WorldUnits)),
+    (asked.next().is_none() && features.len() == next as usize).then_some(PlacedCells { at, numbers })
+}
+
+/// The cells of a zoom as rows; `None` if they are not encoded as plain points.
+fn joined(
+    prepared: &PreparedLayer,
+    grid: CellGrid,
+    cells: &[ZoomCell<'_>],
+    encoded: Vec<EncodedCells>,
+    most: usize,
+) -> Option<EncodedRows> {
+    let mut features = Features::new(properties(prepared.layer()), cells.len(), most);
+    let PlacedCells { at, numbers } = place_all(prepared.layer(), grid, cells, encoded, &mut features)?;
+    Some(EncodedRows {
+        positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
+        numbers: (features.len() != numbers.len()).then_some(numbers),
         features: Arc::new(features),
-        numbers: (next as usize != numbers.len()).then_some(numbers),
         ..EncodedRows::default()
     })
+}
+
+fn properties(layer: &Layer) -> Vec<String> {
+    layer.fields().map(|(name, _)| name.to_owned()).collect()
+}
+
+// Encoded cells that are kept while rows come and go.
+
+/// The encoded cells of a layer that tiles have shown so far. A cell is encoded again once its members or their values
+/// have changed.
+#[derive(Debug, Default)]
+pub(crate) struct KeptCellFeatures {
+    zooms: BTreeMap<Zoom, CellsByCode>,
+    /// The features of all cells, and of cells as they were before.
+    features: Arc<Features>,
+    /// The number of kept cells.
+    count: usize,
+    /// The memory of their folded values, in bytes.
+    folded: usize,
+}
+
+type CellsByCode = HashMap<i64, KeptCell, BuildHasherDefault<CodeHasher>>;
+
+#[derive(Debug)]
+struct KeptCell {
+    counted: CountedCell,
+    folded: Box<[Folded]>,
+    at: [f64; 2],
+    /// Its number among the features, or [`NOT_DRAWN`].
+    number: u32,
+}
+
+/// Features of cells as they were before are removed once they are as many as those of kept cells, and more than this.
+const MIN_STALE_FEATURES: usize = 50_000;
+
+impl KeptCellFeatures {
+    /// The memory that a cell is expected to take, in bytes.
+    pub(crate) const BYTES_PER_CELL: usize = 300;
+
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        // A map has room for twice its entries at most.
+        self.features.size() + 2 * self.count * size_of::<(i64, KeptCell)>() + self.folded
+    }
+
+    /// Forgets the cells in which rows that came or went are alone: another row may have their place, or the same row
+    /// other properties.
+    pub(crate) fn forget_lone(&mut self, grid: CellGrid, positions: impl Iterator<Item = [f64; 2]>) {
+        for at in positions {
+            for (zoom, cells) in &mut self.zooms {
+                let code = grid.cell(*zoom, at).code();
+                let is_alone = cells.get(&code).is_some_and(|kept| kept.counted.members == 1);
+                if let Some(kept) = is_alone.then(|| cells.remove(&code)).flatten() {
+                    self.count -= 1;
+                    self.folded -= size_of_val(&*kept.folded);
+                }
+            }
+        }
+    }
+
+    /// The counted cells of a layer that are shown, as rows; those that are not kept are encoded. No rows if they take
+    /// more than `memory` bytes. `None` if they are not encoded as plain points; the cells must not be used after that.
+    pub(crate) async fn rows(
+        &mut self,
+        readers: RowReaders<'_>,
+        prepared: &PreparedLayer,
+        is_shown: impl Fn(Zoom, &CountedCell) -> bool,
+        memory: usize,
+    ) -> Result<Option<CachedRows>, Error> {
+        let layer = prepared.layer();
+        let (Some(counts), Some(grid)) = (prepared.counts(), layer.grid()) else { return Ok(None) };
+        if self.bytes() > memory {
+            *self = KeptCellFeatures::default();
+        }
+        let of_zoom = |zoom: Zoom| counts.all(zoom).map(move |(cell, folded)| (zoom, cell, folded));
+        let shown: Vec<ZoomCell<'_>> =
+            counts.zooms().flat_map(of_zoom).filter(|(zoom, cell, _)| is_shown(*zoom, cell)).collect();
+        let missing: Vec<ZoomCell<'_>> = shown.iter().copied().filter(|cell| !self.has(cell)).collect();
+        let (asked, encoded) = (missing.len(), encode(readers, prepared, &missing).await?);
+        if self.add(layer, grid, &missing, encoded).is_none() {
+            tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::NotPlain.text());
+            return Ok(None);
+        }
+        tracing::debug!(
+            "layer \"{}\": {asked} cells encoded, {} kept, in {} bytes",
+            layer.name(),
+            self.count,
+            self.bytes()
+        );
+        if self.bytes() > memory {
+            tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::TooLarge.text());
+            *self = KeptCellFeatures::default();
+            return Ok(Some(CachedRows { rows: RowStore::Cells(BTreeMap::new()), sessions: 1, near: None }));
+        }
+        let mut zooms = BTreeMap::new();
+        for zoom in counts.zooms() {
+            let kept = self.zooms.get(&zoom);
+            let cells = shown.iter().filter(|(own, ..)| *own == zoom);
+            let cells = cells.filter_map(|(_, cell, _)| kept?.get(&cell.code));
+            let (at, numbers): (Vec<[f64; 2]>, Vec<u32>) = cells.map(|kept| (kept.at, kept.number)).unzip();
+            let positions = Arc::new(Positions::new(at, Frame::WorldUnits));
+            let features = Arc::clone(&self.features);
+            zooms.insert(zoom, EncodedRows { positions, features, numbers: Some(numbers), ..EncodedRows::default() });
+        }
+        Ok(Some(CachedRows { rows: RowStore::Cells(zooms), sessions: 1, near: None }))
+    }
+
+    /// True if a cell is kept as it is now.
+    fn has(&self, (zoom, cell, folded): &ZoomCell<'_>) -> bool {
+        let kept = self.zooms.get(zoom).and_then(|cells| cells.get(&cell.code));
+        kept.is_some_and(|kept| kept.counted == **cell && *kept.folded == **folded)
+    }
+
+    /// Adds encoded cells. `None` as for [`place_all`].
+    fn add(
+        &mut self,
+        layer: &Layer,
+        grid: CellGrid,
+        cells: &[ZoomCell<'_>],
+        encoded: Vec<EncodedCells>,
+    ) -> Option<()> {
+        let features = Arc::make_mut(&mut self.features);
+        if features.is_empty() {
+            *features = Features::new(properties(layer), 0, 0);
+        }
+        let PlacedCells { at, numbers } = place_all(layer, grid, cells, encoded, features)?;
+        for ((zoom, cell, folded), (at, number)) in cells.iter().zip(at.into_iter().zip(numbers)) {
+            let kept = KeptCell { counted: **cell, folded: (*folded).into(), at, number };
+            self.folded += size_of_val(*folded);
+            match self.zooms.entry(*zoom).or_default().insert(cell.code, kept) {
+                Some(before) => self.folded -= size_of_val(&*before.folded),
+                None => self.count += 1,
+            }
+        }
+        if self.features.len() > 2 * self.count + MIN_STALE_FEATURES { self.remove_stale(layer) } else { Some(()) }
+    }
+
+    /// Removes the features of cells as they were before.
+    fn remove_stale(&mut self, layer: &Layer) -> Option<()> {
+        let mut features = Features::new(properties(layer), self.count, 0);
+        for kept in self.zooms.values_mut().flat_map(HashMap::values_mut).filter(|kept| kept.number != NOT_DRAWN) {
+            let number = u32::try_from(features.len()).ok()?;
+            features.push(&self.features, kept.number)?;
+            kept.number = number;
+        }
+        self.features = Arc::new(features);
+        Some(())
+    }
 }

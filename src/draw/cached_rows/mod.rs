@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
-pub(crate) use cells::has_cacheable_cells;
+pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{KeptFeatures, RowChanges};
 use futures_util::future::join_all;
 pub(crate) use matching_set::{MatchingSet, MatchingSetBuilder};

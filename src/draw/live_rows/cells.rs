@@ -1,17 +1,24 @@
 //! The live rows of a layer of cells: positions and folded values, and the cells in which they are counted.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
-use super::{LiveLook, Squares};
-use crate::cells::{CellCounts, CellGrid, CellRows, Change, Gathering, KeptCells, Members, WantedFolds};
+use super::{LiveCells, LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bytes};
+use crate::cells::{
+    CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds,
+};
+use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
+use crate::draw::cached_rows::{KeptCellFeatures, RowReaders, has_cacheable_cells};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::postgis::sql::FoldedValues;
 use crate::postgis::{FoldReader, sql};
 use crate::threads;
-use crate::tile::{WORLD_UNITS, WorldBox, WorldRect, Zoom};
+use crate::tile::{TileRect, WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
 /// The rows of a layer on a snapshot.
 #[derive(Debug)]
@@ -88,8 +95,9 @@ impl KeptRows {
         layer: &Layer,
         folds: Option<&FoldedValues>,
         squares: &Squares,
+        features: &mut LiveCells,
     ) -> Result<bool, Error> {
-        self.remove(squares);
+        let gone = self.remove(squares);
         let areas = Areas::without_margin(layer, &squares.rects());
         let statement = sql::rows_in_squares(layer, folds);
         let mut is_whole = true;
@@ -104,6 +112,9 @@ impl KeptRows {
         if let Some(cells) = &mut *self.cells.lock() {
             cells.change(self.rows_from(before), Change::Comes);
         }
+        if let (Some(grid), LiveCells::Unproven(features) | LiveCells::Kept(features)) = (layer.grid(), features) {
+            features.forget_lone(grid, gone.iter().chain(&self.at[before..]).copied());
+        }
         tracing::debug!(
             "layer \"{}\": live rows replaced in {} squares: {before} stayed, {read} came",
             layer.name,
@@ -112,7 +123,8 @@ impl KeptRows {
         Ok(is_whole)
     }
 
-    fn remove(&mut self, squares: &Squares) {
+    /// Removes the rows in some squares, and returns their positions.
+    fn remove(&mut self, squares: &Squares) -> Vec<[f64; 2]> {
         let folds = self.folds();
         let (mut kept, mut at, mut values) = (0, Vec::new(), Vec::new());
         for number in 0..self.at.len() {
@@ -130,6 +142,7 @@ impl KeptRows {
         if let Some(cells) = self.cells.get_mut() {
             cells.change(CellRows { at: &at, values: &values }, Change::Goes);
         }
+        at
     }
 
     /// The counted cells of some zooms, complete in the parts of the world that are needed. Cells that are kept may
@@ -193,6 +206,99 @@ impl KeptRows {
     }
 }
 
+impl LiveRows {
+    /// A layer whose cells were [counted](LiveRows::counts) for this look, with those as cached rows that some tiles may
+    /// show. Cells that no look before has shown alike are encoded. Without cached rows if that is not possible.
+    pub(crate) async fn with_cells(
+        &self,
+        look: LiveLook<'_>,
+        prepared: PreparedLayer,
+        shown: &[TileRect],
+    ) -> Result<(PreparedLayer, AreProven), Error> {
+        let definition = prepared.layer().definition();
+        let mut layers = self.0.lock().await;
+        let memory = look.memory.saturating_sub(bytes(&layers));
+        let found = layers.iter_mut().find(|kept| kept.definition == definition && kept.is_of(look));
+        let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found else {
+            return Ok((prepared, AreProven::Yes));
+        };
+        let (cells, are_proven) = match features {
+            LiveCells::Unproven(cells) => (cells, AreProven::No),
+            LiveCells::Kept(cells) => (cells, AreProven::Yes),
+            LiveCells::Refused => return Ok((prepared, AreProven::Yes)),
+        };
+        let keeper = &look.snapshot.keeper;
+        keeper.set_savepoint().await?;
+        let memory = memory + cells.bytes();
+        let parts = NeededPart::around(shown, |zoom| prepared.layer().margin.units(zoom));
+        let is_shown = |zoom: Zoom, cell: &CountedCell| {
+            let place = [cell.world.west, cell.world.north].map(f64::from);
+            parts.iter().any(|part| part.zoom == zoom && part.holds(place))
+        };
+        let read = cells.rows(RowReaders { keeper, others: &[] }, &prepared, is_shown, memory).await;
+        let rows = keeper.or_without(read, prepared.layer().name(), "its cells are not kept").await?.flatten();
+        if rows.is_none() {
+            *features = LiveCells::Refused;
+        }
+        Ok((prepared.with_cached_rows(rows.map(Arc::new)), are_proven))
+    }
+
+    /// Encodes the cells of all zooms from the shallowest on, as long as they take half of the memory, so that looks have
+    /// to encode only those that change.
+    pub(crate) async fn encode_cells(
+        &self,
+        look: LiveLook<'_>,
+        layer: &Arc<Layer>,
+        folds: Option<&Arc<FoldedValues>>,
+    ) -> Result<(), Error> {
+        for zoom in layer.zooms.iter().filter(|_| has_cacheable_cells(layer)) {
+            let world = [TileRect::all(zoom)];
+            let counts = self.counts(look, layer, folds.map(|folds| &**folds), &world).await?;
+            let Some(counts) = counts.filter(|counts| counts.has(zoom)) else { break };
+            let (_, bytes) = self.size().await;
+            if bytes + counts.all(zoom).len() * KeptCellFeatures::BYTES_PER_CELL > look.memory / 2 {
+                break;
+            }
+            self.with_cells(look, PreparedLayer::new(layer).with_cells(folds.cloned(), Some(counts)), &world).await?;
+        }
+        let definition = layer.definition();
+        let mut layers = self.0.lock().await;
+        let found = layers.iter_mut().find(|kept| kept.definition == definition);
+        if let Some(LiveLayer { rows: LiveKind::Cells { are_encoded, .. }, .. }) = found {
+            *are_encoded = true;
+        }
+        Ok(())
+    }
+
+    /// True if the rows of a layer of cells are kept.
+    pub(crate) async fn keeps_cells(&self, layer: &Layer) -> bool {
+        let definition = layer.definition();
+        let is_kept = |kept: &LiveLayer| kept.definition == definition && matches!(kept.rows, LiveKind::Cells { .. });
+        self.0.lock().await.iter().any(is_kept)
+    }
+
+    /// Notes whether the kept cells of a layer are what the database draws. Otherwise they are not used again.
+    pub(crate) async fn note_compared(&self, layer: &Layer, are_alike: bool) {
+        let definition = layer.definition();
+        let mut layers = self.0.lock().await;
+        let found = layers.iter_mut().find(|kept| kept.definition == definition);
+        if let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found {
+            *features = match std::mem::replace(features, LiveCells::Refused) {
+                LiveCells::Unproven(cells) if are_alike => LiveCells::Kept(cells),
+                LiveCells::Kept(cells) if are_alike => LiveCells::Kept(cells),
+                _ => LiveCells::Refused,
+            };
+        }
+    }
+}
+
+/// Whether kept cells have been compared with what the database draws.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AreProven {
+    Yes,
+    No,
+}
+
 /// The part of the world whose rows are needed to count the cells that some tiles of a zoom show.
 #[derive(Debug)]
 pub(crate) struct NeededPart {
@@ -206,10 +312,13 @@ pub(crate) struct NeededPart {
 /// The deepest zoom of the squares of which a [`NeededPart`] consists: 2 MB of bits.
 const MAX_LEVEL: u8 = 12;
 
+/// How much deeper than a tile the squares are: a part that reaches a little beyond a tile is little more than the tile.
+const LEVELS_BELOW_TILE: u8 = 2;
+
 impl NeededPart {
     /// Nothing is needed yet.
     pub(crate) fn new(zoom: Zoom) -> NeededPart {
-        let level = zoom.get().min(MAX_LEVEL);
+        let level = (zoom.get() + LEVELS_BELOW_TILE).min(MAX_LEVEL);
         NeededPart { zoom, level, squares: vec![0; (1_usize << (2 * level)).div_ceil(64)] }
     }
 
@@ -232,6 +341,16 @@ impl NeededPart {
         }
     }
 
+    /// The parts of some zooms around some tiles, as far beyond each as `reach` says for its zoom, in world units.
+    pub(crate) fn around(tiles: &[TileRect], reach: impl Fn(Zoom) -> i64) -> Vec<NeededPart> {
+        let mut parts: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
+        for tiles in tiles {
+            let part = parts.entry(tiles.zoom).or_insert_with(|| NeededPart::new(tiles.zoom));
+            part.add(tiles.world(reach(tiles.zoom)));
+        }
+        parts.into_values().collect()
+    }
+
     /// True if a position in world units lies in it.
     fn holds(&self, at: [f64; 2]) -> bool {
         let bit = self.bit(at.map(WorldBox::unit));
@@ -241,10 +360,8 @@ impl NeededPart {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use super::super::{LiveKind, LiveLayer, LiveRows};
     use super::*;
 
     #[test]
@@ -272,7 +389,7 @@ mod tests {
                 snapshot: String::new(),
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
-                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows) }),
+                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows), features: LiveCells::Refused, are_encoded: false }),
             }
         };
         let one = Some([1.0, 1.0]);

@@ -19,20 +19,21 @@ mod cells;
 mod points;
 mod sets;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cells::{KeptRows, NeededPart};
+pub(crate) use cells::AreProven;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 
-use super::cached_rows::KeptFeatures;
+use super::cached_rows::{KeptCellFeatures, KeptFeatures, has_cacheable_cells};
 use crate::cells::{CellCounts, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql::FoldedValues;
-use crate::tile::{ChangeLocation, TileCoord, TileRect, WorldBox, Zoom};
+use crate::tile::{ChangeLocation, TileRect, WorldBox, Zoom};
 
 #[derive(Debug, Default)]
 pub(crate) struct LiveRows(Mutex<Vec<LiveLayer>>);
@@ -70,6 +71,9 @@ enum LiveKind {
     Cells {
         folds: Option<FoldedValues>,
         rows: Arc<KeptRows>,
+        features: LiveCells,
+        /// True if the cells of all zooms were encoded when the rows were read, as far as there was room.
+        are_encoded: bool,
     },
     Points(KeptFeatures),
     /// Points that are not kept yet, with the number of their positions that changed in the looks so far.
@@ -78,10 +82,29 @@ enum LiveKind {
     Refused,
 }
 
+/// The encoded cells of a layer.
+#[derive(Debug)]
+enum LiveCells {
+    /// Whether they are what the database draws has not been compared yet.
+    Unproven(KeptCellFeatures),
+    Kept(KeptCellFeatures),
+    /// The database draws the layer's cells.
+    Refused,
+}
+
+impl LiveCells {
+    fn bytes(&self) -> usize {
+        match self {
+            LiveCells::Unproven(cells) | LiveCells::Kept(cells) => cells.bytes(),
+            LiveCells::Refused => 0,
+        }
+    }
+}
+
 impl LiveKind {
     fn bytes(&self) -> usize {
         match self {
-            LiveKind::Cells { rows, .. } => rows.bytes(),
+            LiveKind::Cells { rows, features, .. } => rows.bytes() + features.bytes(),
             LiveKind::Points(rows) => rows.bytes(),
             LiveKind::Awaited(_) | LiveKind::Refused => 0,
         }
@@ -141,11 +164,14 @@ impl LiveRows {
     }
 
     /// The definitions of the layers whose rows are to be read: those of which much has changed that are not kept yet,
-    /// and those that are kept for half of the time after which they are dropped.
+    /// those whose cells are not encoded, and those that are kept for half of the time after which they are dropped.
     pub(crate) async fn wanted(&self) -> Vec<String> {
         let is_wanted = |kept: &&LiveLayer| match kept.rows {
             LiveKind::Awaited(positions) => positions >= points::MIN_CHANGED_POSITIONS,
             LiveKind::Refused => false,
+            LiveKind::Cells { features: LiveCells::Unproven(_) | LiveCells::Kept(_), are_encoded: false, .. } => {
+                !kept.is_alone
+            }
             LiveKind::Cells { .. } | LiveKind::Points(_) => !kept.is_alone && kept.read.elapsed() >= MAX_AGE / 2,
         };
         self.0.lock().await.iter().filter(is_wanted).map(|kept| kept.definition.clone()).collect()
@@ -209,7 +235,7 @@ impl LiveRows {
         look: LiveLook<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
-        shown: &[TileCoord],
+        shown: &[TileRect],
     ) -> Result<Option<Arc<CellCounts>>, Error> {
         let Some(grid) = layer.grid().filter(|_| is_suited(layer) && look.memory > 0) else { return Ok(None) };
         let mut layers = self.0.lock().await;
@@ -221,24 +247,21 @@ impl LiveRows {
         layers.retain(|kept| kept.definition != definition || is_current(kept));
         let place = match layers.iter().position(|kept| kept.definition == definition) {
             Some(place) => place,
-            None if shown.iter().all(|tile| tile.zoom().get() > MAX_KEPT_ZOOM) => return Ok(None),
+            None if shown.iter().all(|tiles| tiles.zoom.get() > MAX_KEPT_ZOOM) => return Ok(None),
             None => {
                 read_cells(&mut layers, look, layer, folds).await?;
                 layers.len() - 1
             }
         };
-        let LiveKind::Cells { rows, .. } = &layers[place].rows else { return Ok(None) };
+        let LiveKind::Cells { rows, features, .. } = &layers[place].rows else { return Ok(None) };
         let wanted = folds.map(|folds| folds.wanted_folds(layer));
-        // The rows are in memory: the choice is between lone rows that are looked up, and the database, which reads and
-        // aggregates all rows near each tile.
-        let wanted = wanted.map(|wanted| WantedFolds { lone_cost: wanted.lone_cost.min(LONE_LOOKUP_COST), ..wanted });
+        // The rows are in memory: the choice is between lone rows that are looked up, once if their features are kept,
+        // and the database, which reads and aggregates all rows near each tile.
+        let lone_cost = if matches!(features, LiveCells::Refused) { LONE_LOOKUP_COST } else { 0 };
+        let wanted = wanted.map(|wanted| WantedFolds { lone_cost: wanted.lone_cost.min(lone_cost), ..wanted });
         // Cells that a tile shows may have members as far beyond it as its own cells reach.
-        let mut needed: BTreeMap<Zoom, NeededPart> = BTreeMap::new();
-        for tile in shown {
-            let part = needed.entry(tile.zoom()).or_insert_with(|| NeededPart::new(tile.zoom()));
-            part.add(TileRect::from(*tile).world(2 * layer.reach(tile.zoom())));
-        }
-        let (rows, needed) = (Arc::clone(rows), needed.into_values().collect::<Vec<_>>());
+        let needed = NeededPart::around(shown, |zoom| 2 * layer.reach(zoom));
+        let rows = Arc::clone(rows);
         let memory = look.memory.saturating_sub(bytes(&layers));
         let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed, memory));
         let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
@@ -268,8 +291,8 @@ impl LiveLayer {
         let squares = Squares::around(changed);
         look.snapshot.keeper.set_savepoint().await?;
         match &mut self.rows {
-            LiveKind::Cells { folds, rows } => match Arc::get_mut(rows) {
-                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares).await,
+            LiveKind::Cells { folds, rows, features, .. } => match Arc::get_mut(rows) {
+                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares, features).await,
                 None => Ok(false),
             },
             LiveKind::Points(rows) => points::advance(rows, look, layer, squares).await,
@@ -294,7 +317,15 @@ async fn read_cells(
     look.snapshot.keeper.set_savepoint().await?;
     let read = KeptRows::read(look, layer, folds, memory).await;
     let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-    let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells { folds: folds.cloned(), rows: Arc::new(rows) });
+    let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells {
+        folds: folds.cloned(),
+        rows: Arc::new(rows),
+        features: match has_cacheable_cells(layer) {
+            true => LiveCells::Unproven(KeptCellFeatures::default()),
+            false => LiveCells::Refused,
+        },
+        are_encoded: false,
+    });
     layers.push(LiveLayer::new(layer.definition(), look, rows));
     Ok(())
 }

@@ -53,11 +53,12 @@ impl LivePoints {
 
 /// How the features of a layer are identified, if its rows can be live.
 pub(crate) fn key(layer: &Layer) -> Option<FeatureKey> {
-    let points = layer.as_points().filter(|_| layer.traits().is_patchable && is_suited(layer))?;
+    let points = layer.keyed_points().filter(|_| layer.traits().has_cacheable_rows && is_suited(layer))?;
     Some(points.key)
 }
 
-/// True if the rows of a layer can be live, and its tiles drawn from them.
+/// True if the rows of a layer can be live, and its tiles drawn from them. The database draws those of which features
+/// are left out.
 pub(crate) fn may_have_live_points(layer: &Layer) -> bool {
     key(layer).is_some()
 }

@@ -411,6 +411,13 @@ impl Layer {
     /// can be replaced if they are single points that are drawn independently of each other and of their position, and
     /// if the tile holds their keys.
     pub(crate) fn as_points(&self) -> Option<PointLayer> {
+        // The other settings stop the run, or leave out features that are far from the change.
+        self.keyed_points().filter(|_| self.budget.on_large_tile == OnLargeTile::Warn)
+    }
+
+    /// The same for a layer from whose tiles features may be left out, so that its features can be replaced only where
+    /// none is.
+    pub(crate) fn keyed_points(&self) -> Option<PointLayer> {
         let properties = || self.fields().map(|(name, _)| name.to_owned()).collect();
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
@@ -447,8 +454,7 @@ impl Layer {
             && self.cells().is_none()
             && !self.asks_each_tile()
             && !self.asks_each_zoom()
-            // The other settings stop the run, or leave out features that are far from the change.
-            && self.budget.on_large_tile == OnLargeTile::Warn
+            && self.budget.on_large_tile != OnLargeTile::Fail
             && self.suits_patches
             && self.has_plain_values;
         let [key] = &self.key[..] else { return None };

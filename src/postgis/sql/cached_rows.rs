@@ -111,24 +111,25 @@ GROUP BY drawn.part",
     )
 }
 
-/// The statement that encodes counted cells once, in the order of their codes. The parameters are those of
-/// [`render`](super::render()), with one area.
+/// The statement that encodes counted cells once, in the order of zooms and codes. The parameters are those of
+/// [`render`](super::render()), with one area for each zoom.
 ///
-/// Returns a row for each group of cells: whether each is drawn, and the features of those that are.
+/// Returns a row for each group of cells: of each the zoom, the code, and the position of its geometry in metres, which
+/// is NULL if it is not drawn; and the features of those that are.
 pub(crate) fn encoded_cells(layer: &Layer, folds: Option<&FoldedValues>) -> String {
     let Some(cells) = layer.cells() else { return String::new() };
     let CarriedColumns { names, row, arguments, .. } = carried_anywhere(layer);
     format!(
         "WITH {areas},
 {placed}
-SELECT array_agg(drawn.mvt_geometry IS NOT NULL), ST_AsMVT(feature.*, $11, $12, {arguments})
+SELECT array_agg(drawn.z::int4), array_agg(drawn.k0), array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, $11, $12, {arguments})
 FROM (
-    SELECT (row_number() OVER (ORDER BY k0) - 1) / {MAX_ROWS_PER_GROUP} AS part, NULL::int8 AS tile,
+    SELECT (row_number() OVER (ORDER BY z, k0) - 1) / {MAX_ROWS_PER_GROUP} AS part, z, NULL::int8 AS tile, ST_X(m) AS x, ST_Y(m) AS y,
         CASE WHEN m IS NOT NULL THEN ST_MakePoint(0, 0) END AS mvt_geometry{names}
     FROM placed
     WHERE $13 >= 0
     -- In this order they are grouped: no other sort, which would lose it.
-    ORDER BY part, k0
+    ORDER BY part, z, k0
     OFFSET 0
 ) AS drawn CROSS JOIN LATERAL (SELECT {row}) AS feature
 GROUP BY drawn.part",

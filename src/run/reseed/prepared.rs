@@ -1,6 +1,7 @@
 //! The layers of a reseed, prepared for drawing: with the rows that a watch keeps, with the rows near changes, and with
 //! counted cells. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -10,15 +11,21 @@ use super::ReseedRun;
 use super::watched_rows::WatchedRows;
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
-use crate::draw::{LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, with_neighbourhood};
+use crate::draw::{
+    AreProven, LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
+};
+use crate::plan::batches;
 use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
 use crate::run::CommandError;
-use crate::run::dirty::DirtyTiles;
+use crate::run::dirty::{DirtyTiles, drawn};
 use crate::source::{RenderedTile, Source};
-use crate::tile::{AreaPart, Batch, Coverage, LayerCount, LayerIndex, LonLatBox, TileCoord, TileRect, ZoomList};
+use crate::tile::{AreaPart, Batch, Coverage, LayerIndex, LonLatBox, SearchBox, TileCoord, TileRect, Zoom, ZoomList};
 
 /// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
+
+/// The number of tiles in which kept cells are compared with what the database draws.
+const COMPARED_TILES: usize = 3;
 
 #[derive(Clone)]
 pub(crate) enum Counts {
@@ -56,13 +63,22 @@ impl Source for CountingWorker {
 }
 
 impl ReseedRun<'_> {
-    /// Marks the batches that may draw cells which the survey counts.
-    pub(crate) fn mark_counted_cells(&self, batches: &mut [Batch]) {
+    /// Marks the batches that may draw cells which the survey counts, or which are counted from live rows.
+    pub(crate) async fn mark_counted_cells(&self, batches: &mut [Batch]) {
+        let mut kept = Vec::new();
+        for layer in &self.look.layers {
+            kept.push(match &self.options.live {
+                Some(live) => live.kept().keeps_cells(layer).await,
+                None => false,
+            });
+        }
         for batch in batches {
-            let (layers, counts) = (self.look.layers.iter(), batch.layers.iter());
-            let may_be_counted = |layer: &Layer| batch.areas.iter().any(|area| layer.may_be_counted(area.rect.zoom));
-            let waits = |(layer, count): (&Arc<Layer>, &LayerCount)| count.tiles > 0 && may_be_counted(layer);
-            batch.needs_cell_counts = layers.zip(counts).any(waits);
+            let may_be_counted = |(layer, is_kept): (&Arc<Layer>, &bool)| {
+                let zooms = batch.areas.iter().map(|area| area.rect.zoom);
+                zooms.into_iter().any(|zoom| layer.may_be_counted(zoom) || *is_kept && layer.zooms().contains(zoom))
+            };
+            let layers = self.look.layers.iter().zip(&kept).zip(&batch.layers);
+            batch.needs_cell_counts = layers.into_iter().any(|(layer, count)| count.tiles > 0 && may_be_counted(layer));
         }
     }
 
@@ -123,15 +139,21 @@ impl ReseedRun<'_> {
         Ok(near)
     }
 
-    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show.
+    /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show. Rows
+    /// that would have been of use are then read beside this run and those after it.
     pub(crate) async fn counted(
         &self,
         layers: &[PreparedLayer],
         tiles: &[TileCoord],
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
-        let since = self.look.state.cursor.to_string();
-        counted(self.live_look(&since), self.live_rows(changed), layers, tiles, &changed.row_positions).await
+        let (since, keeper) = (self.look.state.cursor.to_string(), self.keeper().await?);
+        let look = self.live_look(&since);
+        let counted = counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await;
+        if let Some(watched) = &self.options.live {
+            watched.begin_reading(&self.look).await;
+        }
+        counted
     }
 
     /// Where this run stands for live rows. The target shows the state `since`.
@@ -146,8 +168,7 @@ impl ReseedRun<'_> {
         live.map(WatchedRows::kept)
     }
 
-    /// The layers of points with their live rows, where the watch keeps them. Rows that would be of use are read beside
-    /// this run and those after it.
+    /// The layers of points with their live rows, where the watch keeps them.
     async fn with_live_rows(&self, changed: &DirtyTiles) -> Result<Vec<Option<PreparedLayer>>, CommandError> {
         let Some((watched, live)) = self.options.live.as_deref().zip(self.live_rows(changed)) else {
             return Ok(Vec::new());
@@ -163,7 +184,6 @@ impl ReseedRun<'_> {
             }
             layers.push(points.map(|points| PreparedLayer::new(layer).with_live_points(&points)));
         }
-        watched.begin_reading(&self.look).await;
         Ok(layers)
     }
 }
@@ -171,6 +191,7 @@ impl ReseedRun<'_> {
 /// The layers with cell counts, taken from live rows where these are kept.
 async fn counted(
     look: LiveLook<'_>,
+    keeper: &Worker,
     live: Option<&LiveRows>,
     layers: &[PreparedLayer],
     tiles: &[TileCoord],
@@ -182,28 +203,60 @@ async fn counted(
         if let Some(live) = live {
             live.bring(look, layer, positions[number].as_deref()).await?;
         }
-        let shown: Vec<TileCoord> = tiles.iter().copied().filter(|tile| layer.may_be_counted(tile.zoom())).collect();
-        let Some(zooms) = ZoomList::of(shown.iter().map(|tile| tile.zoom())) else {
+        let shown = |is: &dyn Fn(Zoom) -> bool| -> Vec<TileCoord> {
+            tiles.iter().copied().filter(|tile| layer.zooms().contains(tile.zoom()) && is(tile.zoom())).collect()
+        };
+        let (all, few) = (shown(&|_zoom| layer.grid().is_some()), shown(&|zoom| layer.may_be_counted(zoom)));
+        if few.is_empty() && (all.is_empty() || live.is_none()) {
             counted.push(prepared.clone());
             continue;
-        };
+        }
         let folds = foldable(snapshot, layer).await?;
-        let kept = match live {
-            Some(live) if counts_cells(layer, folds.as_deref()) => {
-                live.counts(look, layer, folds.as_deref(), &shown).await?
-            }
-            _ => None,
-        };
-        let counts = match kept {
-            Some(kept) => Some(kept),
-            None if counts_cells(layer, folds.as_deref()) => {
-                survey(snapshot, layer, folds.as_deref(), &around(&shown), &zooms).await?.counted
-            }
+        if !counts_cells(layer, folds.as_deref()) {
+            counted.push(prepared.clone().with_cells(folds, None));
+            continue;
+        }
+        if let Some(live) = live
+            && let Some(kept) = live.counts(look, layer, folds.as_deref(), &rects(&all)).await?
+        {
+            let prepared = prepared.clone().with_cells(folds, Some(kept));
+            counted.push(with_live_cells(look, keeper, live, prepared, &all).await?);
+            continue;
+        }
+        let counts = match ZoomList::of(few.iter().map(|tile| tile.zoom())) {
+            Some(zooms) => survey(snapshot, layer, folds.as_deref(), &around(&few), &zooms).await?.counted,
             None => None,
         };
         counted.push(prepared.clone().with_cells(folds, counts));
     }
     Ok(counted)
+}
+
+fn rects(tiles: &[TileCoord]) -> Vec<TileRect> {
+    tiles.iter().copied().map(TileRect::from).collect()
+}
+
+/// A layer whose cells were counted from live rows, with the cells that it keeps encoded. Before these are used for the
+/// first time, some of the tiles that show them are compared with what the database draws.
+async fn with_live_cells(
+    look: LiveLook<'_>,
+    keeper: &Worker,
+    live: &LiveRows,
+    prepared: PreparedLayer,
+    shown: &[TileCoord],
+) -> Result<PreparedLayer, Error> {
+    let (prepared, are_proven) = live.with_cells(look, prepared, &rects(shown)).await?;
+    if are_proven == AreProven::Yes || !prepared.has_cached_rows() {
+        return Ok(prepared);
+    }
+    let mut sample: Vec<TileCoord> = shown.to_vec();
+    sample.sort_unstable_by_key(|tile| tile.zoom());
+    let sample: Vec<TileCoord> = (0..COMPARED_TILES).map(|part| sample[part * sample.len() / COMPARED_TILES]).collect();
+    let layer = Arc::clone(prepared.layer());
+    let batches = batches(&sample, &[drawn(&layer)], NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
+    let compared = verify_cached_rows(keeper, vec![prepared], &batches).await?;
+    live.note_compared(&layer, compared.iter().all(PreparedLayer::has_cached_rows)).await;
+    Ok(compared.into_iter().next().unwrap_or_else(|| PreparedLayer::new(&layer)))
 }
 
 /// The part of the world that the tiles cover.

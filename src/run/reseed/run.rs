@@ -232,7 +232,7 @@ impl ReseedRun<'_> {
         // statement that already waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
         self.look.search(&mut batches, tiles, &drawn, &changed.dirty).await?;
-        self.mark_counted_cells(&mut batches);
+        self.mark_counted_cells(&mut batches).await;
         self.look.job.report.event(&Event::Planned {
             tiles: tiles.len() as u64,
             features: batches.iter().map(Batch::features).sum(),

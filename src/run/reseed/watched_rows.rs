@@ -183,6 +183,7 @@ async fn read(job: Job, wanted: Vec<String>, memory: usize) -> Result<ReadRows, 
             let folds = foldable(&snapshot, layer).await?;
             if counts_cells(layer, folds.as_deref()) {
                 rows.read_cells(look, layer, folds.as_deref()).await?;
+                rows.encode_cells(look, layer, folds.as_ref()).await?;
             }
         } else if let Some(points) = rows.read_points(look, layer).await?
             && !on.draws_alike(number, &points).await?
