@@ -247,14 +247,14 @@ fn clients_with_filters_of_their_own_and_the_same_one_share_statements() {
     for filter in ["kind=2", "tag=b"] {
         until(filter, || pair.shows_the_same(filter, &[2, 3]));
     }
-    // Nobody edits now: one statement for all who ask at once.
+    // Nobody edits now: one statement for all who ask at once, of each layer.
     let before = pair.count("set_statements");
     thread::scope(|scope| {
         for client in 0..8 {
             scope.spawn(move || ask("kind=1&kind=6", client));
         }
     });
-    assert_eq!(pair.count("set_statements"), before + 1, "{}", pair.live.rows());
+    assert_eq!(pair.count("set_statements"), before + 3, "{}", pair.live.rows());
     assert!(pair.shows_the_same("kind=1&kind=6", &[2, 3]));
 }
 
