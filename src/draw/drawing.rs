@@ -324,7 +324,8 @@ impl RunLayers {
             };
             let most = MostFeatures::of(layer, &layer.budget.max_features());
             let drawn = rows.draw(layer, index, &batch.areas, &most, None);
-            if !drawn.left.is_empty() || layer.budget.thins() && !drawn.tiles.values().all(|tile| is_light(layer, tile)) {
+            if !drawn.left.is_empty() || layer.budget.thins() && !drawn.tiles.values().all(|tile| is_light(layer, tile))
+            {
                 return None;
             }
             join_tiles(&mut tiles, drawn.tiles);

@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use super::{HALF_WORLD_METRES, Margin, Order, TileBounds, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
+use super::{GridBox, HALF_WORLD_METRES, Margin, Order, TileBounds, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
 /// Positions of points inside the world, numbered from 0.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -128,35 +128,64 @@ impl Positions {
         self.at.is_empty()
     }
 
-    /// The numbers of the positions in the columns of the world that the tiles of a rectangle and their margin span,
-    /// from west to east.
-    pub(crate) fn in_columns(&self, rect: &TileRect, margin: Margin) -> &[u32] {
-        let WorldRect { west, east, .. } = rect.world(margin.units(rect.zoom));
-        let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
-        let first = self.eastwards.partition_point(|number| x(number) < west);
-        let last = self.eastwards.partition_point(|number| x(number) < east);
-        &self.eastwards[first..last]
-    }
-
     /// Appends the candidates of the tiles of a rectangle to `found`, unsorted: every pair of a position and a tile
     /// that planning counts.
     pub fn candidates(&self, rect: &TileRect, margin: Margin, found: &mut Vec<Candidate>) {
-        let numbers = self.in_columns(rect, margin);
-        // About one position in eight lies in the buffer of a second tile.
-        found.reserve(numbers.len() + numbers.len() / 8);
-        self.candidates_among(numbers.iter().copied(), rect, margin, found);
+        self.candidates_of(rect, rect.world(margin.units(rect.zoom)), margin, found);
     }
 
-    /// The same for some of the positions, by their numbers.
+    /// The candidates of a tile in columns of its grid that are near some boxes, and perhaps others.
+    pub(crate) fn candidates_near(
+        &self,
+        rect: &TileRect,
+        boxes: &[GridBox],
+        margin: Margin,
+        found: &mut Vec<Candidate>,
+    ) {
+        let world = rect.world(margin.units(rect.zoom));
+        let (west, side) = (rect.world(0).west, WORLD_UNITS >> rect.zoom.get());
+        let at = |column: i64| west + column * side / i64::from(margin.extent);
+        // A position may be drawn at either of two units, and a quotient is rounded down.
+        let columns = |one: &GridBox| (at(one.west - 2) - 1, at(one.east + 2) + 2);
+        let mut all: Vec<(i64, i64)> = boxes.iter().map(columns).collect();
+        all.sort_unstable();
+        let mut done = i64::MIN;
+        for (first, end) in all {
+            let (west, east) = (first.max(done).max(world.west), end.min(world.east));
+            if west < east {
+                self.candidates_of(rect, WorldRect { west, east, ..world }, margin, found);
+            }
+            done = done.max(end);
+        }
+    }
+
+    /// The candidates in a part of the tiles with their margins.
+    fn candidates_of(&self, rect: &TileRect, part: WorldRect, margin: Margin, found: &mut Vec<Candidate>) {
+        let numbers = self.in_columns(part);
+        // About one position in eight lies in the buffer of a second tile.
+        found.reserve(numbers.len() + numbers.len() / 8);
+        self.candidates_among(numbers.iter().copied(), rect, part, margin, found);
+    }
+
+    /// The numbers of the positions in the columns of a part of the world, from west to east.
+    pub(crate) fn in_columns(&self, part: WorldRect) -> &[u32] {
+        let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
+        let first = self.eastwards.partition_point(|number| x(number) < part.west);
+        let last = self.eastwards.partition_point(|number| x(number) < part.east);
+        &self.eastwards[first..last]
+    }
+
+    /// The candidates among some of the positions, by their numbers, in a part of the tiles with their margins.
     pub(crate) fn candidates_among(
         &self,
         numbers: impl Iterator<Item = u32>,
         rect: &TileRect,
+        part: WorldRect,
         margin: Margin,
         found: &mut Vec<Candidate>,
     ) {
         let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
-        let WorldRect { west, north, east, south } = rect.world(reach);
+        let WorldRect { west, north, east, south } = part;
         let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
         for number in numbers {

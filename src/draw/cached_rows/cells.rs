@@ -46,9 +46,7 @@ type ZoomCell<'c> = (Zoom, &'c CountedCell, &'c [Folded]);
 /// True if the layer's cells are drawn at one point each that the plan knows exactly.
 pub(crate) fn has_cacheable_cells(layer: &Layer) -> bool {
     let is_point = layer.grid().is_some_and(|grid| grid.geometry != CellGeometry::Polygon);
-    is_point
-        && !layer.placement().plans_cell_boxes()
-        && layer.has_plain_values()
+    is_point && !layer.placement().plans_cell_boxes() && layer.has_plain_values()
 }
 
 impl CachedRows {
@@ -93,8 +91,8 @@ impl CachedRows {
 
 /// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
 /// the statement. A lone row is drawn where it is, at `own` in metres.
-fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: [f64; 2]) -> [f64; 2] {
-    if cell.members == 1 && layer.keeps_lone() {
+fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: Option<[f64; 2]>) -> [f64; 2] {
+    if let Some(own) = own.filter(|_| cell.members == 1 && layer.keeps_lone()) {
         return Positions::in_world_units(own);
     }
     match grid.geometry {
@@ -188,8 +186,8 @@ fn place_all(
     for EncodedCells { cells, groups } in encoded {
         for EncodedCell { zoom, code, drawn_at } in cells {
             let (_, cell, _) = asked.next().filter(|(own, cell, _)| (*own, cell.code) == (zoom, code))?;
-            // Nobody sees where a cell would be that is not drawn.
-            at.push(drawn_at.map_or([0.0; 2], |own| place(layer, grid, zoom, cell, own)));
+            // The plan counts the tiles of a cell that is not drawn, too.
+            at.push(place(layer, grid, zoom, cell, drawn_at));
             numbers.push(if drawn_at.is_some() { next } else { NOT_DRAWN });
             next += u32::from(drawn_at.is_some());
         }
@@ -331,13 +329,7 @@ impl KeptCellFeatures {
     }
 
     /// Adds encoded cells. `None` as for [`place_all`].
-    fn add(
-        &mut self,
-        layer: &Layer,
-        grid: CellGrid,
-        cells: &[ZoomCell<'_>],
-        encoded: Vec<EncodedCells>,
-    ) -> Option<()> {
+    fn add(&mut self, layer: &Layer, grid: CellGrid, cells: &[ZoomCell<'_>], encoded: Vec<EncodedCells>) -> Option<()> {
         let features = Arc::make_mut(&mut self.features);
         if features.is_empty() {
             *features = Features::new(properties(layer), 0, 0);

@@ -54,6 +54,11 @@ impl MatchingSet {
         size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
     }
 
+    /// True if the row as read with this number is in the set.
+    pub(crate) fn has_read(&self, number: u32) -> bool {
+        self.read.contains(number)
+    }
+
     /// True if the row that came with this serial number is in the set.
     pub(crate) fn has_come(&self, serial: u32) -> bool {
         self.came.contains(serial)
@@ -67,12 +72,13 @@ impl MatchingSet {
         margin: Margin,
         found: &mut Vec<Candidate>,
     ) {
-        let near = positions.in_columns(rect, margin);
+        let part = rect.world(margin.units(rect.zoom));
+        let near = positions.in_columns(part);
         if self.read.len() < near.len() as u64 {
-            positions.candidates_among(self.read.iter(), rect, margin, found);
+            positions.candidates_among(self.read.iter(), rect, part, margin, found);
         } else {
-            let matching = near.iter().copied().filter(|number| self.read.contains(*number));
-            positions.candidates_among(matching, rect, margin, found);
+            let matching = near.iter().copied().filter(|number| self.has_read(*number));
+            positions.candidates_among(matching, rect, part, margin, found);
         }
     }
 }

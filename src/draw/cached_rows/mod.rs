@@ -363,21 +363,25 @@ impl EncodedRows {
     fn candidates_as_read(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for area in areas {
+            let Some(SearchBox::Near(boxes)) = area.search.get(index) else {
+                match &self.matching {
+                    None => self.positions.candidates(&area.rect, layer.margin, &mut candidates),
+                    Some(set) => set.candidates(&self.positions, &area.rect, layer.margin, &mut candidates),
+                }
+                continue;
+            };
             let before = candidates.len();
-            match &self.matching {
-                None => self.positions.candidates(&area.rect, layer.margin, &mut candidates),
-                Some(set) => set.candidates(&self.positions, &area.rect, layer.margin, &mut candidates),
-            }
-            if let Some(SearchBox::Near(boxes)) = area.search.get(index) {
-                let boxes = GridBoxes::new(boxes);
-                let is_near_change = |one: &Candidate| match one.at {
-                    Unit::At(at) => boxes.hold(at.map(i64::from)),
-                    Unit::Beyond => false,
-                    Unit::Unsure => true,
-                };
-                let near_changes: Vec<Candidate> = candidates.drain(before..).filter(is_near_change).collect();
-                candidates.extend(near_changes);
-            }
+            self.positions.candidates_near(&area.rect, boxes, layer.margin, &mut candidates);
+            let boxes = GridBoxes::new(boxes);
+            let is_near_change = |one: &Candidate| match one.at {
+                Unit::At(at) => boxes.hold(at.map(i64::from)),
+                Unit::Beyond => false,
+                Unit::Unsure => true,
+            };
+            let is_drawn = |one: &Candidate| self.matching.as_ref().is_none_or(|set| set.has_read(one.number));
+            let near_changes = candidates.drain(before..).filter(|one| is_near_change(one) && is_drawn(one));
+            let near_changes: Vec<Candidate> = near_changes.collect();
+            candidates.extend(near_changes);
         }
         candidates.sort_unstable();
         candidates

@@ -7,9 +7,7 @@ use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::{LiveCells, LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bytes};
-use crate::cells::{
-    CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds,
-};
+use crate::cells::{CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{KeptCellFeatures, RowReaders, has_cacheable_cells};
@@ -389,7 +387,12 @@ mod tests {
                 snapshot: String::new(),
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
-                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells { folds: None, rows: Arc::new(rows), features: LiveCells::Refused, are_encoded: false }),
+                rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells {
+                    folds: None,
+                    rows: Arc::new(rows),
+                    features: LiveCells::Refused,
+                    are_encoded: false,
+                }),
             }
         };
         let one = Some([1.0, 1.0]);

@@ -23,8 +23,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cells::{KeptRows, NeededPart};
 pub(crate) use cells::AreProven;
+use cells::{KeptRows, NeededPart};
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 

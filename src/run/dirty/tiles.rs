@@ -8,8 +8,8 @@ use tokio::task::spawn_blocking;
 
 use super::{DirtyFilter, Look, TargetState};
 use crate::change_log::{UnseenChanges, UnseenRows, Watch};
-use crate::draw::{may_have_live_points, note_position};
 use crate::draw::patch::ChangedPositions;
+use crate::draw::{may_have_live_points, note_position};
 use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer, ScopePart};
 use crate::postgis::{Layer, survey};
@@ -275,7 +275,8 @@ impl LayerMarking {
             most,
             touched: 0,
             is_known: true,
-            positions: (layer.grid().is_some() || layer.traits().is_patchable || may_have_live_points(layer)).then(Vec::new),
+            positions: (layer.grid().is_some() || layer.traits().is_patchable || may_have_live_points(layer))
+                .then(Vec::new),
             is_query: false,
             rows: 0,
             marked: 0,

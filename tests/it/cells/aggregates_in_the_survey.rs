@@ -131,7 +131,12 @@ fn counted_cells_are_encoded_once_and_drawn_as_the_database_draws_them() {
             "max_tile_features = 4\non_large_tile = \"thin\"\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\ndraw = \"centroid\"\nhaving = \"count(*) > 2\"",
         ),
         layer("none", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nhaving = \"count(*) < 0\""),
-        // The database alone draws these: a cell of one row is that row, or a polygon.
+        // A cell of one row is that row.
+        layer(
+            "lone",
+            "key = [\"id\"]\nproperties = [\"id\", \"word\"]\n[layer.cluster]\ncell = \"hexagon\"\nmerge = true\nsize = \"1/8\"\nzoom = \"0-6\"",
+        ),
+        // The database alone draws these.
         layer("polygons", "[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\ndraw = \"polygon\""),
     ];
     let config = written(folder.path(), "c.toml", &config.concat());
@@ -150,7 +155,7 @@ fn counted_cells_are_encoded_once_and_drawn_as_the_database_draws_them() {
         (Archive::open(&output).tiles(), cached)
     };
     let ((found, cached), (expected, without)) = (seeded("100"), seeded("0"));
-    assert_eq!((cached.join(" "), without.len()), ("\"all\" \"none\" \"some\"".to_owned(), 0));
+    assert_eq!((cached.join(" "), without.len()), ("\"all\" \"lone\" \"none\" \"some\"".to_owned(), 0));
     assert!(found.len() > 1_000 && found == expected);
 }
 
