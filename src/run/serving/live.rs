@@ -104,10 +104,7 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: ServedRows::new(
-                bounds.rows_memory(settings.run.rows_memory),
-                settings.tileset.parameters.clone(),
-            ),
+            rows: ServedRows::new(bounds.rows_memory(settings.run.rows_memory), settings.tileset.parameters.clone()),
             before: Mutex::default(),
         })))
     }

@@ -199,7 +199,8 @@ fn a_set_whose_condition_sees_more_than_the_row_is_of_one_snapshot() {
 
 #[test]
 fn a_set_is_of_one_snapshot_if_the_log_lacks_the_column_of_its_condition() {
-    let logged = LAYERS.split("[[layer]]").enumerate().filter(|(at, _)| *at > 0).map(|(_, layer)| format!("[[layer]]{layer}"));
+    let logged =
+        LAYERS.split("[[layer]]").enumerate().filter(|(at, _)| *at > 0).map(|(_, layer)| format!("[[layer]]{layer}"));
     let pair = Pair::new(&logged.collect::<String>(), 64);
     assert!(pair.shows_the_same("above=70", &[2]) && pair.count("set_tiles") == 16);
     pair.live.tracked.db.run("UPDATE rows SET score = 100 - score");
