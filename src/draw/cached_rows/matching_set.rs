@@ -146,12 +146,11 @@ impl<'r> MatchingSetBuilder<'r> {
             _ => FeatureKeyValue::Text(text.as_bytes()),
         };
         let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
-        match read {
-            Some(number) => self.read.push(number),
-            None => {
-                let added = number_of(&self.changes.added.features, self.key, &key);
-                self.came.extend(added.map(|number| self.changes.serials[number as usize]));
-            }
+        if let Some(number) = read {
+            self.read.push(number);
+        } else {
+            let added = number_of(&self.changes.added.features, self.key, &key);
+            self.came.extend(added.map(|number| self.changes.serials[number as usize]));
         }
     }
 

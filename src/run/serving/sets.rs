@@ -129,17 +129,18 @@ impl ServedSets {
     pub(crate) fn of(&self, filter: &Filter) -> Arc<KeptSet> {
         let mut table = self.table.lock();
         table.uses += 1;
-        let kept = match table.sets.get(filter) {
-            Some(kept) => Arc::clone(kept),
-            None => {
-                let kept = Arc::new(KeptSet { bytes: AtomicUsize::new(filter.bytes()), ..KeptSet::default() });
-                kept.used.store(table.uses, Ordering::Relaxed);
-                table.sets.insert(filter.clone(), Arc::clone(&kept));
-                table.evict();
-                kept
-            }
-        };
-        kept.used.store(table.uses, Ordering::Relaxed);
+        let uses = table.uses;
+        if let Some(kept) = table.sets.get(filter) {
+            kept.used.store(uses, Ordering::Relaxed);
+            return Arc::clone(kept);
+        }
+        let kept = Arc::new(KeptSet {
+            used: AtomicU64::new(uses),
+            bytes: AtomicUsize::new(filter.bytes()),
+            ..KeptSet::default()
+        });
+        table.sets.insert(filter.clone(), Arc::clone(&kept));
+        table.evict();
         kept
     }
 
