@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::time::Instant;
 
 use libdeflater::{CompressionLvl, Compressor};
-use oar_tiles::encode::{Gunzip, Gzip, Level};
+use oar_tiles::encode::{Gunzip, Gzip, Level, TileFormat};
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{Mbtiles, Metadata, OpenMode, Pmtiles, Sink as _, TileEdit};
 use oar_tiles::tile::{LonLatBox, Order, TileCoord, Zoom};
@@ -121,6 +121,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let metadata = Metadata {
         name: "bench".to_owned(),
+        format: TileFormat::MVT,
         description: None,
         attribution: None,
         version: None,

@@ -4,12 +4,12 @@
 //!  tiles durable ─► entry in the outbox ─► manifest names the publication ─► sent ─► confirmed ─► entry removed
 //! ```
 //!
-//! - Never lost: the entry is durable before the manifest is, and removed only after the provider has taken it. A kill at any time leaves
-//!   the entry, and the next command sends it, perhaps for the second time.
-//! - Never too early: an entry is sent once the manifest names its publication or a later one. A run that is killed before its manifest moves leaves
-//!   an entry that waits for the next run, whose publication gets the same number.
-//! - One note holds the queues of all providers. It is written by compare-and-set, so that a run that adds and a command that sends do not
-//!   lose each other's writes.
+//! - Never lost: the entry is durable before the manifest is, and removed only after the provider has taken it. A kill
+//!   at any time leaves the entry, and the next command sends it, perhaps for the second time.
+//! - Never too early: an entry is sent once the manifest names its publication or a later one. A run that is killed
+//!   before its manifest moves leaves an entry that waits for the next run, whose publication gets the same number.
+//! - One note holds the queues of all providers. It is written by compare-and-set, so that a run that adds and a
+//!   command that sends do not lose each other's writes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

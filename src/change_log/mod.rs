@@ -78,8 +78,8 @@ pub struct ChangesOptions {
     pub(crate) poll: TimeSpan,
 }
 
-/// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share the
-/// installed watches; a layer with a new hash has to be installed.
+/// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share
+/// the installed watches; a layer with a new hash has to be installed.
 pub(crate) fn definition(layer: &Layer) -> String {
     let mut parts: Vec<&str> = vec![&layer.relation, &layer.geometry];
     parts.extend(layer.key.iter().map(|key| key.quoted.as_str()));

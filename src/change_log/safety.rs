@@ -1,5 +1,5 @@
-//! Whether the schema of the log can be trusted: only superusers and its owner can alter it, the triggers have the rights
-//! that they need, and no role has its name.
+//! Whether the schema of the log can be trusted: only superusers and its owner can alter it, the triggers have the
+//! rights that they need, and no role has its name.
 
 use tokio_postgres::types::Type;
 

@@ -1,6 +1,6 @@
-//! What the log says of its database: the random identity key, and the newest transactions. Target manifests are public.
-//! They identify their database and its history by hashes with this key, which are meaningless to anyone who cannot read
-//! the log.
+//! What the log says of its database: the random identity key, and the newest transactions. Target manifests are
+//! public. They identify their database and its history by hashes with this key, which are meaningless to anyone who
+//! cannot read the log.
 
 use super::error::ChangeLogError;
 use super::log::Presence;

@@ -10,7 +10,7 @@ use super::variants::targets_of;
 use super::{SettingFlags, on_runtime};
 use crate::clock::moment;
 use crate::report::{Style, grouped, print, report, start_log, visible_line};
-use crate::run::{CommandError, Job, publish};
+use crate::run::{CommandError, Job, VersionSwitch, publish};
 use crate::stop::Stop;
 use crate::target::{Latest, RewrittenHeaders};
 
@@ -52,14 +52,18 @@ pub(crate) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), Comman
         ..SettingFlags::default()
     };
     let tilesets = resolved_all(&flags, true)?;
-    let options = publish::PublishOptions { rollback: arguments.rollback, to: arguments.to.clone() };
+    let switch = match &arguments.to {
+        Some(to) => VersionSwitch::To(to),
+        None if arguments.rollback => VersionSwitch::Back,
+        None => VersionSwitch::Stay,
+    };
     let publish_one = async |settings| {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         if arguments.rewrite_headers {
             let rewritten = tokio::task::block_in_place(|| publish::rewrite_headers(&job))?;
             print(&render_rewritten(&rewritten))?;
         } else {
-            let latest = tokio::task::block_in_place(|| publish::publish(&job, &options))?;
+            let latest = tokio::task::block_in_place(|| publish::publish(&job, switch))?;
             print(&render_versions(&latest))?;
         }
         job.purge_published(false).await.map(drop)

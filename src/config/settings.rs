@@ -15,12 +15,13 @@ use super::variants::{Variant, VariantSettings, without_names};
 use crate::cdn::PurgeOptions;
 use crate::change_log::ChangesOptions;
 use crate::encode::{Level, Packing};
+use crate::manifest::Region;
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, ConnectParts, DatabaseSection, LayerOptions, SessionOptions};
 use crate::serve::{Parameter, ParameterType, ServeOptions};
 use crate::setting::TimeSpan;
 use crate::target::{BucketOptions, MaxShrink, MaxShrinkError, TreeOptions};
-use crate::tile::{AreaPart, TileTextNames, TilesetTag, ZoomList};
+use crate::tile::{AreaPart, Coverage, Scope, ScopeError, TileTextNames, TilesetTag, ZoomList, area_of_texts};
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
@@ -100,6 +101,13 @@ pub struct TilesetSettings {
     pub(crate) section: Arc<TilesetSection>,
 }
 
+impl TilesetSettings {
+    /// The zooms and boxes.
+    pub(crate) fn scope(&self) -> Scope {
+        Scope { zooms: self.zooms.clone(), coverage: Coverage::new(&self.bbox) }
+    }
+}
+
 /// The names of the layers, by their ids. A layer that is drawn differently at different zooms is listed once.
 pub(crate) fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
@@ -112,6 +120,14 @@ pub(crate) fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
 }
 
 impl JobSettings {
+    /// The settings with the zooms and boxes of a region.
+    pub(crate) fn of_region(&self, region: &Region) -> Result<JobSettings, ScopeError> {
+        let mut settings = self.clone();
+        settings.tileset.zooms = region.zooms.parse()?;
+        settings.tileset.bbox = area_of_texts(&region.bbox)?;
+        Ok(settings)
+    }
+
     /// Checks the values of one tileset and resolves them.
     ///
     /// # Errors

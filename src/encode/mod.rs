@@ -11,27 +11,73 @@ mod small;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
-/// The media type of a tile (MVT 2.1, section 3; registered with IANA).
-pub const TILE_TYPE: &str = "application/vnd.mapbox-vector-tile";
+/// How tiles are encoded: the names by which targets, servers and clients know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TileFormat {
+    /// The media type of a tile.
+    pub media_type: &'static str,
+    /// Other media types under which clients accept the same tiles.
+    pub other_media_types: &'static [&'static str],
+    /// Its name in the metadata of `MBTiles`, and the extension of tiles' names.
+    pub extension: &'static str,
+    /// Another extension that clients use for tiles.
+    pub other_extension: &'static str,
+    /// Its number in `PMTiles` (v3, section 3.2, "Tile Type").
+    pub pmtiles_type: u8,
+}
 
-/// Other media types under which clients accept the same tiles.
-pub const OTHER_TILE_TYPES: [&str; 2] = ["application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"];
+/// The encoding of what a target holds if it does not say.
+impl Default for TileFormat {
+    fn default() -> TileFormat {
+        TileFormat::MVT
+    }
+}
 
-/// The format's name in archives, and the extension of tiles' names.
-pub const TILE_EXTENSION: &str = "pbf";
+impl TileFormat {
+    /// Mapbox Vector Tiles (MVT 2.1, section 3; registered with IANA).
+    pub const MVT: TileFormat = TileFormat {
+        media_type: "application/vnd.mapbox-vector-tile",
+        other_media_types: &["application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"],
+        extension: "pbf",
+        other_extension: "mvt",
+        pmtiles_type: 1,
+    };
 
-/// Another extension that clients use for tiles.
-pub const OTHER_TILE_EXTENSION: &str = "mvt";
+    /// All encodings that are written and read.
+    pub const ALL: [TileFormat; 1] = [TileFormat::MVT];
 
-/// The format's number in `PMTiles` (v3, section 3.2, "Tile Type").
-pub const PMTILES_TILE_TYPE: u8 = 1;
+    /// The encoding with a name in the metadata of `MBTiles`.
+    pub fn named(name: &str) -> Option<TileFormat> {
+        TileFormat::ALL.into_iter().find(|format| format.extension == name)
+    }
+
+    /// The encoding with a number in `PMTiles`.
+    pub fn of_pmtiles(code: u8) -> Option<TileFormat> {
+        TileFormat::ALL.into_iter().find(|format| format.pmtiles_type == code)
+    }
+
+    /// The encoding of tiles with a media type, in lower case.
+    pub fn of_media_type(media_type: &str) -> Option<TileFormat> {
+        let has =
+            |format: &TileFormat| format.media_type == media_type || format.other_media_types.contains(&media_type);
+        TileFormat::ALL.into_iter().find(has)
+    }
+
+    /// The name of a tile with the usual extension, if it ends in the other one.
+    pub fn usual_name(name: &str) -> Option<(String, TileFormat)> {
+        TileFormat::ALL.into_iter().find_map(|format| {
+            let stem = name.strip_suffix(format.other_extension)?.strip_suffix('.')?;
+            Some((format!("{stem}.{}", format.extension), format))
+        })
+    }
+}
 
 /// The name of gzip as a content coding (RFC 9110, section 8.4.1.3).
 pub const GZIP: &str = "gzip";
 
 /// True if a media type or a part of one, as a function's comment names it, stands for such tiles.
 pub fn is_tile_type(kind: &str) -> bool {
-    kind.contains(OTHER_TILE_EXTENSION) || kind.contains("protobuf")
+    kind.contains(TileFormat::MVT.other_extension) || kind.contains("protobuf")
 }
 
 /// The version of how tiles are packed; it is part of the fingerprint of every target. Raise it with every change that

@@ -105,15 +105,15 @@ fn rectangles(tiles: &[TileCoord]) -> Vec<TileRect> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Dirty, ScopePart};
-    use crate::tile::{ChangeLocation, Coverage, Margin, Order, WorldBox};
+    use crate::plan::Dirty;
+    use crate::tile::{ChangeLocation, Coverage, Margin, Order, Scope, WorldBox};
 
     fn drawn(zooms: &str, buffer: u32) -> DrawnLayer {
         DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
     }
 
-    fn whole(zooms: &str) -> ScopePart {
-        ScopePart { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    fn whole(zooms: &str) -> Scope {
+        Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
     }
 
     #[test]

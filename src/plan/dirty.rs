@@ -7,8 +7,8 @@ use super::sweep::{common_parts, distinct_columns};
 use super::touched_tiles;
 use crate::cells::CellGrid;
 use crate::tile::{
-    ChangeLocation, Coverage, LayerFootprints, MIN_TILES_OF_OUTLINE, Margin, Order, Outline, OutlineRun, SearchBox,
-    TileCoord, TileRect, WorldBox, Zoom, ZoomList, outline_reach,
+    ChangeLocation, Coverage, LayerFootprints, MIN_TILES_OF_OUTLINE, Margin, Order, Outline, OutlineRun, Scope,
+    SearchBox, TileCoord, TileRect, WorldBox, Zoom, ZoomList, outline_reach,
 };
 
 /// At which zooms a layer is drawn, and how far beyond its tiles.
@@ -41,13 +41,6 @@ impl DrawnLayer {
     }
 }
 
-/// A part of the target's scope: zooms and boxes.
-#[derive(Debug, Clone)]
-pub(crate) struct ScopePart {
-    pub zooms: ZoomList,
-    pub coverage: Coverage,
-}
-
 /// The error if a full seed is cheaper than the dirty tiles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TooManyDirtyTiles;
@@ -66,7 +59,7 @@ pub(crate) struct Dirty {
 
 impl Dirty {
     /// No dirty tile yet. `most` is the most tiles that the set may hold.
-    pub(crate) fn new(parts: &[ScopePart], most: usize) -> Dirty {
+    pub(crate) fn new(parts: &[Scope], most: usize) -> Dirty {
         let mut rects: BTreeMap<Zoom, Vec<TileRect>> = BTreeMap::new();
         for part in parts {
             for zoom in part.zooms.iter() {
@@ -351,8 +344,8 @@ mod tests {
         DrawnLayer { zooms: zooms.parse().unwrap(), margin: Margin::plain(4096, buffer), grid: None }
     }
 
-    fn whole(zooms: &str) -> ScopePart {
-        ScopePart { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
+    fn whole(zooms: &str) -> Scope {
+        Scope { zooms: zooms.parse().unwrap(), coverage: Coverage::new(&[]) }
     }
 
     fn names(tiles: &[TileCoord]) -> Vec<String> {
@@ -385,8 +378,7 @@ mod tests {
 
     #[test]
     fn tiles_outside_of_the_tileset_are_not_dirty() {
-        let west =
-            ScopePart { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
+        let west = Scope { zooms: "2".parse().unwrap(), coverage: Coverage::new(&["-180,-85,0,85".parse().unwrap()]) };
         let mut dirty = Dirty::new(&[west, whole("1")], 100);
         dirty.mark(&drawn("0-22", 64), &ChangeLocation::Box(WorldBox::new(0, 0, u32::MAX, u32::MAX))).unwrap();
         assert_eq!(dirty.len(), 4 + 8);

@@ -38,8 +38,9 @@ use crate::tile::{
     WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
+pub(crate) use crate::tile::Scope as ScopePart;
 pub(crate) use batches::batches;
-pub(crate) use dirty::{Dirty, DrawnLayer, FeatureSearch, ScopePart};
+pub(crate) use dirty::{Dirty, DrawnLayer, FeatureSearch};
 pub(crate) use sweep::SweptRun;
 
 /// What planning needs of a layer.

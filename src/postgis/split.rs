@@ -1,10 +1,10 @@
 //! Parts of a layer's rows that several sessions read in parallel, all on the run's snapshot.
 //!
-//! - The survey reads in any order. Its parts are ranges of pages, each read by one session. If there are no such ranges (for a view or query, a part
-//!   of the world, a server before PostgreSQL 14, or a role that may read only some columns), each session scans all rows and takes its share of them
-//!   by a hash of the geometry, if these are points.
-//! - Cached rows are numbered in the order of their keys. Their parts are ranges of the key ([`key_ranges`]), whose rows are joined in the order of
-//!   the ranges. The server scans all rows for each range if no index serves the key.
+//! - The survey reads in any order. Its parts are ranges of pages, each read by one session. If there are no such
+//!   ranges (for a view or query, a part of the world, a server before PostgreSQL 14, or a role that may read only some
+//!   columns), each session scans all rows and takes its share of them by a hash of the geometry, if these are points.
+//! - Cached rows are numbered in the order of their keys. Their parts are ranges of the key ([`key_ranges`]), whose
+//!   rows are joined in the order of the ranges. The server scans all rows for each range if no index serves the key.
 //!
 //! Rows are scanned several times only if that is cheap (`scan`). The rows of a costly view, of an aggregate or of a
 //! foreign table are read by one session.
@@ -85,8 +85,8 @@ fn say(layer: &Layer, parts: usize) {
     }
 }
 
-/// The last part has no end: a partition may be larger than another. The column has the table's name, without which it is
-/// not found if repaired shapes stand beside the table.
+/// The last part has no end: a partition may be larger than another. The column has the table's name, without which it
+/// is not found if repaired shapes stand beside the table.
 fn page_conditions(table: &str, pages: u64, parts: usize) -> Vec<String> {
     let bound = |part: usize| pages * part as u64 / parts as u64;
     let condition = |part: usize| {

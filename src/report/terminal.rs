@@ -1,5 +1,5 @@
-//! Text on standard output and standard error. Text that others wrote, such as names of files, layers and tables or a server's messages, is made
-//! harmless for a terminal.
+//! Text on standard output and standard error. Text that others wrote, such as names of files, layers and tables or a
+//! server's messages, is made harmless for a terminal.
 //!
 //! Control characters can move the cursor, clear the screen, set the window's title or, in some terminals, type
 //! commands. [`print()`] and the log (`record`) escape them in everything that they write; no other function of the

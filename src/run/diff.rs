@@ -11,8 +11,8 @@ use super::{CommandError, Job, interrupted};
 use crate::encode::{Gunzip, is_gzip};
 use crate::report::{DiffReport, DiffZoom};
 use crate::stop::Stop;
-use crate::target::{Scope, TileReader, read_all};
-use crate::tile::{AreaPart, Coverage, Slice, TileCoord, TileId, ZoomList};
+use crate::target::{TileReader, read_all};
+use crate::tile::{AreaPart, Coverage, Scope, Slice, TileCoord, TileId, ZoomList};
 
 #[derive(Debug, Clone)]
 pub(crate) struct DiffOptions {

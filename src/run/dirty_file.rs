@@ -18,7 +18,7 @@ use crate::plan::Dirty;
 use crate::postgis::{Snapshot, quoted};
 use crate::report::{FileMoment, check_writable};
 use crate::target::ChangedTiles;
-use crate::tile::{AreaPart, Coverage, LonLatBox, NoTile, TileCoord, TileRect, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, NoTile, TileCoord, TileRect, Zoom, ZoomList, area_texts};
 
 /// The text before and after the tiles in JSON: [`TileListDocument::Tiles`].
 const JSON_BEGIN: &str = "{\"everything\":false,\"schema_version\":1,\"tiles\":[";
@@ -197,7 +197,7 @@ pub(crate) fn write_everything(path: Option<&Path>, scope: &DirtyScope) -> Resul
 
 fn everything(form: &Form, scope: &DirtyScope) -> String {
     let zooms = scope.zooms.to_string();
-    let boxes: Vec<String> = scope.bbox.iter().map(AreaPart::to_string).collect();
+    let boxes = area_texts(&scope.bbox);
     match form {
         Form::Json => {
             let all = json!({ "schema_version": 1, "everything": true, "zooms": zooms, "bbox": boxes });
@@ -302,7 +302,7 @@ pub enum TileListError {
         where_it_lies: &'static str,
     },
     #[error("{} names more than {most} tiles: seed the target instead", path.display())]
-    TooManyDirtyTiles { path: PathBuf, most: usize },
+    TooManyTiles { path: PathBuf, most: usize },
 }
 
 /// The most tiles of a list or an area, with parents and children: 4 million take about 100 MB.
@@ -363,7 +363,7 @@ impl TileList {
     }
 
     pub(crate) fn mark(&self, tiles: Vec<(usize, TileCoord)>, dirty: &mut Dirty) -> Result<(), TileListError> {
-        let too_many = |_too_many| TileListError::TooManyDirtyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
+        let too_many = |_too_many| TileListError::TooManyTiles { path: self.path.clone(), most: MAX_LISTED_TILES };
         for (line, tile) in tiles {
             let mut belongs = dirty.mark_tile(tile).map_err(too_many)?;
             for zoom in dirty.zooms() {

@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::layer_ends::layers_that_end_early;
-use super::prepare::{prepare, with_cached_rows};
+use super::prepare::{layers_that_end_early, prepare, with_cached_rows};
 use super::{CommandError, Job};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::encode::Packer;
@@ -16,7 +15,7 @@ use crate::tile::{Batch, LayerCount, Order, TileRect};
 /// Plans and renders samples; writes nothing.
 pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let Job { settings, report, .. } = job;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1).await?;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1, false).await?;
     prepared.warn(layers_that_end_early(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);

@@ -6,7 +6,7 @@ use tokio::task::JoinError;
 
 use super::describe::TileCause;
 use super::dirty::TileListError;
-use super::rows::LostRows;
+use super::row_loss::LostRows;
 use crate::cdn::OutboxError;
 use crate::config::ConfigError;
 use crate::cursor::CursorError;

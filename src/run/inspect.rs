@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use tokio::task::spawn_blocking;
 
-use super::{CommandError, Job, Target, picture};
+use super::{CommandError, Job, Target, picture, reading};
 use crate::clock::{LAST_SECOND, moment};
 use crate::manifest::Manifest;
 use crate::mvt;
@@ -48,12 +47,7 @@ const MAX_BYTES_SHOWN: usize = 1 << 30;
 /// Inspects the job's target.
 pub(crate) async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
     let target = job.target.clone();
-    let looking = spawn_blocking(move || run(&options, &target));
-    // Nothing is written, so nothing has to be cleaned up.
-    tokio::select! {
-        shown = looking => shown?,
-        signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
-    }
+    reading(&job.stop, move || run(&options, &target)).await
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {

@@ -7,8 +7,9 @@
 //! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
 //! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
 //! | `purge` | notifying CDNs after a publish |
-//! | `rows` | whether a run would lose too many rows of a layer |
+//! | `row_loss` | whether a run would lose too many rows of a layer |
 //! | `finish` | the end of a run: manifest, list of changed tiles, report |
+//! | `render` | rendering the planned tiles of a run into a sink |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `family_seed` | a seed of all variants of a tileset |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
@@ -17,11 +18,11 @@
 //! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
+//! | `identity` | whether a target shows this database and its history |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
-//! | `layer_ends` | layers that are drawn only at the shallow zooms of a tileset |
 //!
 //! A verb makes a [`Job`] and returns a value; `cli` prints it.
 
@@ -37,17 +38,18 @@ mod error;
 mod family;
 pub(crate) mod family_seed;
 mod finish;
+mod identity;
 pub(crate) mod init;
 pub(crate) mod inspect;
 pub(crate) mod jobs;
 mod kept_rows;
-mod layer_ends;
 pub(crate) mod picture;
 mod prepare;
 pub(crate) mod publish;
 pub(crate) mod purge;
+mod render;
 pub mod reseed;
-mod rows;
+mod row_loss;
 pub mod seed;
 pub(crate) mod serving;
 pub mod shards;
@@ -89,7 +91,7 @@ pub(crate) use error::OTHER_HISTORY;
 pub(crate) use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub(crate) use family::FamilyReader;
 pub(crate) use family::{Family, FamilyOptions, FamilyOutcome, FamilyRecord, FamilyWork};
-pub(crate) use target::Target;
+pub(crate) use target::{Target, VersionSwitch};
 pub(crate) use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
 pub(crate) use writer_lease::QueueGate;
 
@@ -376,6 +378,14 @@ pub(crate) fn with_what_remains(error: CommandError, target: &Target) -> Command
             CommandError::InterruptedSynchronized { target: target.to_string(), signal }
         }
         error => error,
+    }
+}
+
+/// Waits for a future; for ever if there is none.
+pub(crate) async fn if_any<F: Future>(wanted: Option<F>) -> F::Output {
+    match wanted {
+        Some(wanted) => wanted.await,
+        None => std::future::pending().await,
     }
 }
 

@@ -5,9 +5,8 @@
 use std::path::Path;
 
 use tiny_skia::{Color, FillRule, Mask, Paint, PathBuilder, Pixmap, Rect, Stroke, Transform};
-use tokio::task::spawn_blocking;
 
-use super::{CommandError, Job, Target, WrittenFileError};
+use super::{CommandError, Job, Target, WrittenFileError, reading};
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::mvt;
 use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue, Position};
@@ -78,12 +77,7 @@ pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
 /// it, where the target's map begins, or else where all of the target fits.
 pub(crate) async fn of_map(job: &Job, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {
     let target = job.target.clone();
-    let drawing = spawn_blocking(move || map(&target, at));
-    // Nothing is written, so nothing has to be cleaned up.
-    tokio::select! {
-        drawn = drawing => drawn?,
-        signal = job.stop.wait() => Err(CommandError::Interrupted(signal)),
-    }
+    reading(&job.stop, move || map(&target, at)).await
 }
 
 fn map(target: &Target, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {

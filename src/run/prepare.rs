@@ -19,9 +19,10 @@ use crate::postgis::{
     jumping_rows, probe_names, survey_for_plan,
 };
 use crate::report::{Event, Report, SkippedRows};
+use crate::target::TargetUrl;
 use crate::tile::{
     Batch, Coverage, Footprints, LayerFootprints, LayerId, LayerIndex, LonLatBox, Order, SortedPoints, WORLD_UNITS,
-    WorldRect, ZoomLimits,
+    WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
 /// The warning about large areas that are not valid polygons.
@@ -57,17 +58,16 @@ pub(crate) struct Prepared {
     pub(crate) took: Duration,
 }
 
-/// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`.
-pub(crate) async fn prepare(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
+/// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`. If
+/// `refreshes` is true, materialized views are refreshed before.
+pub(crate) async fn prepare(
+    job: &Job,
+    order: Order,
+    sessions: usize,
+    refreshes: bool,
+) -> Result<Prepared, CommandError> {
     let (begun, database) = (Instant::now(), job.database()?);
-    let snapshot = job.take_snapshot(&database, false).await?;
-    prepare_on(job, &database, snapshot, order, sessions, begun).await
-}
-
-/// Does what [`prepare`] does, after it has refreshed materialized views.
-pub(crate) async fn prepare_refreshed(job: &Job, order: Order, sessions: usize) -> Result<Prepared, CommandError> {
-    let (begun, database) = (Instant::now(), job.database()?);
-    let snapshot = job.take_snapshot(&database, true).await?;
+    let snapshot = job.take_snapshot(&database, refreshes).await?;
     prepare_on(job, &database, snapshot, order, sessions, begun).await
 }
 
@@ -490,4 +490,43 @@ fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
         Some(_fewer) => {}
         None => skipped.push(rows),
     }
+}
+
+// Layers that are drawn only at the shallow zooms of a tileset. Map clients enlarge tiles beyond the deepest zoom of a
+// source, but not beyond the deepest zoom of a layer. At deeper zooms such a layer is missing from the map.
+
+/// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at
+/// the very next zoom, as single facilities follow cells, and none if each layer has a TileJSON of its own.
+pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
+    if has_apart(settings) {
+        return Vec::new();
+    }
+    // A layer that is drawn in several ways has an entry for each of them.
+    let mut layers: BTreeMap<LayerId, (&str, Vec<Zoom>)> = BTreeMap::new();
+    for layer in &settings.tileset.layers {
+        layers.entry(layer.id).or_insert((&layer.name, Vec::new())).1.extend(layer.zooms.iter());
+    }
+    let layers: Vec<(&str, ZoomList)> =
+        layers.into_values().filter_map(|(name, zooms)| Some((name, ZoomList::of(zooms)?))).collect();
+    let tileset = &settings.tileset.zooms;
+    let warning = |(name, zooms): &(&str, ZoomList)| {
+        let gone = tileset.iter().find(|zoom| *zoom > zooms.max())?;
+        let follows = |(_, other): &(&str, ZoomList)| other.min().get() == zooms.max().get() + 1;
+        if layers.iter().any(follows) {
+            return None;
+        }
+        Some(format!(
+            "layer \"{name}\" is drawn up to zoom {} and the tileset goes to {deepest}: the layer vanishes from zoom {gone} on, because map clients enlarge tiles only beyond the deepest zoom of the whole tileset. Give the layer zoom = \"{}-{deepest}\", or seed it into a tileset of its own",
+            zooms.max(),
+            zooms.min(),
+            deepest = tileset.max(),
+        ))
+    };
+    layers.iter().filter_map(warning).collect()
+}
+
+/// True if the target keeps each layer in tiles of its own.
+fn has_apart(settings: &JobSettings) -> bool {
+    let place = TargetUrl::parse(&settings.tileset.output.to_string_lossy());
+    place.is_ok_and(|url| !url.is_archive()) && settings.tileset.tree.template.layers_apart()
 }

@@ -1,30 +1,21 @@
 //! `oar-tiles publish`: lists the versions of a target, or switches clients to another one.
 
-use super::{CommandError, Job};
+use super::{CommandError, Job, VersionSwitch};
 use crate::cdn::{Outbox, OutboxEntry, queue_name};
 use crate::config::layer_names;
 use crate::manifest::Publication;
 use crate::target::{Latest, RewrittenHeaders};
 use crate::tile::TileRectList;
 
-/// The options of `publish`, in addition to the settings.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct PublishOptions {
-    /// Switch back to the version before the current one.
-    pub(crate) rollback: bool,
-    /// Switch to this version.
-    pub to: Option<String>,
-}
-
-/// Switches clients to another version if the options ask for it. Returns the versions. Fails if the target has no
+/// Switches clients to another version if `switch` asks for it. Returns the versions. Fails if the target has no
 /// versions, lacks the wanted one, or cannot be written.
-pub(crate) fn publish(job: &Job, options: &PublishOptions) -> Result<Latest, CommandError> {
-    let switches = options.rollback || options.to.is_some();
+pub(crate) fn publish(job: &Job, switch: VersionSwitch<'_>) -> Result<Latest, CommandError> {
+    let switches = switch != VersionSwitch::Stay;
     if switches && !job.settings.tileset.purges.is_empty() {
         // Also before the switch: if the program is killed between the two, nothing else would notify the CDNs.
         add_documents(job)?;
     }
-    let latest = job.target.versions(switches, options.to.as_deref())?;
+    let latest = job.target.versions(switch)?;
     if switches && !job.settings.tileset.purges.is_empty() {
         add_documents(job)?;
     }

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::dirty::listed;
-use super::{CommandError, Job};
+use super::{CommandError, Job, if_any};
 use crate::cdn::{
     AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
     PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
@@ -338,15 +338,9 @@ async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
             Err(error) => (Some(PURGE_RETRY), vec![error.to_string()]),
         };
         report_new(&*job.report, &mut said, messages);
-        let again = async {
-            match next {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             () = woken.notified() => {}
-            () = again => {}
+            () = if_any(next.map(tokio::time::sleep)) => {}
             _ = job.stop.wait() => {}
         }
     }

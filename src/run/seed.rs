@@ -1,30 +1,27 @@
 //! A seed from top to bottom: claim the target, plan, render, store, write the manifest last.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-use super::describe::{LogIdentity, database, fingerprint, leaves_parts, names, seeded_scope};
-use super::family::FamilyCachePart;
+use super::describe::{database, fingerprint, leaves_parts, names, seeded_scope};
 use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
-use super::layer_ends::layers_that_end_early;
-use super::prepare::{Prepared, prepare_refreshed, with_cached_rows};
-use super::rows::{KnownRows, RowsJudge};
-use super::target::{AnySink, OpenedSink, Target, TilesBefore, TilesetNames, refuse_other};
+use super::identity::LogIdentity;
+use super::prepare::{layers_that_end_early, prepare};
+use super::render::{Rendered, render, render_from_cache};
+pub(crate) use super::render::{render_batches, unless_outdated};
+use super::row_loss::KnownRows;
+use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative};
 use super::{CommandError, Job, RowSource, interrupted, restarting, with_what_remains};
-use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
-use crate::manifest::{Manifest, Publication, RowCounts, publication_of, row_counts_of};
+use crate::manifest::{Manifest, Publication};
 use crate::pipeline;
-use crate::pipeline::{BatchKind, BatchTurns, Limits, PipelineError, PipelineOutcome, StoredBatch};
-use crate::postgis;
-use crate::postgis::{Layer, LayerKind, Reads, Snapshot};
-use crate::report::{Event, PlanReport, Report, RunReport, RunStages, RunZoom};
+use crate::pipeline::PipelineOutcome;
+use crate::postgis::Layer;
+use crate::report::{Event, PlanReport, RunReport, RunStages, RunZoom};
 use crate::run::describe;
-use crate::source::Source;
-use crate::target::{Described, OpenMode, RunKind, Scope, Sink, Tileset, Unwritten};
-use crate::tile::{AreaPart, Batch, Coverage};
+use crate::target::{Described, RunKind, Sink, Tileset, Unwritten};
+use crate::tile::Scope;
 
 /// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
 pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
@@ -49,7 +46,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         RowSource::FamilyCache(cache) => (cache.prepared(job, order).await?, cache.log(), Some(cache)),
         RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
         RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
-            let prepared = prepare_refreshed(job, order, job.settings.run.workers.get()).await?;
+            let prepared = prepare(job, order, job.settings.run.workers.get(), true).await?;
             let log = LogIdentity::read(&prepared.snapshot, schema, [prepared.snapshot.cursor()]).await?;
             (prepared, log, None)
         }
@@ -110,55 +107,6 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     }))
 }
 
-/// Refuses a seed that would lose too many rows of a layer; otherwise returns the numbers for its manifest. `described`
-/// is what the target says about itself. See [`RowsJudge::judge`] for `known` and `count`.
-pub(crate) async fn judge_rows(
-    job: &Job,
-    layers: &[Arc<Layer>],
-    described: Option<&Described>,
-    known: &[KnownRows],
-    count: impl AsyncFnMut(usize) -> Result<Option<u64>, CommandError>,
-) -> Result<Option<RowCounts>, CommandError> {
-    let before = described.and_then(|before| row_counts_of(before.manifest.as_deref()?));
-    let tileset = &job.settings.tileset;
-    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
-    if let (Some(described), Some(rows)) = (described, &before)
-        && rows.bbox != bbox
-        && leaves_parts(&job.settings, described)
-    {
-        // The rows in these boxes cannot be compared with those of the target's other parts, which stay.
-        return Ok(before);
-    }
-    let (target, max, zooms) = (&job.target, tileset.max_shrink, &tileset.zooms);
-    RowsJudge { target, max, layers, zooms, bbox, before: before.as_ref() }.judge(known, count).await.map(Some)
-}
-
-/// A target that was found to be this tileset's.
-pub(crate) struct Claimed {
-    pub(crate) sink: OpenedSink,
-    pub(crate) before: Option<Publication>,
-    /// What it says about itself, if this program wrote it.
-    pub(crate) described: Option<Described>,
-}
-
-/// Opens the target for this run; refuses a target of another tileset.
-pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
-    let (target, tileset) = (job.target.clone(), &job.settings.tileset);
-    let names = TilesetNames {
-        name: tileset.name.clone(),
-        layers: tileset.layers.iter().map(|layer| layer.name.clone()).collect(),
-        may_have_more: tileset.layers.iter().any(|layer| matches!(layer.kind, LayerKind::Function(_))),
-    };
-    spawn_blocking(move || {
-        let mut sink = target.sink(OpenMode::Replace)?;
-        sink.claim()?;
-        let described = refuse_other(&target, &names)?;
-        let before = described.as_ref().and_then(|before| publication_of(before.manifest.as_deref()?));
-        Ok(Claimed { sink, before, described })
-    })
-    .await?
-}
-
 pub(crate) struct PlannedSeed<'a> {
     pub(crate) job: &'a Job,
     pub(crate) layers: Vec<Arc<Layer>>,
@@ -190,7 +138,7 @@ impl<'a> PlannedSeed<'a> {
         let tileset = Tileset {
             fingerprint: self.fingerprint.clone(),
             layers: names(&self.layers),
-            scope: Scope { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) },
+            scope: tileset.scope(),
             partial,
             unwritten: Unwritten::Delete,
             list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
@@ -247,179 +195,6 @@ impl BegunSeed<'_> {
 fn tiles_outside(target: &Target, scope: &Scope) -> Result<u64, CommandError> {
     let tiles = target.reader()?.list()?;
     Ok(tiles.into_iter().filter(|id| !scope.holds(*id)).count() as u64)
-}
-
-/// A target that holds every tile of a seed, but not its manifest yet.
-pub(crate) struct Rendered<S> {
-    pub(crate) sink: S,
-    pub(crate) outcome: PipelineOutcome,
-    /// How long reading rows into memory took.
-    pub(crate) reading: Duration,
-    /// The most sessions that read the rows of one layer in parallel; 0 if no rows were read.
-    pub(crate) reading_sessions: usize,
-    /// How long rendering and storing took.
-    pub(crate) rendering: Duration,
-    pub(crate) workers: usize,
-    /// How much of the workers' time was spent drawing from cached rows.
-    pub(crate) drawing: Duration,
-}
-
-/// The memory of a feature that is rendered and not stored yet, in bytes: what drawing it takes, its bytes in an
-/// uncompressed tile, and those in a compressed one.
-const FEATURE_IN_FLIGHT: u64 = 400;
-
-/// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is used for heavy tiles.
-pub(crate) async fn render<S>(
-    job: &Job,
-    prepared: &mut Prepared,
-    sink: S,
-    planned: u64,
-) -> Result<Rendered<S>, CommandError>
-where
-    S: Sink + 'static,
-    CommandError: From<S::Error>,
-{
-    let batches = prepared.take_batches();
-    let features = prepared.zooms.iter().map(|zoom| zoom.features).sum();
-    let mut workers = std::mem::take(&mut prepared.workers);
-    workers.truncate(batches.len());
-    let begun = Instant::now();
-    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job, &workers).await?;
-    if let Some(first) = workers.first() {
-        layers = verify_cached_rows(first, layers, &batches).await?;
-    }
-    let cached: usize = layers.iter().map(PreparedLayer::cached_bytes).sum();
-    let reading_sessions = layers.iter().map(PreparedLayer::reading_sessions).max().unwrap_or_default();
-    let spare = job.rows_memory().saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
-    let limits = job.settings.run.limits;
-    let limits = Limits { features: limits.features.max(NonZeroU64::new(spare).unwrap_or(NonZeroU64::MIN)), ..limits };
-    let layers = RunLayers::new(&layers);
-    let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
-    let (reading, workers) = (begun.elapsed(), renderers.len());
-    job.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
-
-    let begun = Instant::now();
-    let ran = render_batches(job, batches, renderers, sink, limits, job.turns(BatchKind::Seed)).await;
-    let (sink, outcome) = unless_outdated(job, ran, &prepared.snapshot, &prepared.reads).await?;
-    let (rendering, drawing) = (begun.elapsed(), layers.drawing_time());
-    Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing })
-}
-
-/// The most features, in all tiles together, of a variant that a single thread draws.
-const MAX_FEATURES_HERE: u64 = 500_000;
-
-/// Does what [`render`] does, but from the rows of a family, which were all read before.
-async fn render_from_cache<S>(
-    job: &Job,
-    cache: &FamilyCachePart,
-    prepared: &mut Prepared,
-    sink: S,
-) -> Result<Rendered<S>, CommandError>
-where
-    S: Sink + 'static,
-    CommandError: From<S::Error>,
-{
-    let (begun, batches) = (Instant::now(), prepared.take_batches());
-    let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
-    sources.truncate(batches.len());
-    let features: u64 = batches.iter().map(Batch::features).sum();
-    let limits = job.settings.run.limits;
-    let (workers, ran) = match sources.pop() {
-        // Other variants are seeded in parallel.
-        Some(source) if features <= MAX_FEATURES_HERE => {
-            let render = move |batch: &Batch| source.render_here(batch);
-            let stored = stored_events(&job.report);
-            let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
-            (1, spawn_blocking(run).await?.map_err(pipeline_error))
-        }
-        last => {
-            sources.extend(last);
-            (sources.len(), render_batches(job, batches, sources, sink, limits, None).await)
-        }
-    };
-    let (sink, outcome) = ran?;
-    job.stop.check()?;
-    let rendering = begun.elapsed();
-    let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
-    Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
-}
-
-/// Renders the batches and hands the tiles to the sink.
-pub(crate) async fn render_batches<R, S>(
-    job: &Job,
-    batches: Vec<Batch>,
-    sources: Vec<R>,
-    sink: S,
-    limits: Limits,
-    turns: Option<BatchTurns>,
-) -> Result<(S, PipelineOutcome), CommandError>
-where
-    R: Source<Error = postgis::Error> + 'static,
-    S: Sink + 'static,
-    CommandError: From<S::Error>,
-{
-    pipeline::run(batches, sources, sink, limits, turns, stored_events(&job.report)).await.map_err(pipeline_error)
-}
-
-/// Returns `ran`, unless the tables that the run has read have changed, or a stop was asked for after the last batch.
-pub(crate) async fn unless_outdated<T>(
-    job: &Job,
-    ran: Result<T, CommandError>,
-    snapshot: &Snapshot,
-    reads: &Reads,
-) -> Result<T, CommandError> {
-    let ran = check_tables_unchanged(ran, snapshot, reads).await?;
-    job.stop.check()?;
-    Ok(ran)
-}
-
-/// Returns `ran` if the tables that the run has read are still the same as at its beginning. Otherwise their change is
-/// the cause of a failure.
-pub(crate) async fn check_tables_unchanged<T>(
-    ran: Result<T, CommandError>,
-    snapshot: &Snapshot,
-    reads: &Reads,
-) -> Result<T, CommandError> {
-    match &ran {
-        Err(CommandError::Database(error)) if error.is_miscounted() => {}
-        Err(_) => return ran,
-        Ok(_) => {}
-    }
-    snapshot.check_partitions(reads).await?;
-    ran
-}
-
-fn stored_events(report: &Arc<dyn Report>) -> impl Fn(&StoredBatch) + Send + 'static {
-    let report = Arc::clone(report);
-    move |stored| {
-        report.event(&Event::Stored {
-            zoom: stored.zoom,
-            tiles: stored.written.total(),
-            features: stored.planned_features,
-            bytes: stored.bytes,
-        });
-    }
-}
-
-/// The warning that maps cannot find the tiles by the target's TileJSON; `None` if they can.
-pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
-    let address = sink.relative_address()?;
-    Some(format!(
-        "the TileJSON of {target} gives the address of its tiles as {address}, and MapLibre shows an empty map then: TileJSON wants whole addresses. Say where clients find {target} with --public-url https://… (public_url in [target]; once is enough), or set public_url = \"relative\" if no map reads the TileJSON"
-    ))
-}
-
-/// Errors keep their kind, so that a lost database can be told from a defect.
-fn pipeline_error<E>(error: PipelineError<postgis::Error, E>) -> CommandError
-where
-    E: std::error::Error,
-    CommandError: From<E>,
-{
-    match error {
-        PipelineError::Source(error) => error.into(),
-        PipelineError::Sink(error) => error.into(),
-        other => CommandError::Incomplete(other.to_string()),
-    }
 }
 
 fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {

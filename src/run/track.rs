@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio::task::spawn_blocking;
 
-use super::describe::LogIdentity;
-use super::dirty::{Look, TargetState, Work};
+use super::dirty::{Look, Work};
+use super::identity::LogIdentity;
+use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};

@@ -10,20 +10,19 @@ use tokio::task::spawn_blocking;
 
 use super::describe::fingerprint;
 use super::prepare::prepare;
-use super::seed::check_tables_unchanged;
+use super::render::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
-use super::{CommandError, Job, interrupted, restarting};
-use crate::config::JobSettings;
+use super::{CommandError, Job, interrupted, reading, restarting};
 use crate::draw::RunLayers;
 use crate::encode::Gunzip;
-use crate::manifest::{Manifest, Region, drawn_otherwise};
+use crate::manifest::{Manifest, drawn_otherwise};
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
 use crate::source::{RenderedTile, split_layers};
 use crate::stop::Stop;
-use crate::target::{Described, PartialScope, ReadError, Scope, TileReader, VectorLayer, read_all};
+use crate::target::{Described, PartialScope, ReadError, TileReader, VectorLayer, read_all};
 use crate::tile::{
-    AreaPart, Batch, Coverage, LonLatBox, Order, Slice, TileCoord, TileId, TileRect, ZoomList, beyond_in_degrees,
+    AreaPart, Batch, Coverage, LonLatBox, Order, Scope, Slice, TileCoord, TileId, TileRect, ZoomList, beyond_in_degrees,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,11 +58,7 @@ impl TilesToCheck {
 pub(crate) async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
     let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
     let area = Coverage::new(&options.area);
-    let looking = spawn_blocking(move || check_structure(&target, amount, area, &stop));
-    let mut looked = tokio::select! {
-        looked = looking => looked??,
-        signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
-    };
+    let mut looked = reading(&job.stop, move || check_structure(&target, amount, area, &stop)).await?;
     if options.database {
         looked = compare(looked, amount, &options.area, job).await.map_err(|error| interrupted(error, &job.stop))?;
     }
@@ -95,9 +90,10 @@ pub(crate) async fn compare(
     let mut compared: Vec<Scope> = Vec::new();
     let mut looked = looked;
     for region in manifest.regions() {
-        let (settings, scope) = as_seeded(&job.settings, &region)
-            .zip(Scope::read(&region.zooms, &region.bbox))
-            .ok_or_else(|| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
+        let settings = job.settings.of_region(&region);
+        let settings =
+            settings.map_err(|_error| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
+        let scope = settings.tileset.scope();
         if let Some(bbox) = common(&settings.tileset.bbox, area) {
             let (scope, area) = (scope.clone(), Coverage::new(area));
             let tiles = Arc::new(PartFilter { scope, area, compared: compared.clone(), is_partial: false });
@@ -203,7 +199,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     let Some(manifest) = looked.manifest.as_ref() else { return Err(unfit("it has no manifest".to_owned())) };
     let ComparedPart { job, amount, .. } = part;
     let settings = &job.settings;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get()).await?;
+    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get(), false).await?;
     let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
@@ -213,8 +209,7 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
             "it was seeded with another configuration (its fingerprint is {theirs}, that of the settings {ours}). Give the --config and --layer that it was seeded with"
         )));
     }
-    let mut batches: Vec<Batch> =
-        prepared.zooms.iter_mut().flat_map(|zoom| std::mem::take(&mut zoom.batches)).collect();
+    let mut batches = prepared.take_batches();
     if part.tiles.is_partial {
         let held: Vec<TileId> = looked.tiles.iter().copied().filter(|id| part.tiles.holds(*id)).collect();
         batches.retain(|batch| part.tiles.wants(batch, &held));
@@ -269,14 +264,6 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
             Err(error)
         }
     }
-}
-
-/// The settings with the zooms and boxes with which a part of the target was seeded.
-fn as_seeded(settings: &JobSettings, region: &Region) -> Option<JobSettings> {
-    let mut settings = settings.clone();
-    settings.tileset.zooms = region.zooms.parse().ok()?;
-    settings.tileset.bbox = region.bbox.iter().map(|bbox| bbox.parse::<AreaPart>().ok()).collect::<Option<Vec<_>>>()?;
-    Some(settings)
 }
 
 /// The comparison of rendered tiles with stored ones.

@@ -101,8 +101,8 @@ impl LeaseWait {
         })
     }
 
-    /// Waits until this process has the lease. `held` gets the holder at each attempt, `failed` the reason why an attempt
-    /// failed.
+    /// Waits until this process has the lease. `held` gets the holder at each attempt, `failed` the reason why an
+    /// attempt failed.
     pub(crate) async fn taken(mut self, held: impl Fn(String), failed: impl Fn(String)) -> WriterLease {
         let pause = (self.time / 8).clamp(Duration::from_millis(20), MAX_PAUSE);
         loop {

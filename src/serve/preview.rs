@@ -25,7 +25,7 @@ pub(crate) use style::style;
 use super::error::ServeError;
 use super::http::answer::{Answer, Content, Encoding, Freshness, holds};
 use super::http::route::{CHANGES, FONTS};
-use crate::encode::TILE_TYPE;
+use crate::encode::TileFormat;
 use crate::hex::hex;
 use crate::serve::http::answer;
 
@@ -42,7 +42,8 @@ const STYLE_HASH: &str = "sha384-uTttxo/aOKbdE5RlD/SPzSDoDmNvGlUYPjONi2MN/b7c9HP
 /// The address of the base map's tiles, relative to the page.
 const BASEMAP_TILES: &str = "assets/basemap-{z}-{x}-{y}.pbf";
 
-/// How long browsers keep a tile of the base map, or glyphs, without asking: only a new version of the program changes it.
+/// How long browsers keep a tile of the base map, or glyphs, without asking: only a new version of the program changes
+/// it.
 const BASEMAP_CACHE_CONTROL: HeaderValue = HeaderValue::from_static("public, max-age=86400");
 
 /// Where the page loads MapLibre GL JS from: `maplibre-gl.js` and `maplibre-gl.css`.
@@ -174,8 +175,10 @@ impl PreviewPage {
         if let Some(tile) = embedded::named_basemap_tile(name) {
             let freshness = Freshness::of(BASEMAP_CACHE_CONTROL);
             return match tile {
-                BasemapTile::Gzip(gzip) => packed(&Packed { media_type: TILE_TYPE, gzip }, headers, &freshness),
-                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, &freshness),
+                BasemapTile::Gzip(gzip) => {
+                    packed(&Packed { media_type: TileFormat::MVT.media_type, gzip }, headers, &freshness)
+                }
+                BasemapTile::Empty => answer::empty(StatusCode::NO_CONTENT, TileFormat::MVT.media_type, &freshness),
             };
         }
         if let Some(range) = name.strip_prefix(FONTS) {

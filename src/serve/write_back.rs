@@ -127,8 +127,8 @@ impl WriteBackQueue {
         }
     }
 
-    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until [`WriteBackQueue::stored`]
-    /// or [`WriteBackQueue::given_up`] is called.
+    /// The tiles of the next batch, as many as the limits allow. They stay in the queue until
+    /// [`WriteBackQueue::stored`] or [`WriteBackQueue::given_up`] is called.
     pub fn batch(&self) -> Vec<TileCoord> {
         let mut waiting = self.waiting.lock();
         let WaitingTiles { room: Some(room), tiles } = &mut *waiting else { return Vec::new() };

@@ -1,5 +1,5 @@
-//! The writers inside the server, which keep targets and the variants of tilesets up to date, and how they report to the
-//! server.
+//! The writers inside the server, which keep targets and the variants of tilesets up to date, and how they report to
+//! the server.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,8 +20,8 @@ use crate::tile::TileRectList;
 /// Keeps up to date what is served: a target ([`WrittenTarget`]), or the variants of a tileset
 /// ([`WrittenVariants`](super::WrittenVariants)).
 pub trait Writer<W>: Send + Sync {
-    /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is done
-    /// or given up.
+    /// Writes until `stop` is asked for, and reports to `handle` what it does. Returns once the work in progress is
+    /// done or given up.
     fn run(self: Arc<Self>, handle: WriterHandle<W>, stop: Stop) -> BoxFuture<'static, ()>;
 }
 

@@ -30,8 +30,8 @@ impl LeaseClock {
         self.lasts / 3
     }
 
-    /// True if nobody else can have taken the lease: its last renewal is younger than its duration, and it was not given
-    /// back.
+    /// True if nobody else can have taken the lease: its last renewal is younger than its duration, and it was not
+    /// given back.
     pub(crate) fn is_held(&self) -> bool {
         self.renewed.lock().is_some_and(|renewed| renewed.elapsed() < self.lasts)
     }

@@ -3,13 +3,15 @@
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::encode::TILE_EXTENSION;
+use crate::encode::TileFormat;
 use crate::tile::{LonLatBox, MapCenter, ZoomList};
 
 /// What a target says about itself.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Metadata {
     pub name: String,
+    /// How its tiles are encoded.
+    pub format: TileFormat,
     pub description: Option<String>,
     /// Whom to credit, HTML allowed.
     pub attribution: Option<String>,
@@ -74,7 +76,7 @@ impl Metadata {
         let LonLatBox { west, south, east, north } = self.bounds;
         [
             ("name", Some(self.name.clone())),
-            ("format", Some(TILE_EXTENSION.to_owned())),
+            ("format", Some(self.format.extension.to_owned())),
             ("bounds", Some(format!("{west:.6},{south:.6},{east:.6},{north:.6}"))),
             ("center", Some(self.center().to_string())),
             ("minzoom", Some(self.zooms.min().to_string())),

@@ -50,16 +50,18 @@
 //! To add a kind of target, write a folder with a [`Sink`] and a [`TileReader`]. Six files are edited:
 //!
 //! 1. this one: the module, its exports, the tables above;
-//! 2. `target/url.rs`: the kind, how its text is read and written, how it is stored, and [`TARGET_FORMS`], which help texts and messages show;
+//! 2. `target/url.rs`: the kind, how its text is read and written, how it is stored, and [`TARGET_FORMS`], which help
+//!    texts and messages show;
 //! 3. `target/error.rs`: its errors, and which of them says that another run writes the target;
 //! 4. `run/target/targets.rs`: how it is opened for reading and writing, where its notes are;
-//! 5. `sample-config.toml`: a test names the lines that list the forms of targets, and `scripts/docs` writes the manual's;
+//! 5. `sample-config.toml`: a test names the lines that list the forms of targets, and `scripts/docs` writes the
+//!    manual's;
 //! 6. `tests/it/project/imports.rs`: which modules the folder may import.
 //!
 //! The behaviour tests run on every kind: it gets an `impl Target` in `tests/it/support/targets.rs`, and a test each in
-//! `tests/it/targets/sink_contract.rs` and `tests/it/targets/edit_contract.rs`. A kind that is stored in another way than
-//! those of `Storage` (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the compiler
-//! names where.
+//! `tests/it/targets/sink_contract.rs` and `tests/it/targets/edit_contract.rs`. A kind that is stored in another way
+//! than those of `Storage` (a file, a folder, a prefix, an object) also has to be served, examined and deleted: the
+//! compiler names where.
 
 mod bucket;
 mod changed;
@@ -83,7 +85,7 @@ mod work_files;
 
 use std::sync::Arc;
 
-use crate::tile::{Order, TileId, TileRectList};
+use crate::tile::{Order, Scope, TileId, TileRectList};
 
 pub(crate) use lease_clock::{LeaseClock, host};
 pub(crate) use url::{Storage, is_archive_name};
@@ -107,7 +109,7 @@ pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{
-    Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, Scope, SwitchError, TargetSection,
+    Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, SwitchError, TargetSection,
     Template, TemplateError, TreeOptions, Version, is_own_name, new_version,
 };
 pub use url::{TARGET_FORMS, TargetUrl, TargetUrlError};
@@ -266,42 +268,49 @@ pub struct Finished {
 /// A target that takes tiles.
 ///
 /// The contract, which `tests/it/targets/sink_contract.rs` and `edit_contract.rs` check for every sink:
-/// - [`Sink::begin`] comes before [`Sink::write`] and [`Sink::finish`]: a directory and a prefix fail otherwise. (In this program,
-///   `OpenedSink` of `run/target` has no other step.)
+/// - [`Sink::begin`] comes before [`Sink::write`] and [`Sink::finish`]: a directory and a prefix fail otherwise. (In
+///   this program, `OpenedSink` of `run/target` has no other step.)
 /// - Edits come in the order that [`Sink::needs`] asks for, each tile at most once.
 /// - [`Sink::write`] accounts for every edit handed over: `written.total() == edits.len()`.
 /// - A tile that was accepted is not durable yet. It is when [`Sink::finish`] returned `Ok`; the sink then has synced
 ///   what it wrote, and the manifest was the last thing to become visible.
 /// - Nothing is deleted before [`Sink::finish`]: dropping a sink that was not finished loses no tile.
-/// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, even if it is edited in
-///   place. A synchronized target shows each tile old or new, and the old manifest until every tile is new.
-/// - After `finish` the target holds the tiles that were put, and no others in the run's scope. Tiles outside of the run's responsibility
-///   (other zooms, other boxes) stay as they were; of the partial regions a run of all tiles leaves none. What is not a tile of the tileset
-///   was never touched. With [`Unwritten::Keep`] the target also holds every tile that was not handed over, byte for byte as it was, and a
-///   tile whose bytes are equal already is not written.
-/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is. An archive that is replaced as a whole holds nothing yet: there the
-///   bytes of the edit are stored, if it has any.
-/// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is, as an [`Intent`]:
-///   kind of run, fingerprint, database, scope. The intent is removed after the manifest has been replaced. Readers return all intents
-///   ([`Described::unfinished`]). An archive needs none: it is replaced, or edited in one transaction, as a whole.
+/// - No reader ever sees half a tile. An archive is the old one until `finish` succeeds, and then the new one, even if
+///   it is edited in place. A synchronized target shows each tile old or new, and the old manifest until every tile is
+///   new.
+/// - After `finish` the target holds the tiles that were put, and no others in the run's scope. Tiles outside of the
+///   run's responsibility (other zooms, other boxes) stay as they were; of the partial regions a run of all tiles
+///   leaves none. What is not a tile of the tileset was never touched. With [`Unwritten::Keep`] the target also holds
+///   every tile that was not handed over, byte for byte as it was, and a tile whose bytes are equal already is not
+///   written.
+/// - A tile of [`TileEdit::Keep`] that a target holds stays as it is. An archive that is replaced as a whole holds
+///   nothing yet: there the bytes of the edit are stored, if it has any.
+/// - What a run may change in a synchronized target is durable in the target's private notes before its first tile is,
+///   as an [`Intent`]: kind of run, fingerprint, database, scope. The intent is removed after the manifest has been
+///   replaced. Readers return all intents ([`Described::unfinished`]). An archive needs none: it is replaced, or edited
+///   in one transaction, as a whole.
 /// - A run of all tiles removes the intents of other runs whose tiles all lie in its own scope, because it has written
 ///   all of these tiles again.
 /// - A complete reseed removes all intents: its caller has checked that rendering the dirty tiles repairs what those
 ///   runs left.
-/// - With [`Tileset::list_changes`], `finish` returns [`ChangedTiles`], in the order of [`Sink::needs`]: exactly the tiles whose stored
-///   bytes differ from those that the target held when the sink was begun, and exactly the tiles that it held then and no longer holds. A
-///   tile that is written again with equal bytes is not listed. (An object in a bucket is equal if its `ETag` is the MD5 of the bytes. An object
-///   that is encrypted with KMS has another `ETag`, and counts as changed.) If the exact list cannot be known, [`ChangedTiles::everything`]
-///   returns the reason: the target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive
-///   that is replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their own.
-/// - `finish` reports the changes to [`Tileset::before_manifest`] after all tiles are stored and before the manifest becomes visible. If
-///   one of these listeners fails, the run fails. The reported list also has the tiles of [`Intent::tiles`] of runs that did not finish.
-/// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized target keeps what was
-///   already right, and the next run goes on from there.
+/// - With [`Tileset::list_changes`], `finish` returns [`ChangedTiles`], in the order of [`Sink::needs`]: exactly the
+///   tiles whose stored bytes differ from those that the target held when the sink was begun, and exactly the tiles
+///   that it held then and no longer holds. A tile that is written again with equal bytes is not listed. (An object in
+///   a bucket is equal if its `ETag` is the MD5 of the bytes. An object that is encrypted with KMS has another `ETag`,
+///   and counts as changed.) If the exact list cannot be known, [`ChangedTiles::everything`] returns the reason: the
+///   target held no tileset or another one; an earlier run did not finish, so its changes are unknown; an archive that
+///   is replaced cannot be read or is packed otherwise; a new version is published, whose tiles have addresses of their
+///   own.
+/// - `finish` reports the changes to [`Tileset::before_manifest`] after all tiles are stored and before the manifest
+///   becomes visible. If one of these listeners fails, the run fails. The reported list also has the tiles of
+///   [`Intent::tiles`] of runs that did not finish.
+/// - Dropping a sink that was not finished removes whatever was staged. An archive stays as it was; a synchronized
+///   target keeps what was already right, and the next run goes on from there.
 /// - After an error the sink accepts nothing more; the caller must drop it.
-/// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and the error names the holder.
-///   Only a PMTiles object in a bucket has no lock: of two writers, the second to finish fails, because the object is no longer the one that it has seen.
-///   (Where an upload in parts honours no condition, as in Azure, there is a lease.)
+/// - A target has one writer, from the creation of its sink on: creating a second sink of the same target fails, and
+///   the error names the holder. Only a PMTiles object in a bucket has no lock: of two writers, the second to finish
+///   fails, because the object is no longer the one that it has seen. (Where an upload in parts honours no condition,
+///   as in Azure, there is a lease.)
 pub trait Sink: Send {
     type Error: std::error::Error + Send + Sync + 'static;
 

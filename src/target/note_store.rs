@@ -61,8 +61,8 @@ pub enum NoteError {
 /// The notes of one target.
 ///
 /// The contract, which `tests/it/targets/kept_notes.rs` checks for every kind of target:
-/// - A name has one or two parts of letters, digits, `-`, `_` and `.`, separated by `/`; no part begins with `.`. The first of two parts is
-///   the folder.
+/// - A name has one or two parts of letters, digits, `-`, `_` and `.`, separated by `/`; no part begins with `.`. The
+///   first of two parts is the folder.
 /// - A reader sees a note as it was before a write or after it, never half of it.
 /// - A write is durable when it returns `Ok`. Of several writers with [`NoteCondition::Absent`], or with the same
 ///   [`NoteCondition::Unchanged`], one succeeds. (A server without conditional writes takes them all.)

@@ -10,13 +10,14 @@
 //! ```
 //!
 //! Readers lose no change, even if a run is killed at any point:
-//! - Before the manifest is replaced, a reader is still at the previous publication. The next run finds the intent and adds its tiles to
-//!   its own list. If the intent has no list of tiles, the next run declares that everything changed.
-//! - A list that no manifest names is never read: readers start at the manifest's publication and go back through the lists, each of which
-//!   gives the id of the previous publication.
-//! - If the lists between the manifest's publication and the one that a reader knows have a gap, the reader counts every tile as changed. So a list
-//!   that is lost, damaged, too old or written by another program costs a reader its cache, and does no other harm. The same holds for an archive
-//!   that was replaced by a copy, and for clients that were switched to another version: the lists do not lead from one manifest to the other.
+//! - Before the manifest is replaced, a reader is still at the previous publication. The next run finds the intent and
+//!   adds its tiles to its own list. If the intent has no list of tiles, the next run declares that everything changed.
+//! - A list that no manifest names is never read: readers start at the manifest's publication and go back through the
+//!   lists, each of which gives the id of the previous publication.
+//! - If the lists between the manifest's publication and the one that a reader knows have a gap, the reader counts
+//!   every tile as changed. So a list that is lost, damaged, too old or written by another program costs a reader its
+//!   cache, and does no other harm. The same holds for an archive that was replaced by a copy, and for clients that
+//!   were switched to another version: the lists do not lead from one manifest to the other.
 //!
 //! The lists of an archive lie next to it, not in it, for three reasons: a list is useful only to readers that already
 //! had the archive open, archives are passed on to other people, and the same code serves all kinds of targets. An edit

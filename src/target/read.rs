@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::{Intent, TARGET_FORMS, Template, VectorLayer};
+use crate::encode::TileFormat;
 use crate::error::ErrorKind;
 use crate::tile::{LonLatBox, MapCenter, TileId};
 
@@ -78,6 +79,8 @@ impl Total {
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Described {
     pub name: Option<String>,
+    /// How its tiles are encoded.
+    pub format: TileFormat,
     pub description: Option<String>,
     pub attribution: Option<String>,
     /// The tileset's version.
@@ -163,8 +166,9 @@ impl ReadError {
 ///
 /// The contract, which `tests/it/targets/sink_contract.rs` checks for every reader:
 /// - [`TileReader::list`] names each tile once, in any order, without reading the tiles themselves.
-/// - [`TileReader::read`] returns the stored bytes (packed) of each tile asked for, in the order asked, and `None` for a tile that is not
-///   there. It returns at least one tile, and stops before the bytes add up to more than 16 MB: [`read_all`] asks again for the rest.
+/// - [`TileReader::read`] returns the stored bytes (packed) of each tile asked for, in the order asked, and `None` for
+///   a tile that is not there. It returns at least one tile, and stops before the bytes add up to more than 16 MB:
+///   [`read_all`] asks again for the rest.
 /// - Whatever bytes a target holds, reading it ends, takes memory in proportion to the target, and returns a tile or a
 ///   [`ReadError`]. A tile of more than 64 MB and a note of more than 16 MB are errors.
 pub trait TileReader: Send {

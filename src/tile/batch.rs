@@ -16,8 +16,8 @@ pub enum SearchBox {
     World(WorldRect),
     /// In these parts of the area's only tile; the source may return more features. It may have cached the rows there.
     Near(Vec<GridBox>),
-    /// In these tiles. The source asks once for each tile, because the layer's query depends on the tile. The rectangles
-    /// are one tile wide.
+    /// In these tiles. The source asks once for each tile, because the layer's query depends on the tile. The
+    /// rectangles are one tile wide.
     Tiles(Vec<TileRect>),
     /// In this box, which touches the box of every feature of the area, but only for these tiles: the features' boxes
     /// touch other tiles, too.
@@ -73,8 +73,8 @@ pub struct Batch {
     pub planned: PlannedTiles,
     /// How many tiles are planned, repeated ones included.
     pub tiles: u64,
-    /// What each layer is expected to contribute to the areas, in the order of the layers. With [`PlannedTiles::Every`], the
-    /// tiles in which the layer may be drawn and an estimate of features.
+    /// What each layer is expected to contribute to the areas, in the order of the layers. With
+    /// [`PlannedTiles::Every`], the tiles in which the layer may be drawn and an estimate of features.
     pub layers: Vec<LayerCount>,
     /// True if the batch's source waits for cell counts that are still being computed. Such batches are rendered after
     /// the others if the pipeline's window has room for every batch.
@@ -106,8 +106,8 @@ impl Batch {
     }
 
     /// Cuts the batch in two: a batch with about `most` features, but at least one tile, and the rest. The rest is
-    /// `None` if it is empty. It is always `None` with [`PlannedTiles::Occupied`], because then it is not known which tiles
-    /// of a part are planned.
+    /// `None` if it is empty. It is always `None` with [`PlannedTiles::Occupied`], because then it is not known which
+    /// tiles of a part are planned.
     #[must_use]
     pub fn cut(self, most: u64) -> (Batch, Option<Batch>) {
         let (features, tiles) = (self.features(), self.tiles.max(1));

@@ -227,11 +227,11 @@ impl ChangeLocation {
 // tile. `ST_AsMVTGeom` of PostGIS 3.2 and later (`postgis/mvt.c`, `lwgeom_clip_to_ordinate_range`, `lwgeom_wagyu.cpp`),
 // built with Wagyu:
 //
-// - clips each ring by itself to the tile with its buffer: a ring without an edge there becomes a walk along the sides of the square, from
-//   corner to corner, or nothing;
+// - clips each ring by itself to the tile with its buffer: a ring without an edge there becomes a walk along the sides
+//   of the square, from corner to corner, or nothing;
 // - leaves out a polygon whose outer ring becomes nothing, together with its holes;
-// - drops the steps of a walk that go back and forth (`build_edge_list`). Nothing is left of a ring that is not around the tile. Of a ring
-//   that is around it once, the four sides of the square are left, in the ring's direction;
+// - drops the steps of a walk that go back and forth (`build_edge_list`). Nothing is left of a ring that is not around
+//   the tile. Of a ring that is around it once, the four sides of the square are left, in the ring's direction;
 // - joins the remaining rings by the even-odd rule.
 //
 // So if one outer ring is around a tile, once, and no other ring is, the tile shows a square. This square depends only

@@ -11,6 +11,7 @@
 //! | `tag`, `text` | the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]) |
 //! | `bbox`, `world_box` | boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own reference system ([`SourceBox`]) |
 //! | `area` | polygons as the tiles that they touch ([`AreaPart`]) |
+//! | `scope` | zooms and a part of the world ([`Scope`]), and the texts of both |
 //! | `margin` | how far beyond a tile's edge its features are searched ([`Margin`]) |
 //! | `feature` | where the features of a layer lie ([`Footprints`]) |
 //! | `positions` | at which grid point of a tile a point is drawn ([`Positions`]) |
@@ -26,6 +27,7 @@ mod margin;
 mod order;
 mod positions;
 mod rect_list;
+mod scope;
 mod tag;
 mod text;
 mod world_box;
@@ -46,6 +48,7 @@ pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};
 pub use positions::{Candidate, Frame, Positions, Unit};
 pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
+pub use scope::{Scope, ScopeError, area_of_texts, area_texts};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};
 pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};

@@ -85,8 +85,8 @@ impl ItemPrice {
 /// A CDN or cache that can be asked to forget tiles.
 ///
 /// The contract:
-/// - [`Provider::send`] returns `Ok` only if the provider has accepted every name of the batch. After an error it may have accepted some: the whole
-///   batch is sent again, with the same reference.
+/// - [`Provider::send`] returns `Ok` only if the provider has accepted every name of the batch. After an error it may
+///   have accepted some: the whole batch is sent again, with the same reference.
 /// - It neither retries a request nor waits for the rates ([`Provider::limits`]): its caller does both.
 /// - No error text holds a secret.
 pub trait Provider: Send + Sync {

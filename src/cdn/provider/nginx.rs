@@ -24,7 +24,8 @@ impl Asked<NginxOptions> {
             let headers: Vec<_> =
                 [("host", self.url.host())].into_iter().chain(Self::authorization(bearer.as_ref())).collect();
             let answer = self.http.send(empty_request("PURGE", &url, &headers)?).await?;
-            // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5 answer 412.
+            // For an address that is not cached, version 2.3 of the module answers 404, and versions since 2.5
+            // answer 412.
             if !matches!(answer.status, StatusCode::NOT_FOUND | StatusCode::PRECONDITION_FAILED) {
                 answer.judged(self.token.as_ref())?;
             }

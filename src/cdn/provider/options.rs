@@ -14,8 +14,9 @@ use crate::cdn::items::{CdnUrl, CdnUrlError, PurgeBy};
 use crate::cdn::pace::PurgeBudget;
 use crate::setting::{Named, Secret, TimeSpan, by_name, names_schema};
 
-// `sample-config.toml` says what each key means. The keys of all providers stand side by side, because several providers
-// share some, and because a reader of TOML knows the line of a mistake only if a key belongs to the section's own struct.
+// `sample-config.toml` says what each key means. The keys of all providers stand side by side, because several
+// providers share some, and because a reader of TOML knows the line of a mistake only if a key belongs to the section's
+// own struct.
 /// A section `[[purge]]`.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

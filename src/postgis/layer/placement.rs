@@ -287,8 +287,8 @@ impl EdgeUnits {
         }
     }
 
-    /// Where a ring around a pole is closed: at the pole, or in metres, where that lies infinitely far away, far outside
-    /// of every tile.
+    /// Where a ring around a pole is closed: at the pole, or in metres, where that lies infinitely far away, far
+    /// outside of every tile.
     pub(crate) const fn beyond_pole(self) -> f64 {
         match self {
             EdgeUnits::Degrees => 90.0,

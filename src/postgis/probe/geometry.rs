@@ -503,8 +503,8 @@ impl FlawedRows {
     }
 }
 
-/// What the column `$2` of the relation `$1`, both quoted, declares, and whether the relation is a table. No row if there
-/// is no such column.
+/// What the column `$2` of the relation `$1`, both quoted, declares, and whether the relation is a table. No row if
+/// there is no such column.
 const DECLARED_GEOMETRY: &str =
     "SELECT postgis_typmod_type(atttypmod), postgis_typmod_srid(atttypmod), format_type(atttypid, NULL) ~ 'geography', relkind IN ('r', 'p')
 FROM pg_catalog.pg_class JOIN pg_catalog.pg_attribute ON attrelid = pg_class.oid
@@ -519,8 +519,8 @@ pub(crate) struct DeclaredGeometry<'a> {
 }
 
 impl DeclaredGeometry<'_> {
-    /// The statement that makes the polygons of a table valid; it runs as it is, and without a word. Geometries that are
-    /// not polygons stay as they are. The names are quoted.
+    /// The statement that makes the polygons of a table valid; it runs as it is, and without a word. Geometries that
+    /// are not polygons stay as they are. The names are quoted.
     pub(crate) fn makes_valid(self, table: &str, column: &str) -> String {
         let (valid, geometry) = (self.made_valid(column), self.as_geometry(column));
         if self.shape.starts_with("Polygon") {

@@ -406,8 +406,8 @@ pub(crate) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyCo
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// True if `ST_AsMVT` writes every value of a type under the name of its column: as a number, a truth value, or the text
-/// of the type's output function. For a jsonb object, it writes each member under the member's own name (`mvt.c`,
+/// True if `ST_AsMVT` writes every value of a type under the name of its column: as a number, a truth value, or the
+/// text of the type's output function. For a jsonb object, it writes each member under the member's own name (`mvt.c`,
 /// `parse_jsonb`); a domain may be one of jsonb.
 pub(crate) fn is_plain_type(kind: &str) -> bool {
     let is_text = matches!(kind, "text" | "character varying" | "character" | "name" | "json");

@@ -6,13 +6,15 @@
 //! PostgreSQL does not see this as a deadlock, because the session that holds the lock waits in the client, not in the
 //! server. Three rules keep such waits short:
 //!
-//! - Before the sessions render, every session locks everything that the layers read (`probe::LayerLocks`). A seed takes these locks between the
-//!   probe of names and the probe of rows, so before any session reads a row. A reseed takes them once it knows the number of sessions, which is
-//!   after the session that holds the snapshot has looked for the dirty tiles (with `--area`, by a survey).
-//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While a session takes the locks of the layers,
-//!   it waits at most 200 ms at a time and releases its locks in between, so that it cannot take part in a deadlock.
-//! - A separate connection watches which processes wait for the run. After `lock_timeout` the run gives way: it ends all of
-//!   its transactions, and starts over on a new snapshot if it still needs the database.
+//! - Before the sessions render, every session locks everything that the layers read (`probe::LayerLocks`). A seed
+//!   takes these locks between the probe of names and the probe of rows, so before any session reads a row. A reseed
+//!   takes them once it knows the number of sessions, which is after the session that holds the snapshot has looked for
+//!   the dirty tiles (with `--area`, by a survey).
+//! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While a session
+//!   takes the locks of the layers, it waits at most 200 ms at a time and releases its locks in between, so that it
+//!   cannot take part in a deadlock.
+//! - A separate connection watches which processes wait for the run. After `lock_timeout` the run gives way: it ends
+//!   all of its transactions, and starts over on a new snapshot if it still needs the database.
 //!
 //! Some relations are read by one session only: the session that holds the snapshot reads the change log, runs the
 //! queries of `[[layer.track]]`, and (in a reseed) reads rows for the probe. That session locks them at their first

@@ -184,8 +184,8 @@ impl Session {
         self.transaction_control("ROLLBACK TO SAVEPOINT oar_tiles", "after a failed statement").await
     }
 
-    /// The result of statements that began at the savepoint. If one of them failed, the session returns to the savepoint,
-    /// and the inner result has the error.
+    /// The result of statements that began at the savepoint. If one of them failed, the session returns to the
+    /// savepoint, and the inner result has the error.
     pub(crate) async fn at_savepoint<T>(&self, done: Result<T, Error>) -> Result<Result<T, Error>, Error> {
         match done {
             Err(error) if error.is_of_statement() => {
@@ -196,8 +196,8 @@ impl Session {
         }
     }
 
-    /// The result of statements that began at the savepoint and that a run can do without. `None` if one of them failed;
-    /// the log then says why, and what `instead` happens to the layer.
+    /// The result of statements that began at the savepoint and that a run can do without. `None` if one of them
+    /// failed; the log then says why, and what `instead` happens to the layer.
     pub(crate) async fn or_without<T>(
         &self,
         done: Result<T, Error>,

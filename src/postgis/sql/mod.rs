@@ -69,8 +69,8 @@ fn clamped_world_units(metres: &str) -> String {
 /// The columns that say where a projected geometry `m` lies in world units.
 ///
 /// - Points: `west, north`.
-/// - Boxes: `west, north, east, south, inside`. West is greater than east for a row that was wrapped around ±180°; the columns of [`edge::raw_sides`]
-///   must then be there in addition to `m`.
+/// - Boxes: `west, north, east, south, inside`. West is greater than east for a row that was wrapped around ±180°; the
+///   columns of [`edge::raw_sides`] must then be there in addition to `m`.
 /// - Rows that are gathered in cells: `x, y`, which are not whole numbers.
 ///
 /// Each expression occurs only once, because the server would compute it again for every occurrence.

@@ -31,7 +31,8 @@ struct SurveyedRows<'a> {
 ///
 /// The statement returns the columns of [`positions`], then those of `folds`, and, for a layer that [lists its
 /// tiles](Layer::lists_tiles), the columns of [`outlines`]. For a layer whose rows are [repaired once a
-/// run](Layer::is_repaired_once), two columns follow: the identity and the shape of a row that was repaired ([`repaired_columns`]).
+/// run](Layer::is_repaired_once), two columns follow: the identity and the shape of a row that was repaired
+/// ([`repaired_columns`]).
 pub(crate) fn survey(layer: &Layer, folds: Option<&FoldedValues>, boxes: usize, zoom: Zoom, part: &str) -> String {
     let relation = layer.rows(&PlaceholderSql::parameters(if boxes > 0 { 5 } else { 1 }, layer.shape.srid));
     let conditions = format!("{} {part} {}", near(layer.placement(), boxes), filter_at(layer, &zoom.get().to_string()));
@@ -128,8 +129,8 @@ const MAX_OUTLINE_VERTICES: u32 = 4_000_000;
 /// NULL if a row is skipped:
 ///
 /// - Points in a system with a closed formula: the position, x in the upper and y in the lower half of one int8.
-/// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses ±180°), and the box in
-///   the column's own system.
+/// - Other geometries: the two corners of the box, packed in the same way (west is greater than east where it crosses
+///   ±180°), and the box in the column's own system.
 /// - Rows that are gathered in cells: the position as two doubles, and, without a closed formula, the box in the
 ///   column's own system.
 ///
@@ -355,8 +356,9 @@ fn of_system(placement: Placement<'_>, relation: &str, column: &str, with_unknow
 
 /// Where the covers of a reference system lie that is neither EPSG:4326 nor 3857, as columns of WKB in EPSG:3857:
 ///
-/// - With `with_shapes`: the shape, its positions, and its positions moved by `r` times the square root of two to the east, west, north and south.
-///   All are NULL for a cover without a shape, or if a position would be moved beyond the end of the system.
+/// - With `with_shapes`: the shape, its positions, and its positions moved by `r` times the square root of two to the
+///   east, west, north and south. All are NULL for a cover without a shape, or if a position would be moved beyond the
+///   end of the system.
 /// - Positions along the sides of the box, at most one [part](PARTS_OF_SIDE) of a side apart.
 ///
 /// Only covers whose box can be transformed as it is are returned. `ST_Transform` may still raise an error, because

@@ -22,17 +22,16 @@ use since::since;
 use sources::{SourceTile, Sources};
 
 use super::dirty_file::DirtyScope;
-use super::seed::relative;
+use super::target::relative;
 use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
 use super::{CommandError, Job, interrupted};
 use crate::manifest::{Manifest, Publication, publication_of};
 use crate::report::{Event, Report};
 use crate::stop::Stop;
 use crate::target::{
-    ChangedTiles, Described, Metadata, OpenMode, RunKind, Scope, Sink, TileEdit, Tileset, Unwritten, VectorLayer,
-    Written,
+    ChangedTiles, Described, Metadata, OpenMode, RunKind, Sink, TileEdit, Tileset, Unwritten, VectorLayer, Written,
 };
-use crate::tile::{AreaPart, Coverage, LonLatBox, Slice, TileRect, Zoom, ZoomList};
+use crate::tile::{AreaPart, Coverage, LonLatBox, Scope, Slice, TileRect, Zoom, ZoomList};
 
 /// The part of its sources that a copy holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -251,6 +250,7 @@ fn metadata(described: Vec<Described>, sources: &Sources, is_part: bool, scope: 
     let first = described.into_iter().next().unwrap_or_default();
     Metadata {
         name: first.name.unwrap_or_default(),
+        format: first.format,
         description: first.description,
         attribution: first.attribution,
         version: first.version,

@@ -7,8 +7,8 @@ use super::sources::{Repacking, SourceTile, Sources, lost};
 use super::{CopiedPart, CopyReport, metadata};
 use crate::run::target::Target;
 use crate::run::{CommandError, Job};
-use crate::target::{MbtilesPatch, Metadata, Scope, TargetError, TileReader, read_all};
-use crate::tile::{Coverage, Order, Slice, TileId, ZoomList};
+use crate::target::{MbtilesPatch, Metadata, TargetError, TileReader, read_all};
+use crate::tile::{Coverage, Order, Scope, Slice, TileId, ZoomList};
 
 /// The number of tiles that are read from each tileset at a time.
 const TILES_AT_A_TIME: usize = 500;

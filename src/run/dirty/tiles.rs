@@ -6,21 +6,22 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 
-use super::{DirtyFilter, Look, TargetState};
+use super::{DirtyFilter, Look};
 use crate::change_log::{UnseenChanges, UnseenRows, Watch};
 use crate::draw::patch::ChangedPositions;
 use crate::draw::{may_have_live_points, note_position};
 use crate::manifest::Region;
-use crate::plan::{Dirty, DrawnLayer, ScopePart};
+use crate::plan::{Dirty, DrawnLayer};
 use crate::postgis::{Layer, survey};
 use crate::report::{ASKED_FOR, Reason, UNRENDERED};
 use crate::run::dirty_file::{MAX_LISTED_TILES, TileList, TileListError, listed, listed_in_table};
-use crate::run::rows::KnownRows;
+use crate::run::row_loss::KnownRows;
+use crate::run::target::TargetState;
 use crate::run::{CommandError, Target};
-use crate::target::{ReadError, Scope, read_all};
+use crate::target::{ReadError, read_all};
 use crate::tile::{
-    AreaPart, ChangeLocation, Coverage, LayerIndex, LonLatBox, TileCoord, TileId, TileRectList, WorldRect, ZoomList,
-    area_for_people,
+    AreaPart, ChangeLocation, Coverage, LayerIndex, LonLatBox, Scope, TileCoord, TileId, TileRectList, WorldRect,
+    ZoomList, area_for_people,
 };
 
 /// What a reseed has to do.
@@ -38,8 +39,8 @@ pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
     pub(crate) reasons: Vec<Reason>,
     pub(crate) spots: ChangedPositions,
-    /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not known,
-    /// empty if the tiles were named.
+    /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not
+    /// known, empty if the tiles were named.
     pub(crate) row_positions: Vec<Option<Vec<[f64; 2]>>>,
     /// What is known of the rows of each layer; empty if nothing is, because the tiles were named.
     pub(crate) rows: Vec<KnownRows>,
@@ -364,7 +365,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
     Ok(Work::Some(DirtyTiles::named_by("--area", dirty, state)))
 }
 
-fn zooms(parts: &[ScopePart], own: &str) -> Result<ZoomList, CommandError> {
+fn zooms(parts: &[Scope], own: &str) -> Result<ZoomList, CommandError> {
     Ok(parts.iter().fold(own.parse()?, |all: ZoomList, part| all.union(&part.zooms)))
 }
 
@@ -403,9 +404,7 @@ pub(crate) struct FoundBeyondScope {
 impl WorkBeyondScope {
     /// The work outside of a target's scope before any change is read.
     pub(crate) fn of(state: &TargetState, filter: &DirtyFilter) -> WorkBeyondScope {
-        let part = |scope: &Scope| ScopePart { zooms: scope.zooms.clone(), coverage: scope.coverage.clone() };
-        let parts: Vec<ScopePart> = state.partial.regions().iter().map(part).collect();
-        let mut touched = Dirty::new(&parts, MAX_LISTED_TILES);
+        let mut touched = Dirty::new(state.partial.regions(), MAX_LISTED_TILES);
         if filter.is_narrowed() {
             touched.narrow(filter.zoom.as_ref(), &Coverage::new(&filter.bbox));
         }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use serde_json::Value;
 
 use crate::clock::since_1970;
-use crate::encode::{Gunzip, OTHER_TILE_TYPES, TILE_TYPE, is_gzip};
+use crate::encode::{Gunzip, TileFormat, is_gzip};
 use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::mvt::decode;
 use crate::report::{CheckArea, CheckLevel, Checkup};
@@ -294,7 +294,7 @@ impl AddressCheck<'_> {
         }
         let media_type = answer.header("content-type");
         let given = media_type.to_ascii_lowercase();
-        if given == TILE_TYPE || OTHER_TILE_TYPES.contains(&given.as_str()) {
+        if TileFormat::of_media_type(&given).is_some() {
             self.checkup.fine(AREA, format!("{url} is a vector tile of {} bytes", answer.body.len()));
         } else {
             self.checkup.warn(

@@ -18,7 +18,7 @@ use crate::postgis::{
     ExpectedRows, Layer, LayerOptions, Reads, Server, Session, Snapshot, Surveyed, probe_names, survey_side_by_side,
 };
 use crate::report::{Event, SkippedRows};
-use crate::run::describe::LogIdentity;
+use crate::run::identity::LogIdentity;
 use crate::run::prepare::{Prepared, Warnings, bounds, check_limits, plan_layer, skipped_rows};
 use crate::run::shared_rows::ReadBefore;
 use crate::run::{CommandError, Job};

@@ -26,13 +26,15 @@ use crate::encode::Gunzip;
 use crate::error::ErrorKind;
 use crate::hex::hex;
 use crate::manifest::{DatabaseIdentity, Witness};
-use crate::plan::{Dirty, DrawnLayer, ScopePart, touched_tiles};
+use crate::plan::{Dirty, DrawnLayer, touched_tiles};
 use crate::postgis::{Layer, LayerKind, Reads, Rows, Snapshot, probe};
-use crate::run::describe::{LogIdentity, SameDatabase, compare, fingerprint};
-use crate::run::dirty::{TargetState, drawn, needs_seed};
+use crate::run::describe::fingerprint;
+use crate::run::dirty::drawn;
+use crate::run::identity::{LogIdentity, SameDatabase, compare};
+use crate::run::target::{TargetState, needs_seed};
 use crate::run::{CommandError, Job, Target};
 use crate::target::read_all;
-use crate::tile::{ChangeLocation, Coverage, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom};
+use crate::tile::{ChangeLocation, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom, area_texts};
 
 /// What is known of all variants of a family.
 pub(crate) struct FamilyLook {
@@ -181,7 +183,7 @@ impl FamilyLook {
             && manifest.kept.is_empty()
             && state.partial.regions().is_empty()
             && manifest.zooms == tileset.zooms.to_string()
-            && manifest.bbox == tileset.bbox.iter().map(ToString::to_string).collect::<Vec<_>>();
+            && manifest.bbox == area_texts(&tileset.bbox);
         if !is_whole || state.is_readdressed(settings, target) || !state.cursor.sees_all_of(&self.cursor) {
             return None;
         }
@@ -267,14 +269,13 @@ impl FamilyScope {
     /// `layers` are those without the conditions of variants.
     fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> FamilyScope {
         let tileset = &settings.tileset;
-        let part = ScopePart { zooms: tileset.zooms.clone(), coverage: Coverage::new(&tileset.bbox) };
         let is_suited = |layer: &Layer| layer.traits().shows_all_points() && layer.is_found_by_area();
         // A layer that is drawn in several ways has the same rows at all zooms.
         let shows = |layer: &Layer| {
             layers.iter().position(|other| other.id() == layer.id() && is_suited(other) && other.has_rows_of(layer))
         };
         FamilyScope {
-            tiles: Dirty::new(&[part], usize::MAX),
+            tiles: Dirty::new(&[tileset.scope()], usize::MAX),
             drawn: layers.iter().map(|layer| drawn(layer)).collect(),
             shown_by: layers.iter().map(|layer| shows(layer)).collect(),
         }

@@ -10,8 +10,9 @@
 //! | `record` | the family's own manifest: its variants, and the state of the database that they show; the deletion of a variant whose value has vanished |
 //!
 //! Three types let targets share rows, and differ in what is shared. `SharedRows` (`run/shared_rows`) keeps the rows of
-//! a layer for the other tilesets of a command; [`FamilyCache`] reads through it, and adds to all rows of a family which
-//! of them each variant has; [`FamilySessions`] share no rows, but the probe and locked sessions, one variant at a time.
+//! a layer for the other tilesets of a command; [`FamilyCache`] reads through it, and adds to all rows of a family
+//! which of them each variant has; [`FamilySessions`] share no rows, but the probe and locked sessions, one variant at
+//! a time.
 
 mod cache;
 mod look;
@@ -26,7 +27,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::dirty::needs_seed;
+use super::target::needs_seed;
 use super::{CommandError, Job, SeveralError, Target, reading, restarting};
 use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;
@@ -92,8 +93,8 @@ impl Family {
             .map(|condition| condition.sql.as_str())
     }
 
-    /// The layer with the family's condition for it, which reads a variant's values from the session; the layer itself if
-    /// the family has no condition for it.
+    /// The layer with the family's condition for it, which reads a variant's values from the session; the layer itself
+    /// if the family has no condition for it.
     pub(crate) fn variant_layer(
         &self,
         layer: &Arc<Layer>,

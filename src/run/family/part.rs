@@ -15,7 +15,7 @@ use crate::cdn::OutboxError;
 use crate::change_log::Cursor;
 use crate::config::nearest;
 use crate::manifest::{DatabaseIdentity, Witness};
-use crate::run::describe::{LogIdentity, SameDatabase, compare};
+use crate::run::identity::{LogIdentity, SameDatabase, compare};
 use crate::run::{CommandError, OTHER_HISTORY, SeveralError};
 use crate::suggested::SEED;
 use crate::target::NoteError;

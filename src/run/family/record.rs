@@ -13,7 +13,7 @@ use crate::change_log::{Cursor, CursorError};
 use crate::config::ValueSegment;
 use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
-use crate::run::dirty::needs_seed;
+use crate::run::target::needs_seed;
 use crate::run::{CommandError, KnownState, SeveralError, Target};
 use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Storage, is_own_name};
 

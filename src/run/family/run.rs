@@ -21,7 +21,7 @@ use crate::error::ErrorKind;
 use crate::manifest::{Manifest, Witness};
 use crate::postgis::server_of;
 use crate::report::{DirtyReport, FamilyReport, Report, ReseedReport, RunReport};
-use crate::run::describe::LogIdentity;
+use crate::run::identity::LogIdentity;
 use crate::run::{
     CommandError, FailedTargets, Job, KnownState, SeveralError, SeveralTargets, SharedSnapshot, restarting,
 };

@@ -12,7 +12,7 @@ use crate::error::ErrorKind;
 use crate::postgis::{
     Database, Layer, LayerKind, LayerLocks, LayerOptions, Probed, Reads, Server, Snapshot, jumping_rows, probe_names,
 };
-use crate::run::describe::LogIdentity;
+use crate::run::identity::LogIdentity;
 use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
 use crate::run::{CommandError, Job, SharedSnapshot};
 use crate::tile::Order;

@@ -1,8 +1,8 @@
 //! `oar-tiles init`: makes a configuration for a database that can be seeded without changes.
 //!
-//! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft`, `layer`) writes it as TOML. Then each
-//! layer of the draft is probed as a seed would probe it. What the probe refuses stays in the file as a comment that
-//! gives the reason. `seed --table` uses the same draft without a file.
+//! The discovery (`postgis/discover`) finds out what there is, and the draft (`draft`, `layer`) writes it as TOML. Then
+//! each layer of the draft is probed as a seed would probe it. What the probe refuses stays in the file as a comment
+//! that gives the reason. `seed --table` uses the same draft without a file.
 //!
 //! | file | what |
 //! |---|---|

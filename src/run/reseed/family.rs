@@ -13,10 +13,10 @@ use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
-use crate::run::dirty::TargetState;
 use crate::run::family::{FamilyLook, FamilyRun, VariantState};
 use crate::run::family_seed::{FamilySource, seed_family_target};
 use crate::run::purge::PurgeTask;
+use crate::run::target::TargetState;
 use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
 use crate::serve::JobStore;
 

@@ -23,12 +23,14 @@ use std::time::{Duration, Instant, SystemTime};
 use watch::WatchedTarget;
 use watched_rows::WatchedRows;
 
-use super::describe::{LogIdentity, database, names};
-use super::dirty::{DirtyTiles, Look, TargetState};
+use super::describe::{database, names};
+use super::dirty::{DirtyTiles, Look};
 use super::dirty_file::{DirtyScope, write_everything};
 use super::finish::Provenance;
-use super::rows::RowsJudge;
+use super::identity::LogIdentity;
+use super::row_loss::RowsJudge;
 use super::seed::seed_target;
+use super::target::TargetState;
 use super::{
     ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
 };
@@ -36,13 +38,12 @@ use crate::change_log::Cursor;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
-use crate::plan::ScopePart;
 use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
-use crate::target::{ChangedTiles, PartialScope, RunKind, Scope, Tileset, Unwritten};
-use crate::tile::{AreaPart, BoxError, Coverage, Order, TileRectList, ZoomList};
+use crate::target::{ChangedTiles, PartialScope, RunKind, Tileset, Unwritten};
+use crate::tile::{Coverage, Order, Scope, TileRectList, ZoomList, area_of_texts, area_texts};
 
 pub(crate) use family::{reseed_family, watch_family};
 pub(crate) use writer::{FamilyWatchWriter, WatchWriter};
@@ -215,10 +216,7 @@ impl ReseedRun<'_> {
         Ok(Tileset {
             fingerprint: self.look.state.manifest.fingerprint.clone(),
             layers: names(&self.look.layers),
-            scope: Scope {
-                zooms: self.look.job.settings.tileset.zooms.clone(),
-                coverage: Coverage::new(&self.look.job.settings.tileset.bbox),
-            },
+            scope: self.look.job.settings.tileset.scope(),
             partial: PartialScope::default(),
             unwritten: Unwritten::Keep,
             list_changes: self.look.job.changed_out.is_wanted(),
@@ -267,16 +265,12 @@ impl ReseedRun<'_> {
         if changed.rows.is_empty() {
             return Ok(before);
         }
-        let all = |zooms: ZoomList, part: &ScopePart| zooms.union(&part.zooms);
+        let all = |zooms: ZoomList, part: &Scope| zooms.union(&part.zooms);
         let zooms = state.parts.iter().fold(job.settings.tileset.zooms.clone(), all);
         // The boxes of the counts, which may be those of an earlier seed than the last.
-        let parsed = |before: &RowCounts| before.bbox.iter().map(|text| text.parse()).collect::<Result<_, BoxError>>();
-        let counted: Option<Result<Vec<AreaPart>, BoxError>> = before.as_ref().map(parsed);
-        let boxes = match counted {
-            Some(Ok(boxes)) => boxes,
-            Some(Err(_)) | None => job.settings.tileset.bbox.clone(),
-        };
-        let bbox = boxes.iter().map(AreaPart::to_string).collect();
+        let counted = before.as_ref().and_then(|before| area_of_texts(&before.bbox).ok());
+        let boxes = counted.unwrap_or_else(|| job.settings.tileset.bbox.clone());
+        let bbox = area_texts(&boxes);
         let coverage = Coverage::new(&boxes);
         let (target, max) = (&job.target, job.settings.tileset.max_shrink);
         let judge = RowsJudge { target, max, layers, zooms: &zooms, bbox, before: before.as_ref() };

@@ -15,9 +15,9 @@ use crate::change_log::Waking;
 use crate::error::ErrorKind;
 use crate::postgis::Database;
 use crate::report::{Event, Report};
-use crate::run::dirty::TargetState;
 use crate::run::purge::PurgeTask;
-use crate::run::{CommandError, Job, reading};
+use crate::run::target::TargetState;
+use crate::run::{CommandError, Job, if_any, reading};
 use crate::serve::{JobStore, WriteBackQueue};
 use crate::stop::{Grace, Signal, Stop};
 
@@ -201,47 +201,21 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
     /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked
     /// for.
     async fn woken(&mut self) -> Option<Signal> {
-        let (pause, waking) = (self.look_pause(), &mut self.waking);
-        let jobs = self.options.jobs.as_ref();
-        let queued = async {
-            match jobs {
-                Some(jobs) => jobs.queued().await,
-                None => std::future::pending().await,
-            }
-        };
-        let written_back = self.options.write_back.as_ref();
-        let due = async {
-            match written_back {
-                Some(queue) => queue.due().await,
-                None => std::future::pending().await,
-            }
-        };
-        let change = async {
-            match waking {
-                Some(waking) => waking.change(pause).await,
-                None => std::future::pending().await,
-            }
-        };
+        let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
         let woken = tokio::select! {
             signal = self.job.stop.wait() => return Some(signal),
-            () = queued => return None,
-            () = due => return None,
+            () = if_any(jobs.map(JobStore::queued)) => return None,
+            () = if_any(self.options.write_back.as_ref().map(WriteBackQueue::due)) => return None,
             () = tokio::time::sleep(MIN_POLL.max(*self.job.settings.database.changes.poll)) => None,
-            woken = change => Some(woken),
+            woken = if_any(self.waking.as_mut().map(|waking| waking.change(pause))) => Some(woken),
         };
         let checked = match woken {
             Some(Ok(())) => {
-                let queued = async {
-                    match &self.options.jobs {
-                        Some(jobs) => jobs.queued().await,
-                        None => std::future::pending().await,
-                    }
-                };
                 tokio::select! {
                     () = tokio::time::sleep(*self.job.settings.database.changes.debounce) => {}
                     // A job need not wait until further changes have arrived. The look before it finds the changes so
                     // far.
-                    () = queued => {}
+                    () = if_any(jobs.map(JobStore::queued)) => {}
                     signal = self.job.stop.wait() => return Some(signal),
                 }
                 // The next look sees everything that changed during the debounce.

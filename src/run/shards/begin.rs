@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use tokio::task::spawn_blocking;
 
+use super::ShardRun;
 use crate::change_log;
 use crate::change_log::tracked;
 use crate::clock::seconds;
@@ -13,14 +14,14 @@ use crate::hex::random_hex;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
 use crate::plan::ZoomPlan;
 use crate::postgis::{Database, Layer, Reads, Snapshot};
-use crate::run::describe::{LogIdentity, compare, fingerprint, names};
-use crate::run::layer_ends::layers_that_end_early;
-use crate::run::prepare::{CALL_COST, Prepared, prepare_on};
-use crate::run::seed::claim;
+use crate::run::describe::{fingerprint, names};
+use crate::run::identity::{LogIdentity, compare};
+use crate::run::prepare::{CALL_COST, Prepared, layers_that_end_early, prepare_on};
+use crate::run::target::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
 use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
 use crate::target::{GENERATOR, Needs, new_version};
-use crate::tile::{AreaPart, Order, Zoom, ZoomList};
+use crate::tile::{AreaPart, Order, Zoom, ZoomList, area_of_texts, area_texts};
 
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +108,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         reads: prepared.reads.digest.clone(),
         output: job.target.to_string(),
         zooms: tileset.zooms.to_string(),
-        bbox: tileset.bbox.iter().map(AreaPart::to_string).collect(),
+        bbox: area_texts(&tileset.bbox),
         hilbert: needs.order == Order::Hilbert,
         layers_apart: needs.layers_apart,
         shared_version,
@@ -203,73 +204,78 @@ pub(crate) fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
 
 /// The boxes of a plan.
 pub(crate) fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
-    plan.bbox
-        .iter()
-        .map(|text| text.parse().map_err(|error: crate::tile::BoxError| damaged(error.to_string())))
-        .collect()
+    area_of_texts(&plan.bbox).map_err(|error| damaged(error.to_string()))
 }
 
 pub(crate) fn damaged(what: String) -> CommandError {
     ShardsError::Damaged { place: "the plan".to_owned(), what }.into()
 }
 
-/// Refuses settings that name other tiles or another target than the plan.
-pub(crate) fn check_settings(job: &Job, work: &WorkFolder, plan: &ShardPlan) -> Result<(), CommandError> {
-    let tileset = &job.settings.tileset;
-    let bbox: Vec<String> = tileset.bbox.iter().map(AreaPart::to_string).collect();
-    let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
-    let what = if tileset.zooms.to_string() != plan.zooms {
-        of("zoom", &tileset.zooms.to_string(), &plan.zooms)
-    } else if bbox != plan.bbox {
-        of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
-    } else if job.target.to_string() != plan.output {
-        of("output", &job.target.to_string(), &plan.output)
-    } else if plan.shared_version.is_some() && !job.target.can_share_version() {
-        "publish or the template is another one here: the shards of the plan write a new version of the target"
-            .to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(ShardsError::OtherSettings { work: work.name.clone(), run: plan.run.clone(), what }.into())
-}
-
-/// Refuses a database that is not the continuation of one that the plan or a shard has seen.
-pub(crate) fn check_history<'a>(
-    work: &WorkFolder,
-    run: &str,
-    log: Option<&LogIdentity>,
-    witnesses: impl IntoIterator<Item = &'a Witness>,
-) -> Result<(), ShardsError> {
-    if !log.is_some_and(|log| log.contradicts(witnesses)) {
-        return Ok(());
+impl ShardRun<'_> {
+    /// Refuses settings that name other tiles or another target than the plan.
+    pub(crate) fn check_settings(&self) -> Result<(), CommandError> {
+        let ShardRun { job, plan, .. } = *self;
+        let tileset = &job.settings.tileset;
+        let bbox = area_texts(&tileset.bbox);
+        let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
+        let what = if tileset.zooms.to_string() != plan.zooms {
+            of("zoom", &tileset.zooms.to_string(), &plan.zooms)
+        } else if bbox != plan.bbox {
+            of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
+        } else if job.target.to_string() != plan.output {
+            of("output", &job.target.to_string(), &plan.output)
+        } else if plan.shared_version.is_some() && !job.target.can_share_version() {
+            "publish or the template is another one here: the shards of the plan write a new version of the target"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(self.other_settings(what).into())
     }
-    Err(ShardsError::OtherDatabase { work: work.name.clone(), run: run.to_owned(), why: OTHER_HISTORY.to_owned() })
-}
 
-/// Refuses layers or a database that are not those of the plan.
-pub(crate) fn check_database(
-    job: &Job,
-    work: &WorkFolder,
-    plan: &ShardPlan,
-    layers: &[Arc<Layer>],
-    reads: &Reads,
-    identity: &DatabaseIdentity,
-) -> Result<(), CommandError> {
-    let (work, run) = (work.name.clone(), plan.run.clone());
-    if let Err(why) = compare(Some(&DatabaseMark::Plain(plan.database.clone())), identity, None) {
-        let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
-        return Err(ShardsError::OtherDatabase { work, run, why }.into());
+    /// Refuses a database that is not the continuation of one that the plan or a shard has seen.
+    pub(crate) fn check_history<'a>(
+        &self,
+        log: Option<&LogIdentity>,
+        witnesses: impl IntoIterator<Item = &'a Witness>,
+    ) -> Result<(), ShardsError> {
+        if !log.is_some_and(|log| log.contradicts(witnesses)) {
+            return Ok(());
+        }
+        Err(self.other_database(OTHER_HISTORY.to_owned()))
     }
-    let ours = fingerprint(&job.settings, layers);
-    let what = if ours != plan.fingerprint {
-        format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)
-    } else if reads.digest != plan.reads {
-        "the tables and views that the layers read are not those of then: one was replaced, redefined, attached or detached"
-            .to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(ShardsError::OtherSettings { work, run, what }.into())
+
+    /// Refuses layers or a database that are not those of the plan.
+    pub(crate) fn check_database(
+        &self,
+        layers: &[Arc<Layer>],
+        reads: &Reads,
+        identity: &DatabaseIdentity,
+    ) -> Result<(), CommandError> {
+        let plan = self.plan;
+        if let Err(why) = compare(Some(&DatabaseMark::Plain(plan.database.clone())), identity, None) {
+            let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
+            return Err(self.other_database(why).into());
+        }
+        let ours = fingerprint(&self.job.settings, layers);
+        let what = if ours != plan.fingerprint {
+            format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)
+        } else if reads.digest != plan.reads {
+            "the tables and views that the layers read are not those of then: one was replaced, redefined, attached or detached"
+                .to_owned()
+        } else {
+            return Ok(());
+        };
+        Err(self.other_settings(what).into())
+    }
+
+    fn other_settings(&self, what: String) -> ShardsError {
+        ShardsError::OtherSettings { work: self.work.name.clone(), run: self.plan.run.clone(), what }
+    }
+
+    fn other_database(&self, why: String) -> ShardsError {
+        ShardsError::OtherDatabase { work: self.work.name.clone(), run: self.plan.run.clone(), why }
+    }
 }
 
 // The cost of a plan's tiles and of the rows that they need, so that shards can be cut with about equal costs.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::task::spawn_blocking;
 
-use super::begin::{check_database, check_history, check_settings};
+use super::ShardRun;
 use super::status::none_missing;
 use super::stream::{SharedTiles, Stored, StreamOptions, ZoomFigures, stream};
 use crate::change_log::Cursor;
@@ -19,11 +19,14 @@ use crate::pipeline::{PipelineOutcome, StageTimes};
 use crate::plan::{Dirty, DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
-use crate::run::describe::{LogIdentity, names};
-use crate::run::dirty::{Look, TargetState, Work, drawn};
+use crate::run::describe::names;
+use crate::run::dirty::{Look, Work, drawn};
 use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
-use crate::run::rows::KnownRows;
-use crate::run::seed::{Claimed, PlannedSeed, claim, judge_rows, relative, render_batches, unless_outdated};
+use crate::run::identity::LogIdentity;
+use crate::run::render::{render_batches, unless_outdated};
+use crate::run::row_loss::KnownRows;
+use crate::run::seed::PlannedSeed;
+use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative};
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::Described;
@@ -41,10 +44,11 @@ pub(crate) async fn commit(
     plan: &ShardPlan,
     wait: Duration,
 ) -> Result<RunReport, CommandError> {
-    check_settings(job, work, plan)?;
-    let (folder, of) = (work.clone(), plan.clone());
-    let shards = spawn_blocking(move || all_done(&folder, &of)).await??;
-    let attempt = async |restarts| Box::pin(attempt(job, work, plan, &shards, wait, restarts)).await;
+    let of = ShardRun { job, work, plan };
+    of.check_settings()?;
+    let (folder, planned) = (work.clone(), plan.clone());
+    let shards = spawn_blocking(move || all_done(&folder, &planned)).await??;
+    let attempt = async |restarts| Box::pin(attempt(of, &shards, wait, restarts)).await;
     let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
     let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
@@ -82,9 +86,7 @@ fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, Shards
 /// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan
 /// and the shards were drawn.
 async fn history(
-    job: &Job,
-    work: &WorkFolder,
-    plan: &ShardPlan,
+    of: ShardRun<'_>,
     shards: &[DoneNote],
     shared: Option<&SharedTiles>,
     snapshot: &Snapshot,
@@ -92,31 +94,30 @@ async fn history(
 ) -> Result<Option<LogIdentity>, CommandError> {
     let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
     let witnesses: Vec<&Witness> =
-        plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
+        of.plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
     let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([cursor]);
-    let log = LogIdentity::read(snapshot, &job.settings.database.changes.schema, asked).await?;
-    check_history(work, &plan.run, log.as_ref(), witnesses)?;
+    let log = LogIdentity::read(snapshot, &of.job.settings.database.changes.schema, asked).await?;
+    of.check_history(log.as_ref(), witnesses)?;
     Ok(log)
 }
 
 async fn attempt(
-    job: &Job,
-    work: &WorkFolder,
-    plan: &ShardPlan,
+    of: ShardRun<'_>,
     shards: &[DoneNote],
     wait: Duration,
     restarts: u32,
 ) -> Result<RunReport, CommandError> {
     let begun = Instant::now();
+    let ShardRun { job, work, plan } = of;
     let claimed = claimed(job, plan).await?;
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
     let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
-    check_database(job, work, plan, &probed.layers, &probed.reads, &probed.server.identity)?;
-    let (folder, of, dones) = (work.clone(), plan.clone(), shards.to_vec());
-    let shared = spawn_blocking(move || SharedTiles::of(&folder, &of, &dones)).await??;
+    of.check_database(&probed.layers, &probed.reads, &probed.server.identity)?;
+    let (folder, planned, dones) = (work.clone(), plan.clone(), shards.to_vec());
+    let shared = spawn_blocking(move || SharedTiles::of(&folder, &planned, &dones)).await??;
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
-    let log = history(job, work, plan, shards, shared.as_ref(), &snapshot, &cursor).await?;
+    let log = history(of, shards, shared.as_ref(), &snapshot, &cursor).await?;
     let (layers, layer_names, identity) =
         (probed.layers.clone(), names(&probed.layers), probed.server.identity.clone());
     let mut repaired = None;
@@ -124,7 +125,7 @@ async fn attempt(
         let state = unpublished(job, shards, shared.as_ref())?;
         let filter = DirtyFilter::default();
         let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
-        repaired = Box::pin(repairs(job, work, plan, &look)).await?;
+        repaired = Box::pin(repairs(of, &look)).await?;
     }
     let order = plan.needs().order;
     let record = records(plan, shards, repaired.as_ref(), &layer_names);
@@ -366,12 +367,8 @@ pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
 }
 
 /// Renders what changed since the cursor of `look`; `None` if nothing has.
-pub(crate) async fn repairs(
-    job: &Job,
-    work: &WorkFolder,
-    plan: &ShardPlan,
-    look: &Look<'_>,
-) -> Result<Option<Repairs>, CommandError> {
+pub(crate) async fn repairs(of: ShardRun<'_>, look: &Look<'_>) -> Result<Option<Repairs>, CommandError> {
+    let ShardRun { job, work, plan } = of;
     let changed = match look.work().await? {
         Work::Nothing => return Ok(None),
         Work::Some(changed) => changed,

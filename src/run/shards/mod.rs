@@ -23,7 +23,7 @@ use super::writer_lease::{LeaseWait, WriterLease};
 use super::{CommandError, Job};
 use crate::config::JobSettings;
 use crate::report::{Style, report};
-use crate::shards::{ShardsError, WorkFolder};
+use crate::shards::{ShardPlan, ShardsError, WorkFolder};
 use crate::stop::Stop;
 
 pub(crate) use begin::{BeginOptions, BegunRun, begin, boxes_of, zooms_of};
@@ -31,6 +31,14 @@ pub use begin::{COST_UNIT, LayerCost, WeighedLayer, weigh};
 pub(crate) use commit::commit;
 pub(crate) use run::{ShardEnd, run};
 pub(crate) use status::{abort, status};
+
+/// A run that was begun: the job of this process, the work folder, and the plan in it.
+#[derive(Clone, Copy)]
+pub(crate) struct ShardRun<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) work: &'a WorkFolder,
+    pub(crate) plan: &'a ShardPlan,
+}
 
 /// A job for commands that need only the settings: how targets and the work folder are reached.
 pub(crate) fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandError> {

@@ -5,15 +5,15 @@ use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
-use super::begin::{check_database, check_history, check_settings};
-use super::{Places, slot};
+use super::{Places, ShardRun, slot};
 use crate::clock::milliseconds_now;
 use crate::hex::random_hex;
 use crate::postgis::{Database, Snapshot};
 use crate::report::Event;
-use crate::run::describe::{LogIdentity, names};
+use crate::run::describe::names;
+use crate::run::identity::LogIdentity;
 use crate::run::prepare::prepare_on;
-use crate::run::seed::{Rendered, render};
+use crate::run::render::{Rendered, render};
 use crate::run::{CommandError, Job, JobPart, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,
@@ -25,30 +25,30 @@ use crate::tile::ColumnRanges;
 /// Renders the shard `number`, counted from 1. Fails if it could not be rendered, the settings are not those of the
 /// plan, or the run was given up.
 pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
-    check_settings(job, work, plan)?;
+    let of = ShardRun { job, work, plan };
+    of.check_settings()?;
     let own = OwnShard { job, work, run: &plan.run, number };
-    let shard = Shard { job, work, plan, number, own };
+    let shard = Shard { of, number, own };
     let places = Places { run: &plan.run, connections: plan.connections, shards: plan.count() };
     own.attempted(places, async |attempt| shard.rendered(attempt).await).await
 }
 
 struct Shard<'a> {
-    job: &'a Job,
-    work: &'a WorkFolder,
-    plan: &'a ShardPlan,
+    of: ShardRun<'a>,
     number: u32,
     own: OwnShard<'a>,
 }
 
 impl Shard<'_> {
     async fn rendered(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
-        let Shard { job, .. } = *self;
+        let job = self.of.job;
         let render = async |_restarts| Box::pin(self.attempt(attempt)).await;
         restarting(&job.settings.database, &job.report, &job.stop, render).await
     }
 
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
-        let Shard { job, work, plan, number, .. } = *self;
+        let Shard { of, number, .. } = *self;
+        let ShardRun { job, work, plan } = of;
         let begun = Instant::now();
         let (columns, rows) = plan.shard(number).map(|shard| (shard.columns.clone(), shard.rows)).unwrap_or_default();
         let database = job.database()?;
@@ -62,10 +62,10 @@ impl Shard<'_> {
         part.part = JobPart::Shard { columns: columns.clone(), rows };
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
-        check_database(job, work, plan, &prepared.layers, &prepared.reads, &prepared.server.identity)?;
+        of.check_database(&prepared.layers, &prepared.reads, &prepared.server.identity)?;
         let asked = plan.witness.iter().map(|witness| witness.snapshot.as_str()).chain([snapshot.cursor()]);
         let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
-        check_history(work, &plan.run, log.as_ref(), &plan.witness)?;
+        of.check_history(log.as_ref(), &plan.witness)?;
         let witness = log.and_then(|log| log.witness(snapshot.cursor()).cloned());
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
@@ -129,9 +129,9 @@ impl Shard<'_> {
         layers: Vec<String>,
         adding: Option<AddingNote>,
     ) -> Result<ShardSink, CommandError> {
-        let (files, run, needs) = (self.work.files.clone(), self.plan.run.clone(), self.plan.needs());
-        let (place, folder) = (files.place(name), self.work.clone());
-        let (target, version) = (self.job.target.clone(), self.plan.shared_version.clone());
+        let (files, run, needs) = (self.of.work.files.clone(), self.of.plan.run.clone(), self.of.plan.needs());
+        let (place, folder) = (files.place(name), self.of.work.clone());
+        let (target, version) = (self.of.job.target.clone(), self.of.plan.shared_version.clone());
         let opened = spawn_blocking(move || {
             let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
             if let (Some(tiles), Some(own)) = (&mut tiles, &adding)
@@ -150,7 +150,7 @@ impl Shard<'_> {
     /// or this attempt sees that its shard is done.
     async fn begin_adding(&self, adding: Option<&AddingNote>) -> Result<Option<ShardEnd>, CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(None) };
-        let (folder, run) = (self.work.clone(), self.plan.run.clone());
+        let (folder, run) = (self.of.work.clone(), self.of.plan.run.clone());
         spawn_blocking(move || folder.note_adding(&run, &adding)).await??;
         self.own.late().await
     }
@@ -158,13 +158,13 @@ impl Shard<'_> {
     /// Notes that no request for tiles of the snapshot is pending any more.
     async fn end_adding(&self, adding: Option<&AddingNote>) -> Result<(), CommandError> {
         let Some(adding) = adding.cloned() else { return Ok(()) };
-        let (folder, run) = (self.work.clone(), self.plan.run.clone());
+        let (folder, run) = (self.of.work.clone(), self.of.plan.run.clone());
         let ended = AddingNote { has_ended: true, ..adding };
         Ok(spawn_blocking(move || folder.note_adding(&run, &ended)).await??)
     }
 
     async fn snapshot(&self, database: &Database, attempt: &AttemptNote) -> Result<Snapshot, CommandError> {
-        let Shard { work, plan, .. } = *self;
+        let ShardRun { work, plan, .. } = self.of;
         match plan.state {
             StateKind::Tracked => Ok(database.snapshot().await?),
             StateKind::Frozen => {

@@ -7,7 +7,8 @@ use super::Target;
 use crate::manifest::Manifest;
 use crate::report::{Event, Report};
 use crate::run::CommandError;
-use crate::target::{Described, GENERATOR, MaxShrink, ReadError, Scope, Storage, TargetUrl, TileReader};
+use crate::target::{Described, GENERATOR, MaxShrink, ReadError, Storage, TargetUrl, TileReader};
+use crate::tile::Scope;
 
 /// The names of a run's tileset and its layers.
 #[derive(Debug, Clone)]

@@ -22,6 +22,15 @@ use crate::target::{
 };
 use crate::tile::{LayerId, Slice, TileCoord, TileId};
 
+/// Whether clients of a target are switched to another of its versions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VersionSwitch<'a> {
+    Stay,
+    /// To the version before the current one.
+    Back,
+    To(&'a str),
+}
+
 /// How targets are opened and written.
 #[derive(Debug, Clone)]
 pub(crate) struct TargetOptions {
@@ -109,8 +118,8 @@ impl Target {
         })
     }
 
-    /// A reader of a target that has to hold a tileset: a directory or a prefix with none is a mistyped name. May wait for
-    /// a server, so it must not be called on a thread of the runtime.
+    /// A reader of a target that has to hold a tileset: a directory or a prefix with none is a mistyped name. May wait
+    /// for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn tileset_reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
         let mut reader = self.reader()?;
         reader.holds_tileset()?;
@@ -200,19 +209,23 @@ impl Target {
         Ok(prefix.map_err(TargetError::from)?)
     }
 
-    /// The versions. If `switch`, clients are switched to another version first: to `to`, or to the one before. May wait
-    /// for a server.
-    pub(crate) fn versions(&self, switch: bool, to: Option<&str>) -> Result<Latest, CommandError> {
-        match &self.url {
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => {
+    /// The versions, after the switch. May wait for a server.
+    pub(crate) fn versions(&self, switch: VersionSwitch<'_>) -> Result<Latest, CommandError> {
+        let to = match switch {
+            VersionSwitch::Stay => None,
+            VersionSwitch::Back => Some(None),
+            VersionSwitch::To(version) => Some(Some(version)),
+        };
+        match (&self.url, to) {
+            (TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. }, _) => {
                 Err(CommandError::NoVersions { target: self.to_string() })
             }
-            TargetUrl::Directory(path) if switch => Ok(switch_directory(path, to).map_err(TargetError::from)??),
-            TargetUrl::Directory(path) => Ok(directory_versions(path).map_err(TargetError::from)?),
-            TargetUrl::BucketPrefix { .. } if switch => {
+            (TargetUrl::Directory(path), Some(to)) => Ok(switch_directory(path, to).map_err(TargetError::from)??),
+            (TargetUrl::Directory(path), None) => Ok(directory_versions(path).map_err(TargetError::from)?),
+            (TargetUrl::BucketPrefix { .. }, Some(to)) => {
                 Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?)
             }
-            TargetUrl::BucketPrefix { .. } => {
+            (TargetUrl::BucketPrefix { .. }, None) => {
                 bucket_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
                     .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
             }

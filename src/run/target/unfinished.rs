@@ -4,8 +4,8 @@ use super::Target;
 use crate::manifest::{Manifest, Region, configuration_of};
 use crate::run::CommandError;
 use crate::run::describe::database_of;
-use crate::target::{Intent, IntentKind, Scope};
-use crate::tile::ZoomList;
+use crate::target::{Intent, IntentKind};
+use crate::tile::{Scope, ZoomList};
 
 /// Why a reseed cannot repair what an unfinished run left, and what to do; `None` if it can. It can if the unfinished
 /// run may have changed only tiles for which the manifest speaks, and rendered them from the same tables with the same
@@ -29,7 +29,7 @@ pub(crate) fn why_not_repairable(intent: &Intent, manifest: &Manifest) -> Option
     if intent.database.as_deref() != Some(&database_of(manifest)) {
         return Some(format!("{left}, and its tiles show another database or other tables"));
     }
-    let parts: Vec<Scope> = manifest.regions().filter_map(|part| Scope::read(&part.zooms, &part.bbox)).collect();
+    let parts: Vec<Scope> = manifest.regions().filter_map(|part| Scope::read(&part.zooms, &part.bbox).ok()).collect();
     if !intent.scope().is_within(&parts) {
         let held: Vec<String> = manifest.regions().map(|part| part.zooms).collect();
         return Some(format!(
@@ -66,8 +66,8 @@ pub(crate) fn regions_to_seed(
     let parts: Vec<Region> = manifest.regions().collect();
     regions.extend(parts.into_iter().rev());
     let is_within = |inner: &Region, outer: &Region| {
-        let scopes = Scope::read(&inner.zooms, &inner.bbox).zip(Scope::read(&outer.zooms, &outer.bbox));
-        scopes.is_some_and(|(inner, outer)| inner.is_within(&[outer]))
+        let scope = |region: &Region| Scope::read(&region.zooms, &region.bbox).ok();
+        scope(inner).zip(scope(outer)).is_some_and(|(inner, outer)| inner.is_within(&[outer]))
     };
     let mut needed: Vec<Region> = Vec::new();
     for region in regions {

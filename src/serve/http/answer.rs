@@ -19,7 +19,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::address::ClientKey;
 use super::unread::{Sending, UnreadHold};
-use crate::encode::{GZIP, TILE_TYPE};
+use crate::encode::GZIP;
 
 /// An answer on its way to a client.
 pub(crate) type Answer = Response<AnswerBody>;
@@ -223,10 +223,10 @@ pub(crate) fn not_modified(tag: &str, freshness: &Freshness) -> Answer {
 }
 
 /// The answer for an empty tile: it has no body, and caches may keep it like a tile.
-pub(crate) fn empty(status: StatusCode, freshness: &Freshness) -> Answer {
+pub(crate) fn empty(status: StatusCode, media_type: &str, freshness: &Freshness) -> Answer {
     let mut answer = public(status);
     if status == StatusCode::OK {
-        insert(answer.headers_mut(), CONTENT_TYPE, TILE_TYPE);
+        insert(answer.headers_mut(), CONTENT_TYPE, media_type);
     }
     freshness.apply(&mut answer);
     answer

@@ -1,6 +1,6 @@
 //! Finds out which tile a path names; the names of what stands beside tiles.
 
-use crate::encode::{OTHER_TILE_EXTENSION, TILE_EXTENSION};
+use crate::encode::TileFormat;
 use crate::target::Template;
 use crate::tile::TileId;
 
@@ -38,10 +38,10 @@ pub const CACHE_PROBE: &str = "cache-probe.pbf";
 /// Finds out which tile a name below a tileset stands for; it is still percent-encoded.
 pub(crate) fn tile_of(name: &str, template: &Template) -> Result<TileId, NoRoute> {
     // Map clients use either ending for tiles.
-    let stem = name.strip_suffix(OTHER_TILE_EXTENSION).filter(|stem| stem.ends_with('.'));
-    let stem = stem.filter(|_| template.text().strip_suffix(TILE_EXTENSION).is_some_and(|rest| rest.ends_with('.')));
-    let renamed = stem.map(|stem| format!("{stem}{TILE_EXTENSION}"));
-    let name = renamed.as_deref().unwrap_or(name);
+    let ends_so =
+        |format: TileFormat| template.text().strip_suffix(format.extension).is_some_and(|rest| rest.ends_with('.'));
+    let renamed = TileFormat::usual_name(name).filter(|(_, format)| ends_so(*format));
+    let name = renamed.as_ref().map_or(name, |(renamed, _)| renamed);
     match template.read(name) {
         Some(tile) => Ok(tile),
         None if looks_like_a_tile(name, template) => Err(NoRoute::NotCanonical),

@@ -322,7 +322,7 @@ async fn body_of(request: Request<RequestBody>) -> Result<Bytes, Refused> {
 
 fn refusal(failure: &JobError) -> Refused {
     match failure {
-        JobError::TooManyDirtyTiles | JobError::TooManyKeys => {
+        JobError::TooManyJobs | JobError::TooManyKeys => {
             retry_later(StatusCode::TOO_MANY_REQUESTS, &failure.to_string())
         }
         JobError::OtherWithKey => error(StatusCode::UNPROCESSABLE_ENTITY, &failure.to_string()),

@@ -33,7 +33,7 @@ const MAX_NUMBER_TRIES: usize = 10;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JobError {
     #[error("{MAX_WAITING_JOBS} jobs wait already: try again later")]
-    TooManyDirtyTiles,
+    TooManyJobs,
     #[error("an equal job waits, and has {MAX_KEYS_PER_JOB} Idempotency-Keys already: try again later")]
     TooManyKeys,
     #[error("another job was submitted with this Idempotency-Key")]
@@ -172,7 +172,7 @@ impl JobStore {
             (Some(record), _) if record.spec == spec => return Ok(Submitted { record, is_new: false }),
             (Some(_), _) => return Err(JobError::OtherWithKey),
             (None, Some(record)) => return self.join(record, key),
-            (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooManyDirtyTiles),
+            (None, None) if waiting >= MAX_WAITING_JOBS => return Err(JobError::TooManyJobs),
             (None, None) => {}
         }
         let mut record = JobRecord {
@@ -390,7 +390,7 @@ mod tests {
         for number in 0..MAX_WAITING_JOBS {
             assert!(store.submit(tile(number), None).unwrap().is_new);
         }
-        assert!(matches!(store.submit(tile(1_000), None), Err(JobError::TooManyDirtyTiles)));
+        assert!(matches!(store.submit(tile(1_000), None), Err(JobError::TooManyJobs)));
         assert_eq!(store.cancel(1).unwrap().unwrap().state, JobState::Cancelled);
         assert!(matches!(store.cancel(1), Err(JobError::Ended)));
         assert!(store.cancel(999).unwrap().is_none());

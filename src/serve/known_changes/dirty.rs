@@ -1,13 +1,12 @@
-//! The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target does
-//! not show yet.
+//! The stored tiles that are dirty by the change log: a look into the log has found a change in them that the target
+//! does not show yet.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Instant;
 
 use super::LogLook;
 use crate::cursor::Cursor;
-use crate::target::Scope;
-use crate::tile::TileCoord;
+use crate::tile::{Scope, TileCoord};
 
 /// The most dirty tiles that are listed, about 40 bytes each. If there are more, every tile counts as dirty.
 const MAX_DIRTY_TILES: usize = 1 << 18;

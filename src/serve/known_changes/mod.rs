@@ -28,8 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::cursor::{Cursor, StateInHistory};
-use crate::target::Scope;
-use crate::tile::{TileCoord, TileRectList};
+use crate::tile::{Scope, TileCoord, TileRectList};
 
 pub(crate) use epochs::{LiveEpoch, LiveEpochs, LiveSince};
 
@@ -409,8 +408,7 @@ mod tests {
 
     use super::*;
     use crate::cursor::NewestLogged;
-    use crate::target::Scope;
-    use crate::tile::Zoom;
+    use crate::tile::{Scope, Zoom};
 
     fn tile(zoom: u8, x: u32) -> TileCoord {
         TileCoord::new(Zoom::new(zoom).unwrap(), x, 0).unwrap()

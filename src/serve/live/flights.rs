@@ -250,8 +250,8 @@ impl FlightState {
         self.is_fresh(key, &held).then_some(held)
     }
 
-    /// True if a cached live tile is of the epoch of `key` or a later one, and its lifetime has not passed or the change
-    /// log is followed.
+    /// True if a cached live tile is of the epoch of `key` or a later one, and its lifetime has not passed or the
+    /// change log is followed.
     pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
     }

@@ -27,7 +27,7 @@ use sha2::{Digest as _, Sha256};
 use tile::{WantedTile, given_parameters, no_tile};
 
 use super::error::ServeError;
-use super::http::address::{AddressRange, ClientKey, Peer, client};
+use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
 use super::http::route::{MAX_PATH_BYTES, NoRoute, tile_of};
@@ -35,8 +35,7 @@ use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
 use super::observe::access_log::{AccessLine, AccessLog};
 use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
-use super::options::{AccessLogStyle, EmptyStatus, ServeOptions, TileHeaders};
-use super::parameters::UndeclaredNames;
+use super::options::{ServeOptions, TileHeaders};
 use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
@@ -97,7 +96,7 @@ impl Answers for Public {
         let begun = Instant::now();
         let settings = self.0.settings();
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
-        let address = client(peer, request.headers(), &settings.trusted_proxies);
+        let address = client(peer, request.headers(), &settings.options.trusted_proxies);
         let client = ClientKey::of(address);
         let LabeledAnswer { mut answer, route, source, tileset } = self.0.respond(&request, client, &settings).await;
         answer.body_mut().is_for(client);
@@ -107,10 +106,10 @@ impl Answers for Public {
         if self.0.is_private {
             answer::for_own_pages(&mut answer);
         }
-        if settings.server_timing {
+        if settings.options.section.server_timing {
             answer::add_timing(&mut answer, source.name(), took);
         }
-        if let Some(style) = settings.access_log {
+        if let Some(style) = settings.options.section.access_log {
             self.0.access_log.write(&line(&request, address, &answer, source, took), style);
         }
         if request.method() == http::Method::HEAD { answer::without_body(answer) } else { answer }
@@ -238,7 +237,11 @@ impl Site {
                 if self.unread.refuses(client) {
                     return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
-                let given = match given_parameters(tileset, request.uri().query(), settings.undeclared) {
+                let given = match given_parameters(
+                    tileset,
+                    request.uri().query(),
+                    settings.options.section.undeclared_parameters,
+                ) {
                     Ok(given) => given.map(Arc::new),
                     Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
@@ -248,7 +251,7 @@ impl Site {
                 let mut labeled = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(labeled.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
-                if is_stored && looked.elapsed() > settings.settle {
+                if is_stored && looked.elapsed() > settings.options.settle {
                     // The target may have changed and a CDN may have been purged since the look: the CDN would keep
                     // this outdated answer for long.
                     answer::forbid_keeping(&mut labeled.answer);
@@ -341,25 +344,14 @@ pub struct TilesetHeaders {
 /// The settings that are read again at SIGHUP.
 #[derive(Debug, Clone)]
 pub(crate) struct SiteSettings {
+    pub(crate) options: ServeOptions,
     /// How long caches may keep a tile, by its zoom.
     pub(crate) tile_freshness: TileFreshness,
     tile_headers: Vec<TilesetHeaders>,
-    /// If the last look at the target is older than this, no cache may keep the answer.
-    pub(crate) settle: Duration,
-    /// The status of the answer for an empty tile.
-    pub(crate) empty_status: EmptyStatus,
-    /// What is done with names in a tile's query that its tileset does not declare.
-    pub(crate) undeclared: UndeclaredNames,
-    /// True if each answer says how long it took.
-    pub(crate) server_timing: bool,
     /// The URL under which clients find the server; ends with a slash.
     pub(crate) public_url: String,
     /// The page with the map, if there is one.
     pub(crate) preview: Option<Arc<PreviewPage>>,
-    /// The format of the access log; `None` for no log.
-    pub(crate) access_log: Option<AccessLogStyle>,
-    /// Proxies whose `X-Forwarded-For` is trusted.
-    pub(crate) trusted_proxies: Vec<AddressRange>,
     /// The token that clients of the admin listener need to change something; `None` if nobody may.
     pub(crate) token: Option<AdminToken>,
 }
@@ -389,14 +381,9 @@ impl SiteSettings {
         Ok(SiteSettings {
             tile_freshness: TileFreshness::new(options)?,
             tile_headers,
-            settle: options.settle,
-            empty_status: options.empty_status,
-            undeclared: section.undeclared_parameters,
-            server_timing: section.server_timing,
             public_url,
             preview,
-            access_log: section.access_log,
-            trusted_proxies: options.trusted_proxies.clone(),
+            options: options.clone(),
             token: AdminToken::find(section.token_file.as_deref())?,
         })
     }

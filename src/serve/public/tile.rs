@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{LabeledAnswer, Site, SiteSettings};
-use crate::encode::TILE_TYPE;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
@@ -88,19 +87,19 @@ impl Site {
             TileOrigin::Live => SourceLabel::Live,
             TileOrigin::Collapsed => SourceLabel::Collapsed,
         };
+        let media_type = state.described.format.media_type;
         let mut answer = match read {
             Err(error) => {
                 let source = if origin == TileOrigin::Empty { SourceLabel::None } else { source };
                 return LabeledAnswer { answer: no_tile(&error), route: RouteLabel::Tile, source, tileset: None };
             }
-            Ok(None) => answer::empty(settings.empty_status.status(), freshness),
+            Ok(None) => answer::empty(settings.options.empty_status.status(), media_type, freshness),
             Ok(Some(found)) if origin == TileOrigin::Ancestor => {
-                answer::placeholder(found.body, TILE_TYPE, found.encoding)
+                answer::placeholder(found.body, media_type, found.encoding)
             }
             Ok(Some(found)) if holds(headers, &found.tag) => answer::not_modified(&found.tag, freshness),
             Ok(Some(found)) => {
-                let content =
-                    Content { body: found.body, media_type: TILE_TYPE, encoding: found.encoding, tag: &found.tag };
+                let content = Content { body: found.body, media_type, encoding: found.encoding, tag: &found.tag };
                 answer::content(content, freshness)
             }
         };

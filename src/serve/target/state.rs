@@ -10,8 +10,8 @@ use crate::cursor::Cursor;
 use crate::manifest::{Manifest, Publication};
 use crate::serve::known_changes::LiveSince;
 use crate::serve::live::LiveError;
-use crate::target::{Described, Scope, Template, TileReader};
-use crate::tile::{AreaPart, Coverage, TileCoord, Zoom, ZoomList};
+use crate::target::{Described, Template, TileReader};
+use crate::tile::{AreaPart, Coverage, Scope, TileCoord, Zoom, ZoomList};
 
 /// A state of the target: what it holds between two changes.
 pub(crate) struct ServedState {
@@ -61,7 +61,7 @@ impl ServedState {
     /// The zooms and boxes in which the target may hold tiles: its scopes and its partial regions.
     pub(crate) fn kept_scopes(&self) -> Vec<Scope> {
         let partial = self.manifest.as_ref().map_or(&[][..], |manifest| &manifest.partial);
-        let partial = partial.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox));
+        let partial = partial.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox).ok());
         self.scopes.iter().cloned().chain(partial).collect()
     }
 
@@ -114,7 +114,7 @@ impl ServedState {
 /// The scopes of a target: those of its manifest, otherwise its zooms and bounds.
 pub(crate) fn scopes(described: &Described, manifest: Option<&Manifest>) -> Vec<Scope> {
     if let Some(manifest) = manifest {
-        return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
+        return manifest.regions().filter_map(|region| Scope::read(&region.zooms, &region.bbox).ok()).collect();
     }
     let zooms = described.zooms.and_then(|(min, max)| ZoomList::of((min..=max).filter_map(Zoom::new)));
     let boxes: Vec<AreaPart> = described.bounds.into_iter().map(AreaPart::from).collect();

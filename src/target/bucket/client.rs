@@ -7,7 +7,8 @@
 //!
 //! Everything above ([`Store`](super::store::Store), the lease, the sinks, the readers, notes and work files) knows one
 //! [`ObjectClient`] and no library. A program that was built without the feature of a scheme has no client for it:
-//! [`BucketShared::client`](super::BucketShared) then fails with [`BucketError::NotBuilt`](super::BucketError::NotBuilt).
+//! [`BucketShared::client`](super::BucketShared) then fails with
+//! [`BucketError::NotBuilt`](super::BucketError::NotBuilt).
 
 use std::collections::HashMap;
 use std::fmt;

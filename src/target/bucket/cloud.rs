@@ -361,7 +361,8 @@ fn late(limit: Duration) -> Refusal {
     Refusal { meaning: Meaning::Timeout, cause }
 }
 
-// What the library's errors mean. They hold addresses, which may hold signatures: only the server's own words are shown.
+// What the library's errors mean. They hold addresses, which may hold signatures: only the server's own words are
+// shown.
 
 fn refusal(error: &object_store::Error) -> Refusal {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::client::{Condition, Object};
-use super::header_note::{HEADERS, HeaderNote};
+use super::headers::{HEADERS, HeaderNote};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketError};
@@ -37,9 +37,8 @@ pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
 }
 
 /// Writes a note; returns its new tag. If two writers write equal bodies, both succeed; so notes that must differ name
-/// their writer.
-/// Fails with [`BucketError::Changed`] if the condition does not hold and the note is not already as wanted; otherwise the
-/// server's refusal.
+/// their writer. Fails with [`BucketError::Changed`] if the condition does not hold and the note is not already as
+/// wanted; otherwise the server's refusal.
 pub(crate) async fn write_note(
     store: &Store,
     name: &str,

@@ -18,8 +18,8 @@ const ARCHIVE: &str = "archive.pmtiles";
 /// is copied to the new one.
 const OLD: &str = "old.pmtiles";
 
-/// The sink of a PMTiles archive in a bucket. Writes a file in the temporary folder, which [`Sink::finish`] uploads if the
-/// object was not replaced since the beginning.
+/// The sink of a PMTiles archive in a bucket. Writes a file in the temporary folder, which [`Sink::finish`] uploads if
+/// the object was not replaced since the beginning.
 #[derive(Debug)]
 pub struct BucketPmtiles {
     // Fields are dropped in this order: the staged file before its folder.

@@ -9,9 +9,9 @@ use tokio::runtime::Handle;
 use super::lease::Lease;
 use super::prefix_store::{PrefixStore, SeenNotes, claim};
 use super::store::Store;
-use super::uploads::Uploads;
+use super::tile_requests::Uploads;
 use super::version::{SharedVersion, VersionNote};
-use super::{BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, wait};
+use super::{BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, unless_stopped, wait};
 use crate::stop::Stop;
 use crate::target::tree::notes::Begun;
 use crate::target::tree::{self, Latest, Publishing, Tag, TreeOptions, TreeRun, TreeStore as _, notes};
@@ -58,17 +58,12 @@ impl BucketTiles {
         stop: &Stop,
     ) -> Result<BucketTiles, BucketError> {
         let place = location.to_string();
-        let (store, lease) = wait(&runtime, async {
-            tokio::select! {
-                biased;
-                _ = stop.wait() => Err(BucketError::Interrupted { place }),
-                taken = async {
-                    let store = Store::open(location, options).await?;
-                    let lease = Lease::take(&store, &runtime).await?;
-                    Ok((store, lease))
-                } => taken,
-            }
-        })?;
+        let taken = async {
+            let store = Store::open(location, options).await?;
+            let lease = Lease::take(&store, &runtime).await?;
+            Ok((store, lease))
+        };
+        let (store, lease) = wait(&runtime, unless_stopped(stop, place, taken))?;
         Ok(BucketTiles { runtime, stop: stop.clone(), store, tree, lease: Some(lease), open: None, adopted: None })
     }
 

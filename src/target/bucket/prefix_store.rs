@@ -11,9 +11,9 @@ use super::client::{Condition, Listed, MAX_NAMES_PER_DELETE};
 use super::lease::Lease;
 use super::note::{begin_header_note, entries, read_latest, read_noted, replace_note, write_note};
 use super::store::Store;
-use super::uploads::Uploads;
+use super::tile_requests::Uploads;
 use super::version::{SharedVersion, is_awaited, note_published};
-use super::{BucketError, wait};
+use super::{BucketError, unless_stopped, wait};
 use crate::stop::Stop;
 use crate::target::Tileset;
 use crate::target::scratch::ScratchError;
@@ -60,13 +60,7 @@ impl<'a> PrefixStore<'a> {
 
     /// Waits for requests, unless a stop is asked for.
     pub(crate) fn wait<T>(&self, requests: impl Future<Output = Result<T, BucketError>>) -> Result<T, BucketError> {
-        wait(self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(BucketError::Interrupted { place: self.store.location.to_string() }),
-                done = requests => done,
-            }
-        })
+        wait(self.runtime, unless_stopped(self.stop, &self.store.location, requests))
     }
 
     fn foreign(&self, example: String) -> BucketError {

@@ -8,7 +8,7 @@ use super::lease::Lease;
 use super::note::{read_header_note, write_header_note};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, BucketError, BucketTiles, HeaderNote, RewrittenHeaders, wait};
+use super::{Action, BucketError, BucketTiles, HeaderNote, RewrittenHeaders, unless_stopped, wait};
 use crate::target::tree::Template;
 use crate::tile::TileId;
 
@@ -23,13 +23,7 @@ impl BucketTiles {
         let Some(lease) = &self.lease else { return Err(self.not_open()) };
         let template = self.tree.template.clone().with_layers(layers.iter().map(String::as_str));
         let pass = HeaderPass { store: &self.store, lease, template, packed: self.tree.packs() };
-        let done = wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(self.not_open()),
-                done = pass.run() => done,
-            }
-        })?;
+        let done = wait(&self.runtime, unless_stopped(&self.stop, &self.store.location, pass.run()))?;
         self.release()?;
         Ok(done)
     }

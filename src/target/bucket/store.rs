@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use tokio::runtime::Handle;
 
 use super::client::{Condition, Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
-use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions};
+use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::Tag;
 
@@ -131,6 +132,26 @@ impl Store {
         }
         Ok(())
     }
+}
+
+// Deletes whole targets.
+
+/// Deletes every object below a prefix. May wait for the server.
+pub fn remove_prefix(location: BucketLocation, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
+    wait(runtime, async {
+        let store = Store::open(location, options).await?;
+        store.remove(&store.names("").await?).await
+    })
+}
+
+/// Deletes an archive, and its notes. May wait for the server.
+pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
+    wait(runtime, async {
+        let store = Store::open(archive.bucket_as_location(), options).await?;
+        let mut names = vec![archive.key.clone()];
+        names.extend(store.names(&format!("{}/", archive.folder_beside())).await?);
+        store.remove(&names).await
+    })
 }
 
 pub(crate) fn too_large(most: usize) -> Refusal {

@@ -17,7 +17,7 @@ use tokio::runtime::Handle;
 use super::client::{Condition, Listed, Object};
 use super::note::write_note;
 use super::store::Store;
-use super::uploads::Uploads;
+use super::tile_requests::Uploads;
 use super::{BucketError, BucketLocation, BucketOptions, wait};
 use crate::clock::seconds_now;
 use crate::stop::Stop;

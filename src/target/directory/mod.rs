@@ -7,24 +7,24 @@
 //! | `state` | what the directory holds, and whether this run may write there |
 //! | `folder` | the notes that are kept in the directory, or next to an archive |
 //! | `files` | file operations that follow no link, by several threads, made durable |
-//! | `versions` | what a run needs of a directory, and its versions: listed, switched, removed |
+//! | `folder_store` | what a run needs of a directory, and its versions: listed, switched, removed |
 //! | `read` | the reader |
 //! | `error` | errors of directory targets |
 
 mod error;
 mod files;
 mod folder;
+mod folder_store;
 mod lock;
 mod read;
 mod state;
-mod versions;
 
 use std::path::{Path, PathBuf};
 
 use files::{Files, TileFile, WRITERS, synchronize};
+use folder_store::FolderStore;
 use lock::Lock;
-use state::{BEGUN, read_state};
-use versions::FolderStore;
+use state::{BEGUN, claim, read_state};
 
 use super::staging::NoFolder;
 use super::tree::{self, OWN_FOLDER, TreeOptions, TreeRun};
@@ -34,8 +34,8 @@ use crate::tile::{Order, TileId};
 
 pub use error::DirectoryError;
 pub use folder::FolderNotes;
+pub use folder_store::{directory_versions, switch_directory};
 pub use read::DirectoryReader;
-pub use versions::{directory_versions, switch_directory};
 
 #[derive(Debug)]
 pub struct Directory {
@@ -113,7 +113,7 @@ impl Sink for Directory {
 
     fn claim(&mut self) -> Result<(), DirectoryError> {
         if self.lock.is_of_a_new_target() {
-            lock::claim(&self.lock.root, &self.options, &read_state(&self.files, self.options.force)?, &self.stop)?;
+            claim(&self.lock.root, &self.options, &read_state(&self.files, self.options.force)?, &self.stop)?;
         }
         Ok(())
     }

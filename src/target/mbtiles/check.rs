@@ -7,7 +7,8 @@ use super::{MBTILES_APPLICATION_ID, MbtilesReader, ORDER};
 use crate::target::compare::Handover;
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::read::Total;
-use crate::target::{PartialScope, ReadError, Scope};
+use crate::target::{PartialScope, ReadError};
+use crate::tile::Scope;
 
 /// The most tiles that are named for each kind of defect; the others are only counted.
 const MAX_NAMED_TILES: u64 = 20;

@@ -367,8 +367,9 @@ impl PendingEdits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Mbtiles, OpenMode, Scope, Sink as _};
-    use crate::tile::{Coverage, LonLatBox};
+    use crate::encode::TileFormat;
+    use crate::target::{Mbtiles, OpenMode, Sink as _};
+    use crate::tile::{Coverage, LonLatBox, Scope};
 
     use crate::stop::Signal;
 
@@ -379,6 +380,7 @@ mod tests {
     fn metadata(name: &str) -> Metadata {
         Metadata {
             name: name.to_owned(),
+            format: TileFormat::MVT,
             description: None,
             attribution: None,
             version: None,

@@ -13,7 +13,7 @@ use super::SqliteCause;
 use super::companions::{COMPANIONS, Guard, OpenFile, as_it_lies, beside, clear_away, unless_open};
 use super::patch::BEFORE_KEY;
 use super::view::unfit;
-use crate::encode::{MAX_STORED_TILE, TILE_EXTENSION};
+use crate::encode::{MAX_STORED_TILE, TileFormat};
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::read::{MAX_NOTE, ReadAllowance, Total};
 use crate::target::{Described, ReadError, TileReader, VectorLayer, lock_file};
@@ -150,7 +150,7 @@ impl MbtilesReader {
             return Err(self.foreign(what.to_owned()));
         }
         match format.optional().map_err(|error| self.failed(error))? {
-            Some(format) if format != TILE_EXTENSION => {
+            Some(format) if TileFormat::named(&format).is_none() => {
                 let shown: String = format.chars().take(60).collect();
                 Err(self.foreign(format!("its tiles are of the format {shown:?}")))
             }
@@ -234,6 +234,7 @@ impl TileReader for MbtilesReader {
         let mut taken = |name: &str| rows.remove(name);
         Ok(Described {
             name: taken("name"),
+            format: taken("format").and_then(|format| TileFormat::named(&format)).unwrap_or_default(),
             description: taken("description"),
             attribution: taken("attribution"),
             version: taken("version"),

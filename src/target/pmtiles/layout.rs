@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
-use crate::encode::PMTILES_TILE_TYPE;
+use crate::encode::TileFormat;
 use crate::target::{ReadError, lock_file};
 
 /// The length of the header (section 3).
@@ -85,7 +85,15 @@ impl TileType {
     }
 
     pub(crate) const UNKNOWN: TileType = TileType(0);
-    pub(crate) const OURS: TileType = TileType(PMTILES_TILE_TYPE);
+
+    pub(crate) const fn of_format(format: TileFormat) -> TileType {
+        TileType(format.pmtiles_type)
+    }
+
+    /// The encoding; `None` if it is unknown, or tiles of this kind are not read.
+    pub(crate) fn format(self) -> Option<TileFormat> {
+        TileFormat::of_pmtiles(self.0)
+    }
 
     pub(crate) const fn name(self) -> &'static str {
         match self.0 {
@@ -460,7 +468,7 @@ mod tests {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::None,
-            tile_type: TileType::OURS,
+            tile_type: TileType::of_format(TileFormat::MVT),
             min_zoom: 2,
             max_zoom: 14,
             bounds: [-1_800_000_000, -850_511_287, 1_800_000_000, 1],

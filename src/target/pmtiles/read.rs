@@ -108,7 +108,7 @@ impl PmtilesReader {
                 return Err(foreign(&*bytes, what));
             }
         }
-        if ![TileType::OURS, TileType::UNKNOWN].contains(&header.tile_type) {
+        if header.tile_type != TileType::UNKNOWN && header.tile_type.format().is_none() {
             return Err(foreign(&*bytes, format!("its tiles are {}", header.tile_type.name())));
         }
         for (what, section) in sections(&header) {
@@ -248,6 +248,7 @@ impl TileReader for PmtilesReader {
         };
         Ok(Described {
             name,
+            format: self.header.tile_type.format().unwrap_or_default(),
             description,
             attribution,
             version,

@@ -6,11 +6,10 @@ use std::path::Path;
 use super::layout::{Entry, PmtilesCompression};
 use super::tests::{Archive, entry, tile};
 use super::{Pmtiles, PmtilesReader};
+use crate::encode::TileFormat;
 use crate::stop::{Signal, Stop};
-use crate::target::{
-    Metadata, ReadError, Scope, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all,
-};
-use crate::tile::{Coverage, LonLatBox};
+use crate::target::{Metadata, ReadError, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all};
+use crate::tile::{Coverage, LonLatBox, Scope};
 
 type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
 
@@ -67,6 +66,7 @@ fn archive(tiles: &ExpectedTiles, chance: &mut fastrand::Rng) -> Vec<u8> {
 fn metadata() -> Metadata {
     Metadata {
         name: "rebuilt".to_owned(),
+        format: TileFormat::MVT,
         description: None,
         attribution: None,
         version: None,

@@ -2,7 +2,7 @@
 
 use super::layout::{Entry, HEADER_LENGTH, Header, PmtilesCompression, ReadAt, Section, TileType, directory_to_bytes};
 use super::read::PmtilesReader;
-use crate::encode::{Gzip, Level};
+use crate::encode::{Gzip, Level, TileFormat};
 use crate::target::{ReadError, TileReader as _};
 use crate::tile::{LonLatBox, TileCoord, TileId};
 
@@ -50,7 +50,7 @@ impl Archive {
             clustered: true,
             internal,
             packing: PmtilesCompression::None,
-            tile_type: TileType::OURS,
+            tile_type: TileType::of_format(TileFormat::MVT),
             min_zoom: 0,
             max_zoom: 3,
             bounds: [-10, -10, 10, 10],

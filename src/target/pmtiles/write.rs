@@ -264,7 +264,7 @@ impl Body {
             clustered: true,
             internal: PmtilesCompression::Gzip,
             packing: PmtilesCompression::Gzip,
-            tile_type: TileType::OURS,
+            tile_type: TileType::of_format(metadata.format),
             min_zoom,
             max_zoom,
             bounds: [west, south, east, north],

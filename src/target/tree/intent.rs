@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::notes::{fingerprint, regions};
 use crate::clock::{moment, seconds_now};
 use crate::manifest::Region;
-use crate::target::{RunKind, Scope, Tileset, Unwritten};
-use crate::tile::{AreaPart, Coverage, TileId, TileRect, TileRectList, Zoom, ZoomList, area_for_people};
+use crate::target::{RunKind, Tileset, Unwritten};
+use crate::tile::{Coverage, Scope, TileId, TileRectList, ZoomList, area_for_people, area_texts};
 
 /// A run that has begun to change a target and has not finished: it is under way, or was interrupted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +71,7 @@ impl Intent {
             fingerprint: tileset.fingerprint.clone(),
             database,
             zooms: zooms.to_string(),
-            bbox: parts.iter().map(AreaPart::to_string).collect(),
+            bbox: area_texts(parts),
             tiles: tileset.dirty.clone().filter(|_| tileset.unwritten == Unwritten::Keep),
             snapshots,
             began: seconds_now(),
@@ -106,7 +106,7 @@ impl Intent {
     /// The tiles that the run may have changed: all tiles if the note's scope cannot be parsed.
     pub fn scope(&self) -> Scope {
         let everything = || Scope { zooms: ZoomList::all(), coverage: Coverage::new(&[]) };
-        Scope::read(&self.zooms, &self.bbox).unwrap_or_else(everything)
+        Scope::read(&self.zooms, &self.bbox).unwrap_or_else(|_error| everything())
     }
 
     /// True if both are the same except for their time and their snapshots.
@@ -149,43 +149,6 @@ fn add(intents: &mut Vec<Intent>, mut intent: Intent) {
     intents.push(intent);
 }
 
-impl Scope {
-    /// Parses the scope of a region; `None` if its text has another form.
-    pub fn read(zooms: &str, bbox: &[String]) -> Option<Scope> {
-        let parts: Result<Vec<AreaPart>, _> = bbox.iter().map(|text| text.parse()).collect();
-        Some(Scope { zooms: zooms.parse().ok()?, coverage: Coverage::new(&parts.ok()?) })
-    }
-
-    /// True if every rectangle of tiles in the scope lies in one rectangle of `others`.
-    pub fn is_within(&self, others: &[Scope]) -> bool {
-        // An area with a long border has many rectangles at deep zooms. Usually the other scope has the same area, so
-        // the areas are compared first.
-        let is_same =
-            |zoom: Zoom| others.iter().any(|other| other.zooms.contains(zoom) && other.coverage == self.coverage);
-        let fits = |zoom: Zoom| self.coverage.rects(zoom).iter().all(|rect| is_within(rect, others));
-        self.zooms.iter().all(|zoom| is_same(zoom) || fits(zoom))
-    }
-
-    /// True if this scope and `other` share tiles outside of `third`.
-    fn meets_beyond(&self, other: &Scope, third: &Scope) -> bool {
-        let is_third = |zoom: Zoom| {
-            third.zooms.contains(zoom) && [self, other].into_iter().any(|scope| scope.coverage == third.coverage)
-        };
-        self.zooms.iter().filter(|zoom| other.zooms.contains(*zoom) && !is_third(*zoom)).any(|zoom| {
-            let others = other.coverage.rects(zoom);
-            let mine = self.coverage.rects(zoom);
-            let shared = mine.iter().flat_map(|one| others.iter().filter_map(|other| one.common(other)));
-            shared.into_iter().any(|shared| !is_within(&shared, std::slice::from_ref(third)))
-        })
-    }
-}
-
-fn is_within(inner: &TileRect, scopes: &[Scope]) -> bool {
-    let zoom = inner.zoom;
-    let outer = scopes.iter().filter(|scope| scope.zooms.contains(zoom)).flat_map(|scope| scope.coverage.rects(zoom));
-    outer.into_iter().any(|outer| outer.common(inner).as_ref() == Some(inner))
-}
-
 /// The intents of a target while a run changes it: those noted before its first tile, and those that stay noted after
 /// its manifest.
 #[derive(Debug)]
@@ -223,7 +186,7 @@ impl OpenIntents {
                     add(&mut others, Intent::replaced(&fingerprint, region));
                 }
             }
-            _ => kept.extend(regions.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox))),
+            _ => kept.extend(regions.iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox).ok())),
         }
         let mut noted = others.clone();
         add(&mut noted, Intent::of(tileset));

@@ -8,24 +8,10 @@ use rusqlite::params;
 use crate::manifest::{Manifest, Region};
 use crate::target::Tileset;
 use crate::target::scratch::{Scratch, ScratchError};
-use crate::tile::{Coverage, LayerId, Order, Slice, TileId, ZoomList};
+use crate::tile::{LayerId, Order, Scope, Slice, TileId};
 
 /// The MD5 of a stored tile's bytes, if the target knows it without reading them.
 pub(crate) type Tag = Option<[u8; 16]>;
-
-/// The tiles that a run is responsible for: it changes no others.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Scope {
-    pub zooms: ZoomList,
-    pub coverage: Coverage,
-}
-
-impl Scope {
-    /// True if a tile lies in the scope.
-    pub fn holds(&self, id: TileId) -> bool {
-        self.zooms.contains(id.coord.zoom()) && self.coverage.touches(id.coord)
-    }
-}
 
 /// The partial regions of a target, outside of its scope: what is stored there is valid, and what is not stored is
 /// unknown.
@@ -41,7 +27,7 @@ impl PartialScope {
     /// The partial regions that a manifest names. Regions that cannot be read are left out.
     pub fn of(manifest: &Manifest) -> PartialScope {
         let scopes = |regions: &mut dyn Iterator<Item = Region>| {
-            regions.filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect()
+            regions.filter_map(|region| Scope::read(&region.zooms, &region.bbox).ok()).collect()
         };
         PartialScope { partial: scopes(&mut manifest.partial.iter().cloned()), whole: scopes(&mut manifest.regions()) }
     }
@@ -213,7 +199,7 @@ fn id(place: i64, slice: i64) -> Option<TileId> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::{TileCoord, Zoom};
+    use crate::tile::{Coverage, Scope, TileCoord, Zoom};
 
     fn tile(zoom: u8, x: u32, row: u32, layer: Option<u16>) -> TileId {
         let coord = TileCoord::from_tms(Zoom::new(zoom).unwrap(), x, row);

@@ -13,11 +13,12 @@ use serde_json::{Map, Value};
 
 use super::publish::is_version_name;
 use super::template::TemplateError;
-use super::{Intent, IntentKind, Scope, Template, TreeOptions};
+use super::{Intent, IntentKind, Template, TreeOptions};
+use crate::encode::TileFormat;
 use crate::manifest::Region;
 use crate::target::metadata::MANIFEST_KEY;
 use crate::target::{Described, Metadata, VectorLayer};
-use crate::tile::{LayerId, LonLatBox, Slice};
+use crate::tile::{LayerId, LonLatBox, Scope, Slice};
 
 /// The name of the note with the metadata and the manifest.
 pub(crate) const METADATA: &str = "metadata.json";
@@ -64,7 +65,7 @@ impl Begun {
         }
         // Tiles noted as replaced are not leftovers while the manifest still speaks for them.
         let parts: Vec<Scope> =
-            regions(manifest).iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox)).collect();
+            regions(manifest).iter().filter_map(|region| Scope::read(&region.zooms, &region.bbox).ok()).collect();
         unfinished.retain(|intent| {
             intent.run != IntentKind::Replaced || intent.fingerprint != now || !intent.scope().is_within(&parts)
         });
@@ -179,6 +180,7 @@ pub(crate) fn read(body: &[u8]) -> Result<TargetNotes, serde_json::Error> {
     Ok(TargetNotes {
         described: Described {
             name: text("name"),
+            format: text("format").and_then(|format| TileFormat::named(&format)).unwrap_or_default(),
             description: text("description"),
             attribution: text("attribution"),
             version: text("version"),
@@ -227,6 +229,7 @@ mod tests {
         let layer = |id: &str| VectorLayer { id: id.to_owned(), minzoom: 1, maxzoom: 2, ..VectorLayer::default() };
         let metadata = Metadata {
             name: "facilities".to_owned(),
+            format: TileFormat::MVT,
             description: None,
             attribution: Some("©".to_owned()),
             version: None,

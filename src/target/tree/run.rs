@@ -253,8 +253,8 @@ impl TreeRun {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::{Scope, TargetSection};
-    use crate::tile::{TileCoord, Zoom};
+    use crate::target::TargetSection;
+    use crate::tile::{Scope, TileCoord, Zoom};
 
     fn tileset() -> Tileset {
         let tileset = Tileset::of_test(Scope::read("0-8", &[]).unwrap(), Unwritten::Delete);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use md5::{Digest as _, Md5};
-use oar_tiles::encode::{Gzip, Level};
+use oar_tiles::encode::{Gzip, Level, TileFormat};
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
     Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
@@ -59,6 +59,7 @@ pub(crate) fn metadata(zooms: &str, manifest: &str) -> Metadata {
         VectorLayer { id: "facilities".to_owned(), description: String::new(), minzoom: 0, maxzoom: 14, fields };
     Metadata {
         name: "Facilities".to_owned(),
+        format: TileFormat::MVT,
         description: None,
         attribution: Some("© all".to_owned()),
         version: None,

@@ -318,7 +318,7 @@ const BY_PATH: [(&str, &str); 14] = [
     ("src/target/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
     ("src/target/lock_file.rs", "an archive that the user named is opened to be read"),
     ("src/target/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
-    ("src/target/bucket/upload.rs", "a new file in a temporary folder of our own"),
+    ("src/target/bucket/archive_upload.rs", "a new file in a temporary folder of our own"),
     ("src/target/work_files.rs", "the work folder of shards, which the user named; files are made under new names"),
     ("src/target/staging.rs", "the rights of an open file are set"),
 ];

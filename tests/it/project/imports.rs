@@ -75,12 +75,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config describe dirty_file init jobs picture publish rows writer_lease",
+            "config dirty_file identity init jobs picture publish row_loss writer_lease",
+            "describe",
             "inspect target",
-            "diff dirty finish layer_ends",
+            "diff dirty finish",
             "kept_rows",
             "doctor error prepare+shared_rows+family purge serving track",
-            "dry_run tilesets",
+            "dry_run render tilesets",
             "seed",
             "family_seed",
             "copy reseed shards verify",
@@ -113,7 +114,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area"]),
+    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area", "scope"]),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.

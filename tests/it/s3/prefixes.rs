@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use oar_tiles::target::{
-    BucketReader, Compression, Encryption, Publishing, Scope, Sink, TargetSection, Template, TileEdit, TileReader,
-    Tileset, TreeOptions,
+    BucketReader, Compression, Encryption, Publishing, Sink, TargetSection, Template, TileEdit, TileReader, Tileset,
+    TreeOptions,
 };
-use oar_tiles::tile::{Coverage, LayerId, Slice, TileId};
+use oar_tiles::tile::{Coverage, LayerId, Scope, Slice, TileId};
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{

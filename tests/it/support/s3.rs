@@ -1,5 +1,6 @@
 //! The S3 server of the tests: a prefix for each test, and a separate client that reads what is stored there.
 
+use oar_tiles::encode::TileFormat;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,10 +13,9 @@ use oar_tiles::postgis::ConnectParts;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
     BucketError, BucketLocation, BucketOptions, BucketTiles, Finished, Metadata, PartialScope, Publishing, RunKind,
-    S3Keys, S3Section, Scheme, Scope, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten,
-    Written,
+    S3Keys, S3Section, Scheme, Sink, TargetSection, Template, TileEdit, Tileset, TreeOptions, Unwritten, Written,
 };
-use oar_tiles::tile::{Coverage, LonLatBox, Order, TileCoord, TileTextNames, Zoom};
+use oar_tiles::tile::{Coverage, LonLatBox, Order, Scope, TileCoord, TileTextNames, Zoom};
 use tokio::runtime::Runtime;
 
 /// The one bucket: each costs the server volumes of its own.
@@ -105,6 +105,7 @@ pub(crate) fn tileset(fingerprint: &str) -> Tileset {
 pub(crate) fn metadata(fingerprint: &str, run: u32) -> Metadata {
     Metadata {
         name: "facilities".to_owned(),
+        format: TileFormat::MVT,
         description: None,
         attribution: None,
         version: None,

@@ -8,15 +8,16 @@ use oar_tiles::stop::Stop;
 use oar_tiles::target::{
     BucketError, BucketObject, BucketPmtiles, BucketReader, BucketTiles, Described, Directory, DirectoryError,
     DirectoryReader, Finished, Mbtiles, MbtilesError, MbtilesReader, Metadata, Needs, ObjectKey, OpenMode,
-    PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, Scope, Sink, TargetSection, Template,
-    TileEdit, TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
+    PartialScope, Pmtiles, PmtilesError, PmtilesReader, Publishing, RunKind, Sink, TargetSection, Template, TileEdit,
+    TileReader, Tileset, TreeOptions, Unwritten, VectorLayer, Written,
 };
-use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Slice, TileCoord, TileId, Zoom};
+use oar_tiles::tile::{Coverage, LayerId, LonLatBox, Scope, Slice, TileCoord, TileId, Zoom};
 
 use super::s3::{Prefix, options};
 use super::sinks::{Memory, MemoryError, MemoryTarget};
 use super::tree::files;
 use super::until;
+use oar_tiles::encode::TileFormat;
 
 /// Tiles as a target holds them.
 pub(crate) type Held = BTreeMap<(u8, u32, u32, Option<u16>), Vec<u8>>;
@@ -70,6 +71,7 @@ pub(crate) fn metadata(manifest: &str) -> Metadata {
     let layer = |id: &str| VectorLayer { id: id.to_owned(), maxzoom: 7, ..VectorLayer::default() };
     Metadata {
         name: "contract".to_owned(),
+        format: TileFormat::MVT,
         description: Some("what every sink promises".to_owned()),
         attribution: None,
         version: None,

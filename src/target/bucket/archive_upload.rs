@@ -15,7 +15,7 @@ use super::client::{Condition, Part, Put, SentParts, line_time};
 use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, wait};
+use super::{Action, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
 use crate::hex::hex;
 use crate::stop::Stop;
 
@@ -89,14 +89,7 @@ impl BucketArchive {
             let there = store.head(&name).await?;
             Ok::<_, BucketError>((store, lease, there))
         };
-        let place = key.to_string();
-        let (store, lease, there) = wait(&runtime, async {
-            tokio::select! {
-                biased;
-                _ = stop.wait() => Err(BucketError::Interrupted { place }),
-                begun = beginning => begun,
-            }
-        })?;
+        let (store, lease, there) = wait(&runtime, unless_stopped(stop, key, beginning))?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let seen = Condition::as_seen(tag.as_ref());
         Ok(BucketArchive { runtime, stop: stop.clone(), store, name, seen, length, lease })
@@ -115,13 +108,8 @@ impl BucketArchive {
         for offsets in offsets.chunks(at_once) {
             let ranges = stream::iter(offsets)
                 .map(|offset| self.fetch(*offset..length.min(offset + DOWNLOAD_BYTES_PER_REQUEST)));
-            let pieces = wait(&self.runtime, async {
-                tokio::select! {
-                    biased;
-                    _ = self.stop.wait() => Err(BucketError::Interrupted { place: place.clone() }),
-                    pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>() => pieces,
-                }
-            })?;
+            let pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>();
+            let pieces = wait(&self.runtime, unless_stopped(&self.stop, &place, pieces))?;
             pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(unwritable)?;
         }
         Ok(Some(place))
@@ -210,20 +198,12 @@ impl Upload<'_> {
         let BucketArchive { store, stop, .. } = self.archive;
         let interrupted = || BucketError::Interrupted { place: self.place() };
         if self.length <= store.options.section.part_size() {
-            return tokio::select! {
-                biased;
-                _ = stop.wait() => Err(interrupted()),
-                sent = self.send_at_once() => sent,
-            };
+            return unless_stopped(stop, self.place(), self.send_at_once()).await;
         }
         // A stop does not cancel this request at once: an upload whose id did not arrive could not be aborted.
         let id =
             Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
-        let sent = tokio::select! {
-            biased;
-            _ = stop.wait() => Err(interrupted()),
-            sent = self.send_parts(&id) => sent,
-        };
+        let sent = unless_stopped(stop, self.place(), self.send_parts(&id)).await;
         if sent.is_err() {
             self.abort(&id).await;
         }

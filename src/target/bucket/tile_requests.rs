@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::client::{Condition, Put};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, BucketCause, BucketError, wait};
+use super::{Action, BucketCause, BucketError, unless_stopped, wait};
 use crate::stop::Stop;
 use crate::target::tree::Tag;
 use crate::tile::TileId;
@@ -228,13 +228,8 @@ impl Uploads {
             let _flight = self.store.flights.begin();
             Ok(self.store.head(name).await?.map(|head| head.digest))
         });
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(interrupted()),
-                found = heads.buffered(self.store.options.section.in_flight.get()).try_collect() => found,
-            }
-        })
+        let found = heads.buffered(self.store.options.section.in_flight.get()).try_collect();
+        wait(&self.runtime, unless_stopped(&self.stop, &self.store.location, found))
     }
 
     /// True if the listing of the target says the digests of tiles.
@@ -250,27 +245,17 @@ impl Uploads {
     /// Waits until every request has ended.
     /// Fails if a request failed, or a stop was asked for.
     pub(crate) fn settle(&mut self) -> Result<(), BucketError> {
-        let (runtime, stop) = (self.runtime.clone(), self.stop.clone());
-        let place = self.store.location.to_string();
-        let tasks = &mut self.tasks;
-        let failures = &self.failures;
-        wait(&runtime, async {
-            loop {
-                let next = tokio::select! {
-                    biased;
-                    _ = stop.wait() => return Err(BucketError::Interrupted { place }),
-                    next = tasks.join_next() => next,
-                };
-                match next {
-                    None => return Ok(()),
-                    Some(Ok(())) => {}
-                    Some(Err(died)) => {
-                        let refusal = Refusal { meaning: Meaning::Other, cause: BucketCause(died.to_string()) };
-                        failures.lock().add(1, Action::Put, "a tile", refusal);
-                    }
+        let Uploads { tasks, failures, .. } = self;
+        let ended = async {
+            while let Some(ended) = tasks.join_next().await {
+                if let Err(died) = ended {
+                    let refusal = Refusal { meaning: Meaning::Other, cause: BucketCause(died.to_string()) };
+                    failures.lock().add(1, Action::Put, "a tile", refusal);
                 }
             }
-        })?;
+            Ok(())
+        };
+        wait(&self.runtime, unless_stopped(&self.stop, &self.store.location, ended))?;
         let failures = self.failures.lock();
         if failures.count == 0 { Ok(()) } else { Err(self.failed(&failures)) }
     }
@@ -303,14 +288,9 @@ impl Uploads {
             return Ok(permit);
         }
         let interrupted = || BucketError::Interrupted { place: self.store.location.to_string() };
-        wait(&self.runtime, async {
-            tokio::select! {
-                biased;
-                _ = self.stop.wait() => Err(interrupted()),
-                // The semaphore is never closed; if it were, nothing could be sent any more.
-                permit = Arc::clone(room).acquire_many_owned(amount) => permit.map_err(|_closed| interrupted()),
-            }
-        })
+        // The semaphore is never closed; if it were, nothing could be sent any more.
+        let permit = async { Arc::clone(room).acquire_many_owned(amount).await.map_err(|_closed| interrupted()) };
+        wait(&self.runtime, unless_stopped(&self.stop, &self.store.location, permit))
     }
 
     /// The error of the run: the cause itself if no request succeeded or no other can succeed; otherwise how many
