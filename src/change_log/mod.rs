@@ -51,13 +51,15 @@ pub use crate::cursor::Cursor;
 pub(crate) use crate::cursor::{CursorError, NewestLogged, StateInHistory};
 pub(crate) use error::ChangeLogError;
 pub(crate) use gap::LogGap;
-pub(crate) use install::{InstallRequest, plan_install, removal, remove, run};
+pub(crate) use install::{InstallRequest, TrackedLayer, plan_install, removal, remove, run};
 pub(crate) use log::Presence;
 pub use log::WATCHER_LOCK;
 pub(crate) use read::{
     Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, WatchBacklog, backlogs, check_safety, notify_obstacle, prune,
+    tracked_each,
 };
 pub use read::{Watch, tracked};
+pub(crate) use relations::RequestCondition;
 pub(crate) use safety::namesake_of_log;
 pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 

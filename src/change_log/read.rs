@@ -208,6 +208,19 @@ pub async fn tracked(
     layers: &[Arc<Layer>],
     cursor: &Cursor,
 ) -> Result<Vec<Vec<Watch>>, ChangeLogError> {
+    let each = tracked_each(database, snapshot, schema, presence, layers, cursor).await?;
+    Ok(each.into_iter().collect::<Result<_, LogGap>>()?)
+}
+
+/// The same for each layer by itself.
+pub(crate) async fn tracked_each(
+    database: &Database,
+    snapshot: &Snapshot,
+    schema: &str,
+    presence: Option<Presence>,
+    layers: &[Arc<Layer>],
+    cursor: &Cursor,
+) -> Result<Vec<Result<Vec<Watch>, LogGap>>, ChangeLogError> {
     let session = &snapshot.keeper;
     let server = database.server();
     let presence = match presence {
@@ -223,11 +236,8 @@ pub async fn tracked(
             "the triggers in {server} are not safe: an earlier version of oar-tiles installed them, and they run casts that the owners of the columns' types made. Run {TRACK_INSTALL} again; targets stay as good as they are"
         );
     }
-    let mut all = Vec::new();
-    for (layer, definition) in layers.iter().zip(&definitions) {
-        all.push(watches_of(layer, definition, &facts, cursor)?);
-    }
-    Ok(all)
+    let each = layers.iter().zip(&definitions);
+    Ok(each.map(|(layer, definition)| watches_of(layer, definition, &facts, cursor)).collect())
 }
 
 /// The checks that concern all layers.

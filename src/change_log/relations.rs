@@ -83,6 +83,41 @@ pub(crate) async fn layer_reads(session: &Session, layer: &Layer) -> Result<Laye
     Ok(reads)
 }
 
+/// A condition for the rows of a layer, over values that each request gives.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestCondition {
+    pub(crate) sql: String,
+    /// The expression that stands for the values in the condition, of type `text[]`.
+    pub(crate) values: String,
+}
+
+/// True if a condition depends on nothing but the row and the values: it reads no other row, and calls only immutable
+/// functions. False if the role cannot find out. Leaves nothing in the session's transaction.
+///
+/// PostgreSQL makes an index only with such a condition, so an empty copy of the table is given one. A column holds the
+/// values, because a function of a constant NULL might be folded away.
+pub(crate) async fn depends_on_row_alone(
+    session: &Session,
+    layer: &Layer,
+    condition: &RequestCondition,
+) -> Result<bool, postgis::Error> {
+    const VALUES: &str = "oar_tiles_values";
+    let Some((_, table)) = layer.relation.rsplit_once("\".\"").filter(|_| !layer.is_query()) else { return Ok(false) };
+    let table = format!("pg_temp.\"{table}");
+    let sql = format!(
+        "CREATE TEMPORARY TABLE {name} (LIKE {relation}, {VALUES} pg_catalog.text[]);
+         CREATE INDEX ON {table} ({VALUES}) WHERE ({condition}\n)",
+        name = table.trim_start_matches("pg_temp."),
+        relation = layer.relation,
+        condition = condition.sql.replace(&condition.values, VALUES),
+    );
+    session.set_savepoint().await?;
+    let made = session.script(CONTEXT, &sql).await;
+    let made = session.at_savepoint(made).await?;
+    session.return_to_savepoint().await?;
+    Ok(made.is_ok())
+}
+
 /// True if the role may create temporary views.
 async fn may_make_views(session: &Session) -> Result<bool, ChangeLogError> {
     let sql = "SELECT has_database_privilege(current_database(), 'TEMPORARY')";

@@ -1,11 +1,13 @@
 //! Renders a batch with one statement for each layer. The layers of a tile are joined in the order of the
 //! configuration.
 
+use std::collections::BTreeMap;
+
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::areas::{Areas, joined, query_tiles};
-use super::cached_rows::MostFeatures;
+use super::cached_rows::{CachedRows, MostFeatures};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::statements::{LayerStatements, RunLayers};
@@ -306,13 +308,20 @@ impl RunLayers {
         self.drawn_in(batch).all(|(_, statements)| statements.prepared.has_cached_rows())
     }
 
-    /// Every tile of a batch from cached rows; `None` if they cannot draw all of it, or if features may have to be left
-    /// out.
-    pub(crate) fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
+    /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers; `None` if
+    /// they cannot draw all of it, or if features may have to be left out.
+    pub(crate) fn drawn_from_rows(
+        &self,
+        batch: &Batch,
+        instead: &BTreeMap<usize, CachedRows>,
+    ) -> Option<Vec<RenderedTile>> {
         let mut tiles = empty(self, &batch.areas);
         for (index, statements) in self.drawn_in(batch) {
             let layer = statements.prepared.layer();
-            let rows = statements.prepared.cached_rows()?;
+            let rows = match instead.get(&index) {
+                Some(rows) => rows,
+                None => statements.prepared.cached_rows()?,
+            };
             let most = MostFeatures::of(layer, &layer.budget.max_features());
             let drawn = rows.draw(layer, index, &batch.areas, &most, None);
             if !drawn.left.is_empty() || layer.budget.thins() && !drawn.tiles.values().all(|tile| is_light(layer, tile))
@@ -325,7 +334,7 @@ impl RunLayers {
         Some(tiles.into_values().collect())
     }
 
-    fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
+    pub(crate) fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
         let planned = self.all().iter().enumerate().zip(&batch.layers);
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)
     }

@@ -43,7 +43,8 @@ mod statements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cached_rows::{CachedRows, RowReaders, has_cacheable_cells, none_if_failed};
+pub(crate) use cached_rows::CachedRows;
+use cached_rows::{RowReaders, has_cacheable_cells, none_if_failed};
 use drawing::BatchDrawing;
 use futures_util::future::try_join_all;
 
@@ -59,7 +60,7 @@ use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
-pub(crate) use cached_rows::CacheLimits;
+pub(crate) use cached_rows::{CacheLimits, MatchingSet};
 pub(crate) use checks::verify_cached_rows;
 pub(crate) use drawing::LayerPlan;
 pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};

@@ -31,6 +31,7 @@ pub use drawing::{Drawer, TileConstants, TileInPieces};
 pub use features::Features;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
+pub(crate) use points::Key as FeatureKeyValue;
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
 
 /// A decoded layer (section 4.1).

@@ -11,11 +11,11 @@ use super::identity::LogIdentity;
 use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
-use crate::change_log::{Cursor, InstallRequest};
-use crate::config::{DatabaseSettings, JobSettings};
+use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
+use crate::config::{DatabaseSettings, JobSettings, ParameterSettings};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
-use crate::postgis::{Database, probe, refresh_views};
+use crate::postgis::{Database, Layer, parameter_array, probe, refresh_views};
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::stop::Stop;
 
@@ -63,7 +63,16 @@ pub(crate) async fn install(
     let probed = probe(&database.snapshot().await?, layers).await?;
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
-    let installation = change_log::plan_install(&database, &settings.database.changes, &probed.layers, request).await?;
+    let conditions = |layer: &Layer| {
+        let of_parameter = |settings: &ParameterSettings| {
+            let values = parameter_array(&settings.parameter.name);
+            settings.conditions.get(layer.name()).map(|sql| RequestCondition { sql: sql.clone(), values })
+        };
+        settings.tileset.parameters.iter().filter_map(of_parameter).collect()
+    };
+    let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };
+    let tracked: Vec<TrackedLayer> = probed.layers.iter().map(tracked).collect();
+    let installation = change_log::plan_install(&database, &settings.database.changes, &tracked, request).await?;
     let warnings = probed.superuser.iter().chain(&installation.warnings).cloned().collect();
     let work = if options.sql {
         InstallWork::Sql(installation.sql)

@@ -161,19 +161,37 @@ impl Positions {
 
     /// The candidates in a part of the tiles with their margins.
     fn candidates_of(&self, rect: &TileRect, part: WorldRect, margin: Margin, found: &mut Vec<Candidate>) {
+        let numbers = self.in_columns(part);
+        // About one position in eight lies in the buffer of a second tile.
+        found.reserve(numbers.len() + numbers.len() / 8);
+        self.candidates_among(numbers.iter().copied(), rect, part, margin, found);
+    }
+
+    /// The numbers of the positions in the columns of a part of the world, from west to east.
+    pub(crate) fn in_columns(&self, part: WorldRect) -> &[u32] {
+        let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
+        let first = self.eastwards.partition_point(|number| x(number) < part.west);
+        let last = self.eastwards.partition_point(|number| x(number) < part.east);
+        &self.eastwards[first..last]
+    }
+
+    /// The candidates among some of the positions, by their numbers, in a part of the tiles with their margins.
+    pub(crate) fn candidates_among(
+        &self,
+        numbers: impl Iterator<Item = u32>,
+        rect: &TileRect,
+        part: WorldRect,
+        margin: Margin,
+        found: &mut Vec<Candidate>,
+    ) {
         let (zoom, reach) = (rect.zoom, margin.units(rect.zoom));
         let WorldRect { west, north, east, south } = part;
-        let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
-        let first = self.eastwards.partition_point(|number| x(number) < west);
-        let last = self.eastwards.partition_point(|number| x(number) < east);
-        // About one position in eight lies in the buffer of a second tile.
-        found.reserve((last - first) + (last - first) / 8);
         let grid = RoundingGrid::new(zoom, margin);
         let tile = |unit: i64| unit >> (32 - zoom.get());
-        for &number in &self.eastwards[first..last] {
+        for number in numbers {
             let at = self.at[number as usize];
             let [unit_x, unit_y] = self.frame.world(at);
-            if unit_y < north || unit_y >= south {
+            if !(west..east).contains(&unit_x) || !(north..south).contains(&unit_y) {
                 continue;
             }
             let columns = tile(unit_x - reach).max(rect.x0.into())..=tile(unit_x + reach).min(rect.x1.into());

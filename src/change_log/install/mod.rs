@@ -21,7 +21,9 @@ use super::error::ChangeLogError;
 use super::facts::Facts;
 use super::gap::LogGap;
 use super::log::{LAYOUT, Presence, SAFE_LAYOUT, literal, literal_in_block, of_schema};
-use super::relations::{PlannedWatch, Table, WatchRequest, WatchSource, layer_reads};
+use super::relations::{
+    PlannedWatch, RequestCondition, Table, WatchRequest, WatchSource, depends_on_row_alone, layer_reads,
+};
 use super::safety::{SchemaFlaws, namesake};
 use super::{ChangesOptions, definition};
 use crate::cursor::Cursor;
@@ -42,6 +44,13 @@ pub(crate) struct InstallRequest<'a> {
     pub(crate) is_printed: bool,
 }
 
+/// A layer whose changes are to be logged.
+pub(crate) struct TrackedLayer {
+    pub(crate) layer: Arc<Layer>,
+    /// The conditions by which requests narrow it.
+    pub(crate) conditions: Vec<RequestCondition>,
+}
+
 const CONTEXT: &str = "reading the state of the change log";
 
 /// Plans the install for some layers of a probed database. Changes nothing. Fails if a layer reads a table that cannot
@@ -49,7 +58,7 @@ const CONTEXT: &str = "reading the state of the change log";
 pub(crate) async fn plan_install(
     database: &Database,
     options: &ChangesOptions,
-    layers: &[Arc<Layer>],
+    tracked: &[TrackedLayer],
     request: InstallRequest<'_>,
 ) -> Result<Installation, ChangeLogError> {
     let schema = &options.schema;
@@ -58,12 +67,21 @@ pub(crate) async fn plan_install(
     session.begin_writing(CONTEXT).await?;
     let mut plan = Plan { postgis, options, statements: Vec::new(), steps: Vec::new(), locks: TableLocks::default() };
     let mut warnings = Vec::new();
-    let mut needs: Vec<(&Layer, Vec<WatchRequest>)> = Vec::new();
-    for layer in layers {
+    let mut needs: Vec<(Arc<Layer>, Vec<WatchRequest>)> = Vec::new();
+    for TrackedLayer { layer, conditions } in tracked {
         let mut reads = layer_reads(&session, layer).await?;
         warnings.append(&mut reads.warnings);
-        needs.push((layer, reads.requests));
+        needs.push((Arc::clone(layer), reads.requests));
+        for condition in conditions {
+            // Of other conditions, nobody can tell from the log whether a row still fulfils them.
+            if depends_on_row_alone(&session, layer, condition).await? {
+                let narrowed = Arc::new(layer.narrowed_by(&condition.sql));
+                let reads = layer_reads(&session, &narrowed).await?;
+                needs.push((narrowed, reads.requests));
+            }
+        }
     }
+    let layers: Vec<Arc<Layer>> = needs.iter().map(|(layer, _)| Arc::clone(layer)).collect();
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
@@ -72,7 +90,7 @@ pub(crate) async fn plan_install(
     let tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
     warnings.extend(namesake(&session, schema, &tables, CONTEXT).await?);
     let flaws = plan.check_trust(&session, database, &installer).await?;
-    let facts = plan.installed(&session, layers, &watched).await?;
+    let facts = plan.installed(&session, &layers, &watched).await?;
     if let Some(facts) = facts.as_ref().filter(|facts| facts.layout < LAYOUT) {
         plan.add_others(&session, facts, &mut watched).await?;
     }

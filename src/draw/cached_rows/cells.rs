@@ -76,7 +76,7 @@ impl CachedRows {
                 positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
                 numbers: (features.len() != numbers.len()).then_some(numbers),
                 features: Arc::new(features),
-                changes: None,
+                ..EncodedRows::default()
             };
             bytes += rows.bytes();
             zooms.insert(zoom, rows);
@@ -324,7 +324,7 @@ impl KeptCellFeatures {
             let (at, numbers): (Vec<[f64; 2]>, Vec<u32>) = cells.map(|kept| (kept.at, kept.number)).unzip();
             let positions = Arc::new(Positions::new(at, Frame::WorldUnits));
             let features = Arc::clone(&self.features);
-            zooms.insert(zoom, EncodedRows { positions, features, numbers: Some(numbers), changes: None });
+            zooms.insert(zoom, EncodedRows { positions, features, numbers: Some(numbers), ..EncodedRows::default() });
         }
         Ok(Some(CachedRows { rows: RowStore::Cells(zooms), sessions: 1, near: None }))
     }

@@ -12,6 +12,7 @@
 
 use std::sync::Arc;
 
+use super::matching_set::RowsVersion;
 use super::{CachedRows, EncodedRows, RowStore};
 use crate::mvt::{FeatureKey, Features};
 use crate::tile::{Candidate, Frame, Positions, WorldRect};
@@ -26,15 +27,31 @@ pub(crate) struct RowChanges {
     pub(crate) added: EncodedRows,
     /// For each of them, the number of the first row as read that follows it.
     before: Vec<u32>,
+    /// For each of them, its serial number among all rows that came since the rows were read or joined.
+    pub(crate) serials: Vec<u32>,
+    pub(crate) version: RowsVersion,
 }
 
 impl RowChanges {
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        size_of_val(&self.went[..]) + size_of_val(&self.before[..]) + self.added.bytes()
+        size_of_val(&self.went[..])
+            + size_of_val(&self.before[..])
+            + size_of_val(&self.serials[..])
+            + self.added.bytes()
     }
 
-    fn has_gone(&self, number: u32) -> bool {
+    /// The number of rows now, of which `read` are those as read.
+    pub(crate) fn count(&self, read: &EncodedRows) -> usize {
+        read.positions.len() - self.gone + self.added.positions.len()
+    }
+
+    /// Nothing changed since rows were read or joined.
+    fn none() -> Arc<RowChanges> {
+        Arc::new(RowChanges { version: RowsVersion::begin(), ..RowChanges::default() })
+    }
+
+    pub(crate) fn has_gone(&self, number: u32) -> bool {
         self.went.get(number as usize / 64).is_some_and(|bits| bits & 1 << (number % 64) != 0)
     }
 
@@ -85,7 +102,7 @@ impl KeptFeatures {
         if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
             return None;
         }
-        Some(KeptFeatures { key, read: Arc::new(rows), changes: Arc::default() })
+        Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none() })
     }
 
     /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features hold.
@@ -124,7 +141,7 @@ impl KeptFeatures {
 
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
-        self.read.positions.len() - self.changes.gone + self.changes.added.positions.len()
+        self.changes.count(&self.read)
     }
 
     /// The rows as they are now. Later steps do not change them.
@@ -132,7 +149,7 @@ impl KeptFeatures {
         let EncodedRows { positions, features, .. } = &*self.read;
         let changes = Some(Arc::clone(&self.changes));
         let (positions, features) = (Arc::clone(positions), Arc::clone(features));
-        let rows = EncodedRows { positions, features, numbers: None, changes };
+        let rows = EncodedRows { positions, features, changes, ..EncodedRows::default() };
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
@@ -148,7 +165,15 @@ impl KeptFeatures {
             added.positions.within(*square).for_each(|number| stays[number as usize] = false);
         }
         let parts = [(added, Some(&stays)), (&fresh, None)];
-        let mut changes = RowChanges { added: self.joined(&parts)?, ..went };
+        let (added, stayed) = self.joined(&parts)?;
+        let mut changes = RowChanges { added, version: self.changes.version, ..went };
+        changes.version.steps += 1;
+        for stayed in stayed {
+            changes.serials.push(match stayed {
+                Some(number) => self.changes.serials[number as usize],
+                None => changes.version.next_serial()?,
+            });
+        }
         changes.before = self.places(&changes)?;
         self.changes = Arc::new(changes);
         if self.changes.gone + self.changes.added.positions.len() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50)
@@ -158,8 +183,9 @@ impl KeptFeatures {
         Some(())
     }
 
-    /// The rows of two lists that stay, in the order of their keys; `None` if a key is missing or in both.
-    fn joined(&self, parts: &[(&EncodedRows, Option<&Vec<bool>>); 2]) -> Option<EncodedRows> {
+    /// The rows of two lists that stay, in the order of their keys, and for each its number in the first list, if it
+    /// is from there. `None` if a key is missing or in both.
+    fn joined(&self, parts: &[(&EncodedRows, Option<&Vec<bool>>); 2]) -> Option<(EncodedRows, Vec<Option<u32>>)> {
         let mut next = parts.map(|(rows, stays)| {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
@@ -167,6 +193,7 @@ impl KeptFeatures {
         let mut features = Features::new(parts[1].0.features.layer().1.to_vec(), 0, 0);
         features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
         let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
+        let mut of_first = Vec::with_capacity(at.capacity());
         loop {
             let mut keys = [None, None];
             for (part, next) in next.iter_mut().enumerate() {
@@ -185,9 +212,10 @@ impl KeptFeatures {
             let (rows, number) = (parts[part].0, next[part].next()?);
             features.push(&rows.features, number)?;
             at.push(rows.positions.at(number)?);
+            of_first.push((part == 0).then_some(number));
         }
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        Some(EncodedRows { positions, features, numbers: None, changes: None })
+        Some((EncodedRows { positions, features, ..EncodedRows::default() }, of_first))
     }
 
     /// For each row that came, the number of the first row as read that follows it. `None` if a row is both among the
@@ -216,8 +244,8 @@ impl KeptFeatures {
     /// Joins the rows as read with what changed.
     fn join(&mut self) -> Option<()> {
         let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
-        let joined = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
-        (self.read, self.changes) = (Arc::new(joined), Arc::default());
+        let (joined, _) = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
+        (self.read, self.changes) = (Arc::new(joined), RowChanges::none());
         Some(())
     }
 }

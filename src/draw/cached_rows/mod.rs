@@ -10,10 +10,12 @@
 //! |---|---|
 //! | `cells` | the cells that the survey counted, as rows of their zoom |
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
+//! | `matching_set` | some of these: those that fulfil a request's conditions |
 //! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod cells;
 mod changed;
+mod matching_set;
 mod row_file;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,6 +25,7 @@ use std::sync::Arc;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{KeptFeatures, RowChanges};
 use futures_util::future::join_all;
+pub(crate) use matching_set::{MatchingSet, MatchingSetBuilder};
 use parking_lot::{Condvar, Mutex};
 use row_file::{RowFile, RowFileWriter};
 use tokio_postgres::Row;
@@ -72,6 +75,8 @@ pub(crate) struct EncodedRows {
     pub(crate) numbers: Option<Vec<u32>>,
     /// What came and went since the rows were read. `None` if they are of one snapshot.
     pub(crate) changes: Option<Arc<RowChanges>>,
+    /// The rows that are drawn; `None` if all are.
+    pub(crate) matching: Option<Arc<MatchingSet>>,
 }
 
 /// The number of a row that has no feature.
@@ -146,7 +151,7 @@ impl CachedRows {
     /// Rows in memory: for each its position in metres, and its feature.
     pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features) -> CachedRows {
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        let rows = EncodedRows { positions, features, numbers: None, changes: None };
+        let rows = EncodedRows { positions, features, ..EncodedRows::default() };
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
@@ -180,7 +185,7 @@ impl CachedRows {
                 positions: Arc::new(rows.positions.some(numbers)),
                 features: Arc::clone(&rows.features),
                 numbers: Some(numbers.to_vec()),
-                changes: None,
+                ..EncodedRows::default()
             },
             RowStore::File(_) | RowStore::Cells(_) => EncodedRows::default(),
         };
@@ -352,7 +357,11 @@ impl EncodedRows {
     fn candidates(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = self.candidates_as_read(layer, index, areas);
         if let Some(changes) = &self.changes {
-            changes.apply(&mut candidates, &self.positions, changes.added.candidates_as_read(layer, index, areas));
+            let mut added = changes.added.candidates_as_read(layer, index, areas);
+            if let Some(set) = &self.matching {
+                added.retain(|one| set.has_come(changes.serials[one.number as usize]));
+            }
+            changes.apply(&mut candidates, &self.positions, added);
         }
         candidates
     }
@@ -362,7 +371,10 @@ impl EncodedRows {
         let mut candidates = Vec::new();
         for area in areas {
             let Some(SearchBox::Near(boxes)) = area.search.get(index) else {
-                self.positions.candidates(&area.rect, layer.margin, &mut candidates);
+                match &self.matching {
+                    None => self.positions.candidates(&area.rect, layer.margin, &mut candidates),
+                    Some(set) => set.candidates(&self.positions, &area.rect, layer.margin, &mut candidates),
+                }
                 continue;
             };
             let before = candidates.len();
@@ -373,7 +385,9 @@ impl EncodedRows {
                 Unit::Beyond => false,
                 Unit::Unsure => true,
             };
-            let near_changes: Vec<Candidate> = candidates.drain(before..).filter(is_near_change).collect();
+            let is_drawn = |one: &Candidate| self.matching.as_ref().is_none_or(|set| set.has_read(one.number));
+            let near_changes = candidates.drain(before..).filter(|one| is_near_change(one) && is_drawn(one));
+            let near_changes: Vec<Candidate> = near_changes.collect();
             candidates.extend(near_changes);
         }
         candidates.sort_unstable();
@@ -643,7 +657,7 @@ impl Reading {
             at.extend(part.at);
         }
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        Ok(RowStore::Memory(EncodedRows { positions, features, numbers: None, changes: None }))
+        Ok(RowStore::Memory(EncodedRows { positions, features, ..EncodedRows::default() }))
     }
 }
 

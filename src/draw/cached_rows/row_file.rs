@@ -163,7 +163,7 @@ impl RowFile {
         found.sort_unstable_by_key(|row| row.number);
         let positions = Positions::new(found.iter().map(|row| row.at).collect(), Frame::Metres);
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
-        Ok(EncodedRows { positions: positions.into(), features: features.into(), numbers: None, changes: None })
+        Ok(EncodedRows { positions: positions.into(), features: features.into(), ..EncodedRows::default() })
     }
 }
 

@@ -14,10 +14,12 @@
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
 //! | `points` | the rows of a layer of points: positions and encoded features |
+//! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
 mod file;
 mod points;
+mod sets;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

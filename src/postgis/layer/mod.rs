@@ -374,6 +374,11 @@ fn with_conditions(filter: Option<&str>, conditions: &[&str]) -> Option<String> 
 }
 
 impl Layer {
+    /// The layer restricted to rows that also fulfil a condition.
+    pub(crate) fn narrowed_by(&self, condition: &str) -> Layer {
+        self.narrowed(&[condition], &Map::new())
+    }
+
     /// The layer restricted to rows that also fulfil all `conditions`. If the layer calls a function that takes an
     /// object, `members` are added to the object.
     pub(crate) fn narrowed(&self, conditions: &[&str], members: &Map<String, Value>) -> Layer {

@@ -401,3 +401,26 @@ fn key(layer: &Layer) -> String {
     let columns: Vec<String> = layer.key.iter().map(|key| key.quoted.clone()).collect();
     format!("pg_catalog.concat(ROW({}))", columns.join(", "))
 }
+
+// The keys of the rows that fulfil the conditions of a layer, one column each.
+
+/// How the keys among which rows are sought are passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum KeyArray {
+    Numbers,
+    Texts,
+}
+
+/// The keys of the rows of a layer, as texts: at most `$1` of them, or, with `among`, those of an array `$1`. The layer
+/// is drawn from a relation and has a key of one column. `None` if it has no key.
+pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
+    let key = layer.key.first()?;
+    let column = &key.quoted;
+    let sought = match among {
+        None => "LIMIT $1".to_owned(),
+        Some(KeyArray::Numbers) => format!("AND {column} = ANY ($1::int8[])"),
+        Some(KeyArray::Texts) if key.collated => format!("AND {column} = ANY ($1::text[])"),
+        Some(KeyArray::Texts) => format!("AND {column} = ANY ($1::text[]::uuid[])"),
+    };
+    Some(format!("SELECT pg_catalog.concat({column}) FROM {} WHERE true {} {sought}", layer.relation, filter(layer)))
+}

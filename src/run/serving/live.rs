@@ -1,17 +1,19 @@
 //! Tiles that the target does not hold. They are rendered on request by the same code as in a seed, with the same
 //! bytes.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use super::filtered::FilteredRows;
 use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
 use super::snapshot::{
-    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, SharedWork, SnapshotUse, check_conditions,
+    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_conditions,
 };
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
@@ -106,7 +108,11 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), file)),
+            rows: Arc::new(ServedRows::new(
+                bounds.rows_memory(settings.run.rows_memory),
+                settings.tileset.parameters.clone(),
+                file,
+            )),
             before: Mutex::default(),
         }));
         drop(tokio::spawn(load_rows(Arc::clone(&tiles.0))));
@@ -248,17 +254,32 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let narrowed =
-            given.map(|given| NarrowedLayers::of(&snapshot.layers, &self.job.settings.tileset.parameters, given));
+        let parameters = &self.job.settings.tileset.parameters;
+        let filter = given.map(|given| RequestFilter::of(parameters, given));
         let own = |tiles: Vec<RenderedTile>| {
             let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
             own.unwrap_or_else(|| RenderedTile::empty(tile.coord))
         };
-        let from_rows = if given.is_none() { snapshot.drawn_from_rows(&batch).await } else { None };
+        let rows = match &filter {
+            None => Some(BTreeMap::new()),
+            Some(filter) => {
+                let filtered = FilteredRows { sets: &self.rows.sets, snapshot, filter, stop };
+                Box::pin(filtered.in_batch(&batch)).await.map_err(Arc::new)?
+            }
+        };
+        let has_sets = rows.as_ref().is_some_and(|rows| !rows.is_empty());
+        let from_rows = match rows {
+            Some(rows) => snapshot.drawn_from_rows(&batch, rows).await,
+            None => None,
+        };
         self.rows.note_drawn(from_rows.is_some());
         if let Some(tiles) = from_rows {
+            if has_sets {
+                self.rows.sets.note_drawn();
+            }
             return Ok(own(tiles));
         }
+        let narrowed = filter.map(|filter| NarrowedLayers::of(&snapshot.layers, filter));
         let tiles = Box::pin(snapshot.render(&batch, narrowed.as_ref(), stop)).await.map_err(Arc::new)?;
         snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
         Ok(own(tiles))

@@ -3,18 +3,22 @@
 //! | file | what |
 //! |---|---|
 //! | `family` | the variants of a tileset, by their family's manifest |
+//! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `live` | tiles that the target does not hold, rendered on request |
 //! | `rows` | rows of points, kept to draw live tiles without a statement |
 //! | `rows_file`, `saved_rows` | the file beside a target in which a server leaves these rows; how the next one takes them over |
+//! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
 //! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
 
 mod family;
+mod filtered;
 mod follow;
 mod live;
 mod rows;
 mod rows_file;
 mod saved_rows;
+mod sets;
 mod snapshot;
 
 use std::path::Path;

@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::rows_file::RowsFile;
-use crate::change_log::{Watch, tracked};
+use super::sets::{FilterPart, ServedSets, SetsState};
+use crate::change_log::{Cursor, Watch, tracked, tracked_each};
+use crate::config::ParameterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle};
@@ -38,6 +40,7 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
     pub(crate) rows: LiveRows,
+    pub(crate) sets: ServedSets,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
     pub(crate) kept: Mutex<Kept>,
@@ -102,10 +105,11 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 }
 
 impl ServedRows {
-    /// No rows yet. They may take `memory` bytes.
-    pub(crate) fn new(memory: usize, file: Option<RowsFile>) -> ServedRows {
+    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `parameters`.
+    pub(crate) fn new(memory: usize, parameters: Vec<ParameterSettings>, file: Option<RowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
+            sets: ServedSets::new(parameters),
             memory,
             kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),
@@ -134,7 +138,13 @@ impl ServedRows {
     pub(crate) fn report(&self) -> LiveRowsReport {
         let last_look_seconds = self.looked.lock().map(|looked| looked.elapsed().as_secs());
         let saved_seconds = self.file.as_ref().and_then(RowsFile::age).map(|age| age.as_secs());
-        LiveRowsReport { last_look_seconds, saved_seconds, ..self.told.lock().clone() }
+        let told = self.told.lock().clone();
+        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..told })
+    }
+
+    pub(crate) async fn drop_rows(&self) {
+        self.rows.clear().await;
+        self.sets.clear();
     }
 
     pub(crate) fn tell_why_not(&self, why: &str) {
@@ -155,6 +165,7 @@ impl ServedRows {
     /// Notes which state the rows show now.
     pub(crate) async fn tell_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
+        self.sets.bound(self.memory, bytes);
         *self.looked.lock() = Some(Instant::now());
         let mut told = self.told.lock();
         (told.rows, told.bytes, told.changed) = (rows, bytes, changed);
@@ -212,7 +223,7 @@ impl ServedRows {
         };
         tracing::info!("rows for live tiles are not kept, so the database draws: {why}");
         self.tell_why_not(&why);
-        self.rows.clear().await;
+        self.drop_rows().await;
         *kept = Kept::lost(pause);
     }
 
@@ -221,7 +232,7 @@ impl ServedRows {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return Ok(false);
         }
-        self.rows.clear().await;
+        self.drop_rows().await;
         // The log has to be complete for all that comes.
         let layers = of_points(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
@@ -245,7 +256,7 @@ impl ServedRows {
         Ok(is_any_kept)
     }
 
-    /// The layers on a snapshot, with rows where they are kept.
+    /// The layers on a snapshot, with rows where they are kept, and which sets hold for these.
     pub(crate) async fn prepared(
         &self,
         database: &Database,
@@ -253,8 +264,8 @@ impl ServedRows {
         probed: &Probed,
         shown: &StateInHistory,
         schema: &str,
-    ) -> Vec<PreparedLayer> {
-        let plain = || probed.layers.iter().map(PreparedLayer::new).collect();
+    ) -> (Vec<PreparedLayer>, SetsState) {
+        let plain = || (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default());
         let mut kept = self.kept.lock().await;
         let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
@@ -264,21 +275,22 @@ impl ServedRows {
         }
         if self.rows.are_old().await {
             self.tell_why_not("they are read anew after ten minutes");
-            self.rows.clear().await;
+            self.drop_rows().await;
             *kept = Kept::Due(Instant::now(), 0);
             return plain();
         }
         match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
             Ok(layers) => {
+                let logged = self.logged(database, snapshot, probed, &before.state, schema).await;
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
-                layers
+                (layers, self.sets.next_state(logged.into_iter()))
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
                 tracing::info!("rows for live tiles are read anew: {why}");
                 self.tell_why_not(&why);
-                self.rows.clear().await;
+                self.drop_rows().await;
                 *kept = Kept::lost(PAUSE_AFTER_LOSS);
                 plain()
             }
@@ -335,6 +347,32 @@ impl ServedRows {
         }
         snapshot.check_partitions(reads).await?;
         Ok(prepared)
+    }
+
+    /// The conditions of kept sets, each with whether the log has every change since a state that it sees.
+    async fn logged(
+        &self,
+        database: &Database,
+        snapshot: &Snapshot,
+        probed: &Probed,
+        since: &Cursor,
+        schema: &str,
+    ) -> Vec<(FilterPart, bool)> {
+        let narrowed = self.sets.narrowed(&probed.layers);
+        if narrowed.is_empty() {
+            return Vec::new();
+        }
+        let plain = narrowed.iter().map(|(part, _)| Arc::clone(&probed.layers[part.layer]));
+        let layers: Vec<Arc<Layer>> = plain.chain(narrowed.iter().map(|(_, layer)| Arc::clone(layer))).collect();
+        let asking = Box::pin(tracked_each(database, snapshot, schema, None, &layers, since));
+        let watches = snapshot.without_keeping_locks(asking).await.unwrap_or_default();
+        let is_logged = |number: usize| match (watches.get(number), watches.get(narrowed.len() + number)) {
+            // The positions of the rows come from the layer's own watches.
+            (Some(Ok(own)), Some(Ok(of_condition))) => of_condition.iter().all(|watch| own.contains(watch)),
+            _ => false,
+        };
+        let logged: Vec<bool> = (0..narrowed.len()).map(is_logged).collect();
+        narrowed.into_iter().map(|(part, _)| part).zip(logged).collect()
     }
 
     /// Where a snapshot of live tiles stands for live rows.

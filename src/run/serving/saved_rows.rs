@@ -97,7 +97,7 @@ impl ServedRows {
             Err(NotUsed::Unfit(why) | NotUsed::Failed(NotKept::Lost(why))) => why,
             Err(NotUsed::Failed(NotKept::NotNow)) => "the change log is locked".to_owned(),
         };
-        self.rows.clear().await;
+        self.drop_rows().await;
         self.tell_ignored(why);
         self.tell_why_not(FEW_TILES);
         *kept = Kept::not_yet();

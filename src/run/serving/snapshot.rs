@@ -10,13 +10,17 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
 use super::rows::ServedRows;
+use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{DatabaseSettings, ParameterSettings};
-use crate::draw::{LayerPlan, PreparedLayer, RunLayers, Worker, check_narrowed, session_value};
+use crate::draw::{
+    CachedRows, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed, session_value,
+};
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
@@ -69,6 +73,8 @@ pub(crate) struct LiveSnapshot {
     packing: Packing,
     /// The database state, and what distinguishes its history from others.
     pub(crate) shown: StateInHistory,
+    /// What matching sets of this state have to be like.
+    pub(crate) sets: SetsState,
     /// Where the features lie of layers without a closed formula.
     pub(crate) places: FeaturePlaces,
     idle: Mutex<Vec<LiveSession>>,
@@ -109,11 +115,13 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let prepared = match purpose {
+        let (prepared, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
-            SnapshotUse::Check | SnapshotUse::Rows => probed.layers.iter().map(PreparedLayer::new).collect(),
+            SnapshotUse::Check | SnapshotUse::Rows => {
+                (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default())
+            }
         };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -130,6 +138,7 @@ impl LiveSnapshot {
             reads: probed.reads,
             packing: settings.run.limits.packing,
             shown,
+            sets,
             places: FeaturePlaces::default(),
             idle: Mutex::default(),
             bounds: Arc::clone(bounds),
@@ -163,45 +172,72 @@ impl LiveSnapshot {
         let own = session.stop.clone();
         let statements = narrowed.map_or(&self.statements, |narrowed| &narrowed.statements);
         let begun = Instant::now();
-        let rendered = {
-            let rendering = async {
-                if let Some(narrowed) = narrowed {
-                    session.worker.set_values(&narrowed.values).await?;
-                }
-                session.worker.render(statements, batch).await
-            };
-            tokio::pin!(rendering);
-            tokio::select! {
-                done = &mut rendering => done,
-                signal = stop.wait() => {
-                    own.ask(signal);
-                    rendering.await
-                }
+        let rendering = async {
+            if let Some(narrowed) = narrowed {
+                session.worker.set_values(&narrowed.values).await?;
             }
+            session.worker.render(statements, batch).await
         };
+        let rendered = until_stopped(rendering, &own, stop).await;
         let is_slow = |limit: &Duration| rendered.is_ok() && begun.elapsed() > *limit;
         let is_explained = match self.explain_after.filter(is_slow) {
             Some(limit) => LiveSnapshot::explain(&session, statements, batch, limit).await,
             None => true,
         };
-        // A session in which a statement failed is given up, because its connection may be lost.
-        let is_usable = match &rendered {
-            Ok(_) => own.asked().is_none() && is_explained,
-            Err(_) => false,
-        };
-        session.idle = self.bounds.idle().filter(|_| is_usable);
-        if session.idle.is_some() {
-            self.idle.lock().push(session);
-        }
+        self.give_back(session, rendered.is_ok() && is_explained);
         rendered
     }
 
-    pub(crate) async fn drawn_from_rows(&self, batch: &Batch) -> Option<Vec<RenderedTile>> {
+    /// Keeps a session for the next tile. A session in which a statement failed is given up, because its connection may
+    /// be lost.
+    fn give_back(&self, mut session: LiveSession, is_usable: bool) {
+        session.idle = self.bounds.idle().filter(|_| is_usable && session.stop.asked().is_none());
+        if session.idle.is_some() {
+            self.idle.lock().push(session);
+        }
+    }
+
+    /// The rows of a layer that fulfil the conditions of `narrowed`, with these `values`; see
+    /// [`LivePoints::matching`].
+    pub(crate) async fn matching(
+        &self,
+        points: &LivePoints,
+        narrowed: &Layer,
+        values: &[SessionValue],
+        before: Option<&MatchingSet>,
+        stop: &Stop,
+    ) -> Result<Option<MatchingSet>, Error> {
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let asking = async {
+            session.worker.set_values(values).await?;
+            points.matching(&session.worker, narrowed, before).await
+        };
+        let matching = until_stopped(asking, &own, stop).await;
+        self.give_back(session, matching.is_ok());
+        let matching = matching?;
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(matching)
+    }
+
+    /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
+    /// layer are not kept.
+    pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
+        let drawn = self.statements.drawn_in(batch);
+        drawn.map(|(index, layer)| Some((index, LivePoints::of(&layer.prepared)?))).collect()
+    }
+
+    /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
+    pub(crate) async fn drawn_from_rows(
+        &self,
+        batch: &Batch,
+        instead: BTreeMap<usize, CachedRows>,
+    ) -> Option<Vec<RenderedTile>> {
         if !self.statements.have_rows_for(batch) {
             return None;
         }
         let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
-        let drawing = tokio::task::spawn_blocking(move || layers.drawn_from_rows(&batch));
+        let drawing = tokio::task::spawn_blocking(move || layers.drawn_from_rows(&batch, &instead));
         drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     }
 
@@ -254,6 +290,18 @@ impl LiveSnapshot {
         let mut worker = opened?.pop().ok_or(Error::Interrupted)?;
         worker.keep_statements().await?;
         Ok(LiveSession { worker, stop: own, idle: None })
+    }
+}
+
+/// Awaits what runs in a session that `own` stops, which is asked to when `stop` is.
+async fn until_stopped<T>(work: impl Future<Output = T>, own: &Stop, stop: &Stop) -> T {
+    tokio::pin!(work);
+    tokio::select! {
+        done = &mut work => done,
+        signal = stop.wait() => {
+            own.ask(signal);
+            work.await
+        }
     }
 }
 
@@ -361,6 +409,38 @@ impl LiveBounds {
 // Live tiles of requests that give values for parameters: the layers with further conditions, and the values that these
 // conditions read.
 
+/// What a request wants of the rows.
+pub(crate) struct RequestFilter<'r> {
+    /// The parameters that it gives, each with its values as an array.
+    asked: Vec<(&'r ParameterSettings, String)>,
+    /// The values by name, for functions.
+    members: Map<String, Value>,
+    pub(crate) values: Vec<SessionValue>,
+}
+
+impl<'r> RequestFilter<'r> {
+    pub(crate) fn of(parameters: &'r [ParameterSettings], given: &GivenParameters) -> RequestFilter<'r> {
+        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
+        let asked = given.given.iter().filter_map(|given| Some((of_name(&given.name)?, given.array())));
+        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
+        RequestFilter { asked: asked.collect(), members: given.json(), values: values.collect() }
+    }
+
+    /// The given parameters that have a condition for a layer, with their values.
+    pub(crate) fn of_layer<'s>(&'s self, layer: &'s Layer) -> impl Iterator<Item = (&'r str, &'s str, &'r str)> + 's {
+        self.asked.iter().filter_map(|(settings, values)| {
+            let condition = settings.conditions.get(layer.name())?;
+            Some((settings.parameter.name.as_str(), values.as_str(), condition.as_str()))
+        })
+    }
+
+    /// The layer with the rows that the request wants.
+    pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
+        let conditions: Vec<&str> = self.of_layer(layer).map(|(_, _, condition)| condition).collect();
+        layer.narrowed(&conditions, &self.members)
+    }
+}
+
 pub(crate) struct NarrowedLayers {
     pub(crate) statements: Arc<RunLayers>,
     pub(crate) values: Vec<SessionValue>,
@@ -368,21 +448,9 @@ pub(crate) struct NarrowedLayers {
 
 impl NarrowedLayers {
     /// The layers with the rows that a request wants.
-    pub(crate) fn of(
-        layers: &[Arc<Layer>],
-        parameters: &[ParameterSettings],
-        given: &GivenParameters,
-    ) -> NarrowedLayers {
-        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
-        let asked: Vec<&ParameterSettings> = given.given.iter().filter_map(|given| of_name(&given.name)).collect();
-        let members = given.json();
-        let layers = layers.iter().map(|layer| {
-            let conditions: Vec<&str> =
-                asked.iter().filter_map(|settings| settings.conditions.get(layer.name())).map(String::as_str).collect();
-            PreparedLayer::new(&Arc::new(layer.narrowed(&conditions, &members)))
-        });
-        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
-        NarrowedLayers { statements: RunLayers::new(&layers.collect::<Vec<_>>()), values: values.collect() }
+    pub(crate) fn of(layers: &[Arc<Layer>], filter: RequestFilter<'_>) -> NarrowedLayers {
+        let layers = layers.iter().map(|layer| PreparedLayer::new(&Arc::new(filter.narrowed(layer))));
+        NarrowedLayers { statements: RunLayers::new(&layers.collect::<Vec<_>>()), values: filter.values }
     }
 }
 

@@ -134,6 +134,14 @@ pub struct LiveRowsReport {
     pub saved_seconds: Option<u64>,
     /// Why they are not written to that file; `None` if they are, or nothing was tried so far.
     pub why_not_saved: Option<String>,
+    /// How many filters have a matching set, or were refused one.
+    pub sets: usize,
+    /// The memory that the sets take, in bytes.
+    pub set_bytes: usize,
+    /// How many statements asked for a set since the server began.
+    pub set_statements: u64,
+    /// How many of the tiles were drawn with sets.
+    pub set_tiles: u64,
 }
 
 /// Renders tiles on request.

@@ -225,6 +225,14 @@ metric_families! {
         "live_rows_loads", "How many times rows were taken from the file of an earlier server";
     live_rows_drops: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_drops", "How many times kept rows were dropped";
+    live_sets: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_sets", "Filters whose matching rows are kept, or were refused";
+    live_sets_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_sets_bytes", "Memory of the matching sets of filters";
+    live_sets_statements: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_sets_statements", "Statements that asked which rows match a filter";
+    live_sets_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_sets_tiles", "Live tiles that were drawn from the matching rows of a filter";
     variants: ByTileset<NoLabels, Gauge> = Family::default(),
         "variants", "Variants that the manifest of their family lists";
     open_variants: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -343,6 +351,7 @@ impl Metrics {
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
         let LiveRowsReport { rows, bytes, tiles, changed, last_look_seconds, reads, loads, drops, .. } =
             measured.live_rows;
+        let LiveRowsReport { sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));
         families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
@@ -352,6 +361,10 @@ impl Metrics {
         families.live_rows_reads.get_or_create(&self.labels([])).set(reads.cast_signed());
         families.live_rows_loads.get_or_create(&self.labels([])).set(loads.cast_signed());
         families.live_rows_drops.get_or_create(&self.labels([])).set(drops.cast_signed());
+        families.live_sets.get_or_create(&self.labels([])).set(number(sets));
+        families.live_sets_bytes.get_or_create(&self.labels([])).set(number(set_bytes));
+        families.live_sets_statements.get_or_create(&self.labels([])).set(set_statements.cast_signed());
+        families.live_sets_tiles.get_or_create(&self.labels([])).set(set_tiles.cast_signed());
         for result in ["rendered", "hit"] {
             drop(families.neighbours.get_or_create(&self.labels(CacheLabels { result })));
         }

@@ -34,14 +34,25 @@ impl Live {
 
     /// The same with a target of this name, in a database of the test.
     pub(crate) fn of(db: Db, layers: &str, target: &str) -> Live {
+        Live::start(db, "", layers, layers, target)
+    }
+
+    /// Serves layers live from rows that some SQL changed. The log is installed for `logged`.
+    pub(crate) fn over(sql: &str, logged: &str, layers: &str) -> Live {
+        Live::start(Db::new(), sql, logged, layers, "t.mbtiles")
+    }
+
+    fn start(db: Db, sql: &str, logged: &str, layers: &str, target: &str) -> Live {
         db.run(ROWS);
         db.run("CREATE TABLE words (id int PRIMARY KEY, word text)");
+        db.run(sql);
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
-        fs::write(&config, layers).unwrap();
+        fs::write(&config, logged).unwrap();
         let config = config.to_str().unwrap().to_owned();
         let tracked = Tracked { db, folder };
         tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
+        fs::write(&config, layers).unwrap();
         let target = format!("{}/{target}", tracked.folder.path().display());
         seed(&tracked.db.url, target.as_ref(), &["--config", &config, "--zoom", "0-1"]).ok();
         let own = ["--config", &config, "--live", "--database-url", &tracked.db.url];
@@ -54,7 +65,7 @@ impl Live {
     }
 
     /// Asks for tiles that nobody has asked for until the server says so of its rows.
-    fn asks_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
+    pub(crate) fn asks_until(&self, what: &str, is_so: impl Fn(&Value) -> bool) {
         let mut tiles =
             (5..=7_u8).flat_map(|z| (0..1_u32 << z).flat_map(move |x| (0..1_u32 << z).map(move |y| (z, x, y))));
         until(what, || {

@@ -12,6 +12,7 @@ pub(crate) mod jobs;
 pub(crate) mod killed_writer;
 pub(crate) mod live;
 pub(crate) mod live_rows;
+pub(crate) mod live_sets;
 pub(crate) mod log;
 pub(crate) mod lost_target;
 pub(crate) mod metrics;

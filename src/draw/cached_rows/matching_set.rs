@@ -1,0 +1,185 @@
+//! Matching sets: of the rows that are kept from snapshot to snapshot, those whose keys a statement returned.
+//!
+//! Rows as read keep their numbers until they are read or joined again. A row that comes later gets a serial number,
+//! which no other row gets meanwhile. So a set is known on each later snapshot, but for the rows that came since.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use roaring::RoaringBitmap;
+
+use super::{CachedRows, EncodedRows, RowChanges, RowStore};
+use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
+use crate::tile::{Candidate, Margin, Positions, TileRect};
+
+/// Which rows are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct RowsVersion {
+    /// A number for the rows as read or joined.
+    read: u64,
+    /// The number of steps since then in which rows came or went.
+    pub(crate) steps: u64,
+    /// The serial number of the next row that comes.
+    came: u32,
+}
+
+impl RowsVersion {
+    /// The version of rows that were just read or joined.
+    pub(crate) fn begin() -> RowsVersion {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        RowsVersion { read: NEXT.fetch_add(1, Ordering::Relaxed), ..RowsVersion::default() }
+    }
+
+    /// A serial number; `None` if there are no more.
+    pub(crate) fn next_serial(&mut self) -> Option<u32> {
+        let serial = self.came;
+        self.came = serial.checked_add(1)?;
+        Some(serial)
+    }
+}
+
+/// The rows of a version that fulfil a request's conditions.
+#[derive(Debug)]
+pub(crate) struct MatchingSet {
+    version: RowsVersion,
+    /// The numbers of rows as read.
+    read: RoaringBitmap,
+    /// The serial numbers of rows that came.
+    came: RoaringBitmap,
+}
+
+impl MatchingSet {
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
+    }
+
+    /// True if the row as read with this number is in the set.
+    pub(crate) fn has_read(&self, number: u32) -> bool {
+        self.read.contains(number)
+    }
+
+    /// True if the row that came with this serial number is in the set.
+    pub(crate) fn has_come(&self, serial: u32) -> bool {
+        self.came.contains(serial)
+    }
+
+    /// The candidates of the set's rows as read.
+    pub(crate) fn candidates(
+        &self,
+        positions: &Positions,
+        rect: &TileRect,
+        margin: Margin,
+        found: &mut Vec<Candidate>,
+    ) {
+        let part = rect.world(margin.units(rect.zoom));
+        let near = positions.in_columns(part);
+        if self.read.len() < near.len() as u64 {
+            positions.candidates_among(self.read.iter(), rect, part, margin, found);
+        } else {
+            let matching = near.iter().copied().filter(|number| self.has_read(*number));
+            positions.candidates_among(matching, rect, part, margin, found);
+        }
+    }
+}
+
+impl CachedRows {
+    /// The rows that are kept from snapshot to snapshot, and what changed since they were read; `None` if they are not.
+    fn kept(&self) -> Option<(&EncodedRows, &RowChanges)> {
+        let RowStore::Memory(rows) = &self.rows else { return None };
+        rows.changes.as_deref().map(|changes| (rows, changes))
+    }
+
+    /// The number of rows that are kept from snapshot to snapshot.
+    pub(crate) fn kept_count(&self) -> usize {
+        self.kept().map_or(0, |(rows, changes)| changes.count(rows))
+    }
+
+    /// The keys of the rows that came since the rows of a set. `None` if it is a set of other rows, or of later ones.
+    pub(crate) fn keys_since(&self, set: &MatchingSet, key: &FeatureKey) -> Option<Vec<FeatureKeyValue<'_>>> {
+        let (_, changes) = self.kept()?;
+        if set.version.read != changes.version.read || set.version.steps > changes.version.steps {
+            return None;
+        }
+        let came = (0..).zip(&changes.serials).filter(|(_, serial)| **serial >= set.version.came);
+        came.map(|(number, _)| changes.added.features.key(number, key)).collect()
+    }
+
+    /// The same rows, of which only those of a set are drawn. `None` if it is a set of other rows.
+    pub(crate) fn only(&self, set: &Arc<MatchingSet>) -> Option<CachedRows> {
+        let (rows, changes) = self.kept()?;
+        if changes.version != set.version {
+            return None;
+        }
+        let EncodedRows { positions, features, changes, .. } = rows;
+        let (positions, features, changes) = (Arc::clone(positions), Arc::clone(features), changes.clone());
+        let rows = EncodedRows { positions, features, changes, numbers: None, matching: Some(Arc::clone(set)) };
+        Some(CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None })
+    }
+}
+
+/// Finds the rows of a set by their keys.
+pub(crate) struct MatchingSetBuilder<'r> {
+    rows: &'r EncodedRows,
+    changes: &'r RowChanges,
+    key: &'r FeatureKey,
+    /// True if the keys are numbers, else they are texts.
+    is_number: bool,
+    read: Vec<u32>,
+    came: Vec<u32>,
+}
+
+impl<'r> MatchingSetBuilder<'r> {
+    /// `None` if the rows are not kept from snapshot to snapshot, or there are none.
+    pub(crate) fn new(rows: &'r CachedRows, key: &'r FeatureKey) -> Option<MatchingSetBuilder<'r>> {
+        let (rows, changes) = rows.kept()?;
+        let first = rows.features.key(0, key).or_else(|| changes.added.features.key(0, key))?;
+        let is_number = matches!(first, FeatureKeyValue::Number(_));
+        Some(MatchingSetBuilder { rows, changes, key, is_number, read: Vec::new(), came: Vec::new() })
+    }
+
+    /// Adds the row with a key, as the text that the database writes. Rows that are not kept, because they lie in no
+    /// tile, are left out.
+    pub(crate) fn add(&mut self, text: &str) {
+        let key = match text.parse() {
+            Ok(number) if self.is_number => FeatureKeyValue::Number(number),
+            _ => FeatureKeyValue::Text(text.as_bytes()),
+        };
+        let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
+        if let Some(number) = read {
+            self.read.push(number);
+        } else {
+            let added = number_of(&self.changes.added.features, self.key, &key);
+            self.came.extend(added.map(|number| self.changes.serials[number as usize]));
+        }
+    }
+
+    /// The set, with the rows of the set `before` that are still there.
+    pub(crate) fn finish(self, before: Option<&MatchingSet>) -> MatchingSet {
+        let MatchingSetBuilder { changes, mut read, mut came, .. } = self;
+        if let Some(before) = before {
+            came.extend(changes.serials.iter().filter(|serial| before.came.contains(**serial)));
+        }
+        read.sort_unstable();
+        came.sort_unstable();
+        let mut read: RoaringBitmap = read.into_iter().collect();
+        if let Some(before) = before {
+            read |= &before.read;
+        }
+        MatchingSet { version: changes.version, read, came: came.into_iter().collect() }
+    }
+}
+
+/// The number of the feature with a key, among features that are sorted by it.
+fn number_of(features: &Features, key: &FeatureKey, wanted: &FeatureKeyValue<'_>) -> Option<u32> {
+    let (mut low, mut high) = (0, u32::try_from(features.len()).ok()?);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let found = features.key(middle, key)?;
+        if found == *wanted {
+            return Some(middle);
+        }
+        if found.is_before(wanted) { low = middle + 1 } else { high = middle }
+    }
+    None
+}

@@ -1,0 +1,77 @@
+//! The live rows of a layer of points that fulfil a request's conditions, found by one statement for all tiles and
+//! zooms. A later snapshot asks only about the rows that came since.
+
+use std::sync::Arc;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+use super::points::{LivePoints, key};
+use crate::draw::cached_rows::{CachedRows, MatchingSet, MatchingSetBuilder};
+use crate::draw::{PreparedLayer, Worker};
+use crate::mvt::FeatureKeyValue;
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Param};
+use crate::postgis::sql::{KeyArray, matching_keys};
+
+/// A set is asked for if it has at most one row in this many. For more, reading the keys takes about as long as drawing
+/// some tiles.
+const MIN_SHARE: usize = 2;
+
+impl LivePoints {
+    /// The live rows from which a layer is drawn, if it is.
+    pub(crate) fn of(prepared: &PreparedLayer) -> Option<LivePoints> {
+        let rows = prepared.cached_rows()?;
+        key(prepared.layer()).map(|_| LivePoints(Arc::clone(rows)))
+    }
+
+    /// A set of an earlier version of these rows, if no row came since.
+    pub(crate) fn matching_as_before(&self, layer: &Layer, before: &MatchingSet) -> Option<MatchingSet> {
+        let key = key(layer)?;
+        self.0.keys_since(before, &key)?.is_empty().then_some(())?;
+        Some(MatchingSetBuilder::new(&self.0, &key)?.finish(Some(before)))
+    }
+
+    /// The rows that fulfil the conditions of `narrowed`, which is the layer of these rows with further conditions.
+    /// Only rows that came since the set `before` are asked about. `None` if most rows fulfil them, or the rows are not
+    /// kept.
+    pub(crate) async fn matching(
+        &self,
+        worker: &Worker,
+        narrowed: &Layer,
+        before: Option<&MatchingSet>,
+    ) -> Result<Option<MatchingSet>, Error> {
+        let Some(key) = key(narrowed) else { return Ok(None) };
+        let Some(mut set) = MatchingSetBuilder::new(&self.0, &key) else { return Ok(None) };
+        let since = before.and_then(|before| Some((before, self.0.keys_since(before, &key)?)));
+        let (mut numbers, mut texts): (Vec<i64>, Vec<&str>) = (Vec::new(), Vec::new());
+        for key in since.iter().flat_map(|(_, keys)| keys) {
+            match key {
+                FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
+                FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
+            }
+        }
+        let most = i64::try_from(self.0.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
+        let limit = most + 1;
+        let (among, param): (_, Param<'_>) = match &since {
+            None => (None, (&limit, Type::INT8)),
+            Some(_) if texts.is_empty() => (Some(KeyArray::Numbers), (&numbers, Type::INT8_ARRAY)),
+            Some(_) => (Some(KeyArray::Texts), (&texts, Type::TEXT_ARRAY)),
+        };
+        let Some(statement) = matching_keys(narrowed, among) else { return Ok(None) };
+        let context = format!("layer \"{}\", reading which rows a request chooses", narrowed.name);
+        let mut found = 0;
+        let each = |row: &Row| {
+            found += 1;
+            set.add(row.get(0));
+            Ok(())
+        };
+        worker.session().each(&context, &statement, &[param], each).await?;
+        Ok((found <= most).then(|| set.finish(since.map(|(before, _)| before))))
+    }
+
+    /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.
+    pub(crate) fn only(&self, set: &Arc<MatchingSet>) -> Option<CachedRows> {
+        self.0.only(set)
+    }
+}

@@ -1,0 +1,267 @@
+//! The matching sets of a server: the rows that fulfil a filter, kept for all its tiles and zooms.
+//!
+//! A filter is what a request wants of one layer: some parameters with their values. Its set is of one database state. It
+//! holds for a later one if the change log has every change that the conditions see; then only rows that came since are
+//! asked about. Which conditions these are is decided by `track install`, and proved for each step by the log.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::config::ParameterSettings;
+use crate::draw::MatchingSet;
+use crate::postgis::Layer;
+use crate::serve::LiveRowsReport;
+
+/// The most filters whose sets are kept, or were refused.
+const MAX_SETS: usize = 1_000;
+
+/// Sets take at most this part of the memory for rows.
+const SHARE_OF_MEMORY: usize = 4;
+
+/// A parameter of a layer, which has a condition for it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct FilterPart {
+    /// The layer's number.
+    pub(crate) layer: usize,
+    pub(crate) parameter: String,
+}
+
+/// What a request wants of a layer: the parameters that have a condition for it, each with its values as an array.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Filter(pub(crate) Vec<(FilterPart, String)>);
+
+impl Filter {
+    fn bytes(&self) -> usize {
+        let part = |(part, values): &(FilterPart, String)| {
+            size_of::<(FilterPart, String)>() + part.parameter.len() + values.len()
+        };
+        size_of::<KeptSet>() + self.0.iter().map(part).sum::<usize>()
+    }
+}
+
+/// The set of a filter. Whoever locks it asks the database for all that wait.
+#[derive(Default)]
+pub(crate) struct KeptSet {
+    pub(crate) asked: tokio::sync::Mutex<AskedSet>,
+    /// The number of the last use.
+    used: AtomicU64,
+    bytes: AtomicUsize,
+}
+
+#[derive(Default)]
+pub(crate) enum AskedSet {
+    #[default]
+    NotYet,
+    /// The set, and the number of the snapshot on which it was asked for.
+    Set(Arc<MatchingSet>, u64),
+    /// The database draws until then.
+    RefusedUntil(Instant),
+}
+
+/// Which sets hold for a snapshot.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SetsState {
+    /// The number of the snapshot, counted from 1 among those to which rows were brought.
+    pub(crate) snapshot: u64,
+    /// The number of the first snapshot from which on the log has every change that a condition sees. Without an entry
+    /// the log was not asked yet.
+    logged_since: Arc<BTreeMap<FilterPart, u64>>,
+}
+
+impl SetsState {
+    /// The state of the next snapshot. The log has all changes since this one that the conditions of `logged` see.
+    pub(crate) fn next(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let snapshot = self.snapshot + 1;
+        let since = |(part, is_logged): (FilterPart, bool)| {
+            let before = self.logged_since.get(&part).copied().unwrap_or(self.snapshot);
+            (part, if is_logged { before } else { snapshot })
+        };
+        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()) }
+    }
+
+    /// True if a set that was asked for on another snapshot holds for this one, but for the rows that came since.
+    pub(crate) fn holds(&self, filter: &Filter, asked_on: u64) -> bool {
+        let is_logged = |part| self.logged_since.get(part).is_some_and(|since| *since <= asked_on);
+        asked_on == self.snapshot || asked_on < self.snapshot && filter.0.iter().all(|(part, _)| is_logged(part))
+    }
+
+    /// True if a set of this snapshot hardly holds for the next one.
+    pub(crate) fn is_brief(&self, filter: &Filter) -> bool {
+        filter.0.iter().any(|(part, _)| self.logged_since.get(part) == Some(&self.snapshot))
+    }
+}
+
+/// The sets of a tileset.
+pub(crate) struct ServedSets {
+    parameters: Vec<ParameterSettings>,
+    table: Mutex<SetTable>,
+    state: Mutex<SetsState>,
+    /// How many statements asked for sets since the server began.
+    statements: AtomicU64,
+    /// How many tiles were drawn with sets since the server began.
+    tiles: AtomicU64,
+}
+
+#[derive(Default)]
+struct SetTable {
+    sets: HashMap<Filter, Arc<KeptSet>>,
+    uses: u64,
+    /// The most memory of all sets, in bytes.
+    room: usize,
+}
+
+impl ServedSets {
+    pub(crate) fn new(parameters: Vec<ParameterSettings>) -> ServedSets {
+        ServedSets {
+            parameters,
+            table: Mutex::default(),
+            state: Mutex::default(),
+            statements: AtomicU64::new(0),
+            tiles: AtomicU64::new(0),
+        }
+    }
+
+    /// The place of a filter's set.
+    pub(crate) fn of(&self, filter: &Filter) -> Arc<KeptSet> {
+        let mut table = self.table.lock();
+        table.uses += 1;
+        let uses = table.uses;
+        if let Some(kept) = table.sets.get(filter) {
+            kept.used.store(uses, Ordering::Relaxed);
+            return Arc::clone(kept);
+        }
+        let kept = Arc::new(KeptSet {
+            used: AtomicU64::new(uses),
+            bytes: AtomicUsize::new(filter.bytes()),
+            ..KeptSet::default()
+        });
+        table.sets.insert(filter.clone(), Arc::clone(&kept));
+        table.evict();
+        kept
+    }
+
+    /// Notes that the database was asked for a set, which takes this memory, in bytes.
+    pub(crate) fn note_asked(&self, filter: &Filter, kept: &KeptSet, bytes: usize) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+        self.note_size(filter, kept, bytes);
+    }
+
+    pub(crate) fn note_size(&self, filter: &Filter, kept: &KeptSet, bytes: usize) {
+        kept.bytes.store(filter.bytes() + bytes, Ordering::Relaxed);
+        self.table.lock().evict();
+    }
+
+    /// Notes that a tile was drawn with sets.
+    pub(crate) fn note_drawn(&self) {
+        self.tiles.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The conditions of kept sets, as a layer that only this condition narrows.
+    pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
+        let parts: BTreeSet<FilterPart> =
+            self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        let narrowed = |part: FilterPart| {
+            let layer = layers.get(part.layer)?;
+            let settings = self.parameters.iter().find(|settings| settings.parameter.name == part.parameter)?;
+            let condition = settings.conditions.get(layer.name())?;
+            Some((part, Arc::new(layer.narrowed_by(condition))))
+        };
+        parts.into_iter().filter_map(narrowed).collect()
+    }
+
+    /// The state of a further snapshot, to which rows were brought; see [`SetsState::next`].
+    pub(crate) fn next_state(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let mut state = self.state.lock();
+        *state = state.next(logged);
+        state.clone()
+    }
+
+    /// The rows take `rows` bytes of `memory`.
+    pub(crate) fn bound(&self, memory: usize, rows: usize) {
+        let mut table = self.table.lock();
+        table.room = memory.saturating_sub(rows).min(memory / SHARE_OF_MEMORY);
+        table.evict();
+    }
+
+    /// Forgets all sets.
+    pub(crate) fn clear(&self) {
+        self.table.lock().sets.clear();
+    }
+
+    pub(crate) fn report(&self, rows: LiveRowsReport) -> LiveRowsReport {
+        let table = self.table.lock();
+        LiveRowsReport {
+            sets: table.sets.len(),
+            set_bytes: table.bytes(),
+            set_statements: self.statements.load(Ordering::Relaxed),
+            set_tiles: self.tiles.load(Ordering::Relaxed),
+            ..rows
+        }
+    }
+}
+
+impl SetTable {
+    fn bytes(&self) -> usize {
+        self.sets.values().map(|kept| kept.bytes.load(Ordering::Relaxed)).sum()
+    }
+
+    /// Forgets the sets whose last use is longest ago, until the others fit.
+    fn evict(&mut self) {
+        let mut bytes = self.bytes();
+        while self.sets.len() > MAX_SETS || bytes > self.room {
+            let oldest = self.sets.iter().min_by_key(|(_, kept)| kept.used.load(Ordering::Relaxed));
+            let Some((filter, kept)) = oldest.map(|(filter, kept)| (filter.clone(), Arc::clone(kept))) else { return };
+            bytes -= kept.bytes.load(Ordering::Relaxed);
+            self.sets.remove(&filter);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filter(parameters: &[&str]) -> Filter {
+        let part = |name: &&str| (FilterPart { layer: 0, parameter: (*name).to_owned() }, "{1}".to_owned());
+        Filter(parameters.iter().map(part).collect())
+    }
+
+    #[test]
+    fn a_set_holds_for_later_snapshots_only_while_the_log_has_what_its_conditions_see() {
+        let step = |state: &SetsState, logged: &[(&str, bool)]| {
+            let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
+            state.next(logged.iter().map(part))
+        };
+        let (one, both) = (filter(&["a"]), filter(&["a", "b"]));
+        let first = step(&SetsState::default(), &[]);
+        assert!(first.holds(&one, 1) && !first.holds(&one, 0) && !first.holds(&one, 2) && !first.is_brief(&one));
+        let second = step(&first, &[("a", true), ("b", false)]);
+        assert!(second.holds(&one, 1) && !second.holds(&both, 1) && second.holds(&both, 2));
+        assert!(!second.is_brief(&one) && second.is_brief(&both));
+        let third = step(&second, &[("a", true), ("b", true)]);
+        assert!(third.holds(&one, 1) && !third.holds(&both, 1) && third.holds(&both, 2));
+        // What was not asked about is not known.
+        assert!(!step(&third, &[("a", true)]).holds(&both, 3));
+        assert!(!step(&step(&third, &[]), &[("a", true)]).holds(&one, 3));
+    }
+
+    #[test]
+    fn the_sets_that_were_not_used_for_longest_make_room() {
+        let sets = ServedSets::new(Vec::new());
+        let filters = ["a", "b", "c"].map(|name| filter(&[name]));
+        let each = filters[0].bytes() + 1_000;
+        sets.bound(1 << 20, 0);
+        for filter in &filters {
+            sets.note_asked(filter, &sets.of(filter), 1_000);
+        }
+        assert_eq!(sets.report(LiveRowsReport::default()).set_bytes, 3 * each);
+        drop(sets.of(&filters[0]));
+        sets.bound(8 * each, 6 * each);
+        let table = sets.table.lock();
+        assert!(table.sets.len() == 2 && !table.sets.contains_key(&filters[1]));
+    }
+}

@@ -1,0 +1,292 @@
+//! Filtered tiles drawn from kept rows and the set of those that match: the bytes of a server that keeps no rows, one
+//! statement for each filter, and never rows and a set of different states.
+
+use std::fs;
+use std::thread;
+
+use super::live_rows::Live;
+use crate::support::nginx::Answer;
+use crate::support::served::{GZIP, Served, status};
+use crate::support::until;
+
+/// What rows are chosen by. None of it is a property, so that an edit shows in no tile without a filter.
+const COLUMNS: &str = "
+ALTER TABLE rows ADD COLUMN tags text[], ADD COLUMN day date, ADD COLUMN score float8;
+UPDATE rows SET score = id % 100, day = DATE '2024-01-01' + id % 300, word = CASE WHEN id % 6 > 0 THEN word END,
+    tags = CASE id % 8 WHEN 0 THEN NULL WHEN 1 THEN '{}' WHEN 2 THEN ARRAY['a', NULL] WHEN 3 THEN ARRAY['b'] WHEN 4 THEN ARRAY['a', 'b'] ELSE ARRAY['c'] END;
+INSERT INTO words SELECT i, 'w' || i % 4 FROM generate_series(1, 1500) AS i;
+CREATE TABLE uuids (id uuid PRIMARY KEY, kind smallint, geom geometry(Point, 4326));
+INSERT INTO uuids SELECT md5(id::text)::uuid, kind, geom FROM rows WHERE id < 400;
+CREATE INDEX ON uuids USING gist (geom);
+CREATE TABLE names (id varchar(20) PRIMARY KEY, kind smallint, geom geometry(Point, 4326));
+INSERT INTO names SELECT 'n' || id, kind, geom FROM rows WHERE id < 400;
+CREATE INDEX ON names USING gist (geom)";
+
+/// Layers with keys of every kind; one has no conditions.
+const LAYERS: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "kind"
+type = "integer[]"
+where = { plain = "kind = ANY (!kind!)", uuids = "kind = ANY (!kind!)", names = "kind = ANY (!kind!)" }
+[[tileset.parameter]]
+name = "word"
+type = "text"
+where = { plain = "rows.word = !word!" }
+[[tileset.parameter]]
+name = "tag"
+type = "text[]"
+where = { plain = "tags && !tag!" }
+[[tileset.parameter]]
+name = "above"
+type = "number"
+where = { plain = "score > !above!" }
+[[tileset.parameter]]
+name = "box"
+type = "box"
+where = { plain = "geom && !box!" }
+[[tileset.parameter]]
+name = "day"
+type = "text"
+where = { plain = "to_char(day, 'YYYY-MM-DD') >= !day!" }
+[[tileset.parameter]]
+name = "listed"
+type = "text"
+where = { plain = "id IN (SELECT w.id FROM words w WHERE w.word = !listed!)" }
+[[tileset.parameter]]
+name = "like"
+type = "text"
+where = { plain = "word ~ !like!" }
+[[layer]]
+name = "plain"
+table = "rows"
+geometry = "geom"
+properties = ["id"]
+[[layer]]
+name = "whole"
+table = "rows"
+geometry = "geom"
+zoom = "0-2"
+feature_id = "id"
+properties = ["kind"]
+[[layer]]
+name = "uuids"
+table = "uuids"
+geometry = "geom"
+zoom = "0-3"
+properties = ["id"]
+[[layer]]
+name = "names"
+table = "names"
+geometry = "geom"
+zoom = "0-3"
+properties = ["id"]
+"#;
+
+/// A server that keeps rows, and one that asks the database for each tile.
+struct Pair {
+    live: Live,
+    plain: Served,
+}
+
+fn tiles(zoom: u8) -> impl Iterator<Item = (u8, u32, u32)> + Clone {
+    (0..1_u32 << zoom).flat_map(move |x| (0..1_u32 << zoom).map(move |y| (zoom, x, y)))
+}
+
+fn is_same(one: &Answer, other: &Answer) -> bool {
+    matches!(status(one), 200 | 204) && status(one) == status(other) && one.body == other.body
+}
+
+impl Pair {
+    fn new(logged: &str, rows_mb: u32) -> Pair {
+        let live = Live::over(COLUMNS, logged, &format!("{LAYERS}[run]\nrows_mb = {rows_mb}\n"));
+        let (config, target) = (live.tracked.path("0.toml"), live.tracked.path("t.mbtiles"));
+        fs::write(&config, format!("{LAYERS}[run]\nrows_mb = 0\n")).unwrap();
+        let own = ["--config", config.to_str().unwrap(), "--live", "--database-url", &live.tracked.db.url];
+        let plain = Served::new(target.to_str().unwrap(), &own);
+        for served in [&plain, &live.served] {
+            until("the log is followed", || served.admin("/status.json").1.contains("\"followed\":true"));
+        }
+        live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
+        Pair { live, plain }
+    }
+
+    /// True if both servers answer the tiles of a filter alike.
+    fn shows_the_same(&self, filter: &str, zooms: &[u8]) -> bool {
+        zooms.iter().flat_map(|zoom| tiles(*zoom)).all(|(zoom, x, y)| {
+            let path = format!("/{zoom}/{x}/{y}.pbf?{filter}");
+            is_same(&self.live.served.get(&path, GZIP), &self.plain.get(&path, GZIP))
+        })
+    }
+
+    fn count(&self, what: &str) -> u64 {
+        self.live.rows()[what].as_u64().unwrap()
+    }
+
+    /// Waits until both servers draw live tiles of a state after this moment.
+    fn has_new_snapshots(&self) {
+        let before = self.live.rows()["snapshot"].clone();
+        self.live.tracked.db.run("SELECT pg_current_xact_id()");
+        self.live.asks_until("another snapshot", |rows| rows["snapshot"].is_string() && rows["snapshot"] != before);
+        // The other server's snapshot lives as long.
+        thread::sleep(std::time::Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
+    let pair = Pair::new(LAYERS, 64);
+    let filters = [
+        "kind=3&kind=5",
+        "word=w7",
+        "tag=a",
+        "tag=b&tag=x",
+        "kind=1&word=w4&tag=c",
+        "above=60.5",
+        "box=10,20,100,60",
+        "kind=77",
+    ];
+    let all = |what: &str| {
+        for filter in filters {
+            until(&format!("{filter} {what}"), || pair.shows_the_same(filter, &[2, 3]));
+        }
+    };
+    all("at first");
+    // One for each layer that a filter has a condition for.
+    let sets = filters.len() as u64 + 2 * 3;
+    assert_eq!(pair.count("set_statements"), sets, "{}", pair.live.rows());
+    let changes = [
+        "UPDATE rows SET kind = 5 WHERE id % 11 = 4",
+        "UPDATE rows SET word = NULL WHERE word = 'w7' AND id % 2 = 0; UPDATE rows SET word = 'w7' WHERE id % 29 = 0",
+        "UPDATE rows SET tags = NULL WHERE id % 13 = 0; UPDATE rows SET tags = '{a,b,NULL}' WHERE id % 17 = 0",
+        "UPDATE uuids SET kind = 5 WHERE kind = 2; UPDATE names SET kind = (kind + 1) % 7 WHERE id LIKE '%1'",
+        "INSERT INTO uuids SELECT md5('x' || id)::uuid, 3, geom FROM rows WHERE id < 50; DELETE FROM names WHERE kind = 3 AND id LIKE '%2'",
+        "DELETE FROM rows WHERE id % 23 = 0",
+        "INSERT INTO rows SELECT 5000 + i, i % 7, 'w' || i % 8, true, ST_SetSRID(ST_MakePoint(i - 150, i % 70), 4326), '{c}', NULL, i FROM generate_series(1, 200) AS i",
+        "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(id % 170, id % 80), 4326) WHERE id % 19 = 0",
+        "UPDATE rows SET geom = NULL WHERE id % 37 = 0; UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(1, 1), 4326) WHERE geom IS NULL AND id % 3 = 0",
+        "UPDATE rows SET id = id + 100000, score = 99 WHERE id % 41 = 0",
+    ];
+    for change in changes {
+        pair.live.tracked.db.run(change);
+        all(change);
+    }
+    let rows = pair.live.rows();
+    assert!(rows["reads"] == 1 && rows["why_not"].is_null() && rows["sets"] == sets, "{rows}");
+    let of_sets = (filters.len() * (changes.len() + 1) * 80) as u64;
+    assert!(pair.count("set_tiles") > of_sets / 4 && pair.count("set_bytes") > 0, "{rows}");
+    let metrics = pair.live.served.admin("/metrics").1;
+    assert!(metrics.contains(&format!("oar_tiles_live_sets{{}} {sets}\n")), "{metrics}");
+}
+
+#[test]
+fn a_set_whose_condition_sees_more_than_the_row_is_of_one_snapshot() {
+    let pair = Pair::new(LAYERS, 64);
+    let filters = ["listed=w2", "listed=w2&kind=4", "day=2024-08-01"];
+    for filter in filters {
+        assert!(pair.shows_the_same(filter, &[2]), "{filter}");
+    }
+    assert_eq!(pair.count("set_tiles"), 3 * 16, "{}", pair.live.rows());
+    // No trigger notes this.
+    pair.live.tracked.db.run("UPDATE words SET word = 'w' || (id + 1) % 4");
+    pair.has_new_snapshots();
+    for filter in filters {
+        assert!(pair.shows_the_same(filter, &[3]), "{filter}");
+    }
+    assert!(pair.count("set_tiles") > 3 * 16, "{}", pair.live.rows());
+}
+
+#[test]
+fn a_set_is_of_one_snapshot_if_the_log_lacks_the_column_of_its_condition() {
+    let logged =
+        LAYERS.split("[[layer]]").enumerate().filter(|(at, _)| *at > 0).map(|(_, layer)| format!("[[layer]]{layer}"));
+    let pair = Pair::new(&logged.collect::<String>(), 64);
+    assert!(pair.shows_the_same("above=70", &[2]) && pair.count("set_tiles") == 16);
+    pair.live.tracked.db.run("UPDATE rows SET score = 100 - score");
+    pair.has_new_snapshots();
+    assert!(pair.shows_the_same("above=70", &[3]), "{}", pair.live.rows());
+    // Another install adds it, and the next snapshots know.
+    let install = || pair.live.tracked.oar_tiles(&["track", "install", "--config", &pair.live.config]).ok();
+    install();
+    assert!(install().stdout.contains("everything is installed"));
+    until("a set outlives its snapshot", || {
+        let before = pair.count("set_statements");
+        for (zoom, x, y) in tiles(5).filter(|(_, x, y)| x + y == 8) {
+            pair.live.served.get(&format!("/{zoom}/{x}/{y}.pbf?kind=2&above={before}"), GZIP);
+        }
+        pair.has_new_snapshots();
+        for (zoom, x, y) in tiles(5).filter(|(_, x, y)| x + y == 9) {
+            pair.live.served.get(&format!("/{zoom}/{x}/{y}.pbf?kind=2&above={before}"), GZIP);
+        }
+        pair.count("set_statements") == before + 1
+    });
+}
+
+#[test]
+fn clients_with_filters_of_their_own_and_the_same_one_share_statements() {
+    let pair = Pair::new(LAYERS, 64);
+    let before = pair.count("set_statements");
+    let ask = |filter: &str, client: usize| {
+        for (zoom, x, y) in tiles(3).chain(tiles(2)).skip(client * 7) {
+            let answer = pair.live.served.get(&format!("/{zoom}/{x}/{y}.pbf?{filter}"), GZIP);
+            assert!(matches!(status(&answer), 200 | 204), "{}", answer.head);
+        }
+    };
+    thread::scope(|scope| {
+        for client in 0..8 {
+            let filter = if client % 2 == 0 { "kind=2" } else { "tag=b" };
+            scope.spawn(move || ask(filter, client));
+        }
+        for edit in 0..10 {
+            let set = if edit % 2 == 0 { "kind = 2, tags = '{x}'" } else { "kind = 3, tags = '{b}'" };
+            pair.live.tracked.db.run(&format!("UPDATE rows SET {set} WHERE id % 10 = {edit} % 10"));
+        }
+    });
+    let edits = pair.count("set_statements") - before;
+    assert!(edits >= 2, "{}", pair.live.rows());
+    for filter in ["kind=2", "tag=b"] {
+        until(filter, || pair.shows_the_same(filter, &[2, 3]));
+    }
+    // Nobody edits now: one statement for all who ask at once, of each layer.
+    let before = pair.count("set_statements");
+    thread::scope(|scope| {
+        for client in 0..8 {
+            scope.spawn(move || ask("kind=1&kind=6", client));
+        }
+    });
+    assert_eq!(pair.count("set_statements"), before + 3, "{}", pair.live.rows());
+    assert!(pair.shows_the_same("kind=1&kind=6", &[2, 3]));
+}
+
+#[test]
+fn sets_take_no_more_than_their_share_of_the_memory() {
+    let pair = Pair::new(LAYERS, 2);
+    let share = (2 << 20) / 4;
+    let filter = |number: u32| format!("above={}", 55.0 + f64::from(number) / 10.0);
+    for number in 0..400 {
+        let path = format!("/2/2/1.pbf?{}", filter(number));
+        assert!(is_same(&pair.live.served.get(&path, GZIP), &pair.plain.get(&path, GZIP)), "{path}");
+    }
+    let rows = pair.live.rows();
+    assert_eq!((pair.count("set_statements"), pair.count("set_tiles")), (400, 400), "{rows}");
+    assert!(pair.count("sets") < 400 && (share / 2..=share).contains(&pair.count("set_bytes")), "{rows}");
+    // The last one is still there, the first one is asked for again.
+    assert!(pair.shows_the_same(&filter(399), &[3]));
+    assert_eq!(pair.count("set_statements"), 400);
+    assert!(pair.shows_the_same(&filter(0), &[3]));
+    assert_eq!(pair.count("set_statements"), 401);
+}
+
+#[test]
+fn the_database_draws_what_most_rows_match_and_what_it_does_not_take() {
+    let pair = Pair::new(LAYERS, 64);
+    assert!(pair.shows_the_same("above=10", &[2, 3]));
+    let rows = pair.live.rows();
+    assert_eq!((pair.count("set_statements"), pair.count("set_tiles")), (1, 0), "{rows}");
+    let refused = pair.live.served.get("/2/2/1.pbf?like=%28", GZIP);
+    assert_eq!(status(&refused), 400, "{}", refused.head);
+    // A filter of no layer at a zoom is no filter.
+    let path = "/3/4/3.pbf?like=w1";
+    assert!(is_same(&pair.live.served.get(path, GZIP), &pair.plain.get(path, GZIP)));
+}
