@@ -38,7 +38,6 @@ use crate::tile::{
     WorldBox, WorldRect, Zoom, ZoomLimits, ZoomList,
 };
 
-pub(crate) use crate::tile::Scope as ScopePart;
 pub(crate) use batches::batches;
 pub(crate) use dirty::{Dirty, DrawnLayer, FeatureSearch};
 pub(crate) use sweep::SweptRun;

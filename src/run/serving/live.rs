@@ -18,7 +18,7 @@ use super::snapshot::{
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
-use crate::plan::{Dirty, FeatureSearch, ScopePart, batches};
+use crate::plan::{Dirty, FeatureSearch, batches};
 use crate::postgis::{Database, Error, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::{CommandError, Job};
@@ -29,7 +29,7 @@ use crate::serve::{
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::target::Described;
-use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
+use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, Scope, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
 
 /// The pause after a snapshot could not be taken, in which the database is not asked again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -471,7 +471,7 @@ impl LiveSnapshot {
         let look = self.places.look(layer, zoom, || SharedWork::start(found(Arc::clone(self), layer, zoom)));
         let places = look.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
         let zooms = ZoomList::of([zoom]);
-        let scope = zooms.map(|zooms| ScopePart { zooms, coverage: Coverage::new(&[]) });
+        let scope = zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&[]) });
         let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
         // A single tile is never too many.
         if dirty.mark_tile(tile.coord).is_err() {
