@@ -10,7 +10,6 @@ use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles
 use super::identity::LogIdentity;
 use super::prepare::{layers_that_end_early, prepare};
 use super::render::{Rendered, render, render_from_cache};
-pub(crate) use super::render::{render_batches, unless_outdated};
 use super::row_loss::KnownRows;
 use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative};
 use super::{CommandError, Job, RowSource, interrupted, restarting, with_what_remains};

@@ -62,22 +62,23 @@ impl CachedRows {
         let (mut zooms, mut bytes) = (BTreeMap::new(), 0);
         for zoom in counts.zooms().filter(|zoom| layer.zooms().contains(*zoom)) {
             let cells: Vec<ZoomCell<'_>> = counts.all(zoom).map(|(cell, folded)| (zoom, cell, folded)).collect();
-            if bytes + cells.len() * Positions::SIZE > memory {
-                break;
+            let mut placed = PlacedCells::new(layer, cells.len(), memory - bytes);
+            match placed.add_all(readers, prepared, grid, &cells, memory - bytes).await? {
+                Ok(()) => {}
+                Err(RowsRefused::TooLarge) => break,
+                Err(why) => {
+                    tracing::info!("layer \"{}\": its cells are not cached: {}", layer.name(), why.text());
+                    return Ok(None);
+                }
             }
-            let encoded = encode(readers, prepared, &cells).await?;
-            let Some(rows) = joined(prepared, grid, &cells, encoded, memory - bytes) else {
-                tracing::info!(
-                    "layer \"{}\": its cells are not cached: {}",
-                    layer.name(),
-                    RowsRefused::NotPlain.text()
-                );
-                return Ok(None);
+            let PlacedCells { at, numbers, features } = placed;
+            let rows = EncodedRows {
+                positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
+                numbers: (features.len() != numbers.len()).then_some(numbers),
+                features: Arc::new(features),
+                changes: None,
             };
             bytes += rows.bytes();
-            if bytes > memory {
-                break;
-            }
             zooms.insert(zoom, rows);
         }
         if zooms.is_empty() {
@@ -166,55 +167,63 @@ async fn encode_part(
     Ok(encoded)
 }
 
-/// Encoded cells in one list: their places, their numbers among the features, and the features.
+/// Encoded cells in one list: their places, their numbers among the features or [`NOT_DRAWN`], and the features.
 struct PlacedCells {
     at: Vec<[f64; 2]>,
     numbers: Vec<u32>,
+    features: Features,
 }
 
-/// Puts encoded cells together, and adds their features to `features`. `None` if they are not the cells that were asked
-/// for, or are not encoded as plain points.
-fn place_all(
-    layer: &Layer,
-    grid: CellGrid,
-    cells: &[ZoomCell<'_>],
-    encoded: Vec<EncodedCells>,
-    features: &mut Features,
-) -> Option<PlacedCells> {
-    let (mut at, mut numbers) = (Vec::with_capacity(cells.len()), Vec::with_capacity(cells.len()));
-    let (mut asked, mut next) = (cells.iter(), u32::try_from(features.len()).ok()?);
-    for EncodedCells { cells, groups } in encoded {
-        for EncodedCell { zoom, code, drawn_at } in cells {
-            let (_, cell, _) = asked.next().filter(|(own, cell, _)| (*own, cell.code) == (zoom, code))?;
-            // The plan counts the tiles of a cell that is not drawn, too.
-            at.push(place(layer, grid, zoom, cell, drawn_at));
-            numbers.push(if drawn_at.is_some() { next } else { NOT_DRAWN });
-            next += u32::from(drawn_at.is_some());
-        }
-        // A group in which nothing is drawn has no layer.
-        for group in groups.iter().filter(|group| !group.is_empty()) {
-            features.add(group)?;
-        }
+impl PlacedCells {
+    /// No cell yet. `expected` and `most` bound their number and the bytes of their features.
+    fn new(layer: &Layer, expected: usize, most: usize) -> PlacedCells {
+        PlacedCells { at: Vec::new(), numbers: Vec::new(), features: Features::new(properties(layer), expected, most) }
     }
-    (asked.next().is_none() && features.len() == next as usize).then_some(PlacedCells { at, numbers })
-}
 
-/// The cells of a zoom as rows; `None` if they are not encoded as plain points.
-fn joined(
-    prepared: &PreparedLayer,
-    grid: CellGrid,
-    cells: &[ZoomCell<'_>],
-    encoded: Vec<EncodedCells>,
-    most: usize,
-) -> Option<EncodedRows> {
-    let mut features = Features::new(properties(prepared.layer()), cells.len(), most);
-    let PlacedCells { at, numbers } = place_all(prepared.layer(), grid, cells, encoded, &mut features)?;
-    Some(EncodedRows {
-        positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
-        numbers: (features.len() != numbers.len()).then_some(numbers),
-        features: Arc::new(features),
-        changes: None,
-    })
+    fn bytes(&self) -> usize {
+        self.features.size() + self.at.len() * Positions::SIZE
+    }
+
+    /// Lets the database encode cells, and adds them. In parts, because nobody knows how large the properties of lone
+    /// rows are: once all take more than `memory` bytes, no others are encoded.
+    async fn add_all(
+        &mut self,
+        readers: RowReaders<'_>,
+        prepared: &PreparedLayer,
+        grid: CellGrid,
+        cells: &[ZoomCell<'_>],
+        memory: usize,
+    ) -> Result<Result<(), RowsRefused>, Error> {
+        for part in cells.chunks(CELLS_PER_STATEMENT * readers.others.len().max(1)) {
+            if self.bytes() + part.len() * Positions::SIZE > memory {
+                return Ok(Err(RowsRefused::TooLarge));
+            }
+            let encoded = encode(readers, prepared, part).await?;
+            if tokio::task::block_in_place(|| self.add(prepared.layer(), grid, part, encoded)).is_none() {
+                return Ok(Err(RowsRefused::NotPlain));
+            }
+        }
+        Ok(if self.bytes() > memory { Err(RowsRefused::TooLarge) } else { Ok(()) })
+    }
+
+    /// Adds encoded cells. `None` if they are not the cells that were asked for, or are not encoded as plain points.
+    fn add(&mut self, layer: &Layer, grid: CellGrid, cells: &[ZoomCell<'_>], encoded: Vec<EncodedCells>) -> Option<()> {
+        let (mut asked, mut next) = (cells.iter(), u32::try_from(self.features.len()).ok()?);
+        for EncodedCells { cells, groups } in encoded {
+            for EncodedCell { zoom, code, drawn_at } in cells {
+                let (_, cell, _) = asked.next().filter(|(own, cell, _)| (*own, cell.code) == (zoom, code))?;
+                // The plan counts the tiles of a cell that is not drawn, too.
+                self.at.push(place(layer, grid, zoom, cell, drawn_at));
+                self.numbers.push(if drawn_at.is_some() { next } else { NOT_DRAWN });
+                next += u32::from(drawn_at.is_some());
+            }
+            // A group in which nothing is drawn has no layer.
+            for group in groups.iter().filter(|group| !group.is_empty()) {
+                self.features.add(group)?;
+            }
+        }
+        (asked.next().is_none() && self.features.len() == next as usize).then_some(())
+    }
 }
 
 fn properties(layer: &Layer) -> Vec<String> {
@@ -256,8 +265,8 @@ impl KeptCellFeatures {
 
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        // A map has room for twice its entries at most.
-        self.features.size() + 2 * self.count * size_of::<(i64, KeptCell)>() + self.folded
+        // A map, and what grows, has room for twice its entries at most.
+        2 * self.features.size() + 2 * self.count * size_of::<(i64, KeptCell)>() + self.folded
     }
 
     /// Forgets the cells in which rows that came or went are alone: another row may have their place, or the same row
@@ -275,8 +284,8 @@ impl KeptCellFeatures {
         }
     }
 
-    /// The counted cells of a layer that are shown, as rows; those that are not kept are encoded. No rows if they take
-    /// more than `memory` bytes. `None` if they are not encoded as plain points; the cells must not be used after that.
+    /// The counted cells of a layer that are shown, as rows; those that are not kept are encoded. `None` if they take
+    /// more than `memory` bytes or are not encoded as plain points; the cells must not be used after that.
     pub(crate) async fn rows(
         &mut self,
         readers: RowReaders<'_>,
@@ -293,22 +302,20 @@ impl KeptCellFeatures {
         let shown: Vec<ZoomCell<'_>> =
             counts.zooms().flat_map(of_zoom).filter(|(zoom, cell, _)| is_shown(*zoom, cell)).collect();
         let missing: Vec<ZoomCell<'_>> = shown.iter().copied().filter(|cell| !self.has(cell)).collect();
-        let (asked, encoded) = (missing.len(), encode(readers, prepared, &missing).await?);
-        if self.add(layer, grid, &missing, encoded).is_none() {
-            tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::NotPlain.text());
+        let room = memory.saturating_sub(self.bytes() + missing.len() * size_of::<KeptCell>());
+        let mut placed = PlacedCells::new(layer, 0, 0);
+        let added = placed.add_all(readers, prepared, grid, &missing, room).await?;
+        if let Err(why) = added.and_then(|()| self.add(&missing, placed).ok_or(RowsRefused::TooLarge)) {
+            tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), why.text());
             return Ok(None);
         }
         tracing::debug!(
-            "layer \"{}\": {asked} cells encoded, {} kept, in {} bytes",
+            "layer \"{}\": {} cells encoded, {} kept, in {} bytes",
             layer.name(),
+            missing.len(),
             self.count,
             self.bytes()
         );
-        if self.bytes() > memory {
-            tracing::info!("layer \"{}\": its cells are not kept: {}", layer.name(), RowsRefused::TooLarge.text());
-            *self = KeptCellFeatures::default();
-            return Ok(Some(CachedRows { rows: RowStore::Cells(BTreeMap::new()), sessions: 1, near: None }));
-        }
         let mut zooms = BTreeMap::new();
         for zoom in counts.zooms() {
             let kept = self.zooms.get(&zoom);
@@ -323,19 +330,22 @@ impl KeptCellFeatures {
     }
 
     /// True if a cell is kept as it is now.
-    fn has(&self, (zoom, cell, folded): &ZoomCell<'_>) -> bool {
+    fn has(&self, cell: &ZoomCell<'_>) -> bool {
+        let (zoom, cell, folded) = cell;
         let kept = self.zooms.get(zoom).and_then(|cells| cells.get(&cell.code));
         kept.is_some_and(|kept| kept.counted == **cell && *kept.folded == **folded)
     }
 
-    /// Adds encoded cells. `None` as for [`place_all`].
-    fn add(&mut self, layer: &Layer, grid: CellGrid, cells: &[ZoomCell<'_>], encoded: Vec<EncodedCells>) -> Option<()> {
-        let features = Arc::make_mut(&mut self.features);
+    /// Adds encoded cells. `None` if all take more than 4 GB.
+    fn add(&mut self, cells: &[ZoomCell<'_>], placed: PlacedCells) -> Option<()> {
+        let (before, features) = (u32::try_from(self.features.len()).ok()?, Arc::make_mut(&mut self.features));
         if features.is_empty() {
-            *features = Features::new(properties(layer), 0, 0);
+            *features = placed.features;
+        } else {
+            features.append(&placed.features)?;
         }
-        let PlacedCells { at, numbers } = place_all(layer, grid, cells, encoded, features)?;
-        for ((zoom, cell, folded), (at, number)) in cells.iter().zip(at.into_iter().zip(numbers)) {
+        for ((zoom, cell, folded), (at, number)) in cells.iter().zip(placed.at.into_iter().zip(placed.numbers)) {
+            let number = if number == NOT_DRAWN { NOT_DRAWN } else { before + number };
             let kept = KeptCell { counted: **cell, folded: (*folded).into(), at, number };
             self.folded += size_of_val(*folded);
             match self.zooms.entry(*zoom).or_default().insert(cell.code, kept) {
@@ -343,12 +353,12 @@ impl KeptCellFeatures {
                 None => self.count += 1,
             }
         }
-        if self.features.len() > 2 * self.count + MIN_STALE_FEATURES { self.remove_stale(layer) } else { Some(()) }
+        if self.features.len() > 2 * self.count + MIN_STALE_FEATURES { self.remove_stale() } else { Some(()) }
     }
 
     /// Removes the features of cells as they were before.
-    fn remove_stale(&mut self, layer: &Layer) -> Option<()> {
-        let mut features = Features::new(properties(layer), self.count, 0);
+    fn remove_stale(&mut self) -> Option<()> {
+        let mut features = Features::new(self.features.layer().1.to_vec(), self.count, 0);
         for kept in self.zooms.values_mut().flat_map(HashMap::values_mut).filter(|kept| kept.number != NOT_DRAWN) {
             let number = u32::try_from(features.len()).ok()?;
             features.push(&self.features, kept.number)?;

@@ -61,7 +61,8 @@ struct LiveLayer {
     cursor: String,
     /// The snapshot in which they are so. On a standby, snapshots with the same cursor may show different rows.
     snapshot: String,
-    /// True if rows that were read to replace these did not fit into memory beside them.
+    /// True if rows that were read to replace these could not be used: they did not fit into memory beside them, or
+    /// could not be brought to the snapshot of a look.
     is_alone: bool,
     read: Instant,
     rows: LiveKind,
@@ -191,10 +192,23 @@ impl LiveRows {
         }
     }
 
+    /// Notes that rows that were read to replace those of some layers could not be used: others are read once these are
+    /// dropped.
+    pub(crate) async fn note_not_replaced(&self, definitions: &[String]) {
+        for kept in self.0.lock().await.iter_mut().filter(|kept| definitions.contains(&kept.definition)) {
+            kept.is_alone = true;
+        }
+    }
+
     /// True if rows of the layer are kept, or were refused.
     pub(crate) async fn has(&self, layer: &Layer) -> bool {
         let definition = layer.definition();
         self.0.lock().await.iter().any(|kept| kept.definition == definition)
+    }
+
+    /// The definitions of the layers whose rows are kept, or were refused.
+    pub(crate) async fn definitions(&self) -> Vec<String> {
+        self.0.lock().await.iter().map(|kept| kept.definition.clone()).collect()
     }
 
     pub(crate) async fn clear(&self) {
@@ -324,13 +338,12 @@ async fn read_cells(
     look.snapshot.keeper.set_savepoint().await?;
     let read = KeptRows::read(look, layer, folds, memory).await;
     let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+    let features =
+        if has_cacheable_cells(layer) { LiveCells::Unproven(KeptCellFeatures::default()) } else { LiveCells::Refused };
     let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells {
         folds: folds.cloned(),
         rows: Arc::new(rows),
-        features: match has_cacheable_cells(layer) {
-            true => LiveCells::Unproven(KeptCellFeatures::default()),
-            false => LiveCells::Refused,
-        },
+        features,
         are_encoded: false,
     });
     layers.push(LiveLayer::new(layer.definition(), look, rows));

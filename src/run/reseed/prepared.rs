@@ -1,6 +1,7 @@
 //! The layers of a reseed, prepared for drawing: with the rows that a watch keeps, with the rows near changes, and with
 //! counted cells. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
 
+use std::cmp::Reverse;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -26,6 +27,12 @@ const MAX_BOXES: usize = 64;
 
 /// The number of tiles in which kept cells are compared with what the database draws.
 const COMPARED_TILES: usize = 3;
+
+/// The number of tiles among which these are sought.
+const MAX_SAMPLED_TILES: usize = 256;
+
+/// The most cells of a tile that is compared.
+const MAX_COMPARED_CELLS: usize = 2_000;
 
 #[derive(Clone)]
 pub(crate) enum Counts {
@@ -232,6 +239,23 @@ async fn counted(
     Ok(counted)
 }
 
+/// Tiles that show cells, and rows that are alone in theirs if there are such.
+fn sample(prepared: &PreparedLayer, shown: &[TileCoord]) -> Vec<TileCoord> {
+    let (Some(grid), Some(counts)) = (prepared.layer().grid(), prepared.counts()) else { return Vec::new() };
+    let mut tiles = Vec::new();
+    for tile in shown.iter().step_by(shown.len().div_ceil(MAX_SAMPLED_TILES)) {
+        let (rect, margin) = (TileRect::from(*tile), prepared.layer().margin().units(tile.zoom()));
+        let members: Vec<u64> = counts.near(&grid, &rect, margin, 0).map(|(cell, _)| cell.members).collect();
+        let alone = members.iter().filter(|members| **members == 1).count();
+        let kinds = usize::from(alone > 0) + usize::from(alone < members.len());
+        if (1..=MAX_COMPARED_CELLS).contains(&members.len()) {
+            tiles.push((Reverse(kinds), *tile));
+        }
+    }
+    tiles.sort_by_key(|(kinds, _)| *kinds);
+    tiles.into_iter().take(COMPARED_TILES).map(|(_, tile)| tile).collect()
+}
+
 fn rects(tiles: &[TileCoord]) -> Vec<TileRect> {
     tiles.iter().copied().map(TileRect::from).collect()
 }
@@ -249,11 +273,15 @@ async fn with_live_cells(
     if are_proven == AreProven::Yes || !prepared.has_cached_rows() {
         return Ok(prepared);
     }
-    let mut sample: Vec<TileCoord> = shown.to_vec();
-    sample.sort_unstable_by_key(|tile| tile.zoom());
-    let sample: Vec<TileCoord> = (0..COMPARED_TILES).map(|part| sample[part * sample.len() / COMPARED_TILES]).collect();
     let layer = Arc::clone(prepared.layer());
-    let batches = batches(&sample, &[drawn(&layer)], NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
+    let sample = sample(&prepared, shown);
+    let of_tile = |tile: &TileCoord| {
+        batches(&[*tile], &[drawn(&layer)], NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area)
+    };
+    let batches: Vec<Batch> = sample.iter().flat_map(of_tile).collect();
+    if batches.is_empty() {
+        return Ok(prepared);
+    }
     let compared = verify_cached_rows(keeper, vec![prepared], &batches).await?;
     live.note_compared(&layer, compared.iter().all(PreparedLayer::has_cached_rows)).await;
     Ok(compared.into_iter().next().unwrap_or_else(|| PreparedLayer::new(&layer)))

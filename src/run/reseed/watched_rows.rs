@@ -48,6 +48,8 @@ struct ReadRows {
     rows: LiveRows,
     /// The state of the database that they are of.
     shown: StateInHistory,
+    /// The definitions of the layers whose rows were to be read.
+    wanted: Vec<String>,
 }
 
 impl WatchedRows {
@@ -112,9 +114,13 @@ impl WatchedRows {
         };
         let (_, bytes) = self.kept.size().await;
         let memory = look.job.rows_memory().saturating_sub(bytes);
+        let mut lost = read.wanted.clone();
         if let Some(rows) = brought(read, look, memory).await? {
+            let read = rows.definitions().await;
+            lost.retain(|definition| !read.contains(definition));
             self.kept.take_over(rows).await;
         }
+        self.kept.note_not_replaced(&lost).await;
         Ok(())
     }
 }
@@ -127,7 +133,7 @@ impl Drop for WatchedRows {
 
 /// Rows brought to the snapshot of a look; `None` if it is not known what has changed.
 async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Option<LiveRows>, CommandError> {
-    let ReadRows { rows, shown } = read;
+    let ReadRows { rows, shown, .. } = read;
     let (snapshot, schema) = (&*look.snapshot, &look.job.settings.database.changes.schema);
     let mut layers = Vec::new();
     for layer in &look.layers {
@@ -193,5 +199,5 @@ async fn read(job: Job, wanted: Vec<String>, memory: usize) -> Result<ReadRows, 
     }
     snapshot.check_partitions(on.reads).await?;
     drop(on);
-    Ok(ReadRows { rows, shown })
+    Ok(ReadRows { rows, shown, wanted })
 }
