@@ -444,13 +444,13 @@ impl FolderNotes {
         let root = parent.make(&self.folder).map_err(|error| self.unreachable("write", name, error))?;
         let partial = partial(name);
         let taken = lock_file::take(root.as_fd(), Path::new(&partial), LeftOver::Removed, Rights::OwnerOnly);
-        let file = match taken {
-            Ok(Taken::Ours(file)) => file,
+        let new = match taken {
+            Ok(Taken::Ours(new)) => new,
             Ok(Taken::Theirs(_)) => return Ok(false),
             Err((_, error)) => return Err(failed(error)),
         };
-        let put = fill(&file).and_then(|()| file.sync_all()).and_then(|()| {
-            if !lock_file::is_named(&file, root.as_fd(), Path::new(&partial)) {
+        let put = fill(&new).and_then(|()| new.sync_all()).and_then(|()| {
+            if !lock_file::is_named(&new, root.as_fd(), Path::new(&partial)) {
                 return Err(io::Error::other("somebody else removed or replaced the new file"));
             }
             root.rename(&partial, &root, name)

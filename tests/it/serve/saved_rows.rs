@@ -26,13 +26,11 @@ const NOT_KEPT: &str = "rows for live tiles are not kept for the next start: ";
 impl Live {
     /// The file beside the target.
     fn file(&self) -> PathBuf {
-        match self.target.strip_suffix('/') {
-            Some(folder) => PathBuf::from(format!("{folder}/.oar-tiles/notes/live-rows")),
-            None => {
-                let (folder, name) = self.target.rsplit_once('/').unwrap();
-                PathBuf::from(format!("{folder}/.{name}.oar-tiles/live-rows"))
-            }
+        if let Some(folder) = self.target.strip_suffix('/') {
+            return PathBuf::from(format!("{folder}/.oar-tiles/notes/live-rows"));
         }
+        let (folder, name) = self.target.rsplit_once('/').unwrap();
+        PathBuf::from(format!("{folder}/.{name}.oar-tiles/live-rows"))
     }
 
     /// Starts a further server, whose log goes to a file.
