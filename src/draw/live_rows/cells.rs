@@ -289,8 +289,7 @@ impl LiveRows {
         let found = layers.iter_mut().find(|kept| kept.definition == definition);
         if let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found {
             *features = match std::mem::replace(features, LiveCells::Refused) {
-                LiveCells::Unproven(cells) if are_alike => LiveCells::Kept(cells),
-                LiveCells::Kept(cells) if are_alike => LiveCells::Kept(cells),
+                LiveCells::Unproven(cells) | LiveCells::Kept(cells) if are_alike => LiveCells::Kept(cells),
                 _ => LiveCells::Refused,
             };
         }

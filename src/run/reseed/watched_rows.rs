@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use crate::change_log::newest_logged;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, Worker};
+use crate::error::with_causes;
 use crate::postgis::{counts_cells, foldable, probe};
 use crate::run::dirty::Look;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
@@ -108,7 +109,7 @@ impl WatchedRows {
         let read = match task.await.map_err(CommandError::from).and_then(|read| read) {
             Ok(read) => read,
             Err(error) => {
-                tracing::info!("rows are not kept: {error}");
+                tracing::info!("rows are not kept: {}", with_causes(&error));
                 return Ok(());
             }
         };
@@ -153,7 +154,7 @@ async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Optio
     let changed = match changed {
         Ok(changed) => changed,
         Err(error) => {
-            tracing::info!("rows are not kept: {error}");
+            tracing::info!("rows are not kept: {}", with_causes(&error));
             return Ok(None);
         }
     };

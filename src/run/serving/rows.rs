@@ -20,7 +20,7 @@ use crate::change_log::{Cursor, Watch, tracked, tracked_each};
 use crate::config::ParameterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
-use crate::error::{ErrorKind, Obstacle};
+use crate::error::{ErrorKind, Obstacle, with_causes};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
@@ -99,7 +99,7 @@ impl<E: Into<CommandError>> From<E> for NotKept {
         match error.kind() {
             // Tiles do not wait for a locked log.
             ErrorKind::Transient(Obstacle::HeldUp) => NotKept::NotNow,
-            _ => NotKept::Lost(error.to_string()),
+            _ => NotKept::Lost(with_causes(&error)),
         }
     }
 }
@@ -335,7 +335,7 @@ impl ServedRows {
                     .rows
                     .points(look, layer, positions.as_deref())
                     .await
-                    .map_err(|error| lost(&error.to_string()))?
+                    .map_err(|error| lost(&with_causes(&error)))?
                 {
                     Some(points) => plain.with_live_points(&points),
                     None => plain,
