@@ -70,16 +70,23 @@ pub(crate) async fn plan_install(
     let mut needs: Vec<(Arc<Layer>, Vec<WatchRequest>)> = Vec::new();
     for TrackedLayer { layer, conditions } in tracked {
         let mut reads = layer_reads(&session, layer).await?;
-        warnings.append(&mut reads.warnings);
-        needs.push((Arc::clone(layer), reads.requests));
+        needs.push((Arc::clone(layer), std::mem::take(&mut reads.requests)));
         for condition in conditions {
             // Of other conditions, nobody can tell from the log whether a row still fulfils them.
             if depends_on_row_alone(&session, layer, condition).await? {
                 let narrowed = Arc::new(layer.narrowed_by(&condition.sql));
-                let reads = layer_reads(&session, &narrowed).await?;
-                needs.push((narrowed, reads.requests));
+                let narrowed_reads = layer_reads(&session, &narrowed).await?;
+                // PostgreSQL believes what a function says of itself, but the catalog may know that it reads a table.
+                if narrowed_reads.warnings.len() <= reads.warnings.len() {
+                    needs.push((narrowed, narrowed_reads.requests));
+                }
             }
         }
+        warnings.append(&mut reads.warnings);
+    }
+    // A condition's columns cannot always be watched, as on an inheritance child of whose parent they are missing.
+    if plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await.is_err() {
+        needs.retain(|(layer, _)| tracked.iter().any(|tracked| Arc::ptr_eq(&tracked.layer, layer)));
     }
     let layers: Vec<Arc<Layer>> = needs.iter().map(|(layer, _)| Arc::clone(layer)).collect();
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.

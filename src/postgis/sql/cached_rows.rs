@@ -422,5 +422,9 @@ pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<St
         Some(KeyArray::Texts) if key.collated => format!("AND {column} = ANY ($1::text[])"),
         Some(KeyArray::Texts) => format!("AND {column} = ANY ($1::text[]::uuid[])"),
     };
-    Some(format!("SELECT pg_catalog.concat({column}) FROM {} WHERE true {} {sought}", layer.relation, filter(layer)))
+    Some(format!(
+        "SELECT pg_catalog.concat({column}) FROM {} WHERE {column} IS NOT NULL {} {sought}",
+        layer.relation,
+        filter(layer)
+    ))
 }

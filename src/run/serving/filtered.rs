@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::sets::{AskedSet, Filter, FilterPart, ServedSets};
-use super::snapshot::{LiveSnapshot, RequestFilter};
-use crate::draw::{CachedRows, LivePoints, MatchingSet};
+use super::rows::ServedRows;
+use super::sets::{AskedSet, Filter, FilterPart};
+use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
+use crate::draw::{CachedRows, LivePoints};
+use crate::error::with_causes;
 use crate::postgis::Error;
-use crate::stop::Stop;
+use crate::stop::{Signal, Stop};
 use crate::tile::Batch;
 
 /// The time for which the database draws after a set could not be had, or is not worth it.
@@ -18,10 +20,17 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 /// or a little more.
 const MAX_BRIEF: Duration = Duration::from_millis(100);
 
+/// How long a tile waits for the set for which it was the first to ask, before the database draws it. It holds a worker
+/// meanwhile; other tiles of the filter do not wait.
+const MAX_WAIT: Duration = Duration::from_millis(500);
+
+/// The longest time that a statement for a set may take: reading all rows must not take more than the tiles gain.
+const MAX_ASKING: Duration = Duration::from_secs(10);
+
 /// A filter on a snapshot.
 pub(crate) struct FilteredRows<'a> {
-    pub(crate) sets: &'a ServedSets,
-    pub(crate) snapshot: &'a LiveSnapshot,
+    pub(crate) rows: &'a Arc<ServedRows>,
+    pub(crate) snapshot: &'a Arc<LiveSnapshot>,
     pub(crate) filter: &'a RequestFilter<'a>,
     pub(crate) stop: &'a Stop,
 }
@@ -49,11 +58,10 @@ impl FilteredRows<'_> {
     }
 
     async fn of_layer(&self, layer: usize, points: &LivePoints, filter: &Filter) -> Result<Option<CachedRows>, Error> {
-        let (kept, state) = (self.sets.of(filter), &self.snapshot.sets);
-        let mut asked = tokio::select! {
-            asked = kept.asked.lock() => asked,
-            _ = self.stop.wait() => return Err(Error::Interrupted),
-        };
+        let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
+        let Some(kept) = sets.of(filter) else { return Ok(None) };
+        // While somebody asks, the database draws.
+        let Ok(mut asked) = Arc::clone(&kept.asked).try_lock_owned() else { return Ok(None) };
         let before = match &*asked {
             AskedSet::RefusedUntil(until) if Instant::now() < *until => return Ok(None),
             // A snapshot that was taken before the present one.
@@ -66,37 +74,44 @@ impl FilteredRows<'_> {
         }
         let own = &self.snapshot.layers[layer];
         if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(own, before)) {
-            self.sets.note_size(filter, &kept, set.bytes());
+            sets.note_size(filter, &kept, set.bytes());
             let set = Arc::new(set);
             *asked = AskedSet::Set(Arc::clone(&set), state.snapshot);
             return Ok(points.only(&set));
         }
-        let begun = Instant::now();
-        let set = self.asked(layer, points, before.as_deref()).await?;
-        self.sets.note_asked(filter, &kept, set.as_ref().map_or(0, |set| set.bytes()));
-        let rows = set.as_ref().and_then(|set| points.only(set));
-        *asked = match set.filter(|_| begun.elapsed() <= MAX_BRIEF || !state.is_brief(filter)) {
-            Some(set) => AskedSet::Set(set, state.snapshot),
-            None => AskedSet::RefusedUntil(Instant::now() + PAUSE_AFTER_REFUSAL),
+        let Some(permit) = self.snapshot.may_ask() else { return Ok(None) };
+        let (rows, snapshot, filter) = (Arc::clone(self.rows), Arc::clone(self.snapshot), filter.clone());
+        let (of_all, narrowed, values) = (points.clone(), self.filter.narrowed(own), self.filter.values.clone());
+        // A tile that is given up, or takes too long, does not end the statement: others want its set.
+        let asking = SharedWork::start(async move {
+            let (begun, stop) = (Instant::now(), Stop::new());
+            let statement = snapshot.matching(&of_all, &narrowed, &values, before.as_deref(), &stop);
+            tokio::pin!(statement);
+            let set = tokio::select! {
+                set = &mut statement => set,
+                () = tokio::time::sleep(MAX_ASKING) => {
+                    stop.ask(Signal::Terminate);
+                    statement.await
+                }
+            };
+            drop(permit);
+            let set = set.unwrap_or_else(|error| {
+                tracing::debug!("the database draws the tiles of a filter: {}", with_causes(&error));
+                None
+            });
+            let set = set.map(Arc::new).filter(|set| rows.sets.have_room_for(set.bytes()));
+            rows.sets.note_asked(&filter, &kept, set.as_ref().map_or(0, |set| set.bytes()));
+            let is_kept = begun.elapsed() <= MAX_BRIEF || !snapshot.sets.is_brief(&filter);
+            *asked = match set.clone().filter(|_| is_kept) {
+                Some(set) => AskedSet::Set(set, snapshot.sets.snapshot),
+                None => AskedSet::RefusedUntil(Instant::now() + PAUSE_AFTER_REFUSAL),
+            };
+            set
+        });
+        let set = tokio::select! {
+            set = tokio::time::timeout(MAX_WAIT, asking.done()) => set.ok().flatten().flatten(),
+            _ = self.stop.wait() => return Err(Error::Interrupted),
         };
-        Ok(rows)
-    }
-
-    /// Asks the database. `None` if the statement fails, too: the database then says so of the tile.
-    async fn asked(
-        &self,
-        layer: usize,
-        points: &LivePoints,
-        before: Option<&MatchingSet>,
-    ) -> Result<Option<Arc<MatchingSet>>, Error> {
-        let narrowed = self.filter.narrowed(&self.snapshot.layers[layer]);
-        match self.snapshot.matching(points, &narrowed, &self.filter.values, before, self.stop).await {
-            Ok(set) => Ok(set.map(Arc::new)),
-            Err(error) if error.is_of_statement() && self.stop.asked().is_none() => {
-                tracing::debug!("the database draws the tiles of a filter: {error}");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        Ok(set.and_then(|set| points.only(&set)))
     }
 }

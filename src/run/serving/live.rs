@@ -263,7 +263,7 @@ impl DatabaseTilesShared {
         let rows = match &filter {
             None => Some(BTreeMap::new()),
             Some(filter) => {
-                let filtered = FilteredRows { sets: &self.rows.sets, snapshot, filter, stop };
+                let filtered = FilteredRows { rows: &self.rows, snapshot, filter, stop };
                 Box::pin(filtered.in_batch(&batch)).await.map_err(Arc::new)?
             }
         };

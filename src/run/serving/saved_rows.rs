@@ -231,7 +231,11 @@ impl ServedRows {
                 return Err(NotKept::Lost("the database has another history".to_owned()));
             }
             let log = LogIdentity::read(&snapshot, schema, [state.as_str()]).await?;
-            let mark = server_of(&snapshot).await?.identity;
+            let server = server_of(&snapshot).await?;
+            if server.in_recovery {
+                return Err(NotKept::Lost("a standby shows more than the name of its state says".to_owned()));
+            }
+            let mark = server.identity;
             let Some((log, witness)) = log.as_ref().and_then(|log| Some((log, log.witness(&state)?))) else {
                 return Err(NotKept::Lost("this role may not read the change log's key".to_owned()));
             };

@@ -46,7 +46,7 @@ impl Filter {
 /// The set of a filter. Whoever locks it asks the database for all that wait.
 #[derive(Default)]
 pub(crate) struct KeptSet {
-    pub(crate) asked: tokio::sync::Mutex<AskedSet>,
+    pub(crate) asked: Arc<tokio::sync::Mutex<AskedSet>>,
     /// The number of the last use.
     used: AtomicU64,
     bytes: AtomicUsize,
@@ -125,14 +125,17 @@ impl ServedSets {
         }
     }
 
-    /// The place of a filter's set.
-    pub(crate) fn of(&self, filter: &Filter) -> Arc<KeptSet> {
+    /// The place of a filter's set; `None` if there is no room for sets.
+    pub(crate) fn of(&self, filter: &Filter) -> Option<Arc<KeptSet>> {
         let mut table = self.table.lock();
+        if filter.bytes() > table.room {
+            return None;
+        }
         table.uses += 1;
         let uses = table.uses;
         if let Some(kept) = table.sets.get(filter) {
             kept.used.store(uses, Ordering::Relaxed);
-            return Arc::clone(kept);
+            return Some(Arc::clone(kept));
         }
         let kept = Arc::new(KeptSet {
             used: AtomicU64::new(uses),
@@ -141,7 +144,12 @@ impl ServedSets {
         });
         table.sets.insert(filter.clone(), Arc::clone(&kept));
         table.evict();
-        kept
+        Some(kept)
+    }
+
+    /// True if a set of this size, in bytes, leaves half of the room to others.
+    pub(crate) fn have_room_for(&self, bytes: usize) -> bool {
+        bytes <= self.table.lock().room / 2
     }
 
     /// Notes that the database was asked for a set, which takes this memory, in bytes.
@@ -151,8 +159,9 @@ impl ServedSets {
     }
 
     pub(crate) fn note_size(&self, filter: &Filter, kept: &KeptSet, bytes: usize) {
+        let mut table = self.table.lock();
         kept.bytes.store(filter.bytes() + bytes, Ordering::Relaxed);
-        self.table.lock().evict();
+        table.evict();
     }
 
     /// Notes that a tile was drawn with sets.
@@ -215,7 +224,7 @@ impl SetTable {
         while self.sets.len() > MAX_SETS || bytes > self.room {
             let oldest = self.sets.iter().min_by_key(|(_, kept)| kept.used.load(Ordering::Relaxed));
             let Some((filter, kept)) = oldest.map(|(filter, kept)| (filter.clone(), Arc::clone(kept))) else { return };
-            bytes -= kept.bytes.load(Ordering::Relaxed);
+            bytes = bytes.saturating_sub(kept.bytes.load(Ordering::Relaxed));
             self.sets.remove(&filter);
         }
     }
@@ -256,7 +265,7 @@ mod tests {
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);
         for filter in &filters {
-            sets.note_asked(filter, &sets.of(filter), 1_000);
+            sets.note_asked(filter, &sets.of(filter).unwrap(), 1_000);
         }
         assert_eq!(sets.report(LiveRowsReport::default()).set_bytes, 3 * each);
         drop(sets.of(&filters[0]));

@@ -220,6 +220,11 @@ impl LiveSnapshot {
         Ok(matching)
     }
 
+    /// The right to ask for a matching set; `None` while as many are asked for as may be at once.
+    pub(crate) fn may_ask(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bounds.asking).try_acquire_owned().ok()
+    }
+
     /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
     /// layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
@@ -322,6 +327,9 @@ const SNAPSHOTS: usize = 2;
 /// Sessions of all tilesets that hold a snapshot on which live rows are read. One tileset after the other reads them.
 const ROW_READERS: usize = 1;
 
+/// Sessions of all tilesets that ask which rows match a filter, besides those that draw.
+const SET_READERS: usize = 2;
+
 /// The most snapshots of all tilesets. If more tilesets are in use at once, some wait until a snapshot of another one
 /// has ended, which takes a second or a little more.
 const MAX_SNAPSHOTS: usize = 16;
@@ -337,6 +345,7 @@ pub(crate) struct LiveBounds {
     workers: usize,
     snapshots: Arc<Semaphore>,
     reading: Arc<Semaphore>,
+    asking: Arc<Semaphore>,
     idle: Arc<Semaphore>,
     /// The plans of statements that take longer are logged.
     pub(crate) explain_after: Option<Duration>,
@@ -353,6 +362,7 @@ impl LiveBounds {
             workers,
             snapshots: Arc::new(Semaphore::new(LiveBounds::most_snapshots(tilesets))),
             reading: Arc::new(Semaphore::new(ROW_READERS)),
+            asking: Arc::new(Semaphore::new(SET_READERS)),
             idle: Arc::new(Semaphore::new(idle)),
             explain_after,
         }
@@ -373,7 +383,7 @@ impl LiveBounds {
             return Ok(database.clone());
         }
         let rendering = if self.tilesets == 1 { self.workers } else { 2 * self.workers };
-        let connections = rendering + LiveBounds::most_snapshots(self.tilesets) + ROW_READERS;
+        let connections = rendering + LiveBounds::most_snapshots(self.tilesets) + ROW_READERS + SET_READERS;
         let session = SessionOptions { connections, ..settings.session.clone() };
         let database = Database::new(&settings.connect, session, stop)?;
         Ok(self.pool.get_or_init(|| database).clone())
@@ -397,7 +407,7 @@ impl LiveBounds {
 
     /// The most sessions that all tilesets have at once.
     pub(crate) fn sessions(&self) -> usize {
-        let (followers, readers) = (self.tilesets * LOG_SESSIONS, ROW_READERS * (1 + LOCK_WATCHERS));
+        let (followers, readers) = (self.tilesets * LOG_SESSIONS, ROW_READERS * (1 + LOCK_WATCHERS) + SET_READERS);
         if self.tilesets == 1 {
             return self.workers + SNAPSHOTS + LOCK_WATCHERS + readers + followers;
         }
@@ -549,7 +559,7 @@ mod tests {
         let workers = std::num::NonZeroUsize::new(4).unwrap();
         let shares = WorkerShares::new(workers, None, None).unwrap();
         let sessions = |tilesets| LiveBounds::new(tilesets, shares, None).sessions();
-        assert_eq!((sessions(1), sessions(2), sessions(50)), (11, 22, 142));
+        assert_eq!((sessions(1), sessions(2), sessions(50)), (13, 24, 144));
         let bounds = LiveBounds::new(50, shares, None);
         let held: Vec<_> = std::iter::from_fn(|| Arc::clone(&bounds.snapshots).try_acquire_owned().ok()).collect();
         let idle: Vec<_> = std::iter::from_fn(|| bounds.idle()).collect();
