@@ -59,7 +59,7 @@ fn shares_and_sessions_that_do_not_fit_are_refused() {
     };
     fails("3", &["serve.live_reserved", "live_reserved = 3 must be less than workers = 3"]);
     fails("4", &["serve.background_guaranteed", "background_guaranteed = 2 must be at most 1"]);
-    fails("250", &["257 sessions are needed", "lower serve.workers (--workers), or raise what limits them"]);
+    fails("250", &["259 sessions are needed", "lower serve.workers (--workers), or raise what limits them"]);
 }
 
 /// A server whose live tiles wait at the gate, over a target of zooms 0 and 1.
