@@ -58,6 +58,10 @@ where = { plain = "id IN (SELECT w.id FROM words w WHERE w.word = !listed!)" }
 name = "like"
 type = "text"
 where = { plain = "word ~ !like!" }
+[[tileset.parameter]]
+name = "slow"
+type = "number"
+where = { plain = "pg_sleep(0.01) IS NOT NULL AND kind > !slow!" }
 [[layer]]
 name = "plain"
 table = "rows"
@@ -292,4 +296,15 @@ fn the_database_draws_what_most_rows_match_and_what_it_does_not_take() {
     // A filter of no layer at a zoom is no filter.
     let path = "/3/4/3.pbf?like=w1";
     assert!(is_same(&pair.live.served.get(path, GZIP), &pair.plain.get(path, GZIP)));
+}
+
+#[test]
+fn no_tile_waits_for_a_set_whose_statement_takes_long() {
+    let pair = Pair::new(LAYERS, 64);
+    // The statement for the set takes half a minute, those for the tiles read no row.
+    for x in 50..56 {
+        let path = format!("/7/{x}/60.pbf?slow=1");
+        let answer = pair.live.served.get(&path, GZIP);
+        assert!(is_same(&answer, &pair.plain.get(&path, GZIP)), "{path} {}", answer.head);
+    }
 }
