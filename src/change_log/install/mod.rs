@@ -84,15 +84,21 @@ pub(crate) async fn plan_install(
         }
         warnings.append(&mut reads.warnings);
     }
-    // A condition's columns cannot always be watched, as on an inheritance child of whose parent they are missing.
-    if plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await.is_err() {
-        needs.retain(|(layer, _)| tracked.iter().any(|tracked| Arc::ptr_eq(&tracked.layer, layer)));
-    }
-    let layers: Vec<Arc<Layer>> = needs.iter().map(|(layer, _)| Arc::clone(layer)).collect();
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;
     let installer = Installer::look_up(&session, schema, CONTEXT).await?;
-    let mut watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
+    let planned = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await;
+    let mut watched = match planned {
+        // A condition's columns cannot always be watched, as on an inheritance child of whose parent they are missing.
+        Err(error) if needs.len() > tracked.len() => {
+            needs.retain(|(layer, _)| tracked.iter().any(|tracked| Arc::ptr_eq(&tracked.layer, layer)));
+            let watched = plan.planned_watches(&session, needs.iter().flat_map(|(_, requests)| requests)).await?;
+            warnings.push(format!("the columns that parameters' conditions read are not in the change log: {error}"));
+            watched
+        }
+        planned => planned?,
+    };
+    let layers: Vec<Arc<Layer>> = needs.iter().map(|(layer, _)| Arc::clone(layer)).collect();
     warnings.append(&mut replicated(&session, &watched).await?);
     let tables: Vec<u32> = watched.iter().map(|watch| watch.request.relation).collect();
     warnings.extend(namesake(&session, schema, &tables, CONTEXT).await?);

@@ -7,7 +7,8 @@ use std::thread;
 use super::live_rows::Live;
 use crate::support::nginx::Answer;
 use crate::support::served::{GZIP, Served, status};
-use crate::support::until;
+use crate::support::tracked::Tracked;
+use crate::support::{Db, until};
 
 /// What rows are chosen by. None of it is a property, so that an edit shows in no tile without a filter.
 const COLUMNS: &str = "
@@ -307,4 +308,23 @@ fn no_tile_waits_for_a_set_whose_statement_takes_long() {
         let answer = pair.live.served.get(&path, GZIP);
         assert!(is_same(&answer, &pair.plain.get(&path, GZIP)), "{path} {}", answer.head);
     }
+}
+
+#[test]
+fn a_condition_whose_columns_cannot_be_watched_is_left_out_of_the_log() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE entity (id int PRIMARY KEY, geom geometry(Point, 4326));
+        CREATE TABLE facility (country text, PRIMARY KEY (id)) INHERITS (entity);
+        CREATE INDEX ON facility USING gist (geom)",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("c.toml");
+    let parameter = "[[tileset.parameter]]\nname = \"country\"\ntype = \"text[]\"\nwhere = { facility = \"country = ANY (!country!)\" }\n";
+    let layer = "[[layer]]\nname = \"facility\"\ntable = \"facility\"\ngeometry = \"geom\"\nproperties = [\"id\"]\n";
+    fs::write(&config, format!("{parameter}{layer}")).unwrap();
+    let tracked = Tracked { db, folder };
+    let installed = tracked.oar_tiles(&["track", "install", "--config", config.to_str().unwrap()]).ok();
+    let why = "the columns that parameters' conditions read are not in the change log: ";
+    assert!(installed.stderr.contains(why), "{}", installed.stderr);
 }
