@@ -349,7 +349,8 @@ impl ServedRows {
         Ok(prepared)
     }
 
-    /// The conditions of kept sets, each with whether the log has every change since a state that it sees.
+    /// The conditions of kept sets, each with true if the change log holds, since the state `since`, every change of the
+    /// columns that the condition reads.
     async fn logged(
         &self,
         database: &Database,
