@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::rows::ServedRows;
 use super::sets::{AskedSet, Filter, FilterPart};
 use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
+use crate::config::AskedCondition;
 use crate::draw::{CachedRows, LivePoints};
 use crate::error::with_causes;
 use crate::postgis::Error;
@@ -42,10 +43,9 @@ impl FilteredRows<'_> {
         let Some(points) = self.snapshot.points_in(batch) else { return Ok(None) };
         let mut narrowed = BTreeMap::new();
         for (layer, points) in points {
-            let part = |(parameter, values, _): (&str, &str, &str)| {
-                (FilterPart { layer, parameter: parameter.to_owned() }, values.to_owned())
-            };
-            let filter = Filter(self.filter.of_layer(&self.snapshot.layers[layer]).map(part).collect());
+            let part = |asked: AskedCondition| (FilterPart { layer, condition: asked.key }, asked.values);
+            let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
+            let filter = Filter(asked.into_iter().map(part).collect());
             if filter.0.is_empty() {
                 continue;
             }

@@ -13,9 +13,10 @@ use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
 use super::snapshot::{
-    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_conditions,
+    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_filters,
 };
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
+use crate::config::FilterSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::plan::{Dirty, FeatureSearch, batches};
@@ -67,6 +68,8 @@ struct DatabaseTilesShared {
     stop: Stop,
     present: Mutex<Present>,
     rows: Arc<ServedRows>,
+    /// What requests may ask.
+    filters: FilterSettings,
     /// The last snapshot that was retired. It lives while tiles of it are being rendered.
     before: Mutex<Weak<LiveSnapshot>>,
 }
@@ -84,7 +87,8 @@ impl DatabaseTiles {
         let database = bounds.database(&settings.database, &stop)?;
         let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
         check_room(&first, bounds.sessions()).await?;
-        check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
+        let filters = settings.tileset.filters.within_facets(first.layers.iter().map(|layer| &**layer));
+        check_filters(&first.snapshot, &first.layers, &settings.tileset.layers, &filters).await?;
         let log = match settings.server.redis {
             Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,
@@ -108,12 +112,9 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: Arc::new(ServedRows::new(
-                bounds.rows_memory(settings.run.rows_memory),
-                settings.tileset.parameters.clone(),
-                file,
-            )),
+            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), filters.clone(), file)),
             before: Mutex::default(),
+            filters,
         }));
         drop(tokio::spawn(load_rows(Arc::clone(&tiles.0))));
         Ok(tiles)
@@ -124,6 +125,11 @@ impl DatabaseTiles {
     /// The tileset's description of itself, if it has no target.
     pub(crate) fn described(&self) -> Option<&Described> {
         self.0.described.as_ref()
+    }
+
+    /// What requests may ask, within what the database can compare.
+    pub(crate) fn filters(&self) -> &FilterSettings {
+        &self.0.filters
     }
 }
 
@@ -254,8 +260,7 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let parameters = &self.job.settings.tileset.parameters;
-        let filter = given.map(|given| RequestFilter::of(parameters, given));
+        let filter = given.map(|given| RequestFilter::of(&self.filters, given));
         let own = |tiles: Vec<RenderedTile>| {
             let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
             own.unwrap_or_else(|| RenderedTile::empty(tile.coord))

@@ -218,6 +218,7 @@ async fn parts(
         None => None,
     };
     let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
+    let filters = live.as_ref().map_or(&job.settings.tileset.filters, DatabaseTiles::filters);
     Ok(TilesetParts {
         name: job.settings.tileset.name.clone(),
         source: match described {
@@ -225,9 +226,7 @@ async fn parts(
             None => source(&job.target)?,
         },
         headers: job.settings.server.tile_headers.clone(),
-        parameters: TilesetParameters(
-            job.settings.tileset.parameters.iter().map(|settings| settings.parameter.clone()).collect(),
-        ),
+        parameters: TilesetParameters(filters.parameters.iter().map(|settings| settings.parameter.clone()).collect()),
         live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
         writer: served.writer.clone(),
     })

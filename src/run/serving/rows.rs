@@ -17,7 +17,7 @@ use tokio::sync::Mutex;
 use super::rows_file::RowsFile;
 use super::sets::{FilterPart, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
-use crate::config::ParameterSettings;
+use crate::config::FilterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
@@ -105,11 +105,11 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 }
 
 impl ServedRows {
-    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `parameters`.
-    pub(crate) fn new(memory: usize, parameters: Vec<ParameterSettings>, file: Option<RowsFile>) -> ServedRows {
+    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
+    pub(crate) fn new(memory: usize, filters: FilterSettings, file: Option<RowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
-            sets: ServedSets::new(parameters),
+            sets: ServedSets::new(filters),
             memory,
             kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),

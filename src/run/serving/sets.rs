@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::config::ParameterSettings;
+use crate::config::{ConditionKey, FilterSettings};
 use crate::draw::MatchingSet;
 use crate::postgis::Layer;
 use crate::serve::LiveRowsReport;
@@ -23,22 +23,22 @@ const MAX_SETS: usize = 1_000;
 /// Sets take at most this part of the memory for rows.
 const SHARE_OF_MEMORY: usize = 4;
 
-/// A parameter of a layer, which has a condition for it.
+/// A condition on the rows of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FilterPart {
     /// The layer's number.
     pub(crate) layer: usize,
-    pub(crate) parameter: String,
+    pub(crate) condition: ConditionKey,
 }
 
-/// What a request wants of a layer: the parameters that have a condition for it, each with its values as an array.
+/// What a request wants of a layer: the conditions that it sets, each with its values in their canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Filter(pub(crate) Vec<(FilterPart, String)>);
 
 impl Filter {
     fn bytes(&self) -> usize {
         let part = |(part, values): &(FilterPart, String)| {
-            size_of::<(FilterPart, String)>() + part.parameter.len() + values.len()
+            size_of::<(FilterPart, String)>() + part.condition.bytes() + values.len()
         };
         size_of::<KeptSet>() + self.0.iter().map(part).sum::<usize>()
     }
@@ -98,7 +98,7 @@ impl SetsState {
 
 /// The sets of a tileset.
 pub(crate) struct ServedSets {
-    parameters: Vec<ParameterSettings>,
+    filters: FilterSettings,
     table: Mutex<SetTable>,
     state: Mutex<SetsState>,
     /// How many statements asked for sets since the server began.
@@ -116,9 +116,9 @@ struct SetTable {
 }
 
 impl ServedSets {
-    pub(crate) fn new(parameters: Vec<ParameterSettings>) -> ServedSets {
+    pub(crate) fn new(filters: FilterSettings) -> ServedSets {
         ServedSets {
-            parameters,
+            filters,
             table: Mutex::default(),
             state: Mutex::default(),
             statements: AtomicU64::new(0),
@@ -176,9 +176,9 @@ impl ServedSets {
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
         let narrowed = |part: FilterPart| {
             let layer = layers.get(part.layer)?;
-            let settings = self.parameters.iter().find(|settings| settings.parameter.name == part.parameter)?;
-            let condition = settings.conditions.get(layer.name())?;
-            Some((part, Arc::new(layer.narrowed_by(condition))))
+            let conditions = self.filters.of_layer(layer);
+            let condition = conditions.iter().find(|condition| condition.key == part.condition)?;
+            Some((part, Arc::new(layer.narrowed_by(&condition.sql))))
         };
         parts.into_iter().filter_map(narrowed).collect()
     }
@@ -236,7 +236,9 @@ mod tests {
     use super::*;
 
     fn filter(parameters: &[&str]) -> Filter {
-        let part = |name: &&str| (FilterPart { layer: 0, parameter: (*name).to_owned() }, "{1}".to_owned());
+        let part = |name: &&str| {
+            (FilterPart { layer: 0, condition: ConditionKey::Parameter((*name).to_owned()) }, "{1}".to_owned())
+        };
         Filter(parameters.iter().map(part).collect())
     }
 
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_sets_that_were_not_used_for_longest_make_room() {
-        let sets = ServedSets::new(Vec::new());
+        let sets = ServedSets::new(FilterSettings::default());
         let filters = ["a", "b", "c"].map(|name| filter(&[name]));
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);

@@ -10,14 +10,13 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
 use super::rows::ServedRows;
 use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
-use crate::config::{DatabaseSettings, ParameterSettings};
+use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
     CachedRows, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed, session_value,
 };
@@ -421,33 +420,27 @@ impl LiveBounds {
 
 /// What a request wants of the rows.
 pub(crate) struct RequestFilter<'r> {
-    /// The parameters that it gives, each with its values as an array.
-    asked: Vec<(&'r ParameterSettings, String)>,
-    /// The values by name, for functions.
-    members: Map<String, Value>,
+    filters: &'r FilterSettings,
+    given: &'r GivenParameters,
     pub(crate) values: Vec<SessionValue>,
 }
 
 impl<'r> RequestFilter<'r> {
-    pub(crate) fn of(parameters: &'r [ParameterSettings], given: &GivenParameters) -> RequestFilter<'r> {
-        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
-        let asked = given.given.iter().filter_map(|given| Some((of_name(&given.name)?, given.array())));
+    pub(crate) fn of(filters: &'r FilterSettings, given: &'r GivenParameters) -> RequestFilter<'r> {
         let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
-        RequestFilter { asked: asked.collect(), members: given.json(), values: values.collect() }
+        RequestFilter { filters, given, values: values.collect() }
     }
 
-    /// The given parameters that have a condition for a layer, with their values.
-    pub(crate) fn of_layer<'s>(&'s self, layer: &'s Layer) -> impl Iterator<Item = (&'r str, &'s str, &'r str)> + 's {
-        self.asked.iter().filter_map(|(settings, values)| {
-            let condition = settings.conditions.get(layer.name())?;
-            Some((settings.parameter.name.as_str(), values.as_str(), condition.as_str()))
-        })
+    /// The conditions that the request sets on the rows of a layer.
+    pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<AskedCondition> {
+        self.filters.asked(self.given, layer)
     }
 
     /// The layer with the rows that the request wants.
     pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
-        let conditions: Vec<&str> = self.of_layer(layer).map(|(_, _, condition)| condition).collect();
-        layer.narrowed(&conditions, &self.members)
+        let asked = self.of_layer(layer);
+        let conditions: Vec<&str> = asked.iter().map(|condition| condition.sql.as_str()).collect();
+        layer.narrowed(&conditions, &self.given.json())
     }
 }
 
@@ -464,26 +457,24 @@ impl NarrowedLayers {
     }
 }
 
-/// Checks the conditions of all parameters before the first request.
-pub(crate) async fn check_conditions(
+/// Checks what requests may ask of the layers before the first request. `options` are the layers as configured.
+pub(crate) async fn check_filters(
     snapshot: &Snapshot,
-    layers: &[LayerOptions],
-    parameters: &[ParameterSettings],
+    layers: &[Arc<Layer>],
+    options: &[LayerOptions],
+    filters: &FilterSettings,
 ) -> Result<(), Error> {
-    let conditions: BTreeMap<&str, Vec<&str>> =
-        parameters.iter().flat_map(|settings| &settings.conditions).fold(BTreeMap::new(), |mut all, (layer, sql)| {
-            all.entry(layer.as_str()).or_insert_with(Vec::new).push(sql.as_str());
-            all
-        });
+    layers.iter().try_for_each(|layer| filters.check_facets(layer))?;
     let narrowed = |layer: &LayerOptions| {
-        let conditions = conditions.get(layer.name.as_str())?;
-        Some(layer.narrowed(conditions))
+        let conditions = filters.written(&layer.name);
+        (!conditions.is_empty()).then(|| layer.narrowed(&conditions))
     };
-    let options: Vec<LayerOptions> = layers.iter().filter_map(narrowed).collect();
+    let options: Vec<LayerOptions> = options.iter().filter_map(narrowed).collect();
     if options.is_empty() {
         return Ok(());
     }
-    let values: Vec<SessionValue> = parameters
+    let values: Vec<SessionValue> = filters
+        .parameters
         .iter()
         .map(|settings| session_value(&settings.parameter.name, settings.sample().to_owned()))
         .collect();
