@@ -246,7 +246,7 @@ properties = { rows = "count(*)" }
 name = "points"
 table = "rows"
 geometry = "geom"
-zoom = "4-"
+zoom = "4-14"
 properties = ["id"]
 "#;
 
