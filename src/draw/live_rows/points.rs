@@ -18,22 +18,29 @@ use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 /// fewer, reading the rows near each change costs less than reading all rows.
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
-/// The most memory that a row is expected to take, in bytes. If all rows might take more than allowed, they are not
-/// read.
-const BYTES_PER_ROW: u64 = 400;
+/// The memory that a row is expected to take, in bytes: itself, and each of its properties. If all rows might take more
+/// than allowed, they are not read.
+const BYTES_PER_ROW: [u64; 2] = [80, 40];
+
+/// The most that a row is expected to take, in bytes.
+const MAX_BYTES_PER_ROW: u64 = 400;
 
 /// The most rows that one step reads.
 const MAX_ROWS_PER_STEP: u64 = 1_000_000;
 
 /// The live rows of a layer of points on a snapshot.
 #[derive(Clone)]
-pub(crate) struct LivePoints(pub(crate) Arc<CachedRows>);
+pub(crate) struct LivePoints {
+    pub(crate) rows: Arc<CachedRows>,
+    /// The key by which a statement names them.
+    pub(crate) key: FeatureKey,
+}
 
 impl LivePoints {
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
     pub(crate) fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
-        let rows = self.0.count();
-        (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
+        let rows = self.rows.count();
+        (0..count).filter_map(|number| self.rows.tile_around(rows * number / count, zoom)).collect()
     }
 
     /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
@@ -76,7 +83,7 @@ impl LiveRows {
         let definition = layer.definition();
         let kept = layers.iter().find(|kept| kept.definition == definition);
         Ok(kept.and_then(|kept| match &kept.rows {
-            LiveKind::Points(rows) => Some(LivePoints(Arc::new(rows.rows()))),
+            LiveKind::Points(rows) => Some(LivePoints { rows: Arc::new(rows.rows()), key: key(layer)? }),
             _ => None,
         }))
     }
@@ -111,7 +118,8 @@ impl LiveRows {
             return Ok(None);
         };
         let memory = look.memory.saturating_sub(bytes(&layers));
-        if count.saturating_mul(BYTES_PER_ROW) > memory as u64 {
+        let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * layer.properties.len() as u64;
+        if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
             tracing::info!(
                 "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
                 layer.name
@@ -125,12 +133,13 @@ impl LiveRows {
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
         let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-        let rows = rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points);
+        let rows =
+            rows.and_then(|rows| KeptFeatures::new(rows, key.clone())).map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
                 tracing::debug!("layer \"{name}\": {rows} live rows are kept, in {bytes} bytes");
-                Some(LivePoints(Arc::new(kept.rows())))
+                Some(LivePoints { rows: Arc::new(kept.rows()), key })
             }
             _ => None,
         };

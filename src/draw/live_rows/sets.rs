@@ -21,15 +21,14 @@ const MIN_SHARE: usize = 2;
 impl LivePoints {
     /// The live rows from which a layer is drawn, if it is.
     pub(crate) fn of(prepared: &PreparedLayer) -> Option<LivePoints> {
-        let rows = prepared.cached_rows()?;
-        key(prepared.layer()).map(|_| LivePoints(Arc::clone(rows)))
+        let rows = Arc::clone(prepared.cached_rows()?);
+        key(prepared.layer()).map(|key| LivePoints { rows, key })
     }
 
     /// A set of an earlier version of these rows, if no row came since.
-    pub(crate) fn matching_as_before(&self, layer: &Layer, before: &MatchingSet) -> Option<MatchingSet> {
-        let key = key(layer)?;
-        self.0.keys_since(before, &key)?.is_empty().then_some(())?;
-        Some(MatchingSetBuilder::new(&self.0, &key)?.finish(Some(before)))
+    pub(crate) fn matching_as_before(&self, before: &MatchingSet) -> Option<MatchingSet> {
+        self.rows.keys_since(before, &self.key)?.is_empty().then_some(())?;
+        Some(MatchingSetBuilder::new(&self.rows, &self.key)?.finish(Some(before)))
     }
 
     /// The rows that fulfil the conditions of `narrowed`, which is the layer of these rows with further conditions.
@@ -41,9 +40,8 @@ impl LivePoints {
         narrowed: &Layer,
         before: Option<&MatchingSet>,
     ) -> Result<Option<MatchingSet>, Error> {
-        let Some(key) = key(narrowed) else { return Ok(None) };
-        let Some(mut set) = MatchingSetBuilder::new(&self.0, &key) else { return Ok(None) };
-        let since = before.and_then(|before| Some((before, self.0.keys_since(before, &key)?)));
+        let Some(mut set) = MatchingSetBuilder::new(&self.rows, &self.key) else { return Ok(None) };
+        let since = before.and_then(|before| Some((before, self.rows.keys_since(before, &self.key)?)));
         let (mut numbers, mut texts): (Vec<i64>, Vec<&str>) = (Vec::new(), Vec::new());
         for key in since.iter().flat_map(|(_, keys)| keys) {
             match key {
@@ -51,7 +49,7 @@ impl LivePoints {
                 FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
             }
         }
-        let most = i64::try_from(self.0.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
+        let most = i64::try_from(self.rows.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
         let limit = most + 1;
         let (among, param): (_, Param<'_>) = match &since {
             None => (None, (&limit, Type::INT8)),
@@ -72,6 +70,6 @@ impl LivePoints {
 
     /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.
     pub(crate) fn only(&self, set: &Arc<MatchingSet>) -> Option<CachedRows> {
-        self.0.only(set)
+        self.rows.only(set)
     }
 }

@@ -73,7 +73,7 @@ impl FilteredRows<'_> {
             return Ok(Some(rows));
         }
         let own = &self.snapshot.layers[layer];
-        if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(own, before)) {
+        if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(before)) {
             sets.note_size(filter, &kept, set.bytes());
             let set = Arc::new(set);
             *asked = AskedSet::Set(Arc::clone(&set), state.snapshot);

@@ -13,12 +13,13 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
-use super::rows::ServedRows;
+use super::rows::{LayersWithRows, ServedRows};
 use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
-    CachedRows, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed, session_value,
+    CachedRows, LayerPlan, LiveMembers, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed,
+    session_value,
 };
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
@@ -67,6 +68,10 @@ pub(crate) struct LiveSnapshot {
     /// The layers for planning.
     pub(crate) drawn: Vec<DrawnLayer>,
     statements: Arc<RunLayers>,
+    /// The layers with the rows that are kept of them.
+    prepared: Vec<PreparedLayer>,
+    /// The rows that are kept of layers of cells, by the layers' numbers.
+    cells: BTreeMap<usize, LiveMembers>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
     packing: Packing,
@@ -114,13 +119,11 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let (prepared, sets) = match purpose {
+        let (LayersWithRows { prepared, cells }, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
-            SnapshotUse::Check | SnapshotUse::Rows => {
-                (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default())
-            }
+            SnapshotUse::Check | SnapshotUse::Rows => (LayersWithRows::without(&probed.layers), SetsState::default()),
         };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -132,6 +135,8 @@ impl LiveSnapshot {
             snapshot,
             drawn: drawn.collect(),
             statements: RunLayers::new(&prepared),
+            prepared,
+            cells,
             layers: probed.layers,
             locks: probed.locks,
             reads: probed.reads,
@@ -228,7 +233,64 @@ impl LiveSnapshot {
     /// layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
         let drawn = self.statements.drawn_in(batch);
-        drawn.map(|(index, layer)| Some((index, LivePoints::of(&layer.prepared)?))).collect()
+        let points = |index: usize, prepared: &PreparedLayer| match self.cells.get(&index) {
+            Some(cells) => Some(cells.points.clone()),
+            None => LivePoints::of(prepared),
+        };
+        drawn.map(|(index, layer)| Some((index, points(index, &layer.prepared)?))).collect()
+    }
+
+    /// True if the rows of a layer of cells that is drawn in a batch are kept.
+    pub(crate) fn has_cells_for(&self, batch: &Batch) -> bool {
+        self.statements.drawn_in(batch).any(|(index, _)| self.cells.contains_key(&index))
+    }
+
+    /// The layers for a tile of whose cells the rows are kept. These are counted from the rows, so that the database
+    /// only draws them. `filter` narrows the layers, and `rows` are those that it leaves, by the layers' numbers. `None`
+    /// if the cells of a layer cannot be counted.
+    pub(crate) async fn with_counted_cells(
+        &self,
+        batch: &Batch,
+        rows: BTreeMap<usize, CachedRows>,
+        filter: Option<&RequestFilter<'_>>,
+    ) -> Option<CountedLayers> {
+        let tile = batch.areas.first()?.rect;
+        let drawn: Vec<usize> = self.statements.drawn_in(batch).map(|(index, _)| index).collect();
+        let (mut rows, mut layers, mut is_empty) = (rows, Vec::new(), true);
+        for (index, prepared) in self.prepared.iter().enumerate() {
+            let narrowed = filter.filter(|filter| !filter.of_layer(prepared.layer()).is_empty());
+            let layer = match narrowed {
+                Some(filter) => Arc::new(filter.narrowed(prepared.layer())),
+                None => Arc::clone(prepared.layer()),
+            };
+            let (is_drawn, own) = (drawn.contains(&index), rows.remove(&index));
+            layers.push(match self.cells.get(&index).filter(|_| is_drawn) {
+                Some(LiveMembers { points, members }) => {
+                    let (members, all) = (Arc::clone(members), Arc::clone(&points.rows));
+                    let counting = tokio::task::spawn_blocking(move || {
+                        members.counted(&layer, &tile, own.as_ref().unwrap_or(&*all))
+                    });
+                    let counted =
+                        counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                    is_empty &= counted.counts().is_some_and(|counts| counts.all(tile.zoom).len() == 0);
+                    counted
+                }
+                None => {
+                    is_empty &= !is_drawn;
+                    let plain = PreparedLayer::new(&layer);
+                    match (own, narrowed) {
+                        (Some(own), _) => plain.with_cached_rows(Some(Arc::new(own))),
+                        (None, Some(_)) => plain,
+                        (None, None) => prepared.clone(),
+                    }
+                }
+            });
+        }
+        if is_empty {
+            return Some(CountedLayers::Empty);
+        }
+        let values = filter.map(|filter| filter.values.clone()).unwrap_or_default();
+        Some(CountedLayers::Drawn(NarrowedLayers { statements: RunLayers::new(&layers), values }))
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
@@ -455,6 +517,13 @@ impl NarrowedLayers {
         let layers = layers.iter().map(|layer| PreparedLayer::new(&Arc::new(filter.narrowed(layer))));
         NarrowedLayers { statements: RunLayers::new(&layers.collect::<Vec<_>>()), values: filter.values }
     }
+}
+
+/// The layers of a tile whose cells were counted from kept rows.
+pub(crate) enum CountedLayers {
+    /// The tile shows nothing.
+    Empty,
+    Drawn(NarrowedLayers),
 }
 
 /// Checks what requests may ask of the layers before the first request. `options` are the layers as configured.

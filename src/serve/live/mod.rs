@@ -116,6 +116,8 @@ pub struct LiveRowsReport {
     pub why_not: Option<String>,
     /// How many live tiles were drawn from them since the server began.
     pub tiles: u64,
+    /// How many live tiles the database drew whose cells were counted from them, since the server began.
+    pub counted_tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
     /// True while they are being read from the table, or from the file of an earlier server.
@@ -140,7 +142,7 @@ pub struct LiveRowsReport {
     pub set_bytes: usize,
     /// How many statements asked for a set since the server began.
     pub set_statements: u64,
-    /// How many of the tiles were drawn with sets.
+    /// How many of both kinds of tiles were drawn with sets.
     pub set_tiles: u64,
 }
 

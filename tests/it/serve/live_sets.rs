@@ -105,15 +105,20 @@ fn is_same(one: &Answer, other: &Answer) -> bool {
 
 impl Pair {
     fn new(logged: &str, rows_mb: u32) -> Pair {
-        let live = Live::over(COLUMNS, logged, &format!("{LAYERS}[run]\nrows_mb = {rows_mb}\n"));
+        let pair = Pair::of(logged, LAYERS, rows_mb);
+        pair.live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
+        pair
+    }
+
+    fn of(logged: &str, layers: &str, rows_mb: u32) -> Pair {
+        let live = Live::over(COLUMNS, logged, &format!("{layers}[run]\nrows_mb = {rows_mb}\n"));
         let (config, target) = (live.tracked.path("0.toml"), live.tracked.path("t.mbtiles"));
-        fs::write(&config, format!("{LAYERS}[run]\nrows_mb = 0\n")).unwrap();
+        fs::write(&config, format!("{layers}[run]\nrows_mb = 0\n")).unwrap();
         let own = ["--config", config.to_str().unwrap(), "--live", "--database-url", &live.tracked.db.url];
         let plain = Served::new(target.to_str().unwrap(), &own);
         for served in [&plain, &live.served] {
             until("the log is followed", || served.admin("/status.json").1.contains("\"followed\":true"));
         }
-        live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
         Pair { live, plain }
     }
 
@@ -186,6 +191,92 @@ fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
     assert!(pair.count("set_tiles") > of_sets / 4 && pair.count("set_bytes") > 0, "{rows}");
     let metrics = pair.live.served.admin("/metrics").1;
     assert!(metrics.contains(&format!("oar_tiles_live_sets{{}} {sets}\n")), "{metrics}");
+}
+
+/// Cells of every kind, beside points.
+const CELLS: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "kind"
+type = "integer[]"
+where = { hexagons = "kind = ANY (!kind!)", clusters = "kind = ANY (!kind!)", squares = "kind = ANY (!kind!)", points = "kind = ANY (!kind!)" }
+[[tileset.parameter]]
+name = "tag"
+type = "text[]"
+where = { hexagons = "tags && !tag!", squares = "tags && !tag!" }
+[[tileset.parameter]]
+name = "listed"
+type = "text"
+where = { clusters = "id IN (SELECT w.id FROM words w WHERE w.word = !listed!)" }
+[[layer]]
+name = "hexagons"
+table = "rows"
+geometry = "geom"
+zoom = "0-6"
+[layer.aggregate]
+cell = "hexagon"
+size = "1/8"
+having = "count(*) < 100"
+properties = { rows = "least(count(*), 9)", xmin = "!xmin!", kinds = "sum(kind)", mean = "avg(kind)", all_ok = "bool_and(kind < 6)" }
+[[layer]]
+name = "clusters"
+table = "rows"
+geometry = "geom"
+properties = ["id", "word"]
+[layer.cluster]
+cell = "hexagon"
+merge = true
+size = "1/8"
+zoom = "0-4"
+properties = { most = "max(kind)", words = "count(word)" }
+[[layer]]
+name = "squares"
+table = "rows"
+geometry = "geom"
+zoom = "2-5"
+max_tile_features = 20
+on_large_tile = "thin"
+[layer.aggregate]
+cell = "square"
+size = "1/16"
+draw = "center"
+properties = { rows = "count(*)" }
+[[layer]]
+name = "points"
+table = "rows"
+geometry = "geom"
+zoom = "4-14"
+properties = ["id"]
+"#;
+
+#[test]
+fn cells_of_live_tiles_and_of_filters_are_counted_from_rows_as_the_database_counts_them() {
+    let pair = Pair::of(CELLS, CELLS, 64);
+    pair.live.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    let filters = ["v=1", "kind=3&kind=5", "kind=2&tag=c", "listed=w2", "kind=77"];
+    let all = |what: &str| {
+        for filter in filters {
+            until(&format!("{filter} {what}"), || pair.shows_the_same(filter, &[2, 4]));
+        }
+    };
+    all("at first");
+    let changes = [
+        "UPDATE rows SET kind = 5 WHERE id % 11 = 4; UPDATE rows SET tags = NULL WHERE id % 13 = 0",
+        "DELETE FROM rows WHERE id % 23 = 0; UPDATE rows SET word = NULL WHERE id % 7 = 0",
+        "INSERT INTO rows SELECT 5000 + i, i % 7, 'w' || i % 8, true, ST_SetSRID(ST_MakePoint(i - 150, i % 70), 4326), '{c}', NULL, i FROM generate_series(1, 200) AS i",
+        "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(id % 170, id % 80), 4326), kind = NULL WHERE id % 19 = 0",
+        "UPDATE rows SET id = id + 100000 WHERE id % 41 = 0",
+        "DELETE FROM rows WHERE id % 3 > 0",
+    ];
+    for change in changes {
+        pair.live.tracked.db.run(change);
+        all(change);
+    }
+    let rows = pair.live.rows();
+    assert!(rows["reads"] == 1 && rows["why_not"].is_null(), "{rows}");
+    let tiles = (filters.len() * (changes.len() + 1) * (16 + 256)) as u64;
+    assert!(pair.count("counted_tiles") > tiles / 2 && pair.count("set_tiles") > tiles / 10, "{rows} of {tiles}");
 }
 
 #[test]
