@@ -1,6 +1,7 @@
 //! The parameters that a request gives in its query.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use schemars::JsonSchema;
@@ -59,6 +60,20 @@ pub struct GivenParameter {
 }
 
 impl GivenParameter {
+    /// The parameter with the values of these texts; the error says what is wrong.
+    pub(crate) fn of_texts(parameter: &Parameter, texts: &[String]) -> Result<GivenParameter, String> {
+        let values = texts.iter().map(|text| ParameterValue::read(parameter, text)).collect::<Result<Vec<_>, String>>();
+        let mut values = values.map_err(|what| format!("a value {what}"))?;
+        values.sort_unstable();
+        values.dedup();
+        let most = parameter.most.map_or(1, NonZeroUsize::get);
+        if values.is_empty() || values.len() > most {
+            return Err(format!("there are {} different values: write 1 to {most}", values.len()));
+        }
+        let Parameter { name, kind, most, .. } = parameter;
+        Ok(GivenParameter { name: name.clone(), kind: *kind, is_list: most.is_some(), values })
+    }
+
     /// The values as a PostgreSQL array in text form. The sides of a box and the bounds of a range are separate
     /// elements; a bound that is missing is NULL.
     pub fn array(&self) -> String {
@@ -182,8 +197,6 @@ fn names(declared: &TilesetParameters) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use regex_lite::Regex;
     use serde_json::json;
 
