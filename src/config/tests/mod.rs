@@ -1,3 +1,4 @@
+mod filters;
 mod layers;
 mod purge;
 mod values;

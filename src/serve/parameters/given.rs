@@ -223,6 +223,8 @@ mod tests {
         (workers.bounds.min, workers.bounds.max) = (Some(0.0), Some(1000.0));
         let mut kind = parameter("kind", ParameterType::Text, None);
         kind.bounds.allowed = vec!["mill".to_owned(), "farm".to_owned()];
+        let mut range = parameter("range", ParameterType::Range, None);
+        range.bounds.min = Some(-5.0);
         TilesetParameters(vec![
             country,
             workers,
@@ -231,6 +233,7 @@ mod tests {
             parameter("share", ParameterType::Number, Some(2)),
             parameter("open", ParameterType::Boolean, None),
             parameter("box", ParameterType::Box, None),
+            range,
         ])
     }
 
@@ -257,6 +260,10 @@ mod tests {
             ("workers=7", &["workers=7", "workers=007", "workers=%2B7", "workers=7&workers=07", "v=2&workers=7#"]),
             ("name=a%20b%26c%3Dd", &["name=a+b%26c%3Dd", "name=a%20b%26c=d"]),
             ("share=0&share=0.5", &["share=.5&share=-0", "share=0.50&share=0e3&share=5e-1"]),
+            ("range=1..20", &["range=1..20", "range=%2B1..020"]),
+            ("range=..20", &["range=..20"]),
+            ("range=-5..", &["range=-5.."]),
+            ("range=7..7", &["range=7", "range=7..07"]),
             ("open=true&box=-10,0,20.5,30", &["box=-10.0,0,20.50,3e1&open=true"]),
             ("", &["", "country=", "country", "x=1", "%FF=1", "Country=BD", "country%00=BD", "=", "&", "name=&box="]),
         ] {
@@ -317,13 +324,22 @@ mod tests {
             ("box=20,0,10,1", "west must not be greater than east"),
             ("box=0,0,181,1", "is no box"),
             ("box=a,b,c,d", "is no box"),
+            ("range=..", "is no range of whole numbers: write 10..20, 10.. or ..20"),
+            ("range=1...2", "is no range of whole numbers"),
+            ("range=1..2..3", "is no range of whole numbers"),
+            ("range=1.5..2", "is no range of whole numbers"),
+            ("range=1-2", "is no range of whole numbers"),
+            ("range=9223372036854775808..", "is no range of whole numbers"),
+            ("range=3..2", "is no range: 3 is greater than 2"),
+            ("range=-6..2", "is less than -5"),
+            ("range=1..2&range=3..4", "parameter range: more than 1 different values"),
         ] {
             let error = read(query).unwrap_err();
             assert!(error.contains(expected), "{query}: {error}");
             assert!(!error.contains("DROP") && error.len() < 120, "{error}");
         }
         let refused = given(&declared(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err().to_string();
-        assert_eq!(refused, "the tileset takes the parameters country, workers, kind, name, share, open, box");
+        assert_eq!(refused, "the tileset takes the parameters country, workers, kind, name, share, open, box, range");
         let none = given(&TilesetParameters::default(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err();
         assert_eq!(none.to_string(), "the tileset takes no parameters");
     }
@@ -338,6 +354,9 @@ mod tests {
         );
         let expected = json!({ "country": ["US"], "workers": 3, "name": "{\"a\\}'", "share": [2], "open": false, "box": [1, 2, 3, 4] });
         assert_eq!(serde_json::Value::Object(given.json()), expected);
+        let given = read("range=..20").unwrap().unwrap();
+        assert_eq!(given.given[0].array(), r#"{NULL,"20"}"#);
+        assert_eq!(serde_json::Value::Object(given.json()), json!({ "range": [null, 20] }));
     }
 
     /// Random queries of all kinds of pieces: reading one ends, and the canonical form of what was read is read as the
@@ -349,6 +368,7 @@ mod tests {
             "&country=in",
             "&name=a+b",
             "&box=1,2,3,4",
+            "&range=1..",
             "&workers=7",
             "&share=1e3",
             "&",

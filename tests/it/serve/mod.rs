@@ -18,6 +18,7 @@ pub(crate) mod lost_target;
 pub(crate) mod metrics;
 pub(crate) mod operation;
 pub(crate) mod parameters;
+mod parameters_facets;
 pub(crate) mod preview;
 mod preview_page;
 pub(crate) mod queue;
