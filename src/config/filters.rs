@@ -83,6 +83,10 @@ pub(crate) enum ConditionKey {
 }
 
 impl ConditionKey {
+    pub(crate) const fn is_facet(&self) -> bool {
+        matches!(self, ConditionKey::Facet { .. })
+    }
+
     /// The memory beside the key itself, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -108,7 +112,6 @@ pub(crate) struct AskedCondition {
     pub(crate) values: String,
     pub(crate) sql: String,
     /// What `sql` says, if it is about a facet.
-    #[expect(dead_code, reason = "for rows that are chosen without the database")]
     pub(crate) facet: Option<FacetChoice>,
 }
 

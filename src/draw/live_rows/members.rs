@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::points::{LivePoints, key};
+use super::points::key;
 use crate::cells::{CellCounts, Fold, Gathering, Members, WantedFolds};
 use crate::draw::PreparedLayer;
 use crate::draw::cached_rows::CachedRows;
@@ -19,13 +19,6 @@ use crate::tile::{Margin, TileBounds, TileRect, ZoomLimits};
 pub(crate) struct CellMembers {
     rows: Arc<Layer>,
     folds: Option<Arc<FoldedValues>>,
-}
-
-/// The kept rows of a layer of cells, on a snapshot.
-#[derive(Clone)]
-pub(crate) struct LiveMembers {
-    pub(crate) points: LivePoints,
-    pub(crate) members: Arc<CellMembers>,
 }
 
 impl CellMembers {

@@ -105,6 +105,10 @@ pub(crate) struct ServedSets {
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
     tiles: AtomicU64,
+    /// How many sets were made of facets since the server began.
+    by_facets: AtomicU64,
+    /// The number of the snapshot after which the facets of the rows were read.
+    facets_since: AtomicU64,
 }
 
 #[derive(Default)]
@@ -123,7 +127,23 @@ impl ServedSets {
             state: Mutex::default(),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
+            by_facets: AtomicU64::new(0),
+            facets_since: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that the facets of rows were read. They are as good as the changes that the log has had since.
+    pub(crate) fn note_facets_read(&self) {
+        self.facets_since.store(self.state.lock().snapshot, Ordering::Relaxed);
+    }
+
+    pub(crate) fn facets_since(&self) -> u64 {
+        self.facets_since.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a set was made of facets.
+    pub(crate) fn note_by_facets(&self) {
+        self.by_facets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The place of a filter's set; `None` if there is no room for sets.
@@ -170,10 +190,15 @@ impl ServedSets {
         self.tiles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The conditions of kept sets, as a layer that only this condition narrows.
+    /// The conditions of kept sets and those about facets, each as a layer that only this condition narrows.
     pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
-        let parts: BTreeSet<FilterPart> =
+        let mut parts: BTreeSet<FilterPart> =
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        // The facets of rows are kept before somebody asks for them.
+        for (number, layer) in layers.iter().enumerate() {
+            let about_facets = self.filters.of_layer(layer).into_iter().filter(|condition| condition.key.is_facet());
+            parts.extend(about_facets.map(|condition| FilterPart { layer: number, condition: condition.key }));
+        }
         let narrowed = |part: FilterPart| {
             let layer = layers.get(part.layer)?;
             let conditions = self.filters.of_layer(layer);
@@ -208,6 +233,7 @@ impl ServedSets {
             sets: table.sets.len(),
             set_bytes: table.bytes(),
             set_statements: self.statements.load(Ordering::Relaxed),
+            facet_sets: self.by_facets.load(Ordering::Relaxed),
             set_tiles: self.tiles.load(Ordering::Relaxed),
             ..rows
         }

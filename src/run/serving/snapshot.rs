@@ -18,7 +18,7 @@ use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
-    CachedRows, LayerPlan, LiveMembers, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed,
+    CachedRows, CellMembers, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed,
     session_value,
 };
 use crate::encode::Packing;
@@ -70,8 +70,10 @@ pub(crate) struct LiveSnapshot {
     statements: Arc<RunLayers>,
     /// The layers with the rows that are kept of them.
     prepared: Vec<PreparedLayer>,
-    /// The rows that are kept of layers of cells, by the layers' numbers.
-    cells: BTreeMap<usize, LiveMembers>,
+    /// The rows that are kept, by the layers' numbers.
+    rows: BTreeMap<usize, LivePoints>,
+    /// The layers of cells among these.
+    cells: BTreeMap<usize, Arc<CellMembers>>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
     packing: Packing,
@@ -119,7 +121,7 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let (LayersWithRows { prepared, cells }, sets) = match purpose {
+        let (LayersWithRows { prepared, rows, cells }, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
@@ -136,6 +138,7 @@ impl LiveSnapshot {
             drawn: drawn.collect(),
             statements: RunLayers::new(&prepared),
             prepared,
+            rows,
             cells,
             layers: probed.layers,
             locks: probed.locks,
@@ -211,17 +214,27 @@ impl LiveSnapshot {
         before: Option<&MatchingSet>,
         stop: &Stop,
     ) -> Result<Option<MatchingSet>, Error> {
-        let session = self.session(stop).await?;
-        let own = session.stop.clone();
-        let asking = async {
-            session.worker.set_values(values).await?;
-            points.matching(&session.worker, narrowed, before).await
-        };
-        let matching = until_stopped(asking, &own, stop).await;
-        self.give_back(session, matching.is_ok());
-        let matching = matching?;
+        let matching = self
+            .in_session(stop, async |worker| {
+                worker.set_values(values).await?;
+                points.matching(worker, narrowed, before).await
+            })
+            .await?;
         self.snapshot.check_partitions(&self.reads).await?;
         Ok(matching)
+    }
+
+    /// Lets a session ask the database something. When `stop` is asked for, the statement is cancelled.
+    pub(crate) async fn in_session<T>(
+        &self,
+        stop: &Stop,
+        ask: impl AsyncFnOnce(&Worker) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let asked = until_stopped(ask(&session.worker), &own, stop).await;
+        self.give_back(session, asked.is_ok());
+        asked
     }
 
     /// The right to ask for a matching set; `None` while as many are asked for as may be at once.
@@ -229,15 +242,16 @@ impl LiveSnapshot {
         Arc::clone(&self.bounds.asking).try_acquire_owned().ok()
     }
 
+    /// The rows that are kept of a layer, by its number.
+    pub(crate) fn kept(&self, layer: usize) -> Option<&LivePoints> {
+        self.rows.get(&layer)
+    }
+
     /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
     /// layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
         let drawn = self.statements.drawn_in(batch);
-        let points = |index: usize, prepared: &PreparedLayer| match self.cells.get(&index) {
-            Some(cells) => Some(cells.points.clone()),
-            None => LivePoints::of(prepared),
-        };
-        drawn.map(|(index, layer)| Some((index, points(index, &layer.prepared)?))).collect()
+        drawn.map(|(index, _)| Some((index, self.rows.get(&index)?.clone()))).collect()
     }
 
     /// True if the rows of a layer of cells that is drawn in a batch are kept.
@@ -264,8 +278,9 @@ impl LiveSnapshot {
                 None => Arc::clone(prepared.layer()),
             };
             let (is_drawn, own) = (drawn.contains(&index), rows.remove(&index));
-            layers.push(match self.cells.get(&index).filter(|_| is_drawn) {
-                Some(LiveMembers { points, members }) => {
+            let cells = self.cells.get(&index).zip(self.rows.get(&index)).filter(|_| is_drawn);
+            layers.push(match cells {
+                Some((members, points)) => {
                     let (members, all) = (Arc::clone(members), Arc::clone(&points.rows));
                     let counting = tokio::task::spawn_blocking(move || {
                         members.counted(&layer, &tile, own.as_ref().unwrap_or(&*all))
@@ -483,26 +498,28 @@ impl LiveBounds {
 /// What a request wants of the rows.
 pub(crate) struct RequestFilter<'r> {
     filters: &'r FilterSettings,
-    given: &'r GivenParameters,
+    /// `None` for a request that gives no values, and wants all rows.
+    given: Option<&'r GivenParameters>,
     pub(crate) values: Vec<SessionValue>,
 }
 
 impl<'r> RequestFilter<'r> {
-    pub(crate) fn of(filters: &'r FilterSettings, given: &'r GivenParameters) -> RequestFilter<'r> {
-        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
+    pub(crate) fn of(filters: &'r FilterSettings, given: Option<&'r GivenParameters>) -> RequestFilter<'r> {
+        let all = given.iter().flat_map(|given| &given.given);
+        let values = all.map(|given| session_value(&given.name, given.array()));
         RequestFilter { filters, given, values: values.collect() }
     }
 
     /// The conditions that the request sets on the rows of a layer.
     pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<AskedCondition> {
-        self.filters.asked(self.given, layer)
+        self.given.map_or_else(Vec::new, |given| self.filters.asked(given, layer))
     }
 
     /// The layer with the rows that the request wants.
     pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
         let asked = self.of_layer(layer);
         let conditions: Vec<&str> = asked.iter().map(|condition| condition.sql.as_str()).collect();
-        layer.narrowed(&conditions, &self.given.json())
+        layer.narrowed(&conditions, &self.given.map(GivenParameters::json).unwrap_or_default())
     }
 }
 
