@@ -1,15 +1,22 @@
 """Filtered live tiles of rows in the registry's shape: hexagons at zooms 1 to 11, points from 12, requests that choose by facets and by SQL. The
 server runs on one core, the database and the clients on the others."""
 
+import contextlib
 import http.client
+import json
+import math
 import multiprocessing
 import random
+import re
+import subprocess
+import threading
 import time
 import urllib.parse
+import urllib.request
 from pathlib import Path
 
-from .bench import median
-from .serve import answers, oar_tiles
+from .bench import fail, median
+from .serve import Server, ended
 
 CLIENTS, PROCESSES = 32, 4
 # One map view after another: tiles of these zooms for each filter.
@@ -41,6 +48,8 @@ FACETS = {"countries": ("text[]", "country_code"), "sectors": ("text[]", "sector
 def config():
     names = ", ".join(f'"{column}"' for _, column in FACETS.values())
     layers = f"""
+[changes]
+debounce = "{DEBOUNCE}"
 [serve]
 live = true
 parameter_keys = 100000
@@ -89,26 +98,49 @@ def measure(bench):
     bench.sql(TABLE)
     bench.sql("VACUUM ANALYZE index_rows")
     settings, target = bench.write("filters.toml", config()), bench.file("filters.mbtiles")
-    more = ["--config", settings, "--database-url", bench.url]
-    bench.run(["track", "install", *more])
-    # Everything but the tile of zoom 1 is rendered on request.
-    bench.run(["seed", *more, "--zoom", "1", "--output", target, "--overwrite"])
+    bench.install_triggers("--config", settings)
+    # The other zooms are rendered on request, and all filtered tiles.
+    bench.timed("seed", "--config", settings, "--zoom", "1", "--output", target)
     places = [tuple(map(float, line.split("|"))) for line in bench.sql(
         "SELECT ST_X(location), ST_Y(location) FROM index_rows WHERE hashtext(id) % 500 = 0").splitlines()]
-    with oar_tiles(bench, target, *more, "--live", "--debounce", DEBOUNCE, "--workers", "4") as server:
+    with serving(bench, target, settings) as server:
         keeps_rows(server, places)
         rows = server.memory()
         one_client(bench, server, places, "facets", facets)
         one_client(bench, server, places, "text", text)
         many_clients(bench, server, places)
         edits(bench, server)
-        bench.row("filters, memory", "", f"{server.memory():.0f} MB", ratio=f"{rows:.0f} MB with rows alone")
+        bench.row("filters, memory", "", f"{server.memory():.0f} MB", ratio=f"{rows:.0f} MB with rows alone; {server.status()}")
+
+
+class Filtered(Server):
+    """A server with its admin listener."""
+
+    def __init__(self, process, url, admin):
+        super().__init__(process, url, "{}.pbf".format)
+        self.admin = admin
+
+    def status(self):
+        with urllib.request.urlopen(self.admin + "/status.json") as answer:
+            return json.load(answer)["live_rows"]
+
+
+@contextlib.contextmanager
+def serving(bench, target, settings):
+    command = ["taskset", "-c", "0", bench.oar_tiles, "serve", target, "--config", settings, "--database-url", bench.url, "--listen", "127.0.0.1:0",
+               "--admin", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1", "--drain", "0s"]
+    log = open(bench.file("filters.log"), "w")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+    with ended(process):
+        said = [re.search(r"(http://[0-9.:]+)/", process.stdout.readline()) for _ in range(2)]
+        if None in said:
+            fail(f"oar-tiles serve does not start: {Path(log.name).read_text()[-2000:]}")
+        yield Filtered(process, said[0][1], said[1][1])
 
 
 def path(zoom, place):
-    from math import asinh, pi, radians, tan
     side = 2**zoom
-    x, y = (place[0] + 180) / 360 * side, (1 - asinh(tan(radians(place[1]))) / pi) / 2 * side
+    x, y = (place[0] + 180) / 360 * side, (1 - math.asinh(math.tan(math.radians(place[1]))) / math.pi) / 2 * side
     return f"/{zoom}/{min(int(x), side - 1)}/{min(int(y), side - 1)}.pbf"
 
 
@@ -138,10 +170,15 @@ class Client:
         begun = time.monotonic()
         self.connection.request("GET", f"{path}?{query}", headers={"Accept-Encoding": "gzip"})
         answer = self.connection.getresponse()
-        answer.read()
+        self.body = answer.read()
         if answer.status not in (200, 204):
             raise RuntimeError(f"{path}?{query}: {answer.status}")
         return time.monotonic() - begun
+
+    def shows(self, path, query):
+        """True if the tile is not empty."""
+        self.asks(path, query)
+        return len(self.body) > 0
 
 
 def keeps_rows(server, places):
@@ -150,17 +187,10 @@ def keeps_rows(server, places):
     while time.monotonic() < end:
         for _ in range(60):
             client.asks(path(chance.choice([9, 10, 11, 13, 14]), chance.choice(places)), f"v={chance.random()}")
-        status = urllib_json(server.url + "/status.json")["live_rows"] if answers(server.url + "/status.json") else None
-        if status is None or status["counted_tiles"] and status["tiles"]:
+        status = server.status()
+        if status["counted_tiles"] and status["tiles"]:
             return
-    raise RuntimeError("the server keeps no rows")
-
-
-def urllib_json(url):
-    import json
-    import urllib.request
-    with urllib.request.urlopen(url) as answer:
-        return json.load(answer)
+    fail(f"the server keeps no rows: {server.status()}")
 
 
 def percentiles(seconds):
@@ -182,7 +212,6 @@ def one_client(bench, server, places, what, a_filter):
 
 
 def a_process(arguments):
-    import threading
     url, places, seed, threads, seconds = arguments
     took, errors = [], []
 
@@ -213,21 +242,18 @@ def many_clients(bench, server, places):
 
 
 def edits(bench, server):
-    """How long after a commit the first answer shows it: a facility leaves a list that it alone is in."""
+    """How long after a commit the first answer shows it: a facility comes to a list that nobody has."""
     client, took = Client(server.url), []
     for number in range(EDITS):
-        name = f"edit {number}"
-        bench.sql(f"UPDATE index_rows SET lists = '{{{200000 + number}}}' WHERE id = (SELECT min(id) FROM index_rows)")
+        wanted = 200000 + number
+        row = f"(SELECT id FROM index_rows ORDER BY id OFFSET {number * 1000} LIMIT 1)"
+        tile = path(5, tuple(map(float, bench.sql(f"SELECT ST_X(location), ST_Y(location) FROM index_rows WHERE id = {row}").split("|"))))
+        client.asks(tile, f"lists={wanted}")
+        bench.sql(f"UPDATE index_rows SET lists = '{{{wanted}}}' WHERE id = {row}")
         begun = time.monotonic()
-        while True:
-            client.connection.request("GET", f"/2/0/0.pbf?lists={200000 + number}&v={name.replace(' ', '')}")
-            client.connection.getresponse().read()
-            client.connection.request("GET", f"/count.json?lists={200000 + number}")
-            answer = client.connection.getresponse()
-            if b'"count":1' in answer.read():
-                break
+        while not client.shows(tile, f"lists={wanted}"):
             if time.monotonic() - begun > 30:
-                raise RuntimeError("an edit is not shown")
-            time.sleep(0.02)
+                fail("an edit is not shown")
+            time.sleep(0.01)
         took.append(time.monotonic() - begun)
-    bench.row("filters, commit to answer", f"{median(took):.2f} s", ratio=f"{max(took):.2f} s at most, debounce {DEBOUNCE}")
+    bench.row("filters, commit to answer", f"{median(took):.2f} s", ratio=f"{max(took):.2f} s at most; debounce {DEBOUNCE}")
