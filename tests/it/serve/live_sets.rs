@@ -130,7 +130,18 @@ impl Pair {
     fn shows_the_same(&self, filter: &str, zooms: &[u8]) -> bool {
         zooms.iter().flat_map(|zoom| tiles(*zoom)).all(|(zoom, x, y)| {
             let path = format!("/{zoom}/{x}/{y}.pbf?{filter}");
-            is_same(&self.live.served.get(&path, GZIP), &self.plain.get(&path, GZIP))
+            let [own, plain] = [&self.live.served, &self.plain].map(|served| served.get(&path, GZIP));
+            let is_same = is_same(&own, &plain);
+            if !is_same {
+                eprintln!(
+                    "{path}: {} {} bytes, {} {} bytes",
+                    status(&own),
+                    own.body.len(),
+                    status(&plain),
+                    plain.body.len()
+                );
+            }
+            is_same
         })
     }
 
