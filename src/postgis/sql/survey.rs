@@ -90,14 +90,14 @@ pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
 /// world units, NULL without rows. With the same parameters.
 pub(crate) fn row_count_and_box(layer: &Layer, zoom: Zoom) -> String {
     let end = WORLD_UNITS - 1;
-    let (west, north) = ("(place >> 32)", "(place & 4294967295)");
+    let (west, north) = ("(place >> 32 & 4294967295)", "(place & 4294967295)");
     let unit = |name: &str| format!("least(greatest(trunc({name})::int8, 0), {end})");
     let (columns, [west, north, east, south]) = if layer.grid().is_some() {
         ("place, y", [unit("place"), unit("y"), unit("place"), unit("y")])
     } else if layer.placement().draws_points() && layer.is_found_by_area() {
         ("place", [west, north, west, north].map(str::to_owned))
     } else {
-        ("place, corner", [west, north, "(corner >> 32)", "(corner & 4294967295)"].map(str::to_owned))
+        ("place, corner", [west, north, "(corner >> 32 & 4294967295)", "(corner & 4294967295)"].map(str::to_owned))
     };
     // A box across ±180° is as wide as the world.
     format!(
