@@ -171,6 +171,7 @@ impl Named for ValueType {
         ("boolean", ValueType::one(ParameterType::Boolean)),
         ("box", ValueType::one(ParameterType::Box)),
         ("range", ValueType::one(ParameterType::Range)),
+        ("polygon", ValueType::one(ParameterType::Polygon)),
     ];
 }
 

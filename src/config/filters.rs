@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::change_log::RequestValues;
 use crate::postgis::{
     Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues, parameter_array,
 };
@@ -81,7 +82,21 @@ pub(crate) fn integer_list(name: &str, of_each: &str) -> String {
     format!("({}::pg_catalog.{of_each}[])", parameter_array(name))
 }
 
+/// The value of a polygon in a condition. A subquery is evaluated once for all rows.
+pub(crate) fn polygon_value(name: &str) -> String {
+    format!("(SELECT ST_GeomFromText(({})[1], 4326))", parameter_array(name))
+}
+
 impl ParameterSettings {
+    /// What stands for the values in conditions.
+    fn values(&self) -> RequestValues {
+        let Parameter { name, kind, .. } = &self.parameter;
+        match kind {
+            ParameterType::Polygon => RequestValues { sql: polygon_value(name), kind: "geometry" },
+            _ => RequestValues { sql: parameter_array(name), kind: "pg_catalog.text[]" },
+        }
+    }
+
     /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with
     /// them.
     #[must_use]
@@ -92,6 +107,7 @@ impl ParameterSettings {
             ParameterType::Boolean => "{true}",
             ParameterType::Box => "{0,0,1,1}",
             ParameterType::Range => "{1,2}",
+            ParameterType::Polygon => "{\"POLYGON((0 0,1 0,1 1,0 0))\"}",
         }
     }
 
@@ -121,6 +137,10 @@ pub(crate) enum ConditionKey {
 }
 
 impl ConditionKey {
+    pub(crate) const fn is_facet(&self) -> bool {
+        matches!(self, ConditionKey::Facet { .. })
+    }
+
     /// The memory beside the key itself, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -135,8 +155,8 @@ impl ConditionKey {
 pub(crate) struct LayerCondition {
     pub(crate) key: ConditionKey,
     pub(crate) sql: String,
-    /// The parameters whose values it reads.
-    pub(crate) parameters: Vec<String>,
+    /// The values that it reads.
+    pub(crate) values: Vec<RequestValues>,
 }
 
 /// A condition that a request sets on the rows of a layer.
@@ -147,7 +167,6 @@ pub(crate) struct AskedCondition {
     pub(crate) values: String,
     pub(crate) sql: String,
     /// What `sql` says, if it is about a facet.
-    #[expect(dead_code, reason = "for rows that are chosen without the database")]
     pub(crate) facet: Option<FacetChoice>,
 }
 
@@ -192,19 +211,20 @@ impl FilterSettings {
             let name = &settings.parameter.name;
             if let Some(sql) = settings.conditions.get(layer.name()) {
                 let key = ConditionKey::Parameter(name.clone());
-                all.push(LayerCondition { key, sql: sql.clone(), parameters: vec![name.clone()] });
+                all.push(LayerCondition { key, sql: sql.clone(), values: vec![settings.values()] });
             }
             let Some(facet) = settings.facet(layer) else { continue };
             for matching in settings.matching.possible() {
                 let key = ConditionKey::Facet { parameter: name.clone(), matching };
                 let sql = facet.condition(matching, name);
-                all.push(LayerCondition { key, sql, parameters: vec![name.clone()] });
+                all.push(LayerCondition { key, sql, values: vec![settings.values()] });
             }
         }
         for (number, settings) in self.conditions.iter().enumerate() {
             if let Some(sql) = settings.conditions.get(layer.name()) {
-                let (key, parameters) = (ConditionKey::Several(number), settings.uses.clone());
-                all.push(LayerCondition { key, sql: sql.clone(), parameters });
+                let is_used = |own: &&ParameterSettings| settings.uses.contains(&own.parameter.name);
+                let values = self.parameters.iter().filter(is_used).map(ParameterSettings::values).collect();
+                all.push(LayerCondition { key: ConditionKey::Several(number), sql: sql.clone(), values });
             }
         }
         all
@@ -347,9 +367,11 @@ fn wanted(given: &GivenParameter, matching: FacetMatch) -> WantedValues {
                 text.parse().map_or_else(|_text| FacetValue::Text(text.clone()), FacetValue::Integer)
             }
             ParameterType::Boolean => FacetValue::Boolean(text == "true"),
-            ParameterType::Text | ParameterType::Number | ParameterType::Box | ParameterType::Range => {
-                FacetValue::Text(text.clone())
-            }
+            ParameterType::Text
+            | ParameterType::Number
+            | ParameterType::Box
+            | ParameterType::Range
+            | ParameterType::Polygon => FacetValue::Text(text.clone()),
         };
         texts().map(value).collect()
     };

@@ -9,7 +9,9 @@ use super::error::ConfigError;
 use super::file::{
     AllowedValue, ConditionSection, DefaultValue, MatchFrom, MatchSection, ParameterSection, TilesetSection, ValueType,
 };
-use super::filters::{ConditionSettings, FacetMatching, FilterSettings, ParameterSettings, integer_list};
+use super::filters::{
+    ConditionSettings, FacetMatching, FilterSettings, ParameterSettings, integer_list, polygon_value,
+};
 use super::settings::{Check, first_repeated};
 use crate::postgis::{FacetMatch, LayerOptions, LayerSection, parameter_array};
 use crate::serve::{GivenParameter, LetterCase, Parameter, ParameterBounds, ParameterType};
@@ -40,6 +42,7 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
             let side = |index: u8| format!("({array})[{index}]::pg_catalog.float8");
             format!("(ST_MakeEnvelope({}, {}, {}, {}, 4326))", side(1), side(2), side(3), side(4))
         }
+        (ParameterType::Polygon, _) => polygon_value(name),
         (ParameterType::Range, _) => {
             let bound = |index: u8| format!("({array})[{index}]::pg_catalog.int8");
             format!("(pg_catalog.int8range({}, {}, '[]'))", bound(1), bound(2))
@@ -54,7 +57,7 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
 /// The type of one value in the database.
 const fn base(kind: ParameterType) -> &'static str {
     match kind {
-        ParameterType::Text | ParameterType::Box => "text",
+        ParameterType::Text | ParameterType::Box | ParameterType::Polygon => "text",
         ParameterType::Integer | ParameterType::Range => "int8",
         ParameterType::Number => "float8",
         ParameterType::Boolean => "bool",
@@ -276,7 +279,11 @@ impl Check<'_> {
             ("min", section.min.is_some(), is_bounded),
             ("max", section.max.is_some(), is_bounded),
             ("max_values", section.max_values.is_some(), is_list),
-            ("facet", !section.facet.is_empty(), !matches!(kind, ParameterType::Number | ParameterType::Box)),
+            (
+                "facet",
+                !section.facet.is_empty(),
+                !matches!(kind, ParameterType::Number | ParameterType::Box | ParameterType::Polygon),
+            ),
         ] {
             if is_set && !fits {
                 return Err(wrong(field, format!("has no meaning for the type {}: leave it out", kind.name())));

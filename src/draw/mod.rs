@@ -43,8 +43,8 @@ mod statements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use cached_rows::CachedRows;
-use cached_rows::{RowReaders, has_cacheable_cells, none_if_failed};
+pub(crate) use cached_rows::{CachedRows, CellValues, RowReaders};
+use cached_rows::{has_cacheable_cells, none_if_failed};
 use drawing::BatchDrawing;
 use futures_util::future::try_join_all;
 
@@ -66,8 +66,8 @@ pub(crate) use drawing::LayerPlan;
 pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    AreProven, CellMembers, LiveLook, LiveMembers, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer,
-    SavedRows, may_have_live_points, note_position, read_rows, write_rows,
+    AreProven, CellMembers, LiveLook, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
+    may_have_live_points, note_position, read_rows, write_rows,
 };
 pub(crate) use membership::{MAX_PLACES, PlacedRows, members_at};
 pub(crate) use neighbourhood::with_neighbourhood;

@@ -58,5 +58,7 @@ pub(crate) use sql::ExpectedRows;
 pub(crate) use sql::without_bounds;
 pub(crate) use survey::RepairedShapes;
 pub(crate) use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
-pub(crate) use survey::{FoldReader, count_rows, survey_for_plan, survey_side_by_side};
+pub(crate) use survey::{
+    FoldReader, RowCountAndBox, count_rows, count_rows_and_box, survey_for_plan, survey_side_by_side,
+};
 pub(crate) use variants::{VariantParameter, VariantTable, bound_condition, variant_table};

@@ -16,7 +16,7 @@ use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
 use crate::config::{DatabaseSettings, JobSettings, LayerCondition};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
-use crate::postgis::{Database, Layer, parameter_array, probe, refresh_views};
+use crate::postgis::{Database, Layer, probe, refresh_views};
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::stop::Stop;
 
@@ -67,10 +67,7 @@ pub(crate) async fn install(
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
     let filters = fitted_filters(&snapshot, &probed.layers, &settings.tileset.filters).await?;
     let conditions = |layer: &Layer| {
-        let condition = |condition: LayerCondition| RequestCondition {
-            sql: condition.sql,
-            values: condition.parameters.iter().map(|name| parameter_array(name)).collect(),
-        };
+        let condition = |condition: LayerCondition| RequestCondition { sql: condition.sql, values: condition.values };
         filters.of_layer(layer).into_iter().map(condition).collect()
     };
     let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 pub(crate) use cells::AreProven;
 use cells::{KeptRows, NeededPart};
 pub(crate) use file::{SavedLayer, SavedRows, read_rows, write_rows};
-pub(crate) use members::{CellMembers, LiveMembers};
+pub(crate) use members::CellMembers;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 

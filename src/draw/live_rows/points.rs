@@ -2,16 +2,19 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
+use super::sets::KeyArrays;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
-use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders, RowsRoom};
+use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
 use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
 use crate::postgis::count_rows;
 use crate::postgis::layer::Layer;
-use crate::postgis::session::Error;
-use crate::postgis::sql::{ExpectedRows, RowChoice};
+use crate::postgis::session::{Error, Param};
+use crate::postgis::sql::{ExpectedRows, RowChoice, facet_values};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
 /// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
@@ -34,9 +37,15 @@ pub(crate) struct LivePoints {
     pub(crate) rows: Arc<CachedRows>,
     /// The key by which a statement names them.
     pub(crate) key: FeatureKey,
+    /// Those that have each value of the layer's facets; `None` if this is not known.
+    pub(crate) facets: Option<Arc<FacetIndex>>,
 }
 
 impl LivePoints {
+    fn of(kept: &KeptFeatures, key: FeatureKey) -> LivePoints {
+        LivePoints { rows: Arc::new(kept.rows()), key, facets: kept.facets() }
+    }
+
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
     pub(crate) fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
         let rows = self.rows.count();
@@ -83,7 +92,7 @@ impl LiveRows {
         let definition = layer.definition();
         let kept = layers.iter().find(|kept| kept.definition == definition);
         Ok(kept.and_then(|kept| match &kept.rows {
-            LiveKind::Points(rows) => Some(LivePoints { rows: Arc::new(rows.rows()), key: key(layer)? }),
+            LiveKind::Points(rows) => Some(LivePoints::of(rows, key(layer)?)),
             _ => None,
         }))
     }
@@ -139,12 +148,25 @@ impl LiveRows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
                 tracing::debug!("layer \"{name}\": {rows} live rows are kept, in {bytes} bytes");
-                Some(LivePoints { rows: Arc::new(kept.rows()), key })
+                Some(LivePoints::of(kept, key))
             }
             _ => None,
         };
         layers.push(LiveLayer::new(definition, look, rows));
         Ok(points)
+    }
+
+    /// Reads the facets of a layer whose rows are kept and are those of the look's snapshot.
+    pub(crate) async fn read_facets(&self, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
+        let mut layers = self.0.lock().await;
+        let (definition, memory) = (layer.definition(), look.memory.saturating_sub(bytes(&layers)));
+        let kept = layers.iter_mut().find(|kept| kept.definition == definition);
+        match kept.map(|kept| &mut kept.rows) {
+            Some(LiveKind::Points(rows)) if !layer.facets.is_empty() => {
+                add_facets(rows, LiveLook { memory, ..look }, layer).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
@@ -175,9 +197,56 @@ pub(crate) async fn advance(
     let (before, came) = (kept.len(), fresh.count());
     let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
     let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
+    if is_replaced && kept.has_facets() {
+        add_facets(kept, LiveLook { memory, ..look }, layer).await?;
+    }
     let (name, squares, now) = (&layer.name, squares.len(), kept.len());
     tracing::debug!(
         "layer \"{name}\": live rows replaced in {squares} squares: {before} before, {came} came, {now} now"
     );
     Ok(is_replaced)
+}
+
+/// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if the
+/// statement fails, none are known any more.
+async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
+    look.snapshot.keeper.set_savepoint().await?;
+    let read = facets_of(kept, look, layer).await;
+    let read = look.snapshot.keeper.or_without(read, &layer.name, "its facets are not kept").await?.flatten();
+    kept.set_facets(read);
+    Ok(())
+}
+
+async fn facets_of(kept: &KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<FacetIndex>, Error> {
+    let since = kept.without_facets();
+    let keys = since.as_deref().map(KeyArrays::of);
+    let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
+    let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else { return Ok(None) };
+    let (mut is_known, before) = (true, index.bytes());
+    if since.as_ref().is_none_or(|since| !since.is_empty()) {
+        let params: Vec<Param<'_>> = keys.iter().map(KeyArrays::param).collect();
+        let context = format!("layer \"{}\", reading the facets of its rows", layer.name);
+        let each = |row: &Row| {
+            let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
+            is_known = is_known
+                && values
+                    .collect::<Result<Vec<_>, _>>()
+                    .is_ok_and(|values| index.add(row.get(0), values.into_iter()).is_some())
+                && index.bytes() - before <= look.memory;
+            Ok(())
+        };
+        look.snapshot.keeper.each(&context, &statement, &params, each).await?;
+    }
+    if !is_known {
+        tracing::info!(
+            "layer \"{}\": its facets are not kept, so that the database chooses rows by them: they take more memory than rows_mb allows, or a column has arrays in arrays",
+            layer.name
+        );
+        return Ok(None);
+    }
+    let index = index.finish();
+    if since.is_none() {
+        tracing::debug!("layer \"{}\": its facets are kept, in {} bytes", layer.name, index.bytes());
+    }
+    Ok(Some(index))
 }

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `count` | how many rows a request chooses, and where they lie |
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
@@ -11,6 +12,7 @@
 //! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
 //! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
 
+mod count;
 mod family;
 mod filtered;
 mod follow;

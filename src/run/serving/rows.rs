@@ -20,7 +20,7 @@ use super::sets::{FilterPart, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
 use crate::config::FilterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{CellMembers, LiveLook, LiveMembers, LiveRows, PreparedLayer, may_have_live_points};
+use crate::draw::{CellMembers, LiveLook, LivePoints, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, foldable};
 use crate::run::CommandError;
@@ -112,8 +112,10 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 pub(crate) struct LayersWithRows {
     /// All layers, those of points with their rows.
     pub(crate) prepared: Vec<PreparedLayer>,
-    /// The rows of the layers of cells, by the layers' numbers.
-    pub(crate) cells: BTreeMap<usize, LiveMembers>,
+    /// The rows that are kept, by the layers' numbers.
+    pub(crate) rows: BTreeMap<usize, LivePoints>,
+    /// The layers of cells among these.
+    pub(crate) cells: BTreeMap<usize, Arc<CellMembers>>,
 }
 
 impl LayersWithRows {
@@ -154,9 +156,12 @@ impl ServedRows {
         }
     }
 
-    /// Notes that the database drew a live tile whose cells were counted from rows, perhaps from those of matching sets.
-    pub(crate) fn note_counted(&self, has_sets: bool) {
-        self.told.lock().counted_tiles += 1;
+    /// Notes that a live tile was drawn whose cells were counted from rows, perhaps from those of matching sets.
+    pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
+        let mut told = self.told.lock();
+        told.counted_tiles += 1;
+        told.tiles += u64::from(!by_database);
+        drop(told);
         if has_sets {
             self.sets.note_drawn();
         }
@@ -235,6 +240,7 @@ impl ServedRows {
         let (why, pause) = match read {
             Ok(Some(state)) => {
                 self.told.lock().reads += 1;
+                self.sets.note_facets_read();
                 self.tell_shown(&state.shown).await;
                 *kept = Kept::Rows(state);
                 if let Some(file) = &self.file {
@@ -276,6 +282,7 @@ impl ServedRows {
             }
             let Some(rows) = self.rows_layer(layer) else { continue };
             let Some(points) = self.rows.read_points(look, &rows).await? else { continue };
+            self.rows.read_facets(look, &rows).await?;
             // The cells of all rows are counted as the survey of a seed counts them.
             if layer.grid().is_some() || on.draws_alike(number, &points).await? {
                 is_any_kept = true;
@@ -363,14 +370,15 @@ impl ServedRows {
             let positions = changed.next().flatten();
             let brought = self.rows.points(look, &rows, positions.as_deref()).await;
             let points = brought.map_err(|error| lost(&with_causes(&error)))?;
-            with_rows.prepared.push(match (points, self.members_of(layer)) {
-                (Some(points), Some(members)) => {
-                    with_rows.cells.insert(number, LiveMembers { points, members });
+            with_rows.prepared.push(match (&points, self.members_of(layer)) {
+                (Some(_), Some(members)) => {
+                    with_rows.cells.insert(number, members);
                     plain
                 }
-                (Some(points), None) => plain.with_live_points(&points),
+                (Some(points), None) => plain.with_live_points(points),
                 (None, _) => plain,
             });
+            with_rows.rows.extend(points.map(|points| (number, points)));
         }
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));

@@ -139,6 +139,10 @@ impl ServedRows {
                 return unfit("the database draws other tiles");
             }
         }
+        for layer in &kept {
+            self.rows.read_facets(self.look(on.snapshot, ""), layer).await?;
+        }
+        self.sets.note_facets_read();
         on.snapshot.check_partitions(on.reads).await?;
         if let Some(file) = &self.file {
             let mut last = file.last.lock();

@@ -99,8 +99,13 @@ impl GivenParameters {
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let pairs = self.given.iter().flat_map(|parameter| {
+            let written = |text: &str| match parameter.kind {
+                // A long one would become longer than a query may be.
+                ParameterType::Polygon => text.replace(' ', "+"),
+                _ => escaped(text),
+            };
             let between = if parameter.kind == ParameterType::Range { ".." } else { "," };
-            let value = |value: &ParameterValue| format!("{}={}", parameter.name, escaped(&value.texts.join(between)));
+            let value = |value: &ParameterValue| format!("{}={}", parameter.name, written(&value.texts.join(between)));
             parameter.values.iter().map(value).collect::<Vec<_>>()
         });
         pairs.collect::<Vec<_>>().join("&")
