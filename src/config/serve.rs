@@ -9,8 +9,8 @@ use super::settings::Check;
 use super::values::ConfigValues;
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl, RedisUrlError, RefreshMode,
-    SETTLE, ServeOptions, ServeSection, SharedSecret, TileHeaders, WorkerShares, WorkerSharesError, WriteBackLimits,
-    WriterMode, WriterOptions,
+    SETTLE, ServeOptions, ServeSection, SharedSecret, TileAddress, TileHeaders, WorkerShares, WorkerSharesError,
+    WriteBackLimits, WriterMode, WriterOptions,
 };
 use crate::setting::TimeSpan;
 use crate::target::CacheRule;
@@ -42,6 +42,7 @@ impl Check<'_> {
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
             public_url: given.public_url.as_deref().map(|url| self.own_url(url)).transpose()?,
             base_path: self.base_path(&given.base_path)?,
+            template: given.template.as_deref().map(|text| self.template(text)).transpose()?,
             is_private: false,
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
@@ -183,6 +184,11 @@ impl Check<'_> {
                 Err(self.wrong("serve.base_path", what))
             }
         }
+    }
+
+    /// The form of further addresses.
+    fn template(&self, text: &str) -> Result<TileAddress, ConfigError> {
+        TileAddress::new(text).map_err(|error| self.wrong("serve.template", error.to_string()))
     }
 
     fn empty_status(&self, status: u16) -> Result<EmptyStatus, ConfigError> {

@@ -43,6 +43,9 @@ pub enum ServeError {
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
     Immutable,
+    /// Addresses of this form could not be told from others, or name no tileset.
+    #[error("[serve] template {form}: {why}")]
+    Template { form: String, why: String },
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("a thread died ({0}): please report this")]
@@ -66,6 +69,7 @@ impl ServeError {
             | ServeError::Header { .. }
             | ServeError::Live(_)
             | ServeError::Redis(_)
+            | ServeError::Template { .. }
             | ServeError::Token(_)
             | ServeError::NoMaxAge { .. }
             | ServeError::Immutable => ErrorKind::Usage,

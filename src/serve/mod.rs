@@ -53,7 +53,7 @@ mod writer;
 
 pub use error::ServeError;
 pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
-pub use http::route::CACHE_PROBE;
+pub use http::route::{CACHE_PROBE, TileAddress, TileAddressError};
 pub use jobs::{
     AdminToken, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobStore, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,

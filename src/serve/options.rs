@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
+use super::http::route::TileAddress;
 use super::parameters::UndeclaredNames;
 use super::queue::WorkerShares;
 use super::redis::{RedisUrl, SharedSecret};
@@ -32,6 +33,7 @@ pub(crate) struct ServeSection {
     pub(crate) admin: Option<String>,
     pub(crate) public_url: Option<String>,
     pub(crate) base_path: String,
+    pub(crate) template: Option<String>,
     pub(crate) hosts: Vec<String>,
     pub(crate) cache_mb: u64,
     pub(crate) unread_mb: u64,
@@ -223,6 +225,8 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
+    /// The form of the addresses, below the base path, that tiles have beside their own; `None` for none.
+    pub template: Option<TileAddress>,
     /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a
     /// preview.
     pub is_private: bool,
@@ -312,6 +316,7 @@ impl ServeOptions {
             admin: None,
             public_url: None,
             base_path: String::new(),
+            template: None,
             is_private: true,
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),

@@ -46,6 +46,7 @@ use crate::hex::hex;
 use crate::serve::http::answer;
 use crate::serve::tilesets::catalogue;
 use crate::serve::{preview, tilesets};
+use crate::tile::TileId;
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
@@ -153,15 +154,18 @@ impl Site {
         let Some(path) = path.strip_prefix(&*self.base_path) else {
             return LabeledAnswer::own(unknown(), RouteLabel::Other);
         };
-        match self.tilesets.find(path) {
+        let asked = ClientRequest { request, client };
+        match self.tilesets.find(path, settings.options.template.as_ref()) {
             NamedByPath::Tileset { tileset, rest } => {
-                let labeled =
-                    self.respond_for_tileset(&tileset, rest, ClientRequest { request, client }, settings).await;
+                let labeled = self.respond_for_tileset(&tileset, BelowTileset::Path(rest), asked, settings).await;
                 LabeledAnswer { tileset: Some(tileset), ..labeled }
             }
-            NamedByPath::Variant(named) => {
-                self.respond_for_variant(named, ClientRequest { request, client }, settings).await
+            NamedByPath::Tile { tileset, tile: Some(tile) } => {
+                let labeled = self.respond_for_tileset(&tileset, BelowTileset::Tile(tile), asked, settings).await;
+                LabeledAnswer { tileset: Some(tileset), ..labeled }
             }
+            NamedByPath::Tile { tile: None, .. } => LabeledAnswer::own(not_canonical(), RouteLabel::Tile),
+            NamedByPath::Variant(named) => self.respond_for_variant(named, asked, settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| tilesets::document(&family, &settings.public_url, page));
@@ -206,15 +210,15 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return LabeledAnswer::own(answer, RouteLabel::Preview);
         };
-        let labeled = self.respond_for_tileset(&tileset, rest, asked, settings).await;
+        let labeled = self.respond_for_tileset(&tileset, BelowTileset::Path(rest), asked, settings).await;
         LabeledAnswer { tileset: Some(tileset), ..labeled }
     }
 
-    /// The answer to a request for something of a tileset. `path` is below the tileset.
+    /// The answer to a request for something of a tileset.
     async fn respond_for_tileset(
         &self,
         tileset: &SiteTileset,
-        path: &str,
+        named: BelowTileset<'_>,
         asked: ClientRequest<'_>,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
@@ -224,15 +228,24 @@ impl Site {
             Ok(state) => state,
             Err(error) => return LabeledAnswer::own(no_tile(&error), RouteLabel::Other),
         };
-        let Some(name) = path.strip_prefix('/') else { return LabeledAnswer::own(unknown(), RouteLabel::Other) };
-        if let Some(endpoint) = endpoints::named(name) {
-            if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
-                return LabeledAnswer::own(unknown(), RouteLabel::Other);
+        let tile = match named {
+            BelowTileset::Tile(_) if state.template.layers_apart() => Err(NoRoute::Unknown),
+            BelowTileset::Tile(tile) => Ok(tile),
+            BelowTileset::Path(path) => {
+                let Some(name) = path.strip_prefix('/') else {
+                    return LabeledAnswer::own(unknown(), RouteLabel::Other);
+                };
+                if let Some(endpoint) = endpoints::named(name) {
+                    if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
+                        return LabeledAnswer::own(unknown(), RouteLabel::Other);
+                    }
+                    let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
+                    return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
+                }
+                tile_of(name, &state.template)
             }
-            let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
-            return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
-        }
-        match tile_of(name, &state.template) {
+        };
+        match tile {
             Ok(tile) => {
                 if self.unread.refuses(client) {
                     return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
@@ -258,10 +271,7 @@ impl Site {
                 }
                 labeled
             }
-            Err(NoRoute::NotCanonical) => {
-                let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
-                LabeledAnswer::own(answer::error(StatusCode::BAD_REQUEST, what), RouteLabel::Tile)
-            }
+            Err(NoRoute::NotCanonical) => LabeledAnswer::own(not_canonical(), RouteLabel::Tile),
             Err(NoRoute::Unknown) => LabeledAnswer::own(unknown(), RouteLabel::Other),
         }
     }
@@ -295,6 +305,15 @@ pub(crate) struct ClientRequest<'a> {
     client: ClientKey,
 }
 
+/// What a request wants of a tileset.
+#[derive(Clone, Copy)]
+enum BelowTileset<'a> {
+    /// What has this path below the tileset; it is still percent-encoded.
+    Path(&'a str),
+    /// A tile, whose address does not stand below the tileset.
+    Tile(TileId),
+}
+
 /// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.
 fn page_of(query: Option<&str>) -> Option<usize> {
     match query {
@@ -326,6 +345,11 @@ fn line<'a>(
         took,
         source: source.name(),
     }
+}
+
+fn not_canonical() -> Answer {
+    let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
+    answer::error(StatusCode::BAD_REQUEST, what)
 }
 
 fn unknown() -> Answer {

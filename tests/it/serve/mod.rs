@@ -1,5 +1,6 @@
 //! `oar-tiles serve` and `preview`: a target over HTTP.
 
+mod addresses;
 pub(crate) mod admission;
 pub(crate) mod changes;
 pub(crate) mod deaths;
