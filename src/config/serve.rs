@@ -8,9 +8,9 @@ use super::error::ConfigError;
 use super::settings::Check;
 use super::values::ConfigValues;
 use crate::serve::{
-    AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl, RedisUrlError, RefreshMode,
-    SETTLE, ServeOptions, ServeSection, SharedSecret, TileAddress, TileHeaders, WorkerShares, WorkerSharesError,
-    WriteBackLimits, WriterMode, WriterOptions,
+    AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, PageOrigin, RedisUrl, RedisUrlError,
+    RefreshMode, SETTLE, ServeOptions, ServeSection, SharedSecret, TileAddress, TileHeaders, WorkerShares,
+    WorkerSharesError, WriteBackLimits, WriterMode, WriterOptions,
 };
 use crate::setting::TimeSpan;
 use crate::target::CacheRule;
@@ -44,6 +44,7 @@ impl Check<'_> {
             base_path: self.base_path(&given.base_path)?,
             template: given.template.as_deref().map(|text| self.template(text)).transpose()?,
             is_private: false,
+            allowed_origins: given.allowed_origins.as_deref().map(|texts| self.origins(texts)).transpose()?,
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             tile_headers: TileHeaders { headers: self.tile_headers(given)?, names },
@@ -194,6 +195,14 @@ impl Check<'_> {
     fn empty_status(&self, status: u16) -> Result<EmptyStatus, ConfigError> {
         EmptyStatus::of(status)
             .ok_or_else(|| self.wrong("serve.empty_status", format!("{status} must be 204, 200 or 404")))
+    }
+
+    fn origins(&self, texts: &[String]) -> Result<Vec<PageOrigin>, ConfigError> {
+        let origin = |text: &String| {
+            text.parse()
+                .map_err(|error: crate::serve::PageOriginError| self.wrong("serve.allowed_origins", error.to_string()))
+        };
+        texts.iter().map(origin).collect()
     }
 
     fn ranges(&self, texts: &[String]) -> Result<Vec<AddressRange>, ConfigError> {

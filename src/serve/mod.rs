@@ -53,6 +53,7 @@ mod writer;
 
 pub use error::ServeError;
 pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
+pub use http::origin::{PageOrigin, PageOriginError};
 pub use http::route::{CACHE_PROBE, TileAddress, TileAddressError};
 pub use jobs::{
     AdminToken, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobStore, JobWork, MIN_TOKEN_BYTES,

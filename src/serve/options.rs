@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
+use super::http::origin::PageOrigin;
 use super::http::route::TileAddress;
 use super::parameters::UndeclaredNames;
 use super::queue::WorkerShares;
@@ -35,6 +36,7 @@ pub(crate) struct ServeSection {
     pub(crate) base_path: String,
     pub(crate) template: Option<String>,
     pub(crate) hosts: Vec<String>,
+    pub(crate) allowed_origins: Option<Vec<String>>,
     pub(crate) cache_mb: u64,
     pub(crate) unread_mb: u64,
     pub(crate) empty_status: u16,
@@ -230,6 +232,8 @@ pub struct ServeOptions {
     /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a
     /// preview.
     pub is_private: bool,
+    /// The origins whose pages may read answers; `None` for all.
+    pub allowed_origins: Option<Vec<PageOrigin>>,
     /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it
     /// is `no-cache`.
     pub cache_control: Vec<CacheRule>,
@@ -318,6 +322,7 @@ impl ServeOptions {
             base_path: String::new(),
             template: None,
             is_private: true,
+            allowed_origins: None,
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             tile_headers: TileHeaders::default(),

@@ -30,6 +30,7 @@ use super::error::ServeError;
 use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
+use super::http::origin::for_listed_origins;
 use super::http::route::{MAX_PATH_BYTES, NoRoute, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
@@ -104,6 +105,9 @@ impl Answers for Public {
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
         metrics.count_answer(route, source, answer.status().as_u16(), took);
+        if let Some(listed) = &settings.options.allowed_origins {
+            for_listed_origins(&mut answer, listed, request.headers());
+        }
         if self.0.is_private {
             answer::for_own_pages(&mut answer);
         }

@@ -18,6 +18,7 @@ pub(crate) mod log;
 pub(crate) mod lost_target;
 pub(crate) mod metrics;
 pub(crate) mod operation;
+mod origins;
 pub(crate) mod parameters;
 pub(crate) mod preview;
 mod preview_page;
