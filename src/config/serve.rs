@@ -36,6 +36,11 @@ impl Check<'_> {
         ] {
             self.within(key, count, 1..=100_000)?;
         }
+        self.within_times("serve.signed_for", given.signed_for, SIGNED_TIMES)?;
+        if given.preview && given.signing_keys_file.is_some() {
+            let what = "is on beside signing_keys_file, and the page has no signature: run oar-tiles preview for the map, or leave one of them out".to_owned();
+            return Err(self.wrong("serve.preview", what));
+        }
         self.within("serve.parameter_keys", given.parameter_keys, 1..=1_000_000)?;
         Ok(ServeOptions {
             listen: self.address("serve.listen", &given.listen)?,
@@ -225,6 +230,10 @@ const WRITER_LEASES: RangeInclusive<TimeSpan> = TimeSpan(Duration::from_secs(1))
 
 /// How long a client waits for the fresh tile with `refresh = "patient"`.
 const REFRESH_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the addresses of a TileJSON may be asked for.
+const SIGNED_TIMES: RangeInclusive<TimeSpan> =
+    TimeSpan(Duration::from_secs(60))..=TimeSpan(Duration::from_secs(366 * 24 * 3_600));
 
 /// The longest drain. Supervisors kill the process long before.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);

@@ -8,6 +8,7 @@ use super::http::address::ListenAddress;
 use super::jobs::TokenError;
 use super::live::LiveError;
 use super::redis::RedisUrlError;
+use super::signature::SigningKeyError;
 use crate::error::ErrorKind;
 use crate::target::ReadError;
 
@@ -47,6 +48,12 @@ pub enum ServeError {
     #[error("[serve] template {form}: {why}")]
     Template { form: String, why: String },
     #[error(transparent)]
+    SigningKeys(#[from] SigningKeyError),
+    #[error(
+        "tileset \"{tileset}\" has a parameter {name}, which is a part of signed addresses: give it another name, or leave signing_keys_file out of [serve]"
+    )]
+    SignedName { tileset: String, name: &'static str },
+    #[error(transparent)]
     Token(#[from] TokenError),
     #[error("a thread died ({0}): please report this")]
     Died(String),
@@ -70,6 +77,8 @@ impl ServeError {
             | ServeError::Live(_)
             | ServeError::Redis(_)
             | ServeError::Template { .. }
+            | ServeError::SigningKeys(_)
+            | ServeError::SignedName { .. }
             | ServeError::Token(_)
             | ServeError::NoMaxAge { .. }
             | ServeError::Immutable => ErrorKind::Usage,

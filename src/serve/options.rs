@@ -52,6 +52,8 @@ pub(crate) struct ServeSection {
     pub(crate) drain: TimeSpan,
     pub(crate) changes: bool,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) signing_keys_file: Option<PathBuf>,
+    pub(crate) signed_for: TimeSpan,
     pub(crate) preview: bool,
     pub(crate) assets: Option<PathBuf>,
     pub(crate) basemap: Option<String>,

@@ -113,7 +113,7 @@ impl TileServer {
             Arc::new(target.served(path, None, metrics, &shared))
         });
         let tilesets = SiteTilesets::new(addressing, all.collect(), all_families);
-        options.template.as_ref().map_or(Ok(()), |form| tilesets.can_have(form))?;
+        tilesets.can_have(&options)?;
         let site = Site {
             tilesets,
             unread: shared.unread,
@@ -337,8 +337,7 @@ impl Rereading {
         if TileFreshness::is_immutable(&options) && !self.site.tilesets.all().iter().all(is_versioned) {
             return Err(ServeError::Immutable.to_string());
         }
-        let can_have = options.template.as_ref().map_or(Ok(()), |form| self.site.tilesets.can_have(form));
-        can_have.map_err(|error| error.to_string())?;
+        self.site.tilesets.can_have(&options).map_err(|error| error.to_string())?;
         let settings =
             SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| with_causes(&error))?;
         self.site.replace_settings(settings);

@@ -24,7 +24,7 @@ use freshness::TileFreshness;
 use http::{HeaderMap, Request, StatusCode};
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
-use tile::{WantedTile, given_parameters, no_tile};
+use tile::{AskedQuery, WantedTile, no_tile};
 
 use super::error::ServeError;
 use super::http::address::{ClientKey, Peer, client};
@@ -40,6 +40,7 @@ use super::options::{ServeOptions, TileHeaders};
 use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
+use super::signature::SigningKeys;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
 use super::tilesets::{NamedByPath, NamedVariant, SiteTileset, SiteTilesets};
@@ -254,17 +255,15 @@ impl Site {
                 if self.unread.refuses(client) {
                     return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
-                let given = match given_parameters(
-                    tileset,
-                    request.uri().query(),
-                    settings.options.section.undeclared_parameters,
-                ) {
-                    Ok(given) => given.map(Arc::new),
+                let undeclared = settings.options.section.undeclared_parameters;
+                let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
+                let (given, expires) = match query.and_then(|query| Ok((query.allowed()?, query))) {
+                    Ok((expires, query)) => (query.given.map(Arc::new), expires),
                     Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
                 let is_alias = request.uri().path() != own || request.uri().query().is_some();
-                let wanted = WantedTile { state: &state, tile, given, is_alias, client };
+                let wanted = WantedTile { state: &state, tile, given, is_alias, expires, client };
                 let mut labeled = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(labeled.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
@@ -382,13 +381,15 @@ pub(crate) struct SiteSettings {
     pub(crate) preview: Option<Arc<PreviewPage>>,
     /// The token that clients of the admin listener need to change something; `None` if nobody may.
     pub(crate) token: Option<AdminToken>,
+    /// The keys with which tiles, their TileJSON and their changes have to be asked for; `None` if everybody may.
+    pub(crate) keys: Option<SigningKeys>,
 }
 
 impl SiteSettings {
     /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without
     /// a path; `None` if clients cannot name it.
-    /// Fails if a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map
-    /// cannot be read.
+    /// Fails if a value cannot be sent as a header, no URL for clients is known, or the token, the keys of signed
+    /// addresses or the files of the map cannot be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,
@@ -413,6 +414,7 @@ impl SiteSettings {
             preview,
             options: options.clone(),
             token: AdminToken::find(section.token_file.as_deref())?,
+            keys: section.signing_keys_file.as_deref().map(SigningKeys::of_file).transpose()?,
         })
     }
 

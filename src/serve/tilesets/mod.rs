@@ -10,6 +10,7 @@ pub(crate) mod catalogue;
 pub(crate) mod family;
 pub(crate) mod opening;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,8 +26,10 @@ use super::http::route::{AddressedTile, NoRoute, TileAddress, tile_of};
 use super::jobs::JobStore;
 use super::live::LiveSource;
 use super::observe::metrics::{MeasuredTileset, Metrics};
+use super::options::ServeOptions;
 use super::parameters::{KeyGate, TilesetParameters};
 use super::public::changes::ChangeEvents;
+use super::signature::SIGNED_NAMES;
 use super::target::served::ServedTarget;
 use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
@@ -110,8 +113,20 @@ impl SiteTilesets {
         self.all.iter().find(|tileset| *tileset.name == *name)
     }
 
-    /// Checks that further addresses of a form name tilesets, and nothing that has an address already.
-    pub(crate) fn can_have(&self, form: &TileAddress) -> Result<(), ServeError> {
+    /// Checks that these tilesets can have the addresses of some options.
+    /// Fails if further addresses name no tilesets or what has an address already, or a parameter has the name of a
+    /// part of a signature.
+    pub(crate) fn can_have(&self, options: &ServeOptions) -> Result<(), ServeError> {
+        if options.section.signing_keys_file.is_some() {
+            for tileset in &self.all {
+                let declared = &tileset.parameters.declared.0;
+                let taken = |name: &&str| declared.iter().any(|parameter| parameter.name == **name);
+                if let Some(name) = SIGNED_NAMES.into_iter().find(taken) {
+                    return Err(ServeError::SignedName { tileset: tileset.name.to_string(), name });
+                }
+            }
+        }
+        let Some(form) = &options.template else { return Ok(()) };
         let wrong = |why: String| Err(ServeError::Template { form: form.to_string(), why });
         if self.addressing == Addressing::ByName {
             let tilesets = self.all.iter().map(|tileset| &tileset.name);
@@ -308,6 +323,14 @@ pub(crate) struct SiteWriter {
 impl SiteTileset {
     pub(crate) fn path_of(name: &str) -> String {
         format!("{}/", tileset_segment(name))
+    }
+
+    /// The name by which signatures name it, the same wherever it is served.
+    pub(crate) fn signed_name(&self) -> Cow<'_, str> {
+        match self.path.strip_suffix('/') {
+            Some(path) => path.into(),
+            None => tileset_segment(&self.name).into(),
+        }
     }
 
     /// True if a path below it is that of a tile.

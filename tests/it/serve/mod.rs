@@ -27,6 +27,7 @@ pub(crate) mod redis;
 pub(crate) mod saved_rows;
 pub(crate) mod settings;
 pub(crate) mod several;
+mod signatures;
 pub(crate) mod stale;
 pub(crate) mod write_back;
 pub(crate) mod writer;
