@@ -90,7 +90,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "http known_changes write_back",
+            "http known_changes signature write_back",
             "parameters queue",
             "live+observe+options+redis+target+tiles",
             "jobs",
