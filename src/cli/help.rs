@@ -208,7 +208,6 @@ copy | A file as a directory | oar-tiles copy facilities.mbtiles tiles/
 copy | A part of it | oar-tiles copy facilities.mbtiles portugal.pmtiles --zoom 0-10 --area portugal.geojson
 diff | Two targets, by zoom | oar-tiles diff yesterday.mbtiles today.pmtiles
 diff | A target and a server | oar-tiles diff facilities.mbtiles 'https://tiles.example/{z}/{x}/{y}.pbf' --sample 500
-diff | The tiles that differ, for a map | oar-tiles diff tiles/ s3://bucket/tiles/ --zoom 10 --geojson
 serve | A file to this machine | oar-tiles serve facilities.mbtiles
 serve | Kept up to date, with a map | oar-tiles serve --config oar-tiles.toml --listen 0.0.0.0:8080 --writer --preview
 preview | In the browser | oar-tiles preview facilities.mbtiles --open
