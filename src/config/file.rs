@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cdn::{PurgeSection, has_program};
 use crate::change_log::ChangesOptions;
-use crate::postgis::{Beyond, DatabaseSection, LayerSection, Limit, OnLargeTile, OnTileError};
+use crate::postgis::{Beyond, DatabaseSection, FacetMatch, LayerSection, Limit, OnLargeTile, OnTileError};
 use crate::serve::{LetterCase, ParameterType, ServeSection};
 use crate::setting::{Named, by_name, names_schema, no_key_is_required};
 use crate::target::{S3Section, TargetSection};
@@ -111,6 +111,10 @@ pub(crate) struct ParameterSection {
     pub(crate) kind: ValueType,
     #[serde(default, rename = "where")]
     pub(crate) conditions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) facet: BTreeMap<String, String>,
+    #[serde(rename = "match")]
+    pub(crate) matching: Option<MatchSection>,
     pub(crate) case: Option<LetterCase>,
     pub(crate) allowed: Option<Vec<AllowedValue>>,
     pub(crate) pattern: Option<String>,
@@ -118,6 +122,25 @@ pub(crate) struct ParameterSection {
     pub(crate) max_values: Option<NonZeroUsize>,
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
+}
+
+/// How values choose rows by a facet: always in the same way, or as the value of another parameter says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "\"any\", \"all\" or \"range\", or a table such as { from = \"combine\", values = { AND = \"all\", OR = \"any\" } }"
+)]
+pub(crate) enum MatchSection {
+    Always(FacetMatch),
+    From(MatchFrom),
+}
+
+/// The parameter whose value says how values choose, and what each of its values says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MatchFrom {
+    pub(crate) from: String,
+    pub(crate) values: BTreeMap<String, FacetMatch>,
 }
 
 /// The type of a parameter: of one value, or of a list of values.
@@ -147,6 +170,7 @@ impl Named for ValueType {
         ("number[]", ValueType::list(ParameterType::Number)),
         ("boolean", ValueType::one(ParameterType::Boolean)),
         ("box", ValueType::one(ParameterType::Box)),
+        ("range", ValueType::one(ParameterType::Range)),
     ];
 }
 

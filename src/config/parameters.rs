@@ -1,15 +1,15 @@
 //! The sections `[[tileset.parameter]]`, checked.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 
 use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
-use super::file::{ParameterSection, ValueType};
+use super::file::{MatchFrom, MatchSection, ParameterSection, ValueType};
+use super::filters::{FacetMatching, FilterSettings, ParameterSettings};
 use super::settings::Check;
-use super::settings::ParameterSettings;
-use crate::postgis::{LayerOptions, parameter_array};
+use crate::postgis::{FacetMatch, LayerOptions, LayerSection, parameter_array};
 use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
 
 /// The most parameters of a tileset.
@@ -38,6 +38,10 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
             let side = |index: u8| format!("({array})[{index}]::pg_catalog.float8");
             format!("(ST_MakeEnvelope({}, {}, {}, {}, 4326))", side(1), side(2), side(3), side(4))
         }
+        (ParameterType::Range, _) => {
+            let bound = |index: u8| format!("({array})[{index}]::pg_catalog.int8");
+            format!("(pg_catalog.int8range({}, {}, '[]'))", bound(1), bound(2))
+        }
         (ParameterType::Text, true) => format!("({array})"),
         (kind, true) => format!("({array}::pg_catalog.{}[])", base(kind)),
         (kind, false) => format!("(({array})[1]::pg_catalog.{})", base(kind)),
@@ -48,20 +52,20 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
 const fn base(kind: ParameterType) -> &'static str {
     match kind {
         ParameterType::Text | ParameterType::Box => "text",
-        ParameterType::Integer => "int8",
+        ParameterType::Integer | ParameterType::Range => "int8",
         ParameterType::Number => "float8",
         ParameterType::Boolean => "bool",
     }
 }
 
 impl Check<'_> {
-    /// The parameters of a tileset with the layers `layers`.
-    pub(crate) fn parameters(
+    /// What requests may ask of a tileset with the layers `layers` of all layers of the file.
+    pub(crate) fn filters(
         &self,
         sections: &[ParameterSection],
         layers: &[LayerOptions],
-        all_layers: &[String],
-    ) -> Result<Vec<ParameterSettings>, ConfigError> {
+        all_layers: &[LayerSection],
+    ) -> Result<FilterSettings, ConfigError> {
         if sections.len() > MAX_PARAMETERS {
             let what = format!("are {}, and a tileset has at most {MAX_PARAMETERS}", sections.len());
             return Err(self.wrong("tileset.parameter", what));
@@ -72,14 +76,70 @@ impl Check<'_> {
                 return Err(self.wrong("tileset.parameter", what));
             }
         }
-        sections.iter().map(|section| self.parameter(section, layers, all_layers)).collect()
+        let parameter = |section| {
+            let matching = self.matching(section, sections)?;
+            self.parameter(section, matching, layers, all_layers)
+        };
+        Ok(FilterSettings { parameters: sections.iter().map(parameter).collect::<Result<_, _>>()? })
+    }
+
+    /// How the values of a parameter choose rows by its facets.
+    fn matching(&self, section: &ParameterSection, all: &[ParameterSection]) -> Result<FacetMatching, ConfigError> {
+        let wrong = |what: String| Err(self.wrong("tileset.parameter", format!("[{}].match {what}", section.name)));
+        let is_range = section.kind.of_each == ParameterType::Range;
+        let Some(matching) = &section.matching else {
+            return Ok(FacetMatching::Always(if is_range { FacetMatch::Range } else { FacetMatch::Any }));
+        };
+        if section.facet.is_empty() {
+            return wrong("is for a parameter with facet: leave it out".to_owned());
+        }
+        let MatchFrom { from, values } = match matching {
+            MatchSection::Always(FacetMatch::Range) if !is_range => {
+                return wrong(
+                    "is \"range\", for which values are written as 10..20: write type = \"range\"".to_owned(),
+                );
+            }
+            MatchSection::Always(matching) if is_range && *matching != FacetMatch::Range => {
+                return wrong(format!("is \"{}\", and the type is range: leave it out", matching.name()));
+            }
+            MatchSection::Always(matching) => return Ok(FacetMatching::Always(*matching)),
+            MatchSection::From(_) if is_range => {
+                return wrong("is a table, and the type is range: leave it out".to_owned());
+            }
+            MatchSection::From(from) => from,
+        };
+        let Some(other) = all.iter().find(|other| other.name == *from) else {
+            return wrong(format!("names the parameter \"{from}\", which is not there"));
+        };
+        if (other.kind.of_each, other.kind.is_list) != (ParameterType::Text, false) {
+            return wrong(format!("names the parameter \"{from}\", which must be of type text"));
+        }
+        if values.values().any(|matching| *matching == FacetMatch::Range) {
+            return wrong("has \"range\": write \"any\" or \"all\" for each value".to_owned());
+        }
+        let case = other.case.unwrap_or_default();
+        let values: BTreeMap<String, FacetMatch> =
+            values.iter().map(|(value, matching)| (in_case(value.clone(), case), *matching)).collect();
+        let allowed: BTreeSet<String> =
+            other.allowed.iter().flatten().map(|value| in_case(value.text(), case)).collect();
+        // Otherwise a value that means nothing would be taken for "any".
+        if !values.keys().eq(&allowed) {
+            let allowed: Vec<String> = values.keys().map(|value| format!("\"{value}\"")).collect();
+            let what = format!(
+                "must have an entry for each allowed value of the parameter \"{from}\", and no other: write allowed = [{}] into that",
+                allowed.join(", ")
+            );
+            return wrong(what);
+        }
+        Ok(FacetMatching::From { parameter: from.clone(), values })
     }
 
     fn parameter(
         &self,
         section: &ParameterSection,
+        matching: FacetMatching,
         layers: &[LayerOptions],
-        all_layers: &[String],
+        all_layers: &[LayerSection],
     ) -> Result<ParameterSettings, ConfigError> {
         let name = &section.name;
         let wrong = |field: &str, what: String| {
@@ -99,14 +159,16 @@ impl Check<'_> {
         let ValueType { of_each: kind, is_list } = section.kind;
         let is_text = kind == ParameterType::Text;
         let is_number = matches!(kind, ParameterType::Integer | ParameterType::Number);
+        let is_bounded = is_number || kind == ParameterType::Range;
         for (field, is_set, fits) in [
             ("case", section.case.is_some(), is_text),
             ("pattern", section.pattern.is_some(), is_text),
             ("max_length", section.max_length.is_some(), is_text),
             ("allowed", section.allowed.is_some(), is_text || is_number),
-            ("min", section.min.is_some(), is_number),
-            ("max", section.max.is_some(), is_number),
+            ("min", section.min.is_some(), is_bounded),
+            ("max", section.max.is_some(), is_bounded),
             ("max_values", section.max_values.is_some(), is_list),
+            ("facet", !section.facet.is_empty(), !matches!(kind, ParameterType::Number | ParameterType::Box)),
         ] {
             if is_set && !fits {
                 return Err(wrong(field, format!("has no meaning for the type {}: leave it out", kind.name())));
@@ -136,7 +198,7 @@ impl Check<'_> {
         };
         let conditions = section.conditions.iter().map(|(layer, sql)| {
             let place = format!("!{name}!");
-            if !all_layers.contains(layer) {
+            if !all_layers.iter().any(|own| own.name == *layer) {
                 return Err(wrong("where", format!("names the layer \"{layer}\", which is not there")));
             }
             let of_function = |settings: &LayerOptions| {
@@ -154,6 +216,23 @@ impl Check<'_> {
             Ok((layer.clone(), sql.replace(&place, &sql_of(name, kind, is_list))))
         });
         let conditions: BTreeMap<String, String> = conditions.collect::<Result<_, _>>()?;
+        for (layer, column) in &section.facet {
+            let Some(own) = all_layers.iter().find(|own| own.name == *layer) else {
+                return Err(wrong("facet", format!("names the layer \"{layer}\", which is not there")));
+            };
+            if !own.facets.contains(column) {
+                let all: Vec<String> = own.facets.iter().chain([column]).map(|name| format!("\"{name}\"")).collect();
+                let what = format!(
+                    "names \"{column}\", which is no facet of the layer \"{layer}\": write facets = [{}] into the [[layer]]",
+                    all.join(", ")
+                );
+                return Err(wrong("facet", what));
+            }
+            if section.conditions.contains_key(layer) {
+                let what = format!("stands beside where for the layer \"{layer}\": write one of them");
+                return Err(wrong("facet", what));
+            }
+        }
         let parameter = Parameter {
             name: name.clone(),
             description: section.description.clone(),
@@ -161,7 +240,7 @@ impl Check<'_> {
             most: is_list.then(|| NonZeroUsize::new(max_values)).flatten(),
             bounds,
         };
-        Ok(ParameterSettings { parameter, conditions })
+        Ok(ParameterSettings { parameter, conditions, facets: section.facet.clone(), matching })
     }
 }
 

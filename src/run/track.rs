@@ -12,7 +12,7 @@ use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
-use crate::config::{DatabaseSettings, JobSettings, ParameterSettings};
+use crate::config::{DatabaseSettings, JobSettings, LayerCondition};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
 use crate::postgis::{Database, Layer, parameter_array, probe, refresh_views};
@@ -63,12 +63,14 @@ pub(crate) async fn install(
     let probed = probe(&database.snapshot().await?, layers).await?;
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
+    let filters = &settings.tileset.filters;
+    probed.layers.iter().try_for_each(|layer| filters.check_facets(layer))?;
     let conditions = |layer: &Layer| {
-        let of_parameter = |settings: &ParameterSettings| {
-            let values = parameter_array(&settings.parameter.name);
-            settings.conditions.get(layer.name()).map(|sql| RequestCondition { sql: sql.clone(), values })
+        let condition = |condition: LayerCondition| RequestCondition {
+            sql: condition.sql,
+            values: condition.parameters.iter().map(|name| parameter_array(name)).collect(),
         };
-        settings.tileset.parameters.iter().filter_map(of_parameter).collect()
+        filters.of_layer(layer).into_iter().map(condition).collect()
     };
     let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };
     let tracked: Vec<TrackedLayer> = probed.layers.iter().map(tracked).collect();

@@ -13,11 +13,13 @@
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
+//! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
 //! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
 mod file;
+mod members;
 mod points;
 mod sets;
 
@@ -28,6 +30,7 @@ use std::time::{Duration, Instant};
 pub(crate) use cells::AreProven;
 use cells::{KeptRows, NeededPart};
 pub(crate) use file::{SavedLayer, SavedRows, read_rows, write_rows};
+pub(crate) use members::CellMembers;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
 

@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::config::ParameterSettings;
+use crate::config::{ConditionKey, FilterSettings};
 use crate::draw::MatchingSet;
 use crate::postgis::Layer;
 use crate::serve::LiveRowsReport;
@@ -23,22 +23,22 @@ const MAX_SETS: usize = 1_000;
 /// Sets take at most this part of the memory for rows.
 const SHARE_OF_MEMORY: usize = 4;
 
-/// A parameter of a layer, which has a condition for it.
+/// A condition on the rows of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FilterPart {
     /// The layer's number.
     pub(crate) layer: usize,
-    pub(crate) parameter: String,
+    pub(crate) condition: ConditionKey,
 }
 
-/// What a request wants of a layer: the parameters that have a condition for it, each with its values as an array.
+/// What a request wants of a layer: the conditions that it sets, each with its values in their canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Filter(pub(crate) Vec<(FilterPart, String)>);
 
 impl Filter {
     fn bytes(&self) -> usize {
         let part = |(part, values): &(FilterPart, String)| {
-            size_of::<(FilterPart, String)>() + part.parameter.len() + values.len()
+            size_of::<(FilterPart, String)>() + part.condition.bytes() + values.len()
         };
         size_of::<KeptSet>() + self.0.iter().map(part).sum::<usize>()
     }
@@ -98,13 +98,17 @@ impl SetsState {
 
 /// The sets of a tileset.
 pub(crate) struct ServedSets {
-    parameters: Vec<ParameterSettings>,
+    filters: FilterSettings,
     table: Mutex<SetTable>,
     state: Mutex<SetsState>,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
     tiles: AtomicU64,
+    /// How many sets were made of facets since the server began.
+    by_facets: AtomicU64,
+    /// The number of the snapshot after which the facets of the rows were read.
+    facets_since: AtomicU64,
 }
 
 #[derive(Default)]
@@ -116,14 +120,30 @@ struct SetTable {
 }
 
 impl ServedSets {
-    pub(crate) fn new(parameters: Vec<ParameterSettings>) -> ServedSets {
+    pub(crate) fn new(filters: FilterSettings) -> ServedSets {
         ServedSets {
-            parameters,
+            filters,
             table: Mutex::default(),
             state: Mutex::default(),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
+            by_facets: AtomicU64::new(0),
+            facets_since: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that the facets of rows were read. They are as good as the changes that the log has had since.
+    pub(crate) fn note_facets_read(&self) {
+        self.facets_since.store(self.state.lock().snapshot, Ordering::Relaxed);
+    }
+
+    pub(crate) fn facets_since(&self) -> u64 {
+        self.facets_since.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a set was made of facets.
+    pub(crate) fn note_by_facets(&self) {
+        self.by_facets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The place of a filter's set; `None` if there is no room for sets.
@@ -170,15 +190,20 @@ impl ServedSets {
         self.tiles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The conditions of kept sets, as a layer that only this condition narrows.
+    /// The conditions of kept sets and those about facets, each as a layer that only this condition narrows.
     pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
-        let parts: BTreeSet<FilterPart> =
+        let mut parts: BTreeSet<FilterPart> =
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        // The facets of rows are kept before somebody asks for them.
+        for (number, layer) in layers.iter().enumerate() {
+            let about_facets = self.filters.of_layer(layer).into_iter().filter(|condition| condition.key.is_facet());
+            parts.extend(about_facets.map(|condition| FilterPart { layer: number, condition: condition.key }));
+        }
         let narrowed = |part: FilterPart| {
             let layer = layers.get(part.layer)?;
-            let settings = self.parameters.iter().find(|settings| settings.parameter.name == part.parameter)?;
-            let condition = settings.conditions.get(layer.name())?;
-            Some((part, Arc::new(layer.narrowed_by(condition))))
+            let conditions = self.filters.of_layer(layer);
+            let condition = conditions.iter().find(|condition| condition.key == part.condition)?;
+            Some((part, Arc::new(layer.narrowed_by(&condition.sql))))
         };
         parts.into_iter().filter_map(narrowed).collect()
     }
@@ -208,6 +233,7 @@ impl ServedSets {
             sets: table.sets.len(),
             set_bytes: table.bytes(),
             set_statements: self.statements.load(Ordering::Relaxed),
+            facet_sets: self.by_facets.load(Ordering::Relaxed),
             set_tiles: self.tiles.load(Ordering::Relaxed),
             ..rows
         }
@@ -236,7 +262,9 @@ mod tests {
     use super::*;
 
     fn filter(parameters: &[&str]) -> Filter {
-        let part = |name: &&str| (FilterPart { layer: 0, parameter: (*name).to_owned() }, "{1}".to_owned());
+        let part = |name: &&str| {
+            (FilterPart { layer: 0, condition: ConditionKey::Parameter((*name).to_owned()) }, "{1}".to_owned())
+        };
         Filter(parameters.iter().map(part).collect())
     }
 
@@ -261,7 +289,7 @@ mod tests {
 
     #[test]
     fn the_sets_that_were_not_used_for_longest_make_room() {
-        let sets = ServedSets::new(Vec::new());
+        let sets = ServedSets::new(FilterSettings::default());
         let filters = ["a", "b", "c"].map(|name| filter(&[name]));
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);

@@ -10,16 +10,16 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
-use super::rows::ServedRows;
+use super::rows::{LayersWithRows, ServedRows};
 use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
-use crate::config::{DatabaseSettings, ParameterSettings};
+use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
-    CachedRows, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed, session_value,
+    CachedRows, CellMembers, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed,
+    session_value,
 };
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
@@ -68,6 +68,12 @@ pub(crate) struct LiveSnapshot {
     /// The layers for planning.
     pub(crate) drawn: Vec<DrawnLayer>,
     statements: Arc<RunLayers>,
+    /// The layers with the rows that are kept of them.
+    prepared: Vec<PreparedLayer>,
+    /// The rows that are kept, by the layers' numbers.
+    rows: BTreeMap<usize, LivePoints>,
+    /// The layers of cells among these.
+    cells: BTreeMap<usize, Arc<CellMembers>>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
     packing: Packing,
@@ -115,13 +121,11 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let (prepared, sets) = match purpose {
+        let (LayersWithRows { prepared, rows, cells }, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
-            SnapshotUse::Check | SnapshotUse::Rows => {
-                (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default())
-            }
+            SnapshotUse::Check | SnapshotUse::Rows => (LayersWithRows::without(&probed.layers), SetsState::default()),
         };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -133,6 +137,9 @@ impl LiveSnapshot {
             snapshot,
             drawn: drawn.collect(),
             statements: RunLayers::new(&prepared),
+            prepared,
+            rows,
+            cells,
             layers: probed.layers,
             locks: probed.locks,
             reads: probed.reads,
@@ -207,17 +214,27 @@ impl LiveSnapshot {
         before: Option<&MatchingSet>,
         stop: &Stop,
     ) -> Result<Option<MatchingSet>, Error> {
-        let session = self.session(stop).await?;
-        let own = session.stop.clone();
-        let asking = async {
-            session.worker.set_values(values).await?;
-            points.matching(&session.worker, narrowed, before).await
-        };
-        let matching = until_stopped(asking, &own, stop).await;
-        self.give_back(session, matching.is_ok());
-        let matching = matching?;
+        let matching = self
+            .in_session(stop, async |worker| {
+                worker.set_values(values).await?;
+                points.matching(worker, narrowed, before).await
+            })
+            .await?;
         self.snapshot.check_partitions(&self.reads).await?;
         Ok(matching)
+    }
+
+    /// Lets a session ask the database something. When `stop` is asked for, the statement is cancelled.
+    pub(crate) async fn in_session<T>(
+        &self,
+        stop: &Stop,
+        ask: impl AsyncFnOnce(&Worker) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let asked = until_stopped(ask(&session.worker), &own, stop).await;
+        self.give_back(session, asked.is_ok());
+        asked
     }
 
     /// The right to ask for a matching set; `None` while as many are asked for as may be at once.
@@ -225,11 +242,70 @@ impl LiveSnapshot {
         Arc::clone(&self.bounds.asking).try_acquire_owned().ok()
     }
 
+    /// The rows that are kept of a layer, by its number.
+    pub(crate) fn kept(&self, layer: usize) -> Option<&LivePoints> {
+        self.rows.get(&layer)
+    }
+
     /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
     /// layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
         let drawn = self.statements.drawn_in(batch);
-        drawn.map(|(index, layer)| Some((index, LivePoints::of(&layer.prepared)?))).collect()
+        drawn.map(|(index, _)| Some((index, self.rows.get(&index)?.clone()))).collect()
+    }
+
+    /// True if the rows of a layer of cells that is drawn in a batch are kept.
+    pub(crate) fn has_cells_for(&self, batch: &Batch) -> bool {
+        self.statements.drawn_in(batch).any(|(index, _)| self.cells.contains_key(&index))
+    }
+
+    /// The layers for a tile of whose cells the rows are kept. These are counted from the rows, so that the database
+    /// only draws them. `filter` narrows the layers, and `rows` are those that it leaves, by the layers' numbers. `None`
+    /// if the cells of a layer cannot be counted.
+    pub(crate) async fn with_counted_cells(
+        &self,
+        batch: &Batch,
+        rows: BTreeMap<usize, CachedRows>,
+        filter: Option<&RequestFilter<'_>>,
+    ) -> Option<CountedLayers> {
+        let tile = batch.areas.first()?.rect;
+        let drawn: Vec<usize> = self.statements.drawn_in(batch).map(|(index, _)| index).collect();
+        let (mut rows, mut layers, mut is_empty) = (rows, Vec::new(), true);
+        for (index, prepared) in self.prepared.iter().enumerate() {
+            let narrowed = filter.filter(|filter| !filter.of_layer(prepared.layer()).is_empty());
+            let layer = match narrowed {
+                Some(filter) => Arc::new(filter.narrowed(prepared.layer())),
+                None => Arc::clone(prepared.layer()),
+            };
+            let (is_drawn, own) = (drawn.contains(&index), rows.remove(&index));
+            let cells = self.cells.get(&index).zip(self.rows.get(&index)).filter(|_| is_drawn);
+            layers.push(match cells {
+                Some((members, points)) => {
+                    let (members, all) = (Arc::clone(members), Arc::clone(&points.rows));
+                    let counting = tokio::task::spawn_blocking(move || {
+                        members.counted(&layer, &tile, own.as_ref().unwrap_or(&*all))
+                    });
+                    let counted =
+                        counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+                    is_empty &= counted.counts().is_some_and(|counts| counts.all(tile.zoom).len() == 0);
+                    counted
+                }
+                None => {
+                    is_empty &= !is_drawn;
+                    let plain = PreparedLayer::new(&layer);
+                    match (own, narrowed) {
+                        (Some(own), _) => plain.with_cached_rows(Some(Arc::new(own))),
+                        (None, Some(_)) => plain,
+                        (None, None) => prepared.clone(),
+                    }
+                }
+            });
+        }
+        if is_empty {
+            return Some(CountedLayers::Empty);
+        }
+        let values = filter.map(|filter| filter.values.clone()).unwrap_or_default();
+        Some(CountedLayers::Drawn(NarrowedLayers { statements: RunLayers::new(&layers), values }))
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
@@ -421,33 +497,29 @@ impl LiveBounds {
 
 /// What a request wants of the rows.
 pub(crate) struct RequestFilter<'r> {
-    /// The parameters that it gives, each with its values as an array.
-    asked: Vec<(&'r ParameterSettings, String)>,
-    /// The values by name, for functions.
-    members: Map<String, Value>,
+    filters: &'r FilterSettings,
+    /// `None` for a request that gives no values, and wants all rows.
+    given: Option<&'r GivenParameters>,
     pub(crate) values: Vec<SessionValue>,
 }
 
 impl<'r> RequestFilter<'r> {
-    pub(crate) fn of(parameters: &'r [ParameterSettings], given: &GivenParameters) -> RequestFilter<'r> {
-        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
-        let asked = given.given.iter().filter_map(|given| Some((of_name(&given.name)?, given.array())));
-        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
-        RequestFilter { asked: asked.collect(), members: given.json(), values: values.collect() }
+    pub(crate) fn of(filters: &'r FilterSettings, given: Option<&'r GivenParameters>) -> RequestFilter<'r> {
+        let all = given.iter().flat_map(|given| &given.given);
+        let values = all.map(|given| session_value(&given.name, given.array()));
+        RequestFilter { filters, given, values: values.collect() }
     }
 
-    /// The given parameters that have a condition for a layer, with their values.
-    pub(crate) fn of_layer<'s>(&'s self, layer: &'s Layer) -> impl Iterator<Item = (&'r str, &'s str, &'r str)> + 's {
-        self.asked.iter().filter_map(|(settings, values)| {
-            let condition = settings.conditions.get(layer.name())?;
-            Some((settings.parameter.name.as_str(), values.as_str(), condition.as_str()))
-        })
+    /// The conditions that the request sets on the rows of a layer.
+    pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<AskedCondition> {
+        self.given.map_or_else(Vec::new, |given| self.filters.asked(given, layer))
     }
 
     /// The layer with the rows that the request wants.
     pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
-        let conditions: Vec<&str> = self.of_layer(layer).map(|(_, _, condition)| condition).collect();
-        layer.narrowed(&conditions, &self.members)
+        let asked = self.of_layer(layer);
+        let conditions: Vec<&str> = asked.iter().map(|condition| condition.sql.as_str()).collect();
+        layer.narrowed(&conditions, &self.given.map(GivenParameters::json).unwrap_or_default())
     }
 }
 
@@ -464,26 +536,31 @@ impl NarrowedLayers {
     }
 }
 
-/// Checks the conditions of all parameters before the first request.
-pub(crate) async fn check_conditions(
+/// The layers of a tile whose cells were counted from kept rows.
+pub(crate) enum CountedLayers {
+    /// The tile shows nothing.
+    Empty,
+    Drawn(NarrowedLayers),
+}
+
+/// Checks what requests may ask of the layers before the first request. `options` are the layers as configured.
+pub(crate) async fn check_filters(
     snapshot: &Snapshot,
-    layers: &[LayerOptions],
-    parameters: &[ParameterSettings],
+    layers: &[Arc<Layer>],
+    options: &[LayerOptions],
+    filters: &FilterSettings,
 ) -> Result<(), Error> {
-    let conditions: BTreeMap<&str, Vec<&str>> =
-        parameters.iter().flat_map(|settings| &settings.conditions).fold(BTreeMap::new(), |mut all, (layer, sql)| {
-            all.entry(layer.as_str()).or_insert_with(Vec::new).push(sql.as_str());
-            all
-        });
+    layers.iter().try_for_each(|layer| filters.check_facets(layer))?;
     let narrowed = |layer: &LayerOptions| {
-        let conditions = conditions.get(layer.name.as_str())?;
-        Some(layer.narrowed(conditions))
+        let conditions = filters.written(&layer.name);
+        (!conditions.is_empty()).then(|| layer.narrowed(&conditions))
     };
-    let options: Vec<LayerOptions> = layers.iter().filter_map(narrowed).collect();
+    let options: Vec<LayerOptions> = options.iter().filter_map(narrowed).collect();
     if options.is_empty() {
         return Ok(());
     }
-    let values: Vec<SessionValue> = parameters
+    let values: Vec<SessionValue> = filters
+        .parameters
         .iter()
         .map(|settings| session_value(&settings.parameter.name, settings.sample().to_owned()))
         .collect();

@@ -59,9 +59,13 @@ pub struct GivenParameter {
 }
 
 impl GivenParameter {
-    /// The values as a PostgreSQL array in text form. The sides of a box are separate elements.
+    /// The values as a PostgreSQL array in text form. The sides of a box and the bounds of a range are separate
+    /// elements; a bound that is missing is NULL.
     pub fn array(&self) -> String {
-        let escaped = |text: &String| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""));
+        let escaped = |text: &String| match text.as_str() {
+            "" if self.kind == ParameterType::Range => "NULL".to_owned(),
+            text => format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"")),
+        };
         let elements: Vec<String> = self.values.iter().flat_map(|value| &value.texts).map(escaped).collect();
         format!("{{{}}}", elements.join(","))
     }
@@ -80,7 +84,8 @@ impl GivenParameters {
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let pairs = self.given.iter().flat_map(|parameter| {
-            let value = |value: &ParameterValue| format!("{}={}", parameter.name, escaped(&value.texts.join(",")));
+            let between = if parameter.kind == ParameterType::Range { ".." } else { "," };
+            let value = |value: &ParameterValue| format!("{}={}", parameter.name, escaped(&value.texts.join(between)));
             parameter.values.iter().map(value).collect::<Vec<_>>()
         });
         pairs.collect::<Vec<_>>().join("&")

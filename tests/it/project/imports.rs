@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "file memory tests",
+            "file filters memory tests",
             "error sample",
             "variables variants",
             "values",
