@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::settings::{resolved_to_read, target_of};
 use super::{SettingFlags, on_runtime};
-use crate::mvt::LayerDifference;
+use crate::mvt::{LayerDifference, LayerExtents};
 use crate::report::{
     DiffReport, DiffZoom, DifferingTile, Style, counted, grouped, print, print_document, print_json, report, start_log,
     visible_line,
@@ -157,12 +157,14 @@ fn render_diff(diff: &DiffReport) -> String {
 fn tile_lines(differing: &DifferingTile) -> Vec<String> {
     let line = |layer: &LayerDifference| {
         let mut parts = Vec::new();
-        parts.extend(layer.extents.map(|[a, b]| format!("extent {a} in A, {b} in B")));
+        parts.extend(layer.extents.map(|LayerExtents { a, b }| format!("extent {a} in A, {b} in B")));
         for (count, what) in [(layer.only_a, "only in A"), (layer.only_b, "only in B")] {
             parts.extend((count > 0).then(|| format!("{} {what}", counted(count, "feature"))));
         }
         if layer.moved > 0 {
-            let far = layer.farthest.map_or_else(String::new, |units| format!(", by {units} units at most"));
+            let far = layer
+                .farthest
+                .map_or_else(String::new, |units| format!(", by {} at most", counted(units.into(), "unit")));
             parts.push(format!("{} moved{far}", counted(layer.moved, "feature")));
         }
         if layer.altered > 0 {

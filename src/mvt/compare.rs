@@ -19,15 +19,15 @@ pub struct LayerDifference {
     /// The layer's name.
     pub layer: String,
     /// The extents in A and in B, if they are not the same.
-    pub extents: Option<[u32; 2]>,
+    pub extents: Option<LayerExtents>,
     /// Features that only A has.
     pub only_a: u64,
     /// Features that only B has.
     pub only_b: u64,
     /// Features of both with another geometry: those of the same id, else of the same properties.
     pub moved: u64,
-    /// The farthest that a position of these lies from its place in A, on one axis, in grid units of the tile. `null` if
-    /// none has as many positions in both tiles.
+    /// The farthest that a position of these lies from its place in A, on one axis, in grid units of the tile. `null`
+    /// if none has as many positions in both tiles.
     pub farthest: Option<u32>,
     /// Features of both with other properties: those of the same id, else of the same geometry.
     pub altered: u64,
@@ -35,6 +35,15 @@ pub struct LayerDifference {
     pub properties: Vec<String>,
     /// Features of both that differ in nothing but their id.
     pub other_ids: u64,
+}
+
+/// The extents of a layer in two tiles: grid units along one side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct LayerExtents {
+    /// In A.
+    pub a: u32,
+    /// In B.
+    pub b: u32,
 }
 
 /// How two tiles differ, by layer in alphabetical order; empty if map clients see no difference.
@@ -126,7 +135,7 @@ fn difference(name: &str, sides: [Option<&MvtLayer<'_>>; 2]) -> Option<LayerDiff
     if let [Some(a), Some(b)] = sides
         && a.extent != b.extent
     {
-        found.extents = Some([a.extent, b.extent]);
+        found.extents = Some(LayerExtents { a: a.extent, b: b.extent });
     }
     let mut altered_keys = BTreeSet::new();
     let mut note = |a: &SeenFeature<'_>, b: &SeenFeature<'_>| {
@@ -269,7 +278,7 @@ mod tests {
         let found = differences(&[a.clone()], &[MvtLayer { extent: 512, ..b }]);
         let expected = LayerDifference {
             layer: "mills".to_owned(),
-            extents: Some([4096, 512]),
+            extents: Some(LayerExtents { a: 4096, b: 512 }),
             only_a: 1,
             only_b: 1,
             moved: 2,

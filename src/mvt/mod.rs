@@ -29,7 +29,7 @@ use std::collections::HashSet;
 
 use wire::{Broken, Fields, numbers, signed};
 
-pub use compare::{LayerDifference, differences};
+pub use compare::{LayerDifference, LayerExtents, differences};
 pub use drawing::{Drawer, TileConstants, TileInPieces};
 pub use features::Features;
 pub use geometry::{MvtGeometry, Position};

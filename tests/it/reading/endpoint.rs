@@ -111,7 +111,7 @@ fn each_kind_of_difference_is_counted_and_named() {
     let table = diff(&a, &url, &list).fails(1, &[&message]);
     let line = "0/0/0 facilities: 1 feature only in A; 1 feature only in B; 3 features with other properties (name)\n";
     assert!(table.stdout.contains(line), "{}", table.stdout);
-    assert!(table.stdout.contains(" moved, by 1 units at most\n"), "{}", table.stdout);
+    assert!(table.stdout.contains(" moved, by 1 unit at most\n"), "{}", table.stdout);
     let map = diff(&a, &url, &[&list[..], &["--geojson", "--zoom", "5"]].concat()).fails(1, &[]);
     assert_eq!(report(&map)["features"].as_array().unwrap().len(), wrong.iter().filter(|tile| tile.0 == 5).count());
 }
