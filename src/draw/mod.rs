@@ -43,8 +43,8 @@ mod statements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use cached_rows::CachedRows;
-use cached_rows::{RowReaders, has_cacheable_cells, none_if_failed};
+pub(crate) use cached_rows::{CachedRows, CellValues, RowReaders};
+use cached_rows::{has_cacheable_cells, none_if_failed};
 use drawing::BatchDrawing;
 use futures_util::future::try_join_all;
 

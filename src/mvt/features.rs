@@ -136,11 +136,15 @@ impl Features {
     /// The values of a feature's properties from the property `first` on, which are whole numbers; `None` for a property
     /// that the feature does not have, or that is no such number.
     pub(crate) fn numbers(&self, number: u32, first: usize) -> impl Iterator<Item = Option<i64>> {
-        let values = self.id_and_values(number).into_iter().flat_map(|(_, values)| values);
-        values.skip(first).map(|value| match value_of_key(value?)? {
+        self.values(number).skip(first).map(|value| match value_of_key(value?)? {
             Key::Number(number) => i64::try_from(number).ok(),
             Key::Text(_) => None,
         })
+    }
+
+    /// The encoded value of each property of a feature, or `None` for one that it does not have.
+    pub(crate) fn values(&self, number: u32) -> impl Iterator<Item = Option<&[u8]>> {
+        self.id_and_values(number).into_iter().flat_map(|(_, values)| values)
     }
 
     /// The id of a feature, if it has one, and the encoded value of each property, or `None` for one that it does not

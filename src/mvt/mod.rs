@@ -32,6 +32,7 @@ use wire::{Broken, Fields, numbers, signed};
 pub use compare::{LayerDifference, LayerExtents, differences};
 pub use drawing::{Drawer, TileConstants, TileInPieces};
 pub use features::Features;
+pub(crate) use features::MISSING;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub(crate) use points::Key as FeatureKeyValue;

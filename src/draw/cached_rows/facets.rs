@@ -16,6 +16,8 @@ pub(crate) struct FacetIndex {
     version: RowsVersion,
     /// For each facet, the rows as read.
     read: Arc<[RowsByValue]>,
+    /// The memory of these, in bytes.
+    read_bytes: usize,
     /// For each facet, the rows that came, by their serial numbers.
     came: Vec<RowsByValue>,
 }
@@ -45,7 +47,7 @@ pub(crate) struct Renumbering {
 impl FacetIndex {
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        bytes(&self.read) + bytes(&self.came)
+        self.read_bytes + bytes(&self.came)
     }
 
     /// The version of the rows whose values are known.
@@ -69,10 +71,12 @@ impl FacetIndex {
             }
             all
         };
+        let read: Arc<[RowsByValue]> = self.read.iter().zip(&self.came).map(joined).collect();
         FacetIndex {
             facets: Arc::clone(&self.facets),
             version,
-            read: self.read.iter().zip(&self.came).map(joined).collect(),
+            read_bytes: bytes(&read),
+            read,
             came: self.facets.iter().map(|_| RowsByValue::new()).collect(),
         }
     }
@@ -143,7 +147,7 @@ impl<'r> FacetIndexBuilder<'r> {
         let none = || facets.iter().map(|_| RowsByValue::new()).collect::<Vec<_>>();
         let version = places.version();
         let index = before.map_or_else(
-            || FacetIndex { facets: facets.into(), version, read: none().into(), came: none() },
+            || FacetIndex { facets: facets.into(), version, read: none().into(), read_bytes: 0, came: none() },
             |before| FacetIndex { version, ..before.clone() },
         );
         let bytes = index.bytes();
@@ -187,7 +191,7 @@ impl<'r> FacetIndexBuilder<'r> {
     pub(crate) fn finish(self) -> FacetIndex {
         let FacetIndexBuilder { mut index, read, .. } = self;
         if !read.is_empty() {
-            index.read = read.into();
+            (index.read_bytes, index.read) = (bytes(&read), read.into());
         }
         index
     }

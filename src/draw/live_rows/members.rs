@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::points::key;
 use crate::cells::{CellCounts, Fold, Gathering, Members, WantedFolds};
 use crate::draw::PreparedLayer;
-use crate::draw::cached_rows::CachedRows;
+use crate::draw::cached_rows::{CachedRows, CellValues};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile};
@@ -19,6 +19,8 @@ use crate::tile::{Margin, TileBounds, TileRect, ZoomLimits};
 pub(crate) struct CellMembers {
     rows: Arc<Layer>,
     folds: Option<Arc<FoldedValues>>,
+    /// The encoded values of its cells; `None` if the database draws each.
+    values: Option<CellValues>,
 }
 
 impl CellMembers {
@@ -29,7 +31,7 @@ impl CellMembers {
             return None;
         }
         let values = folds.iter().flat_map(|folds| &folds.0).map(whole_number).collect::<Option<Vec<String>>>()?;
-        Some(CellMembers { rows: Arc::new(rows_of(layer, values)), folds })
+        Some(CellMembers { rows: Arc::new(rows_of(layer, values)), folds, values: CellValues::of(layer) })
     }
 
     /// True if the rows of a layer of cells may be kept, as far as its definition says.
@@ -40,6 +42,11 @@ impl CellMembers {
     /// The rows as a layer of points.
     pub(crate) fn rows(&self) -> &Arc<Layer> {
         &self.rows
+    }
+
+    /// The encoded values of its cells; `None` if the database draws each.
+    pub(crate) fn values(&self) -> Option<&CellValues> {
+        self.values.as_ref()
     }
 
     /// A layer of cells, perhaps narrowed, with the cells that a tile may show, counted from rows near it. `None` if they

@@ -35,7 +35,8 @@ pub(crate) use cached_rows::{
 };
 pub(crate) use cells::FoldedValues;
 pub(crate) use cells::{
-    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
+    AggregateFunction, DependsOn, FoldedValue, ValueKind, calls, depends_on, fold_types, needs_only_counts,
+    needs_only_folds, without_bounds,
 };
 pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};

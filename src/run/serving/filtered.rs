@@ -77,14 +77,12 @@ impl FilteredRows<'_> {
     async fn by_facets(&self, points: &LivePoints, filter: &Filter, asked: &[AskedCondition]) -> Option<CachedRows> {
         let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
         let choices = asked.iter().map(|asked| asked.facet.clone()).collect::<Option<Vec<_>>>()?;
-        if !state.holds(filter, sets.facets_since()) {
+        if !state.has_facets(filter) {
             return None;
         }
         let kept = sets.of(filter);
-        let mut asked = match &kept {
-            Some(kept) => Some(kept.asked.lock().await),
-            None => None,
-        };
+        // A statement may be asking for the same set, from when the facets were not known.
+        let mut asked = kept.as_ref().and_then(|kept| kept.asked.try_lock().ok());
         if let Some(AskedSet::Set(set, on)) = asked.as_deref()
             && *on == state.snapshot
             && let Some(rows) = points.only(set)

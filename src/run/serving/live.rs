@@ -13,8 +13,7 @@ use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
 use super::snapshot::{
-    CountedLayers, LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse,
-    check_filters,
+    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_filters,
 };
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::config::FilterSettings;
@@ -280,16 +279,10 @@ impl DatabaseTilesShared {
         let has_sets = rows.as_ref().is_some_and(|rows| !rows.is_empty());
         let from_rows = match rows {
             Some(rows) if snapshot.has_cells_for(&batch) => {
-                if let Some(counted) = Box::pin(snapshot.with_counted_cells(&batch, rows, filter.as_ref())).await {
-                    let tiles = match counted {
-                        CountedLayers::Empty => Vec::new(),
-                        CountedLayers::Drawn(layers) => {
-                            Box::pin(snapshot.render(&batch, Some(&layers), stop)).await.map_err(Arc::new)?
-                        }
-                    };
-                    snapshot.snapshot.check_partitions(&snapshot.reads).await.map_err(Arc::new)?;
-                    self.rows.note_counted(has_sets);
-                    return Ok(own(tiles));
+                let drawing = Box::pin(snapshot.drawn_with_cells(&batch, rows, filter.as_ref(), stop));
+                if let Some(drawn) = drawing.await.map_err(Arc::new)? {
+                    self.rows.note_counted(has_sets, drawn.by_database);
+                    return Ok(own(drawn.tiles));
                 }
                 None
             }

@@ -156,9 +156,12 @@ impl ServedRows {
         }
     }
 
-    /// Notes that the database drew a live tile whose cells were counted from rows, perhaps from those of matching sets.
-    pub(crate) fn note_counted(&self, has_sets: bool) {
-        self.told.lock().counted_tiles += 1;
+    /// Notes that a live tile was drawn whose cells were counted from rows, perhaps from those of matching sets.
+    pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
+        let mut told = self.told.lock();
+        told.counted_tiles += 1;
+        told.tiles += u64::from(!by_database);
+        drop(told);
         if has_sets {
             self.sets.note_drawn();
         }

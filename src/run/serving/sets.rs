@@ -71,23 +71,32 @@ pub(crate) struct SetsState {
     /// The number of the first snapshot since which the log holds every change of a condition's columns. Without an entry
     /// the log was not asked yet.
     logged_since: Arc<BTreeMap<FilterPart, u64>>,
+    /// The number of the snapshot after which the facets of the rows were read.
+    facets_since: u64,
 }
 
 impl SetsState {
     /// The state of the next snapshot. The log has all changes since this one that the conditions of `logged` see.
     pub(crate) fn next(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let facets_since = self.facets_since;
         let snapshot = self.snapshot + 1;
         let since = |(part, is_logged): (FilterPart, bool)| {
             let before = self.logged_since.get(&part).copied().unwrap_or(self.snapshot);
             (part, if is_logged { before } else { snapshot })
         };
-        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()) }
+        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()), facets_since }
     }
 
     /// True if a set that was asked for on another snapshot holds for this one, but for the rows that came since.
     pub(crate) fn holds(&self, filter: &Filter, asked_on: u64) -> bool {
         let is_logged = |part| self.logged_since.get(part).is_some_and(|since| *since <= asked_on);
         asked_on == self.snapshot || asked_on < self.snapshot && filter.0.iter().all(|(part, _)| is_logged(part))
+    }
+
+    /// True if the facets of the rows are those of this snapshot.
+    pub(crate) fn has_facets(&self, filter: &Filter) -> bool {
+        let is_logged = |part| self.logged_since.get(part).is_some_and(|since| *since <= self.facets_since);
+        filter.0.iter().all(|(part, _)| is_logged(part))
     }
 
     /// True if a set of this snapshot hardly holds for the next one.
@@ -107,8 +116,6 @@ pub(crate) struct ServedSets {
     tiles: AtomicU64,
     /// How many sets were made of facets since the server began.
     by_facets: AtomicU64,
-    /// The number of the snapshot after which the facets of the rows were read.
-    facets_since: AtomicU64,
 }
 
 #[derive(Default)]
@@ -128,17 +135,13 @@ impl ServedSets {
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
             by_facets: AtomicU64::new(0),
-            facets_since: AtomicU64::new(0),
         }
     }
 
     /// Notes that the facets of rows were read. They are as good as the changes that the log has had since.
     pub(crate) fn note_facets_read(&self) {
-        self.facets_since.store(self.state.lock().snapshot, Ordering::Relaxed);
-    }
-
-    pub(crate) fn facets_since(&self) -> u64 {
-        self.facets_since.load(Ordering::Relaxed)
+        let mut state = self.state.lock();
+        state.facets_since = state.snapshot;
     }
 
     /// Notes that a set was made of facets.

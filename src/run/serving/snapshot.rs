@@ -18,8 +18,8 @@ use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
-    CachedRows, CellMembers, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed,
-    session_value,
+    CachedRows, CellMembers, CellValues, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RowReaders, RunLayers,
+    Worker, check_narrowed, session_value,
 };
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
@@ -32,7 +32,7 @@ use crate::run::{CommandError, Job};
 use crate::serve::{GivenParameters, WorkerShares};
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
-use crate::tile::{Batch, LayerFootprints, LayerIndex, Zoom};
+use crate::tile::{Batch, LayerFootprints, LayerIndex, TileRect, Zoom};
 
 /// How long live tiles show one database state, at least.
 const MIN_LIFE: Duration = Duration::from_secs(1);
@@ -259,53 +259,88 @@ impl LiveSnapshot {
         self.statements.drawn_in(batch).any(|(index, _)| self.cells.contains_key(&index))
     }
 
-    /// The layers for a tile of whose cells the rows are kept. These are counted from the rows, so that the database
-    /// only draws them. `filter` narrows the layers, and `rows` are those that it leaves, by the layers' numbers. `None`
-    /// if the cells of a layer cannot be counted.
-    pub(crate) async fn with_counted_cells(
+    /// Draws a tile of whose cells the rows are kept. The cells are counted from these rows. Cells whose encoded values are
+    /// known are drawn here; the database draws the others, without reading a row. `filter` narrows the layers, and `rows`
+    /// are those that it leaves, by the layers' numbers. `None` if the cells of a layer cannot be counted.
+    pub(crate) async fn drawn_with_cells(
         &self,
         batch: &Batch,
-        rows: BTreeMap<usize, CachedRows>,
+        mut rows: BTreeMap<usize, CachedRows>,
         filter: Option<&RequestFilter<'_>>,
-    ) -> Option<CountedLayers> {
-        let tile = batch.areas.first()?.rect;
-        let drawn: Vec<usize> = self.statements.drawn_in(batch).map(|(index, _)| index).collect();
-        let (mut rows, mut layers, mut is_empty) = (rows, Vec::new(), true);
-        for (index, prepared) in self.prepared.iter().enumerate() {
-            let narrowed = filter.filter(|filter| !filter.of_layer(prepared.layer()).is_empty());
-            let layer = match narrowed {
-                Some(filter) => Arc::new(filter.narrowed(prepared.layer())),
-                None => Arc::clone(prepared.layer()),
+        stop: &Stop,
+    ) -> Result<Option<DrawnWithCells>, Error> {
+        let Some(tile) = batch.areas.first().map(|area| area.rect) else { return Ok(None) };
+        let mut counted: BTreeMap<usize, PreparedLayer> = BTreeMap::new();
+        let mut is_composed = true;
+        for (index, statements) in self.statements.drawn_in(batch) {
+            let Some((members, points)) = self.cells.get(&index).zip(self.rows.get(&index)) else { continue };
+            let layer = self.narrowed(statements.prepared.layer(), filter);
+            let (own, all, of_cells) = (rows.remove(&index), Arc::clone(&points.rows), Arc::clone(members));
+            let counting =
+                tokio::task::spawn_blocking(move || of_cells.counted(&layer, &tile, own.as_ref().unwrap_or(&*all)));
+            let prepared = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let Some(prepared) = prepared else { return Ok(None) };
+            let composed = match members.values() {
+                Some(values) => self.composed(values, &prepared, &tile, stop).await?,
+                None => None,
             };
-            let (is_drawn, own) = (drawn.contains(&index), rows.remove(&index));
-            let cells = self.cells.get(&index).zip(self.rows.get(&index)).filter(|_| is_drawn);
-            layers.push(match cells {
-                Some((members, points)) => {
-                    let (members, all) = (Arc::clone(members), Arc::clone(&points.rows));
-                    let counting = tokio::task::spawn_blocking(move || {
-                        members.counted(&layer, &tile, own.as_ref().unwrap_or(&*all))
-                    });
-                    let counted =
-                        counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-                    is_empty &= counted.counts().is_some_and(|counts| counts.all(tile.zoom).len() == 0);
-                    counted
-                }
-                None => {
-                    is_empty &= !is_drawn;
-                    let plain = PreparedLayer::new(&layer);
-                    match (own, narrowed) {
-                        (Some(own), _) => plain.with_cached_rows(Some(Arc::new(own))),
-                        (None, Some(_)) => plain,
-                        (None, None) => prepared.clone(),
-                    }
-                }
+            is_composed &= composed.is_some();
+            rows.extend(composed.map(|composed| (index, composed)));
+            counted.insert(index, prepared);
+        }
+        if is_composed && self.statements.have_rows_for(batch, &rows) {
+            if let Some(tiles) = self.drawn_from_rows(batch, rows).await {
+                return Ok(Some(DrawnWithCells { tiles, by_database: false }));
+            }
+            rows = BTreeMap::new();
+        }
+        let mut layers = Vec::new();
+        for (index, prepared) in self.prepared.iter().enumerate() {
+            let narrowed = self.narrowed(prepared.layer(), filter);
+            let is_narrowed = !Arc::ptr_eq(&narrowed, prepared.layer());
+            layers.push(match (counted.remove(&index), rows.remove(&index)) {
+                (Some(counted), _) => counted,
+                (None, Some(own)) => PreparedLayer::new(&narrowed).with_cached_rows(Some(Arc::new(own))),
+                (None, None) if is_narrowed => PreparedLayer::new(&narrowed),
+                (None, None) => prepared.clone(),
             });
         }
-        if is_empty {
-            return Some(CountedLayers::Empty);
-        }
         let values = filter.map(|filter| filter.values.clone()).unwrap_or_default();
-        Some(CountedLayers::Drawn(NarrowedLayers { statements: RunLayers::new(&layers), values }))
+        let narrowed = NarrowedLayers { statements: RunLayers::new(&layers), values };
+        let tiles = Box::pin(self.render(batch, Some(&narrowed), stop)).await?;
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(Some(DrawnWithCells { tiles, by_database: true }))
+    }
+
+    /// A layer with the rows that a request wants of it; the same one if it wants all.
+    fn narrowed(&self, layer: &Arc<Layer>, filter: Option<&RequestFilter<'_>>) -> Arc<Layer> {
+        match filter.filter(|filter| !filter.of_layer(layer).is_empty()) {
+            Some(filter) => Arc::new(filter.narrowed(layer)),
+            None => Arc::clone(layer),
+        }
+    }
+
+    /// The counted cells of a tile as rows. The database encodes what is not known yet. `None` if they cannot be put
+    /// together.
+    async fn composed(
+        &self,
+        values: &CellValues,
+        prepared: &PreparedLayer,
+        tile: &TileRect,
+        stop: &Stop,
+    ) -> Result<Option<CachedRows>, Error> {
+        if let Ok(rows) = values.rows(prepared, tile) {
+            return Ok(Some(rows));
+        }
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let learning = async {
+            let readers = RowReaders { keeper: session.worker.session(), others: &[] };
+            values.learn(readers, prepared, tile).await
+        };
+        let learnt = until_stopped(learning, &own, stop).await;
+        self.give_back(session, learnt.is_ok());
+        Ok(if learnt? { values.rows(prepared, tile).ok() } else { None })
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
@@ -314,7 +349,7 @@ impl LiveSnapshot {
         batch: &Batch,
         instead: BTreeMap<usize, CachedRows>,
     ) -> Option<Vec<RenderedTile>> {
-        if !self.statements.have_rows_for(batch) {
+        if !self.statements.have_rows_for(batch, &instead) {
             return None;
         }
         let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
@@ -536,11 +571,11 @@ impl NarrowedLayers {
     }
 }
 
-/// The layers of a tile whose cells were counted from kept rows.
-pub(crate) enum CountedLayers {
-    /// The tile shows nothing.
-    Empty,
-    Drawn(NarrowedLayers),
+/// Tiles whose cells were counted from kept rows.
+pub(crate) struct DrawnWithCells {
+    pub(crate) tiles: Vec<RenderedTile>,
+    /// True if the database drew them.
+    pub(crate) by_database: bool,
 }
 
 /// Checks what requests may ask of the layers before the first request. `options` are the layers as configured.

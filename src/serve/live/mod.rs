@@ -119,7 +119,7 @@ pub struct LiveRowsReport {
     pub why_not: Option<String>,
     /// How many live tiles were drawn from them since the server began.
     pub tiles: u64,
-    /// How many live tiles the database drew whose cells were counted from them, since the server began.
+    /// How many live tiles were drawn whose cells were counted from them, since the server began.
     pub counted_tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
