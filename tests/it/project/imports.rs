@@ -75,7 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config dirty_file endpoint identity init jobs picture publish row_loss writer_lease",
+            "config dirty_file endpoint fitted_filters identity init jobs picture publish row_loss writer_lease",
             "describe",
             "inspect target",
             "diff dirty finish",
