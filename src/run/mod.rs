@@ -22,6 +22,7 @@
 //! | `identity` | whether a target shows this database and its history |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
+//! | `endpoint` | a running endpoint of tiles, asked tile after tile, for `diff` |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
 //!
@@ -35,6 +36,7 @@ mod dirty;
 mod dirty_file;
 pub(crate) mod doctor;
 mod dry_run;
+pub(crate) mod endpoint;
 mod error;
 mod family;
 pub(crate) mod family_seed;

@@ -249,9 +249,10 @@ pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
-/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement
-/// reads no columns but the key and the geometry, because the role may have no right to read the others. The parameters
-/// are the values of a query's placeholders.
+/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. A row with a Z
+/// that is not finite is among them only where PROJ cannot transform it (9.6; 9.1 can). The statement reads no columns
+/// but the key and the geometry, because the role may have no right to read the others. The parameters are the values
+/// of a query's placeholders.
 pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
     // A shape of which nothing is left when it is repaired is empty.
@@ -268,7 +269,7 @@ FROM (
     SELECT key, CASE
         WHEN g IS NULL THEN 'NULL'
         WHEN ST_IsEmpty(g) THEN 'empty'
-        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'
+        WHEN ST_AsText(g) ~* 'nan|inf' THEN 'not finite'
         WHEN ST_AsText(ST_Force2D(g)) ~ '{surfaces}' THEN 'unsupported'{foreign}
         ELSE 'outside' END AS reason
     FROM (

@@ -59,7 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("encode", &["small"]),
-    ("mvt", &["tests wire", "geometry points", "features overzoom", "drawing"]),
+    ("mvt", &["tests wire", "geometry points", "compare features overzoom", "drawing"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
     ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
     ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
@@ -76,7 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config dirty_file fitted_filters identity init jobs picture publish row_loss writer_lease",
+            "config dirty_file endpoint fitted_filters identity init jobs picture publish row_loss writer_lease",
             "describe",
             "inspect target",
             "diff dirty finish",
@@ -91,7 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "http known_changes write_back",
+            "http known_changes signature write_back",
             "parameters queue",
             "live+observe+options+redis+target+tiles",
             "jobs",
