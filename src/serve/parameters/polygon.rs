@@ -164,8 +164,7 @@ struct Edge {
 fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> bool {
     let mut edges: Vec<Edge> = Vec::new();
     for ring in polygons.iter().flatten() {
-        let pairs = ring.windows(2).filter(|pair| pair[0] != pair[1]);
-        edges.extend(pairs.map(|pair| {
+        edges.extend(ring.windows(2).map(|pair| {
             let (from, to) = if pair[0] <= pair[1] { (pair[0], pair[1]) } else { (pair[1], pair[0]) };
             Edge { from, to }
         }));
