@@ -3,15 +3,20 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http::{HeaderMap, Request, StatusCode};
+use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 pub type RequestBody = Full<Bytes>;
+
+/// The `User-Agent` of all requests.
+pub(crate) const USER_AGENT: &str = concat!("oar-tiles/", env!("CARGO_PKG_VERSION"));
 
 /// A client with connections of its own. Clones share them.
 pub type HttpsClient = Client<HttpsConnector<HttpConnector>, RequestBody>;
@@ -51,6 +56,64 @@ impl NoAnswer {
         }
         NoAnswer::Unreachable(deepest_cause(error))
     }
+}
+
+/// What is waited for, and read, at most.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FetchLimits {
+    /// From the request to the last byte of the answer.
+    pub(crate) time: Duration,
+    /// Of the body, as it was sent.
+    pub(crate) bytes: usize,
+}
+
+/// An answer that was read to its end.
+#[derive(Debug)]
+pub(crate) struct FetchedAnswer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// As it was sent: perhaps packed.
+    pub(crate) body: Bytes,
+}
+
+impl FetchedAnswer {
+    /// The value of a header; empty if there is none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+}
+
+/// Why there is no whole answer.
+#[derive(Debug)]
+pub(crate) enum FetchError {
+    NoAnswer(NoAnswer),
+    /// It takes longer than [`FetchLimits::time`].
+    Slow,
+    /// It breaks off within the body: the deepest cause.
+    BreaksOff(String),
+    /// The body is larger than [`FetchLimits::bytes`].
+    TooLarge,
+}
+
+/// Sends a request, and reads the answer within the limits.
+pub(crate) async fn fetch(
+    client: &HttpsClient,
+    request: Request<RequestBody>,
+    limits: FetchLimits,
+) -> Result<FetchedAnswer, FetchError> {
+    let exchange = async {
+        let answer = client.request(request).await.map_err(|error| FetchError::NoAnswer(NoAnswer::of(&error)))?;
+        let (head, body) = answer.into_parts();
+        let body = Limited::new(body, limits.bytes).collect().await.map_err(|error| {
+            if error.is::<LengthLimitError>() {
+                FetchError::TooLarge
+            } else {
+                FetchError::BreaksOff(deepest_cause(&*error))
+            }
+        })?;
+        Ok(FetchedAnswer { status: head.status, headers: head.headers, body: body.to_bytes() })
+    };
+    tokio::time::timeout(limits.time, exchange).await.unwrap_or(Err(FetchError::Slow))
 }
 
 /// The deepest cause of an error. The errors around it say only that there is one.

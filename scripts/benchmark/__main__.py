@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
+from . import before, cells, daemon, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -97,6 +97,9 @@ def arguments():
     parser.add_argument("--variants", action="store_true",
                         help="only families of variants: 250 countries beside the whole, 2,000 contributors whose sets overlap, and a reseed of these "
                         "after one edit, beside the plain seed and a reseed of one tileset (default: 100000 facilities at zooms 0-14)")
+    parser.add_argument("--filters", action="store_true",
+                        help="only filtered live tiles of rows in the registry's shape: cold tiles of one client and of 32 with filters of their own, "
+                        "by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--shards", action="store_true",
@@ -141,6 +144,9 @@ def main():
             continue
         if options.unread:
             unread.measure(bench)
+            continue
+        if options.filters:
+            filters.measure(bench)
             continue
         if options.before and not options.serve:
             before.measure(bench)

@@ -27,6 +27,7 @@ pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deli
 pub use dry_run::{PlannedPurge, planned};
 pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, TileAddresses, TilesToPurge, plan};
 pub use outbox::{LabelledOutbox, Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
+pub(crate) use pace::{PAUSES, pause, retry_after};
 pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub use provider::{

@@ -87,29 +87,41 @@ pub(crate) async fn layer_reads(session: &Session, layer: &Layer) -> Result<Laye
 #[derive(Debug, Clone)]
 pub(crate) struct RequestCondition {
     pub(crate) sql: String,
-    /// The expression that stands for the values in the condition, of type `text[]`.
-    pub(crate) values: String,
+    pub(crate) values: Vec<RequestValues>,
+}
+
+/// What stands for values in a condition.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestValues {
+    /// An expression that depends on no row.
+    pub(crate) sql: String,
+    /// Its type.
+    pub(crate) kind: &'static str,
 }
 
 /// True if a condition depends on nothing but the row and the values: it reads no other row, and calls only immutable
 /// functions. False if the role cannot find out. Leaves nothing in the session's transaction.
 ///
-/// PostgreSQL makes an index only with such a condition, so an empty copy of the table is given one. A column holds the
+/// PostgreSQL makes an index only with such a condition, so an empty copy of the table is given one. Columns hold the
 /// values, because a function of a constant NULL might be folded away.
 pub(crate) async fn depends_on_row_alone(
     session: &Session,
     layer: &Layer,
     condition: &RequestCondition,
 ) -> Result<bool, postgis::Error> {
-    const VALUES: &str = "oar_tiles_values";
     let Some((_, table)) = layer.relation.rsplit_once("\".\"").filter(|_| !layer.is_query()) else { return Ok(false) };
     let table = format!("pg_temp.\"{table}");
+    let (mut columns, mut sql) = (String::new(), condition.sql.clone());
+    for (number, values) in condition.values.iter().enumerate() {
+        let column = format!("oar_tiles_values{number}");
+        sql = sql.replace(&values.sql, &column);
+        columns += &format!(", {column} {}", values.kind);
+    }
     let sql = format!(
-        "CREATE TEMPORARY TABLE {name} (LIKE {relation}, {VALUES} pg_catalog.text[]);
-         CREATE INDEX ON {table} ({VALUES}) WHERE ({condition}\n)",
+        "CREATE TEMPORARY TABLE {name} (LIKE {relation}{columns});
+         CREATE INDEX ON {table} (oar_tiles_values0) WHERE ({sql}\n)",
         name = table.trim_start_matches("pg_temp."),
         relation = layer.relation,
-        condition = condition.sql.replace(&condition.values, VALUES),
     );
     session.set_savepoint().await?;
     let made = session.script(CONTEXT, &sql).await;

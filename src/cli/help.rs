@@ -14,7 +14,7 @@ const HEADINGS: &[(&str, &str)] = &[
     ("Target", "output public-url force allow-shrink prune-variants rollback to rewrite-headers"),
     ("Shards", "work shards shard hold hold-for frozen connections catch-up"),
     ("Keep running", "watch debounce poll"),
-    ("Checks", "sample all database check"),
+    ("Checks", "sample all database check rate header"),
     ("Change log", "reader owner older-than"),
     ("What is a finding", "transaction-age clock-difference"),
     ("Server", "listen admin token-file base-path trusted-proxy drain open"),
@@ -69,7 +69,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &str)] = &[
     ("preview", "basemap assets html style label glyphs public-url at tileset listen"),
     ("verify", "area layer tileset report workers json"),
     ("copy", "since area changed-out public-url force quiet"),
-    ("diff", "area geojson json"),
+    ("diff", "area geojson json header sample"),
     ("config", "schema public-url layer zoom bbox output workers tileset progress"),
     ("doctor", "transaction-age clock-difference json url tileset"),
     ("purge", "forget dry-run"),
@@ -207,7 +207,7 @@ inspect | The features of a tile | oar-tiles inspect facilities.pmtiles 3/5/2 --
 copy | A file as a directory | oar-tiles copy facilities.mbtiles tiles/
 copy | A part of it | oar-tiles copy facilities.mbtiles portugal.pmtiles --zoom 0-10 --area portugal.geojson
 diff | Two targets, by zoom | oar-tiles diff yesterday.mbtiles today.pmtiles
-diff | The tiles that differ, for a map | oar-tiles diff tiles/ s3://bucket/tiles/ --zoom 10 --geojson
+diff | A target and a server | oar-tiles diff facilities.mbtiles 'https://tiles.example/{z}/{x}/{y}.pbf' --sample 500
 serve | A file to this machine | oar-tiles serve facilities.mbtiles
 serve | Kept up to date, with a map | oar-tiles serve --config oar-tiles.toml --listen 0.0.0.0:8080 --writer --preview
 preview | In the browser | oar-tiles preview facilities.mbtiles --open

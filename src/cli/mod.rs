@@ -131,7 +131,7 @@ pub(crate) enum Command {
     Inspect(Inspect),
     /// Copy the tiles of a target, byte for byte, to another target of any kind
     Copy(Copy),
-    /// Compare the tiles of two targets of any kinds; exit code 1 if they differ
+    /// Compare the tiles of two targets, or with a server; exit code 1 if they differ
     Diff(Diff),
     /// Serve a target over HTTP: tiles, TileJSON, metrics
     Serve(Serve),

@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::cdn::{PurgeSection, has_program};
 use crate::change_log::ChangesOptions;
-use crate::postgis::{Beyond, DatabaseSection, LayerSection, Limit, OnLargeTile, OnTileError};
+use crate::postgis::{Beyond, DatabaseSection, FacetMatch, LayerSection, Limit, OnLargeTile, OnTileError};
 use crate::serve::{LetterCase, ParameterType, ServeSection};
 use crate::setting::{Named, by_name, names_schema, no_key_is_required};
 use crate::target::{S3Section, TargetSection};
@@ -111,6 +111,10 @@ pub(crate) struct ParameterSection {
     pub(crate) kind: ValueType,
     #[serde(default, rename = "where")]
     pub(crate) conditions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) facet: BTreeMap<String, String>,
+    #[serde(rename = "match")]
+    pub(crate) matching: Option<MatchSection>,
     pub(crate) case: Option<LetterCase>,
     pub(crate) allowed: Option<Vec<AllowedValue>>,
     pub(crate) pattern: Option<String>,
@@ -118,6 +122,25 @@ pub(crate) struct ParameterSection {
     pub(crate) max_values: Option<NonZeroUsize>,
     pub(crate) min: Option<f64>,
     pub(crate) max: Option<f64>,
+}
+
+/// How values choose rows by a facet: always in the same way, or as the value of another parameter says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "\"any\", \"all\" or \"range\", or a table such as { from = \"combine\", values = { AND = \"all\", OR = \"any\" } }"
+)]
+pub(crate) enum MatchSection {
+    Always(FacetMatch),
+    From(MatchFrom),
+}
+
+/// The parameter whose value says how values choose, and what each of its values says.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MatchFrom {
+    pub(crate) from: String,
+    pub(crate) values: BTreeMap<String, FacetMatch>,
 }
 
 /// The type of a parameter: of one value, or of a list of values.
@@ -147,13 +170,35 @@ impl Named for ValueType {
         ("number[]", ValueType::list(ParameterType::Number)),
         ("boolean", ValueType::one(ParameterType::Boolean)),
         ("box", ValueType::one(ParameterType::Box)),
+        ("range", ValueType::one(ParameterType::Range)),
+        ("polygon", ValueType::one(ParameterType::Polygon)),
     ];
+}
+
+/// A section `[[tileset.condition]]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConditionSection {
+    pub(crate) uses: Vec<String>,
+    #[serde(rename = "where")]
+    pub(crate) conditions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) default: BTreeMap<String, DefaultValue>,
+}
+
+/// The value of a parameter that a request does not give, or a list of values.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a text, a number, true or false, or a list of them")]
+pub(crate) enum DefaultValue {
+    One(AllowedValue),
+    Several(Vec<AllowedValue>),
 }
 
 /// A value that is allowed.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text or a number")]
 pub(crate) enum AllowedValue {
+    Boolean(bool),
     Whole(i64),
     Number(f64),
     Text(String),
@@ -163,6 +208,7 @@ impl AllowedValue {
     /// The value as a request would give it.
     pub(crate) fn text(&self) -> String {
         match self {
+            AllowedValue::Boolean(value) => value.to_string(),
             AllowedValue::Whole(number) => number.to_string(),
             AllowedValue::Number(number) => number.to_string(),
             AllowedValue::Text(text) => text.clone(),
@@ -220,6 +266,8 @@ pub(crate) struct TilesetSection {
     pub(crate) variants: Option<VariantsSection>,
     #[serde(default)]
     pub(crate) parameter: Vec<ParameterSection>,
+    #[serde(default)]
+    pub(crate) condition: Vec<ConditionSection>,
 }
 
 #[derive(Debug, Clone)]

@@ -39,6 +39,7 @@ impl Check<'_> {
             ("simplify", layer.simplify.is_some()),
             ("repair", layer.repair == Some(true)),
             ("rank", layer.rank.is_some()),
+            ("facets", !layer.facets.is_empty()),
             ("candidates", layer.candidates.is_some()),
             ("max_tile_features", layer.max_tile_features.is_some()),
         ];

@@ -89,6 +89,7 @@ impl Check<'_> {
         if let Some(twice) = first_repeated(columns.iter()) {
             return Err(self.wrong(&key("key"), format!("names the column \"{twice}\" twice: name each column once")));
         }
+        self.facets(layer)?;
         let zooms = layer.zoom.as_ref().unwrap_or(&defaults.zoom).clone();
         let mut budget = self.budget(layer, defaults)?;
         if function.is_some() {
@@ -127,6 +128,19 @@ impl Check<'_> {
             repair: band.repair,
         });
         Ok(bands.collect())
+    }
+
+    /// Refuses facets that are no columns of a table, or are named twice.
+    fn facets(&self, layer: &LayerSection) -> Result<(), ConfigError> {
+        let key = format!("layer[{}].facets", layer.name);
+        if let Some(twice) = first_repeated(layer.facets.iter()) {
+            return Err(self.wrong(&key, format!("names the column \"{twice}\" twice: name each column once")));
+        }
+        if !layer.facets.is_empty() && layer.table.is_none() {
+            let what = "names columns of a table, and the layer has none: leave it out, and give each [[tileset.parameter]] a where; or draw the layer from a view with table".to_owned();
+            return Err(self.wrong(&key, what));
+        }
+        Ok(())
     }
 
     /// Refuses descriptions of properties that the layer does not have.

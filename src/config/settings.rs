@@ -1,6 +1,5 @@
 //! The checked settings.
 
-use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::time::Duration;
 
 use super::error::ConfigError;
 use super::file::{AutoWord, ConfigFile, RowsMb, RunSection, TilesetSection};
+use super::filters::FilterSettings;
 use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
@@ -18,7 +18,7 @@ use crate::encode::{Level, Packing};
 use crate::manifest::Region;
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, ConnectParts, DatabaseSection, LayerOptions, SessionOptions};
-use crate::serve::{Parameter, ParameterType, ServeOptions};
+use crate::serve::ServeOptions;
 use crate::setting::TimeSpan;
 use crate::target::{BucketOptions, MaxShrink, MaxShrinkError, TreeOptions};
 use crate::tile::{AreaPart, Coverage, Scope, ScopeError, TileTextNames, TilesetTag, ZoomList, area_of_texts};
@@ -89,8 +89,8 @@ pub struct TilesetSettings {
     pub s3: BucketOptions,
     /// The CDNs that are notified of what changed.
     pub purges: Vec<PurgeOptions>,
-    /// The parameters that requests for live tiles may give.
-    pub parameters: Vec<ParameterSettings>,
+    /// What requests for live tiles may ask.
+    pub filters: FilterSettings,
     /// The layers, in the order in which they stand in a tile.
     pub layers: Vec<LayerOptions>,
     /// The variants of the tileset; `None` if it is a single tileset.
@@ -296,11 +296,7 @@ impl Check<'_> {
             tree: self.tree(&target)?,
             s3: self.s3(&given.s3, names)?,
             purges: self.purges(&purges)?,
-            parameters: self.parameters(
-                &tileset.parameter,
-                &layers,
-                &given.layer.iter().map(|layer| layer.name.clone()).collect::<Vec<_>>(),
-            )?,
+            filters: self.filters(tileset, &layers, &given.layer)?,
             layers,
             variants,
             variant: None,
@@ -339,29 +335,6 @@ impl Check<'_> {
             ));
         }
         Ok(changes.clone())
-    }
-}
-
-/// A parameter, and the conditions by which its values choose rows.
-#[derive(Debug, Clone)]
-pub struct ParameterSettings {
-    pub parameter: Parameter,
-    /// For each layer that the parameter affects, a condition on the rows. It reads the parameter's values, which the
-    /// session holds.
-    pub(crate) conditions: BTreeMap<String, String>,
-}
-
-impl ParameterSettings {
-    /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with
-    /// them.
-    #[must_use]
-    pub const fn sample(&self) -> &'static str {
-        match self.parameter.kind {
-            ParameterType::Text => "{a}",
-            ParameterType::Integer | ParameterType::Number => "{1}",
-            ParameterType::Boolean => "{true}",
-            ParameterType::Box => "{0,0,1,1}",
-        }
     }
 }
 

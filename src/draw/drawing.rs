@@ -303,9 +303,12 @@ fn empty(layers: &RunLayers, areas: &[Area]) -> BatchTiles {
 // Tiles that live rows draw alone.
 
 impl RunLayers {
-    /// True if all layers that are drawn in a batch have cached rows.
-    pub(crate) fn have_rows_for(&self, batch: &Batch) -> bool {
-        self.drawn_in(batch).all(|(_, statements)| statements.prepared.has_cached_rows())
+    /// True if all layers that are drawn in a batch have cached rows, or rows in `instead`.
+    pub(crate) fn have_rows_for(&self, batch: &Batch, instead: &BTreeMap<usize, CachedRows>) -> bool {
+        let has_rows = |(index, statements): (usize, &LayerStatements)| {
+            instead.contains_key(&index) || statements.prepared.has_cached_rows()
+        };
+        self.drawn_in(batch).all(has_rows)
     }
 
     /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers; `None` if

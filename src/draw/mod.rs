@@ -43,8 +43,8 @@ mod statements;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-pub(crate) use cached_rows::CachedRows;
-use cached_rows::{RowReaders, has_cacheable_cells, none_if_failed};
+pub(crate) use cached_rows::{CachedRows, CellValues, RowReaders};
+use cached_rows::{has_cacheable_cells, none_if_failed};
 use drawing::BatchDrawing;
 use futures_util::future::try_join_all;
 
@@ -66,7 +66,7 @@ pub(crate) use drawing::LayerPlan;
 pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    AreProven, LiveLook, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
+    AreProven, CellMembers, LiveLook, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
     may_have_live_points, note_position, read_rows, write_rows,
 };
 pub(crate) use membership::{MAX_PLACES, PlacedRows, members_at};
@@ -285,7 +285,7 @@ impl PreparedLayer {
     }
 
     pub(crate) fn with_live_points(self, points: &LivePoints) -> PreparedLayer {
-        self.with_cached_rows(Some(Arc::clone(&points.0)))
+        self.with_cached_rows(Some(Arc::clone(&points.rows)))
     }
 
     /// Caches all rows of the layer that are visible in the coverage at `zooms`; the workers read them in parallel. The

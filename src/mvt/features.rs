@@ -126,16 +126,42 @@ impl Features {
 
     /// The key of a feature, by its number; `None` if it has no such key.
     pub(crate) fn key(&self, number: u32, key: &FeatureKey) -> Option<Key<'_>> {
+        let (id, mut values) = self.id_and_values(number)?;
+        match key {
+            FeatureKey::Id => Some(Key::Number(id?.into())),
+            FeatureKey::Property(property) => value_of_key(values.nth(*property)??),
+        }
+    }
+
+    /// The values of a feature's properties from the property `first` on, which are whole numbers; `None` for a property
+    /// that the feature does not have, or that is no such number.
+    pub(crate) fn numbers(&self, number: u32, first: usize) -> impl Iterator<Item = Option<i64>> {
+        self.values(number).skip(first).map(|value| match value_of_key(value?)? {
+            Key::Number(number) => i64::try_from(number).ok(),
+            Key::Text(_) => None,
+        })
+    }
+
+    /// The encoded value of each property of a feature, or `None` for one that it does not have.
+    pub(crate) fn values(&self, number: u32) -> impl Iterator<Item = Option<&[u8]>> {
+        self.id_and_values(number).into_iter().flat_map(|(_, values)| values)
+    }
+
+    /// The id of a feature, if it has one, and the encoded value of each property, or `None` for one that it does not
+    /// have.
+    fn id_and_values(&self, number: u32) -> Option<(Option<u64>, impl Iterator<Item = Option<&[u8]>>)> {
         let (_, mut rest) = self.feature(number)?;
         let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
-        let FeatureKey::Property(property) = key else { return Some(Key::Number(id?.into())) };
-        for _ in 0..*property {
-            rest = match rest.strip_prefix(&[MISSING]) {
-                Some(after) => after,
-                None => first_value(rest)?.1,
-            };
-        }
-        value_of_key(first_value(rest).filter(|_| !rest.starts_with(&[MISSING]))?.0)
+        let values = std::iter::from_fn(move || {
+            if let Some(after) = rest.strip_prefix(&[MISSING]) {
+                rest = after;
+                return Some(None);
+            }
+            let (value, after) = first_value(rest)?;
+            rest = after;
+            Some(Some(value))
+        });
+        Some((id, values))
     }
 
     /// Reserves memory for the bytes and features of `others`.

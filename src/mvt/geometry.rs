@@ -5,8 +5,8 @@ use super::wire::{Broken, signed};
 /// A position in units of the tile's grid: x grows right, y grows down, from the upper left corner.
 pub type Position = [i32; 2];
 
-/// The geometry of a feature.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The geometry of a feature. The order is by type, then by positions.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MvtGeometry {
     /// A geometry of unknown type; its commands are not decoded (section 4.3.4.1).
     Unknown,

@@ -12,10 +12,12 @@
 //! | `drawing` | tiles drawn from them ([`Drawer`], [`TileInPieces`]) |
 //! | `points` | replaces some features of a layer of points ([`replaced`]), which is how tiles are patched |
 //! | `overzoom` | a deeper tile drawn from one of its ancestors ([`overzoomed`]) |
+//! | `compare` | two tiles, feature by feature ([`differences`]) |
 //! | `wire` | the part of Protocol Buffers that tiles use |
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 
+mod compare;
 mod drawing;
 mod features;
 mod geometry;
@@ -27,8 +29,10 @@ use std::collections::HashSet;
 
 use wire::{Broken, Fields, numbers, signed};
 
+pub use compare::{LayerDifference, LayerExtents, differences};
 pub use drawing::{Drawer, TileConstants, TileInPieces};
 pub use features::Features;
+pub(crate) use features::MISSING;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub(crate) use points::Key as FeatureKeyValue;

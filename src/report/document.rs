@@ -10,6 +10,8 @@ use super::{
     ReseedReport, RunReport,
 };
 use crate::json::JsonDocument;
+use crate::mvt::LayerDifference;
+use crate::tile::TileCoord;
 
 /// What waits for all CDNs of a target.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
@@ -18,15 +20,37 @@ pub struct PurgeStatusList<'a> {
     pub cdns: &'a [PurgeStatus],
 }
 
-/// How many tiles of two targets are alike, and how many are not.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+/// How many tiles of two targets, or of a target and a running endpoint, are alike, and how many are not.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct DiffReport {
     /// The path or URL of the first target.
     pub a: String,
-    /// The path or URL of the second target.
+    /// The path or URL of the second target, or the address of a running endpoint.
     pub b: String,
     /// The counts of each zoom in which one of them has tiles.
     pub zooms: Vec<DiffZoom>,
+    /// How tiles of a running endpoint differ, at most 1,000 of them; empty for two targets.
+    pub differing: Vec<DifferingTile>,
+    /// Tiles for which the endpoint gave no usable answer. They are not in the counts.
+    pub unanswered: Vec<UnansweredTile>,
+}
+
+/// How a tile of a target (A) and of a running endpoint (B) differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct DifferingTile {
+    /// The tile.
+    pub tile: TileCoord,
+    /// Its layers that differ.
+    pub layers: Vec<LayerDifference>,
+}
+
+/// A tile for which an endpoint gave no usable answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct UnansweredTile {
+    /// The tile.
+    pub tile: TileCoord,
+    /// What the endpoint answered.
+    pub why: String,
 }
 
 /// The counts of one zoom.
@@ -36,7 +60,8 @@ pub struct DiffZoom {
     pub zoom: u8,
     /// Tiles of both with the same content.
     pub equal: u64,
-    /// Of these, tiles whose stored bytes differ: packed by another program, at another level, or not at all.
+    /// Of these, tiles whose stored bytes differ: packed by another program, at another level, or not at all. For a
+    /// running endpoint: tiles whose unpacked bytes differ, as by the order of the features.
     pub packed_otherwise: u64,
     /// Tiles of both with other content.
     pub differ: u64,

@@ -49,7 +49,8 @@ pub use discovered::{
     DiscoveredColumn, DiscoveredFunction, DiscoveredTables, render_discovered, render_drafted, render_undrawn,
 };
 pub use document::{
-    DiffReport, DiffZoom, DocumentSchema, PurgeStatusList, ShardState, ShardStatus, ShardsStatus, report_schemas,
+    DiffReport, DiffZoom, DifferingTile, DocumentSchema, PurgeStatusList, ShardState, ShardStatus, ShardsStatus,
+    UnansweredTile, report_schemas,
 };
 pub use event::{Event, LogLevel, RunStages};
 pub use family::{FailedVariant, FamilyReport, render_family};

@@ -132,6 +132,13 @@ pub enum CommandError {
     /// Two targets differ.
     #[error("{a} and {b} differ in {} {}", crate::report::grouped(*tiles), if *tiles == 1 { "tile" } else { "tiles" })]
     Differ { a: String, b: String, tiles: u64 },
+    /// A running endpoint cannot be compared with a target.
+    #[error("{address}: {what}")]
+    Endpoint {
+        address: String,
+        /// What it answers, and what to do.
+        what: String,
+    },
     #[error(
         "not every tile could be rendered: {tiles}. What {target} held of them stays as it was, everything else is done. Mend what the cause names, then run {RESEED}, which renders them again (or seed)"
     )]
@@ -406,6 +413,7 @@ impl CommandError {
             | CommandError::Threads { .. }
             | CommandError::Unhealthy { .. }
             | CommandError::Differ { .. }
+            | CommandError::Endpoint { .. }
             | CommandError::Unsound { .. }
             | CommandError::Outbox(_)
             | CommandError::Scratch(_)

@@ -16,11 +16,13 @@
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
 //! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
+//! | `fitted_filters` | whether the database understands what requests may ask |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `identity` | whether a target shows this database and its history |
 //! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
+//! | `endpoint` | a running endpoint of tiles, asked tile after tile, for `diff` |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
 //!
@@ -34,10 +36,12 @@ mod dirty;
 mod dirty_file;
 pub(crate) mod doctor;
 mod dry_run;
+pub(crate) mod endpoint;
 mod error;
 mod family;
 pub(crate) mod family_seed;
 mod finish;
+mod fitted_filters;
 mod identity;
 pub(crate) mod init;
 pub(crate) mod inspect;

@@ -7,15 +7,16 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::dirty::{Look, Work};
+use super::fitted_filters::fitted_filters;
 use super::identity::LogIdentity;
 use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
-use crate::config::{DatabaseSettings, JobSettings, ParameterSettings};
+use crate::config::{DatabaseSettings, JobSettings, LayerCondition};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
-use crate::postgis::{Database, Layer, parameter_array, probe, refresh_views};
+use crate::postgis::{Database, Layer, probe, refresh_views};
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::stop::Stop;
 
@@ -60,15 +61,14 @@ pub(crate) async fn install(
     if !options.sql {
         refresh_views(&database, &layers.iter().collect::<Vec<_>>()).await?;
     }
-    let probed = probe(&database.snapshot().await?, layers).await?;
+    let snapshot = database.snapshot().await?;
+    let probed = probe(&snapshot, layers).await?;
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
+    let filters = fitted_filters(&snapshot, &probed.layers, &settings.tileset.filters).await?;
     let conditions = |layer: &Layer| {
-        let of_parameter = |settings: &ParameterSettings| {
-            let values = parameter_array(&settings.parameter.name);
-            settings.conditions.get(layer.name()).map(|sql| RequestCondition { sql: sql.clone(), values })
-        };
-        settings.tileset.parameters.iter().filter_map(of_parameter).collect()
+        let condition = |condition: LayerCondition| RequestCondition { sql: condition.sql, values: condition.values };
+        filters.of_layer(layer).into_iter().map(condition).collect()
     };
     let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };
     let tracked: Vec<TrackedLayer> = probed.layers.iter().map(tracked).collect();

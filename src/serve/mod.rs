@@ -62,7 +62,9 @@ pub use jobs::{
     StartedJob, TOKEN_VARIABLE, TokenError,
 };
 pub use known_changes::{KnownChanges, LogFailure, LogLook};
-pub use live::{LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile, StateCheck};
+pub use live::{
+    CountRequest, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile, StateCheck,
+};
 pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,

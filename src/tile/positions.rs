@@ -105,6 +105,13 @@ impl Positions {
         columns.filter(move |number| (north..south).contains(&world(number)[1]))
     }
 
+    /// True if a position is in a part of the world, whose east and south are outside of it.
+    pub(crate) fn is_within(&self, number: u32, part: WorldRect) -> bool {
+        let WorldRect { west, north, east, south } = part;
+        let world = self.at(number).map(|at| self.frame.world(at));
+        world.is_some_and(|[x, y]| (west..east).contains(&x) && (north..south).contains(&y))
+    }
+
     /// A position by its number, in the unit of its frame; `None` if there is no such position.
     pub(crate) fn at(&self, number: u32) -> Option<[f64; 2]> {
         self.at.get(number as usize).copied()

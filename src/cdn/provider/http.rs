@@ -11,7 +11,7 @@ use crate::cdn::pace::retry_after;
 use crate::https::{HttpsClient, NoAnswer, https_client};
 use crate::setting::Secret;
 
-pub(crate) use crate::https::RequestBody;
+pub(crate) use crate::https::{RequestBody, USER_AGENT};
 
 /// The longest wait for an answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -129,9 +129,6 @@ fn build(
     // The error may not name the header's value, which may be a secret.
     request.body(Full::new(body)).map_err(|_odd| SendError::refused(format!("{url} cannot be asked: it is no URL")))
 }
-
-/// The `User-Agent` of all requests.
-pub(crate) const USER_AGENT: &str = concat!("oar-tiles/", env!("CARGO_PKG_VERSION"));
 
 #[cfg(test)]
 mod tests {

@@ -41,7 +41,7 @@ struct EncodedCells {
 }
 
 /// A counted cell of a zoom, with its folded values.
-type ZoomCell<'c> = (Zoom, &'c CountedCell, &'c [Folded]);
+pub(crate) type ZoomCell<'c> = (Zoom, &'c CountedCell, &'c [Folded]);
 
 /// True if the layer's cells are drawn at one point each that the plan knows exactly.
 pub(crate) fn has_cacheable_cells(layer: &Layer) -> bool {
@@ -92,7 +92,7 @@ impl CachedRows {
 
 /// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
 /// the statement. A lone row is drawn where it is, at `own` in metres.
-fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: Option<[f64; 2]>) -> [f64; 2] {
+pub(crate) fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: Option<[f64; 2]>) -> [f64; 2] {
     if let Some(own) = own.filter(|_| cell.members == 1 && layer.keeps_lone()) {
         return Positions::in_world_units(own);
     }
@@ -224,6 +224,26 @@ impl PlacedCells {
         }
         (asked.next().is_none() && self.features.len() == next as usize).then_some(())
     }
+}
+
+/// Cells that the database encoded: the number of each among the features, or [`NOT_DRAWN`].
+pub(crate) struct EncodedFeatures {
+    pub(crate) numbers: Vec<u32>,
+    pub(crate) features: Features,
+}
+
+/// Lets the database encode some cells. `None` if they take more than `memory` bytes, or are not encoded as plain points.
+pub(crate) async fn encode_features(
+    readers: RowReaders<'_>,
+    prepared: &PreparedLayer,
+    cells: &[ZoomCell<'_>],
+    memory: usize,
+) -> Result<Option<EncodedFeatures>, Error> {
+    let Some(grid) = prepared.layer().grid() else { return Ok(None) };
+    let mut placed = PlacedCells::new(prepared.layer(), 0, 0);
+    let added = placed.add_all(readers, prepared, grid, cells, memory).await?;
+    let PlacedCells { numbers, features, .. } = placed;
+    Ok(added.ok().map(|()| EncodedFeatures { numbers, features }))
 }
 
 fn properties(layer: &Layer) -> Vec<String> {

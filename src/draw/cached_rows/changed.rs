@@ -8,13 +8,16 @@
 //! ```
 //!
 //! Each step reads the rows at changed positions and writes the rows that came anew, so it costs as much as what changed
-//! since they were joined with the rows as read: at the latest once 50,000, or a fiftieth, have come or gone.
+//! since they were joined with the rows as read: by the step after 50,000, or a fiftieth, have come or gone.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::matching_set::RowsVersion;
+use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
+use super::matching_set::{RowPlaces, RowsVersion};
 use super::{CachedRows, EncodedRows, RowStore};
-use crate::mvt::{FeatureKey, Features};
+use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
+use crate::postgis::Facet;
 use crate::tile::{Candidate, Frame, Positions, WorldRect};
 
 /// What came and went since rows were read.
@@ -90,6 +93,8 @@ pub(crate) struct KeptFeatures {
     key: FeatureKey,
     read: Arc<EncodedRows>,
     changes: Arc<RowChanges>,
+    /// The rows by the values of the layer's facets; `None` if these are not known.
+    facets: Option<Arc<FacetIndex>>,
 }
 
 /// The most rows that came or went before both are joined with the rows as read, unless a fiftieth of these is more.
@@ -102,7 +107,7 @@ impl KeptFeatures {
         if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
             return None;
         }
-        Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none() })
+        Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none(), facets: None })
     }
 
     /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features hold.
@@ -136,7 +141,31 @@ impl KeptFeatures {
 
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.read.bytes() + self.changes.bytes()
+        self.read.bytes() + self.changes.bytes() + self.facets.as_ref().map_or(0, |facets| facets.bytes())
+    }
+
+    /// The rows by the values of the layer's facets, if those of all rows are known.
+    pub(crate) fn facets(&self) -> Option<Arc<FacetIndex>> {
+        self.facets.clone().filter(|facets| facets.version() == self.changes.version)
+    }
+
+    pub(crate) fn has_facets(&self) -> bool {
+        self.facets.is_some()
+    }
+
+    /// The keys of the rows whose facets are not known yet. `None` if those of no row are.
+    pub(crate) fn without_facets(&self) -> Option<Vec<FeatureKeyValue<'_>>> {
+        self.changes.keys_since(self.facets.as_ref()?.version(), &self.key)
+    }
+
+    /// Adds the facets of rows: of all, or of those that came since. `None` if there is no row.
+    pub(crate) fn add_facets<'f>(&'f self, facets: &'f [Facet]) -> Option<FacetIndexBuilder<'f>> {
+        let places = RowPlaces::new(&self.read, &self.changes, &self.key)?;
+        Some(FacetIndexBuilder::new(places, facets, self.facets.as_deref()))
+    }
+
+    pub(crate) fn set_facets(&mut self, facets: Option<FacetIndex>) {
+        self.facets = facets.map(Arc::new);
     }
 
     /// The number of rows.
@@ -157,6 +186,10 @@ impl KeptFeatures {
     /// places, has no key, or the rows take more than 4 GB; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
+        // Before this step, because the facets of the rows that come are not known after it.
+        if self.changed() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50) {
+            self.join()?;
+        }
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
         let added = &self.changes.added;
         let mut stays = vec![true; added.positions.len()];
@@ -176,10 +209,6 @@ impl KeptFeatures {
         }
         changes.before = self.places(&changes)?;
         self.changes = Arc::new(changes);
-        if self.changes.gone + self.changes.added.positions.len() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50)
-        {
-            self.join()?;
-        }
         Some(())
     }
 
@@ -244,8 +273,22 @@ impl KeptFeatures {
     /// Joins the rows as read with what changed.
     fn join(&mut self) -> Option<()> {
         let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
-        let (joined, _) = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
-        (self.read, self.changes) = (Arc::new(joined), RowChanges::none());
+        let (joined, of_added) = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
+        let changes = RowChanges::none();
+        if let Some(facets) = &self.facets {
+            let mut by = Renumbering { read: vec![None; stays.len()], came: HashMap::new() };
+            let mut stayed = (0..).zip(&stays).filter(|(_, stays)| **stays).map(|(number, _): (usize, _)| number);
+            for (next, of_added) in (0..).zip(of_added) {
+                match of_added {
+                    Some(added) => drop(by.came.insert(self.changes.serials[added as usize], next)),
+                    None => by.read[stayed.next()?] = Some(next),
+                }
+            }
+            // Rows that came after those whose facets are known have no facet, so none of these is used.
+            let is_known = facets.version() == self.changes.version;
+            self.facets = is_known.then(|| Arc::new(facets.renumbered(&by, changes.version)));
+        }
+        (self.read, self.changes) = (Arc::new(joined), changes);
         Some(())
     }
 }

@@ -10,7 +10,7 @@ use roaring::RoaringBitmap;
 
 use super::{CachedRows, EncodedRows, RowChanges, RowStore};
 use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
-use crate::tile::{Candidate, Margin, Positions, TileRect};
+use crate::tile::{Candidate, Margin, Positions, TileRect, WorldRect};
 
 /// Which rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +49,10 @@ pub(crate) struct MatchingSet {
 }
 
 impl MatchingSet {
+    pub(crate) fn of(version: RowsVersion, read: RoaringBitmap, came: RoaringBitmap) -> MatchingSet {
+        MatchingSet { version, read, came }
+    }
+
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
@@ -97,12 +101,7 @@ impl CachedRows {
 
     /// The keys of the rows that came since the rows of a set. `None` if it is a set of other rows, or of later ones.
     pub(crate) fn keys_since(&self, set: &MatchingSet, key: &FeatureKey) -> Option<Vec<FeatureKeyValue<'_>>> {
-        let (_, changes) = self.kept()?;
-        if set.version.read != changes.version.read || set.version.steps > changes.version.steps {
-            return None;
-        }
-        let came = (0..).zip(&changes.serials).filter(|(_, serial)| **serial >= set.version.came);
-        came.map(|(number, _)| changes.added.features.key(number, key)).collect()
+        self.kept()?.1.keys_since(set.version, key)
     }
 
     /// The same rows, of which only those of a set are drawn. `None` if it is a set of other rows.
@@ -118,13 +117,84 @@ impl CachedRows {
     }
 }
 
-/// Finds the rows of a set by their keys.
-pub(crate) struct MatchingSetBuilder<'r> {
+impl CachedRows {
+    /// Calls `each` with every row in a part of the world, if the rows are kept from snapshot to snapshot: its position
+    /// in world units, and its number among some features.
+    pub(crate) fn each_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) {
+        let Some((rows, changes)) = self.kept() else { return };
+        let mut found = |rows: &EncodedRows, number: u32| {
+            let Some(at) = rows.positions.at(number) else { return };
+            each(Positions::in_world_units(at), &rows.features, number);
+        };
+        let read = &rows.positions;
+        match &rows.matching {
+            Some(set) if set.read.len() < read.in_columns(part).len() as u64 => {
+                let numbers =
+                    set.read.iter().filter(|number| !changes.has_gone(*number) && read.is_within(*number, part));
+                numbers.for_each(|number| found(rows, number));
+            }
+            set => {
+                let is_drawn =
+                    |number: &u32| !changes.has_gone(*number) && set.as_ref().is_none_or(|set| set.has_read(*number));
+                read.within(part).filter(is_drawn).for_each(|number| found(rows, number));
+            }
+        }
+        let has_come =
+            |number: &u32| rows.matching.as_ref().is_none_or(|set| set.has_come(changes.serials[*number as usize]));
+        changes.added.positions.within(part).filter(has_come).for_each(|number| found(&changes.added, number));
+    }
+}
+
+impl RowChanges {
+    /// The keys of the rows that came since a version. `None` if it is a version of other rows, or a later one.
+    pub(crate) fn keys_since(&self, version: RowsVersion, key: &FeatureKey) -> Option<Vec<FeatureKeyValue<'_>>> {
+        if version.read != self.version.read || version.steps > self.version.steps {
+            return None;
+        }
+        let came = (0..).zip(&self.serials).filter(|(_, serial)| **serial >= version.came);
+        came.map(|(number, _)| self.added.features.key(number, key)).collect()
+    }
+}
+
+/// Finds rows that are kept from snapshot to snapshot by their keys.
+#[derive(Clone, Copy)]
+pub(crate) struct RowPlaces<'r> {
     rows: &'r EncodedRows,
     changes: &'r RowChanges,
     key: &'r FeatureKey,
     /// True if the keys are numbers, else they are texts.
     is_number: bool,
+}
+
+impl<'r> RowPlaces<'r> {
+    /// `None` if there is no row.
+    pub(crate) fn new(rows: &'r EncodedRows, changes: &'r RowChanges, key: &'r FeatureKey) -> Option<RowPlaces<'r>> {
+        let first = rows.features.key(0, key).or_else(|| changes.added.features.key(0, key))?;
+        Some(RowPlaces { rows, changes, key, is_number: matches!(first, FeatureKeyValue::Number(_)) })
+    }
+
+    pub(crate) fn version(self) -> RowsVersion {
+        self.changes.version
+    }
+
+    /// The row with a key, as the text that the database writes: true and its number if it is a row as read, false and
+    /// its serial number if it came later. `None` for a row that is not kept, because it lies in no tile.
+    pub(crate) fn of(self, text: &str) -> Option<(bool, u32)> {
+        let key = match text.parse() {
+            Ok(number) if self.is_number => FeatureKeyValue::Number(number),
+            _ => FeatureKeyValue::Text(text.as_bytes()),
+        };
+        let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
+        read.map(|number| (true, number)).or_else(|| {
+            let added = number_of(&self.changes.added.features, self.key, &key)?;
+            Some((false, self.changes.serials[added as usize]))
+        })
+    }
+}
+
+/// Finds the rows of a set by their keys.
+pub(crate) struct MatchingSetBuilder<'r> {
+    places: RowPlaces<'r>,
     read: Vec<u32>,
     came: Vec<u32>,
 }
@@ -133,32 +203,24 @@ impl<'r> MatchingSetBuilder<'r> {
     /// `None` if the rows are not kept from snapshot to snapshot, or there are none.
     pub(crate) fn new(rows: &'r CachedRows, key: &'r FeatureKey) -> Option<MatchingSetBuilder<'r>> {
         let (rows, changes) = rows.kept()?;
-        let first = rows.features.key(0, key).or_else(|| changes.added.features.key(0, key))?;
-        let is_number = matches!(first, FeatureKeyValue::Number(_));
-        Some(MatchingSetBuilder { rows, changes, key, is_number, read: Vec::new(), came: Vec::new() })
+        let places = RowPlaces::new(rows, changes, key)?;
+        Some(MatchingSetBuilder { places, read: Vec::new(), came: Vec::new() })
     }
 
-    /// Adds the row with a key, as the text that the database writes. Rows that are not kept, because they lie in no
-    /// tile, are left out.
+    /// Adds the row with a key, as the text that the database writes.
     pub(crate) fn add(&mut self, text: &str) {
-        let key = match text.parse() {
-            Ok(number) if self.is_number => FeatureKeyValue::Number(number),
-            _ => FeatureKeyValue::Text(text.as_bytes()),
-        };
-        let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
-        if let Some(number) = read {
-            self.read.push(number);
-        } else {
-            let added = number_of(&self.changes.added.features, self.key, &key);
-            self.came.extend(added.map(|number| self.changes.serials[number as usize]));
+        match self.places.of(text) {
+            Some((true, number)) => self.read.push(number),
+            Some((false, serial)) => self.came.push(serial),
+            None => {}
         }
     }
 
     /// The set, with the rows of the set `before` that are still there.
     pub(crate) fn finish(self, before: Option<&MatchingSet>) -> MatchingSet {
-        let MatchingSetBuilder { changes, mut read, mut came, .. } = self;
+        let MatchingSetBuilder { places, mut read, mut came } = self;
         if let Some(before) = before {
-            came.extend(changes.serials.iter().filter(|serial| before.came.contains(**serial)));
+            came.extend(places.changes.serials.iter().filter(|serial| before.came.contains(**serial)));
         }
         read.sort_unstable();
         came.sort_unstable();
@@ -166,7 +228,7 @@ impl<'r> MatchingSetBuilder<'r> {
         if let Some(before) = before {
             read |= &before.read;
         }
-        MatchingSet { version: changes.version, read, came: came.into_iter().collect() }
+        MatchingSet { version: places.version(), read, came: came.into_iter().collect() }
     }
 }
 

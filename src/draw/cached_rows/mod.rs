@@ -8,13 +8,17 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `cell_values` | such cells put together from values that are known |
 //! | `cells` | the cells that the survey counted, as rows of their zoom |
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
+//! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
 //! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
 
+mod cell_values;
 mod cells;
 mod changed;
+mod facets;
 mod matching_set;
 mod row_file;
 
@@ -22,8 +26,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{KeptFeatures, RowChanges};
+pub(crate) use facets::FacetIndex;
 use futures_util::future::join_all;
 pub(crate) use matching_set::{MatchingSet, MatchingSetBuilder};
 use parking_lot::{Condvar, Mutex};

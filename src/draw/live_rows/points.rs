@@ -2,38 +2,54 @@
 
 use std::sync::Arc;
 
+use tokio_postgres::Row;
+
+use super::sets::KeyArrays;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
-use crate::draw::cached_rows::{CacheLimits, CachedRows, KeptFeatures, RowReaders, RowsRoom};
+use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
 use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
-use crate::postgis::count_rows;
 use crate::postgis::layer::Layer;
-use crate::postgis::session::Error;
-use crate::postgis::sql::{ExpectedRows, RowChoice};
+use crate::postgis::session::{Error, Param};
+use crate::postgis::sql::{ExpectedRows, RowChoice, facet_values};
+use crate::postgis::{count_rows, shows_rows_as_written};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
 /// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
 /// fewer, reading the rows near each change costs less than reading all rows.
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
-/// The most memory that a row is expected to take, in bytes. If all rows might take more than allowed, they are not
-/// read.
-const BYTES_PER_ROW: u64 = 400;
+/// The memory that a row is expected to take, in bytes: itself, and each of its properties. If all rows might take more
+/// than allowed, they are not read.
+const BYTES_PER_ROW: [u64; 2] = [80, 40];
+
+/// The most that a row is expected to take, in bytes.
+const MAX_BYTES_PER_ROW: u64 = 400;
 
 /// The most rows that one step reads.
 const MAX_ROWS_PER_STEP: u64 = 1_000_000;
 
 /// The live rows of a layer of points on a snapshot.
 #[derive(Clone)]
-pub(crate) struct LivePoints(pub(crate) Arc<CachedRows>);
+pub(crate) struct LivePoints {
+    pub(crate) rows: Arc<CachedRows>,
+    /// The key by which a statement names them.
+    pub(crate) key: FeatureKey,
+    /// Those that have each value of the layer's facets; `None` if this is not known.
+    pub(crate) facets: Option<Arc<FacetIndex>>,
+}
 
 impl LivePoints {
+    fn of(kept: &KeptFeatures, key: FeatureKey) -> LivePoints {
+        LivePoints { rows: Arc::new(kept.rows()), key, facets: kept.facets() }
+    }
+
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
     pub(crate) fn sample(&self, zoom: Zoom, count: usize) -> Vec<TileRect> {
-        let rows = self.0.count();
-        (0..count).filter_map(|number| self.0.tile_around(rows * number / count, zoom)).collect()
+        let rows = self.rows.count();
+        (0..count).filter_map(|number| self.rows.tile_around(rows * number / count, zoom)).collect()
     }
 
     /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
@@ -76,7 +92,7 @@ impl LiveRows {
         let definition = layer.definition();
         let kept = layers.iter().find(|kept| kept.definition == definition);
         Ok(kept.and_then(|kept| match &kept.rows {
-            LiveKind::Points(rows) => Some(LivePoints(Arc::new(rows.rows()))),
+            LiveKind::Points(rows) => Some(LivePoints::of(rows, key(layer)?)),
             _ => None,
         }))
     }
@@ -111,7 +127,8 @@ impl LiveRows {
             return Ok(None);
         };
         let memory = look.memory.saturating_sub(bytes(&layers));
-        if count.saturating_mul(BYTES_PER_ROW) > memory as u64 {
+        let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * layer.properties.len() as u64;
+        if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
             tracing::info!(
                 "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
                 layer.name
@@ -125,17 +142,33 @@ impl LiveRows {
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
         let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-        let rows = rows.and_then(|rows| KeptFeatures::new(rows, key)).map_or(LiveKind::Refused, LiveKind::Points);
+        let rows =
+            rows.and_then(|rows| KeptFeatures::new(rows, key.clone())).map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
                 tracing::debug!("layer \"{name}\": {rows} live rows are kept, in {bytes} bytes");
-                Some(LivePoints(Arc::new(kept.rows())))
+                Some(LivePoints::of(kept, key))
             }
             _ => None,
         };
-        layers.push(LiveLayer::new(definition, look, rows));
+        // As good as the change log, then, which also notes that a column is altered.
+        let ages = points.is_none() || !shows_rows_as_written(look.snapshot, layer).await?;
+        layers.push(LiveLayer { ages, ..LiveLayer::new(definition, look, rows) });
         Ok(points)
+    }
+
+    /// Reads the facets of a layer whose rows are kept and are those of the look's snapshot.
+    pub(crate) async fn read_facets(&self, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
+        let mut layers = self.0.lock().await;
+        let (definition, memory) = (layer.definition(), look.memory.saturating_sub(bytes(&layers)));
+        let kept = layers.iter_mut().find(|kept| kept.definition == definition);
+        match kept.map(|kept| &mut kept.rows) {
+            Some(LiveKind::Points(rows)) if !layer.facets.is_empty() => {
+                add_facets(rows, LiveLook { memory, ..look }, layer).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
@@ -166,9 +199,56 @@ pub(crate) async fn advance(
     let (before, came) = (kept.len(), fresh.count());
     let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
     let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
+    if is_replaced && kept.has_facets() {
+        add_facets(kept, LiveLook { memory, ..look }, layer).await?;
+    }
     let (name, squares, now) = (&layer.name, squares.len(), kept.len());
     tracing::debug!(
         "layer \"{name}\": live rows replaced in {squares} squares: {before} before, {came} came, {now} now"
     );
     Ok(is_replaced)
+}
+
+/// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if the
+/// statement fails, none are known any more.
+async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
+    look.snapshot.keeper.set_savepoint().await?;
+    let read = facets_of(kept, look, layer).await;
+    let read = look.snapshot.keeper.or_without(read, &layer.name, "its facets are not kept").await?.flatten();
+    kept.set_facets(read);
+    Ok(())
+}
+
+async fn facets_of(kept: &KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<FacetIndex>, Error> {
+    let since = kept.without_facets();
+    let keys = since.as_deref().map(KeyArrays::of);
+    let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
+    let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else { return Ok(None) };
+    let (mut is_known, before) = (true, index.bytes());
+    if since.as_ref().is_none_or(|since| !since.is_empty()) {
+        let params: Vec<Param<'_>> = keys.iter().map(KeyArrays::param).collect();
+        let context = format!("layer \"{}\", reading the facets of its rows", layer.name);
+        let each = |row: &Row| {
+            let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
+            is_known = is_known
+                && values
+                    .collect::<Result<Vec<_>, _>>()
+                    .is_ok_and(|values| index.add(row.get(0), values.into_iter()).is_some())
+                && index.bytes() - before <= look.memory;
+            Ok(())
+        };
+        look.snapshot.keeper.each(&context, &statement, &params, each).await?;
+    }
+    if !is_known {
+        tracing::info!(
+            "layer \"{}\": its facets are not kept, so that the database chooses rows by them: they take more memory than rows_mb allows, or a column has arrays in arrays",
+            layer.name
+        );
+        return Ok(None);
+    }
+    let index = index.finish();
+    if since.is_none() {
+        tracing::debug!("layer \"{}\": its facets are kept, in {} bytes", layer.name, index.bytes());
+    }
+    Ok(Some(index))
 }

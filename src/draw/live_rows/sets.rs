@@ -6,11 +6,11 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::points::{LivePoints, key};
+use super::points::LivePoints;
+use crate::draw::Worker;
 use crate::draw::cached_rows::{CachedRows, MatchingSet, MatchingSetBuilder};
-use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKeyValue;
-use crate::postgis::layer::Layer;
+use crate::postgis::layer::{FacetChoice, Layer};
 use crate::postgis::session::{Error, Param};
 use crate::postgis::sql::{KeyArray, matching_keys};
 
@@ -19,17 +19,10 @@ use crate::postgis::sql::{KeyArray, matching_keys};
 const MIN_SHARE: usize = 2;
 
 impl LivePoints {
-    /// The live rows from which a layer is drawn, if it is.
-    pub(crate) fn of(prepared: &PreparedLayer) -> Option<LivePoints> {
-        let rows = prepared.cached_rows()?;
-        key(prepared.layer()).map(|_| LivePoints(Arc::clone(rows)))
-    }
-
     /// A set of an earlier version of these rows, if no row came since.
-    pub(crate) fn matching_as_before(&self, layer: &Layer, before: &MatchingSet) -> Option<MatchingSet> {
-        let key = key(layer)?;
-        self.0.keys_since(before, &key)?.is_empty().then_some(())?;
-        Some(MatchingSetBuilder::new(&self.0, &key)?.finish(Some(before)))
+    pub(crate) fn matching_as_before(&self, before: &MatchingSet) -> Option<MatchingSet> {
+        self.rows.keys_since(before, &self.key)?.is_empty().then_some(())?;
+        Some(MatchingSetBuilder::new(&self.rows, &self.key)?.finish(Some(before)))
     }
 
     /// The rows that fulfil the conditions of `narrowed`, which is the layer of these rows with further conditions.
@@ -41,23 +34,13 @@ impl LivePoints {
         narrowed: &Layer,
         before: Option<&MatchingSet>,
     ) -> Result<Option<MatchingSet>, Error> {
-        let Some(key) = key(narrowed) else { return Ok(None) };
-        let Some(mut set) = MatchingSetBuilder::new(&self.0, &key) else { return Ok(None) };
-        let since = before.and_then(|before| Some((before, self.0.keys_since(before, &key)?)));
-        let (mut numbers, mut texts): (Vec<i64>, Vec<&str>) = (Vec::new(), Vec::new());
-        for key in since.iter().flat_map(|(_, keys)| keys) {
-            match key {
-                FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
-                FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
-            }
-        }
-        let most = i64::try_from(self.0.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
+        let Some(mut set) = MatchingSetBuilder::new(&self.rows, &self.key) else { return Ok(None) };
+        let since = before.and_then(|before| Some((before, self.rows.keys_since(before, &self.key)?)));
+        let keys = since.as_ref().map(|(_, keys)| KeyArrays::of(keys));
+        let most = i64::try_from(self.rows.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
         let limit = most + 1;
-        let (among, param): (_, Param<'_>) = match &since {
-            None => (None, (&limit, Type::INT8)),
-            Some(_) if texts.is_empty() => (Some(KeyArray::Numbers), (&numbers, Type::INT8_ARRAY)),
-            Some(_) => (Some(KeyArray::Texts), (&texts, Type::TEXT_ARRAY)),
-        };
+        let among = keys.as_ref().map(KeyArrays::kind);
+        let param = keys.as_ref().map_or((&limit as _, Type::INT8), KeyArrays::param);
         let Some(statement) = matching_keys(narrowed, among) else { return Ok(None) };
         let context = format!("layer \"{}\", reading which rows a request chooses", narrowed.name);
         let mut found = 0;
@@ -70,8 +53,43 @@ impl LivePoints {
         Ok((found <= most).then(|| set.finish(since.map(|(before, _)| before))))
     }
 
+    /// The rows that have wanted values of facets; `None` if these are not known.
+    pub(crate) fn with_facets(&self, choices: &[FacetChoice]) -> Option<MatchingSet> {
+        self.facets.as_ref()?.matching(choices)
+    }
+
     /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.
     pub(crate) fn only(&self, set: &Arc<MatchingSet>) -> Option<CachedRows> {
-        self.0.only(set)
+        self.rows.only(set)
+    }
+}
+
+/// Keys as the array of a statement. All are numbers, or all are texts.
+pub(crate) struct KeyArrays<'k> {
+    numbers: Vec<i64>,
+    texts: Vec<&'k str>,
+}
+
+impl<'k> KeyArrays<'k> {
+    pub(crate) fn of(keys: &[FeatureKeyValue<'k>]) -> KeyArrays<'k> {
+        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+        for key in keys {
+            match key {
+                FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
+                FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
+            }
+        }
+        KeyArrays { numbers, texts }
+    }
+
+    pub(crate) fn kind(&self) -> KeyArray {
+        if self.texts.is_empty() { KeyArray::Numbers } else { KeyArray::Texts }
+    }
+
+    pub(crate) fn param(&self) -> Param<'_> {
+        match self.kind() {
+            KeyArray::Numbers => (&self.numbers, Type::INT8_ARRAY),
+            KeyArray::Texts => (&self.texts, Type::TEXT_ARRAY),
+        }
     }
 }

@@ -6,8 +6,10 @@
 //! | `options` | the configuration, and what kind of layer it is; the text behind the fingerprint; limits of a tile |
 //! | `query` | a query as the source of rows, and the values of its placeholders |
 //! | `function` | a database function that returns whole tiles |
+//! | `facet` | columns whose values requests choose, and the conditions that say so |
 //! | `section` | the keys of a section `[[layer]]` |
 
+mod facet;
 mod function;
 mod options;
 mod placement;
@@ -23,6 +25,7 @@ use crate::cells::CellGrid;
 use crate::mvt::{FeatureKey, PointLayer, TileConstants};
 use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
 
+pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 pub(crate) use options::{
     Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
@@ -108,6 +111,8 @@ pub struct Layer {
     pub(crate) repair: bool,
     /// The columns that this role may read, quoted.
     pub(crate) columns: Vec<String>,
+    /// The columns whose values requests choose, in the order of the configuration.
+    pub(crate) facets: Vec<Facet>,
 }
 
 pub(crate) fn joined_conditions(own: Option<&str>, further: &str) -> String {

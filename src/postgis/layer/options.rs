@@ -395,6 +395,7 @@ mod tests {
             reaches_beyond: false,
             repair: false,
             columns: Vec::new(),
+            facets: Vec::new(),
         }
     }
 

@@ -52,6 +52,8 @@ pub struct LayerSection {
     pub(crate) on_tile_error: Option<OnTileError>,
     pub(crate) beyond: Option<Beyond>,
     pub(crate) repair: Option<bool>,
+    #[serde(default)]
+    pub(crate) facets: Vec<String>,
 }
 
 impl LayerSection {

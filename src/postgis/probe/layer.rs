@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest, query_relation};
 use crate::postgis::layer::{
-    BoundProperty, ComputedFrom, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertySource, Query, Rows,
-    Shape,
+    BoundProperty, ComputedFrom, Facet, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertySource, Query,
+    Rows, Shape,
 };
 use crate::postgis::session::{Error, Session, quoted};
 
@@ -62,7 +62,34 @@ impl<'a> LayerProbe<'a> {
             PropertySource::Expression(_) | PropertySource::Aggregate(_) | PropertySource::Tile(_) => None,
         }));
         wrong.extend(self.check_feature_id(&relation).err());
+        wrong.extend(self.options.section.facets.iter().filter_map(|name| self.facet(&relation, name).err()));
         Ok(wrong)
+    }
+
+    /// A column whose values requests choose. Its values must be equal only if their bytes are.
+    fn facet(&self, relation: &Relation, name: &str) -> Result<Facet, Error> {
+        let column = self.column(relation, name, "facets")?;
+        if !column.readable {
+            let (table, role) = (relation.quoted(), quoted(&relation.role));
+            return Err(self.error(
+                format!("the role {role} may not read the column {} of {table}, which facets names", quoted(name)),
+                format!("Run GRANT SELECT ON {table} TO {role} as its owner, or leave the column out"),
+            ));
+        }
+        let facet = Facet::of_type(name, &column.kind).filter(|_| column.kind_schema == "pg_catalog");
+        let Some(facet) = facet else {
+            return Err(self.error(
+                format!("facets names the column {}, which is of type {}", quoted(name), column.kind),
+                "Facets are columns of text, varchar, smallint, integer, bigint or boolean, or arrays of these: leave it out, and give the parameter a where".to_owned(),
+            ));
+        };
+        if column.is_nondeterministic {
+            return Err(self.error(
+                format!("facets names the column {}, whose collation takes different texts for equal", quoted(name)),
+                "Give the column a deterministic collation; or leave it out, and give the parameter a where".to_owned(),
+            ));
+        }
+        Ok(facet)
     }
 
     fn check_feature_id(&self, relation: &Relation) -> Result<(), Error> {
@@ -88,6 +115,7 @@ impl<'a> LayerProbe<'a> {
         let key = self.key(&relation)?;
         let properties = self.properties(&relation)?;
         self.check_feature_id(&relation)?;
+        let facets = options.section.facets.iter().map(|name| self.facet(&relation, name)).collect::<Result<_, _>>()?;
         let query = match &options.rows {
             Rows::Relation { .. } => None,
             Rows::Query(query) => Some(query.clone()),
@@ -130,6 +158,7 @@ impl<'a> LayerProbe<'a> {
                 .filter(|column| column.readable)
                 .map(|column| quoted(&column.name))
                 .collect(),
+            facets,
         };
         self.row_zooms(&layer, &relation).await?;
         let letters = self.types(&mut layer, &relation).await?;

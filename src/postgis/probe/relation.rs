@@ -16,6 +16,8 @@ pub(crate) struct Column {
     pub(crate) kind_schema: String,
     /// True if the column's type has a collation.
     pub(crate) collated: bool,
+    /// True if its collation takes texts of different bytes for equal.
+    pub(crate) is_nondeterministic: bool,
     pub(crate) not_null: bool,
     /// True if the role may read the column.
     pub(crate) readable: bool,
@@ -99,7 +101,8 @@ const COLUMNS: &str = "
     SELECT a.attname::text, t.typname::text, a.attcollation <> 0, a.attnotnull, has_column_privilege(a.attrelid, a.attnum, 'SELECT'),
            CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_srid(modifier) ELSE 0 END,
            CASE WHEN t.typname IN ('geometry', 'geography') THEN postgis_typmod_type(modifier) ELSE '' END,
-           tn.nspname::text
+           tn.nspname::text,
+           EXISTS (SELECT FROM pg_collation co WHERE co.oid = a.attcollation AND NOT co.collisdeterministic)
     FROM pg_attribute a JOIN pg_type own ON own.oid = a.atttypid
     LEFT JOIN pg_type base ON own.typtype = 'd' AND base.oid = own.typbasetype AND base.typname IN ('geometry', 'geography')
     JOIN pg_type t ON t.oid = coalesce(base.oid, own.oid) JOIN pg_namespace tn ON tn.oid = t.typnamespace
@@ -173,6 +176,7 @@ pub(crate) async fn look_up(session: &Session, wanted: RelationName<'_>) -> Resu
             srid: row.get(5),
             geometry_type: row.get(6),
             kind_schema: row.get(7),
+            is_nondeterministic: row.get(8),
         })
     };
     let columns: Vec<Column> = columns.iter().map(column).collect::<Result<_, Error>>()?;
@@ -269,6 +273,7 @@ pub(crate) async fn query_relation(session: &Session, layer: &str, query: &Query
         name,
         kind: row.get(0),
         collated: row.get(1),
+        is_nondeterministic: false,
         not_null: false,
         readable: true,
         srid: 0,

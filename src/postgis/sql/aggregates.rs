@@ -233,22 +233,92 @@ fn without_word<'a>(sql: &'a str, word: &str) -> Option<&'a str> {
     (token == Token::Word && sql[..end].eq_ignore_ascii_case(word)).then(|| sql[end..].trim_start())
 }
 
+/// The names of a cell's bounds and number, without their exclamation marks.
+const BOUNDS: [&str; 5] = ["xmin", "ymin", "xmax", "ymax", "cell"];
+
+/// Words of the grammar, which no function or type of the database can take the meaning of.
+const GRAMMAR: [&str; 30] = [
+    "true",
+    "false",
+    "null",
+    "and",
+    "or",
+    "not",
+    "is",
+    "in",
+    "between",
+    "case",
+    "when",
+    "then",
+    "else",
+    "end",
+    "cast",
+    "as",
+    "least",
+    "greatest",
+    "coalesce",
+    "nullif",
+    "int",
+    "integer",
+    "bigint",
+    "smallint",
+    "real",
+    "double",
+    "precision",
+    "numeric",
+    "decimal",
+    "boolean",
+];
+
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty())
+}
+
+fn is_in(word: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| word.eq_ignore_ascii_case(known))
+}
+
+/// True if a word means the same in each database.
+fn is_grammar(word: &str) -> bool {
+    word.parse::<f64>().is_ok() || is_in(word, &BOUNDS) || is_in(word, &GRAMMAR)
+}
+
+/// On what an expression over the rows of a cell depends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DependsOn {
+    /// On the cell alone: its bounds, its number.
+    Cell,
+    /// On the number of its rows and on folded values alone.
+    Values,
+}
+
+/// On what an expression over the rows of a cell depends; `None` if it depends on both, or perhaps on something else, as
+/// one that calls a function does.
+pub(crate) fn depends_on(sql: &str) -> Option<DependsOn> {
+    let (mut bounds, mut values) = (false, false);
+    for piece in pieces(sql).filter(|_| !sql.contains(['\'', '"']))? {
+        let AggregatePiece::Text(text) = piece else {
+            values = true;
+            continue;
+        };
+        bounds |= words(text).any(|word| is_in(word, &BOUNDS));
+        if !words(text).all(is_grammar) {
+            return None;
+        }
+    }
+    match (bounds, values) {
+        (true, true) => None,
+        (true, false) => Some(DependsOn::Cell),
+        (false, _) => Some(DependsOn::Values),
+    }
+}
+
 /// True if an aggregate depends only on the number of its rows.
 pub(crate) fn only_counts(sql: &str) -> bool {
-    let is_known = |word: &str| {
-        word.parse::<f64>().is_ok()
-            || ["true", "and", "or", "not", "xmin", "ymin", "xmax", "ymax", "cell"]
-                .iter()
-                .any(|known| word.eq_ignore_ascii_case(known))
-    };
-    let words = |text: &str| {
-        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|word| !word.is_empty());
-        words.all(is_known)
-    };
     !sql.contains(['\'', '"'])
         && pieces(sql).is_some_and(|pieces| {
             pieces.iter().all(|piece| match piece {
-                AggregatePiece::Text(text) => words(text),
+                AggregatePiece::Text(text) => words(text).all(is_grammar),
                 AggregatePiece::Rows => true,
                 AggregatePiece::AggregateCall(_) => false,
             })
@@ -349,11 +419,34 @@ mod tests {
 
     #[test]
     fn counts_are_distinguished_from_other_aggregates() {
-        for sql in ["(count(*)\n)", "count(*) * 2 > 3 AND NOT true", "!xmin! + COUNT( * )", "1"] {
+        for sql in ["(count(*)\n)", "count(*) * 2 > 3 AND NOT true", "!xmin! + COUNT( * )", "1", "least(count(*), 100)"]
+        {
             assert!(only_counts(sql), "{sql}");
         }
         for sql in ["count(a)", "count(*)::text", "'a'", "count(*) FILTER (WHERE true)", "count(*) -- 1", "sum(1)"] {
             assert!(!only_counts(sql), "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_an_expression_depends_on_is_known_if_it_calls_no_function() {
+        for (sql, expected) in [
+            ("count(*)", Some(DependsOn::Values)),
+            ("LEAST(count(*), 100)::int", Some(DependsOn::Values)),
+            ("CASE WHEN sum(workers) > 3 THEN avg(f(a, 'x')) ELSE 1e3 END", None),
+            ("CASE WHEN sum(workers) > 3 THEN avg(f(a, b)) ELSE 1e3 END", Some(DependsOn::Values)),
+            ("1", Some(DependsOn::Values)),
+            ("!xmin!", Some(DependsOn::Cell)),
+            ("!xmin! >= -180 AND !XMAX! <= 180", Some(DependsOn::Cell)),
+            ("!cell!", Some(DependsOn::Cell)),
+            ("!xmin! + count(*)", None),
+            ("round(count(*))", None),
+            ("now() > '2024-01-01'", None),
+            ("count(*) OPERATOR(mine.+) 1", None),
+            ("current_date", None),
+            ("count(*) + (SELECT 1)", None),
+        ] {
+            assert_eq!(depends_on(sql), expected, "{sql}");
         }
     }
 }

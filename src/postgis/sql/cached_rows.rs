@@ -9,8 +9,8 @@ use super::repair::Repair;
 use super::survey::near;
 use super::thin::RANK;
 use super::{filter, is_in_world, world_columns, world_sides};
-use crate::postgis::layer::{KeyColumn, Layer, PlaceholderSql};
-use crate::postgis::session::Param;
+use crate::postgis::layer::{Facet, KeyColumn, Layer, PlaceholderSql};
+use crate::postgis::session::{Param, quoted};
 
 /// The most rows that one call of `ST_AsMVT` encodes.
 const MAX_ROWS_PER_GROUP: u32 = 1024;
@@ -414,17 +414,41 @@ pub(crate) enum KeyArray {
 /// The keys of the rows of a layer, as texts: at most `$1` of them, or, with `among`, those of an array `$1`. The layer
 /// is drawn from a relation and has a key of one column. `None` if it has no key.
 pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
+    let sought = among.map_or_else(|| Some("LIMIT $1".to_owned()), |among| is_among(layer, among));
+    keyed_rows(layer, "", &sought?)
+}
+
+/// The keys of the rows of a layer, as texts, and the values of each of its facets, as arrays of texts; with `among`, of
+/// those rows alone whose keys are in an array `$1`. `None` if the layer has no key.
+pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
+    let values = |facet: &Facet| {
+        let column = quoted(&facet.column);
+        if facet.is_array {
+            format!(", ({column})::pg_catalog.text[]")
+        } else {
+            format!(", ARRAY[({column})::pg_catalog.text]")
+        }
+    };
+    let sought = among.map_or_else(|| Some(String::new()), |among| is_among(layer, among));
+    keyed_rows(layer, &layer.facets.iter().map(values).collect::<String>(), &sought?)
+}
+
+/// The keys of the rows of a layer, as texts, and further columns.
+fn keyed_rows(layer: &Layer, further: &str, sought: &str) -> Option<String> {
+    let column = &layer.key.first()?.quoted;
+    let (relation, filter) = (&layer.relation, filter(layer));
+    Some(format!(
+        "SELECT pg_catalog.concat({column}){further} FROM {relation} WHERE {column} IS NOT NULL {filter} {sought}"
+    ))
+}
+
+/// The condition that a row's key is in an array `$1`. It begins with AND, to follow another condition.
+fn is_among(layer: &Layer, among: KeyArray) -> Option<String> {
     let key = layer.key.first()?;
     let column = &key.quoted;
-    let sought = match among {
-        None => "LIMIT $1".to_owned(),
-        Some(KeyArray::Numbers) => format!("AND {column} = ANY ($1::int8[])"),
-        Some(KeyArray::Texts) if key.collated => format!("AND {column} = ANY ($1::text[])"),
-        Some(KeyArray::Texts) => format!("AND {column} = ANY ($1::text[]::uuid[])"),
-    };
-    Some(format!(
-        "SELECT pg_catalog.concat({column}) FROM {} WHERE {column} IS NOT NULL {} {sought}",
-        layer.relation,
-        filter(layer)
-    ))
+    Some(match among {
+        KeyArray::Numbers => format!("AND {column} = ANY ($1::int8[])"),
+        KeyArray::Texts if key.collated => format!("AND {column} = ANY ($1::text[])"),
+        KeyArray::Texts => format!("AND {column} = ANY ($1::text[]::uuid[])"),
+    })
 }

@@ -12,7 +12,7 @@ use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer
 use crate::postgis::sql::thin;
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
-pub(crate) use super::aggregates::{AggregateFunction, calls, needs_only_counts};
+pub(crate) use super::aggregates::{AggregateFunction, DependsOn, calls, depends_on, needs_only_counts};
 
 /// The position of a row in world units, x and y, computed from its projected geometry `m` in double precision. The
 /// position of a geometry that is not a point is the middle of its box.

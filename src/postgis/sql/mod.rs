@@ -30,19 +30,20 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 pub(crate) use cached_rows::ExpectedRows;
 pub(crate) use cached_rows::{
     CachedRowsParameters, KeyArray, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows, encoded_cells,
-    first_value, hash_conditions, key_bounds, matching_keys, members, members_near, members_of_one, row_keys, scan,
-    value_column,
+    facet_values, first_value, hash_conditions, key_bounds, matching_keys, members, members_near, members_of_one,
+    row_keys, scan, value_column,
 };
 pub(crate) use cells::FoldedValues;
 pub(crate) use cells::{
-    AggregateFunction, FoldedValue, ValueKind, calls, fold_types, needs_only_counts, needs_only_folds, without_bounds,
+    AggregateFunction, DependsOn, FoldedValue, ValueKind, calls, depends_on, fold_types, needs_only_counts,
+    needs_only_folds, without_bounds,
 };
 pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
-    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, rows_in_squares,
-    skipped, survey, systems_of_covers, without_covers,
+    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, row_count_and_box,
+    rows_in_squares, skipped, survey, systems_of_covers, without_covers,
 };
 
 /// The zoom of an area, for a statement that has a row of `oar_tiles_area`.

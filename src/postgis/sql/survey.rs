@@ -7,7 +7,7 @@ use super::repair::{self, Repair, repaired_columns, with_repaired};
 use super::{AREA_ZOOM, filter, filter_at, is_in_world, key_text, search, world_columns, world_sides};
 use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement, REPAIRED};
 use crate::postgis::sql::{cells, edge};
-use crate::tile::Zoom;
+use crate::tile::{WORLD_UNITS, Zoom};
 
 /// The rows whose positions are read.
 struct SurveyedRows<'a> {
@@ -83,6 +83,29 @@ pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
 {}
 ) AS surveyed (place)",
         survey(layer, None, boxes, zoom, "")
+    )
+}
+
+/// Counts the rows of which [`survey`] returns a position, with the box in which they lie: west, north, east and south in
+/// world units, NULL without rows. With the same parameters.
+pub(crate) fn row_count_and_box(layer: &Layer, zoom: Zoom) -> String {
+    let end = WORLD_UNITS - 1;
+    let (west, north) = ("(place >> 32 & 4294967295)", "(place & 4294967295)");
+    let unit = |name: &str| format!("least(greatest(trunc({name})::int8, 0), {end})");
+    let (columns, [west, north, east, south]) = if layer.grid().is_some() {
+        ("place, y", [unit("place"), unit("y"), unit("place"), unit("y")])
+    } else if layer.placement().draws_points() && layer.is_found_by_area() {
+        ("place", [west, north, west, north].map(str::to_owned))
+    } else {
+        ("place, corner", [west, north, "(corner >> 32 & 4294967295)", "(corner & 4294967295)"].map(str::to_owned))
+    };
+    // A box across ±180° is as wide as the world.
+    format!(
+        "SELECT count(*)::int8, min(CASE WHEN {west} <= {east} THEN {west} ELSE 0 END), min({north}),
+    max(CASE WHEN {west} <= {east} THEN {east} ELSE {end} END), max({south}) FROM (
+{}
+) AS surveyed ({columns}) WHERE place IS NOT NULL",
+        survey(layer, None, 0, zoom, "")
     )
 }
 
@@ -226,8 +249,8 @@ pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
     if near.is_empty() { String::new() } else { format!("AND ({})", near.join(" OR ")) }
 }
 
-/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. The statement
-/// reads no columns but the key and the geometry, because the role may have no right to read the others. The parameters
+/// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. A row with a Z
+/// that is not finite is among them only where PROJ cannot transform it (9.6; 9.1 can). The statement reads no columns but the key and the geometry, because the role may have no right to read the others. The parameters
 /// are the values of a query's placeholders.
 pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
@@ -245,7 +268,7 @@ FROM (
     SELECT key, CASE
         WHEN g IS NULL THEN 'NULL'
         WHEN ST_IsEmpty(g) THEN 'empty'
-        WHEN ST_AsText(ST_Force2D(g)) ~* 'nan|inf' THEN 'not finite'
+        WHEN ST_AsText(g) ~* 'nan|inf' THEN 'not finite'
         WHEN ST_AsText(ST_Force2D(g)) ~ '{surfaces}' THEN 'unsupported'{foreign}
         ELSE 'outside' END AS reason
     FROM (

@@ -54,6 +54,7 @@ fn points() -> Layer {
         reaches_beyond: false,
         repair: false,
         columns: Vec::new(),
+        facets: Vec::new(),
     }
 }
 

@@ -31,7 +31,7 @@ use crate::cells::CellCounts;
 use crate::postgis::{split, sql};
 use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile, PointSorter, SortedPlaces};
 use crate::tile::{
-    BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, Zoom, ZoomList,
+    BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, WorldRect, Zoom, ZoomList,
 };
 
 pub(crate) use folding::FoldReader;
@@ -230,6 +230,30 @@ pub(crate) async fn count_rows(
         most = most.max(pass.count(&[zoom]).await?);
     }
     Ok(Some(most))
+}
+
+/// The rows of a layer that a survey finds a position of, and the box in which they lie.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowCountAndBox {
+    pub(crate) rows: u64,
+    /// `None` without rows.
+    pub(crate) within: Option<WorldRect>,
+}
+
+/// Counts the rows of a layer as [`count_rows`] does, at its deepest zoom, with the box in which they lie.
+pub(crate) async fn count_rows_and_box(session: &Session, layer: &Layer) -> Result<RowCountAndBox, Error> {
+    let (zoom, world) = (layer.zooms.max(), Coverage::new(&[]));
+    let values = QueryValues::of_coverage(layer, &world, &[zoom]);
+    let params: Vec<Param<'_>> = values.params(layer).collect();
+    let context = format!("layer \"{}\", counting its rows", layer.name);
+    let row = session.one(&context, &sql::row_count_and_box(layer, zoom), &params).await;
+    let row = row.map_err(|error| explain(error, layer))?;
+    let sides: [Option<i64>; 4] = [1, 2, 3, 4].map(|column| row.get(column));
+    let within = match sides {
+        [Some(west), Some(north), Some(east), Some(south)] => Some(WorldRect { west, north, east, south }),
+        _ => None,
+    };
+    Ok(RowCountAndBox { rows: row.get::<_, i64>(0).cast_unsigned(), within })
 }
 
 /// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of

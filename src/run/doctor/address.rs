@@ -3,17 +3,17 @@
 
 use std::time::{Duration, SystemTime};
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, StatusCode, header};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http::{Request, StatusCode, header};
+use http_body_util::Full;
 use serde_json::Value;
 
 use crate::clock::since_1970;
-use crate::encode::{Gunzip, TileFormat, is_gzip};
-use crate::https::{HttpsClient, NoAnswer, https_client};
+use crate::encode::{TileFormat, is_gzip};
+use crate::https::{FetchError, FetchLimits, FetchedAnswer, HttpsClient, NoAnswer, USER_AGENT, fetch, https_client};
 use crate::mvt::decode;
 use crate::report::{CheckArea, CheckLevel, Checkup};
 use crate::run::CommandError;
+use crate::run::endpoint::unpacked;
 use crate::serve::{CACHE_PROBE, PROBE_QUERY};
 use crate::stop::Stop;
 use crate::tile::{Coverage, LonLatBox, TileCoord, TileRect, Zoom};
@@ -23,11 +23,8 @@ const AREA: CheckArea = CheckArea::Address;
 /// The origin of the page in which a browser would show the map. The server has to allow it.
 const ORIGIN: &str = "https://map.example";
 
-/// The longest wait for an answer.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// The most bytes of a body that are read.
-const MAX_BODY_BYTES: usize = 16 << 20;
+/// The longest wait for an answer, and the most bytes of it.
+const LIMITS: FetchLimits = FetchLimits { time: Duration::from_secs(20), bytes: 16 << 20 };
 
 /// The most tiles that are requested to find one that is not empty.
 const MAX_TRIED_TILES: usize = 16;
@@ -48,18 +45,17 @@ pub(crate) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Resu
     }
 }
 
-/// A response. Its body may be truncated.
+/// The answer of an address.
 struct AddressAnswer {
     url: String,
-    status: StatusCode,
-    headers: HeaderMap,
-    body: Bytes,
+    answer: FetchedAnswer,
 }
 
-impl AddressAnswer {
-    /// The value of a header; empty if there is none.
-    fn header(&self, name: &str) -> &str {
-        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+impl std::ops::Deref for AddressAnswer {
+    type Target = FetchedAnswer;
+
+    fn deref(&self) -> &FetchedAnswer {
+        &self.answer
     }
 }
 
@@ -101,7 +97,7 @@ impl AddressCheck<'_> {
         for query in [format!("{PROBE_QUERY}{now:x}1"), format!("{PROBE_QUERY}{now:x}2"), String::new()] {
             let url = if query.is_empty() { probe.clone() } else { format!("{probe}?{query}") };
             let Some(answer) = self.get(&url, None).await else { return };
-            let Some(body) = unpacked(&answer).filter(|_| answer.status == StatusCode::OK) else { return };
+            let Some(body) = unpacked(&answer).ok().filter(|_| answer.status == StatusCode::OK) else { return };
             if body == query.as_bytes() {
                 continue;
             }
@@ -136,7 +132,7 @@ impl AddressCheck<'_> {
         let mut request = Request::get(url)
             .header(header::ORIGIN, ORIGIN)
             .header(header::ACCEPT_ENCODING, "gzip")
-            .header(header::USER_AGENT, concat!("oar-tiles/", env!("CARGO_PKG_VERSION")));
+            .header(header::USER_AGENT, USER_AGENT);
         if let Some(tag) = tag {
             request = request.header(header::IF_NONE_MATCH, tag);
         }
@@ -148,26 +144,22 @@ impl AddressCheck<'_> {
                 return None;
             }
         };
-        let exchange = async {
-            let (head, body) = self.client.request(request).await?.into_parts();
-            let body = Limited::new(body, MAX_BODY_BYTES).collect().await;
-            Ok((head, body.map(http_body_util::Collected::to_bytes)))
-        };
-        match tokio::time::timeout(REQUEST_TIMEOUT, exchange).await {
-            Ok(Ok((head, Ok(body)))) => {
-                return Some(AddressAnswer { url: url.to_owned(), status: head.status, headers: head.headers, body });
-            }
-            Ok(Ok((_, Err(error)))) => {
-                self.checkup.fail(
-                    AREA,
-                    format!("the answer of {url} breaks off: {error}"),
-                    "look into the log of the server or the CDN",
-                );
-            }
-            Ok(Err(error)) => self.unanswered(url, &NoAnswer::of(&error)),
-            Err(_) => self.checkup.fail(
+        match fetch(&self.client, request, LIMITS).await {
+            Ok(answer) => return Some(AddressAnswer { url: url.to_owned(), answer }),
+            Err(FetchError::BreaksOff(why)) => self.checkup.fail(
                 AREA,
-                format!("{url} has not answered within {} s", REQUEST_TIMEOUT.as_secs()),
+                format!("the answer of {url} breaks off: {why}"),
+                "look into the log of the server or the CDN",
+            ),
+            Err(FetchError::TooLarge) => self.checkup.fail(
+                AREA,
+                format!("the answer of {url} has more than {} MB", LIMITS.bytes >> 20),
+                "look at what the server answers there",
+            ),
+            Err(FetchError::NoAnswer(why)) => self.unanswered(url, &why),
+            Err(FetchError::Slow) => self.checkup.fail(
+                AREA,
+                format!("{url} has not answered within {} s", LIMITS.time.as_secs()),
                 "look whether the server runs, and whether a firewall drops the connection",
             ),
         }
@@ -216,7 +208,7 @@ impl AddressCheck<'_> {
 
     fn tilejson(&mut self, answer: &AddressAnswer) -> Option<NamedTiles> {
         let no_tilejson = "give the address of the TileJSON, or of the folder that it lies in";
-        let body = unpacked(answer)?;
+        let body = unpacked(answer).ok()?;
         let Ok(json) = serde_json::from_slice::<Value>(&body) else {
             self.checkup.fail(AREA, format!("{} is no JSON", answer.url), no_tilejson);
             return None;
@@ -284,7 +276,7 @@ impl AddressCheck<'_> {
             );
             return;
         }
-        let Some(raw) = unpacked(answer) else {
+        let Ok(raw) = unpacked(answer) else {
             self.checkup.fail(
                 AREA,
                 format!("{url} comes with Content-Encoding: {encoding}, and its body is not packed so"),
@@ -371,15 +363,6 @@ impl AddressCheck<'_> {
                 "give the CDN a rule that caches .pbf (Cloudflare keeps only the kinds of files that it knows), and look at Cache-Control (docs/cdn.md)",
             );
         }
-    }
-}
-
-/// The bytes of a body without its content encoding; `None` if it is not encoded as its header says.
-fn unpacked(answer: &AddressAnswer) -> Option<Vec<u8>> {
-    match answer.header("content-encoding") {
-        "" | "identity" => Some(answer.body.to_vec()),
-        "gzip" if is_gzip(&answer.body) => Gunzip::new().unpack(&answer.body).ok(),
-        _ => None,
     }
 }
 

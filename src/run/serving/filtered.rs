@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::rows::ServedRows;
 use super::sets::{AskedSet, Filter, FilterPart};
 use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
+use crate::config::AskedCondition;
 use crate::draw::{CachedRows, LivePoints};
 use crate::error::with_causes;
 use crate::postgis::Error;
@@ -42,14 +43,11 @@ impl FilteredRows<'_> {
         let Some(points) = self.snapshot.points_in(batch) else { return Ok(None) };
         let mut narrowed = BTreeMap::new();
         for (layer, points) in points {
-            let part = |(parameter, values, _): (&str, &str, &str)| {
-                (FilterPart { layer, parameter: parameter.to_owned() }, values.to_owned())
-            };
-            let filter = Filter(self.filter.of_layer(&self.snapshot.layers[layer]).map(part).collect());
+            let (filter, asked) = self.of_number(layer);
             if filter.0.is_empty() {
                 continue;
             }
-            match self.of_layer(layer, &points, &filter).await? {
+            match self.of_layer(layer, &points, &filter, &asked).await? {
                 Some(rows) => narrowed.insert(layer, rows),
                 None => return Ok(None),
             };
@@ -57,7 +55,65 @@ impl FilteredRows<'_> {
         Ok(Some(narrowed))
     }
 
-    async fn of_layer(&self, layer: usize, points: &LivePoints, filter: &Filter) -> Result<Option<CachedRows>, Error> {
+    /// The kept rows of a layer that the filter leaves, by the layer's number; `None` if they are not known without the
+    /// database.
+    pub(crate) async fn kept(&self, layer: usize) -> Result<Option<Arc<CachedRows>>, Error> {
+        let Some(points) = self.snapshot.kept(layer) else { return Ok(None) };
+        let (filter, asked) = self.of_number(layer);
+        if filter.0.is_empty() {
+            return Ok(Some(Arc::clone(&points.rows)));
+        }
+        Ok(self.of_layer(layer, points, &filter, &asked).await?.map(Arc::new))
+    }
+
+    fn of_number(&self, layer: usize) -> (Filter, Vec<AskedCondition>) {
+        let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
+        let part = |asked: &AskedCondition| (FilterPart { layer, condition: asked.key.clone() }, asked.values.clone());
+        (Filter(asked.iter().map(part).collect()), asked)
+    }
+
+    /// The rows that have the wanted values of facets. `None` if the filter wants something else, or the facets of the
+    /// rows are not known.
+    async fn by_facets(&self, points: &LivePoints, filter: &Filter, asked: &[AskedCondition]) -> Option<CachedRows> {
+        let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
+        let choices = asked.iter().map(|asked| asked.facet.clone()).collect::<Option<Vec<_>>>()?;
+        if !state.has_facets(filter) {
+            return None;
+        }
+        let kept = sets.of(filter);
+        // A statement may be asking for the same set, from when the facets were not known.
+        let mut asked = kept.as_ref().and_then(|kept| kept.asked.try_lock().ok());
+        if let Some(AskedSet::Set(set, on)) = asked.as_deref()
+            && *on == state.snapshot
+            && let Some(rows) = points.only(set)
+        {
+            return Some(rows);
+        }
+        let of_all = points.clone();
+        let choosing = tokio::task::spawn_blocking(move || of_all.with_facets(&choices));
+        let set = choosing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
+        let (bytes, set) = (set.bytes(), Arc::new(set));
+        let rows = points.only(&set);
+        if let (Some(asked), Some(kept)) = (&mut asked, &kept)
+            && !matches!(&**asked, AskedSet::Set(_, on) if *on > state.snapshot)
+        {
+            **asked = AskedSet::Set(set, state.snapshot);
+            sets.note_size(filter, kept, bytes);
+        }
+        sets.note_by_facets();
+        rows
+    }
+
+    async fn of_layer(
+        &self,
+        layer: usize,
+        points: &LivePoints,
+        filter: &Filter,
+        asked: &[AskedCondition],
+    ) -> Result<Option<CachedRows>, Error> {
+        if let Some(rows) = Box::pin(self.by_facets(points, filter, asked)).await {
+            return Ok(Some(rows));
+        }
         let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
         let Some(kept) = sets.of(filter) else { return Ok(None) };
         // While somebody asks, the database draws.
@@ -73,7 +129,7 @@ impl FilteredRows<'_> {
             return Ok(Some(rows));
         }
         let own = &self.snapshot.layers[layer];
-        if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(own, before)) {
+        if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(before)) {
             sets.note_size(filter, &kept, set.bytes());
             let set = Arc::new(set);
             *asked = AskedSet::Set(Arc::clone(&set), state.snapshot);

@@ -12,19 +12,19 @@ use super::filtered::FilteredRows;
 use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
-use super::snapshot::{
-    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_conditions,
-};
+use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
+use crate::config::FilterSettings;
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::plan::{Dirty, FeatureSearch, batches};
 use crate::postgis::{Database, Error, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
+use crate::run::fitted_filters::{check_conditions, fitted_filters};
 use crate::run::{CommandError, Job};
 use crate::serve::{
-    GivenParameters, KnownChanges, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile, LogFailure,
-    SharedSecret, StateCheck,
+    CountRequest, GivenParameters, KnownChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport,
+    LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
 };
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -67,6 +67,8 @@ struct DatabaseTilesShared {
     stop: Stop,
     present: Mutex<Present>,
     rows: Arc<ServedRows>,
+    /// What requests may ask.
+    filters: FilterSettings,
     /// The last snapshot that was retired. It lives while tiles of it are being rendered.
     before: Mutex<Weak<LiveSnapshot>>,
 }
@@ -84,7 +86,8 @@ impl DatabaseTiles {
         let database = bounds.database(&settings.database, &stop)?;
         let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
         check_room(&first, bounds.sessions()).await?;
-        check_conditions(&first.snapshot, &settings.tileset.layers, &settings.tileset.parameters).await?;
+        let filters = fitted_filters(&first.snapshot, &first.layers, &settings.tileset.filters).await?;
+        check_conditions(&first.snapshot, &settings.tileset.layers, &filters).await?;
         let log = match settings.server.redis {
             Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,
@@ -108,12 +111,9 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: Arc::new(ServedRows::new(
-                bounds.rows_memory(settings.run.rows_memory),
-                settings.tileset.parameters.clone(),
-                file,
-            )),
+            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), filters.clone(), file)),
             before: Mutex::default(),
+            filters,
         }));
         drop(tokio::spawn(load_rows(Arc::clone(&tiles.0))));
         Ok(tiles)
@@ -124,6 +124,11 @@ impl DatabaseTiles {
     /// The tileset's description of itself, if it has no target.
     pub(crate) fn described(&self) -> Option<&Described> {
         self.0.described.as_ref()
+    }
+
+    /// What requests may ask, within what the database can compare.
+    pub(crate) fn filters(&self) -> &FilterSettings {
+        &self.0.filters
     }
 }
 
@@ -152,6 +157,10 @@ impl LiveSource for DatabaseTiles {
 
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>> {
         Box::pin(self.0.render(request, stop))
+    }
+
+    fn count<'a>(&'a self, request: CountRequest, stop: &'a Stop) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
+        Box::pin(self.0.count(request, stop))
     }
 
     fn shared_secret(&self) -> Option<SharedSecret> {
@@ -196,44 +205,44 @@ impl LiveSource for DatabaseTiles {
 }
 
 impl DatabaseTilesShared {
-    /// Renders a tile. Tries once more on a new snapshot if the first one was lost, or had to release its locks for
-    /// others.
+    /// Renders a tile.
     async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let LiveRequest { tile, given, since } = request;
-        let mut is_second = false;
+        let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
         loop {
-            let snapshot = tokio::select! {
-                taken = self.snapshot(since) => taken?,
-                _ = stop.wait() => return Err(LiveError::Abandoned),
-            };
+            let snapshot = self.snapshot_until(since, stop).await?;
             let begun = Instant::now();
-            let error = match self.on(&snapshot, tile, given.as_deref(), stop).await {
+            match self.on(&snapshot, tile, given.as_deref(), stop).await {
                 Ok(rendered) => {
                     let in_database = begun.elapsed();
                     let stored = self.packed(rendered, tile).await?;
                     return Ok(LiveTile { stored, in_database, shown: snapshot.shown.clone() });
                 }
-                Err(error) => error,
-            };
-            if stop.asked().is_some() {
-                return Err(LiveError::Abandoned);
+                Err(error) => tries.failed(&snapshot, &error, stop)?,
             }
-            if given.is_some()
-                && let Error::Query { source, .. } = &*error
-                && source.is_data_exception()
-            {
-                return Err(LiveError::Refused(source.to_string()));
+        }
+    }
+
+    /// Counts the rows of each layer.
+    async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
+        let CountRequest { given, since } = request;
+        let filter = RequestFilter::of(&self.filters, given.as_deref());
+        let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
+        loop {
+            let snapshot = self.snapshot_until(since, stop).await?;
+            let filtered = FilteredRows { rows: &self.rows, snapshot: &snapshot, filter: &filter, stop };
+            match Box::pin(filtered.counted()).await {
+                Ok(counted) => return Ok(counted),
+                Err(error) => tries.failed(&snapshot, &error, stop)?,
             }
-            let error = live_error(&*error, error.kind());
-            if matches!(error, LiveError::Away(_)) {
-                // The snapshot is lost with the session that held it.
-                self.forget(&snapshot);
-                if !is_second {
-                    is_second = true;
-                    continue;
-                }
-            }
-            return Err(error);
+        }
+    }
+
+    /// A snapshot that was taken at `since` or later.
+    async fn snapshot_until(self: &Arc<Self>, since: Instant, stop: &Stop) -> TakenSnapshot {
+        tokio::select! {
+            taken = self.snapshot(since) => taken,
+            _ = stop.wait() => Err(LiveError::Abandoned),
         }
     }
 
@@ -254,8 +263,7 @@ impl DatabaseTilesShared {
             Err(NoBatch::Failed(error)) => return Err(error),
             Err(NoBatch::Died) => return Err(Arc::new(Error::Interrupted)),
         };
-        let parameters = &self.job.settings.tileset.parameters;
-        let filter = given.map(|given| RequestFilter::of(parameters, given));
+        let filter = given.map(|given| RequestFilter::of(&self.filters, Some(given)));
         let own = |tiles: Vec<RenderedTile>| {
             let own = tiles.into_iter().find(|rendered| rendered.tile == tile.coord);
             own.unwrap_or_else(|| RenderedTile::empty(tile.coord))
@@ -269,6 +277,14 @@ impl DatabaseTilesShared {
         };
         let has_sets = rows.as_ref().is_some_and(|rows| !rows.is_empty());
         let from_rows = match rows {
+            Some(rows) if snapshot.has_cells_for(&batch) => {
+                let drawing = Box::pin(snapshot.drawn_with_cells(&batch, rows, filter.as_ref(), stop));
+                if let Some(drawn) = drawing.await.map_err(Arc::new)? {
+                    self.rows.note_counted(has_sets, drawn.by_database);
+                    return Ok(own(drawn.tiles));
+                }
+                None
+            }
             Some(rows) => snapshot.drawn_from_rows(&batch, rows).await,
             None => None,
         };
@@ -360,6 +376,36 @@ impl DatabaseTilesShared {
         {
             *present = Present::None;
         }
+    }
+}
+
+/// What is tried once more on a new snapshot, if the first one was lost or had to release its locks for others.
+struct SnapshotTries<'a> {
+    source: &'a DatabaseTilesShared,
+    /// True if a request gives values, which the database may refuse.
+    has_values: bool,
+    is_second: bool,
+}
+
+impl SnapshotTries<'_> {
+    /// Fails if it is not tried again.
+    fn failed(&mut self, snapshot: &Arc<LiveSnapshot>, error: &Error, stop: &Stop) -> Result<(), LiveError> {
+        if stop.asked().is_some() {
+            return Err(LiveError::Abandoned);
+        }
+        if self.has_values
+            && let Error::Query { source, .. } = error
+            && source.is_data_exception()
+        {
+            return Err(LiveError::Refused(source.to_string()));
+        }
+        let error = live_error(error, error.kind());
+        if !matches!(error, LiveError::Away(_)) {
+            return Err(error);
+        }
+        // The snapshot is lost with the session that held it.
+        self.source.forget(snapshot);
+        if std::mem::replace(&mut self.is_second, true) { Err(error) } else { Ok(()) }
     }
 }
 

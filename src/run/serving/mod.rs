@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `count` | how many rows a request chooses, and where they lie |
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
@@ -11,6 +12,7 @@
 //! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
 //! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
 
+mod count;
 mod family;
 mod filtered;
 mod follow;
@@ -218,6 +220,7 @@ async fn parts(
         None => None,
     };
     let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
+    let filters = live.as_ref().map_or(&job.settings.tileset.filters, DatabaseTiles::filters);
     Ok(TilesetParts {
         name: job.settings.tileset.name.clone(),
         source: match described {
@@ -225,9 +228,7 @@ async fn parts(
             None => source(&job.target)?,
         },
         headers: job.settings.server.tile_headers.clone(),
-        parameters: TilesetParameters(
-            job.settings.tileset.parameters.iter().map(|settings| settings.parameter.clone()).collect(),
-        ),
+        parameters: TilesetParameters(filters.parameters.iter().map(|settings| settings.parameter.clone()).collect()),
         live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
         writer: served.writer.clone(),
     })

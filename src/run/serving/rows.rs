@@ -8,6 +8,7 @@
 //! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that is
 //! known to be complete, nothing is kept.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -17,11 +18,11 @@ use tokio::sync::Mutex;
 use super::rows_file::RowsFile;
 use super::sets::{FilterPart, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
-use crate::config::ParameterSettings;
+use crate::config::FilterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{LiveLook, LiveRows, PreparedLayer, may_have_live_points};
+use crate::draw::{CellMembers, LiveLook, LivePoints, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
-use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
+use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, foldable};
 use crate::run::CommandError;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::serve::LiveRowsReport;
@@ -40,6 +41,8 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
     pub(crate) rows: LiveRows,
+    /// How the rows of layers of cells are kept, by the layers' definitions; `None` if they are not.
+    members: parking_lot::Mutex<HashMap<String, Option<Arc<CellMembers>>>>,
     pub(crate) sets: ServedSets,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
@@ -104,12 +107,31 @@ impl<E: Into<CommandError>> From<E> for NotKept {
     }
 }
 
+/// The layers of a snapshot with the rows that are kept of them.
+#[derive(Default)]
+pub(crate) struct LayersWithRows {
+    /// All layers, those of points with their rows.
+    pub(crate) prepared: Vec<PreparedLayer>,
+    /// The rows that are kept, by the layers' numbers.
+    pub(crate) rows: BTreeMap<usize, LivePoints>,
+    /// The layers of cells among these.
+    pub(crate) cells: BTreeMap<usize, Arc<CellMembers>>,
+}
+
+impl LayersWithRows {
+    /// The layers without rows.
+    pub(crate) fn without(layers: &[Arc<Layer>]) -> LayersWithRows {
+        LayersWithRows { prepared: layers.iter().map(PreparedLayer::new).collect(), ..LayersWithRows::default() }
+    }
+}
+
 impl ServedRows {
-    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `parameters`.
-    pub(crate) fn new(memory: usize, parameters: Vec<ParameterSettings>, file: Option<RowsFile>) -> ServedRows {
+    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
+    pub(crate) fn new(memory: usize, filters: FilterSettings, file: Option<RowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
-            sets: ServedSets::new(parameters),
+            members: parking_lot::Mutex::default(),
+            sets: ServedSets::new(filters),
             memory,
             kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),
@@ -131,6 +153,17 @@ impl ServedRows {
             self.told.lock().tiles += 1;
         } else {
             self.drawn.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a live tile was drawn whose cells were counted from rows, perhaps from those of matching sets.
+    pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
+        let mut told = self.told.lock();
+        told.counted_tiles += 1;
+        told.tiles += u64::from(!by_database);
+        drop(told);
+        if has_sets {
+            self.sets.note_drawn();
         }
     }
 
@@ -180,11 +213,11 @@ impl ServedRows {
         if Instant::now() < from || self.drawn.load(Ordering::Relaxed) < tiles {
             return false;
         }
-        if self.memory == 0 || of_points(layers).is_empty() {
+        if self.memory == 0 || !layers.iter().any(|layer| may_be_kept(layer)) {
             self.tell_why_not(if self.memory == 0 {
                 "rows_mb leaves no room"
             } else {
-                "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, from a table with a spatial index"
+                "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, or cells of such points, from a table with a spatial index"
             });
             *kept = Kept::Never;
             return false;
@@ -207,6 +240,7 @@ impl ServedRows {
         let (why, pause) = match read {
             Ok(Some(state)) => {
                 self.told.lock().reads += 1;
+                self.sets.note_facets_read();
                 self.tell_shown(&state.shown).await;
                 *kept = Kept::Rows(state);
                 if let Some(file) = &self.file {
@@ -233,8 +267,9 @@ impl ServedRows {
             return Ok(false);
         }
         self.drop_rows().await;
+        self.look_up_members(on.snapshot, on.layers).await?;
         // The log has to be complete for all that comes.
-        let layers = of_points(on.layers);
+        let layers = self.kept_layers(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
         let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
         let look = self.look(on.snapshot, "");
@@ -245,11 +280,14 @@ impl ServedRows {
             if watches.iter().all(Watch::is_query) {
                 continue;
             }
-            let Some(points) = self.rows.read_points(look, layer).await? else { continue };
-            if on.draws_alike(number, &points).await? {
+            let Some(rows) = self.rows_layer(layer) else { continue };
+            let Some(points) = self.rows.read_points(look, &rows).await? else { continue };
+            self.rows.read_facets(look, &rows).await?;
+            // The cells of all rows are counted as the survey of a seed counts them.
+            if layer.grid().is_some() || on.draws_alike(number, &points).await? {
                 is_any_kept = true;
             } else {
-                self.rows.refuse(look, layer).await;
+                self.rows.refuse(look, &rows).await;
             }
         }
         on.snapshot.check_partitions(on.reads).await?;
@@ -264,8 +302,8 @@ impl ServedRows {
         probed: &Probed,
         shown: &StateInHistory,
         schema: &str,
-    ) -> (Vec<PreparedLayer>, SetsState) {
-        let plain = || (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default());
+    ) -> (LayersWithRows, SetsState) {
+        let plain = || (LayersWithRows::without(&probed.layers), SetsState::default());
         let mut kept = self.kept.lock().await;
         let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
@@ -306,7 +344,7 @@ impl ServedRows {
         reads: &Reads,
         before: &StateInHistory,
         schema: &str,
-    ) -> Result<Vec<PreparedLayer>, NotKept> {
+    ) -> Result<LayersWithRows, NotKept> {
         let lost = |why: &str| NotKept::Lost(why.to_owned());
         if reads.row_security.is_some() {
             // Policies may change without a change of a row.
@@ -315,38 +353,38 @@ impl ServedRows {
         if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
-        let layers = of_points(all);
+        let layers = self.kept_layers(all);
         // The tables of the log are not locked for as long as the snapshot lives.
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
         let changed = snapshot.without_keeping_locks(asking).await?;
         let since = before.state.to_string();
         let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
         let mut changed = changed.into_iter();
-        let mut prepared = Vec::new();
-        for layer in all {
+        let mut with_rows = LayersWithRows::default();
+        for (number, layer) in all.iter().enumerate() {
             let plain = PreparedLayer::new(layer);
-            if !may_have_live_points(layer) {
-                prepared.push(plain);
+            let Some(rows) = self.rows_layer(layer) else {
+                with_rows.prepared.push(plain);
                 continue;
-            }
+            };
             let positions = changed.next().flatten();
-            prepared.push(
-                match self
-                    .rows
-                    .points(look, layer, positions.as_deref())
-                    .await
-                    .map_err(|error| lost(&with_causes(&error)))?
-                {
-                    Some(points) => plain.with_live_points(&points),
-                    None => plain,
-                },
-            );
+            let brought = self.rows.points(look, &rows, positions.as_deref()).await;
+            let points = brought.map_err(|error| lost(&with_causes(&error)))?;
+            with_rows.prepared.push(match (&points, self.members_of(layer)) {
+                (Some(_), Some(members)) => {
+                    with_rows.cells.insert(number, members);
+                    plain
+                }
+                (Some(points), None) => plain.with_live_points(points),
+                (None, _) => plain,
+            });
+            with_rows.rows.extend(points.map(|points| (number, points)));
         }
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));
         }
         snapshot.check_partitions(reads).await?;
-        Ok(prepared)
+        Ok(with_rows)
     }
 
     /// The conditions of kept sets, each with true if the change log holds, since the state `since`, every change of the
@@ -382,7 +420,41 @@ impl ServedRows {
     }
 }
 
-/// The layers whose rows may be live.
-pub(crate) fn of_points(layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-    layers.iter().filter(|layer| may_have_live_points(layer)).cloned().collect()
+impl ServedRows {
+    /// Finds out how the rows of layers of cells can be kept.
+    pub(crate) async fn look_up_members(
+        &self,
+        snapshot: &Snapshot,
+        layers: &[Arc<Layer>],
+    ) -> Result<(), crate::postgis::Error> {
+        self.members.lock().clear();
+        for layer in layers.iter().filter(|layer| CellMembers::may_be_of(layer)) {
+            let members = CellMembers::of(layer, foldable(snapshot, layer).await?);
+            self.members.lock().insert(layer.definition(), members.map(Arc::new));
+        }
+        Ok(())
+    }
+
+    fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {
+        layer.grid()?;
+        self.members.lock().get(&layer.definition()).cloned().flatten()
+    }
+
+    /// The layer as which the rows of a layer are read; `None` if they are not kept.
+    pub(crate) fn rows_layer(&self, layer: &Arc<Layer>) -> Option<Arc<Layer>> {
+        if may_have_live_points(layer) {
+            return Some(Arc::clone(layer));
+        }
+        Some(Arc::clone(self.members_of(layer)?.rows()))
+    }
+
+    /// The layers whose rows may be kept.
+    fn kept_layers(&self, layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
+        layers.iter().filter(|layer| self.rows_layer(layer).is_some()).cloned().collect()
+    }
+}
+
+/// True if the rows of a layer may be kept, as far as its definition says.
+fn may_be_kept(layer: &Layer) -> bool {
+    may_have_live_points(layer) || CellMembers::may_be_of(layer)
 }

@@ -15,7 +15,7 @@ use super::rows::{FEW_TILES, Kept, KeptState, NotKept, ServedRows};
 use super::rows_file::{About, RowsFile};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{MAX_AGE, SavedLayer, SavedRows};
-use crate::postgis::{Database, server_of, shows_rows_as_written};
+use crate::postgis::{Database, Layer, Snapshot, server_of, shows_rows_as_written};
 use crate::run::CommandError;
 use crate::run::identity::{LogIdentity, SameDatabase, compare};
 use crate::run::kept_rows::{RowsSnapshot, is_in_history};
@@ -110,14 +110,16 @@ impl ServedRows {
         let Some(log) = LogIdentity::read(on.snapshot, schema, []).await? else {
             return unfit("this role may not read the change log's key");
         };
-        let (rows, layers, key) = (Arc::clone(self), on.layers.to_vec(), log.key().derived(PURPOSE));
+        self.look_up_members(on.snapshot, on.layers).await?;
+        let kept: Vec<Arc<Layer>> = on.layers.iter().filter_map(|layer| self.rows_layer(layer)).collect();
+        let (rows, layers, key) = (Arc::clone(self), kept.clone(), log.key().derived(PURPOSE));
         let reading = tokio::task::spawn_blocking(move || match &rows.file {
             Some(file) => file.read(&layers, key.as_bytes(), rows.memory),
             None => Err("there is no place for it".to_owned()),
         });
         let saved = reading.await.map_err(CommandError::from)?.map_err(NotUsed::Unfit)?;
         let before = self.of_this_database(on, schema, &saved.about).await?;
-        let ages = ages(on, &saved.layers).await?;
+        let ages = ages(on.snapshot, &kept, &saved.layers).await?;
         let age = |layer: &SavedLayer| {
             let known = ages.iter().find(|(definition, _)| *definition == layer.definition);
             known.map_or(MAX_AGE, |(_, age)| *age)
@@ -129,7 +131,7 @@ impl ServedRows {
         }
         self.rows.replace(saved.layers, &before.state.to_string(), age).await;
         self.brought(on.database, on.snapshot, on.layers, on.reads, &before, schema).await?;
-        for (number, layer) in on.layers.iter().enumerate() {
+        for (number, layer) in on.layers.iter().enumerate().filter(|(_, layer)| layer.grid().is_none()) {
             let look = self.look(on.snapshot, "");
             if let Some(points) = self.rows.points(look, layer, None).await?
                 && !on.draws_alike(number, &points).await?
@@ -137,6 +139,10 @@ impl ServedRows {
                 return unfit("the database draws other tiles");
             }
         }
+        for layer in &kept {
+            self.rows.read_facets(self.look(on.snapshot, ""), layer).await?;
+        }
+        self.sets.note_facets_read();
         on.snapshot.check_partitions(on.reads).await?;
         if let Some(file) = &self.file {
             let mut last = file.last.lock();
@@ -267,13 +273,17 @@ impl ServedRows {
 
 /// For each of some layers of a file, the time since its rows were read, as far as it matters: rows that are shown as
 /// they were written are as good as the change log.
-async fn ages(on: &RowsSnapshot<'_>, saved: &[SavedLayer]) -> Result<Vec<(String, Duration)>, CommandError> {
+async fn ages(
+    snapshot: &Snapshot,
+    layers: &[Arc<Layer>],
+    saved: &[SavedLayer],
+) -> Result<Vec<(String, Duration)>, CommandError> {
     let now = SystemTime::now();
     let mut ages = Vec::new();
-    for layer in on.layers {
+    for layer in layers {
         let definition = layer.definition();
         let Some(saved) = saved.iter().find(|saved| saved.definition == definition) else { continue };
-        let is_as_written = shows_rows_as_written(on.snapshot, layer).await?;
+        let is_as_written = shows_rows_as_written(snapshot, layer).await?;
         ages.push((definition, age(saved.read, now, is_as_written)));
     }
     Ok(ages)

@@ -12,8 +12,8 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::config::ParameterSettings;
-use crate::draw::MatchingSet;
+use crate::config::{ConditionKey, FilterSettings};
+use crate::draw::{MAX_AGE, MatchingSet};
 use crate::postgis::Layer;
 use crate::serve::LiveRowsReport;
 
@@ -23,22 +23,22 @@ const MAX_SETS: usize = 1_000;
 /// Sets take at most this part of the memory for rows.
 const SHARE_OF_MEMORY: usize = 4;
 
-/// A parameter of a layer, which has a condition for it.
+/// A condition on the rows of a layer.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FilterPart {
     /// The layer's number.
     pub(crate) layer: usize,
-    pub(crate) parameter: String,
+    pub(crate) condition: ConditionKey,
 }
 
-/// What a request wants of a layer: the parameters that have a condition for it, each with its values as an array.
+/// What a request wants of a layer: the conditions that it sets, each with its values in their canonical form.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Filter(pub(crate) Vec<(FilterPart, String)>);
 
 impl Filter {
     fn bytes(&self) -> usize {
         let part = |(part, values): &(FilterPart, String)| {
-            size_of::<(FilterPart, String)>() + part.parameter.len() + values.len()
+            size_of::<(FilterPart, String)>() + part.condition.bytes() + values.len()
         };
         size_of::<KeptSet>() + self.0.iter().map(part).sum::<usize>()
     }
@@ -71,23 +71,32 @@ pub(crate) struct SetsState {
     /// The number of the first snapshot since which the log holds every change of a condition's columns. Without an entry
     /// the log was not asked yet.
     logged_since: Arc<BTreeMap<FilterPart, u64>>,
+    /// The number of the snapshot after which the facets of the rows were read.
+    facets_since: u64,
 }
 
 impl SetsState {
     /// The state of the next snapshot. The log has all changes since this one that the conditions of `logged` see.
     pub(crate) fn next(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let facets_since = self.facets_since;
         let snapshot = self.snapshot + 1;
         let since = |(part, is_logged): (FilterPart, bool)| {
             let before = self.logged_since.get(&part).copied().unwrap_or(self.snapshot);
             (part, if is_logged { before } else { snapshot })
         };
-        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()) }
+        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()), facets_since }
     }
 
     /// True if a set that was asked for on another snapshot holds for this one, but for the rows that came since.
     pub(crate) fn holds(&self, filter: &Filter, asked_on: u64) -> bool {
         let is_logged = |part| self.logged_since.get(part).is_some_and(|since| *since <= asked_on);
         asked_on == self.snapshot || asked_on < self.snapshot && filter.0.iter().all(|(part, _)| is_logged(part))
+    }
+
+    /// True if the facets of the rows are those of this snapshot.
+    pub(crate) fn has_facets(&self, filter: &Filter) -> bool {
+        let is_logged = |part| self.logged_since.get(part).is_some_and(|since| *since <= self.facets_since);
+        filter.0.iter().all(|(part, _)| is_logged(part))
     }
 
     /// True if a set of this snapshot hardly holds for the next one.
@@ -98,13 +107,17 @@ impl SetsState {
 
 /// The sets of a tileset.
 pub(crate) struct ServedSets {
-    parameters: Vec<ParameterSettings>,
+    filters: FilterSettings,
     table: Mutex<SetTable>,
     state: Mutex<SetsState>,
+    /// When all sets were forgotten last.
+    begun: Mutex<Instant>,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
     tiles: AtomicU64,
+    /// How many sets were made of facets since the server began.
+    by_facets: AtomicU64,
 }
 
 #[derive(Default)]
@@ -116,14 +129,27 @@ struct SetTable {
 }
 
 impl ServedSets {
-    pub(crate) fn new(parameters: Vec<ParameterSettings>) -> ServedSets {
+    pub(crate) fn new(filters: FilterSettings) -> ServedSets {
         ServedSets {
-            parameters,
+            filters,
             table: Mutex::default(),
             state: Mutex::default(),
+            begun: Mutex::new(Instant::now()),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
+            by_facets: AtomicU64::new(0),
         }
+    }
+
+    /// Notes that the facets of rows were read. They are as good as the changes that the log has had since.
+    pub(crate) fn note_facets_read(&self) {
+        let mut state = self.state.lock();
+        state.facets_since = state.snapshot;
+    }
+
+    /// Notes that a set was made of facets.
+    pub(crate) fn note_by_facets(&self) {
+        self.by_facets.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The place of a filter's set; `None` if there is no room for sets.
@@ -170,21 +196,33 @@ impl ServedSets {
         self.tiles.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The conditions of kept sets, as a layer that only this condition narrows.
+    /// The conditions of kept sets and those about facets, each as a layer that only this condition narrows.
     pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
-        let parts: BTreeSet<FilterPart> =
+        let mut parts: BTreeSet<FilterPart> =
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        // The facets of rows are kept before somebody asks for them.
+        for (number, layer) in layers.iter().enumerate() {
+            let about_facets = self.filters.of_layer(layer).into_iter().filter(|condition| condition.key.is_facet());
+            parts.extend(about_facets.map(|condition| FilterPart { layer: number, condition: condition.key }));
+        }
         let narrowed = |part: FilterPart| {
             let layer = layers.get(part.layer)?;
-            let settings = self.parameters.iter().find(|settings| settings.parameter.name == part.parameter)?;
-            let condition = settings.conditions.get(layer.name())?;
-            Some((part, Arc::new(layer.narrowed_by(condition))))
+            let conditions = self.filters.of_layer(layer);
+            let condition = conditions.iter().find(|condition| condition.key == part.condition)?;
+            Some((part, Arc::new(layer.narrowed_by(&condition.sql))))
         };
         parts.into_iter().filter_map(narrowed).collect()
     }
 
     /// The state of a further snapshot, to which rows were brought; see [`SetsState::next`].
+    /// Sets that a statement has found are forgotten after a while: a condition may call a function that was replaced.
     pub(crate) fn next_state(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let mut begun = self.begun.lock();
+        if begun.elapsed() >= MAX_AGE {
+            self.table.lock().sets.clear();
+            *begun = Instant::now();
+        }
+        drop(begun);
         let mut state = self.state.lock();
         *state = state.next(logged);
         state.clone()
@@ -208,6 +246,7 @@ impl ServedSets {
             sets: table.sets.len(),
             set_bytes: table.bytes(),
             set_statements: self.statements.load(Ordering::Relaxed),
+            facet_sets: self.by_facets.load(Ordering::Relaxed),
             set_tiles: self.tiles.load(Ordering::Relaxed),
             ..rows
         }
@@ -236,7 +275,9 @@ mod tests {
     use super::*;
 
     fn filter(parameters: &[&str]) -> Filter {
-        let part = |name: &&str| (FilterPart { layer: 0, parameter: (*name).to_owned() }, "{1}".to_owned());
+        let part = |name: &&str| {
+            (FilterPart { layer: 0, condition: ConditionKey::Parameter((*name).to_owned()) }, "{1}".to_owned())
+        };
         Filter(parameters.iter().map(part).collect())
     }
 
@@ -261,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_sets_that_were_not_used_for_longest_make_room() {
-        let sets = ServedSets::new(Vec::new());
+        let sets = ServedSets::new(FilterSettings::default());
         let filters = ["a", "b", "c"].map(|name| filter(&[name]));
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);

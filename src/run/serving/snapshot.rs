@@ -10,29 +10,27 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::follow::LOG_SESSIONS;
-use super::rows::ServedRows;
+use super::rows::{LayersWithRows, ServedRows};
 use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
-use crate::config::{DatabaseSettings, ParameterSettings};
+use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
-    CachedRows, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RunLayers, Worker, check_narrowed, session_value,
+    CachedRows, CellMembers, CellValues, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RowReaders, RunLayers,
+    Worker, session_value,
 };
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
-use crate::postgis::{
-    Database, Error, Layer, LayerLocks, LayerOptions, Reads, SessionOptions, SessionValue, Snapshot, probe,
-};
+use crate::postgis::{Database, Error, Layer, LayerLocks, Reads, SessionOptions, SessionValue, Snapshot, probe};
 use crate::run::kept_rows::RowsSnapshot;
 use crate::run::{CommandError, Job};
 use crate::serve::{GivenParameters, WorkerShares};
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
-use crate::tile::{Batch, LayerFootprints, LayerIndex, Zoom};
+use crate::tile::{Batch, LayerFootprints, LayerIndex, TileRect, Zoom};
 
 /// How long live tiles show one database state, at least.
 const MIN_LIFE: Duration = Duration::from_secs(1);
@@ -68,6 +66,12 @@ pub(crate) struct LiveSnapshot {
     /// The layers for planning.
     pub(crate) drawn: Vec<DrawnLayer>,
     statements: Arc<RunLayers>,
+    /// The layers with the rows that are kept of them.
+    prepared: Vec<PreparedLayer>,
+    /// The rows that are kept, by the layers' numbers.
+    rows: BTreeMap<usize, LivePoints>,
+    /// The layers of cells among these.
+    cells: BTreeMap<usize, Arc<CellMembers>>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
     packing: Packing,
@@ -115,13 +119,11 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let (prepared, sets) = match purpose {
+        let (LayersWithRows { prepared, rows, cells }, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
-            SnapshotUse::Check | SnapshotUse::Rows => {
-                (probed.layers.iter().map(PreparedLayer::new).collect(), SetsState::default())
-            }
+            SnapshotUse::Check | SnapshotUse::Rows => (LayersWithRows::without(&probed.layers), SetsState::default()),
         };
         let drawn = probed.layers.iter().map(|layer| DrawnLayer {
             zooms: layer.zooms().clone(),
@@ -133,6 +135,9 @@ impl LiveSnapshot {
             snapshot,
             drawn: drawn.collect(),
             statements: RunLayers::new(&prepared),
+            prepared,
+            rows,
+            cells,
             layers: probed.layers,
             locks: probed.locks,
             reads: probed.reads,
@@ -207,17 +212,27 @@ impl LiveSnapshot {
         before: Option<&MatchingSet>,
         stop: &Stop,
     ) -> Result<Option<MatchingSet>, Error> {
-        let session = self.session(stop).await?;
-        let own = session.stop.clone();
-        let asking = async {
-            session.worker.set_values(values).await?;
-            points.matching(&session.worker, narrowed, before).await
-        };
-        let matching = until_stopped(asking, &own, stop).await;
-        self.give_back(session, matching.is_ok());
-        let matching = matching?;
+        let matching = self
+            .in_session(stop, async |worker| {
+                worker.set_values(values).await?;
+                points.matching(worker, narrowed, before).await
+            })
+            .await?;
         self.snapshot.check_partitions(&self.reads).await?;
         Ok(matching)
+    }
+
+    /// Lets a session ask the database something. When `stop` is asked for, the statement is cancelled.
+    pub(crate) async fn in_session<T>(
+        &self,
+        stop: &Stop,
+        ask: impl AsyncFnOnce(&Worker) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let asked = until_stopped(ask(&session.worker), &own, stop).await;
+        self.give_back(session, asked.is_ok());
+        asked
     }
 
     /// The right to ask for a matching set; `None` while as many are asked for as may be at once.
@@ -225,11 +240,105 @@ impl LiveSnapshot {
         Arc::clone(&self.bounds.asking).try_acquire_owned().ok()
     }
 
+    /// The rows that are kept of a layer, by its number.
+    pub(crate) fn kept(&self, layer: usize) -> Option<&LivePoints> {
+        self.rows.get(&layer)
+    }
+
     /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
     /// layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
         let drawn = self.statements.drawn_in(batch);
-        drawn.map(|(index, layer)| Some((index, LivePoints::of(&layer.prepared)?))).collect()
+        drawn.map(|(index, _)| Some((index, self.rows.get(&index)?.clone()))).collect()
+    }
+
+    /// True if the rows of a layer of cells that is drawn in a batch are kept.
+    pub(crate) fn has_cells_for(&self, batch: &Batch) -> bool {
+        self.statements.drawn_in(batch).any(|(index, _)| self.cells.contains_key(&index))
+    }
+
+    /// Draws a tile of whose cells the rows are kept. The cells are counted from these rows. Cells whose encoded values are
+    /// known are drawn here; the database draws the others, without reading a row. `filter` narrows the layers, and `rows`
+    /// are those that it leaves, by the layers' numbers. `None` if the cells of a layer cannot be counted.
+    pub(crate) async fn drawn_with_cells(
+        &self,
+        batch: &Batch,
+        mut rows: BTreeMap<usize, CachedRows>,
+        filter: Option<&RequestFilter<'_>>,
+        stop: &Stop,
+    ) -> Result<Option<DrawnWithCells>, Error> {
+        let Some(tile) = batch.areas.first().map(|area| area.rect) else { return Ok(None) };
+        let mut counted: BTreeMap<usize, PreparedLayer> = BTreeMap::new();
+        let mut is_composed = true;
+        for (index, statements) in self.statements.drawn_in(batch) {
+            let Some((members, points)) = self.cells.get(&index).zip(self.rows.get(&index)) else { continue };
+            let layer = self.narrowed(statements.prepared.layer(), filter);
+            let (own, all, of_cells) = (rows.remove(&index), Arc::clone(&points.rows), Arc::clone(members));
+            let counting =
+                tokio::task::spawn_blocking(move || of_cells.counted(&layer, &tile, own.as_ref().unwrap_or(&*all)));
+            let prepared = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let Some(prepared) = prepared else { return Ok(None) };
+            let composed = match members.values() {
+                Some(values) => self.composed(values, &prepared, &tile, stop).await?,
+                None => None,
+            };
+            is_composed &= composed.is_some();
+            rows.extend(composed.map(|composed| (index, composed)));
+            counted.insert(index, prepared);
+        }
+        if is_composed && self.statements.have_rows_for(batch, &rows) {
+            if let Some(tiles) = self.drawn_from_rows(batch, rows).await {
+                return Ok(Some(DrawnWithCells { tiles, by_database: false }));
+            }
+            rows = BTreeMap::new();
+        }
+        let mut layers = Vec::new();
+        for (index, prepared) in self.prepared.iter().enumerate() {
+            let narrowed = self.narrowed(prepared.layer(), filter);
+            let is_narrowed = !Arc::ptr_eq(&narrowed, prepared.layer());
+            layers.push(match (counted.remove(&index), rows.remove(&index)) {
+                (Some(counted), _) => counted,
+                (None, Some(own)) => PreparedLayer::new(&narrowed).with_cached_rows(Some(Arc::new(own))),
+                (None, None) if is_narrowed => PreparedLayer::new(&narrowed),
+                (None, None) => prepared.clone(),
+            });
+        }
+        let values = filter.map(|filter| filter.values.clone()).unwrap_or_default();
+        let narrowed = NarrowedLayers { statements: RunLayers::new(&layers), values };
+        let tiles = Box::pin(self.render(batch, Some(&narrowed), stop)).await?;
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(Some(DrawnWithCells { tiles, by_database: true }))
+    }
+
+    /// A layer with the rows that a request wants of it; the same one if it wants all.
+    fn narrowed(&self, layer: &Arc<Layer>, filter: Option<&RequestFilter<'_>>) -> Arc<Layer> {
+        match filter.filter(|filter| !filter.of_layer(layer).is_empty()) {
+            Some(filter) => Arc::new(filter.narrowed(layer)),
+            None => Arc::clone(layer),
+        }
+    }
+
+    /// The counted cells of a tile as rows. The database encodes what is not known yet. `None` if they cannot be put
+    /// together.
+    async fn composed(
+        &self,
+        values: &CellValues,
+        prepared: &PreparedLayer,
+        tile: &TileRect,
+        stop: &Stop,
+    ) -> Result<Option<CachedRows>, Error> {
+        if let Ok(rows) = values.rows(prepared, tile) {
+            return Ok(Some(rows));
+        }
+        let session = self.session(stop).await?;
+        let own = session.stop.clone();
+        let learning = async {
+            let readers = RowReaders { keeper: session.worker.session(), others: &[] };
+            values.learn(readers, prepared, tile).await
+        };
+        let learnt = until_stopped(learning, &own, stop).await;
+        self.give_back(session, learnt.is_ok());
+        Ok(if learnt? { values.rows(prepared, tile).ok() } else { None })
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
@@ -238,7 +347,7 @@ impl LiveSnapshot {
         batch: &Batch,
         instead: BTreeMap<usize, CachedRows>,
     ) -> Option<Vec<RenderedTile>> {
-        if !self.statements.have_rows_for(batch) {
+        if !self.statements.have_rows_for(batch, &instead) {
             return None;
         }
         let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
@@ -421,33 +530,29 @@ impl LiveBounds {
 
 /// What a request wants of the rows.
 pub(crate) struct RequestFilter<'r> {
-    /// The parameters that it gives, each with its values as an array.
-    asked: Vec<(&'r ParameterSettings, String)>,
-    /// The values by name, for functions.
-    members: Map<String, Value>,
+    filters: &'r FilterSettings,
+    /// `None` for a request that gives no values, and wants all rows.
+    given: Option<&'r GivenParameters>,
     pub(crate) values: Vec<SessionValue>,
 }
 
 impl<'r> RequestFilter<'r> {
-    pub(crate) fn of(parameters: &'r [ParameterSettings], given: &GivenParameters) -> RequestFilter<'r> {
-        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == name);
-        let asked = given.given.iter().filter_map(|given| Some((of_name(&given.name)?, given.array())));
-        let values = given.given.iter().map(|given| session_value(&given.name, given.array()));
-        RequestFilter { asked: asked.collect(), members: given.json(), values: values.collect() }
+    pub(crate) fn of(filters: &'r FilterSettings, given: Option<&'r GivenParameters>) -> RequestFilter<'r> {
+        let all = given.map(|given| filters.values(given)).unwrap_or_default();
+        let values = all.into_iter().map(|given| session_value(&given.name, given.array()));
+        RequestFilter { filters, given, values: values.collect() }
     }
 
-    /// The given parameters that have a condition for a layer, with their values.
-    pub(crate) fn of_layer<'s>(&'s self, layer: &'s Layer) -> impl Iterator<Item = (&'r str, &'s str, &'r str)> + 's {
-        self.asked.iter().filter_map(|(settings, values)| {
-            let condition = settings.conditions.get(layer.name())?;
-            Some((settings.parameter.name.as_str(), values.as_str(), condition.as_str()))
-        })
+    /// The conditions that the request sets on the rows of a layer.
+    pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<AskedCondition> {
+        self.given.map_or_else(Vec::new, |given| self.filters.asked(given, layer))
     }
 
     /// The layer with the rows that the request wants.
     pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
-        let conditions: Vec<&str> = self.of_layer(layer).map(|(_, _, condition)| condition).collect();
-        layer.narrowed(&conditions, &self.members)
+        let asked = self.of_layer(layer);
+        let conditions: Vec<&str> = asked.iter().map(|condition| condition.sql.as_str()).collect();
+        layer.narrowed(&conditions, &self.given.map(GivenParameters::json).unwrap_or_default())
     }
 }
 
@@ -464,30 +569,11 @@ impl NarrowedLayers {
     }
 }
 
-/// Checks the conditions of all parameters before the first request.
-pub(crate) async fn check_conditions(
-    snapshot: &Snapshot,
-    layers: &[LayerOptions],
-    parameters: &[ParameterSettings],
-) -> Result<(), Error> {
-    let conditions: BTreeMap<&str, Vec<&str>> =
-        parameters.iter().flat_map(|settings| &settings.conditions).fold(BTreeMap::new(), |mut all, (layer, sql)| {
-            all.entry(layer.as_str()).or_insert_with(Vec::new).push(sql.as_str());
-            all
-        });
-    let narrowed = |layer: &LayerOptions| {
-        let conditions = conditions.get(layer.name.as_str())?;
-        Some(layer.narrowed(conditions))
-    };
-    let options: Vec<LayerOptions> = layers.iter().filter_map(narrowed).collect();
-    if options.is_empty() {
-        return Ok(());
-    }
-    let values: Vec<SessionValue> = parameters
-        .iter()
-        .map(|settings| session_value(&settings.parameter.name, settings.sample().to_owned()))
-        .collect();
-    check_narrowed(snapshot, &options, &values).await
+/// Tiles whose cells were counted from kept rows.
+pub(crate) struct DrawnWithCells {
+    pub(crate) tiles: Vec<RenderedTile>,
+    /// True if the database drew them.
+    pub(crate) by_database: bool,
 }
 
 // Where features lie, by layer and zoom. They are surveyed when the first tile needs them.

@@ -29,6 +29,9 @@ pub(crate) const FONTS: &str = "fonts/Noto%20Sans%20Regular/";
 /// The name of the events of changed tiles.
 pub(crate) const CHANGES: &str = "changes";
 
+/// The name of the document that says how many rows a request chooses.
+pub(crate) const COUNT: &str = "count.json";
+
 /// True if a name is that of a TileJSON document.
 pub(crate) fn is_tilejson(name: &str) -> bool {
     name == "tiles.json" || name.ends_with(".tiles.json")

@@ -257,7 +257,7 @@ impl FlightState {
     }
 
     /// How long a further flight of a client would wait for its worker.
-    fn estimate(&self, client: ClientKey) -> Duration {
+    pub(crate) fn estimate(&self, client: ClientKey) -> Duration {
         let (counts, shares) = (self.queue.counts(), self.queue.shares());
         let workers = shares.workers().get();
         let is_free = counts.running.total() < workers && counts.waiting.of(WorkClass::Live) == 0;

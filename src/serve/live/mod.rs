@@ -6,6 +6,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `counts` | how many rows a request chooses |
 //! | `flights` | one flight per tile for all requests; from the queue to its result |
 //! | `history` | which database states of shared tiles belong to the history of this database |
 //! | `table` | the flights in progress, the requests that wait for them, failures |
@@ -13,6 +14,7 @@
 //! A flight is a separate task. A client that disconnects ends it only if no other request waits for it: then the
 //! flight leaves the queue, or its statement is cancelled.
 
+mod counts;
 mod flights;
 mod history;
 mod table;
@@ -30,6 +32,7 @@ use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
+pub use counts::{CountRequest, LayerRows};
 pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 
@@ -116,6 +119,8 @@ pub struct LiveRowsReport {
     pub why_not: Option<String>,
     /// How many live tiles were drawn from them since the server began.
     pub tiles: u64,
+    /// How many live tiles were drawn whose cells were counted from them, since the server began.
+    pub counted_tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
     /// True while they are being read from the table, or from the file of an earlier server.
@@ -140,7 +145,9 @@ pub struct LiveRowsReport {
     pub set_bytes: usize,
     /// How many statements asked for a set since the server began.
     pub set_statements: u64,
-    /// How many of the tiles were drawn with sets.
+    /// How many sets were made of facets, without a statement, since the server began.
+    pub facet_sets: u64,
+    /// How many of both kinds of tiles were drawn with sets.
     pub set_tiles: u64,
 }
 
@@ -160,6 +167,16 @@ pub trait LiveSource: Send + Sync + 'static {
     /// Renders a tile. When `stop` is requested, it cancels the statement that the database runs for this tile and
     /// returns soon. The future must be polled to its end.
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
+
+    /// Counts the rows of each layer. When `stop` is requested, it cancels its statements and returns soon. The future must
+    /// be polled to its end.
+    fn count<'a>(
+        &'a self,
+        _request: CountRequest,
+        _stop: &'a Stop,
+    ) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every
     /// server of the database has the same one.

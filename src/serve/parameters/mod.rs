@@ -8,12 +8,14 @@
 //! | file | subject |
 //! |---|---|
 //! | `given` | the query of a request |
+//! | `polygon` | polygons in it |
 //! | `gate` | how many sets of values may be new in a minute |
 //!
 //! A value never becomes a part of an SQL text.
 
 mod gate;
 mod given;
+mod polygon;
 
 use std::num::NonZeroUsize;
 
@@ -39,6 +41,10 @@ pub enum ParameterType {
     Boolean,
     /// Four numbers: west, south, east, north, in degrees.
     Box,
+    /// Whole numbers of 64 bits from one to another, both included. One of them may be missing.
+    Range,
+    /// A polygon, or several, in degrees.
+    Polygon,
 }
 
 impl ParameterType {
@@ -50,6 +56,8 @@ impl ParameterType {
             ParameterType::Number => "number",
             ParameterType::Boolean => "boolean",
             ParameterType::Box => "box",
+            ParameterType::Range => "range",
+            ParameterType::Polygon => "polygon",
         }
     }
 }
@@ -134,7 +142,8 @@ const MAX_NUMBER_BYTES: usize = 64;
 /// A value in its canonical form. Its order is the order of values in a key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ParameterValue {
-    /// The text that the database reads as the type of the parameter; for a box, the text of each side.
+    /// The text that the database reads as the type of the parameter; for a box, the text of each side; for a range, of
+    /// both bounds, empty for one that is missing.
     pub texts: Vec<String>,
 }
 
@@ -150,10 +159,7 @@ impl ParameterValue {
                 _ => Err("is neither true nor false".to_owned()),
             },
             ParameterType::Integer => {
-                let is_short = text.len() <= MAX_NUMBER_BYTES;
-                let Some(number) = text.parse::<i64>().ok().filter(|_| is_short) else {
-                    return Err("is no whole number of 64 bits".to_owned());
-                };
+                let number = whole(text).ok_or("is no whole number of 64 bits")?;
                 within(parameter, number as f64)?;
                 is_allowed(parameter, number.to_string()).map(one)
             }
@@ -163,6 +169,8 @@ impl ParameterValue {
                 is_allowed(parameter, number.to_string()).map(one)
             }
             ParameterType::Box => sides(text).map(|texts| ParameterValue { texts }),
+            ParameterType::Range => range(parameter, text).map(|texts| ParameterValue { texts }),
+            ParameterType::Polygon => polygon::polygon(text).map(one),
         }
     }
 
@@ -175,10 +183,12 @@ impl ParameterValue {
                 .unwrap_or_default()
         };
         match kind {
-            ParameterType::Text => self.texts.first().map_or(Value::Null, |text| text.clone().into()),
+            ParameterType::Text | ParameterType::Polygon => {
+                self.texts.first().map_or(Value::Null, |text| text.clone().into())
+            }
             ParameterType::Boolean => self.texts.first().is_some_and(|text| text == "true").into(),
             ParameterType::Integer | ParameterType::Number => self.texts.first().map_or(Value::Null, number),
-            ParameterType::Box => self.texts.iter().map(number).collect(),
+            ParameterType::Box | ParameterType::Range => self.texts.iter().map(number).collect(),
         }
     }
 }
@@ -217,6 +227,30 @@ fn number(text: &str) -> Result<f64, String> {
         // -0 becomes 0, so that zero has one form.
         Some(number) => Ok(if number == 0.0 { 0.0 } else { number }),
         None => Err("is no number".to_owned()),
+    }
+}
+
+/// Reads a whole number of 64 bits.
+fn whole(text: &str) -> Option<i64> {
+    text.parse().ok().filter(|_| text.len() <= MAX_NUMBER_BYTES)
+}
+
+/// The bounds of a range: `10..20`, `10..`, `..20`, or one number alone.
+fn range(parameter: &Parameter, text: &str) -> Result<Vec<String>, String> {
+    let wrong = || "is no range of whole numbers: write 10..20, 10.. or ..20".to_owned();
+    let (least, greatest) = text.split_once("..").unwrap_or((text, text));
+    let bound = |text: &str| {
+        let number = if text.is_empty() { None } else { Some(whole(text).ok_or_else(wrong)?) };
+        number.map_or(Ok(()), |number| within(parameter, number as f64)).map(|()| number)
+    };
+    match (bound(least)?, bound(greatest)?) {
+        (None, None) => Err(wrong()),
+        (Some(least), Some(greatest)) if least > greatest => {
+            Err(format!("is no range: {least} is greater than {greatest}"))
+        }
+        (least, greatest) => {
+            Ok([least, greatest].map(|bound| bound.map_or_else(String::new, |bound| bound.to_string())).into())
+        }
     }
 }
 

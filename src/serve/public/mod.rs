@@ -23,6 +23,7 @@ use endpoints::AskedEndpoint;
 use freshness::TileFreshness;
 use http::{HeaderMap, Request, StatusCode};
 use parking_lot::RwLock;
+use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
 use tile::{AskedQuery, WantedTile, no_tile};
 
@@ -31,9 +32,10 @@ use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
 use super::http::origin::for_listed_origins;
-use super::http::route::{MAX_PATH_BYTES, NoRoute, tile_of};
+use super::http::route::{COUNT, MAX_PATH_BYTES, NoRoute, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
+use super::live::LayerRows;
 use super::observe::access_log::{AccessLine, AccessLog};
 use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use super::options::{ServeOptions, TileHeaders};
@@ -41,14 +43,16 @@ use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
 use super::signature::SigningKeys;
+use super::target::state::ServedState;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
+use super::tiles::rendered::GatedParameters;
 use super::tilesets::{NamedByPath, NamedVariant, SiteTileset, SiteTilesets};
 use crate::hex::hex;
 use crate::serve::http::answer;
 use crate::serve::tilesets::catalogue;
 use crate::serve::{preview, tilesets};
-use crate::tile::TileId;
+use crate::tile::{TileId, Zoom};
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
@@ -240,6 +244,9 @@ impl Site {
                 let Some(name) = path.strip_prefix('/') else {
                     return LabeledAnswer::own(unknown(), RouteLabel::Other);
                 };
+                if name == COUNT {
+                    return LabeledAnswer::own(self.count(tileset, &state, asked, settings).await, RouteLabel::Other);
+                }
                 if let Some(endpoint) = endpoints::named(name) {
                     if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
                         return LabeledAnswer::own(unknown(), RouteLabel::Other);
@@ -279,6 +286,36 @@ impl Site {
         }
     }
 
+    /// How many rows of each layer a request chooses, and where they lie.
+    async fn count(
+        &self,
+        tileset: &SiteTileset,
+        state: &Arc<ServedState>,
+        ClientRequest { request, client }: ClientRequest<'_>,
+        settings: &SiteSettings,
+    ) -> Answer {
+        let undeclared = settings.options.section.undeclared_parameters;
+        let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
+        let (given, is_signed) = match query.and_then(|query| Ok((query.allowed()?, query))) {
+            Ok((expires, query)) => (query.given.map(Arc::new), expires.is_some()),
+            Err(refused) => return refused,
+        };
+        let gated = given.as_ref().map(|given| GatedParameters { given, gate: &tileset.parameters.gate });
+        match tileset.tiles.counted(state, gated, client).await {
+            None => unknown(),
+            Some(Ok(rows)) => {
+                let freshness = settings.tile_freshness.stale_at(Zoom::MIN);
+                let mut answer = self.document_kept(counts_json(&rows).to_string(), request.headers(), freshness);
+                if is_signed {
+                    // A cache could keep it beyond the end of its address.
+                    answer::forbid_keeping(&mut answer);
+                }
+                answer
+            }
+            Some(Err(error)) => no_tile(&error),
+        }
+    }
+
     /// The list of the tilesets.
     fn catalogue(&self, headers: &HeaderMap, settings: &SiteSettings) -> Answer {
         let document = catalogue::document(&self.tilesets, &settings.public_url, settings.preview.is_some());
@@ -291,13 +328,18 @@ impl Site {
 
     /// A JSON document, unless the client has it already.
     fn document(&self, text: String, headers: &HeaderMap) -> Answer {
+        self.document_kept(text, headers, &self.document_freshness)
+    }
+
+    /// The same for a document that caches may keep as long as `freshness` says.
+    fn document_kept(&self, text: String, headers: &HeaderMap, freshness: &Freshness) -> Answer {
         let body = Bytes::from(text);
         let tag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
         if holds(headers, &tag) {
-            return answer::not_modified(&tag, &self.document_freshness);
+            return answer::not_modified(&tag, freshness);
         }
         let content = Content { body, media_type: answer::JSON_TYPE, encoding: Encoding::Identity, tag: &tag };
-        answer::content(content, &self.document_freshness)
+        answer::content(content, freshness)
     }
 }
 
@@ -348,6 +390,14 @@ fn line<'a>(
         took,
         source: source.name(),
     }
+}
+
+/// The document that says how many rows each layer has, and the box in which they lie, in degrees.
+fn counts_json(rows: &[LayerRows]) -> Value {
+    let of_layer = |rows: &LayerRows| {
+        (rows.layer.clone(), json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) }))
+    };
+    json!({ "layers": rows.iter().map(of_layer).collect::<Map<String, Value>>() })
 }
 
 fn not_canonical() -> Answer {

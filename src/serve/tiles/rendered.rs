@@ -11,9 +11,10 @@ use super::served::{ServedTiles, StaleTile};
 use super::{AskedBy, TileError, TileOrigin};
 use crate::hex::hex;
 use crate::mvt::{TileDescent, overzoomed};
+use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
-use crate::serve::live::{FlightKey, FlightRequest, LiveFlights, draws};
+use crate::serve::live::{CountRequest, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate, ParametersKey};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
@@ -298,6 +299,27 @@ impl ServedTiles {
         let Some(live) = self.live_at(tile) else { return (Err(TileError::OutOfScope), TileOrigin::Empty) };
         let (form, origin) = self.rendered(live, state, tile, Some(gated), asked).await;
         (form.map(|form| form.tile), origin)
+    }
+
+    /// The rows of each layer that fulfil the conditions of a request; `None` if no tiles are rendered on request.
+    pub(crate) async fn counted(
+        &self,
+        state: &Arc<ServedState>,
+        gated: Option<GatedParameters<'_>>,
+        client: ClientKey,
+    ) -> Option<Result<Vec<LayerRows>, TileError>> {
+        let live = self.live.as_ref()?;
+        // Every change shows in the tile of the world.
+        let world = TileId::from(TileCoord::new(Zoom::MIN, 0, 0)?);
+        let counting = async {
+            state.is_of(live.source.fingerprint()).map_err(TileError::Live)?;
+            let new_key = gated.map(|GatedParameters { given, gate }| gate.admits(given.key, client));
+            let new_key = new_key.transpose().map_err(TileError::TooManyKeys)?;
+            let since = self.known().epochs().since(world.coord, self.live_key(state, world).epoch);
+            let request = CountRequest { given: gated.map(|gated| Arc::clone(gated.given)), since };
+            live.count(client, request, new_key).await.map_err(TileError::Live)
+        };
+        Some(counting.await)
     }
 
     /// What renders a tile on request; `None` if nothing does.

@@ -13,6 +13,7 @@ use crate::support::process::{Process, Start as _};
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::proxy::{Proxy, SLOW_DOWN};
 use crate::support::s3::Prefix;
+use crate::support::served::small_target;
 use crate::support::silent::{FullPipe, Silence, SilentServer, fifo, is_read};
 use crate::support::{Db, Gate, Place, seed, until};
 
@@ -282,6 +283,18 @@ fn stops_before_a_bucket(endpoint: &str, settings: &str, mut is_met: impl FnMut(
 fn a_bucket_that_does_not_answer() {
     let server = SilentServer::new(Silence::AtOnce);
     stops_before_a_bucket(&format!("http://{}", server.address), "", || server.meets_a_client());
+}
+
+#[test]
+fn a_server_of_tiles_that_does_not_answer() {
+    let (_folder, target) = small_target();
+    for by in SIGNALS {
+        let server = SilentServer::new(Silence::AtOnce);
+        let url = format!("http://{}/{{z}}/{{x}}/{{y}}", server.address);
+        let child = start(program().args(["diff", &target, &url]));
+        server.meets_a_client();
+        interrupted(child, by, "diff with a silent server");
+    }
 }
 
 #[test]

@@ -36,7 +36,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "file memory tests",
+            "file filters memory tests",
             "error sample",
             "variables variants",
             "values",
@@ -58,7 +58,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("encode", &["small"]),
-    ("mvt", &["tests wire", "geometry points", "features overzoom", "drawing"]),
+    ("mvt", &["tests wire", "geometry points", "compare features overzoom", "drawing"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
     ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
     ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
@@ -75,7 +75,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config dirty_file identity init jobs picture publish row_loss writer_lease",
+            "config dirty_file endpoint fitted_filters identity init jobs picture publish row_loss writer_lease",
             "describe",
             "inspect target",
             "diff dirty finish",

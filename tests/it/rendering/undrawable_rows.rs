@@ -22,6 +22,8 @@ fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
     let db = Db::new();
     db.run(ROWS);
     let old = OldTarget::new();
+    // A position whose Z is NaN is one that PROJ 9.6 cannot transform, and 9.1 can.
+    let without_z = db.value::<bool>("SELECT ST_AsText(ST_Transform(g, 3857)) LIKE '%(NaN%' FROM shapes WHERE id = 4");
     for (table, drawn, skipped) in [
         (
             "points",
@@ -35,11 +37,11 @@ fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
         ),
         (
             "shapes",
-            6,
+            if without_z { 5 } else { 6 },
             &[
                 ("NULL", 1, &["10"]),
                 ("empty", 3, &["20", "21", "22"]),
-                ("not finite", 7, &["30", "31", "32"]),
+                ("not finite", if without_z { 8 } else { 7 }, &["30", "31", "32"]),
                 ("outside", 5, &["40", "41", "42"]),
             ],
         ),
@@ -84,7 +86,8 @@ fn rows_that_cannot_be_drawn_are_skipped_counted_and_named() {
         }
         // The tiles are those of the good rows alone.
         let found = Archive::open(&old.path).stored();
-        db.run(&format!("DELETE FROM {table} WHERE id >= 10"));
+        let and_z = if without_z && table == "shapes" { "OR id = 4" } else { "" };
+        db.run(&format!("DELETE FROM {table} WHERE id >= 10 {and_z}"));
         let (_, told) = report(&old, &db, &arguments);
         assert_eq!(told["skipped"], json!([]), "{table}");
         assert!(found == Archive::open(&old.path).stored(), "{table}");

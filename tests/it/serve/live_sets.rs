@@ -105,15 +105,24 @@ fn is_same(one: &Answer, other: &Answer) -> bool {
 
 impl Pair {
     fn new(logged: &str, rows_mb: u32) -> Pair {
-        let live = Live::over(COLUMNS, logged, &format!("{LAYERS}[run]\nrows_mb = {rows_mb}\n"));
+        let pair = Pair::of(logged, LAYERS, rows_mb);
+        pair.live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
+        pair
+    }
+
+    fn of(logged: &str, layers: &str, rows_mb: u32) -> Pair {
+        Pair::over(COLUMNS, logged, layers, rows_mb)
+    }
+
+    fn over(sql: &str, logged: &str, layers: &str, rows_mb: u32) -> Pair {
+        let live = Live::over(sql, logged, &format!("{layers}[run]\nrows_mb = {rows_mb}\n"));
         let (config, target) = (live.tracked.path("0.toml"), live.tracked.path("t.mbtiles"));
-        fs::write(&config, format!("{LAYERS}[run]\nrows_mb = 0\n")).unwrap();
+        fs::write(&config, format!("{layers}[run]\nrows_mb = 0\n")).unwrap();
         let own = ["--config", config.to_str().unwrap(), "--live", "--database-url", &live.tracked.db.url];
         let plain = Served::new(target.to_str().unwrap(), &own);
         for served in [&plain, &live.served] {
             until("the log is followed", || served.admin("/status.json").1.contains("\"followed\":true"));
         }
-        live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
         Pair { live, plain }
     }
 
@@ -121,7 +130,18 @@ impl Pair {
     fn shows_the_same(&self, filter: &str, zooms: &[u8]) -> bool {
         zooms.iter().flat_map(|zoom| tiles(*zoom)).all(|(zoom, x, y)| {
             let path = format!("/{zoom}/{x}/{y}.pbf?{filter}");
-            is_same(&self.live.served.get(&path, GZIP), &self.plain.get(&path, GZIP))
+            let [own, plain] = [&self.live.served, &self.plain].map(|served| served.get(&path, GZIP));
+            let is_same = is_same(&own, &plain);
+            if !is_same {
+                eprintln!(
+                    "{path}: {} {} bytes, {} {} bytes",
+                    status(&own),
+                    own.body.len(),
+                    status(&plain),
+                    plain.body.len()
+                );
+            }
+            is_same
         })
     }
 
@@ -186,6 +206,224 @@ fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
     assert!(pair.count("set_tiles") > of_sets / 4 && pair.count("set_bytes") > 0, "{rows}");
     let metrics = pair.live.served.admin("/metrics").1;
     assert!(metrics.contains(&format!("oar_tiles_live_sets{{}} {sets}\n")), "{metrics}");
+}
+
+/// Cells of every kind, beside points.
+const CELLS: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "kind"
+type = "integer[]"
+where = { hexagons = "kind = ANY (!kind!)", clusters = "kind = ANY (!kind!)", squares = "kind = ANY (!kind!)", points = "kind = ANY (!kind!)" }
+[[tileset.parameter]]
+name = "tag"
+type = "text[]"
+where = { hexagons = "tags && !tag!", squares = "tags && !tag!" }
+[[tileset.parameter]]
+name = "listed"
+type = "text"
+where = { clusters = "id IN (SELECT w.id FROM words w WHERE w.word = !listed!)" }
+[[layer]]
+name = "hexagons"
+table = "rows"
+geometry = "geom"
+zoom = "0-6"
+[layer.aggregate]
+cell = "hexagon"
+size = "1/8"
+having = "count(*) < 100"
+properties = { rows = "least(count(*), 9)", xmin = "!xmin!", kinds = "sum(kind)", mean = "avg(kind)", all_ok = "bool_and(kind < 6)" }
+[[layer]]
+name = "clusters"
+table = "rows"
+geometry = "geom"
+properties = ["id", "word"]
+[layer.cluster]
+cell = "hexagon"
+merge = true
+size = "1/8"
+zoom = "0-4"
+properties = { most = "max(kind)", words = "count(word)" }
+[[layer]]
+name = "squares"
+table = "rows"
+geometry = "geom"
+zoom = "2-5"
+max_tile_features = 20
+on_large_tile = "thin"
+[layer.aggregate]
+cell = "square"
+size = "1/16"
+draw = "center"
+properties = { rows = "count(*)" }
+[[layer]]
+name = "points"
+table = "rows"
+geometry = "geom"
+zoom = "4-14"
+properties = ["id"]
+"#;
+
+#[test]
+fn cells_of_live_tiles_and_of_filters_are_counted_from_rows_as_the_database_counts_them() {
+    let pair = Pair::of(CELLS, CELLS, 64);
+    pair.live.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    let filters = ["v=1", "kind=3&kind=5", "kind=2&tag=c", "listed=w2", "kind=77"];
+    let all = |what: &str, zooms: &[u8]| {
+        for filter in filters {
+            until(&format!("{filter} {what}"), || pair.shows_the_same(filter, zooms));
+        }
+    };
+    all("at first", &[3, 4]);
+    let changes = [
+        "UPDATE rows SET kind = 5 WHERE id % 11 = 4; UPDATE rows SET tags = NULL WHERE id % 13 = 0",
+        "DELETE FROM rows WHERE id % 23 = 0; UPDATE rows SET word = NULL WHERE id % 7 = 0",
+        "INSERT INTO rows SELECT 5000 + i, i % 7, 'w' || i % 8, true, ST_SetSRID(ST_MakePoint(i - 150, i % 70), 4326), '{c}', NULL, i FROM generate_series(1, 200) AS i",
+        "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(id % 170, id % 80), 4326), kind = NULL WHERE id % 19 = 0",
+        "UPDATE rows SET id = id + 100000 WHERE id % 41 = 0",
+        "DELETE FROM rows WHERE id % 3 > 0",
+    ];
+    for change in changes {
+        pair.live.tracked.db.run(change);
+        all(change, &[2]);
+    }
+    all("at last", &[3]);
+    let rows = pair.live.rows();
+    assert!(rows["reads"] == 1 && rows["why_not"].is_null(), "{rows}");
+    let tiles = (filters.len() * (64 + 256 + changes.len() * 16 + 64)) as u64;
+    assert!(pair.count("counted_tiles") > tiles / 4 && pair.count("set_tiles") > tiles / 10, "{rows} of {tiles}");
+}
+
+/// Facets of every type, over points and cells.
+const FACETS: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "kind"
+type = "integer[]"
+facet = { points = "kind", hexagons = "kind" }
+[[tileset.parameter]]
+name = "between"
+type = "range"
+facet = { points = "kind" }
+[[tileset.parameter]]
+name = "word"
+type = "text[]"
+facet = { points = "word", hexagons = "word" }
+[[tileset.parameter]]
+name = "combine"
+type = "text"
+allowed = ["AND", "OR"]
+[[tileset.parameter]]
+name = "tag"
+type = "text[]"
+facet = { points = "tags", hexagons = "tags" }
+match = { from = "combine", values = { AND = "all", OR = "any" } }
+[[tileset.parameter]]
+name = "number"
+type = "integer[]"
+facet = { points = "numbers", hexagons = "numbers" }
+[[tileset.parameter]]
+name = "even"
+type = "boolean"
+facet = { points = "even" }
+[[tileset.parameter]]
+name = "above"
+type = "number"
+where = { points = "score > !above!", hexagons = "score > !above!" }
+[[layer]]
+name = "points"
+table = "rows"
+geometry = "geom"
+properties = ["id"]
+facets = ["kind", "word", "tags", "numbers", "even"]
+[[layer]]
+name = "hexagons"
+table = "rows"
+geometry = "geom"
+zoom = "0-6"
+facets = ["kind", "word", "tags", "numbers"]
+[layer.aggregate]
+cell = "hexagon"
+size = "1/8"
+properties = { rows = "count(*)" }
+"#;
+
+const FACET_COLUMNS: &str = "
+ALTER TABLE rows ADD COLUMN numbers int[], ADD COLUMN even bool;
+UPDATE rows SET even = CASE WHEN id % 5 > 0 THEN id % 2 = 0 END,
+    numbers = CASE id % 6 WHEN 0 THEN NULL WHEN 1 THEN '{}' WHEN 2 THEN ARRAY[id % 50, NULL] ELSE ARRAY[id % 50, id % 7, id % 7] END";
+
+/// The number of rows of each layer and their box, as the server says.
+fn counts(served: &Served, filter: &str) -> serde_json::Value {
+    let answer = served.get(&format!("/count.json?{filter}"), "");
+    assert_eq!(status(&answer), 200, "{filter} {}", answer.head);
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+#[test]
+fn facets_choose_the_rows_that_their_conditions_choose_without_a_statement() {
+    let pair = Pair::over(&format!("{COLUMNS};{FACET_COLUMNS}"), FACETS, FACETS, 64);
+    pair.live.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    let filters = [
+        "kind=3&kind=5",
+        "kind=-9223372036854775808",
+        "between=2..4&tag=a",
+        "between=..1",
+        "word=w7&word=none&word=w1",
+        "tag=a&tag=b",
+        "tag=a&tag=b&combine=AND",
+        "tag=c&combine=AND&kind=1&number=3&even=true",
+        "number=7&number=3&number=-1",
+        "even=false",
+        "tag=missing",
+    ];
+    let all = |what: &str, zooms: &[u8]| {
+        for filter in filters {
+            until(&format!("{filter} {what}"), || pair.shows_the_same(filter, zooms));
+            // Both servers learn of a change, each at its own time.
+            until(&format!("counts of {filter} {what}"), || {
+                counts(&pair.live.served, filter) == counts(&pair.plain, filter)
+            });
+        }
+    };
+    all("at first", &[2, 3]);
+    let changes = [
+        "UPDATE rows SET kind = 5 WHERE id % 11 = 4",
+        "UPDATE rows SET word = NULL WHERE word = 'w7' AND id % 2 = 0; UPDATE rows SET word = 'w7', even = NULL WHERE id % 29 = 0",
+        "UPDATE rows SET tags = NULL WHERE id % 13 = 0; UPDATE rows SET tags = '{a,b,NULL}', numbers = '{3,3,7}' WHERE id % 17 = 0",
+        "DELETE FROM rows WHERE id % 23 = 0",
+        "INSERT INTO rows SELECT 5000 + i, i % 7, 'w' || i % 8, true, ST_SetSRID(ST_MakePoint(i - 150, i % 70), 4326), '{c,b}', NULL, i, ARRAY[i], i % 2 = 0 FROM generate_series(1, 200) AS i",
+        "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(id % 170, id % 80), 4326), numbers = NULL WHERE id % 19 = 0",
+        "UPDATE rows SET id = id + 100000, kind = 3 WHERE id % 41 = 0",
+        "DELETE FROM rows WHERE kind = 3 AND id % 2 = 0",
+    ];
+    for change in changes {
+        pair.live.tracked.db.run(change);
+        all(change, &[2]);
+    }
+    let rows = pair.live.rows();
+    assert!(rows["reads"] == 1 && rows["why_not"].is_null() && rows["set_statements"] == 0, "{rows}");
+    assert!(pair.count("facet_sets") > filters.len() as u64, "{rows}");
+    // Beside a condition in SQL, one statement finds the rows.
+    let mixed = "kind=3&above=50";
+    until(mixed, || pair.shows_the_same(mixed, &[2]) && pair.count("set_statements") == 2);
+    assert_eq!(counts(&pair.live.served, mixed), counts(&pair.plain, mixed));
+    assert_eq!(counts(&pair.live.served, ""), counts(&pair.plain, ""));
+    assert_eq!(counts(&pair.plain, "tag=missing")["layers"]["points"]["bounds"], serde_json::Value::Null);
+}
+
+#[test]
+fn facets_that_the_log_does_not_have_are_left_to_the_database() {
+    let logged = FACETS.split("[[layer]]").skip(1).map(|layer| format!("[[layer]]{layer}")).collect::<String>();
+    let pair = Pair::over(&format!("{COLUMNS};{FACET_COLUMNS}"), &logged, FACETS, 64);
+    pair.live.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    assert!(pair.shows_the_same("tag=a", &[2]));
+    pair.live.tracked.db.run("UPDATE rows SET tags = '{z}'");
+    pair.has_new_snapshots();
+    assert!(pair.shows_the_same("tag=a", &[3]) && pair.shows_the_same("tag=z", &[2]));
+    assert_eq!(pair.count("facet_sets"), 0, "{}", pair.live.rows());
 }
 
 #[test]

@@ -20,6 +20,7 @@ pub(crate) mod metrics;
 pub(crate) mod operation;
 mod origins;
 pub(crate) mod parameters;
+mod parameters_facets;
 pub(crate) mod preview;
 mod preview_page;
 pub(crate) mod queue;

@@ -133,7 +133,8 @@ function inputFor({ name, type, description, allowed }) {
   if (!choices) {
     input.size = 16;
     input.autocomplete = "off";
-    input.placeholder = type === "box" ? "west,south,east,north" : type.endsWith("[]") ? "one,another" : "";
+    const examples = { box: "west,south,east,north", range: "10..20", polygon: "POLYGON((…))" };
+    input.placeholder = examples[type] ?? (type.endsWith("[]") ? "one,another" : "");
   }
   return { label: made("label", { title: description ?? "" }, `${name} `, input), input };
 }

@@ -1,0 +1,109 @@
+//! The rows of a layer of cells as points whose only properties are the key and the values from which the cells'
+//! aggregates are folded. So they are read, kept and narrowed as other points are. The cells of a tile are counted from
+//! the rows near it, and the database only draws them.
+
+use std::sync::Arc;
+
+use super::points::key;
+use crate::cells::{CellCounts, Fold, Gathering, Members, WantedFolds};
+use crate::draw::PreparedLayer;
+use crate::draw::cached_rows::{CachedRows, CellValues};
+use crate::mvt::FeatureKey;
+use crate::postgis::counts_cells;
+use crate::postgis::layer::{BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile};
+use crate::postgis::sql::{FoldedValue, FoldedValues, ValueKind};
+use crate::tile::{Margin, TileBounds, TileRect, ZoomLimits};
+
+/// How the rows of a layer of cells are kept.
+#[derive(Debug)]
+pub(crate) struct CellMembers {
+    rows: Arc<Layer>,
+    folds: Option<Arc<FoldedValues>>,
+    /// The encoded values of its cells; `None` if the database draws each.
+    values: Option<CellValues>,
+}
+
+impl CellMembers {
+    /// How the rows of a layer of cells are kept whose aggregates are folded from `folds`. `None` if its cells cannot be
+    /// counted from rows that are kept.
+    pub(crate) fn of(layer: &Layer, folds: Option<Arc<FoldedValues>>) -> Option<CellMembers> {
+        if !CellMembers::may_be_of(layer) || !counts_cells(layer, folds.as_deref()) {
+            return None;
+        }
+        let values = folds.iter().flat_map(|folds| &folds.0).map(whole_number).collect::<Option<Vec<String>>>()?;
+        Some(CellMembers { rows: Arc::new(rows_of(layer, values)), folds, values: CellValues::of(layer) })
+    }
+
+    /// True if the rows of a layer of cells may be kept, as far as its definition says.
+    pub(crate) fn may_be_of(layer: &Layer) -> bool {
+        layer.grid().is_some() && key(&rows_of(layer, Vec::new())) == Some(FeatureKey::Property(0))
+    }
+
+    /// The rows as a layer of points.
+    pub(crate) fn rows(&self) -> &Arc<Layer> {
+        &self.rows
+    }
+
+    /// The encoded values of its cells; `None` if the database draws each.
+    pub(crate) fn values(&self) -> Option<&CellValues> {
+        self.values.as_ref()
+    }
+
+    /// A layer of cells, perhaps narrowed, with the cells that a tile may show, counted from rows near it. `None` if they
+    /// cannot be counted.
+    pub(crate) fn counted(&self, layer: &Arc<Layer>, tile: &TileRect, rows: &CachedRows) -> Option<PreparedLayer> {
+        let (grid, zoom) = (layer.grid()?, tile.zoom);
+        // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
+        let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
+        let mut members = Members::default();
+        // Cells that a tile shows may have members as far beyond it as its own cells reach.
+        rows.each_within(tile.world(2 * layer.reach(zoom)), |at, features, number| {
+            members.at.push(at);
+            if wanted.is_some() {
+                members.values.extend(features.numbers(number, 1));
+            }
+        });
+        let mut gathering = Gathering::new(grid, &[zoom], wanted);
+        gathering.add(members);
+        let counts: CellCounts = gathering.finish().1;
+        let prepared = PreparedLayer::new(layer);
+        counts.has(zoom).then(|| prepared.with_cells(self.folds.clone(), Some(Arc::new(counts))))
+    }
+}
+
+/// The rows of a layer of cells as points. Their properties are the key, if it is a single column, and `values`.
+fn rows_of(layer: &Layer, values: Vec<String>) -> Layer {
+    let key = layer.key.first().map(|key| key.quoted.clone());
+    let property = |(number, sql): (usize, String)| BoundProperty {
+        name: format!("p{number}"),
+        of: ComputedFrom::Row,
+        sql,
+        kind: "String",
+    };
+    Layer {
+        section: Arc::new(LayerSection { feature_id: None, ..(*layer.section).clone() }),
+        properties: key.into_iter().chain(values).enumerate().map(property).collect(),
+        margin: Margin { bounds: TileBounds::Mercator, ..layer.margin },
+        kind: LayerKind::Rows,
+        budget: Budget {
+            features: ZoomLimits::everywhere(None),
+            bytes: ZoomLimits::everywhere(None),
+            on_large_tile: OnLargeTile::Warn,
+            rank: None,
+        },
+        rank: None,
+        has_plain_values: true,
+        ..layer.clone()
+    }
+}
+
+/// The SQL of a value to fold as a whole number; `None` if the value is no number or truth value.
+fn whole_number(FoldedValue { sql, fold, kind }: &FoldedValue) -> Option<String> {
+    match (fold, kind) {
+        (Fold::Values, _) => Some(format!("(CASE WHEN ({sql}\n) IS NOT NULL THEN 1 END)")),
+        (Fold::Distinct, _) => None,
+        (_, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8) => Some(format!("(({sql}\n)::pg_catalog.int8)")),
+        (_, ValueKind::Bool) => Some(format!("(({sql}\n)::pg_catalog.int4)")),
+        (_, ValueKind::Date | ValueKind::Timestamp | ValueKind::TimestampTz | ValueKind::Bytes) => None,
+    }
+}

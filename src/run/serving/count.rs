@@ -1,0 +1,87 @@
+//! How many rows of each layer a request chooses, and where they lie: counted in the rows that are kept, or by the
+//! database.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::filtered::FilteredRows;
+use super::snapshot::{LiveSnapshot, RequestFilter};
+use crate::draw::CachedRows;
+use crate::postgis::{Error, Layer, RowCountAndBox, count_rows_and_box};
+use crate::serve::LayerRows;
+use crate::stop::Stop;
+use crate::tile::{WORLD_UNITS, WorldRect};
+
+/// The layers whose rows are counted, each by its number: of each name the one of the deepest zoom. A function's rows only
+/// say where it draws.
+fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
+    let countable = layers.iter().enumerate().filter(|(_, layer)| layer.function().is_none());
+    let mut all: BTreeMap<&str, usize> = BTreeMap::new();
+    for (number, layer) in countable {
+        let known = all.entry(layer.name()).or_insert(number);
+        if layer.zooms().max() > layers[*known].zooms().max() {
+            *known = number;
+        }
+    }
+    all
+}
+
+impl FilteredRows<'_> {
+    /// The rows of each layer on the snapshot.
+    pub(crate) async fn counted(&self) -> Result<Vec<LayerRows>, Error> {
+        let layers = &self.snapshot.layers;
+        let mut numbered: Vec<(usize, LayerRows)> = Vec::new();
+        for (name, number) in counted_layers(layers) {
+            let kept = self.kept(number).await?;
+            let found = match kept {
+                Some(rows) => {
+                    let counting = tokio::task::spawn_blocking(move || counted(&rows));
+                    counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+                }
+                None => self.snapshot.count_in_database(&layers[number], self.filter, self.stop).await?,
+            };
+            let rows = LayerRows { layer: name.to_owned(), count: found.rows, bounds: found.within.map(Into::into) };
+            numbered.push((number, rows));
+        }
+        numbered.sort_by_key(|(number, _)| *number);
+        Ok(numbered.into_iter().map(|(_, rows)| rows).collect())
+    }
+}
+
+/// Counts kept rows.
+fn counted(rows: &CachedRows) -> RowCountAndBox {
+    let (mut count, mut found): (u64, Option<WorldRect>) = (0, None);
+    rows.each_within(WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS }, |at, _, _| {
+        #[expect(clippy::cast_possible_truncation, reason = "positions lie in the world, or a unit beyond it")]
+        let [x, y] = at.map(|unit| (unit as i64).clamp(0, WORLD_UNITS - 1));
+        count += 1;
+        let before = found.unwrap_or(WorldRect { west: x, north: y, east: x, south: y });
+        found = Some(WorldRect {
+            west: before.west.min(x),
+            north: before.north.min(y),
+            east: before.east.max(x),
+            south: before.south.max(y),
+        });
+    });
+    RowCountAndBox { rows: count, within: found }
+}
+
+impl LiveSnapshot {
+    /// Counts the rows that the database has of a layer.
+    async fn count_in_database(
+        &self,
+        layer: &Layer,
+        filter: &RequestFilter<'_>,
+        stop: &Stop,
+    ) -> Result<RowCountAndBox, Error> {
+        let narrowed = filter.narrowed(layer);
+        let counted = self
+            .in_session(stop, async |worker| {
+                worker.set_values(&filter.values).await?;
+                count_rows_and_box(worker.session(), &narrowed).await
+            })
+            .await?;
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(counted)
+    }
+}
