@@ -284,11 +284,12 @@ mod tests {
             u32::try_from(random >> 33).unwrap() % most
         };
         let mut tags = |below: &mut dyn FnMut(u32) -> u32| {
-            let one = |below: &mut dyn FnMut(u32) -> u32| (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned());
+            let one = |below: &mut dyn FnMut(u32) -> u32| {
+                (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned())
+            };
             (below(6) > 0).then(|| (0..below(4)).map(|_| one(below)).collect::<Vec<_>>())
         };
-        let mut model: BTreeMap<u32, Row> =
-            (1..300).map(|id| (id, (below(400), tags(&mut below)))).collect();
+        let mut model: BTreeMap<u32, Row> = (1..300).map(|id| (id, (below(400), tags(&mut below)))).collect();
         let (places, features) = rows_of(&model);
         let mut kept = KeptFeatures::of_rows(places, features, FeatureKey::Id).unwrap();
         read(&mut kept, &model);
@@ -304,8 +305,11 @@ mod tests {
                     model.insert(id, (place, tags(&mut below)));
                 }
             }
-            let there: BTreeMap<u32, Row> =
-                model.iter().filter(|(_, (place, _))| changed.contains(place)).map(|(id, row)| (*id, row.clone())).collect();
+            let there: BTreeMap<u32, Row> = model
+                .iter()
+                .filter(|(_, (place, _))| changed.contains(place))
+                .map(|(id, row)| (*id, row.clone()))
+                .collect();
             let squares: Vec<WorldRect> = changed
                 .iter()
                 .map(|place| {

@@ -327,7 +327,7 @@ impl LiveSnapshot {
         tile: &TileRect,
         stop: &Stop,
     ) -> Result<Option<CachedRows>, Error> {
-        if let Ok(rows) = values.rows(prepared, tile) {
+        if let Some(rows) = values.rows(prepared, tile) {
             return Ok(Some(rows));
         }
         let session = self.session(stop).await?;
@@ -338,7 +338,7 @@ impl LiveSnapshot {
         };
         let learnt = until_stopped(learning, &own, stop).await;
         self.give_back(session, learnt.is_ok());
-        Ok(if learnt? { values.rows(prepared, tile).ok() } else { None })
+        Ok(if learnt? { values.rows(prepared, tile) } else { None })
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
