@@ -283,7 +283,7 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u32::try_from(random >> 33).unwrap() % most
         };
-        let mut tags = |below: &mut dyn FnMut(u32) -> u32| {
+        let tags = |below: &mut dyn FnMut(u32) -> u32| {
             let one = |below: &mut dyn FnMut(u32) -> u32| {
                 (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned())
             };

@@ -36,7 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "file filters memory tests",
+            "filters",
+            "file memory tests",
             "error sample",
             "variables variants",
             "values",

@@ -142,7 +142,7 @@ fn a_facet_chooses_the_rows_of_the_same_condition_by_hand() {
             Case { query: "workers=30..", sql: "workers >= 30" },
             Case { query: "workers=..9", sql: "workers <= 9" },
             Case { query: "workers=7", sql: "workers = 7" },
-            Case { query: "kind=a&tag=b&workers=..20", sql: "kind = 'a' AND 'b' = ANY (tags) AND workers <= 20" },
+            Case { query: "kind=b&tag=b&workers=..20", sql: "kind = 'b' AND 'b' = ANY (tags) AND workers <= 20" },
             // What is no value of the type is a text like others.
             Case { query: "kind=NULL&tag=%7Ba%7D", sql: "false" },
         ],
@@ -211,6 +211,36 @@ fn a_list_of_integers_fits_columns_of_both_types_without_a_cast() {
 }
 
 #[test]
+fn a_polygon_is_one_geometry_however_it_is_written() {
+    let world = World::new();
+    let config = format!(
+        "{LAYER}[[tileset.parameter]]\nname = \"area\"\ntype = \"polygon\"\nwhere = {{ items = \"ST_Within(geom, !area!)\" }}\n"
+    );
+    let triangle = "ST_Within(geom, ST_GeomFromText('POLYGON((0 0,150 0,60 65.5,0 0))', 4326))";
+    let served = means_the_same(
+        &world,
+        &config,
+        &[
+            Case { query: "area=POLYGON((0+0,150+0,60+65.5,0+0))", sql: triangle },
+            Case {
+                query: "area=%7B%22type%22:%22Polygon%22,%22coordinates%22:[[[0,0],[150,0],[60,65.5],[0,0]]]%7D",
+                sql: triangle,
+            },
+            Case {
+                query: "area=multipolygon(((-150+0,-1+0,-60+65,-150+0)),((1+0,9+0,9+9,1+0)))",
+                sql: "ST_Within(geom, ST_GeomFromText('MULTIPOLYGON(((-150 0,-1 0,-60 65,-150 0)),((1 0,9 0,9 9,1 0)))', 4326))",
+            },
+        ],
+    );
+    let tiles = served.json("/tiles.json?area=POLYGON((0+0,%31+0,+1+1.0,0+0))")["tiles"][0].clone();
+    assert_eq!(tiles, format!("{}{{z}}/{{x}}/{{y}}.pbf?area=POLYGON((0+0,1+0,1+1,0+0))", served.url));
+    let answer = served.get("/1/0/0.pbf?area=POLYGON((0+0,9+9,9+0,0+9,0+0))", GZIP);
+    let error: Value = serde_json::from_slice(&answer.body).unwrap();
+    let expected = "parameter area: a value is no polygon: its edges cross or overlap";
+    assert_eq!((status(&answer), error["error"].as_str()), (400, Some(expected)));
+}
+
+#[test]
 fn a_parameter_narrows_cells_and_clusters_with_their_counts() {
     let world = World::new();
     let layers = "[[layer]]\nname = \"cells\"\ntable = \"items\"\ngeometry = \"geom\"\nfacets = [\"kind\"]
@@ -226,7 +256,7 @@ fn a_parameter_narrows_cells_and_clusters_with_their_counts() {
         ("above=20&kind=c", "workers > 20 AND kind = 'c'"),
     ] {
         let narrowed = layers.replace("facets = [\"kind\"]", &format!("where = \"{sql}\""));
-        let (config, target) = (self::narrowed_config(&world, &narrowed), world.folder.beside("n.mbtiles"));
+        let (config, target) = (narrowed_config(&world, &narrowed), world.folder.beside("n.mbtiles"));
         seed(&world.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
         let plain = Served::new(target.to_str().unwrap(), &[]);
         let (expected, has_some) = tiles(&plain, "");
