@@ -59,7 +59,7 @@ pub(crate) use read::{
     tracked_each,
 };
 pub use read::{Watch, tracked};
-pub(crate) use relations::RequestCondition;
+pub(crate) use relations::{RequestCondition, RequestValues};
 pub(crate) use safety::namesake_of_log;
 pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 

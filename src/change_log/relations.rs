@@ -87,8 +87,16 @@ pub(crate) async fn layer_reads(session: &Session, layer: &Layer) -> Result<Laye
 #[derive(Debug, Clone)]
 pub(crate) struct RequestCondition {
     pub(crate) sql: String,
-    /// The expressions that stand for values in the condition, each of type `text[]`.
-    pub(crate) values: Vec<String>,
+    pub(crate) values: Vec<RequestValues>,
+}
+
+/// What stands for values in a condition.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestValues {
+    /// An expression that depends on no row.
+    pub(crate) sql: String,
+    /// Its type.
+    pub(crate) kind: &'static str,
 }
 
 /// True if a condition depends on nothing but the row and the values: it reads no other row, and calls only immutable
@@ -106,8 +114,8 @@ pub(crate) async fn depends_on_row_alone(
     let (mut columns, mut sql) = (String::new(), condition.sql.clone());
     for (number, values) in condition.values.iter().enumerate() {
         let column = format!("oar_tiles_values{number}");
-        sql = sql.replace(values, &column);
-        columns += &format!(", {column} pg_catalog.text[]");
+        sql = sql.replace(&values.sql, &column);
+        columns += &format!(", {column} {}", values.kind);
     }
     let sql = format!(
         "CREATE TEMPORARY TABLE {name} (LIKE {relation}{columns});

@@ -171,13 +171,34 @@ impl Named for ValueType {
         ("boolean", ValueType::one(ParameterType::Boolean)),
         ("box", ValueType::one(ParameterType::Box)),
         ("range", ValueType::one(ParameterType::Range)),
+        ("polygon", ValueType::one(ParameterType::Polygon)),
     ];
+}
+
+/// A section `[[tileset.condition]]`.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConditionSection {
+    pub(crate) uses: Vec<String>,
+    #[serde(rename = "where")]
+    pub(crate) conditions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) default: BTreeMap<String, DefaultValue>,
+}
+
+/// The value of a parameter that a request does not give, or a list of values.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "a text, a number, true or false, or a list of them")]
+pub(crate) enum DefaultValue {
+    One(AllowedValue),
+    Several(Vec<AllowedValue>),
 }
 
 /// A value that is allowed.
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(untagged, expecting = "a text or a number")]
 pub(crate) enum AllowedValue {
+    Boolean(bool),
     Whole(i64),
     Number(f64),
     Text(String),
@@ -187,6 +208,7 @@ impl AllowedValue {
     /// The value as a request would give it.
     pub(crate) fn text(&self) -> String {
         match self {
+            AllowedValue::Boolean(value) => value.to_string(),
             AllowedValue::Whole(number) => number.to_string(),
             AllowedValue::Number(number) => number.to_string(),
             AllowedValue::Text(text) => text.clone(),
@@ -244,6 +266,8 @@ pub(crate) struct TilesetSection {
     pub(crate) variants: Option<VariantsSection>,
     #[serde(default)]
     pub(crate) parameter: Vec<ParameterSection>,
+    #[serde(default)]
+    pub(crate) condition: Vec<ConditionSection>,
 }
 
 #[derive(Debug, Clone)]

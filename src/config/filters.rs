@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::postgis::{Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues};
+use crate::change_log::RequestValues;
+use crate::postgis::{
+    Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues, parameter_array,
+};
 use crate::serve::{GivenParameter, GivenParameters, Parameter, ParameterType};
 
 /// A parameter, and what its values choose of the layers that it affects.
@@ -52,7 +55,48 @@ impl FacetMatching {
     }
 }
 
+/// A condition over several parameters.
+#[derive(Debug, Clone)]
+pub(crate) struct ConditionSettings {
+    /// The names of the parameters that it reads.
+    pub(crate) uses: Vec<String>,
+    /// The values of parameters that a request does not give. Without a default of all that are not given, or if none
+    /// is given, there is no condition.
+    pub(crate) defaults: Vec<GivenParameter>,
+    /// By layer, the condition on the rows in SQL.
+    pub(crate) conditions: BTreeMap<String, String>,
+}
+
+impl ConditionSettings {
+    /// The values of the parameters, in the order of `uses`, if a request sets the condition.
+    fn asked<'v>(&'v self, given: &'v GivenParameters) -> Option<Vec<&'v GivenParameter>> {
+        let of_name = |name: &String, all: &'v [GivenParameter]| all.iter().find(|one| one.name == *name);
+        let is_set = self.uses.iter().any(|name| of_name(name, &given.given).is_some());
+        let values = self.uses.iter().map(|name| of_name(name, &given.given).or_else(|| of_name(name, &self.defaults)));
+        is_set.then(|| values.collect()).flatten()
+    }
+}
+
+/// The values of a list of integers in a condition, as an array of `int8` or of `int4`.
+pub(crate) fn integer_list(name: &str, of_each: &str) -> String {
+    format!("({}::pg_catalog.{of_each}[])", parameter_array(name))
+}
+
+/// The value of a polygon in a condition. A subquery is evaluated once for all rows.
+pub(crate) fn polygon_value(name: &str) -> String {
+    format!("(SELECT ST_GeomFromText(({})[1], 4326))", parameter_array(name))
+}
+
 impl ParameterSettings {
+    /// What stands for the values in conditions.
+    fn values(&self) -> RequestValues {
+        let Parameter { name, kind, .. } = &self.parameter;
+        match kind {
+            ParameterType::Polygon => RequestValues { sql: polygon_value(name), kind: "geometry" },
+            _ => RequestValues { sql: parameter_array(name), kind: "pg_catalog.text[]" },
+        }
+    }
+
     /// Sample values of the parameter's type, as an array of the database in text form. The conditions are tried with
     /// them.
     #[must_use]
@@ -63,7 +107,15 @@ impl ParameterSettings {
             ParameterType::Boolean => "{true}",
             ParameterType::Box => "{0,0,1,1}",
             ParameterType::Range => "{1,2}",
+            ParameterType::Polygon => "{\"POLYGON((0 0,1 0,1 1,0 0))\"}",
         }
+    }
+
+    /// Refuses values outside of these limits.
+    fn bound(&mut self, [least, greatest]: [i32; 2]) {
+        let bounds = &mut self.parameter.bounds;
+        bounds.min = Some(bounds.min.unwrap_or(f64::MIN).max(least.into()));
+        bounds.max = Some(bounds.max.unwrap_or(f64::MAX).min(greatest.into()));
     }
 
     /// The facet of a layer that the values choose by.
@@ -80,6 +132,8 @@ pub(crate) enum ConditionKey {
     Parameter(String),
     /// What is said by a parameter with a facet.
     Facet { parameter: String, matching: FacetMatch },
+    /// The condition over several parameters with this number.
+    Several(usize),
 }
 
 impl ConditionKey {
@@ -91,6 +145,7 @@ impl ConditionKey {
     pub(crate) fn bytes(&self) -> usize {
         match self {
             ConditionKey::Parameter(parameter) | ConditionKey::Facet { parameter, .. } => parameter.len(),
+            ConditionKey::Several(_) => 0,
         }
     }
 }
@@ -100,8 +155,8 @@ impl ConditionKey {
 pub(crate) struct LayerCondition {
     pub(crate) key: ConditionKey,
     pub(crate) sql: String,
-    /// The parameters whose values it reads.
-    pub(crate) parameters: Vec<String>,
+    /// The values that it reads.
+    pub(crate) values: Vec<RequestValues>,
 }
 
 /// A condition that a request sets on the rows of a layer.
@@ -115,14 +170,40 @@ pub(crate) struct AskedCondition {
     pub(crate) facet: Option<FacetChoice>,
 }
 
+/// A condition that reads lists of integers, for one layer.
+pub(crate) struct IntegerCondition {
+    /// The place among the parameters' own conditions, or among those over several.
+    place: ConditionPlace,
+    pub(crate) layer: String,
+    pub(crate) sql: String,
+    /// The same with lists of 32 bits.
+    pub(crate) narrower: String,
+}
+
+#[derive(Clone, Copy)]
+enum ConditionPlace {
+    OfParameter(usize),
+    OfSeveral(usize),
+}
+
 /// What requests may ask of a tileset.
 #[derive(Debug, Clone, Default)]
 pub struct FilterSettings {
     /// The parameters, in the order of the configuration.
     pub parameters: Vec<ParameterSettings>,
+    pub(crate) conditions: Vec<ConditionSettings>,
 }
 
 impl FilterSettings {
+    /// What requests may ask of any of several tilesets.
+    pub(crate) fn of_all(all: impl Iterator<Item = FilterSettings>) -> FilterSettings {
+        all.fold(FilterSettings::default(), |mut joined, mut filters| {
+            joined.parameters.append(&mut filters.parameters);
+            joined.conditions.append(&mut filters.conditions);
+            joined
+        })
+    }
+
     /// All conditions that requests may set on the rows of a layer.
     pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<LayerCondition> {
         let mut all = Vec::new();
@@ -130,13 +211,20 @@ impl FilterSettings {
             let name = &settings.parameter.name;
             if let Some(sql) = settings.conditions.get(layer.name()) {
                 let key = ConditionKey::Parameter(name.clone());
-                all.push(LayerCondition { key, sql: sql.clone(), parameters: vec![name.clone()] });
+                all.push(LayerCondition { key, sql: sql.clone(), values: vec![settings.values()] });
             }
             let Some(facet) = settings.facet(layer) else { continue };
             for matching in settings.matching.possible() {
                 let key = ConditionKey::Facet { parameter: name.clone(), matching };
                 let sql = facet.condition(matching, name);
-                all.push(LayerCondition { key, sql, parameters: vec![name.clone()] });
+                all.push(LayerCondition { key, sql, values: vec![settings.values()] });
+            }
+        }
+        for (number, settings) in self.conditions.iter().enumerate() {
+            if let Some(sql) = settings.conditions.get(layer.name()) {
+                let is_used = |own: &&ParameterSettings| settings.uses.contains(&own.parameter.name);
+                let values = self.parameters.iter().filter(is_used).map(ParameterSettings::values).collect();
+                all.push(LayerCondition { key: ConditionKey::Several(number), sql: sql.clone(), values });
             }
         }
         all
@@ -161,12 +249,64 @@ impl FilterSettings {
                 asked.push(AskedCondition { key, values, sql, facet: Some(choice) });
             }
         }
+        for (number, settings) in self.conditions.iter().enumerate() {
+            let Some(sql) = settings.conditions.get(layer.name()) else { continue };
+            let Some(values) = settings.asked(given) else { continue };
+            let values = values.into_iter().map(GivenParameter::array).collect();
+            asked.push(AskedCondition { key: ConditionKey::Several(number), values, sql: sql.clone(), facet: None });
+        }
         asked
+    }
+
+    /// The values that the conditions of a request read: those that it gives, and defaults of others.
+    pub(crate) fn values<'v>(&'v self, given: &'v GivenParameters) -> Vec<&'v GivenParameter> {
+        let mut values: Vec<&GivenParameter> = given.given.iter().collect();
+        for value in self.conditions.iter().filter_map(|settings| settings.asked(given)).flatten() {
+            if !values.iter().any(|other| other.name == value.name) {
+                values.push(value);
+            }
+        }
+        values
     }
 
     /// The conditions on the rows of a layer that the configuration has as SQL.
     pub(crate) fn written(&self, layer: &str) -> Vec<&str> {
-        self.parameters.iter().filter_map(|settings| settings.conditions.get(layer)).map(String::as_str).collect()
+        let of_parameters = self.parameters.iter().map(|settings| &settings.conditions);
+        let all = of_parameters.chain(self.conditions.iter().map(|settings| &settings.conditions));
+        all.filter_map(|conditions| conditions.get(layer)).map(String::as_str).collect()
+    }
+
+    /// The conditions that read lists of integers.
+    pub(crate) fn of_integers(&self) -> Vec<IntegerCondition> {
+        let of_parameters =
+            (0..).zip(&self.parameters).map(|(at, one)| (ConditionPlace::OfParameter(at), &one.conditions));
+        let of_several = (0..).zip(&self.conditions).map(|(at, one)| (ConditionPlace::OfSeveral(at), &one.conditions));
+        let conditions = of_parameters
+            .chain(of_several)
+            .flat_map(|(place, conditions)| conditions.iter().map(move |(layer, sql)| (place, layer, sql)));
+        let condition = |(place, layer, sql): (ConditionPlace, &String, &String)| {
+            let narrower = self.parameters.iter().fold(sql.clone(), |sql, settings| {
+                let name = &settings.parameter.name;
+                sql.replace(&integer_list(name, "int8"), &integer_list(name, "int4"))
+            });
+            let (layer, sql) = (layer.clone(), sql.clone());
+            (narrower != sql).then_some(IntegerCondition { place, layer, sql, narrower })
+        };
+        conditions.filter_map(condition).collect()
+    }
+
+    /// Lets a condition read lists of 32 bits. Its parameters then take such values alone.
+    pub(crate) fn narrow(&mut self, condition: &IntegerCondition) {
+        let narrower = condition.narrower.clone();
+        match condition.place {
+            ConditionPlace::OfParameter(at) => self.parameters[at].conditions.insert(condition.layer.clone(), narrower),
+            ConditionPlace::OfSeveral(at) => self.conditions[at].conditions.insert(condition.layer.clone(), narrower),
+        };
+        for settings in &mut self.parameters {
+            if condition.sql.contains(&integer_list(&settings.parameter.name, "int8")) {
+                settings.bound([i32::MIN, i32::MAX]);
+            }
+        }
     }
 
     /// Fails if the facet of a layer does not have the type of its parameter.
@@ -204,15 +344,13 @@ impl FilterSettings {
 
     /// The settings with closer bounds for parameters, where the facets of these layers cannot be compared with all
     /// values of 64 bits.
-    #[expect(clippy::cast_precision_loss, reason = "the limits have at most 32 bits")]
     pub(crate) fn within_facets<'l>(&self, layers: impl Iterator<Item = &'l Layer>) -> FilterSettings {
         let mut settings = self.clone();
         for layer in layers {
             for own in &mut settings.parameters {
-                let Some([least, greatest]) = own.facet(layer).and_then(Facet::limits) else { continue };
-                let bounds = &mut own.parameter.bounds;
-                bounds.min = Some(bounds.min.unwrap_or(f64::MIN).max(least as f64));
-                bounds.max = Some(bounds.max.unwrap_or(f64::MAX).min(greatest as f64));
+                if let Some(limits) = own.facet(layer).and_then(Facet::limits) {
+                    own.bound(limits);
+                }
             }
         }
         settings
@@ -229,9 +367,11 @@ fn wanted(given: &GivenParameter, matching: FacetMatch) -> WantedValues {
                 text.parse().map_or_else(|_text| FacetValue::Text(text.clone()), FacetValue::Integer)
             }
             ParameterType::Boolean => FacetValue::Boolean(text == "true"),
-            ParameterType::Text | ParameterType::Number | ParameterType::Box | ParameterType::Range => {
-                FacetValue::Text(text.clone())
-            }
+            ParameterType::Text
+            | ParameterType::Number
+            | ParameterType::Box
+            | ParameterType::Range
+            | ParameterType::Polygon => FacetValue::Text(text.clone()),
         };
         texts().map(value).collect()
     };

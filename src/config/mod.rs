@@ -12,7 +12,8 @@
 //! | `budget`, `by_zoom`, `cells`, `function`, `shapes` | of a layer: its limits, values that differ by zoom, cells and clusters, tiles of a function, margin and simplification |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
-//! | `parameters` | the checks of the sections `[[tileset.parameter]]` of live parameters |
+//! | `filters` | what requests for live tiles may ask: parameters, facets and conditions, and what a request sets |
+//! | `parameters` | the checks of the sections `[[tileset.parameter]]` and `[[tileset.condition]]` |
 //! | `purge` | the checks of the sections `[[purge]]` |
 //! | `tilesets`, `s3` | the values of each of several tilesets; the checks of the sections `[target]` and `[s3]`; headers and metadata with placeholders; whether tags are sent |
 //! | `variables` | `${NAME}` in the strings of a file |

@@ -6,11 +6,15 @@ use std::num::NonZeroUsize;
 use regex_lite::RegexBuilder;
 
 use super::error::ConfigError;
-use super::file::{MatchFrom, MatchSection, ParameterSection, ValueType};
-use super::filters::{FacetMatching, FilterSettings, ParameterSettings};
-use super::settings::Check;
+use super::file::{
+    AllowedValue, ConditionSection, DefaultValue, MatchFrom, MatchSection, ParameterSection, TilesetSection, ValueType,
+};
+use super::filters::{
+    ConditionSettings, FacetMatching, FilterSettings, ParameterSettings, integer_list, polygon_value,
+};
+use super::settings::{Check, first_repeated};
 use crate::postgis::{FacetMatch, LayerOptions, LayerSection, parameter_array};
-use crate::serve::{LetterCase, Parameter, ParameterBounds, ParameterType};
+use crate::serve::{GivenParameter, LetterCase, Parameter, ParameterBounds, ParameterType};
 
 /// The most parameters of a tileset.
 const MAX_PARAMETERS: usize = 32;
@@ -38,10 +42,12 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
             let side = |index: u8| format!("({array})[{index}]::pg_catalog.float8");
             format!("(ST_MakeEnvelope({}, {}, {}, {}, 4326))", side(1), side(2), side(3), side(4))
         }
+        (ParameterType::Polygon, _) => polygon_value(name),
         (ParameterType::Range, _) => {
             let bound = |index: u8| format!("({array})[{index}]::pg_catalog.int8");
             format!("(pg_catalog.int8range({}, {}, '[]'))", bound(1), bound(2))
         }
+        (ParameterType::Integer, true) => integer_list(name, "int8"),
         (ParameterType::Text, true) => format!("({array})"),
         (kind, true) => format!("({array}::pg_catalog.{}[])", base(kind)),
         (kind, false) => format!("(({array})[1]::pg_catalog.{})", base(kind)),
@@ -51,7 +57,7 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
 /// The type of one value in the database.
 const fn base(kind: ParameterType) -> &'static str {
     match kind {
-        ParameterType::Text | ParameterType::Box => "text",
+        ParameterType::Text | ParameterType::Box | ParameterType::Polygon => "text",
         ParameterType::Integer | ParameterType::Range => "int8",
         ParameterType::Number => "float8",
         ParameterType::Boolean => "bool",
@@ -62,10 +68,11 @@ impl Check<'_> {
     /// What requests may ask of a tileset with the layers `layers` of all layers of the file.
     pub(crate) fn filters(
         &self,
-        sections: &[ParameterSection],
+        tileset: &TilesetSection,
         layers: &[LayerOptions],
         all_layers: &[LayerSection],
     ) -> Result<FilterSettings, ConfigError> {
+        let sections = &tileset.parameter;
         if sections.len() > MAX_PARAMETERS {
             let what = format!("are {}, and a tileset has at most {MAX_PARAMETERS}", sections.len());
             return Err(self.wrong("tileset.parameter", what));
@@ -80,7 +87,111 @@ impl Check<'_> {
             let matching = self.matching(section, sections)?;
             self.parameter(section, matching, layers, all_layers)
         };
-        Ok(FilterSettings { parameters: sections.iter().map(parameter).collect::<Result<_, _>>()? })
+        let parameters: Vec<ParameterSettings> = sections.iter().map(parameter).collect::<Result<_, _>>()?;
+        let mut conditions: Vec<ConditionSettings> = Vec::new();
+        if tileset.condition.len() > MAX_PARAMETERS {
+            let what = format!("are {}, and a tileset has at most {MAX_PARAMETERS}", tileset.condition.len());
+            return Err(self.wrong("tileset.condition", what));
+        }
+        for section in &tileset.condition {
+            let condition = self.condition(section, &parameters, layers, all_layers)?;
+            for default in &condition.defaults {
+                let mut others = conditions.iter().flat_map(|other| &other.defaults);
+                if others.any(|other| other.name == default.name && other != default) {
+                    let what = format!("gives {} two defaults: write the same one each time", default.name);
+                    return Err(self.wrong("tileset.condition", what));
+                }
+            }
+            conditions.push(condition);
+        }
+        Ok(FilterSettings { parameters, conditions })
+    }
+
+    /// A condition over several parameters.
+    fn condition(
+        &self,
+        section: &ConditionSection,
+        parameters: &[ParameterSettings],
+        layers: &[LayerOptions],
+        all_layers: &[LayerSection],
+    ) -> Result<ConditionSettings, ConfigError> {
+        let called = section.uses.join(", ");
+        let wrong = |field: &str, what: String| self.wrong("tileset.condition", format!("[{called}].{field} {what}"));
+        let of_name = |name: &str| parameters.iter().find(|settings| settings.parameter.name == *name);
+        if section.uses.is_empty() {
+            return Err(wrong("uses", "is empty: name the parameters that it reads".to_owned()));
+        }
+        if let Some(twice) = first_repeated(section.uses.iter()) {
+            return Err(wrong("uses", format!("names \"{twice}\" twice: name each parameter once")));
+        }
+        if let Some(unknown) = section.uses.iter().find(|name| of_name(name).is_none()) {
+            return Err(wrong("uses", format!("names the parameter \"{unknown}\", which is not there")));
+        }
+        if section.conditions.is_empty() {
+            return Err(wrong("where", "is empty: write a condition for a layer".to_owned()));
+        }
+        let place = |name: &str| format!("!{name}!");
+        for (layer, sql) in &section.conditions {
+            self.narrows("tileset.condition", &called, layer, layers, all_layers)?;
+            let is_there = |settings: &&ParameterSettings| sql.contains(&place(&settings.parameter.name));
+            let other = parameters.iter().filter(is_there).find(|one| !section.uses.contains(&one.parameter.name));
+            if let Some(other) = other {
+                let name = &other.parameter.name;
+                return Err(wrong(
+                    "where",
+                    format!("has !{name}!, which uses does not name: write \"{name}\" into it"),
+                ));
+            }
+        }
+        let is_unread = |name: &&String| !section.conditions.values().any(|sql| sql.contains(&place(name)));
+        if let Some(unread) = section.uses.iter().find(is_unread) {
+            return Err(wrong("where", format!("does not contain !{unread}!, which stands for the values")));
+        }
+        let mut defaults = Vec::new();
+        for (name, value) in &section.default {
+            let Some(settings) = of_name(name).filter(|_| section.uses.contains(name)) else {
+                return Err(wrong("default", format!("names \"{name}\", which uses does not name")));
+            };
+            let values = match value {
+                DefaultValue::One(one) => std::slice::from_ref(one),
+                DefaultValue::Several(several) => several,
+            };
+            let texts: Vec<String> = values.iter().map(AllowedValue::text).collect();
+            let default = GivenParameter::of_texts(&settings.parameter, &texts);
+            defaults.push(default.map_err(|what| wrong("default", format!("{name}: {what}")))?);
+        }
+        let filled = |sql: &String| {
+            section.uses.iter().filter_map(|name| of_name(name)).fold(sql.clone(), |sql, settings| {
+                let Parameter { name, kind, most, .. } = &settings.parameter;
+                sql.replace(&place(name), &sql_of(name, *kind, most.is_some()))
+            })
+        };
+        let conditions = section.conditions.iter().map(|(layer, sql)| (layer.clone(), filled(sql)));
+        Ok(ConditionSettings { uses: section.uses.clone(), defaults, conditions: conditions.collect() })
+    }
+
+    /// Fails if requests cannot narrow a layer by a condition: it is not there, or a function gives its tiles.
+    fn narrows(
+        &self,
+        key: &str,
+        called: &str,
+        layer: &str,
+        layers: &[LayerOptions],
+        all_layers: &[LayerSection],
+    ) -> Result<(), ConfigError> {
+        if !all_layers.iter().any(|own| own.name == *layer) {
+            return Err(self.wrong(key, format!("[{called}].where names the layer \"{layer}\", which is not there")));
+        }
+        let of_function = |settings: &LayerOptions| {
+            settings.name == *layer && matches!(settings.kind, crate::postgis::LayerKind::Function(_))
+        };
+        if layers.iter().any(of_function) {
+            let what = format!(
+                "[{called}].where has a condition for the layer \"{layer}\", whose tiles a function gives: it gets the values in its last argument; leave the condition out"
+            );
+            return Err(self.wrong(key, what));
+        }
+        Ok(())
     }
 
     /// How the values of a parameter choose rows by its facets.
@@ -168,7 +279,11 @@ impl Check<'_> {
             ("min", section.min.is_some(), is_bounded),
             ("max", section.max.is_some(), is_bounded),
             ("max_values", section.max_values.is_some(), is_list),
-            ("facet", !section.facet.is_empty(), !matches!(kind, ParameterType::Number | ParameterType::Box)),
+            (
+                "facet",
+                !section.facet.is_empty(),
+                !matches!(kind, ParameterType::Number | ParameterType::Box | ParameterType::Polygon),
+            ),
         ] {
             if is_set && !fits {
                 return Err(wrong(field, format!("has no meaning for the type {}: leave it out", kind.name())));
@@ -198,20 +313,12 @@ impl Check<'_> {
         };
         let conditions = section.conditions.iter().map(|(layer, sql)| {
             let place = format!("!{name}!");
-            if !all_layers.iter().any(|own| own.name == *layer) {
-                return Err(wrong("where", format!("names the layer \"{layer}\", which is not there")));
-            }
-            let of_function = |settings: &LayerOptions| {
-                settings.name == *layer && matches!(settings.kind, crate::postgis::LayerKind::Function(_))
-            };
-            if layers.iter().any(of_function) {
-                let what = format!(
-                    "has a condition for the layer \"{layer}\", whose tiles a function gives: it gets the values in its last argument; leave the condition out"
-                );
-                return Err(wrong("where", what));
-            }
+            self.narrows("tileset.parameter", name, layer, layers, all_layers)?;
             if !sql.contains(&place) {
-                return Err(wrong("where", format!("does not contain {place}, which stands for the values, for the layer \"{layer}\"")));
+                return Err(wrong(
+                    "where",
+                    format!("does not contain {place}, which stands for the values, for the layer \"{layer}\""),
+                ));
             }
             Ok((layer.clone(), sql.replace(&place, &sql_of(name, kind, is_list))))
         });

@@ -8,9 +8,9 @@ use super::error::ConfigError;
 use super::settings::Check;
 use super::values::ConfigValues;
 use crate::serve::{
-    AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, RedisUrl, RedisUrlError, RefreshMode,
-    SETTLE, ServeOptions, ServeSection, SharedSecret, TileHeaders, WorkerShares, WorkerSharesError, WriteBackLimits,
-    WriterMode, WriterOptions,
+    AddressRange, EmptyStatus, ListenAddress, LiveOptions, MIN_TOKEN_BYTES, PageOrigin, RedisUrl, RedisUrlError,
+    RefreshMode, SETTLE, ServeOptions, ServeSection, SharedSecret, TileAddress, TileHeaders, WorkerShares,
+    WorkerSharesError, WriteBackLimits, WriterMode, WriterOptions,
 };
 use crate::setting::TimeSpan;
 use crate::target::CacheRule;
@@ -36,13 +36,20 @@ impl Check<'_> {
         ] {
             self.within(key, count, 1..=100_000)?;
         }
+        self.within_times("serve.signed_for", given.signed_for, SIGNED_TIMES)?;
+        if given.preview && given.signing_keys_file.is_some() {
+            let what = "is on beside signing_keys_file, and the page has no signature: run oar-tiles preview for the map, or leave one of them out".to_owned();
+            return Err(self.wrong("serve.preview", what));
+        }
         self.within("serve.parameter_keys", given.parameter_keys, 1..=1_000_000)?;
         Ok(ServeOptions {
             listen: self.address("serve.listen", &given.listen)?,
             admin: given.admin.as_deref().map(|text| self.address("serve.admin", text)).transpose()?,
             public_url: given.public_url.as_deref().map(|url| self.own_url(url)).transpose()?,
             base_path: self.base_path(&given.base_path)?,
+            template: given.template.as_deref().map(|text| self.template(text)).transpose()?,
             is_private: false,
+            allowed_origins: given.allowed_origins.as_deref().map(|texts| self.origins(texts)).transpose()?,
             cache_control: self.cache_rules("serve.cache_control", given.cache_control.as_ref())?,
             cdn_cache_control: self.cache_rules("serve.cdn_cache_control", given.cdn_cache_control.as_ref())?,
             tile_headers: TileHeaders { headers: self.tile_headers(given)?, names },
@@ -185,9 +192,22 @@ impl Check<'_> {
         }
     }
 
+    /// The form of further addresses.
+    fn template(&self, text: &str) -> Result<TileAddress, ConfigError> {
+        TileAddress::new(text).map_err(|error| self.wrong("serve.template", error.to_string()))
+    }
+
     fn empty_status(&self, status: u16) -> Result<EmptyStatus, ConfigError> {
         EmptyStatus::of(status)
             .ok_or_else(|| self.wrong("serve.empty_status", format!("{status} must be 204, 200 or 404")))
+    }
+
+    fn origins(&self, texts: &[String]) -> Result<Vec<PageOrigin>, ConfigError> {
+        let origin = |text: &String| {
+            text.parse()
+                .map_err(|error: crate::serve::PageOriginError| self.wrong("serve.allowed_origins", error.to_string()))
+        };
+        texts.iter().map(origin).collect()
     }
 
     fn ranges(&self, texts: &[String]) -> Result<Vec<AddressRange>, ConfigError> {
@@ -210,6 +230,10 @@ const WRITER_LEASES: RangeInclusive<TimeSpan> = TimeSpan(Duration::from_secs(1))
 
 /// How long a client waits for the fresh tile with `refresh = "patient"`.
 const REFRESH_PATIENCE: Duration = Duration::from_millis(100);
+
+/// How long the addresses of a TileJSON may be asked for.
+const SIGNED_TIMES: RangeInclusive<TimeSpan> =
+    TimeSpan(Duration::from_secs(60))..=TimeSpan(Duration::from_secs(366 * 24 * 3_600));
 
 /// The longest drain. Supervisors kill the process long before.
 const MAX_DRAIN: Duration = Duration::from_secs(3_600);

@@ -296,7 +296,7 @@ impl Check<'_> {
             tree: self.tree(&target)?,
             s3: self.s3(&given.s3, names)?,
             purges: self.purges(&purges)?,
-            filters: self.filters(&tileset.parameter, &layers, &given.layer)?,
+            filters: self.filters(tileset, &layers, &given.layer)?,
             layers,
             variants,
             variant: None,

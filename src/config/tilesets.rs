@@ -1,6 +1,7 @@
 //! Several tilesets in one configuration: the values of each.
 
 use super::error::{ConfigError, nearest};
+use super::filters::FilterSettings;
 use super::settings::{Check, JobSettings, layer_names};
 use super::values::{ConfigValues, Origin};
 use crate::target::{PublishMode, Publishing, TargetSection, Template, TreeOptions};
@@ -130,10 +131,12 @@ fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
 
 impl JobSettings {
     /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the
-    /// layers of all. `None` if there is no tileset.
+    /// layers of all, and with all that requests may ask of them. `None` if there is no tileset.
     pub(crate) fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
         let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();
+        let filters = FilterSettings::of_all(tilesets.iter().map(|settings| settings.tileset.filters.clone()));
         let mut first = tilesets.into_iter().next()?;
+        first.tileset.filters = filters;
         first.tileset.layers.clear();
         // The parts of a layer must follow each other.
         let mut names = layer_names(&all);

@@ -16,6 +16,7 @@
 //! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
 //! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
+//! | `fitted_filters` | whether the database understands what requests may ask |
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `family/` | families: the variants of a tileset, and their own manifest |
 //! | `identity` | whether a target shows this database and its history |
@@ -40,6 +41,7 @@ mod error;
 mod family;
 pub(crate) mod family_seed;
 mod finish;
+mod fitted_filters;
 mod identity;
 pub(crate) mod init;
 pub(crate) mod inspect;

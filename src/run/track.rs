@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 
 use super::dirty::{Look, Work};
+use super::fitted_filters::fitted_filters;
 use super::identity::LogIdentity;
 use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
@@ -15,7 +16,7 @@ use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
 use crate::config::{DatabaseSettings, JobSettings, LayerCondition};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
-use crate::postgis::{Database, Layer, parameter_array, probe, refresh_views};
+use crate::postgis::{Database, Layer, probe, refresh_views};
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::stop::Stop;
 
@@ -60,16 +61,13 @@ pub(crate) async fn install(
     if !options.sql {
         refresh_views(&database, &layers.iter().collect::<Vec<_>>()).await?;
     }
-    let probed = probe(&database.snapshot().await?, layers).await?;
+    let snapshot = database.snapshot().await?;
+    let probed = probe(&snapshot, layers).await?;
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
-    let filters = &settings.tileset.filters;
-    probed.layers.iter().try_for_each(|layer| filters.check_facets(layer))?;
+    let filters = fitted_filters(&snapshot, &probed.layers, &settings.tileset.filters).await?;
     let conditions = |layer: &Layer| {
-        let condition = |condition: LayerCondition| RequestCondition {
-            sql: condition.sql,
-            values: condition.parameters.iter().map(|name| parameter_array(name)).collect(),
-        };
+        let condition = |condition: LayerCondition| RequestCondition { sql: condition.sql, values: condition.values };
         filters.of_layer(layer).into_iter().map(condition).collect()
     };
     let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };

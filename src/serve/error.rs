@@ -8,6 +8,7 @@ use super::http::address::ListenAddress;
 use super::jobs::TokenError;
 use super::live::LiveError;
 use super::redis::RedisUrlError;
+use super::signature::SigningKeyError;
 use crate::error::ErrorKind;
 use crate::target::ReadError;
 
@@ -43,6 +44,15 @@ pub enum ServeError {
         "cache_control says immutable, and the tiles of this target change under their names, so that caches would keep old ones: leave immutable out, or publish versions ({{version}} in the template)"
     )]
     Immutable,
+    /// Addresses of this form could not be told from others, or name no tileset.
+    #[error("[serve] template {form}: {why}")]
+    Template { form: String, why: String },
+    #[error(transparent)]
+    SigningKeys(#[from] SigningKeyError),
+    #[error(
+        "tileset \"{tileset}\" has a parameter {name}, which is a part of signed addresses: give it another name, or leave signing_keys_file out of [serve]"
+    )]
+    SignedName { tileset: String, name: &'static str },
     #[error(transparent)]
     Token(#[from] TokenError),
     #[error("a thread died ({0}): please report this")]
@@ -66,6 +76,9 @@ impl ServeError {
             | ServeError::Header { .. }
             | ServeError::Live(_)
             | ServeError::Redis(_)
+            | ServeError::Template { .. }
+            | ServeError::SigningKeys(_)
+            | ServeError::SignedName { .. }
             | ServeError::Token(_)
             | ServeError::NoMaxAge { .. }
             | ServeError::Immutable => ErrorKind::Usage,

@@ -22,6 +22,7 @@
 //! | `public/` | the public listener: tiles and how long caches may keep them, TileJSON |
 //! | `preview` | the page with the map |
 //! | `admin` | the admin listener: health, metrics, status |
+//! | `signature` | signed addresses: until when tiles of a tileset may be asked for |
 //! | `jobs/` | work for the writer that clients submit to the admin listener |
 //! | `writer`, `write_back` | what the writers inside the server report; live tiles that the writer will store |
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
@@ -45,6 +46,7 @@ mod public;
 mod queue;
 mod redis;
 mod server;
+mod signature;
 mod target;
 mod tiles;
 mod tilesets;
@@ -53,7 +55,8 @@ mod writer;
 
 pub use error::ServeError;
 pub use http::address::{AddressRange, AddressRangeError, ListenAddress, ListenAddressError};
-pub use http::route::CACHE_PROBE;
+pub use http::origin::{PageOrigin, PageOriginError};
+pub use http::route::{CACHE_PROBE, TileAddress, TileAddressError};
 pub use jobs::{
     AdminToken, JobEnd, JobPriority, JobProgress, JobSpec, JobSpecError, JobState, JobStore, JobWork, MIN_TOKEN_BYTES,
     StartedJob, TOKEN_VARIABLE, TokenError,

@@ -11,6 +11,8 @@ use serde::Deserialize;
 
 use super::http::accept::AddressLimits;
 use super::http::address::{AddressRange, ListenAddress};
+use super::http::origin::PageOrigin;
+use super::http::route::TileAddress;
 use super::parameters::UndeclaredNames;
 use super::queue::WorkerShares;
 use super::redis::{RedisUrl, SharedSecret};
@@ -32,7 +34,9 @@ pub(crate) struct ServeSection {
     pub(crate) admin: Option<String>,
     pub(crate) public_url: Option<String>,
     pub(crate) base_path: String,
+    pub(crate) template: Option<String>,
     pub(crate) hosts: Vec<String>,
+    pub(crate) allowed_origins: Option<Vec<String>>,
     pub(crate) cache_mb: u64,
     pub(crate) unread_mb: u64,
     pub(crate) empty_status: u16,
@@ -48,6 +52,8 @@ pub(crate) struct ServeSection {
     pub(crate) drain: TimeSpan,
     pub(crate) changes: bool,
     pub(crate) token_file: Option<PathBuf>,
+    pub(crate) signing_keys_file: Option<PathBuf>,
+    pub(crate) signed_for: TimeSpan,
     pub(crate) preview: bool,
     pub(crate) assets: Option<PathBuf>,
     pub(crate) basemap: Option<String>,
@@ -223,9 +229,13 @@ pub struct ServeOptions {
     pub public_url: Option<String>,
     /// The path under which the public listener answers: empty, or with a slash at its start and none at its end.
     pub base_path: String,
+    /// The form of the addresses, below the base path, that tiles have beside their own; `None` for none.
+    pub template: Option<TileAddress>,
     /// True if only pages of this server may read its answers, and clients have to ask by a known name, as of a
     /// preview.
     pub is_private: bool,
+    /// The origins whose pages may read answers; `None` for all.
+    pub allowed_origins: Option<Vec<PageOrigin>>,
     /// `Cache-Control` of tiles (RFC 9111): the first rule that covers the tile's zoom applies. Without such a rule it
     /// is `no-cache`.
     pub cache_control: Vec<CacheRule>,
@@ -312,7 +322,9 @@ impl ServeOptions {
             admin: None,
             public_url: None,
             base_path: String::new(),
+            template: None,
             is_private: true,
+            allowed_origins: None,
             cache_control: Vec::new(),
             cdn_cache_control: Vec::new(),
             tile_headers: TileHeaders::default(),

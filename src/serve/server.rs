@@ -112,8 +112,10 @@ impl TileServer {
             };
             Arc::new(target.served(path, None, metrics, &shared))
         });
+        let tilesets = SiteTilesets::new(addressing, all.collect(), all_families);
+        tilesets.can_have(&options)?;
         let site = Site {
-            tilesets: SiteTilesets::new(addressing, all.collect(), all_families),
+            tilesets,
             unread: shared.unread,
             shared: shared.redis,
             cache: shared.cache,
@@ -335,6 +337,7 @@ impl Rereading {
         if TileFreshness::is_immutable(&options) && !self.site.tilesets.all().iter().all(is_versioned) {
             return Err(ServeError::Immutable.to_string());
         }
+        self.site.tilesets.can_have(&options).map_err(|error| error.to_string())?;
         let settings =
             SiteSettings::new(&options, headers, self.own_url.as_deref()).map_err(|error| with_causes(&error))?;
         self.site.replace_settings(settings);

@@ -1,3 +1,4 @@
+mod filters;
 mod layers;
 mod purge;
 mod values;
@@ -85,7 +86,7 @@ fn the_sample_configuration_holds_every_key() {
         };
         let found: BTreeSet<String> = table[section].as_table().unwrap().keys().cloned().collect();
         // Tables of a tileset stand in the sample as indented examples.
-        let tables = ["parameter", "target", "variants"].map(str::to_owned).into();
+        let tables = ["condition", "parameter", "target", "variants"].map(str::to_owned).into();
         let missing: Vec<&String> = known.difference(&found).filter(|key| !BTreeSet::contains(&tables, *key)).collect();
         assert!(missing.is_empty(), "[{section}]: {missing:?}");
     }

@@ -196,3 +196,140 @@ impl<'r> FacetIndexBuilder<'r> {
         index
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::*;
+    use crate::draw::cached_rows::{CachedRows, KeptFeatures};
+    use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
+    use crate::tile::{Positions, WorldRect};
+
+    /// A row's place on a line, and its tags.
+    type Row = (u32, Option<Vec<Option<String>>>);
+
+    fn at(place: u32) -> [f64; 2] {
+        [f64::from(place) * 1_000.0, 0.0]
+    }
+
+    /// A number as the features hold it (Protocol Buffers, base 128).
+    fn put_varint(bytes: &mut Vec<u8>, mut number: u32) {
+        while number > 127 {
+            bytes.push((number & 127) as u8 | 128);
+            number >>= 7;
+        }
+        bytes.push(number as u8);
+    }
+
+    fn rows_of(rows: &BTreeMap<u32, Row>) -> (Vec<[f64; 2]>, Features) {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for id in rows.keys() {
+            bytes.push(1);
+            put_varint(&mut bytes, *id);
+            ends.push(u32::try_from(bytes.len()).unwrap());
+        }
+        let features = Features::of_encoded("rows", Vec::new(), 4096, bytes, ends).unwrap();
+        (rows.values().map(|(place, _)| at(*place)).collect(), features)
+    }
+
+    fn text(tag: &str) -> FacetValue {
+        FacetValue::Text(tag.to_owned())
+    }
+
+    /// The ids of the rows that an index chooses.
+    fn chosen_ids(kept: &KeptFeatures, wanted: WantedValues) -> BTreeSet<u32> {
+        let choice = FacetChoice { column: "tags".to_owned(), wanted };
+        let set = Arc::new(kept.facets().unwrap().matching(&[choice]).unwrap());
+        let mut ids = BTreeSet::new();
+        let world = WorldRect { west: 0, north: 0, east: 1 << 32, south: 1 << 32 };
+        kept.rows().only(&set).unwrap().each_within(world, |_, features, number| {
+            match features.key(number, &FeatureKey::Id).unwrap() {
+                FeatureKeyValue::Number(id) => assert!(ids.insert(u32::try_from(id).unwrap())),
+                FeatureKeyValue::Text(_) => panic!("a text"),
+            }
+        });
+        ids
+    }
+
+    /// Reads the facets of the rows that have none yet, as from the database.
+    fn read(kept: &mut KeptFeatures, model: &BTreeMap<u32, Row>) {
+        let facets = [Facet { column: "tags".to_owned(), of_each: FacetType::Text, is_array: true }];
+        let wanted: Vec<u32> = match kept.without_facets() {
+            None => model.keys().copied().collect(),
+            Some(keys) => {
+                let id = |key: &FeatureKeyValue<'_>| match key {
+                    FeatureKeyValue::Number(id) => u32::try_from(*id).unwrap(),
+                    FeatureKeyValue::Text(_) => panic!("a text"),
+                };
+                keys.iter().map(id).collect()
+            }
+        };
+        let mut index = kept.add_facets(&facets).unwrap();
+        for id in wanted {
+            index.add(&id.to_string(), std::iter::once(model[&id].1.clone())).unwrap();
+        }
+        // A row that lies in no tile.
+        index.add("999999", std::iter::once(Some(vec![Some("a".to_owned())]))).unwrap();
+        let index = index.finish();
+        kept.set_facets(Some(index));
+    }
+
+    /// Rows come, go, move and change their tags at random; what the index chooses is what their tags say.
+    #[test]
+    fn the_index_chooses_the_rows_whose_values_are_wanted_after_any_history() {
+        let mut random = 5_u64;
+        let mut below = |most: u32| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            u32::try_from(random >> 33).unwrap() % most
+        };
+        let tags = |below: &mut dyn FnMut(u32) -> u32| {
+            let one = |below: &mut dyn FnMut(u32) -> u32| {
+                (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned())
+            };
+            (below(6) > 0).then(|| (0..below(4)).map(|_| one(below)).collect::<Vec<_>>())
+        };
+        let mut model: BTreeMap<u32, Row> = (1..300).map(|id| (id, (below(400), tags(&mut below)))).collect();
+        let (places, features) = rows_of(&model);
+        let mut kept = KeptFeatures::of_rows(places, features, FeatureKey::Id).unwrap();
+        read(&mut kept, &model);
+        for step in 0..60 {
+            let mut changed = BTreeSet::new();
+            for _ in 0..=below(6) {
+                let (id, place) = (1 + below(400), below(400));
+                changed.insert(place);
+                if let Some((before, _)) = model.remove(&id) {
+                    changed.insert(before);
+                }
+                if below(3) > 0 {
+                    model.insert(id, (place, tags(&mut below)));
+                }
+            }
+            let there: BTreeMap<u32, Row> = model
+                .iter()
+                .filter(|(_, (place, _))| changed.contains(place))
+                .map(|(id, row)| (*id, row.clone()))
+                .collect();
+            let squares: Vec<WorldRect> = changed
+                .iter()
+                .map(|place| {
+                    let [x, y] = Positions::world(at(*place));
+                    WorldRect { west: x - 10, north: y - 10, east: x + 10, south: y + 10 }
+                })
+                .collect();
+            let (places, features) = rows_of(&there);
+            kept.replace(&squares, CachedRows::of_rows(places, features)).unwrap();
+            assert!(kept.facets().is_none() || there.is_empty(), "step {step}");
+            read(&mut kept, &model);
+            let has = |row: &Row, tag: &str| row.1.iter().flatten().flatten().any(|own| own == tag);
+            let expected = |is_wanted: &dyn Fn(&Row) -> bool| {
+                model.iter().filter(|(_, row)| is_wanted(row)).map(|(id, _)| *id).collect::<BTreeSet<u32>>()
+            };
+            let any = chosen_ids(&kept, WantedValues::Any(vec![text("a"), text("none"), text("c")]));
+            assert_eq!(any, expected(&|row| has(row, "a") || has(row, "c")), "step {step}");
+            let all = chosen_ids(&kept, WantedValues::All(vec![text("b"), text("d")]));
+            assert_eq!(all, expected(&|row| has(row, "b") && has(row, "d")), "step {step}");
+            assert_eq!(chosen_ids(&kept, WantedValues::All(vec![text("b"), text("none")])), BTreeSet::new());
+        }
+    }
+}

@@ -393,6 +393,7 @@ mod tests {
                 snapshot: String::new(),
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
+                ages: true,
                 rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells {
                     folds: None,
                     rows: Arc::new(rows),

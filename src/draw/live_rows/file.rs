@@ -91,11 +91,12 @@ impl LiveRows {
     }
 
     /// Takes rows over that are of the state `cursor`, in place of all others. `age` is the time since each layer was
-    /// read.
+    /// read, or zero if it does not matter.
     pub(crate) async fn replace(&self, saved: Vec<SavedLayer>, cursor: &str, age: impl Fn(&SavedLayer) -> Duration) {
         let now = Instant::now();
         let live = saved.into_iter().map(|saved| LiveLayer {
             // A machine that runs for a shorter time than that has no such instant.
+            ages: age(&saved) > Duration::ZERO,
             read: now.checked_sub(age(&saved)).unwrap_or(now),
             definition: saved.definition,
             cursor: cursor.to_owned(),

@@ -13,12 +13,14 @@
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
+//! | `keys` | keys of rows as the parameter of a statement |
 //! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
 //! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
 mod file;
+mod keys;
 mod members;
 mod points;
 mod sets;
@@ -70,6 +72,8 @@ struct LiveLayer {
     /// could not be brought to the snapshot of a look.
     is_alone: bool,
     read: Instant,
+    /// True if the rows may look different later without a change of the table.
+    ages: bool,
     rows: LiveKind,
 }
 
@@ -167,7 +171,7 @@ impl LiveRows {
 
     /// True if rows are so old that they are dropped by the next look.
     pub(crate) async fn are_old(&self) -> bool {
-        self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.read.elapsed() >= MAX_AGE)
+        self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.age() >= MAX_AGE)
     }
 
     /// The definitions of the layers whose rows are to be read: those of which much has changed that are not kept yet,
@@ -179,7 +183,7 @@ impl LiveRows {
             LiveKind::Cells { features: LiveCells::Unproven(_) | LiveCells::Kept(_), are_encoded: false, .. } => {
                 !kept.is_alone
             }
-            LiveKind::Cells { .. } | LiveKind::Points(_) => !kept.is_alone && kept.read.elapsed() >= MAX_AGE / 2,
+            LiveKind::Cells { .. } | LiveKind::Points(_) => !kept.is_alone && kept.age() >= MAX_AGE / 2,
         };
         self.0.lock().await.iter().filter(is_wanted).map(|kept| kept.definition.clone()).collect()
     }
@@ -298,7 +302,20 @@ impl LiveRows {
 impl LiveLayer {
     fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
         let snapshot = look.snapshot.exported().id.clone();
-        LiveLayer { definition, cursor: look.now.to_owned(), snapshot, is_alone: false, read: Instant::now(), rows }
+        LiveLayer {
+            definition,
+            cursor: look.now.to_owned(),
+            snapshot,
+            is_alone: false,
+            read: Instant::now(),
+            ages: true,
+            rows,
+        }
+    }
+
+    /// The time since the rows were read, as far as it matters.
+    fn age(&self) -> Duration {
+        if self.ages { self.read.elapsed() } else { Duration::ZERO }
     }
 
     /// True if the rows are those of the look's snapshot.
@@ -372,7 +389,7 @@ async fn bring(
     if !kept.rows.is_kept() || kept.is_of(look) {
         return Ok(());
     }
-    let brought = match changed.filter(|_| kept.cursor == look.since && kept.read.elapsed() < MAX_AGE) {
+    let brought = match changed.filter(|_| kept.cursor == look.since && kept.age() < MAX_AGE) {
         Some(changed) => kept.advance(look, layer, changed).await,
         None => Ok(false),
     };

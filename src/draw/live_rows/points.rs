@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::sets::KeyArrays;
+use super::keys::KeyArrays;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
 use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
-use crate::postgis::count_rows;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Param};
 use crate::postgis::sql::{ExpectedRows, RowChoice, facet_values};
+use crate::postgis::{count_rows, shows_rows_as_written};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
 /// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
@@ -152,7 +152,9 @@ impl LiveRows {
             }
             _ => None,
         };
-        layers.push(LiveLayer::new(definition, look, rows));
+        // As good as the change log, then, which also notes that a column is altered.
+        let ages = points.is_none() || !shows_rows_as_written(look.snapshot, layer).await?;
+        layers.push(LiveLayer { ages, ..LiveLayer::new(definition, look, rows) });
         Ok(points)
     }
 

@@ -74,10 +74,10 @@ impl FacetType {
     }
 
     /// The least and the greatest value of a type of integers that does not hold all of 64 bits.
-    const fn limits(self) -> Option<[i64; 2]> {
+    fn limits(self) -> Option<[i32; 2]> {
         match self {
-            FacetType::Int2 => Some([i16::MIN as i64, i16::MAX as i64]),
-            FacetType::Int4 => Some([i32::MIN as i64, i32::MAX as i64]),
+            FacetType::Int2 => Some([i16::MIN.into(), i16::MAX.into()]),
+            FacetType::Int4 => Some([i32::MIN, i32::MAX]),
             FacetType::Text | FacetType::Varchar | FacetType::Int8 | FacetType::Bool => None,
         }
     }
@@ -107,7 +107,7 @@ impl Facet {
 
     /// The least and the greatest value that a request may give: the database compares an array with arrays of its own
     /// type alone. `None` if every value of 64 bits has a meaning.
-    pub(crate) fn limits(&self) -> Option<[i64; 2]> {
+    pub(crate) fn limits(&self) -> Option<[i32; 2]> {
         self.of_each.limits().filter(|_| self.is_array)
     }
 

@@ -250,8 +250,9 @@ pub(crate) fn near(placement: Placement<'_>, boxes: usize) -> String {
 }
 
 /// Counts the skipped rows. Each result row has a reason, the count, and the keys of up to three rows. A row with a Z
-/// that is not finite is among them only where PROJ cannot transform it (9.6; 9.1 can). The statement reads no columns but the key and the geometry, because the role may have no right to read the others. The parameters
-/// are the values of a query's placeholders.
+/// that is not finite is among them only where PROJ cannot transform it (9.6; 9.1 can). The statement reads no columns
+/// but the key and the geometry, because the role may have no right to read the others. The parameters are the values
+/// of a query's placeholders.
 pub(crate) fn skipped(layer: &Layer) -> String {
     let placement = layer.placement();
     // A shape of which nothing is left when it is repaired is empty.

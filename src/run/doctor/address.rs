@@ -187,6 +187,14 @@ impl AddressCheck<'_> {
         if allowed == "*" || allowed == ORIGIN {
             return;
         }
+        if answer.header("vary").split(',').any(|name| name.trim().eq_ignore_ascii_case("origin")) {
+            self.checkup.warn(
+                AREA,
+                format!("{what} at {} depend on the site of the page (Vary: Origin): pages of {ORIGIN} may not read them", answer.url),
+                "look whether the site of your map is listed (allowed_origins in [serve]), and whether the CDN has Origin in its key (docs/cdn.md)",
+            );
+            return;
+        }
         let found = if allowed.is_empty() { "no".to_owned() } else { format!("\"{allowed}\" as") };
         self.checkup.fail(
             AREA,

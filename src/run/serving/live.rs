@@ -12,9 +12,7 @@ use super::filtered::FilteredRows;
 use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
-use super::snapshot::{
-    LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse, check_filters,
-};
+use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::config::FilterSettings;
 use crate::encode::{Packer, Packing};
@@ -22,6 +20,7 @@ use crate::error::{ErrorKind, with_causes};
 use crate::plan::{Dirty, FeatureSearch, batches};
 use crate::postgis::{Database, Error, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
+use crate::run::fitted_filters::{check_conditions, fitted_filters};
 use crate::run::{CommandError, Job};
 use crate::serve::{
     CountRequest, GivenParameters, KnownChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport,
@@ -87,8 +86,8 @@ impl DatabaseTiles {
         let database = bounds.database(&settings.database, &stop)?;
         let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
         check_room(&first, bounds.sessions()).await?;
-        let filters = settings.tileset.filters.within_facets(first.layers.iter().map(|layer| &**layer));
-        check_filters(&first.snapshot, &first.layers, &settings.tileset.layers, &filters).await?;
+        let filters = fitted_filters(&first.snapshot, &first.layers, &settings.tileset.filters).await?;
+        check_conditions(&first.snapshot, &settings.tileset.layers, &filters).await?;
         let log = match settings.server.redis {
             Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,

@@ -13,7 +13,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use crate::config::{ConditionKey, FilterSettings};
-use crate::draw::MatchingSet;
+use crate::draw::{MAX_AGE, MatchingSet};
 use crate::postgis::Layer;
 use crate::serve::LiveRowsReport;
 
@@ -110,6 +110,8 @@ pub(crate) struct ServedSets {
     filters: FilterSettings,
     table: Mutex<SetTable>,
     state: Mutex<SetsState>,
+    /// When all sets were forgotten last.
+    begun: Mutex<Instant>,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
@@ -132,6 +134,7 @@ impl ServedSets {
             filters,
             table: Mutex::default(),
             state: Mutex::default(),
+            begun: Mutex::new(Instant::now()),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
             by_facets: AtomicU64::new(0),
@@ -212,7 +215,14 @@ impl ServedSets {
     }
 
     /// The state of a further snapshot, to which rows were brought; see [`SetsState::next`].
+    /// Sets that a statement has found are forgotten after a while: a condition may call a function that was replaced.
     pub(crate) fn next_state(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+        let mut begun = self.begun.lock();
+        if begun.elapsed() >= MAX_AGE {
+            self.table.lock().sets.clear();
+            *begun = Instant::now();
+        }
+        drop(begun);
         let mut state = self.state.lock();
         *state = state.next(logged);
         state.clone()

@@ -19,14 +19,12 @@ use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
 use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
 use crate::draw::{
     CachedRows, CellMembers, CellValues, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RowReaders, RunLayers,
-    Worker, check_narrowed, session_value,
+    Worker, session_value,
 };
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
-use crate::postgis::{
-    Database, Error, Layer, LayerLocks, LayerOptions, Reads, SessionOptions, SessionValue, Snapshot, probe,
-};
+use crate::postgis::{Database, Error, Layer, LayerLocks, Reads, SessionOptions, SessionValue, Snapshot, probe};
 use crate::run::kept_rows::RowsSnapshot;
 use crate::run::{CommandError, Job};
 use crate::serve::{GivenParameters, WorkerShares};
@@ -329,7 +327,7 @@ impl LiveSnapshot {
         tile: &TileRect,
         stop: &Stop,
     ) -> Result<Option<CachedRows>, Error> {
-        if let Ok(rows) = values.rows(prepared, tile) {
+        if let Some(rows) = values.rows(prepared, tile) {
             return Ok(Some(rows));
         }
         let session = self.session(stop).await?;
@@ -340,7 +338,7 @@ impl LiveSnapshot {
         };
         let learnt = until_stopped(learning, &own, stop).await;
         self.give_back(session, learnt.is_ok());
-        Ok(if learnt? { values.rows(prepared, tile).ok() } else { None })
+        Ok(if learnt? { values.rows(prepared, tile) } else { None })
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
@@ -540,8 +538,8 @@ pub(crate) struct RequestFilter<'r> {
 
 impl<'r> RequestFilter<'r> {
     pub(crate) fn of(filters: &'r FilterSettings, given: Option<&'r GivenParameters>) -> RequestFilter<'r> {
-        let all = given.iter().flat_map(|given| &given.given);
-        let values = all.map(|given| session_value(&given.name, given.array()));
+        let all = given.map(|given| filters.values(given)).unwrap_or_default();
+        let values = all.into_iter().map(|given| session_value(&given.name, given.array()));
         RequestFilter { filters, given, values: values.collect() }
     }
 
@@ -576,30 +574,6 @@ pub(crate) struct DrawnWithCells {
     pub(crate) tiles: Vec<RenderedTile>,
     /// True if the database drew them.
     pub(crate) by_database: bool,
-}
-
-/// Checks what requests may ask of the layers before the first request. `options` are the layers as configured.
-pub(crate) async fn check_filters(
-    snapshot: &Snapshot,
-    layers: &[Arc<Layer>],
-    options: &[LayerOptions],
-    filters: &FilterSettings,
-) -> Result<(), Error> {
-    layers.iter().try_for_each(|layer| filters.check_facets(layer))?;
-    let narrowed = |layer: &LayerOptions| {
-        let conditions = filters.written(&layer.name);
-        (!conditions.is_empty()).then(|| layer.narrowed(&conditions))
-    };
-    let options: Vec<LayerOptions> = options.iter().filter_map(narrowed).collect();
-    if options.is_empty() {
-        return Ok(());
-    }
-    let values: Vec<SessionValue> = filters
-        .parameters
-        .iter()
-        .map(|settings| session_value(&settings.parameter.name, settings.sample().to_owned()))
-        .collect();
-    check_narrowed(snapshot, &options, &values).await
 }
 
 // Where features lie, by layer and zoom. They are surveyed when the first tile needs them.

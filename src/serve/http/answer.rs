@@ -40,7 +40,7 @@ const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 /// Tells nginx whether to buffer an answer (`ngx_http_proxy_module`).
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
-const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
+pub(crate) const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 
 /// An answer without a body and without headers.
 fn bare(status: StatusCode) -> Answer {

@@ -1,6 +1,7 @@
 //! The parameters that a request gives in its query.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use schemars::JsonSchema;
@@ -59,6 +60,20 @@ pub struct GivenParameter {
 }
 
 impl GivenParameter {
+    /// The parameter with the values of these texts; the error says what is wrong.
+    pub(crate) fn of_texts(parameter: &Parameter, texts: &[String]) -> Result<GivenParameter, String> {
+        let values = texts.iter().map(|text| ParameterValue::read(parameter, text)).collect::<Result<Vec<_>, String>>();
+        let mut values = values.map_err(|what| format!("a value {what}"))?;
+        values.sort_unstable();
+        values.dedup();
+        let most = parameter.most.map_or(1, NonZeroUsize::get);
+        if values.is_empty() || values.len() > most {
+            return Err(format!("there are {} different values: write 1 to {most}", values.len()));
+        }
+        let Parameter { name, kind, most, .. } = parameter;
+        Ok(GivenParameter { name: name.clone(), kind: *kind, is_list: most.is_some(), values })
+    }
+
     /// The values as a PostgreSQL array in text form. The sides of a box and the bounds of a range are separate
     /// elements; a bound that is missing is NULL.
     pub fn array(&self) -> String {
@@ -84,8 +99,13 @@ impl GivenParameters {
     pub fn query(&self) -> String {
         let escaped = |text: &str| utf8_percent_encode(text, ESCAPED).to_string();
         let pairs = self.given.iter().flat_map(|parameter| {
+            let written = |text: &str| match parameter.kind {
+                // A long one would become longer than a query may be.
+                ParameterType::Polygon => text.replace(' ', "+"),
+                _ => escaped(text),
+            };
             let between = if parameter.kind == ParameterType::Range { ".." } else { "," };
-            let value = |value: &ParameterValue| format!("{}={}", parameter.name, escaped(&value.texts.join(between)));
+            let value = |value: &ParameterValue| format!("{}={}", parameter.name, written(&value.texts.join(between)));
             parameter.values.iter().map(value).collect::<Vec<_>>()
         });
         pairs.collect::<Vec<_>>().join("&")
@@ -182,8 +202,6 @@ fn names(declared: &TilesetParameters) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
-
     use regex_lite::Regex;
     use serde_json::json;
 
@@ -210,6 +228,8 @@ mod tests {
         (workers.bounds.min, workers.bounds.max) = (Some(0.0), Some(1000.0));
         let mut kind = parameter("kind", ParameterType::Text, None);
         kind.bounds.allowed = vec!["mill".to_owned(), "farm".to_owned()];
+        let mut range = parameter("range", ParameterType::Range, None);
+        range.bounds.min = Some(-5.0);
         TilesetParameters(vec![
             country,
             workers,
@@ -218,6 +238,7 @@ mod tests {
             parameter("share", ParameterType::Number, Some(2)),
             parameter("open", ParameterType::Boolean, None),
             parameter("box", ParameterType::Box, None),
+            range,
         ])
     }
 
@@ -244,6 +265,10 @@ mod tests {
             ("workers=7", &["workers=7", "workers=007", "workers=%2B7", "workers=7&workers=07", "v=2&workers=7#"]),
             ("name=a%20b%26c%3Dd", &["name=a+b%26c%3Dd", "name=a%20b%26c=d"]),
             ("share=0&share=0.5", &["share=.5&share=-0", "share=0.50&share=0e3&share=5e-1"]),
+            ("range=1..20", &["range=1..20", "range=%2B1..020"]),
+            ("range=..20", &["range=..20"]),
+            ("range=-5..", &["range=-5.."]),
+            ("range=7..7", &["range=7", "range=7..07"]),
             ("open=true&box=-10,0,20.5,30", &["box=-10.0,0,20.50,3e1&open=true"]),
             ("", &["", "country=", "country", "x=1", "%FF=1", "Country=BD", "country%00=BD", "=", "&", "name=&box="]),
         ] {
@@ -304,13 +329,22 @@ mod tests {
             ("box=20,0,10,1", "west must not be greater than east"),
             ("box=0,0,181,1", "is no box"),
             ("box=a,b,c,d", "is no box"),
+            ("range=..", "is no range of whole numbers: write 10..20, 10.. or ..20"),
+            ("range=1...2", "is no range of whole numbers"),
+            ("range=1..2..3", "is no range of whole numbers"),
+            ("range=1.5..2", "is no range of whole numbers"),
+            ("range=1-2", "is no range of whole numbers"),
+            ("range=9223372036854775808..", "is no range of whole numbers"),
+            ("range=3..2", "is no range: 3 is greater than 2"),
+            ("range=-6..2", "is less than -5"),
+            ("range=1..2&range=3..4", "parameter range: more than 1 different values"),
         ] {
             let error = read(query).unwrap_err();
             assert!(error.contains(expected), "{query}: {error}");
             assert!(!error.contains("DROP") && error.len() < 120, "{error}");
         }
         let refused = given(&declared(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err().to_string();
-        assert_eq!(refused, "the tileset takes the parameters country, workers, kind, name, share, open, box");
+        assert_eq!(refused, "the tileset takes the parameters country, workers, kind, name, share, open, box, range");
         let none = given(&TilesetParameters::default(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err();
         assert_eq!(none.to_string(), "the tileset takes no parameters");
     }
@@ -325,6 +359,9 @@ mod tests {
         );
         let expected = json!({ "country": ["US"], "workers": 3, "name": "{\"a\\}'", "share": [2], "open": false, "box": [1, 2, 3, 4] });
         assert_eq!(serde_json::Value::Object(given.json()), expected);
+        let given = read("range=..20").unwrap().unwrap();
+        assert_eq!(given.given[0].array(), r#"{NULL,"20"}"#);
+        assert_eq!(serde_json::Value::Object(given.json()), json!({ "range": [null, 20] }));
     }
 
     /// Random queries of all kinds of pieces: reading one ends, and the canonical form of what was read is read as the
@@ -336,6 +373,7 @@ mod tests {
             "&country=in",
             "&name=a+b",
             "&box=1,2,3,4",
+            "&range=1..",
             "&workers=7",
             "&share=1e3",
             "&",

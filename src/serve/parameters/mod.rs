@@ -8,12 +8,14 @@
 //! | file | subject |
 //! |---|---|
 //! | `given` | the query of a request |
+//! | `polygon` | polygons in it |
 //! | `gate` | how many sets of values may be new in a minute |
 //!
 //! A value never becomes a part of an SQL text.
 
 mod gate;
 mod given;
+mod polygon;
 
 use std::num::NonZeroUsize;
 
@@ -41,6 +43,8 @@ pub enum ParameterType {
     Box,
     /// Whole numbers of 64 bits from one to another, both included. One of them may be missing.
     Range,
+    /// A polygon, or several, in degrees.
+    Polygon,
 }
 
 impl ParameterType {
@@ -53,6 +57,7 @@ impl ParameterType {
             ParameterType::Boolean => "boolean",
             ParameterType::Box => "box",
             ParameterType::Range => "range",
+            ParameterType::Polygon => "polygon",
         }
     }
 }
@@ -165,6 +170,7 @@ impl ParameterValue {
             }
             ParameterType::Box => sides(text).map(|texts| ParameterValue { texts }),
             ParameterType::Range => range(parameter, text).map(|texts| ParameterValue { texts }),
+            ParameterType::Polygon => polygon::polygon(text).map(one),
         }
     }
 
@@ -177,7 +183,9 @@ impl ParameterValue {
                 .unwrap_or_default()
         };
         match kind {
-            ParameterType::Text => self.texts.first().map_or(Value::Null, |text| text.clone().into()),
+            ParameterType::Text | ParameterType::Polygon => {
+                self.texts.first().map_or(Value::Null, |text| text.clone().into())
+            }
             ParameterType::Boolean => self.texts.first().is_some_and(|text| text == "true").into(),
             ParameterType::Integer | ParameterType::Number => self.texts.first().map_or(Value::Null, number),
             ParameterType::Box | ParameterType::Range => self.texts.iter().map(number).collect(),

@@ -5,13 +5,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::HeaderValue;
 
-use super::tile::given_parameters;
+use super::tile::AskedQuery;
 use super::tilejson::{TileJsonWanted, tilejson};
 use super::{ClientRequest, Site, SiteSettings, unknown};
+use crate::clock::seconds_now;
 use crate::serve::http::answer::{self, Answer, Content, Encoding, Freshness};
 use crate::serve::http::route::{ASSETS, CACHE_PROBE, CHANGES, FONTS, is_tilejson};
 use crate::serve::observe::metrics::RouteLabel;
-use crate::serve::parameters::UndeclaredNames;
+use crate::serve::parameters::{GivenParameters, UndeclaredNames};
+use crate::serve::signature::rounded_up;
 use crate::serve::target::state::ServedState;
 use crate::serve::tilesets::SiteTileset;
 
@@ -74,21 +76,35 @@ fn asset(asked: &AskedEndpoint<'_>) -> Answer {
 }
 
 fn tilejson_document(asked: &AskedEndpoint<'_>) -> Answer {
-    let tileset = asked.tileset;
-    let given = match given_parameters(tileset, asked.query(), UndeclaredNames::Drop) {
-        Ok(given) => given.map(|given| given.query()),
+    let (tileset, settings, headers) = (asked.tileset, asked.settings, asked.asked.request.headers());
+    let query = match AskedQuery::read(tileset, asked.query(), UndeclaredNames::Drop, settings) {
+        Ok(query) => query,
         Err(refused) => return refused,
     };
+    let signature = match query.allowed() {
+        Ok(expires) => expires.and_then(|expires| query.signed_until(expires)),
+        Err(_) if settings.token.as_ref().is_some_and(|token| token.is_in(headers)) => {
+            query.signed_until(rounded_up(seconds_now().saturating_add(settings.options.section.signed_for.as_secs())))
+        }
+        Err(refused) => return refused,
+    };
+    let given = query.given.as_ref().map(GivenParameters::query);
+    let parts: Vec<&str> = given.iter().chain(&signature).map(String::as_str).collect();
+    let query = (!parts.is_empty()).then(|| parts.join("&"));
     let wanted = TileJsonWanted {
         name: asked.name,
         url: &asked.url(),
         live: tileset.tiles.live_layers(),
         parameters: &tileset.parameters.declared,
-        query: given.as_deref(),
+        query: query.as_deref(),
     };
-    let document = tilejson(asked.state, wanted);
-    let headers = asked.asked.request.headers();
-    document.map_or_else(unknown, |document| asked.site.document(document.to_string(), headers))
+    let Some(document) = tilejson(asked.state, wanted) else { return unknown() };
+    let mut answer = asked.site.document(document.to_string(), headers);
+    if signature.is_some() {
+        // A cache could give it to a client without a token.
+        answer::forbid_keeping(&mut answer);
+    }
+    answer
 }
 
 /// The `Retry-After` of a refused subscription.
@@ -97,6 +113,13 @@ const RETRY_SUBSCRIBING: Duration = Duration::from_secs(10);
 /// The events of changed tiles.
 fn changes(asked: &AskedEndpoint<'_>) -> Answer {
     let Some(changes) = &asked.tileset.changes else { return unknown() };
+    // Without keys a query means nothing here.
+    if asked.settings.keys.is_some() {
+        let query = AskedQuery::read(asked.tileset, asked.query(), UndeclaredNames::Drop, asked.settings);
+        if let Err(refused) = query.and_then(|query| query.allowed()) {
+            return refused;
+        }
+    }
     match changes.subscribe(asked.state, asked.asked.client) {
         Some(events) => answer::events(events),
         None => answer::unavailable("too many clients wait for changes", RETRY_SUBSCRIBING),

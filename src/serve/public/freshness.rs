@@ -32,7 +32,7 @@ impl TileFreshness {
     pub(crate) fn new(options: &ServeOptions) -> Result<TileFreshness, ServeError> {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
-        let stale = fresh.iter().map(stale).collect();
+        let stale = fresh.iter().map(|fresh| stale(fresh, MAX_STALE_SECONDS)).collect();
         let outage = fresh.iter().map(|fresh| outage(fresh, *options.section.outage_cdn_max_age)).collect();
         Ok(TileFreshness { fresh, stale, outage })
     }
@@ -50,6 +50,11 @@ impl TileFreshness {
 
     pub(crate) fn stale_at(&self, zoom: Zoom) -> &Freshness {
         &self.stale[usize::from(zoom.get())]
+    }
+
+    /// The headers of a tile that caches may keep no longer than a stale one, and for at most `seconds`.
+    pub(crate) fn stale_within(&self, zoom: Zoom, seconds: u64) -> Freshness {
+        stale(&self.fresh[usize::from(zoom.get())], seconds.min(MAX_STALE_SECONDS))
     }
 
     /// True if a rule says that tiles never change (`immutable`).
@@ -88,11 +93,11 @@ fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> 
     Ok(freshness)
 }
 
-/// The headers of a stale tile: no cache may keep it longer than some seconds, because a fresh one is on its way.
-fn stale(fresh: &Freshness) -> Freshness {
+/// The headers of a stale tile: no cache may keep it longer than `limit` seconds, because a fresh one is on its way.
+fn stale(fresh: &Freshness, limit: u64) -> Freshness {
     let short = |value: &HeaderValue| {
         let age = value.to_str().ok().and_then(max_age)?;
-        HeaderValue::from_str(&format!("max-age={}", age.min(MAX_STALE_SECONDS))).ok()
+        HeaderValue::from_str(&format!("max-age={}", age.min(limit))).ok()
     };
     Freshness {
         // Without a `max-age`, caches must validate the tile each time.
@@ -105,7 +110,7 @@ fn stale(fresh: &Freshness) -> Freshness {
 /// The headers of a tile in a long outage of the database: browsers look for changes as often as for a stale tile, and
 /// CDNs keep their copies for at most `limit`, so that their questions do not all come to this server.
 fn outage(fresh: &Freshness, limit: Duration) -> Freshness {
-    let Freshness { browsers, cdns, surrogates } = stale(fresh);
+    let Freshness { browsers, cdns, surrogates } = stale(fresh, MAX_STALE_SECONDS);
     let age = |value: &HeaderValue, name: &str| Some(seconds(value.to_str().ok()?, name)?.min(limit.as_secs()));
     let own = |value: &HeaderValue| HeaderValue::from_str(&format!("max-age={}", age(value, "max-age")?)).ok();
     let is_for_all = |value: &str| {
@@ -210,6 +215,18 @@ mod tests {
                 let cdns = at.cdns.as_ref().or(at.surrogates.as_ref()).map_or("", |value| value.to_str().unwrap());
                 assert_eq!([at.browsers.to_str().unwrap(), cdns], expected, "{cache} {cdn:?} {age:?}");
             }
+        }
+    }
+
+    #[test]
+    fn nobody_keeps_a_signed_tile_longer_than_its_address_is_answered() {
+        let all = [CdnHeader::CdnCacheControl, CdnHeader::SurrogateControl, CdnHeader::SharedMaxAge];
+        let long = options(&[("0", "public, max-age=600, stale-if-error=60")], &[("", "max-age=86400")], &all);
+        let freshness = TileFreshness::new(&long).unwrap();
+        for (left, expected) in [(0, "max-age=0"), (3, "max-age=3"), (5, "max-age=5"), (86_400, "max-age=5")] {
+            let Freshness { browsers, cdns, surrogates } = freshness.stale_within(Zoom::new(0).unwrap(), left);
+            assert_eq!([Some(browsers), cdns, surrogates], [(); 3].map(|()| Some(HeaderValue::from_static(expected))));
+            assert_eq!(freshness.stale_within(Zoom::MAX, left).browsers, "no-cache");
         }
     }
 

@@ -25,12 +25,13 @@ use http::{HeaderMap, Request, StatusCode};
 use parking_lot::RwLock;
 use serde_json::{Map, Value, json};
 use sha2::{Digest as _, Sha256};
-use tile::{WantedTile, given_parameters, no_tile};
+use tile::{AskedQuery, WantedTile, no_tile};
 
 use super::error::ServeError;
 use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
+use super::http::origin::for_listed_origins;
 use super::http::route::{COUNT, MAX_PATH_BYTES, NoRoute, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
@@ -41,6 +42,7 @@ use super::options::{ServeOptions, TileHeaders};
 use super::preview::{MapClient, PreviewPage};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
+use super::signature::SigningKeys;
 use super::target::state::ServedState;
 use super::tiles::TileError;
 use super::tiles::cache::TileCache;
@@ -50,7 +52,7 @@ use crate::hex::hex;
 use crate::serve::http::answer;
 use crate::serve::tilesets::catalogue;
 use crate::serve::{preview, tilesets};
-use crate::tile::Zoom;
+use crate::tile::{TileId, Zoom};
 
 /// The state of the public listener, which all its requests share.
 pub(crate) struct Site {
@@ -108,6 +110,9 @@ impl Answers for Public {
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
         metrics.count_answer(route, source, answer.status().as_u16(), took);
+        if let Some(listed) = &settings.options.allowed_origins {
+            for_listed_origins(&mut answer, listed, request.headers());
+        }
         if self.0.is_private {
             answer::for_own_pages(&mut answer);
         }
@@ -158,15 +163,18 @@ impl Site {
         let Some(path) = path.strip_prefix(&*self.base_path) else {
             return LabeledAnswer::own(unknown(), RouteLabel::Other);
         };
-        match self.tilesets.find(path) {
+        let asked = ClientRequest { request, client };
+        match self.tilesets.find(path, settings.options.template.as_ref()) {
             NamedByPath::Tileset { tileset, rest } => {
-                let labeled =
-                    self.respond_for_tileset(&tileset, rest, ClientRequest { request, client }, settings).await;
+                let labeled = self.respond_for_tileset(&tileset, BelowTileset::Path(rest), asked, settings).await;
                 LabeledAnswer { tileset: Some(tileset), ..labeled }
             }
-            NamedByPath::Variant(named) => {
-                self.respond_for_variant(named, ClientRequest { request, client }, settings).await
+            NamedByPath::Tile { tileset, tile: Some(tile) } => {
+                let labeled = self.respond_for_tileset(&tileset, BelowTileset::Tile(tile), asked, settings).await;
+                LabeledAnswer { tileset: Some(tileset), ..labeled }
             }
+            NamedByPath::Tile { tile: None, .. } => LabeledAnswer::own(not_canonical(), RouteLabel::Tile),
+            NamedByPath::Variant(named) => self.respond_for_variant(named, asked, settings).await,
             NamedByPath::Variants(family) => {
                 let page = page_of(request.uri().query());
                 let document = page.and_then(|page| tilesets::document(&family, &settings.public_url, page));
@@ -211,15 +219,15 @@ impl Site {
             let answer = if settings.preview.is_some() { moved } else { unknown() };
             return LabeledAnswer::own(answer, RouteLabel::Preview);
         };
-        let labeled = self.respond_for_tileset(&tileset, rest, asked, settings).await;
+        let labeled = self.respond_for_tileset(&tileset, BelowTileset::Path(rest), asked, settings).await;
         LabeledAnswer { tileset: Some(tileset), ..labeled }
     }
 
-    /// The answer to a request for something of a tileset. `path` is below the tileset.
+    /// The answer to a request for something of a tileset.
     async fn respond_for_tileset(
         &self,
         tileset: &SiteTileset,
-        path: &str,
+        named: BelowTileset<'_>,
         asked: ClientRequest<'_>,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
@@ -229,33 +237,40 @@ impl Site {
             Ok(state) => state,
             Err(error) => return LabeledAnswer::own(no_tile(&error), RouteLabel::Other),
         };
-        let Some(name) = path.strip_prefix('/') else { return LabeledAnswer::own(unknown(), RouteLabel::Other) };
-        if name == COUNT {
-            return LabeledAnswer::own(self.count(tileset, &state, asked, settings).await, RouteLabel::Other);
-        }
-        if let Some(endpoint) = endpoints::named(name) {
-            if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
-                return LabeledAnswer::own(unknown(), RouteLabel::Other);
+        let tile = match named {
+            BelowTileset::Tile(_) if state.template.layers_apart() => Err(NoRoute::Unknown),
+            BelowTileset::Tile(tile) => Ok(tile),
+            BelowTileset::Path(path) => {
+                let Some(name) = path.strip_prefix('/') else {
+                    return LabeledAnswer::own(unknown(), RouteLabel::Other);
+                };
+                if name == COUNT {
+                    return LabeledAnswer::own(self.count(tileset, &state, asked, settings).await, RouteLabel::Other);
+                }
+                if let Some(endpoint) = endpoints::named(name) {
+                    if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
+                        return LabeledAnswer::own(unknown(), RouteLabel::Other);
+                    }
+                    let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
+                    return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
+                }
+                tile_of(name, &state.template)
             }
-            let asked = AskedEndpoint { site: self, tileset, state: &state, name, asked, settings };
-            return LabeledAnswer::own((endpoint.answer)(&asked), endpoint.label);
-        }
-        match tile_of(name, &state.template) {
+        };
+        match tile {
             Ok(tile) => {
                 if self.unread.refuses(client) {
                     return LabeledAnswer::own(no_tile(&TileError::TooMuchUnread(client)), RouteLabel::Tile);
                 }
-                let given = match given_parameters(
-                    tileset,
-                    request.uri().query(),
-                    settings.options.section.undeclared_parameters,
-                ) {
-                    Ok(given) => given.map(Arc::new),
+                let undeclared = settings.options.section.undeclared_parameters;
+                let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
+                let (given, expires) = match query.and_then(|query| Ok((query.allowed()?, query))) {
+                    Ok((expires, query)) => (query.given.map(Arc::new), expires),
                     Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
                 let is_alias = request.uri().path() != own || request.uri().query().is_some();
-                let wanted = WantedTile { state: &state, tile, given, is_alias, client };
+                let wanted = WantedTile { state: &state, tile, given, is_alias, expires, client };
                 let mut labeled = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(labeled.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
@@ -266,10 +281,7 @@ impl Site {
                 }
                 labeled
             }
-            Err(NoRoute::NotCanonical) => {
-                let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
-                LabeledAnswer::own(answer::error(StatusCode::BAD_REQUEST, what), RouteLabel::Tile)
-            }
+            Err(NoRoute::NotCanonical) => LabeledAnswer::own(not_canonical(), RouteLabel::Tile),
             Err(NoRoute::Unknown) => LabeledAnswer::own(unknown(), RouteLabel::Other),
         }
     }
@@ -283,18 +295,23 @@ impl Site {
         settings: &SiteSettings,
     ) -> Answer {
         let undeclared = settings.options.section.undeclared_parameters;
-        let given = match given_parameters(tileset, request.uri().query(), undeclared) {
-            Ok(given) => given.map(Arc::new),
+        let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
+        let (given, is_signed) = match query.and_then(|query| Ok((query.allowed()?, query))) {
+            Ok((expires, query)) => (query.given.map(Arc::new), expires.is_some()),
             Err(refused) => return refused,
         };
         let gated = given.as_ref().map(|given| GatedParameters { given, gate: &tileset.parameters.gate });
         match tileset.tiles.counted(state, gated, client).await {
             None => unknown(),
-            Some(Ok(rows)) => self.document_kept(
-                counts_json(&rows).to_string(),
-                request.headers(),
-                settings.tile_freshness.stale_at(Zoom::MIN),
-            ),
+            Some(Ok(rows)) => {
+                let freshness = settings.tile_freshness.stale_at(Zoom::MIN);
+                let mut answer = self.document_kept(counts_json(&rows).to_string(), request.headers(), freshness);
+                if is_signed {
+                    // A cache could keep it beyond the end of its address.
+                    answer::forbid_keeping(&mut answer);
+                }
+                answer
+            }
             Some(Err(error)) => no_tile(&error),
         }
     }
@@ -331,6 +348,15 @@ impl Site {
 pub(crate) struct ClientRequest<'a> {
     request: &'a Request<RequestBody>,
     client: ClientKey,
+}
+
+/// What a request wants of a tileset.
+#[derive(Clone, Copy)]
+enum BelowTileset<'a> {
+    /// What has this path below the tileset; it is still percent-encoded.
+    Path(&'a str),
+    /// A tile, whose address does not stand below the tileset.
+    Tile(TileId),
 }
 
 /// The number of the page that a query asks for, from 1 on; `None` if the query does not give such a number.
@@ -374,6 +400,11 @@ fn counts_json(rows: &[LayerRows]) -> Value {
     json!({ "layers": rows.iter().map(of_layer).collect::<Map<String, Value>>() })
 }
 
+fn not_canonical() -> Answer {
+    let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
+    answer::error(StatusCode::BAD_REQUEST, what)
+}
+
 fn unknown() -> Answer {
     answer::error(StatusCode::NOT_FOUND, "there is nothing of this name")
 }
@@ -400,13 +431,15 @@ pub(crate) struct SiteSettings {
     pub(crate) preview: Option<Arc<PreviewPage>>,
     /// The token that clients of the admin listener need to change something; `None` if nobody may.
     pub(crate) token: Option<AdminToken>,
+    /// The keys with which tiles, their TileJSON and their changes have to be asked for; `None` if everybody may.
+    pub(crate) keys: Option<SigningKeys>,
 }
 
 impl SiteSettings {
     /// The part of a server's options that may change. `own_url` is the address of the public listener as a URL without
     /// a path; `None` if clients cannot name it.
-    /// Fails if a value cannot be sent as a header, no URL for clients is known, or the token or the files of the map
-    /// cannot be read.
+    /// Fails if a value cannot be sent as a header, no URL for clients is known, or the token, the keys of signed
+    /// addresses or the files of the map cannot be read.
     pub(crate) fn new(
         options: &ServeOptions,
         tile_headers: Vec<TilesetHeaders>,
@@ -431,6 +464,7 @@ impl SiteSettings {
             preview,
             options: options.clone(),
             token: AdminToken::find(section.token_file.as_deref())?,
+            keys: section.signing_keys_file.as_deref().map(SigningKeys::of_file).transpose()?,
         })
     }
 

@@ -1,12 +1,14 @@
 //! Answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is
 //! none.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{LabeledAnswer, Site, SiteSettings};
+use crate::clock::seconds_now;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
@@ -15,6 +17,7 @@ use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
 use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
+use crate::serve::signature::{SignedContent, SignedQuery, SigningKeys};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::rendered::GatedParameters;
 use crate::serve::tiles::{AskedBy, TileError, TileOrigin};
@@ -33,17 +36,58 @@ pub(crate) struct WantedTile<'a> {
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another
     /// ending, or a query.
     pub(crate) is_alias: bool,
+    /// When a signed address ends, in seconds since 1970; no cache may keep the answer longer.
+    pub(crate) expires: Option<u64>,
     pub(crate) client: ClientKey,
 }
 
-/// The parameters that a query gives, or the answer that says what is wrong with it.
-pub(crate) fn given_parameters(
-    tileset: &SiteTileset,
-    query: Option<&str>,
-    undeclared: UndeclaredNames,
-) -> Result<Option<GivenParameters>, Answer> {
-    given(&tileset.parameters.declared, query, undeclared)
-        .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
+/// What the query of a request for something of a tileset says.
+pub(crate) struct AskedQuery<'a> {
+    /// The values that it gives for parameters.
+    pub(crate) given: Option<GivenParameters>,
+    /// The same in canonical form, for a signature; empty if it gives none.
+    filter: String,
+    /// The tileset's name, for a signature.
+    tileset: Cow<'a, str>,
+    signature: SignedQuery<'a>,
+    keys: Option<&'a SigningKeys>,
+}
+
+impl<'a> AskedQuery<'a> {
+    /// Reads a query.
+    /// Fails with the answer that says what is wrong with a value, or that a name is not declared.
+    pub(crate) fn read(
+        tileset: &'a SiteTileset,
+        query: Option<&'a str>,
+        undeclared: UndeclaredNames,
+        settings: &'a SiteSettings,
+    ) -> Result<AskedQuery<'a>, Answer> {
+        let keys = settings.keys.as_ref();
+        let signature = if keys.is_some() { SignedQuery::of(query) } else { SignedQuery::unsigned(query) };
+        let given = given(&tileset.parameters.declared, signature.rest.as_deref(), undeclared)
+            .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))?;
+        // Without keys nobody asks for these, which take time to make.
+        let filter = given.as_ref().filter(|_| keys.is_some()).map(GivenParameters::query).unwrap_or_default();
+        let tileset = keys.map(|_| tileset.signed_name()).unwrap_or_default();
+        Ok(AskedQuery { given, filter, tileset, signature, keys })
+    }
+
+    fn content(&self) -> SignedContent<'_> {
+        SignedContent { tileset: &self.tileset, filter: &self.filter }
+    }
+
+    /// When the right to ask so ends, in seconds since 1970; `None` if nobody needs one.
+    /// Fails with the answer that refuses the request.
+    pub(crate) fn allowed(&self) -> Result<Option<u64>, Answer> {
+        let Some(keys) = self.keys else { return Ok(None) };
+        let checked = keys.check(self.content(), &self.signature, seconds_now());
+        checked.map(Some).map_err(|refusal| answer::error(StatusCode::FORBIDDEN, &refusal.to_string()))
+    }
+
+    /// The signature of addresses with this filter that end then, as an end of their query.
+    pub(crate) fn signed_until(&self, expires: u64) -> Option<String> {
+        self.keys.map(|keys| keys.signed(self.content(), expires))
+    }
 }
 
 impl Site {
@@ -55,7 +99,7 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
-        let WantedTile { state, tile, given, is_alias, client } = wanted;
+        let WantedTile { state, tile, given, is_alias, expires, client } = wanted;
         let reserved = AnswerMemory::default();
         let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
         let (read, origin) = match &given {
@@ -65,7 +109,11 @@ impl Site {
             }
             None => tileset.tiles.tile(state, tile, asked).await,
         };
-        let freshness = match origin {
+        let until_expiry = expires.map(|expires| {
+            let left = expires.saturating_sub(seconds_now());
+            settings.tile_freshness.stale_within(tile.coord.zoom(), left)
+        });
+        let usual = match origin {
             // A purge by path or URL does not reach what a cache holds under another address.
             _ if is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
@@ -73,6 +121,7 @@ impl Site {
             // Nobody knows what has changed since the last look into the log.
             _ => settings.tile_freshness.at(tile.coord.zoom(), tileset.tiles.known().log_age(Instant::now)),
         };
+        let freshness = until_expiry.as_ref().filter(|_| origin != TileOrigin::Ancestor).unwrap_or(usual);
         let source = match origin {
             TileOrigin::Stale(_) => SourceLabel::Stale,
             TileOrigin::Ancestor => SourceLabel::Ancestor,

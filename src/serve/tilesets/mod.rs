@@ -10,6 +10,7 @@ pub(crate) mod catalogue;
 pub(crate) mod family;
 pub(crate) mod opening;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,11 +21,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::error::ServeError;
+use super::http::route::{AddressedTile, NoRoute, TileAddress, tile_of};
 use super::jobs::JobStore;
 use super::live::LiveSource;
 use super::observe::metrics::{MeasuredTileset, Metrics};
+use super::options::ServeOptions;
 use super::parameters::{KeyGate, TilesetParameters};
 use super::public::changes::ChangeEvents;
+use super::signature::SIGNED_NAMES;
 use super::target::served::ServedTarget;
 use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
@@ -32,7 +37,7 @@ use super::writer::{Writer, WriterHandle, WrittenTarget};
 use crate::clock::seconds_now;
 use crate::error::with_causes;
 use crate::json::JSON_VERSION;
-use crate::tile::TileTextNames;
+use crate::tile::{TileId, TileTextNames};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressing {
@@ -57,6 +62,11 @@ pub(crate) enum NamedByPath<'a> {
     Index,
     /// A tileset without the slash after its name.
     WithoutSlash(Arc<SiteTileset>),
+    /// A tile, by an address of the form that `[serve] template` gives; `None` if its numbers are not canonical.
+    Tile {
+        tileset: Arc<SiteTileset>,
+        tile: Option<TileId>,
+    },
     Nothing,
 }
 
@@ -103,8 +113,58 @@ impl SiteTilesets {
         self.all.iter().find(|tileset| *tileset.name == *name)
     }
 
-    /// What `path` names; it begins with a slash and is still percent-encoded.
-    pub(crate) fn find<'a>(&self, path: &'a str) -> NamedByPath<'a> {
+    /// Checks that these tilesets can have the addresses of some options.
+    /// Fails if further addresses name no tilesets or what has an address already, or a parameter has the name of a
+    /// part of a signature.
+    pub(crate) fn can_have(&self, options: &ServeOptions) -> Result<(), ServeError> {
+        if options.section.signing_keys_file.is_some() {
+            for tileset in &self.all {
+                let declared = &tileset.parameters.declared.0;
+                let taken = |name: &&str| declared.iter().any(|parameter| parameter.name == **name);
+                if let Some(name) = SIGNED_NAMES.into_iter().find(taken) {
+                    return Err(ServeError::SignedName { tileset: tileset.name.to_string(), name });
+                }
+            }
+        }
+        let Some(form) = &options.template else { return Ok(()) };
+        let wrong = |why: String| Err(ServeError::Template { form: form.to_string(), why });
+        if self.addressing == Addressing::ByName {
+            let tilesets = self.all.iter().map(|tileset| &tileset.name);
+            let mut names = tilesets.chain(self.families.iter().map(|family| &family.name));
+            if !form.names_tilesets() {
+                return wrong("the server has tilesets by name, so write {tileset} where the name stands".to_owned());
+            }
+            if let Some(name) = names.find(|name| ***name == *form.first()) {
+                return wrong(format!("tileset \"{name}\" has the addresses below /{name}/: begin with another name"));
+            }
+        }
+        Ok(())
+    }
+
+    /// What `path` names; it begins with a slash and is still percent-encoded. Where it names nothing else, it may be a
+    /// further address of a tile, of the form `further`.
+    pub(crate) fn find<'a>(&self, path: &'a str, further: Option<&TileAddress>) -> NamedByPath<'a> {
+        let own = self.own(path);
+        let Some(form) = further else { return own };
+        let is_own = match &own {
+            NamedByPath::Tileset { tileset, rest } => self.at_root().is_none() || tileset.has_tile(rest),
+            NamedByPath::Nothing => false,
+            _ => true,
+        };
+        if is_own { own } else { self.addressed(form, path).unwrap_or(own) }
+    }
+
+    /// The tile that `path` names by a form.
+    fn addressed<'a>(&self, form: &TileAddress, path: &'a str) -> Option<NamedByPath<'a>> {
+        let AddressedTile { tileset, tile } = form.read(path)?;
+        let tileset = match tileset {
+            Some(name) => self.named(&percent_encoding::percent_decode_str(name).decode_utf8().ok()?),
+            None => self.at_root(),
+        };
+        Some(NamedByPath::Tile { tileset: Arc::clone(tileset?), tile })
+    }
+
+    fn own<'a>(&self, path: &'a str) -> NamedByPath<'a> {
         if path == catalogue::CATALOGUE_PATH {
             return NamedByPath::Catalogue;
         }
@@ -261,6 +321,20 @@ pub(crate) struct SiteWriter {
 impl SiteTileset {
     pub(crate) fn path_of(name: &str) -> String {
         format!("{}/", tileset_segment(name))
+    }
+
+    /// The name by which signatures name it, the same wherever it is served.
+    pub(crate) fn signed_name(&self) -> Cow<'_, str> {
+        match self.path.strip_suffix('/') {
+            Some(path) => path.into(),
+            None => tileset_segment(&self.name).into(),
+        }
+    }
+
+    /// True if a path below it is that of a tile.
+    fn has_tile(&self, path: &str) -> bool {
+        let template = &self.tiles.last().template;
+        path.strip_prefix('/').is_some_and(|name| tile_of(name, template) != Err(NoRoute::Unknown))
     }
 
     /// The URL under which clients find it, with a slash at its end; `public_url` is the server's.

@@ -101,6 +101,9 @@ fn an_address_without_a_tilejson_is_named_with_what_to_do() {
         &["map.json come with no Access-Control", "send Access"],
     );
     has(&doctor(&closed.url), "error", &["names no tiles, so it is no TileJSON"]);
+    let listed = Stub::new(|_| StubAnswer::Says(200, "vary: Accept-Encoding, Origin\r\n", "{}".to_owned()));
+    let by_site = "depend on the site of the page (Vary: Origin): pages of https://map.example may not read them";
+    has(&doctor(&listed.url), "warning", &[by_site, "allowed_origins in [serve]"]);
     let cut = Stub::new(|_| StubAnswer::Cut);
     has(&doctor(&cut.url), "error", &["cannot be reached: "]);
     let relative = json!({ "tiles": ["{z}/{x}/{y}.pbf"] }).to_string();

@@ -36,7 +36,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "config",
         &[
-            "file filters memory tests",
+            "filters",
+            "file memory tests",
             "error sample",
             "variables variants",
             "values",
@@ -75,7 +76,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config dirty_file endpoint identity init jobs picture publish row_loss writer_lease",
+            "config dirty_file endpoint fitted_filters identity init jobs picture publish row_loss writer_lease",
             "describe",
             "inspect target",
             "diff dirty finish",
@@ -90,7 +91,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "serve",
         &[
-            "http known_changes write_back",
+            "http known_changes signature write_back",
             "parameters queue",
             "live+observe+options+redis+target+tiles",
             "jobs",

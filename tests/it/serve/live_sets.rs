@@ -63,6 +63,20 @@ where = { plain = "word ~ !like!" }
 name = "slow"
 type = "number"
 where = { plain = "pg_sleep(0.01) IS NOT NULL AND kind > !slow!" }
+[[tileset.parameter]]
+name = "low"
+type = "number"
+[[tileset.parameter]]
+name = "high"
+type = "number"
+[[tileset.condition]]
+uses = ["low", "high"]
+where = { plain = "score BETWEEN !low! AND !high!" }
+default = { low = 2.5 }
+[[tileset.parameter]]
+name = "area"
+type = "polygon"
+where = { plain = "ST_Within(geom, !area!)" }
 [[layer]]
 name = "plain"
 table = "rows"
@@ -171,6 +185,9 @@ fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
         "above=60.5",
         "box=10,20,100,60",
         "kind=77",
+        "high=20",
+        "low=3&high=9",
+        "area=POLYGON((0+0,150+0,60+80,0+0))",
     ];
     let all = |what: &str| {
         for filter in filters {

@@ -1,5 +1,6 @@
 //! `oar-tiles serve` and `preview`: a target over HTTP.
 
+mod addresses;
 pub(crate) mod admission;
 pub(crate) mod changes;
 pub(crate) mod deaths;
@@ -17,7 +18,9 @@ pub(crate) mod log;
 pub(crate) mod lost_target;
 pub(crate) mod metrics;
 pub(crate) mod operation;
+mod origins;
 pub(crate) mod parameters;
+mod parameters_facets;
 pub(crate) mod preview;
 mod preview_page;
 pub(crate) mod queue;
@@ -25,6 +28,7 @@ pub(crate) mod redis;
 pub(crate) mod saved_rows;
 pub(crate) mod settings;
 pub(crate) mod several;
+mod signatures;
 pub(crate) mod stale;
 pub(crate) mod write_back;
 pub(crate) mod writer;

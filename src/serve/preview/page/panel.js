@@ -133,7 +133,7 @@ function inputFor({ name, type, description, allowed }) {
   if (!choices) {
     input.size = 16;
     input.autocomplete = "off";
-    const examples = { box: "west,south,east,north", range: "10..20" };
+    const examples = { box: "west,south,east,north", range: "10..20", polygon: "POLYGON((…))" };
     input.placeholder = examples[type] ?? (type.endsWith("[]") ? "one,another" : "");
   }
   return { label: made("label", { title: description ?? "" }, `${name} `, input), input };

@@ -1,0 +1,328 @@
+//! Facets, and conditions over several parameters: the tiles of the same condition written by hand, and clear refusals.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::Db;
+use crate::support::folder::Folder;
+use crate::support::program::{program, run, seed};
+use crate::support::served::{GZIP, Served, status};
+
+/// Columns of all types that can be facets, with NULLs, arrays with NULLs among their elements, and empty arrays.
+const ITEMS: &str = "
+CREATE TABLE items (id int PRIMARY KEY, geom geometry(Point, 4326) NOT NULL, kind varchar(9), n smallint, big bigint, tags varchar(9)[],
+    words text[], codes smallint[], ids int[], bigs bigint[], open boolean, workers int, flags boolean[]);
+INSERT INTO items SELECT i, ST_SetSRID(ST_MakePoint(i * 7 % 340 - 170, i * 3 % 140 - 70), 4326),
+    (ARRAY['a', 'b', 'c', NULL])[1 + i % 4], i % 5, 5000000000 + i % 3, v.texts, v.texts, v.numbers, v.numbers, v.numbers,
+    (ARRAY[true, false, NULL])[1 + i % 3], nullif(i % 40, 0), CASE WHEN i % 2 = 0 THEN ARRAY[true, NULL] END
+FROM generate_series(1, 120) AS i, LATERAL (SELECT
+    (ARRAY['{a}', '{a,b}', '{b,a,c}', '{}', NULL, '{a,NULL}', '{NULL}', '{c,c}'])[1 + i % 8]::text[] AS texts,
+    (ARRAY['{1}', '{1,2}', '{2,1,3}', '{}', NULL, '{1,NULL}', '{NULL}', '{3,3}'])[1 + i % 8]::int[] AS numbers) AS v;
+CREATE INDEX ON items USING gist (geom)";
+
+const LAYER: &str = "[[layer]]\nname = \"items\"\ntable = \"items\"\ngeometry = \"geom\"\nproperties = [\"id\"]
+facets = [\"kind\", \"n\", \"big\", \"tags\", \"words\", \"codes\", \"ids\", \"bigs\", \"open\", \"workers\", \"flags\"]\n";
+
+fn parameter(name: &str, kind: &str, column: &str, more: &str) -> String {
+    format!("[[tileset.parameter]]\nname = \"{name}\"\ntype = \"{kind}\"\nfacet = {{ items = \"{column}\" }}\n{more}\n")
+}
+
+struct World {
+    db: Db,
+    folder: Folder,
+}
+
+impl World {
+    fn new() -> World {
+        let world = World { db: Db::new(), folder: Folder::new() };
+        world.db.run(ITEMS);
+        world
+    }
+
+    /// Serves a tileset of zoom 0 that `config` describes.
+    fn served(&self, config: &str) -> Served {
+        let (config, target) = (self.folder.config(config), self.folder.beside("t.mbtiles"));
+        seed(&self.db.url, &target, &["--config", &config, "--zoom", "0"]).ok();
+        let own = ["--config", &config, "--live", "--database-url", &self.db.url];
+        Served::new(target.to_str().unwrap(), &own)
+    }
+
+    /// Fails to serve it, with these texts.
+    fn refuses(&self, config: &str, texts: &[&str]) {
+        let config = self.folder.config(config);
+        let mut command = program();
+        let target = self.folder.beside("t.mbtiles");
+        command.args(["serve", target.to_str().unwrap(), "--live", "--listen", "127.0.0.1:0"]);
+        run(command.args(["--database-url", &self.db.url, "--config", &config])).fails(2, texts);
+    }
+}
+
+/// A query, and the condition that means the same.
+struct Case {
+    query: &'static str,
+    sql: &'static str,
+}
+
+/// The tiles of zoom 1, and whether one of them has a feature.
+fn tiles(served: &Served, query: &str) -> (Vec<Vec<u8>>, bool) {
+    let (mut all, mut has_some) = (Vec::new(), false);
+    for path in ["/1/0/0", "/1/1/0", "/1/0/1", "/1/1/1"] {
+        let answer = served.get(&format!("{path}.pbf?{query}"), GZIP);
+        assert!(matches!(status(&answer), 200 | 204), "{query}: {}", answer.head);
+        has_some |= status(&answer) == 200;
+        all.push(answer.body);
+    }
+    (all, has_some)
+}
+
+/// Adds to the configuration a parameter for the SQL of all cases, and compares what is served for both.
+fn means_the_same(world: &World, config: &str, cases: &[Case]) -> Served {
+    let numbered = cases.iter().enumerate().map(|(number, case)| format!("WHEN {number} THEN ({})", case.sql));
+    let by_hand = format!("CASE !by_hand! {} END", numbered.collect::<Vec<_>>().join(" "));
+    let by_hand =
+        format!("[[tileset.parameter]]\nname = \"by_hand\"\ntype = \"integer\"\nwhere = {{ items = \"{by_hand}\" }}\n");
+    let served = world.served(&format!("{config}{by_hand}"));
+    let whole = tiles(&served, "");
+    for (number, case) in cases.iter().enumerate() {
+        let (by_hand, has_some) = tiles(&served, &format!("by_hand={number}"));
+        assert_eq!(has_some, case.sql != "false", "{}", case.sql);
+        assert!(by_hand != whole.0, "{}", case.sql);
+        assert!(tiles(&served, case.query) == (by_hand, has_some), "{}: {}", case.query, case.sql);
+    }
+    served
+}
+
+#[test]
+fn a_facet_chooses_the_rows_of_the_same_condition_by_hand() {
+    let world = World::new();
+    let combined = "match = { from = \"combine\", values = { AND = \"all\", OR = \"any\" } }";
+    let combine =
+        "[[tileset.parameter]]\nname = \"combine\"\ntype = \"text\"\ncase = \"upper\"\nallowed = [\"AND\", \"OR\"]\n";
+    let config = [
+        LAYER,
+        &parameter("kind", "text[]", "kind", ""),
+        &parameter("kinds", "text[]", "kind", "match = \"all\""),
+        &parameter("n", "integer[]", "n", ""),
+        &parameter("big", "integer", "big", ""),
+        &parameter("tag", "text[]", "tags", ""),
+        &parameter("tags", "text[]", "tags", "match = \"all\""),
+        &parameter("word", "text[]", "words", combined),
+        &parameter("code", "integer[]", "codes", ""),
+        &parameter("ids", "integer[]", "ids", "match = \"all\""),
+        &parameter("bigs", "integer[]", "bigs", ""),
+        &parameter("open", "boolean", "open", ""),
+        &parameter("flag", "boolean", "flags", ""),
+        &parameter("workers", "range", "workers", ""),
+        combine,
+    ];
+    let served = means_the_same(
+        &world,
+        &config.concat(),
+        &[
+            Case { query: "kind=a&kind=c", sql: "kind = 'a' OR kind = 'c'" },
+            Case { query: "kinds=b", sql: "kind = 'b'" },
+            Case { query: "kinds=a&kinds=b", sql: "false" },
+            Case { query: "n=1&n=3&n=70000", sql: "n IN (1, 3)" },
+            Case { query: "big=5000000001", sql: "big = 5000000001" },
+            Case { query: "tag=a&tag=x", sql: "'a' = ANY (tags)" },
+            Case { query: "tags=a&tags=b", sql: "'a' = ANY (tags) AND 'b' = ANY (tags)" },
+            Case { query: "tags=c", sql: "tags::text[] @> '{c}'" },
+            Case { query: "word=a&word=c", sql: "words && '{a,c}'" },
+            Case { query: "word=a&word=c&combine=or", sql: "words && '{a,c}'" },
+            Case { query: "word=a&word=c&combine=AND", sql: "words @> '{a,c}'" },
+            Case { query: "code=2&code=3", sql: "codes && '{2,3}'" },
+            Case { query: "ids=1&ids=2", sql: "ids @> '{1,2}'" },
+            Case { query: "bigs=9223372036854775807&bigs=3", sql: "3 = ANY (bigs)" },
+            Case { query: "open=false", sql: "NOT open" },
+            Case { query: "flag=true", sql: "flags @> '{true}'" },
+            Case { query: "flag=false", sql: "false" },
+            Case { query: "workers=10..20", sql: "workers BETWEEN 10 AND 20" },
+            Case { query: "workers=30..", sql: "workers >= 30" },
+            Case { query: "workers=..9", sql: "workers <= 9" },
+            Case { query: "workers=7", sql: "workers = 7" },
+            Case { query: "kind=b&tag=b&workers=..20", sql: "kind = 'b' AND 'b' = ANY (tags) AND workers <= 20" },
+            // What is no value of the type is a text like others.
+            Case { query: "kind=NULL&tag=%7Ba%7D", sql: "false" },
+        ],
+    );
+    // Only an array is compared with values of its own type.
+    for (query, expected) in [
+        ("code=40000", "parameter code: a value is more than 32767"),
+        ("ids=-2147483649", "parameter ids: a value is less than -2147483648"),
+        ("combine=XOR", "parameter combine: a value is not one of those allowed"),
+    ] {
+        let answer = served.get(&format!("/1/0/0.pbf?{query}"), GZIP);
+        let error: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((status(&answer), error["error"].as_str()), (400, Some(expected)), "{query}");
+    }
+    let listed = served.json("/tiles.json")["parameters"].clone();
+    assert!(listed[7]["max"] == 32767.0 && listed[12]["type"] == "range" && listed[2]["max"].is_null(), "{listed}");
+}
+
+#[test]
+fn a_condition_over_several_parameters_takes_defaults_for_what_is_not_given() {
+    let world = World::new();
+    world.db.run("ALTER TABLE items ADD COLUMN names jsonb; UPDATE items SET names = jsonb_build_object('en', 'n' || id % 7, 'fr', 'f' || id % 7)");
+    let parameters =
+        [("q", "text"), ("language", "text"), ("ids", "integer[]"), ("least", "integer"), ("alone", "text")]
+            .map(|(name, kind)| format!("[[tileset.parameter]]\nname = \"{name}\"\ntype = \"{kind}\"\n"));
+    let conditions = "[[tileset.condition]]\nuses = [\"q\", \"language\"]\nwhere = { items = \"names ->> !language! = !q!\" }\ndefault = { language = \"en\" }
+[[tileset.condition]]\nuses = [\"ids\", \"least\"]\nwhere = { items = \"ids && !ids! AND id >= !least!\" }\n";
+    let config = format!("{}{conditions}{LAYER}", parameters.concat());
+    let served = means_the_same(
+        &world,
+        &config,
+        &[
+            Case { query: "q=n3", sql: "names ->> 'en' = 'n3'" },
+            Case { query: "language=fr&q=f3", sql: "names ->> 'fr' = 'f3'" },
+            Case { query: "language=fr&q=n3", sql: "false" },
+            // An integer[] column takes a list of integers without a cast.
+            Case { query: "ids=1&ids=3&least=40", sql: "ids && '{1,3}' AND id >= 40" },
+            Case { query: "q=n3&ids=1&least=40", sql: "names ->> 'en' = 'n3' AND 1 = ANY (ids) AND id >= 40" },
+        ],
+    );
+    // Where one is missing that has no default, there is no condition.
+    let whole = tiles(&served, "alone=x");
+    for query in ["language=fr", "ids=1", "least=40", ""] {
+        assert!(tiles(&served, query) == whole, "{query}");
+    }
+    assert_eq!(status(&served.get("/1/0/0.pbf?ids=3000000000&least=1", GZIP)), 400);
+}
+
+#[test]
+fn a_list_of_integers_fits_columns_of_both_types_without_a_cast() {
+    let world = World::new();
+    let lists =
+        [("narrow", "ids && !narrow!"), ("wide", "bigs && !wide!"), ("one", "n = ANY (!one!)")].map(|(name, sql)| {
+            format!("[[tileset.parameter]]\nname = \"{name}\"\ntype = \"integer[]\"\nwhere = {{ items = \"{sql}\" }}\n")
+        });
+    let served = means_the_same(
+        &world,
+        &format!("{}{LAYER}", lists.concat()),
+        &[
+            Case { query: "narrow=2&narrow=3", sql: "ids && '{2,3}'" },
+            Case { query: "wide=2&wide=9223372036854775807", sql: "2 = ANY (bigs)" },
+            Case { query: "one=2&one=3000000000", sql: "n = 2" },
+        ],
+    );
+    assert_eq!(status(&served.get("/1/0/0.pbf?narrow=3000000000", GZIP)), 400);
+}
+
+#[test]
+fn a_polygon_is_one_geometry_however_it_is_written() {
+    let world = World::new();
+    let config = format!(
+        "{LAYER}[[tileset.parameter]]\nname = \"area\"\ntype = \"polygon\"\nwhere = {{ items = \"ST_Within(geom, !area!)\" }}\n"
+    );
+    let triangle = "ST_Within(geom, ST_GeomFromText('POLYGON((0 0,150 0,60 65.5,0 0))', 4326))";
+    let served = means_the_same(
+        &world,
+        &config,
+        &[
+            Case { query: "area=POLYGON((0+0,150+0,60+65.5,0+0))", sql: triangle },
+            Case {
+                query: "area=%7B%22type%22:%22Polygon%22,%22coordinates%22:[[[0,0],[150,0],[60,65.5],[0,0]]]%7D",
+                sql: triangle,
+            },
+            Case {
+                query: "area=multipolygon(((-150+0,-1+0,-60+65,-150+0)),((1+0,9+0,9+9,1+0)))",
+                sql: "ST_Within(geom, ST_GeomFromText('MULTIPOLYGON(((-150 0,-1 0,-60 65,-150 0)),((1 0,9 0,9 9,1 0)))', 4326))",
+            },
+        ],
+    );
+    let tiles = served.json("/tiles.json?area=POLYGON((0+0,%31+0,+1+1.0,0+0))")["tiles"][0].clone();
+    assert_eq!(tiles, format!("{}{{z}}/{{x}}/{{y}}.pbf?area=POLYGON((0+0,1+0,1+1,0+0))", served.url));
+    let answer = served.get("/1/0/0.pbf?area=POLYGON((0+0,9+9,9+0,0+9,0+0))", GZIP);
+    let error: Value = serde_json::from_slice(&answer.body).unwrap();
+    let expected = "parameter area: a value is no polygon: its edges cross or overlap";
+    assert_eq!((status(&answer), error["error"].as_str()), (400, Some(expected)));
+}
+
+#[test]
+fn a_parameter_narrows_cells_and_clusters_with_their_counts() {
+    let world = World::new();
+    let layers = "[[layer]]\nname = \"cells\"\ntable = \"items\"\ngeometry = \"geom\"\nfacets = [\"kind\"]
+[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = { count = \"count(*)\", most = \"max(workers)\" }
+[[layer]]\nname = \"clusters\"\ntable = \"items\"\ngeometry = \"geom\"\nfacets = [\"kind\"]\nproperties = [\"id\"]\n[layer.cluster]\nsize = \"1/4\"\n";
+    let parameters = "[[tileset.parameter]]\nname = \"kind\"\ntype = \"text[]\"\nfacet = { cells = \"kind\", clusters = \"kind\" }
+[[tileset.parameter]]\nname = \"above\"\ntype = \"integer\"\nwhere = { cells = \"workers > !above!\", clusters = \"workers > !above!\" }\n";
+    let served = world.served(&format!("{parameters}{layers}"));
+    let whole = tiles(&served, "kind=");
+    for (query, sql) in [
+        ("kind=a&kind=b", "kind IN ('a', 'b')"),
+        ("above=20", "workers > 20"),
+        ("above=20&kind=c", "workers > 20 AND kind = 'c'"),
+    ] {
+        let narrowed = layers.replace("facets = [\"kind\"]", &format!("where = \"{sql}\""));
+        let (config, target) = (narrowed_config(&world, &narrowed), world.folder.beside("n.mbtiles"));
+        seed(&world.db.url, &target, &["--config", &config, "--zoom", "0-1"]).ok();
+        let plain = Served::new(target.to_str().unwrap(), &[]);
+        let (expected, has_some) = tiles(&plain, "");
+        assert!(has_some && expected != whole.0, "{sql}");
+        assert!(tiles(&served, query).0 == expected, "{query}");
+    }
+}
+
+fn narrowed_config(world: &World, text: &str) -> String {
+    let path = world.folder.beside("narrowed.toml");
+    fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_column_that_is_no_facet_is_refused_before_the_first_request() {
+    let world = World::new();
+    world.db.run(
+        "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        ALTER TABLE items ADD COLUMN price numeric, ADD COLUMN code char(3), ADD COLUMN name text COLLATE loose",
+    );
+    let layer = |facets: &str| {
+        format!(
+            "[[layer]]\nname = \"items\"\ntable = \"items\"\ngeometry = \"geom\"\nproperties = [\"id\"]\nfacets = [\"{facets}\"]\n"
+        )
+    };
+    let target = world.folder.beside("t.mbtiles");
+    seed(&world.db.url, Path::new(&target), &["--config", &world.folder.config(&layer("kind")), "--zoom", "0"]).ok();
+    for (column, kind, texts) in [
+        (
+            "price",
+            "integer",
+            &[
+                "layer \"items\": facets names the column \"price\", which is of type numeric",
+                "leave it out, and give the parameter a where",
+            ][..],
+        ),
+        ("code", "text", &["facets names the column \"code\", which is of type bpchar"]),
+        ("name", "text", &["facets names the column \"name\", whose collation takes different texts for equal"]),
+        (
+            "kin",
+            "text",
+            &["facets names the column \"kin\", which \"public\".\"items\" does not have. Did you mean \"kind\"?"],
+        ),
+        (
+            "kind",
+            "integer",
+            &[
+                "its facet \"kind\" is of type varchar, and the parameter \"p\" of type integer. Write type = \"text\" or \"text[]\" into the [[tileset.parameter]]",
+            ],
+        ),
+        (
+            "ids",
+            "range",
+            &[
+                "its facet \"ids\" is of type int4[], and the parameter \"p\" of type range. Write type = \"integer\" or \"integer[]\"",
+            ],
+        ),
+        (
+            "n",
+            "text[]",
+            &[
+                "its facet \"n\" is of type int2, and the parameter \"p\" of type text. Write type = \"integer\", \"integer[]\" or \"range\"",
+            ],
+        ),
+    ] {
+        world.refuses(&format!("{}{}", layer(column), parameter("p", kind, column, "")), texts);
+    }
+}
