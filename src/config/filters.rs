@@ -35,7 +35,7 @@ impl FacetMatching {
         match self {
             FacetMatching::Always(one) => vec![*one],
             FacetMatching::From { values, .. } => {
-                let mut all = Vec::from_iter(values.values().copied().chain([FacetMatch::Any]));
+                let mut all: Vec<FacetMatch> = values.values().copied().chain([FacetMatch::Any]).collect();
                 all.sort_unstable();
                 all.dedup();
                 all

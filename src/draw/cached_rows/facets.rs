@@ -110,7 +110,7 @@ fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
         WantedValues::All(values) => {
             let mut some = values.iter().map(|value| rows.get(value));
             if let Some(Some(first)) = some.next() {
-                found = first.clone();
+                found.clone_from(first);
                 for one in some {
                     match one {
                         Some(one) => found &= one,
@@ -215,11 +215,12 @@ mod tests {
 
     /// A number as the features hold it (Protocol Buffers, base 128).
     fn put_varint(bytes: &mut Vec<u8>, mut number: u32) {
+        let seven = |number: u32| u8::try_from(number & 127).unwrap();
         while number > 127 {
-            bytes.push((number & 127) as u8 | 128);
+            bytes.push(seven(number) | 128);
             number >>= 7;
         }
-        bytes.push(number as u8);
+        bytes.push(seven(number));
     }
 
     fn rows_of(rows: &BTreeMap<u32, Row>) -> (Vec<[f64; 2]>, Features) {
