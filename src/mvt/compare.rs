@@ -240,7 +240,7 @@ mod tests {
             &[Float(0.5), Double(3.0), Text("b"), Text("a"), Sint(-7)],
             vec![point(None, [3, 4], &[0, 4]), point(None, [3, 4], &[2, 2, 0, 0]), point(None, [1, 2], &[0, 1, 2, 3])],
         );
-        assert_eq!(differences(&[empty, a.clone()], &[b.clone()]), []);
+        assert_eq!(differences(&[empty, a.clone()], std::slice::from_ref(&b)), []);
         assert_eq!(differences(&[], &[]), []);
         let only = LayerDifference { layer: "mills".to_owned(), only_b: 3, ..LayerDifference::default() };
         assert_eq!(differences(&[], &[b]), [only]);
@@ -275,7 +275,7 @@ mod tests {
                 point(Some(7), [50, 50], &[]),
             ],
         );
-        let found = differences(&[a.clone()], &[MvtLayer { extent: 512, ..b }]);
+        let found = differences(std::slice::from_ref(&a), &[MvtLayer { extent: 512, ..b }]);
         let expected = LayerDifference {
             layer: "mills".to_owned(),
             extents: Some(LayerExtents { a: 4096, b: 512 }),

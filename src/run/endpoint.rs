@@ -121,7 +121,7 @@ impl Endpoint {
     pub(crate) async fn tile(&mut self, tile: TileCoord) -> Result<Option<Vec<u8>>, EndpointError> {
         let mut pauses = PAUSES;
         let mut busy = StatusCode::SERVICE_UNAVAILABLE;
-        for _ in 0..MAX_REQUESTS_OF_BUSY {
+        for request in 1..=MAX_REQUESTS_OF_BUSY {
             let answer = self.ask(tile).await?;
             match answer.status {
                 StatusCode::OK if answer.body.is_empty() => return Ok(None),
@@ -129,7 +129,9 @@ impl Endpoint {
                 StatusCode::NO_CONTENT | StatusCode::NOT_FOUND | StatusCode::GONE => return Ok(None),
                 StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
                     busy = answer.status;
-                    self.wait(&answer, &mut pauses).await?;
+                    if request < MAX_REQUESTS_OF_BUSY {
+                        self.wait(&answer, &mut pauses).await?;
+                    }
                 }
                 status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
                     return Err(EndpointError::All(format!(

@@ -154,7 +154,7 @@ impl SigningKeys {
     pub(crate) fn signed(&self, content: SignedContent<'_>, expires: u64) -> String {
         let [name_of_expires, name_of_signature] = SIGNED_NAMES;
         // There is at least one key.
-        let made = self.0.first().map(|key| hex(&signing(key, content, expires).finalize().into_bytes()));
+        let made = self.0.first().map(|key| hex(signing(key, content, expires).finalize().into_bytes()));
         format!("{name_of_expires}={expires}&{name_of_signature}={}", made.unwrap_or_default())
     }
 
@@ -195,7 +195,7 @@ fn signing(key: &Hmac<Sha256>, content: SignedContent<'_>, expires: u64) -> Hmac
 /// A whole hour in its one form: other forms would be other addresses of the same tile.
 fn whole_hour(text: &str) -> Option<u64> {
     let number: u64 = text.parse().ok().filter(|_| text.len() <= MAX_DIGITS)?;
-    (number % HOUR == 0 && number.to_string() == text).then_some(number)
+    (number.is_multiple_of(HOUR) && number.to_string() == text).then_some(number)
 }
 
 /// The bytes of a signature in lower-case hexadecimal digits.

@@ -7,13 +7,13 @@ WITH noter AS (
 ),
 keeper AS (SELECT DISTINCT role, called FROM noter),
 postgis AS (SELECT e.oid, e.extnamespace FROM pg_extension AS e WHERE e.extname = 'postgis'),
--- The functions that the text names, and the functions of its casts and operators.
+-- The functions that the text names, and the functions of its casts and operators. PostGIS 3.5 has an operator <>, as which the planner runs NOT (a = b).
 named AS (
     SELECT role, called, list.names[1] AS function
     FROM noter CROSS JOIN LATERAL regexp_matches(text, '[.]([a-z0-9_]+)[(]', 'g') AS list (names)
     UNION
     SELECT role, called, hidden.function
-    FROM noter JOIN (VALUES ('geometry', '[.]geometry[^a-z]'), ('geometry_eq', '[.]=[)]'), ('box3d', '[.]st_[xy]m(in|ax)[(]')) AS hidden (function, sign)
+    FROM noter JOIN (VALUES ('geometry', '[.]geometry[^a-z]'), ('geometry_eq', '[.]=[)]'), ('geometry_neq', '[.]=[)]'), ('box3d', '[.]st_[xy]m(in|ax)[(]')) AS hidden (function, sign)
         ON text ~ hidden.sign
 ),
 needed AS (

@@ -11,7 +11,7 @@ use super::cells::{EncodedFeatures, ZoomCell, encode_features, place};
 use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore};
 use crate::cells::Folded;
 use crate::draw::PreparedLayer;
-use crate::mvt::Features;
+use crate::mvt::{Features, MISSING};
 use crate::postgis::layer::{ComputedFrom, Layer};
 use crate::postgis::session::Error;
 use crate::postgis::sql::{DependsOn, depends_on};
@@ -22,9 +22,6 @@ const MAX_BYTES: usize = 32 << 20;
 
 /// The memory of an entry beside its own bytes, in bytes.
 const BYTES_PER_ENTRY: usize = 128;
-
-/// The marker of a property that a feature does not have, as in [`Features`].
-const MISSING: u8 = crate::mvt::MISSING;
 
 /// The encoded values of a layer's cells.
 #[derive(Debug)]
@@ -74,25 +71,20 @@ impl CellValues {
         })
     }
 
-    /// The counted cells of `prepared` that a tile may show, as rows; the database encodes those whose values are not
-    /// known. `None` if they are not encoded as plain points.
-    pub(crate) fn rows(&self, prepared: &PreparedLayer, tile: &TileRect) -> Result<CachedRows, usize> {
+    /// The counted cells of `prepared` that a tile may show, as rows. `None` if the values of some are not known.
+    pub(crate) fn rows(&self, prepared: &PreparedLayer, tile: &TileRect) -> Option<CachedRows> {
         let shown = shown(prepared, tile);
         let known = self.known.lock();
-        let missing = shown.iter().filter(|cell| known.composed(self, cell).is_none()).count();
-        if missing > 0 {
-            return Err(missing);
-        }
         let layer = prepared.layer();
         let (mut at, mut numbers, mut bytes, mut ends) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for cell in &shown {
-            let (Some(grid), Some(composed)) = (layer.grid(), known.composed(self, cell)) else { continue };
+            let (grid, composed) = (layer.grid()?, known.composed(self, cell)?);
             at.push(place(layer, grid, cell.0, cell.1, None));
             let Composed::Drawn(by_cell, by_values) = composed else {
                 numbers.push(NOT_DRAWN);
                 continue;
             };
-            numbers.push(u32::try_from(ends.len()).unwrap_or(NOT_DRAWN));
+            numbers.push(u32::try_from(ends.len()).ok()?);
             // It has no id.
             bytes.push(0);
             let (mut of_cell, mut of_values) = (by_cell.values.iter(), by_values.values.iter());
@@ -105,11 +97,11 @@ impl CellValues {
                     None => bytes.push(MISSING),
                 }
             }
-            ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+            ends.push(u32::try_from(bytes.len()).ok()?);
         }
         let names = layer.fields().map(|(name, _)| name.to_owned()).collect();
         let (name, extent) = known.named.clone().unwrap_or_else(|| (layer.name.clone(), layer.margin.extent.into()));
-        let features = Features::of_encoded(&name, names, extent, bytes, ends).ok_or(0_usize)?;
+        let features = Features::of_encoded(&name, names, extent, bytes, ends)?;
         let rows = EncodedRows {
             positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
             numbers: Some(numbers),
@@ -117,7 +109,7 @@ impl CellValues {
             ..EncodedRows::default()
         };
         let rows = RowStore::Cells(BTreeMap::from([(tile.zoom, rows)]));
-        Ok(CachedRows { rows, sessions: 1, near: None })
+        Some(CachedRows { rows, sessions: 1, near: None })
     }
 
     /// Lets the database encode the cells that a tile may show and whose values are not known. False if they are not
@@ -165,9 +157,10 @@ enum Composed<'k> {
 
 impl KnownValues {
     /// What is known of a cell; `None` if it is not enough.
-    fn composed(&self, of: &CellValues, (zoom, cell, folded): &ZoomCell<'_>) -> Option<Composed<'_>> {
-        let by_values = self.by_values.get(&(*zoom, cell.members, Box::from(*folded)));
-        let by_cell = self.by_cell.get(&(*zoom, cell.code));
+    fn composed(&self, of: &CellValues, shown: &ZoomCell<'_>) -> Option<Composed<'_>> {
+        let (zoom, cell, folded) = *shown;
+        let by_values = self.by_values.get(&(zoom, cell.members, Box::from(folded)));
+        let by_cell = self.by_cell.get(&(zoom, cell.code));
         let decides = match of.having {
             Some(DependsOn::Cell) => by_cell,
             Some(DependsOn::Values) => by_values,
@@ -180,7 +173,8 @@ impl KnownValues {
     }
 
     /// Adds what a feature says of its cell and its values; without a feature the cell is not drawn.
-    fn add(&mut self, of: &CellValues, (zoom, cell, folded): &ZoomCell<'_>, feature: Option<(&Features, u32)>) {
+    fn add(&mut self, of: &CellValues, asked: &ZoomCell<'_>, feature: Option<(&Features, u32)>) {
+        let (zoom, cell, folded) = *asked;
         let mut parts = [Vec::new(), Vec::new()];
         if let Some((features, number)) = feature {
             for (depends, value) in of.properties.iter().zip(features.values(number)) {
@@ -197,11 +191,11 @@ impl KnownValues {
         // Without a feature only that is known on which it depends whether a cell is drawn.
         if feature.is_some() || of.having == Some(DependsOn::Cell) {
             self.bytes += size(&of_cell);
-            self.by_cell.insert((*zoom, cell.code), CellPart { is_drawn: feature.is_some(), values: of_cell });
+            self.by_cell.insert((zoom, cell.code), CellPart { is_drawn: feature.is_some(), values: of_cell });
         }
         if feature.is_some() || of.having == Some(DependsOn::Values) {
-            self.bytes += size(&of_values) + size_of_val(*folded);
-            let key = (*zoom, cell.members, Box::from(*folded));
+            self.bytes += size(&of_values) + size_of_val(folded);
+            let key = (zoom, cell.members, Box::from(folded));
             self.by_values.insert(key, CellPart { is_drawn: feature.is_some(), values: of_values });
         }
     }

@@ -110,7 +110,7 @@ fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
         WantedValues::All(values) => {
             let mut some = values.iter().map(|value| rows.get(value));
             if let Some(Some(first)) = some.next() {
-                found = first.clone();
+                found.clone_from(first);
                 for one in some {
                     match one {
                         Some(one) => found &= one,
@@ -215,11 +215,12 @@ mod tests {
 
     /// A number as the features hold it (Protocol Buffers, base 128).
     fn put_varint(bytes: &mut Vec<u8>, mut number: u32) {
+        let seven = |number: u32| u8::try_from(number & 127).unwrap();
         while number > 127 {
-            bytes.push((number & 127) as u8 | 128);
+            bytes.push(seven(number) | 128);
             number >>= 7;
         }
-        bytes.push(number as u8);
+        bytes.push(seven(number));
     }
 
     fn rows_of(rows: &BTreeMap<u32, Row>) -> (Vec<[f64; 2]>, Features) {
@@ -283,7 +284,7 @@ mod tests {
             random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             u32::try_from(random >> 33).unwrap() % most
         };
-        let mut tags = |below: &mut dyn FnMut(u32) -> u32| {
+        let tags = |below: &mut dyn FnMut(u32) -> u32| {
             let one = |below: &mut dyn FnMut(u32) -> u32| {
                 (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned())
             };

@@ -13,12 +13,14 @@
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
+//! | `keys` | keys of rows as the parameter of a statement |
 //! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
 //! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
 mod file;
+mod keys;
 mod members;
 mod points;
 mod sets;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_postgres::Row;
 
-use super::sets::KeyArrays;
+use super::keys::KeyArrays;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::keys::KeyArrays;
 use super::points::LivePoints;
 use crate::draw::Worker;
 use crate::draw::cached_rows::{CachedRows, MatchingSet, MatchingSetBuilder};
-use crate::mvt::FeatureKeyValue;
 use crate::postgis::layer::{FacetChoice, Layer};
-use crate::postgis::session::{Error, Param};
-use crate::postgis::sql::{KeyArray, matching_keys};
+use crate::postgis::session::Error;
+use crate::postgis::sql::matching_keys;
 
 /// A set is asked for if it has at most one row in this many. For more, reading the keys takes about as long as drawing
 /// some tiles.
@@ -61,35 +61,5 @@ impl LivePoints {
     /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.
     pub(crate) fn only(&self, set: &Arc<MatchingSet>) -> Option<CachedRows> {
         self.rows.only(set)
-    }
-}
-
-/// Keys as the array of a statement. All are numbers, or all are texts.
-pub(crate) struct KeyArrays<'k> {
-    numbers: Vec<i64>,
-    texts: Vec<&'k str>,
-}
-
-impl<'k> KeyArrays<'k> {
-    pub(crate) fn of(keys: &[FeatureKeyValue<'k>]) -> KeyArrays<'k> {
-        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
-        for key in keys {
-            match key {
-                FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
-                FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
-            }
-        }
-        KeyArrays { numbers, texts }
-    }
-
-    pub(crate) fn kind(&self) -> KeyArray {
-        if self.texts.is_empty() { KeyArray::Numbers } else { KeyArray::Texts }
-    }
-
-    pub(crate) fn param(&self) -> Param<'_> {
-        match self.kind() {
-            KeyArray::Numbers => (&self.numbers, Type::INT8_ARRAY),
-            KeyArray::Texts => (&self.texts, Type::TEXT_ARRAY),
-        }
     }
 }

@@ -272,7 +272,7 @@ impl LiveSnapshot {
         let mut is_composed = true;
         for (index, statements) in self.statements.drawn_in(batch) {
             let Some((members, points)) = self.cells.get(&index).zip(self.rows.get(&index)) else { continue };
-            let layer = self.narrowed(statements.prepared.layer(), filter);
+            let layer = LiveSnapshot::narrowed(statements.prepared.layer(), filter);
             let (own, all, of_cells) = (rows.remove(&index), Arc::clone(&points.rows), Arc::clone(members));
             let counting =
                 tokio::task::spawn_blocking(move || of_cells.counted(&layer, &tile, own.as_ref().unwrap_or(&*all)));
@@ -294,7 +294,7 @@ impl LiveSnapshot {
         }
         let mut layers = Vec::new();
         for (index, prepared) in self.prepared.iter().enumerate() {
-            let narrowed = self.narrowed(prepared.layer(), filter);
+            let narrowed = LiveSnapshot::narrowed(prepared.layer(), filter);
             let is_narrowed = !Arc::ptr_eq(&narrowed, prepared.layer());
             layers.push(match (counted.remove(&index), rows.remove(&index)) {
                 (Some(counted), _) => counted,
@@ -311,7 +311,7 @@ impl LiveSnapshot {
     }
 
     /// A layer with the rows that a request wants of it; the same one if it wants all.
-    fn narrowed(&self, layer: &Arc<Layer>, filter: Option<&RequestFilter<'_>>) -> Arc<Layer> {
+    fn narrowed(layer: &Arc<Layer>, filter: Option<&RequestFilter<'_>>) -> Arc<Layer> {
         match filter.filter(|filter| !filter.of_layer(layer).is_empty()) {
             Some(filter) => Arc::new(filter.narrowed(layer)),
             None => Arc::clone(layer),
@@ -327,7 +327,7 @@ impl LiveSnapshot {
         tile: &TileRect,
         stop: &Stop,
     ) -> Result<Option<CachedRows>, Error> {
-        if let Ok(rows) = values.rows(prepared, tile) {
+        if let Some(rows) = values.rows(prepared, tile) {
             return Ok(Some(rows));
         }
         let session = self.session(stop).await?;
@@ -338,7 +338,7 @@ impl LiveSnapshot {
         };
         let learnt = until_stopped(learning, &own, stop).await;
         self.give_back(session, learnt.is_ok());
-        Ok(if learnt? { values.rows(prepared, tile).ok() } else { None })
+        Ok(if learnt? { values.rows(prepared, tile) } else { None })
     }
 
     /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.

@@ -305,7 +305,7 @@ impl Site {
             None => unknown(),
             Some(Ok(rows)) => {
                 let freshness = settings.tile_freshness.stale_at(Zoom::MIN);
-                let mut answer = self.document_kept(counts_json(&rows).to_string(), request.headers(), freshness);
+                let mut answer = document_kept(counts_json(&rows).to_string(), request.headers(), freshness);
                 if is_signed {
                     // A cache could keep it beyond the end of its address.
                     answer::forbid_keeping(&mut answer);
@@ -328,18 +328,7 @@ impl Site {
 
     /// A JSON document, unless the client has it already.
     fn document(&self, text: String, headers: &HeaderMap) -> Answer {
-        self.document_kept(text, headers, &self.document_freshness)
-    }
-
-    /// The same for a document that caches may keep as long as `freshness` says.
-    fn document_kept(&self, text: String, headers: &HeaderMap, freshness: &Freshness) -> Answer {
-        let body = Bytes::from(text);
-        let tag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
-        if holds(headers, &tag) {
-            return answer::not_modified(&tag, freshness);
-        }
-        let content = Content { body, media_type: answer::JSON_TYPE, encoding: Encoding::Identity, tag: &tag };
-        answer::content(content, freshness)
+        document_kept(text, headers, &self.document_freshness)
     }
 }
 
@@ -390,6 +379,17 @@ fn line<'a>(
         took,
         source: source.name(),
     }
+}
+
+/// A JSON document that caches may keep as long as `freshness` says.
+fn document_kept(text: String, headers: &HeaderMap, freshness: &Freshness) -> Answer {
+    let body = Bytes::from(text);
+    let tag = format!("\"{}\"", hex(&Sha256::digest(&body)[..16]));
+    if holds(headers, &tag) {
+        return answer::not_modified(&tag, freshness);
+    }
+    let content = Content { body, media_type: answer::JSON_TYPE, encoding: Encoding::Identity, tag: &tag };
+    answer::content(content, freshness)
 }
 
 /// The document that says how many rows each layer has, and the box in which they lie, in degrees.

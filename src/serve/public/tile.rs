@@ -45,8 +45,9 @@ pub(crate) struct WantedTile<'a> {
 pub(crate) struct AskedQuery<'a> {
     /// The values that it gives for parameters.
     pub(crate) given: Option<GivenParameters>,
-    /// The same in canonical form; empty if it gives none.
-    pub(crate) filter: String,
+    /// The same in canonical form, for a signature; empty if it gives none.
+    filter: String,
+    /// The tileset's name, for a signature.
     tileset: Cow<'a, str>,
     signature: SignedQuery<'a>,
     keys: Option<&'a SigningKeys>,
@@ -65,9 +66,10 @@ impl<'a> AskedQuery<'a> {
         let signature = if keys.is_some() { SignedQuery::of(query) } else { SignedQuery::unsigned(query) };
         let given = given(&tileset.parameters.declared, signature.rest.as_deref(), undeclared)
             .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))?;
-        // Nobody else asks for the canonical form, which takes time to make.
+        // Without keys nobody asks for these, which take time to make.
         let filter = given.as_ref().filter(|_| keys.is_some()).map(GivenParameters::query).unwrap_or_default();
-        Ok(AskedQuery { given, filter, tileset: tileset.signed_name(), signature, keys })
+        let tileset = keys.map(|_| tileset.signed_name()).unwrap_or_default();
+        Ok(AskedQuery { given, filter, tileset, signature, keys })
     }
 
     fn content(&self) -> SignedContent<'_> {

@@ -145,15 +145,13 @@ impl SiteTilesets {
     /// further address of a tile, of the form `further`.
     pub(crate) fn find<'a>(&self, path: &'a str, further: Option<&TileAddress>) -> NamedByPath<'a> {
         let own = self.own(path);
+        let Some(form) = further else { return own };
         let is_own = match &own {
             NamedByPath::Tileset { tileset, rest } => self.at_root().is_none() || tileset.has_tile(rest),
             NamedByPath::Nothing => false,
             _ => true,
         };
-        if is_own {
-            return own;
-        }
-        further.and_then(|form| self.addressed(form, path)).unwrap_or(own)
+        if is_own { own } else { self.addressed(form, path).unwrap_or(own) }
     }
 
     /// The tile that `path` names by a form.

@@ -105,7 +105,12 @@ fn whoever_may_make_roles_is_a_member_of_none_afterwards() {
     tracking.configure(LAYER);
     assert!(tracking.check(&since).is_ok());
     assert_eq!(owner(&tracking), role);
-    let members: i64 = tracking.db.value("SELECT count(*) FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.roleid WHERE r.rolname ~ '^oar_tiles_' AND m.member::regrole::text ~ 'miller'");
+    // From PostgreSQL 16 on, whoever makes a role may administer it for good, and has none of its rights by that.
+    let members: i64 = tracking.db.value(
+        "SELECT count(*) FROM pg_auth_members AS m JOIN pg_roles AS r ON r.oid = m.roleid
+         WHERE r.rolname ~ '^oar_tiles_' AND m.member::regrole::text ~ 'miller'
+           AND NOT to_jsonb(m) @> '{\"inherit_option\": false, \"set_option\": false}'",
+    );
     assert_eq!(members, 0);
     tracking.db.run("UPDATE mill SET kind = 'x' WHERE id = 1; TRUNCATE mill");
     assert_eq!(tracking.log(), ["1 1,1", "3 1,1 2,2 3,3"]);

@@ -4,7 +4,7 @@
 use crate::support::Db;
 use crate::support::folder::Folder;
 use crate::support::nginx::ask;
-use crate::support::program::{ROWS_LAYER, program, run};
+use crate::support::program::{ROWS_LAYER, ending, program, run};
 use crate::support::served::{GZIP, Served, status};
 
 /// Two tilesets of the same rows, at other zooms, and the lines of `[serve]`.
@@ -138,6 +138,6 @@ fn a_template_that_could_be_the_address_of_something_else_is_refused() {
     ] {
         let config = world.folder.config(&format!("{text}\ntemplate = \"{template}\"\n"));
         let refused = ["serve", "--listen", "127.0.0.1:0", "--config", &config, "--database-url", &world.db.url];
-        run(program().args(refused)).fails(2, &[expected]);
+        run(&mut ending(program().args(refused))).fails(2, &[expected]);
     }
 }

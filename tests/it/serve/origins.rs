@@ -2,7 +2,7 @@
 //! for one site to another.
 
 use crate::support::nginx::{Answer, ask};
-use crate::support::program::{program, run};
+use crate::support::program::{ending, program, run};
 use crate::support::served::{GZIP, Served, small_target, status};
 
 fn served(target: &str, folder: &tempfile::TempDir, lines: &str) -> Served {
@@ -91,6 +91,6 @@ fn what_no_browser_sends_is_refused_with_the_reason() {
             "serve.allowed_origins (from {}): \"{origin}\" is no origin of pages ({why}): write https://map.example.org or http://localhost:3000",
             config.display()
         );
-        run(program().args(["serve", &target, "--config", config.to_str().unwrap()])).fails(2, &[&text]);
+        run(&mut ending(program().args(["serve", &target, "--config", config.to_str().unwrap()]))).fails(2, &[&text]);
     }
 }

@@ -149,6 +149,13 @@ pub(crate) fn wait(mut child: Process) -> Run {
     }
 }
 
+/// The same command, ended after a minute, for one that would serve for ever if it were not refused.
+pub(crate) fn ending(command: &Command) -> Command {
+    let mut limited = Command::new("timeout");
+    limited.arg("60");
+    wrapped(limited, command)
+}
+
 /// The same command as a user of its own, who may have this many processes and threads, with a timeout of half a
 /// minute.
 pub(crate) fn with_threads(command: &Command, most: u32) -> Command {
