@@ -101,7 +101,8 @@ fn rows_of(layer: &Layer, values: Vec<String>) -> Layer {
 fn whole_number(FoldedValue { sql, fold, kind }: &FoldedValue) -> Option<String> {
     match (fold, kind) {
         (Fold::Values, _) => Some(format!("(CASE WHEN ({sql}\n) IS NOT NULL THEN 1 END)")),
-        (Fold::Distinct, _) | (_, ValueKind::Date | ValueKind::Timestamp | ValueKind::TimestampTz | ValueKind::Bytes) => None,
+        (Fold::Distinct, _)
+        | (_, ValueKind::Date | ValueKind::Timestamp | ValueKind::TimestampTz | ValueKind::Bytes) => None,
         (_, ValueKind::Int2 | ValueKind::Int4 | ValueKind::Int8) => Some(format!("(({sql}\n)::pg_catalog.int8)")),
         (_, ValueKind::Bool) => Some(format!("(({sql}\n)::pg_catalog.int4)")),
     }

@@ -425,9 +425,10 @@ fn facets_choose_the_rows_that_their_conditions_choose_without_a_statement() {
     assert!(pair.count("facet_sets") > filters.len() as u64, "{rows}");
     // Beside a condition in SQL, one statement finds the rows.
     let mixed = "kind=3&above=50";
-    until(mixed, || pair.shows_the_same(mixed, &[2]) && pair.count("set_statements") == 2);
-    assert_eq!(counts(&pair.live.served, mixed), counts(&pair.plain, mixed));
-    assert_eq!(counts(&pair.live.served, ""), counts(&pair.plain, ""));
+    until(mixed, || pair.shows_the_same(mixed, &[2]) && pair.count("set_statements") >= 2);
+    for filter in [mixed, ""] {
+        until(filter, || counts(&pair.live.served, filter) == counts(&pair.plain, filter));
+    }
     assert_eq!(counts(&pair.plain, "tag=missing")["layers"]["points"]["bounds"], serde_json::Value::Null);
 }
 
