@@ -38,9 +38,19 @@ impl RowsVersion {
     }
 }
 
+/// Which rows are drawn: all that are kept, or those of a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DrawnRows {
+    All(RowsVersion),
+    /// Those of the set with this number.
+    OfSet(u64),
+}
+
 /// The rows of a version that fulfil a request's conditions.
 #[derive(Debug)]
 pub(crate) struct MatchingSet {
+    /// A number that no other set has.
+    number: u64,
     version: RowsVersion,
     /// The numbers of rows as read.
     read: RoaringBitmap,
@@ -50,7 +60,8 @@ pub(crate) struct MatchingSet {
 
 impl MatchingSet {
     pub(crate) fn of(version: RowsVersion, read: RoaringBitmap, came: RoaringBitmap) -> MatchingSet {
-        MatchingSet { version, read, came }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        MatchingSet { number: NEXT.fetch_add(1, Ordering::Relaxed), version, read, came }
     }
 
     /// The memory in use, in bytes.
@@ -92,6 +103,12 @@ impl CachedRows {
     fn kept(&self) -> Option<(&EncodedRows, &RowChanges)> {
         let RowStore::Memory(rows) = &self.rows else { return None };
         rows.changes.as_deref().map(|changes| (rows, changes))
+    }
+
+    /// Which of the rows that are kept from snapshot to snapshot are drawn; `None` if rows are not kept so.
+    pub(crate) fn drawn(&self) -> Option<DrawnRows> {
+        let (rows, changes) = self.kept()?;
+        Some(rows.matching.as_ref().map_or(DrawnRows::All(changes.version), |set| DrawnRows::OfSet(set.number)))
     }
 
     /// The number of rows that are kept from snapshot to snapshot.
@@ -228,7 +245,7 @@ impl<'r> MatchingSetBuilder<'r> {
         if let Some(before) = before {
             read |= &before.read;
         }
-        MatchingSet { version: places.version(), read, came: came.into_iter().collect() }
+        MatchingSet::of(places.version(), read, came.into_iter().collect())
     }
 }
 

@@ -31,7 +31,7 @@ pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{KeptFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
 use futures_util::future::join_all;
-pub(crate) use matching_set::{MatchingSet, MatchingSetBuilder};
+pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 use parking_lot::{Condvar, Mutex};
 use row_file::{RowFile, RowFileWriter};
 use tokio_postgres::Row;

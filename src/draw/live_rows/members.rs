@@ -2,17 +2,20 @@
 //! aggregates are folded. So they are read, kept and narrowed as other points are. The cells of a tile are counted from
 //! the rows near it, and the database only draws them.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::points::key;
 use crate::cells::{CellCounts, Fold, Gathering, Members, WantedFolds};
 use crate::draw::PreparedLayer;
-use crate::draw::cached_rows::{CachedRows, CellValues};
+use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile};
 use crate::postgis::sql::{FoldedValue, FoldedValues, ValueKind};
-use crate::tile::{Margin, TileBounds, TileRect, ZoomLimits};
+use crate::tile::{Margin, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
 
 /// How the rows of a layer of cells are kept.
 #[derive(Debug)]
@@ -21,7 +24,25 @@ pub(crate) struct CellMembers {
     folds: Option<Arc<FoldedValues>>,
     /// The encoded values of its cells; `None` if the database draws each.
     values: Option<CellValues>,
+    /// The cells of whole zooms, the last ones first.
+    worlds: Mutex<VecDeque<CountedWorld>>,
 }
+
+/// All cells of a zoom.
+#[derive(Debug, Clone)]
+struct CountedWorld {
+    /// Of which rows.
+    drawn: DrawnRows,
+    zoom: Zoom,
+    counts: Arc<CellCounts>,
+}
+
+/// The most cells next to each other around the world of a zoom whose cells are all counted at once. It bounds the
+/// memory of a counted zoom to about 200 kB, and twice that with some folded values.
+const MAX_CELLS_ACROSS_WORLD: f64 = 64.0;
+
+/// The most counted zooms that a layer keeps.
+const MAX_WORLDS: usize = 160;
 
 impl CellMembers {
     /// How the rows of a layer of cells are kept whose aggregates are folded from `folds`. `None` if its cells cannot be
@@ -31,7 +52,12 @@ impl CellMembers {
             return None;
         }
         let values = folds.iter().flat_map(|folds| &folds.0).map(whole_number).collect::<Option<Vec<String>>>()?;
-        Some(CellMembers { rows: Arc::new(rows_of(layer, values)), folds, values: CellValues::of(layer) })
+        Some(CellMembers {
+            rows: Arc::new(rows_of(layer, values)),
+            folds,
+            values: CellValues::of(layer),
+            worlds: Mutex::default(),
+        })
     }
 
     /// True if the rows of a layer of cells may be kept, as far as its definition says.
@@ -53,21 +79,45 @@ impl CellMembers {
     /// cannot be counted.
     pub(crate) fn counted(&self, layer: &Arc<Layer>, tile: &TileRect, rows: &CachedRows) -> Option<PreparedLayer> {
         let (grid, zoom) = (layer.grid()?, tile.zoom);
+        // Cells that a tile shows may have members as far beyond it as its own cells reach.
+        let counts = if grid.width(zoom) * MAX_CELLS_ACROSS_WORLD < WORLD_UNITS as f64 {
+            Arc::new(self.counted_within(layer, zoom, tile.world(2 * layer.reach(zoom)), rows)?)
+        } else {
+            self.counted_in_world(layer, zoom, rows)?
+        };
+        Some(PreparedLayer::new(layer).with_cells(self.folds.clone(), Some(counts)))
+    }
+
+    /// All cells of a zoom with few of them. Each tile shows many of the rows then, so the cells are kept for the next
+    /// tile.
+    fn counted_in_world(&self, layer: &Layer, zoom: Zoom, rows: &CachedRows) -> Option<Arc<CellCounts>> {
+        let drawn = rows.drawn()?;
+        let known = self.worlds.lock().iter().find(|world| (world.drawn, world.zoom) == (drawn, zoom)).cloned();
+        if let Some(world) = known {
+            return Some(world.counts);
+        }
+        let world = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
+        let counts = Arc::new(self.counted_within(layer, zoom, world, rows)?);
+        let mut worlds = self.worlds.lock();
+        worlds.truncate(MAX_WORLDS - 1);
+        worlds.push_front(CountedWorld { drawn, zoom, counts: Arc::clone(&counts) });
+        Some(counts)
+    }
+
+    /// The cells of the rows in a part of the world.
+    fn counted_within(&self, layer: &Layer, zoom: Zoom, part: WorldRect, rows: &CachedRows) -> Option<CellCounts> {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
         let mut members = Members::default();
-        // Cells that a tile shows may have members as far beyond it as its own cells reach.
-        rows.each_within(tile.world(2 * layer.reach(zoom)), |at, features, number| {
+        rows.each_within(part, |at, features, number| {
             members.at.push(at);
             if wanted.is_some() {
                 members.values.extend(features.numbers(number, 1));
             }
         });
-        let mut gathering = Gathering::new(grid, &[zoom], wanted);
+        let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
         gathering.add(members);
-        let counts: CellCounts = gathering.finish().1;
-        let prepared = PreparedLayer::new(layer);
-        counts.has(zoom).then(|| prepared.with_cells(self.folds.clone(), Some(Arc::new(counts))))
+        Some(gathering.finish().1).filter(|counts| counts.has(zoom))
     }
 }
 

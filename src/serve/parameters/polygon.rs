@@ -161,7 +161,6 @@ struct Edge {
 }
 
 /// True if two edges cross, or lie on each other for more than a point.
-#[expect(clippy::float_cmp, reason = "only positions that are equal make no edge")]
 fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> bool {
     let mut edges: Vec<Edge> = Vec::new();
     for ring in polygons.iter().flatten() {
