@@ -166,6 +166,10 @@ fn difference(name: &str, sides: [Option<&MvtLayer<'_>>; 2]) -> Option<LayerDiff
         note(a, b);
         true
     };
+    // Features that differ in nothing but their ids, before those of equal properties are paired by chance.
+    let but_ids =
+        |a: &SeenFeature<'_>, b: &SeenFeature<'_>| a.tags.cmp(&b.tags).then_with(|| a.geometry.cmp(b.geometry));
+    let rest = paired(rest, but_ids, &mut noted);
     let rest = paired(rest, |a, b| a.tags.cmp(&b.tags), &mut noted);
     let rest = paired(rest, |a, b| a.geometry.cmp(b.geometry), &mut noted);
     [found.only_a, found.only_b] = rest.map(|features| features.len() as u64);

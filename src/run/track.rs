@@ -66,6 +66,8 @@ pub(crate) async fn install(
     let request =
         InstallRequest { readers: &options.readers, owner: options.owner.as_deref(), is_printed: options.sql };
     let filters = fitted_filters(&snapshot, &probed.layers, &settings.tileset.filters).await?;
+    // It holds locks, for which the install would wait.
+    drop(snapshot);
     let conditions = |layer: &Layer| {
         let condition = |condition: LayerCondition| RequestCondition { sql: condition.sql, values: condition.values };
         filters.of_layer(layer).into_iter().map(condition).collect()

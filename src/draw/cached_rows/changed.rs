@@ -187,7 +187,9 @@ impl KeptFeatures {
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
         // Before this step, because the facets of the rows that come are not known after it.
-        if self.changed() > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50) {
+        // Rows that change again and again leave their serial numbers behind.
+        let differing = self.changed().max(self.changes.version.issued());
+        if differing > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50) {
             self.join()?;
         }
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };

@@ -25,7 +25,7 @@ pub(crate) struct FacetIndex {
 type RowsByValue = HashMap<FacetValue, RoaringBitmap>;
 
 /// The memory of a value in addition to its text and its bitmap, in bytes.
-const BYTES_PER_VALUE: usize = 96;
+const BYTES_PER_VALUE: usize = 300;
 
 fn bytes(all: &[RowsByValue]) -> usize {
     let each = |(value, rows): (&FacetValue, &RoaringBitmap)| {
@@ -175,7 +175,8 @@ impl<'r> FacetIndexBuilder<'r> {
                 // A value of many rows takes a bit for each of them, or less.
                 self.bytes += 2;
                 if !rows.contains_key(&value) {
-                    self.bytes += BYTES_PER_VALUE;
+                    let text = if let FacetValue::Text(text) = &value { text.len() } else { 0 };
+                    self.bytes += BYTES_PER_VALUE + text;
                 }
                 rows.entry(value).or_default().insert(number);
             }

@@ -30,6 +30,11 @@ impl RowsVersion {
         RowsVersion { read: NEXT.fetch_add(1, Ordering::Relaxed), ..RowsVersion::default() }
     }
 
+    /// How many serial numbers were given.
+    pub(crate) fn issued(self) -> usize {
+        self.came as usize
+    }
+
     /// A serial number; `None` if there are no more.
     pub(crate) fn next_serial(&mut self) -> Option<u32> {
         let serial = self.came;

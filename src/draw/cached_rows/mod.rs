@@ -721,6 +721,10 @@ impl CachedRows {
         mut params: Vec<Param<'_>>,
         room: RowsRoom,
     ) -> Result<Option<CachedRows>, Error> {
+        if matches!(parts, [RowChoice::Areas { .. }, ..]) && room.memory == 0 {
+            // The statement would return no row, as if there were none.
+            return Ok(None);
+        }
         let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
         let parameters = CachedRowsParameters { name, extent, max_bytes };
         let layer_extent = layer.margin.extent.cast_signed();

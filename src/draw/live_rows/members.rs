@@ -1,6 +1,6 @@
 //! The rows of a layer of cells as points whose only properties are the key and the values from which the cells'
 //! aggregates are folded. So they are read, kept and narrowed as other points are. The cells of a tile are counted from
-//! the rows near it, and the database only draws them.
+//! the rows near it; the database draws those that are not drawn at a point, and what is not known yet of the others.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::points::key;
-use crate::cells::{CellCounts, Fold, Gathering, Members, WantedFolds};
+use crate::cells::{CellCounts, CountedCell, Fold, Folded, Gathering, Members, WantedFolds};
 use crate::draw::PreparedLayer;
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::mvt::FeatureKey;
@@ -26,6 +26,8 @@ pub(crate) struct CellMembers {
     values: Option<CellValues>,
     /// The cells of whole zooms, the last ones first.
     worlds: Mutex<VecDeque<CountedWorld>>,
+    /// Held while the cells of a whole zoom are counted.
+    counting: Mutex<()>,
 }
 
 /// All cells of a zoom.
@@ -34,15 +36,18 @@ struct CountedWorld {
     /// Of which rows.
     drawn: DrawnRows,
     zoom: Zoom,
+    bytes: usize,
     counts: Arc<CellCounts>,
 }
 
-/// The most cells next to each other around the world of a zoom whose cells are all counted at once. It bounds the
-/// memory of a counted zoom to about 200 kB, and twice that with some folded values.
+/// The most cells next to each other around the world of a zoom whose cells are all counted at once.
 const MAX_CELLS_ACROSS_WORLD: f64 = 64.0;
 
-/// The most counted zooms that a layer keeps.
-const MAX_WORLDS: usize = 160;
+/// The most memory of the counted zooms that a layer keeps, in bytes.
+const MAX_WORLD_BYTES: usize = 16 << 20;
+
+/// The number of rows that are gathered at a time.
+const ROWS_AT_A_TIME: usize = 16_384;
 
 impl CellMembers {
     /// How the rows of a layer of cells are kept whose aggregates are folded from `folds`. `None` if its cells cannot be
@@ -57,6 +62,7 @@ impl CellMembers {
             folds,
             values: CellValues::of(layer),
             worlds: Mutex::default(),
+            counting: Mutex::default(),
         })
     }
 
@@ -92,15 +98,33 @@ impl CellMembers {
     /// tile.
     fn counted_in_world(&self, layer: &Layer, zoom: Zoom, rows: &CachedRows) -> Option<Arc<CellCounts>> {
         let drawn = rows.drawn()?;
-        let known = self.worlds.lock().iter().find(|world| (world.drawn, world.zoom) == (drawn, zoom)).cloned();
-        if let Some(world) = known {
-            return Some(world.counts);
+        let known = || {
+            let worlds = self.worlds.lock();
+            worlds
+                .iter()
+                .find(|world| (world.drawn, world.zoom) == (drawn, zoom))
+                .map(|world| Arc::clone(&world.counts))
+        };
+        if let Some(counts) = known() {
+            return Some(counts);
+        }
+        // The tiles of a view come together: one of them counts for all.
+        let _counting = self.counting.lock();
+        if let Some(counts) = known() {
+            return Some(counts);
         }
         let world = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
         let counts = Arc::new(self.counted_within(layer, zoom, world, rows)?);
+        let folds = self.folds.as_ref().map_or(0, |folds| folds.0.len());
+        let bytes = counts.all(zoom).len() * (size_of::<CountedCell>() + folds * size_of::<Folded>());
         let mut worlds = self.worlds.lock();
-        worlds.truncate(MAX_WORLDS - 1);
-        worlds.push_front(CountedWorld { drawn, zoom, counts: Arc::clone(&counts) });
+        worlds.push_front(CountedWorld { drawn, zoom, bytes, counts: Arc::clone(&counts) });
+        let mut all: usize = worlds.iter().map(|world| world.bytes).sum();
+        while all > MAX_WORLD_BYTES
+            && let Some(oldest) = worlds.pop_back()
+        {
+            all -= oldest.bytes;
+        }
         Some(counts)
     }
 
@@ -109,13 +133,17 @@ impl CellMembers {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
         let mut members = Members::default();
+        let has_values = wanted.is_some();
+        let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
         rows.each_within(part, |at, features, number| {
             members.at.push(at);
-            if wanted.is_some() {
+            if has_values {
                 members.values.extend(features.numbers(number, 1));
             }
+            if members.len() == ROWS_AT_A_TIME {
+                gathering.add(std::mem::take(&mut members));
+            }
         });
-        let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
         gathering.add(members);
         Some(gathering.finish().1).filter(|counts| counts.has(zoom))
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio_postgres::Row;
+use tokio_postgres::types::Type;
 
 use super::keys::KeyArrays;
 use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
@@ -13,7 +14,7 @@ use crate::draw::{PreparedLayer, Worker};
 use crate::mvt::FeatureKey;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Param};
-use crate::postgis::sql::{ExpectedRows, RowChoice, facet_values};
+use crate::postgis::sql::{ExpectedRows, HAS_INDEX_ON, RowChoice, facet_values};
 use crate::postgis::{count_rows, shows_rows_as_written};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
@@ -219,8 +220,23 @@ async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) 
     Ok(())
 }
 
+/// True if an index finds the rows of a layer by their key.
+async fn has_index_on_key(look: LiveLook<'_>, layer: &Layer) -> Result<bool, Error> {
+    let Some(key) = layer.key.first() else { return Ok(false) };
+    let params: [Param<'_>; 2] = [(&layer.relation, Type::TEXT), (&key.quoted, Type::TEXT)];
+    let context = format!("layer \"{}\", looking for an index on its key", layer.name);
+    Ok(look.snapshot.keeper.one(&context, HAS_INDEX_ON, &params).await?.get(0))
+}
+
 async fn facets_of(kept: &KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<FacetIndex>, Error> {
     let since = kept.without_facets();
+    if since.is_none() && !has_index_on_key(look, layer).await? {
+        tracing::info!(
+            "layer \"{}\": its facets are not kept, so that the database chooses rows by them: no index finds rows by the key, and each change would read the whole table. Make one",
+            layer.name
+        );
+        return Ok(None);
+    }
     let keys = since.as_deref().map(KeyArrays::of);
     let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
     let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else { return Ok(None) };

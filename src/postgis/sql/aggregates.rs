@@ -280,7 +280,8 @@ fn is_in(word: &str, known: &[&str]) -> bool {
 
 /// True if a word means the same in each database.
 fn is_grammar(word: &str) -> bool {
-    word.parse::<f64>().is_ok() || is_in(word, &BOUNDS) || is_in(word, &GRAMMAR)
+    let is_number = word.starts_with(|first: char| first.is_ascii_digit()) && word.parse::<f64>().is_ok();
+    is_number || is_in(word, &BOUNDS) || is_in(word, &GRAMMAR)
 }
 
 /// On what an expression over the rows of a cell depends.

@@ -433,6 +433,12 @@ pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<Str
     keyed_rows(layer, &layer.facets.iter().map(values).collect::<String>(), &sought?)
 }
 
+/// Whether an index of the relation `$1` finds rows by the column `$2`, a quoted name. One row.
+pub(crate) const HAS_INDEX_ON: &str = "SELECT EXISTS (
+    SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+    WHERE i.indrelid = $1::text::pg_catalog.regclass AND i.indisvalid AND i.indpred IS NULL
+      AND $2 IN (pg_catalog.quote_ident(a.attname), pg_catalog.format('\"%s\"', pg_catalog.replace(a.attname::text, '\"', '\"\"'))))";
+
 /// The keys of the rows of a layer, as texts, and further columns.
 fn keyed_rows(layer: &Layer, further: &str, sought: &str) -> Option<String> {
     let column = &layer.key.first()?.quoted;

@@ -311,7 +311,7 @@ impl ServedRows {
         if is_older || shown.newest == NewestLogged::NoLog {
             return plain();
         }
-        if self.rows.are_old().await {
+        if self.rows.are_old().await || self.sets.facets_are_due() {
             self.tell_why_not("they are read anew after ten minutes");
             self.drop_rows().await;
             *kept = Kept::Due(Instant::now(), 0);
@@ -322,7 +322,13 @@ impl ServedRows {
                 let logged = self.logged(database, snapshot, probed, &before.state, schema).await;
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
-                (layers, self.sets.next_state(logged.into_iter()))
+                let state = self.sets.next_state(logged.into_iter());
+                let lacks_facets = |(number, layer): (usize, &Arc<Layer>)| {
+                    !layer.facets.is_empty() && layers.rows.get(&number).is_some_and(|rows| rows.facets.is_none())
+                };
+                let mut numbered = probed.layers.iter().enumerate();
+                self.sets.note_lacking_facets(state.lacks_facets() || numbered.any(lacks_facets));
+                (layers, state)
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
@@ -383,7 +389,8 @@ impl ServedRows {
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));
         }
-        snapshot.check_partitions(reads).await?;
+        // The rows are of another state than before by now.
+        snapshot.check_partitions(reads).await.map_err(|error| lost(&with_causes(&error)))?;
         Ok(with_rows)
     }
 

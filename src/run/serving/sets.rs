@@ -99,6 +99,11 @@ impl SetsState {
         filter.0.iter().all(|(part, _)| is_logged(part))
     }
 
+    /// True if the log has not held all changes of some facet since the facets were read.
+    pub(crate) fn lacks_facets(&self) -> bool {
+        self.logged_since.iter().any(|(part, since)| part.condition.is_facet() && *since > self.facets_since)
+    }
+
     /// True if a set of this snapshot hardly holds for the next one.
     pub(crate) fn is_brief(&self, filter: &Filter) -> bool {
         filter.0.iter().any(|(part, _)| self.logged_since.get(part) == Some(&self.snapshot))
@@ -112,12 +117,20 @@ pub(crate) struct ServedSets {
     state: Mutex<SetsState>,
     /// When all sets were forgotten last.
     begun: Mutex<Instant>,
+    facets_read: Mutex<FacetsRead>,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
     tiles: AtomicU64,
     /// How many sets were made of facets since the server began.
     by_facets: AtomicU64,
+}
+
+/// When the facets of rows were read, and whether they cannot be used.
+#[derive(Clone, Copy)]
+struct FacetsRead {
+    at: Instant,
+    are_lacking: bool,
 }
 
 #[derive(Default)]
@@ -135,6 +148,7 @@ impl ServedSets {
             table: Mutex::default(),
             state: Mutex::default(),
             begun: Mutex::new(Instant::now()),
+            facets_read: Mutex::new(FacetsRead { at: Instant::now(), are_lacking: false }),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
             by_facets: AtomicU64::new(0),
@@ -145,6 +159,18 @@ impl ServedSets {
     pub(crate) fn note_facets_read(&self) {
         let mut state = self.state.lock();
         state.facets_since = state.snapshot;
+        *self.facets_read.lock() = FacetsRead { at: Instant::now(), are_lacking: false };
+    }
+
+    /// Notes whether facets cannot be used, of which a reading would have others.
+    pub(crate) fn note_lacking_facets(&self, are_lacking: bool) {
+        self.facets_read.lock().are_lacking = are_lacking;
+    }
+
+    /// True if rows have to be read anew for their facets: once these cannot be used, after a while.
+    pub(crate) fn facets_are_due(&self) -> bool {
+        let FacetsRead { at, are_lacking } = *self.facets_read.lock();
+        are_lacking && at.elapsed() >= MAX_AGE
     }
 
     /// Notes that a set was made of facets.

@@ -64,6 +64,8 @@ pub(crate) struct LiveEpochs {
     evicted: LastChanged,
     /// The epoch in which the database was last found to be another one.
     other_history: AtomicU64,
+    /// When a change of any tile was noted last.
+    latest: AtomicU64,
     least: Mutex<LeastStates>,
 }
 
@@ -108,6 +110,7 @@ impl LiveEpochs {
             taken: LastChanged::new(0, memory),
             evicted: LastChanged::new(0, memory),
             other_history: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
             least: Mutex::default(),
         }
     }
@@ -127,6 +130,11 @@ impl LiveEpochs {
         self.begun + Duration::from_micros(epoch.0)
     }
 
+    /// When a change of any tile was noted last.
+    pub(crate) fn last_change(&self) -> Instant {
+        self.moment(LiveEpoch(self.latest.load(Ordering::Acquire)))
+    }
+
     /// If a tile is rendered here, its database state must be taken after this moment.
     pub(crate) fn since(&self, tile: TileCoord, epoch: LiveEpoch) -> Instant {
         self.moment(epoch.max(LiveEpoch(self.taken.of(tile))))
@@ -135,6 +143,7 @@ impl LiveEpochs {
     /// Notes that these tiles have changed (`None` for every tile). The database state `seen` shows the changes.
     pub(crate) fn mark_changed(&self, tiles: Option<&[TileCoord]>, seen: &Arc<Cursor>) {
         let LiveEpoch(now) = self.now();
+        self.latest.fetch_max(now, Ordering::AcqRel);
         let mut least = self.least.lock();
         match tiles {
             None => {
@@ -165,6 +174,7 @@ impl LiveEpochs {
         least.by_slot.clear();
         least.all = None;
         self.other_history.store(now, Ordering::Release);
+        self.latest.fetch_max(now, Ordering::AcqRel);
         self.changed.change_all(now);
     }
 
@@ -227,6 +237,7 @@ impl LiveEpochs {
     /// fresh.
     pub(crate) fn lost(&self, shown: &Cursor) {
         let LiveEpoch(now) = self.now();
+        self.latest.fetch_max(now, Ordering::AcqRel);
         self.least.lock().raise_all(&Arc::new(shown.clone()));
         self.changed.change_all(now);
     }

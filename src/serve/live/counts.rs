@@ -1,14 +1,15 @@
 //! How many rows of each layer a request chooses. They are counted on request, once a worker is free.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::LiveError;
 use super::flights::LiveFlights;
+use super::table::KeptCount;
 use crate::serve::http::address::ClientKey;
-use crate::serve::parameters::{GivenParameters, NewKey};
+use crate::serve::parameters::{GivenParameters, NewKey, ParametersKey};
 use crate::stop::{Signal, Stop};
 use crate::tile::LonLatBox;
 
@@ -31,6 +32,19 @@ pub struct CountRequest {
     pub since: Instant,
 }
 
+/// For whom rows are counted.
+pub(crate) struct CountedFor {
+    pub(crate) client: ClientKey,
+    /// Counts the values of the request once the counting begins.
+    pub(crate) new_key: Option<NewKey>,
+}
+
+/// How long counted rows answer further requests.
+const LIFE: Duration = Duration::from_secs(1);
+
+/// The most values whose counts are kept.
+const MAX_COUNTS: usize = 1_000;
+
 /// Cancels the count once nobody waits for it.
 struct Cancelled(Stop);
 
@@ -41,13 +55,37 @@ impl Drop for Cancelled {
 }
 
 impl LiveFlights {
-    /// Counts the rows of each layer. `new_key` counts the values of the request once the counting begins.
-    pub(crate) async fn count(
+    /// The rows of each layer: counted now, or a moment ago for another request with these values.
+    pub(crate) async fn count_once(
         &self,
-        client: ClientKey,
+        key: ParametersKey,
         request: CountRequest,
-        new_key: Option<NewKey>,
+        counted_for: CountedFor,
     ) -> Result<Vec<LayerRows>, LiveError> {
+        let place = {
+            let mut counts = self.counts.0.lock();
+            if counts.len() >= MAX_COUNTS && !counts.contains_key(&key) {
+                counts.clear();
+            }
+            Arc::clone(counts.entry(key).or_default())
+        };
+        // A count that takes long holds no others than these.
+        let locked = tokio::time::timeout(self.options.timeout, place.lock()).await;
+        let mut kept = locked.map_err(|_late| LiveError::Late(self.options.timeout))?;
+        if let Some(kept) = &*kept
+            && kept.since >= request.since
+            && kept.counted.elapsed() < LIFE
+        {
+            return Ok(kept.rows.clone());
+        }
+        let (counted, since) = (Instant::now(), request.since);
+        let rows = self.count(request, counted_for).await?;
+        *kept = Some(KeptCount { counted, since, rows: rows.clone() });
+        Ok(rows)
+    }
+
+    async fn count(&self, request: CountRequest, counted_for: CountedFor) -> Result<Vec<LayerRows>, LiveError> {
+        let CountedFor { client, new_key } = counted_for;
         let overloaded = || {
             self.metrics.count_shed();
             LiveError::Overloaded { retry_after: self.estimate(client) }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::history::{HistoryMatch, StateHistory};
-use super::table::{FlightEntry, FlightKey, FlightTable, FlightWaiter, Landed, SharedTable};
+use super::table::{CountTable, FlightEntry, FlightKey, FlightTable, FlightWaiter, Landed, SharedTable};
 use super::{LiveError, LiveRequest, LiveSource, LiveTile};
 use crate::cursor::StateInHistory;
 use crate::serve::http::address::ClientKey;
@@ -79,6 +79,7 @@ pub(crate) struct FlightState {
     /// How long a rendering takes, in microseconds: an exponential moving average, in which the last rendering has the
     /// weight 1/8.
     mean_micros: AtomicU64,
+    pub(crate) counts: CountTable,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
     is_away: AtomicBool,
 }
@@ -122,6 +123,7 @@ impl LiveFlights {
             table: SharedTable::default(),
             history: StateHistory::default(),
             mean_micros: AtomicU64::new(0),
+            counts: CountTable::default(),
             is_away: AtomicBool::new(false),
         }))
     }

@@ -32,6 +32,7 @@ use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
+pub(crate) use counts::CountedFor;
 pub use counts::{CountRequest, LayerRows};
 pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::LiveError;
+use super::{LayerRows, LiveError};
 use crate::serve::known_changes::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::tiles::cache::{CacheSource, CachedTile};
@@ -138,3 +138,17 @@ impl Drop for FlightWaiter {
         }
     }
 }
+
+/// The rows that were counted last for some values.
+#[derive(Debug)]
+pub(crate) struct KeptCount {
+    pub(crate) counted: Instant,
+    /// [`CountRequest::since`](super::CountRequest::since).
+    pub(crate) since: Instant,
+    pub(crate) rows: Vec<LayerRows>,
+}
+
+/// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the same
+/// values wait for the result.
+#[derive(Debug, Default)]
+pub(crate) struct CountTable(pub(crate) Mutex<HashMap<ParametersKey, Arc<tokio::sync::Mutex<Option<KeptCount>>>>>);

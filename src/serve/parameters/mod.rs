@@ -223,7 +223,9 @@ fn is_allowed(parameter: &Parameter, text: String) -> Result<String, String> {
 fn number(text: &str) -> Result<f64, String> {
     let is_plain = |c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.' | 'e' | 'E');
     let read = text.parse::<f64>().ok().filter(|number| number.is_finite());
-    match read.filter(|_| text.len() <= MAX_NUMBER_BYTES && text.chars().all(is_plain)) {
+    // Its canonical form has no exponent.
+    let is_short = |number: &f64| number.to_string().len() <= MAX_NUMBER_BYTES;
+    match read.filter(|_| text.len() <= MAX_NUMBER_BYTES && text.chars().all(is_plain)).filter(is_short) {
         // -0 becomes 0, so that zero has one form.
         Some(number) => Ok(if number == 0.0 { 0.0 } else { number }),
         None => Err("is no number".to_owned()),

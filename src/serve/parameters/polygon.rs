@@ -172,7 +172,9 @@ fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> bool {
     edges.sort_by(|one, other| one.from[0].total_cmp(&other.from[0]));
     edges.iter().enumerate().any(|(at, one)| {
         let near = edges[at + 1..].iter().take_while(|other| other.from[0] <= one.to[0]);
-        near.into_iter().any(|other| cross(one, other))
+        let rows = |edge: &Edge| [edge.from[1].min(edge.to[1]), edge.from[1].max(edge.to[1])];
+        let own = rows(one);
+        near.filter(|other| rows(other)[0] <= own[1] && rows(other)[1] >= own[0]).any(|other| cross(one, other))
     })
 }
 

@@ -96,8 +96,13 @@ fn of_zoom(options: &ServeOptions, zoom: Zoom) -> Result<Freshness, ServeError> 
 /// The headers of a stale tile: no cache may keep it longer than `limit` seconds, because a fresh one is on its way.
 fn stale(fresh: &Freshness, limit: u64) -> Freshness {
     let short = |value: &HeaderValue| {
-        let age = value.to_str().ok().and_then(max_age)?;
-        HeaderValue::from_str(&format!("max-age={}", age.min(limit))).ok()
+        let text = value.to_str().ok()?;
+        let has = |wanted: &str| directives(text).any(|(name, _)| name.eq_ignore_ascii_case(wanted));
+        if has("no-store") {
+            return Some(value.clone());
+        }
+        let private = if has("private") { "private, " } else { "" };
+        HeaderValue::from_str(&format!("{private}max-age={}", max_age(text)?.min(limit))).ok()
     };
     Freshness {
         // Without a `max-age`, caches must validate the tile each time.

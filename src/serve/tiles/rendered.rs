@@ -14,7 +14,7 @@ use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
-use crate::serve::live::{CountRequest, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
+use crate::serve::live::{CountRequest, CountedFor, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate, ParametersKey};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
@@ -309,15 +309,15 @@ impl ServedTiles {
         client: ClientKey,
     ) -> Option<Result<Vec<LayerRows>, TileError>> {
         let live = self.live.as_ref()?;
-        // Every change shows in the tile of the world.
-        let world = TileId::from(TileCoord::new(Zoom::MIN, 0, 0)?);
         let counting = async {
             state.is_of(live.source.fingerprint()).map_err(TileError::Live)?;
             let new_key = gated.map(|GatedParameters { given, gate }| gate.admits(given.key, client));
             let new_key = new_key.transpose().map_err(TileError::TooManyKeys)?;
-            let since = self.known().epochs().since(world.coord, self.live_key(state, world).epoch);
+            let key = gated.map_or_else(ParametersKey::default, |gated| gated.given.key);
+            let since = self.known().epochs().last_change();
             let request = CountRequest { given: gated.map(|gated| Arc::clone(gated.given)), since };
-            live.count(client, request, new_key).await.map_err(TileError::Live)
+            let counting = live.count_once(key, request, CountedFor { client, new_key });
+            counting.await.map_err(TileError::Live)
         };
         Some(counting.await)
     }

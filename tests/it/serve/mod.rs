@@ -25,6 +25,7 @@ pub(crate) mod preview;
 mod preview_page;
 pub(crate) mod queue;
 pub(crate) mod redis;
+mod registry;
 pub(crate) mod saved_rows;
 pub(crate) mod settings;
 pub(crate) mod several;
