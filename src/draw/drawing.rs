@@ -13,7 +13,7 @@ use super::function::{call, check_names};
 use super::statements::{LayerStatements, RunLayers};
 use super::{BatchTiles, PreparedLayer, Worker};
 use crate::encode::most_packed;
-use crate::postgis::layer::{Layer, OnTileError};
+use crate::postgis::layer::{Layer, OnLargeTile, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
@@ -327,8 +327,8 @@ impl RunLayers {
             };
             let most = MostFeatures::of(layer, &layer.budget.max_features());
             let drawn = rows.draw(layer, index, &batch.areas, &most, None);
-            if !drawn.left.is_empty() || layer.budget.thins() && !drawn.tiles.values().all(|tile| is_light(layer, tile))
-            {
+            let is_bounded = layer.budget.on_large_tile != OnLargeTile::Warn;
+            if !drawn.left.is_empty() || is_bounded && !drawn.tiles.values().all(|tile| is_light(layer, tile)) {
                 return None;
             }
             join_tiles(&mut tiles, drawn.tiles);

@@ -263,6 +263,10 @@ async fn facets_of(kept: &KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Re
         return Ok(None);
     }
     let index = index.finish();
+    if since.is_none() && index.bytes() > look.memory {
+        tracing::info!("layer \"{}\": its facets are not kept: they take more memory than rows_mb allows", layer.name);
+        return Ok(None);
+    }
     if since.is_none() {
         tracing::debug!("layer \"{}\": its facets are kept, in {} bytes", layer.name, index.bytes());
     }

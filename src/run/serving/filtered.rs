@@ -25,6 +25,9 @@ const MAX_BRIEF: Duration = Duration::from_millis(100);
 /// meanwhile; other tiles of the filter do not wait.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a tile waits for the set that another one makes of facets.
+const MAX_WAIT_FOR_FACETS: Duration = Duration::from_millis(50);
+
 /// The longest time that a statement for a set may take: reading all rows must not take more than the tiles gain.
 const MAX_ASKING: Duration = Duration::from_secs(10);
 
@@ -81,10 +84,13 @@ impl FilteredRows<'_> {
             return None;
         }
         let kept = sets.of(filter);
-        // A statement may be asking for the same set, from when the facets were not known.
-        let mut asked = kept.as_ref().and_then(|kept| kept.asked.try_lock().ok());
-        if let Some(AskedSet::Set(set, on)) = asked.as_deref()
-            && *on == state.snapshot
+        // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for the
+        // same set, from when the facets were not known.
+        let mut asked = match &kept {
+            Some(kept) => tokio::time::timeout(MAX_WAIT_FOR_FACETS, kept.asked.lock()).await.ok(),
+            None => None,
+        };
+        if let Some(AskedSet::Set(set, _)) = asked.as_deref()
             && let Some(rows) = points.only(set)
         {
             return Some(rows);

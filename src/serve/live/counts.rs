@@ -78,9 +78,14 @@ impl LiveFlights {
         {
             return Ok(kept.rows.clone());
         }
-        let (counted, since) = (Instant::now(), request.since);
-        let rows = self.count(request, counted_for).await?;
-        *kept = Some(KeptCount { counted, since, rows: rows.clone() });
+        let since = request.since;
+        let rows = self.count(request, counted_for).await.inspect_err(|error| {
+            if !matches!(error, LiveError::Overloaded { .. } | LiveError::Abandoned) {
+                tracing::info!("rows cannot be counted: {error}");
+            }
+        })?;
+        // From its end on: who has waited for a slow count shares it.
+        *kept = Some(KeptCount { counted: Instant::now(), since, rows: rows.clone() });
         Ok(rows)
     }
 
