@@ -187,8 +187,9 @@ impl KeptFeatures {
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
         // Before this step, because the facets of the rows that come are not known after it.
-        // Rows that change again and again leave their serial numbers behind.
-        let differing = self.changed().max(self.changes.version.issued());
+        // Rows that change again and again leave their serial numbers behind in the facets.
+        let issued = if self.facets.is_some() { self.changes.version.issued() } else { 0 };
+        let differing = self.changed().max(issued);
         if differing > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50) {
             self.join()?;
         }
