@@ -210,7 +210,8 @@ mod tests {
             ("max-age=3600", "max-age=60", &all[..1], ["max-age=5", "max-age=5"], ["max-age=5", "max-age=60"]),
             ("max-age=3600", "max-age=86400", &all[2..], ["max-age=5", ""], ["max-age=5, s-maxage=300", ""]),
             ("public, max-age=60", "", &all[..1], ["max-age=5", ""], ["max-age=5, s-maxage=60", ""]),
-            ("private, max-age=60", "", &all[..1], ["max-age=5", ""], ["max-age=5", ""]),
+            ("private, max-age=60", "", &all[..1], ["private, max-age=5", ""], ["private, max-age=5", ""]),
+            ("no-store", "", &all[..1], ["no-store", ""], ["no-store", ""]),
             ("no-cache", "max-age=86400", &all[..1], ["no-cache", "max-age=5"], ["no-cache", "max-age=300"]),
         ] {
             let cdn: &[_] = if cdn.is_empty() { &[] } else { &[("", cdn)] };
