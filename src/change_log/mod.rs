@@ -5,8 +5,10 @@
 //! cursor.
 //!
 //! ```text
-//!  install:  layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one script) ──► committed
-//!  reseed:   layers ──► facts (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's changes)
+//! install: layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one
+//! script) ──► committed
+//! reseed: layers ──► facts (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's
+//! changes)
 //! ```
 //!
 //! A *watch* is what is logged about one table: positions from a geometry column, or from a query over the changed row.

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  Layer (probed) ─► PreparedLayer (+ cell counts, cached rows) ─► RunLayers (+ statements) ─┐
-//!  Worker (a session that holds its locks) ──────────────────────────────────────────────────┴─► Renderer: batches ─► tiles
+//! Worker (a session that holds its locks) ──────────────────────────────────────────────────┴─► Renderer: batches ─►
+//! tiles
 //! ```
 //!
 //! | file | what |
@@ -312,8 +313,8 @@ impl PreparedLayer {
         self.with_rows_read(snapshot, &readers, read).await
     }
 
-    /// Caches the cells that the survey counted, if each is drawn at one point; the workers encode them in parallel. The
-    /// layer stays without cached cells if they take more than `memory` bytes or cannot be encoded.
+    /// Caches the cells that the survey counted, if each is drawn at one point; the workers encode them in parallel.
+    /// The layer stays without cached cells if they take more than `memory` bytes or cannot be encoded.
     pub(crate) async fn cache_cells(
         self,
         snapshot: &Snapshot,
@@ -384,7 +385,8 @@ impl PreparedLayer {
         Some(LayerFootprints::Same(Footprints::Points(SortedPoints::new(rows.worlds()))))
     }
 
-    /// Like [`cached_footprints`](Self::cached_footprints), but `None` if the rows are more than a plan keeps in memory.
+    /// Like [`cached_footprints`](Self::cached_footprints), but `None` if the rows are more than a plan keeps in
+    /// memory.
     pub(crate) fn few_cached_footprints(&self) -> Option<LayerFootprints> {
         let is_few = self.cached_rows.as_ref().is_some_and(|rows| rows.count() <= MAX_POINTS_IN_MEMORY);
         if is_few { self.cached_footprints() } else { None }

@@ -133,8 +133,8 @@ impl Features {
         }
     }
 
-    /// The values of a feature's properties from the property `first` on, which are whole numbers; `None` for a property
-    /// that the feature does not have, or that is no such number.
+    /// The values of a feature's properties from the property `first` on, which are whole numbers; `None` for a
+    /// property that the feature does not have, or that is no such number.
     pub(crate) fn numbers(&self, number: u32, first: usize) -> impl Iterator<Item = Option<i64>> {
         self.values(number).skip(first).map(|value| match value_of_key(value?)? {
             Key::Number(number) => i64::try_from(number).ok(),

@@ -48,8 +48,8 @@ pub(crate) enum DiffOther {
 pub(crate) enum EndpointTiles {
     /// Those of a file of `z/x/y` lines; `-` for standard input.
     List(PathBuf),
-    /// This many of the target, of each zoom as many as of the others, and for every tenth its eastern neighbour if the
-    /// target does not have that.
+    /// This number of the target's tiles, equally many of each zoom. For every tenth tile, its eastern neighbour is
+    /// asked for, too, if the target does not have it.
     Sample(usize),
 }
 
@@ -399,8 +399,8 @@ fn chosen(
     Ok(coords)
 }
 
-/// Tiles of a target, spread evenly over each zoom, of each zoom as many as of the others where it has so many; and
-/// neighbours that the target does not have. `held` is in order.
+/// Tiles of a target: equally many of each zoom that has so many, spread evenly over the zoom; and neighbours that the
+/// target does not have. `held` is in order.
 fn sample(held: &[TileCoord], count: usize, scope: &Scope) -> Vec<TileCoord> {
     let mut zooms: Vec<&[TileCoord]> = held.chunk_by(|one, next| one.zoom() == next.zoom()).collect();
     // Those with the fewest first: what they do not need is left to the others.

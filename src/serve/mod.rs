@@ -4,7 +4,7 @@
 //! listener ─► accept ─► route ─► memory ─ has it ─────────────────────────────────────────────► 200 / 304
 //! (http)     limits    (public)  (tiles)  └ asks the target ─ has it ─────────────────────────► memory, 200
 //!                                                           └ has it not ─ in its scope ──────► empty
-//!                                                                        └ outside of it ─────► rendered (live), or 404
+//! └ outside of it ─────► rendered (live), or 404
 //! ```
 //!
 //! | file | subject |

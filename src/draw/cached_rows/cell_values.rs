@@ -1,6 +1,6 @@
 //! Cells that are drawn at a point, put together from values that the database has encoded before: those that depend on
-//! the cell alone, such as its bounds, and those that depend on its counted and folded values alone. So the cells of any
-//! filter are drawn without a statement once their values are known.
+//! the cell alone, such as its bounds, and those that depend on its counted and folded values alone. So the cells of
+//! any filter are drawn without a statement once their values are known.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

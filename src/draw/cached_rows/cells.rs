@@ -1,5 +1,5 @@
-//! Counted cells as rows: the database encodes each cell of a zoom once, and the tiles of this zoom are drawn from that.
-//! A cell differs from tile to tile only by its place, as a row does.
+//! Counted cells as rows: the database encodes each cell of a zoom once, and the tiles of this zoom are drawn from
+//! that. A cell differs from tile to tile only by its place, as a row does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::BuildHasherDefault;
@@ -90,8 +90,8 @@ impl CachedRows {
     }
 }
 
-/// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as in
-/// the statement. A lone row is drawn where it is, at `own` in metres.
+/// The place at which a cell is drawn, in world units. A middle beyond the edge of the world is drawn on the edge, as
+/// in the statement. A lone row is drawn where it is, at `own` in metres.
 pub(crate) fn place(layer: &Layer, grid: CellGrid, zoom: Zoom, cell: &CountedCell, own: Option<[f64; 2]>) -> [f64; 2] {
     if let Some(own) = own.filter(|_| cell.members == 1 && layer.keeps_lone()) {
         return Positions::in_world_units(own);
@@ -232,7 +232,8 @@ pub(crate) struct EncodedFeatures {
     pub(crate) features: Features,
 }
 
-/// Lets the database encode some cells. `None` if they take more than `memory` bytes, or are not encoded as plain points.
+/// Lets the database encode some cells. `None` if they take more than `memory` bytes, or are not encoded as plain
+/// points.
 pub(crate) async fn encode_features(
     readers: RowReaders<'_>,
     prepared: &PreparedLayer,

@@ -7,8 +7,8 @@
 //!  came            a before 1, b before 5
 //! ```
 //!
-//! Each step reads the rows at changed positions and writes the rows that came anew, so it costs as much as what changed
-//! since they were joined with the rows as read: by the step after 50,000, or a fiftieth, have come or gone.
+//! Each step reads the rows at changed positions and writes the rows that came anew, so it costs as much as what
+//! changed since they were joined with the rows as read: by the step after 50,000, or a fiftieth, have come or gone.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -110,7 +110,8 @@ impl KeptFeatures {
         Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none(), facets: None })
     }
 
-    /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features hold.
+    /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features
+    /// hold.
     pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features, key: FeatureKey) -> Option<KeptFeatures> {
         if at.len() != features.len() {
             return None;
@@ -182,8 +183,8 @@ impl KeptFeatures {
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
-    /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. `None` if a row is in two
-    /// places, has no key, or the rows take more than 4 GB; the rows must not be used after that.
+    /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. `None` if a row is in
+    /// two places, has no key, or the rows take more than 4 GB; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
         // Before this step, because the facets of the rows that come are not known after it.

@@ -1,5 +1,5 @@
-//! Facets of rows that are kept from snapshot to snapshot: for each value of some columns, the rows that have it. So the
-//! rows that a request chooses by such values are found without a statement.
+//! Facets of rows that are kept from snapshot to snapshot: for each value of some columns, the rows that have it. So
+//! the rows that a request chooses by such values are found without a statement.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -154,8 +154,8 @@ impl<'r> FacetIndexBuilder<'r> {
         FacetIndexBuilder { places, index, read: if before.is_none() { none() } else { Vec::new() }, bytes }
     }
 
-    /// Adds the values of the row with a key: those of each facet, as texts. Rows that are not kept are left out. `None` if
-    /// a value is not of the facet's type.
+    /// Adds the values of the row with a key: those of each facet, as texts. Rows that are not kept are left out.
+    /// `None` if a value is not of the facet's type.
     pub(crate) fn add(&mut self, key: &str, values: impl Iterator<Item = Option<Vec<Option<String>>>>) -> Option<()> {
         let Some((is_read, number)) = self.places.of(key) else { return Some(()) };
         let facets = Arc::clone(&self.index.facets);

@@ -205,8 +205,8 @@ impl KeptRows {
 }
 
 impl LiveRows {
-    /// A layer whose cells were [counted](LiveRows::counts) for this look, with those as cached rows that some tiles may
-    /// show. Cells that no look before has shown alike are encoded. Without cached rows if that is not possible.
+    /// A layer whose cells were [counted](LiveRows::counts) for this look, with those as cached rows that some tiles
+    /// may show. Cells that no look before has shown alike are encoded. Without cached rows if that is not possible.
     pub(crate) async fn with_cells(
         &self,
         look: LiveLook<'_>,
@@ -245,8 +245,8 @@ impl LiveRows {
         Ok((prepared.with_cached_rows(rows.map(Arc::new)), are_proven))
     }
 
-    /// Encodes the cells of all zooms from the shallowest on, as long as they take half of the memory, so that looks have
-    /// to encode only those that change.
+    /// Encodes the cells of all zooms from the shallowest on, as long as they take half of the memory, so that looks
+    /// have to encode only those that change.
     pub(crate) async fn encode_cells(
         &self,
         look: LiveLook<'_>,
@@ -316,7 +316,8 @@ pub(crate) struct NeededPart {
 /// The deepest zoom of the squares of which a [`NeededPart`] consists: 2 MB of bits.
 const MAX_LEVEL: u8 = 12;
 
-/// How much deeper than a tile the squares are: a part that reaches a little beyond a tile is little more than the tile.
+/// How much deeper than a tile the squares are: a part that reaches a little beyond a tile is little more than the
+/// tile.
 const LEVELS_BELOW_TILE: u8 = 2;
 
 impl NeededPart {

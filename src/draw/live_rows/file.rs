@@ -5,8 +5,8 @@
 //! ```
 //!
 //! Numbers are little-endian. A position is two doubles, in metres of EPSG:3857; a length has 32 bits. The signature is
-//! an HMAC-SHA-256 of everything before it, by a key that only programs with rights in the database know. Nothing but the
-//! head is interpreted before the signature was checked, and no more memory is taken than the file is long.
+//! an HMAC-SHA-256 of everything before it, by a key that only programs with rights in the database know. Nothing but
+//! the head is interpreted before the signature was checked, and no more memory is taken than the file is long.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -146,8 +146,8 @@ pub(crate) fn write_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, key: &
 }
 
 /// Reads the rows of some layers that were signed with `key`, if they take at most `memory` bytes.
-/// Fails with [`io::ErrorKind::InvalidData`] if the file is not what [`write_rows`] has written, or the rows are of other
-/// layers.
+/// Fails with [`io::ErrorKind::InvalidData`] if the file is not what [`write_rows`] has written, or the rows are of
+/// other layers.
 pub(crate) fn read_rows<A: DeserializeOwned>(
     file: &File,
     layers: &[Arc<Layer>],

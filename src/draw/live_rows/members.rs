@@ -50,8 +50,8 @@ const MAX_WORLD_BYTES: usize = 16 << 20;
 const ROWS_AT_A_TIME: usize = 16_384;
 
 impl CellMembers {
-    /// How the rows of a layer of cells are kept whose aggregates are folded from `folds`. `None` if its cells cannot be
-    /// counted from rows that are kept.
+    /// How the rows of a layer of cells are kept whose aggregates are folded from `folds`. `None` if its cells cannot
+    /// be counted from rows that are kept.
     pub(crate) fn of(layer: &Layer, folds: Option<Arc<FoldedValues>>) -> Option<CellMembers> {
         if !CellMembers::may_be_of(layer) || !counts_cells(layer, folds.as_deref()) {
             return None;
@@ -81,8 +81,8 @@ impl CellMembers {
         self.values.as_ref()
     }
 
-    /// A layer of cells, perhaps narrowed, with the cells that a tile may show, counted from rows near it. `None` if they
-    /// cannot be counted.
+    /// A layer of cells, perhaps narrowed, with the cells that a tile may show, counted from rows near it. `None` if
+    /// they cannot be counted.
     pub(crate) fn counted(&self, layer: &Arc<Layer>, tile: &TileRect, rows: &CachedRows) -> Option<PreparedLayer> {
         let (grid, zoom) = (layer.grid()?, tile.zoom);
         // Cells that a tile shows may have members as far beyond it as its own cells reach.

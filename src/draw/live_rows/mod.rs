@@ -129,8 +129,8 @@ impl LiveKind {
 /// The most changed positions between two looks. With more, the rows are read anew.
 pub(crate) const MAX_CHANGED_POSITIONS: usize = 50_000;
 
-/// Adds a change to the changed positions of a layer, in world units. They become `None` if it is no single position, or
-/// one too many.
+/// Adds a change to the changed positions of a layer, in world units. They become `None` if it is no single position,
+/// or one too many.
 pub(crate) fn note_position(positions: &mut Option<Vec<[f64; 2]>>, spot: &ChangeLocation) {
     match (positions.as_mut(), spot.position()) {
         (Some(known), Some(at)) if known.len() < MAX_CHANGED_POSITIONS => known.push(at),
@@ -142,8 +142,8 @@ pub(crate) fn note_position(positions: &mut Option<Vec<[f64; 2]>>, spot: &Change
 /// perhaps by another build of PostGIS since the row was read.
 const TOLERANCE: f64 = 2.0;
 
-/// The rows of a layer of cells are kept once a look wants cells of this zoom or a shallower one: its tiles span so much
-/// of the world that counting them reads most rows.
+/// The rows of a layer of cells are kept once a look wants cells of this zoom or a shallower one: its tiles span so
+/// much of the world that counting them reads most rows.
 const MAX_KEPT_ZOOM: u8 = 4;
 
 /// The number of rows that the database reads and aggregates for a tile in the time in which it looks one lone row up.

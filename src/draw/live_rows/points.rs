@@ -53,7 +53,8 @@ impl LivePoints {
         (0..count).filter_map(|number| self.rows.tile_around(rows * number / count, zoom)).collect()
     }
 
-    /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database does.
+    /// True if the rows, which are those of the layer with this index, draw some tiles of `batches` as the database
+    /// does.
     pub(crate) async fn draw_alike(
         &self,
         worker: &Worker,
@@ -210,8 +211,8 @@ pub(crate) async fn advance(
     Ok(is_replaced)
 }
 
-/// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if the
-/// statement fails, none are known any more.
+/// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if
+/// the statement fails, none are known any more.
 async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
     look.snapshot.keeper.set_savepoint().await?;
     let read = facets_of(kept, look, layer).await;

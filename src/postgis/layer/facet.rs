@@ -8,7 +8,7 @@
 //! | `range` | it lies between the two given, or is one of them | refused |
 //!
 //! A NULL never matches, neither as the value of a row nor as an element of its array, nor does an empty array: the
-//! operators of the database say so, and whoever chooses rows without it has to do the same.
+//! operators of the database say so. Code that chooses rows without the database must do the same.
 
 use schemars::JsonSchema;
 use serde::Deserialize;

@@ -361,8 +361,8 @@ pub(crate) async fn reads(session: &Session) -> Result<Reads, Error> {
 }
 
 /// True if a relation is a table, and each of some expressions just names a column of it, which holds what was written
-/// into it, in a type whose values are the same in every session. `quote_ident` quotes names that SQL reads as something
-/// else, such as `user`.
+/// into it, in a type whose values are the same in every session. `quote_ident` quotes names that SQL reads as
+/// something else, such as `user`.
 const PLAIN_COLUMNS: &str = "
     SELECT c.relkind IN ('r', 'p') AND NOT EXISTS (
         SELECT FROM unnest($2::text[], $3::bool[]) AS wanted(expression, is_value) WHERE NOT EXISTS (

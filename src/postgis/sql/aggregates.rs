@@ -293,8 +293,8 @@ pub(crate) enum DependsOn {
     Values,
 }
 
-/// On what an expression over the rows of a cell depends; `None` if it depends on both, or perhaps on something else, as
-/// one that calls a function does.
+/// On what an expression over the rows of a cell depends; `None` if it depends on both, or perhaps on something else,
+/// as one that calls a function does.
 pub(crate) fn depends_on(sql: &str) -> Option<DependsOn> {
     let (mut bounds, mut values) = (false, false);
     for piece in pieces(sql).filter(|_| !sql.contains(['\'', '"']))? {

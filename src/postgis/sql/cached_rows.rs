@@ -418,8 +418,8 @@ pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<St
     keyed_rows(layer, "", &sought?)
 }
 
-/// The keys of the rows of a layer, as texts, and the values of each of its facets, as arrays of texts; with `among`, of
-/// those rows alone whose keys are in an array `$1`. `None` if the layer has no key.
+/// The keys of the rows of a layer, as texts, and the values of each of its facets, as arrays of texts; with `among`,
+/// of those rows alone whose keys are in an array `$1`. `None` if the layer has no key.
 pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
     let values = |facet: &Facet| {
         let column = quoted(&facet.column);

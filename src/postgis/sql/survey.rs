@@ -86,8 +86,8 @@ pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
     )
 }
 
-/// Counts the rows of which [`survey`] returns a position, with the box in which they lie: west, north, east and south in
-/// world units, NULL without rows. With the same parameters.
+/// Counts the rows of which [`survey`] returns a position, with the box in which they lie: west, north, east and south
+/// in world units, NULL without rows. With the same parameters.
 pub(crate) fn row_count_and_box(layer: &Layer, zoom: Zoom) -> String {
     let end = WORLD_UNITS - 1;
     let (west, north) = ("(place >> 32 & 4294967295)", "(place & 4294967295)");

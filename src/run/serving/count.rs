@@ -12,8 +12,8 @@ use crate::serve::LayerRows;
 use crate::stop::Stop;
 use crate::tile::{WORLD_UNITS, WorldRect};
 
-/// The layers whose rows are counted, each by its number: of each name the one of the deepest zoom. A function's rows only
-/// say where it draws.
+/// The layers whose rows are counted, each by its number: of each name the one of the deepest zoom. A function's rows
+/// only say where it draws.
 fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
     let countable = layers.iter().enumerate().filter(|(_, layer)| layer.function().is_none());
     let mut all: BTreeMap<&str, usize> = BTreeMap::new();

@@ -17,8 +17,8 @@ use crate::tile::Batch;
 /// The time for which the database draws after a set could not be had, or is not worth it.
 const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(60);
 
-/// The longest time that a statement for a set may take if the set holds for one snapshot only, which lives for a second
-/// or a little more.
+/// The longest time that a statement for a set may take if the set holds for one snapshot only, which lives for a
+/// second or a little more.
 const MAX_BRIEF: Duration = Duration::from_millis(100);
 
 /// How long a tile waits for the set for which it was the first to ask, before the database draws it. It holds a worker
@@ -84,8 +84,8 @@ impl FilteredRows<'_> {
             return None;
         }
         let kept = sets.of(filter);
-        // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for the
-        // same set, from when the facets were not known.
+        // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for
+        // the same set, from when the facets were not known.
         let mut asked = match &kept {
             Some(kept) => tokio::time::timeout(MAX_WAIT_FOR_FACETS, kept.asked.lock()).await.ok(),
             None => None,

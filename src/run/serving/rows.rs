@@ -5,8 +5,8 @@
 //!  each further snapshot of live tiles ─► changed positions by the change log ─► rows on that snapshot
 //! ```
 //!
-//! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that is
-//! known to be complete, nothing is kept.
+//! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that
+//! is known to be complete, nothing is kept.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -394,8 +394,8 @@ impl ServedRows {
         Ok(with_rows)
     }
 
-    /// The conditions of kept sets, each with true if the change log holds, since the state `since`, every change of the
-    /// columns that the condition reads.
+    /// The conditions of kept sets, each with true if the change log holds, since the state `since`, every change of
+    /// the columns that the condition reads.
     async fn logged(
         &self,
         database: &Database,

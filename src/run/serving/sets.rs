@@ -1,9 +1,9 @@
 //! The matching sets of a server: the rows that fulfil a filter, kept for all its tiles and zooms.
 //!
-//! A filter is what a request wants of one layer: some parameters with their values. Its set is of one database state. It
-//! also serves a later state if the change log holds every change of the columns that the conditions read. Then only rows
-//! that came since are asked about. `track install` decides which conditions these are, and the log proves it at each
-//! step.
+//! A filter is what a request wants of one layer: some parameters with their values. Its set is of one database state.
+//! It also serves a later state if the change log holds every change of the columns that the conditions read. Then only
+//! rows that came since are asked about. `track install` decides which conditions these are, and the log proves it at
+//! each step.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -68,8 +68,8 @@ pub(crate) enum AskedSet {
 pub(crate) struct SetsState {
     /// The number of the snapshot, counted from 1 among those to which rows were brought.
     pub(crate) snapshot: u64,
-    /// The number of the first snapshot since which the log holds every change of a condition's columns. Without an entry
-    /// the log was not asked yet.
+    /// The number of the first snapshot since which the log holds every change of a condition's columns. Without an
+    /// entry the log was not asked yet.
     logged_since: Arc<BTreeMap<FilterPart, u64>>,
     /// The number of the snapshot after which the facets of the rows were read.
     facets_since: u64,

@@ -245,8 +245,8 @@ impl LiveSnapshot {
         self.rows.get(&layer)
     }
 
-    /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of a
-    /// layer are not kept.
+    /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of
+    /// a layer are not kept.
     pub(crate) fn points_in(&self, batch: &Batch) -> Option<BTreeMap<usize, LivePoints>> {
         let drawn = self.statements.drawn_in(batch);
         drawn.map(|(index, _)| Some((index, self.rows.get(&index)?.clone()))).collect()
@@ -257,9 +257,9 @@ impl LiveSnapshot {
         self.statements.drawn_in(batch).any(|(index, _)| self.cells.contains_key(&index))
     }
 
-    /// Draws a tile of whose cells the rows are kept. The cells are counted from these rows. Cells whose encoded values are
-    /// known are drawn here; the database draws the others, without reading a row. `filter` narrows the layers, and `rows`
-    /// are those that it leaves, by the layers' numbers. `None` if the cells of a layer cannot be counted.
+    /// Draws a tile of whose cells the rows are kept. The cells are counted from these rows. Cells whose encoded values
+    /// are known are drawn here; the database draws the others, without reading a row. `filter` narrows the layers, and
+    /// `rows` are those that it leaves, by the layers' numbers. `None` if the cells of a layer cannot be counted.
     pub(crate) async fn drawn_with_cells(
         &self,
         batch: &Batch,

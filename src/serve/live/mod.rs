@@ -1,7 +1,8 @@
 //! Renders tiles outside of the target's scope when they are requested.
 //!
 //! ```text
-//! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every request that waits
+//! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every request that
+//! waits
 //! ```
 //!
 //! | file | what |
@@ -130,7 +131,8 @@ pub struct LiveRowsReport {
     pub last_look_seconds: Option<u64>,
     /// How many of them came or went since they were read, or joined with what had changed.
     pub changed: usize,
-    /// How many times they were dropped since the server began: they were too old, or it was not known what had changed.
+    /// How many times they were dropped since the server began: they were too old, or it was not known what had
+    /// changed.
     pub drops: u64,
     /// How many times they were taken from the file of an earlier server since this one began.
     pub loads: u64,
@@ -169,8 +171,8 @@ pub trait LiveSource: Send + Sync + 'static {
     /// returns soon. The future must be polled to its end.
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
 
-    /// Counts the rows of each layer. When `stop` is requested, it cancels its statements and returns soon. The future must
-    /// be polled to its end.
+    /// Counts the rows of each layer. When `stop` is requested, it cancels its statements and returns soon. The future
+    /// must be polled to its end.
     fn count<'a>(
         &'a self,
         _request: CountRequest,

@@ -148,7 +148,7 @@ pub(crate) struct KeptCount {
     pub(crate) rows: Vec<LayerRows>,
 }
 
-/// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the same
-/// values wait for the result.
+/// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the
+/// same values wait for the result.
 #[derive(Debug, Default)]
 pub(crate) struct CountTable(pub(crate) Mutex<HashMap<ParametersKey, Arc<tokio::sync::Mutex<Option<KeptCount>>>>>);

@@ -1,5 +1,5 @@
-//! `[serve] allowed_origins`: pages of the listed sites may read every answer, others none, and no cache gives the answer
-//! for one site to another.
+//! `[serve] allowed_origins`: pages of the listed sites may read every answer, others none, and no cache gives the
+//! answer for one site to another.
 
 use crate::support::nginx::{Answer, ask};
 use crate::support::program::{ending, program, run};
