@@ -16,7 +16,7 @@ from pathlib import Path
 
 from . import watch
 from .bench import fail
-from .serve import CONNECTIONS, EDITS_PER_SECOND, SCRIPT, Load, Server, ended
+from .serve import CONNECTIONS, EDITS_PER_SECOND, SCRIPT, Load, Server, with_admin
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 DEBOUNCE = "200ms"
@@ -79,13 +79,8 @@ def daemon(bench, archive, more):
     config = bench.write("daemon.toml", Path(bench.config).read_text() + settings)
     command = [bench.oar_tiles, "serve", archive, "--config", config, "--database-url", bench.url, "--live", "--writer", "--listen", "127.0.0.1:0",
                "--admin", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1", "--drain", "0s"]
-    log = open(bench.file("daemon.log"), "w")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
-    with ended(process):
-        said = [re.search(r"(http://[0-9.:]+)/", process.stdout.readline()) for _ in range(2)]
-        if None in said:
-            fail(f"oar-tiles serve does not start: {Path(log.name).read_text()[-2000:]}")
-        server = Daemon(process, said[0][1], said[1][1])
+    with with_admin(bench, command, "daemon.log") as (process, url, admin):
+        server = Daemon(process, url, admin)
         server.waits_for("the writer", lambda: server.ask("/status.json")["writer"]["role"] == "writing")
         yield server
 

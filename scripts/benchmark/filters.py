@@ -7,16 +7,13 @@ import json
 import math
 import multiprocessing
 import random
-import re
-import subprocess
 import threading
 import time
 import urllib.parse
 import urllib.request
-from pathlib import Path
 
 from .bench import fail, median
-from .serve import Server, ended
+from .serve import Server, with_admin
 
 CLIENTS, PROCESSES = 32, 4
 # One map view after another: tiles of these zooms for each filter.
@@ -129,13 +126,8 @@ class Filtered(Server):
 def serving(bench, target, settings):
     command = ["taskset", "-c", "0", bench.oar_tiles, "serve", target, "--config", settings, "--database-url", bench.url, "--listen", "127.0.0.1:0",
                "--admin", "127.0.0.1:0", "--trusted-proxy", "127.0.0.1", "--drain", "0s"]
-    log = open(bench.file("filters.log"), "w")
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
-    with ended(process):
-        said = [re.search(r"(http://[0-9.:]+)/", process.stdout.readline()) for _ in range(2)]
-        if None in said:
-            fail(f"oar-tiles serve does not start: {Path(log.name).read_text()[-2000:]}")
-        yield Filtered(process, said[0][1], said[1][1])
+    with with_admin(bench, command, "filters.log") as (process, url, admin):
+        yield Filtered(process, url, admin)
 
 
 def path(zoom, place):

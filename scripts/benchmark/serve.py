@@ -155,6 +155,18 @@ def oar_tiles(bench, archive, *more, program=None):
 
 
 @contextlib.contextmanager
+def with_admin(bench, command, log_name):
+    """Starts a server with an admin listener: its process, and the URLs of both listeners without a slash at their ends."""
+    log = open(bench.file(log_name), "w")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, text=True)
+    with ended(process):
+        said = [re.search(r"(http://[0-9.:]+)/", process.stdout.readline()) for _ in range(2)]
+        if None in said:
+            fail(f"oar-tiles serve does not start: {Path(log.name).read_text()[-2000:]}")
+        yield process, said[0][1], said[1][1]
+
+
+@contextlib.contextmanager
 def martin(bench, archive, *more):
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = "127.0.0.1:{}".format(free.getsockname()[1])

@@ -788,3 +788,21 @@ impl CachedRows {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgis::layer::example_layer;
+
+    /// Without room a statement returns no row, which must not be taken for squares that have become empty.
+    #[test]
+    fn rows_of_squares_are_not_read_into_memory_that_is_used_up() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let found = |memory| {
+            let (layer, parts) = (example_layer(), [RowChoice::Areas { limit: 9 }]);
+            let read = CachedRows::read(&[], &layer, &parts, Vec::new(), RowsRoom { memory, may_spill: false });
+            runtime.block_on(read).unwrap().map(|rows| rows.count())
+        };
+        assert_eq!((found(0), found(1_000)), (None, Some(0)));
+    }
+}

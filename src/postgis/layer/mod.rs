@@ -27,6 +27,8 @@ use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, Zoom
 
 pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
+#[cfg(test)]
+pub(crate) use options::tests::layer as example_layer;
 pub(crate) use options::{
     Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };

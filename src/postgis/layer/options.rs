@@ -334,7 +334,7 @@ impl Budget {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::postgis::layer::{LayerKind, OnLargeTile, OnTileError, Rank, Shape};
     use crate::tile::{LayerId, ZoomLimits};
@@ -344,7 +344,7 @@ mod tests {
     }
 
     /// A layer with a value in every part of the definition.
-    fn layer() -> Layer {
+    pub(crate) fn layer() -> Layer {
         let property =
             |name: &str, of, sql: &str, kind| BoundProperty { name: name.to_owned(), of, sql: sql.to_owned(), kind };
         Layer {
