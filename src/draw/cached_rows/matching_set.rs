@@ -69,6 +69,13 @@ impl MatchingSet {
         MatchingSet { number: NEXT.fetch_add(1, Ordering::Relaxed), version, read, came }
     }
 
+    /// The rows of both sets; `None` if they are sets of different versions.
+    pub(crate) fn and(mut self, other: &MatchingSet) -> Option<MatchingSet> {
+        self.read &= &other.read;
+        self.came &= &other.came;
+        (self.version == other.version).then_some(self)
+    }
+
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
