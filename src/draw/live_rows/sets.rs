@@ -19,6 +19,11 @@ use crate::postgis::sql::matching_keys;
 const MIN_SHARE: usize = 2;
 
 impl LivePoints {
+    /// True if one statement finds the keys of the rows of both layers.
+    pub(crate) fn ask_alike(one: &Layer, other: &Layer) -> bool {
+        matching_keys(one, None).is_some_and(|statement| matching_keys(other, None) == Some(statement))
+    }
+
     /// A set of an earlier version of these rows, if no row came since.
     pub(crate) fn matching_as_before(&self, before: &MatchingSet) -> Option<MatchingSet> {
         self.rows.keys_since(before, &self.key)?.is_empty().then_some(())?;
@@ -27,14 +32,18 @@ impl LivePoints {
 
     /// The rows that fulfil the conditions of `narrowed`, which is the layer of these rows with further conditions.
     /// Only rows that came since the set `before` are asked about. `None` if most rows fulfil them, or the rows are not
-    /// kept.
+    /// kept. The statement's keys are also looked up in `alike`, the rows of other layers about which
+    /// [`LivePoints::ask_alike`] says that they have the same ones; one set for each follows.
     pub(crate) async fn matching(
         &self,
         worker: &Worker,
         narrowed: &Layer,
         before: Option<&MatchingSet>,
-    ) -> Result<Option<MatchingSet>, Error> {
-        let Some(mut set) = MatchingSetBuilder::new(&self.rows, &self.key) else { return Ok(None) };
+        alike: &[LivePoints],
+    ) -> Result<Option<Vec<MatchingSet>>, Error> {
+        let all = std::iter::once(self).chain(alike);
+        let builders = all.map(|points| MatchingSetBuilder::new(&points.rows, &points.key));
+        let Some(mut sets) = builders.collect::<Option<Vec<_>>>() else { return Ok(None) };
         let since = before.and_then(|before| Some((before, self.rows.keys_since(before, &self.key)?)));
         let keys = since.as_ref().map(|(_, keys)| KeyArrays::of(keys));
         let most = i64::try_from(self.rows.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
@@ -46,11 +55,12 @@ impl LivePoints {
         let mut found = 0;
         let each = |row: &Row| {
             found += 1;
-            set.add(row.get(0));
+            sets.iter_mut().for_each(|set| set.add(row.get(0)));
             Ok(())
         };
         worker.session().each(&context, &statement, &[param], each).await?;
-        Ok((found <= most).then(|| set.finish(since.map(|(before, _)| before))))
+        let before = since.map(|(before, _)| before);
+        Ok((found <= most).then(|| sets.into_iter().map(|set| set.finish(before)).collect()))
     }
 
     /// True if it is known which rows have the values of these facets.

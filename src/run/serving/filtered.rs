@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
+use tokio::sync::OwnedMutexGuard;
 
 use super::rows::ServedRows;
-use super::sets::{AskedSet, Filter, FilterPart};
+use super::sets::{AskedSet, Filter, FilterPart, KeptSet};
 use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
 use crate::config::AskedCondition;
 use crate::draw::{CachedRows, LivePoints, MatchingSet};
 use crate::error::with_causes;
-use crate::postgis::{Error, FacetChoice};
+use crate::postgis::{Error, FacetChoice, Layer};
 use crate::stop::{Signal, Stop};
 use crate::tile::Batch;
 
@@ -79,7 +80,57 @@ fn filter_of<'a>(layer: usize, asked: impl IntoIterator<Item = &'a AskedConditio
     Filter(asked.into_iter().map(part).collect())
 }
 
+/// The set of a filter, which only this may change.
+struct AskedFor {
+    filter: Filter,
+    kept: Arc<KeptSet>,
+    held: OwnedMutexGuard<AskedSet>,
+}
+
+impl AskedFor {
+    /// Keeps the set that a statement has found, if it found one and there is room. A set of a single snapshot is not
+    /// kept if the statement was slow.
+    fn takes(
+        mut self,
+        found: Option<Arc<MatchingSet>>,
+        rows: &ServedRows,
+        snapshot: &LiveSnapshot,
+        is_slow: bool,
+    ) -> Option<Arc<MatchingSet>> {
+        let set = found.filter(|set| rows.sets.have_room_for(set.bytes()));
+        rows.sets.note_size(&self.filter, &self.kept, set.as_ref().map_or(0, |set| set.bytes()));
+        *self.held = match set.clone().filter(|_| !is_slow || !snapshot.sets.is_brief(&self.filter)) {
+            Some(set) => AskedSet::Set(set, snapshot.sets.snapshot),
+            None => AskedSet::RefusedUntil(Instant::now() + PAUSE_AFTER_REFUSAL),
+        };
+        set
+    }
+}
+
 impl FilteredRows<'_> {
+    /// The sets of other layers that the statement about `narrowed` finds, too, and that are wanted and not there.
+    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(AskedFor, LivePoints)> {
+        let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
+        let alike = |(number, other): (usize, &Arc<Layer>)| {
+            let points = self.snapshot.kept(number)?;
+            let own = self.filter.of_layer(other).into_iter();
+            let own: Vec<AskedCondition> = own.filter(|own| asked.iter().any(|asked| asked.key == own.key)).collect();
+            if !LivePoints::ask_alike(narrowed, &self.filter.narrowed_by(other, &own)) {
+                return None;
+            }
+            let filter = filter_of(number, &own);
+            let kept = self.rows.sets.of(&filter)?;
+            let held = Arc::clone(&kept.asked).try_lock_owned().ok()?;
+            let is_wanted = match &*held {
+                AskedSet::NotYet => true,
+                AskedSet::Set(_, on) => *on <= self.snapshot.sets.snapshot && !self.snapshot.sets.holds(&filter, *on),
+                AskedSet::RefusedUntil(until) => *until <= Instant::now(),
+            };
+            is_wanted.then(|| (AskedFor { filter, kept, held }, points.clone()))
+        };
+        others.filter_map(alike).collect()
+    }
+
     /// The rows of the layers of a batch that the filter narrows, by the layers' numbers. `None` if the database has to
     /// draw the batch.
     pub(crate) async fn in_batch(&self, batch: &Batch) -> Result<Option<BTreeMap<usize, CachedRows>>, Error> {
@@ -209,31 +260,35 @@ impl FilteredRows<'_> {
         let (rows, snapshot) = (Arc::clone(self.rows), Arc::clone(self.snapshot));
         let narrowed = self.filter.narrowed_by(&self.snapshot.layers[layer], asked);
         let (of_all, values) = (points.clone(), self.filter.values.clone());
+        let asked_for = AskedFor { filter, kept, held };
+        // A later zoom of the same rows may be drawn by another layer.
+        let (others, alike): (Vec<_>, Vec<_>) =
+            if before.is_none() { self.alike(layer, asked, &narrowed).into_iter().unzip() } else { Default::default() };
         // A tile that is given up, or takes too long, does not end the statement: others want its set.
         let asking = SharedWork::start(async move {
             let (begun, stop) = (Instant::now(), Stop::new());
-            let statement = snapshot.matching(&of_all, &narrowed, &values, before.as_deref(), &stop);
+            let statement = snapshot.matching(&of_all, &narrowed, &values, before.as_deref(), &alike, &stop);
             tokio::pin!(statement);
-            let set = tokio::select! {
-                set = &mut statement => set,
+            let found = tokio::select! {
+                found = &mut statement => found,
                 () = tokio::time::sleep(MAX_ASKING) => {
                     stop.ask(Signal::Terminate);
                     statement.await
                 }
             };
             drop(permit);
-            let set = set.unwrap_or_else(|error| {
+            let found = found.unwrap_or_else(|error| {
                 tracing::debug!("the database draws the tiles of a filter: {}", with_causes(&error));
                 None
             });
-            let set = set.map(Arc::new).filter(|set| rows.sets.have_room_for(set.bytes()));
-            rows.sets.note_asked(&filter, &kept, set.as_ref().map_or(0, |set| set.bytes()));
-            let is_kept = begun.elapsed() <= MAX_BRIEF || !snapshot.sets.is_brief(&filter);
-            *held = match set.clone().filter(|_| is_kept) {
-                Some(set) => AskedSet::Set(set, snapshot.sets.snapshot),
-                None => AskedSet::RefusedUntil(Instant::now() + PAUSE_AFTER_REFUSAL),
-            };
-            set
+            rows.sets.note_statement();
+            let is_slow = begun.elapsed() > MAX_BRIEF;
+            let mut found = found.into_iter().flatten().map(Arc::new);
+            let own = asked_for.takes(found.next(), &rows, &snapshot, is_slow);
+            for other in others {
+                other.takes(found.next(), &rows, &snapshot, is_slow);
+            }
+            own
         });
         let end = match self.wait {
             SetWait::WithWorker => Instant::now() + MAX_WAIT,

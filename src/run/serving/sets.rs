@@ -205,10 +205,9 @@ impl ServedSets {
         bytes <= self.table.lock().room / 2
     }
 
-    /// Notes that the database was asked for a set, which takes this memory, in bytes.
-    pub(crate) fn note_asked(&self, filter: &Filter, kept: &KeptSet, bytes: usize) {
+    /// Notes that a statement asked for sets.
+    pub(crate) fn note_statement(&self) {
         self.statements.fetch_add(1, Ordering::Relaxed);
-        self.note_size(filter, kept, bytes);
     }
 
     pub(crate) fn note_size(&self, filter: &Filter, kept: &KeptSet, bytes: usize) {
@@ -333,7 +332,7 @@ mod tests {
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);
         for filter in &filters {
-            sets.note_asked(filter, &sets.of(filter).unwrap(), 1_000);
+            sets.note_size(filter, &sets.of(filter).unwrap(), 1_000);
         }
         assert_eq!(sets.report(LiveRowsReport::default()).set_bytes, 3 * each);
         drop(sets.of(&filters[0]));

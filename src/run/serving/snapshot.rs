@@ -210,12 +210,13 @@ impl LiveSnapshot {
         narrowed: &Layer,
         values: &[SessionValue],
         before: Option<&MatchingSet>,
+        alike: &[LivePoints],
         stop: &Stop,
-    ) -> Result<Option<MatchingSet>, Error> {
+    ) -> Result<Option<Vec<MatchingSet>>, Error> {
         let matching = self
             .in_session(stop, async |worker| {
                 worker.set_values(values).await?;
-                points.matching(worker, narrowed, before).await
+                points.matching(worker, narrowed, before, alike).await
             })
             .await?;
         self.snapshot.check_partitions(&self.reads).await?;
