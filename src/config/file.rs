@@ -115,6 +115,7 @@ pub(crate) struct ParameterSection {
     pub(crate) facet: BTreeMap<String, String>,
     #[serde(rename = "match")]
     pub(crate) matching: Option<MatchSection>,
+    pub(crate) map: Option<MapSection>,
     pub(crate) case: Option<LetterCase>,
     pub(crate) allowed: Option<Vec<AllowedValue>>,
     pub(crate) pattern: Option<String>,
@@ -141,6 +142,18 @@ pub(crate) enum MatchSection {
 pub(crate) struct MatchFrom {
     pub(crate) from: String,
     pub(crate) values: BTreeMap<String, FacetMatch>,
+}
+
+/// The table that says what values stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MapSection {
+    pub(crate) schema: Option<String>,
+    pub(crate) table: String,
+    /// The column of the values that requests give.
+    pub(crate) from: String,
+    /// The column of the values that they stand for.
+    pub(crate) to: String,
 }
 
 /// The type of a parameter: of one value, or of a list of values.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::file::MapSection;
 use crate::change_log::RequestValues;
 use crate::postgis::{
     Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues, parameter_array,
@@ -17,6 +18,8 @@ pub struct ParameterSettings {
     /// By layer, the column of the facet. A layer has either this or a condition.
     pub(crate) facets: BTreeMap<String, String>,
     pub(crate) matching: FacetMatching,
+    /// What its values stand for; `None` if they stand for themselves.
+    pub(crate) map: Option<MapSection>,
 }
 
 /// How the values of a parameter choose rows by a facet.
