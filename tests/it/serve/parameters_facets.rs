@@ -386,9 +386,9 @@ fn values_are_replaced_by_those_for_which_they_stand_in_a_table() {
     world.db.run("INSERT INTO taxonomy SELECT 'sewing', 'a' FROM generate_series(1, 10001)");
     std::thread::sleep(std::time::Duration::from_millis(600));
     assert!(tiles_of(&served, "tag=sewing") == after);
-    world
-        .db
-        .run("DELETE FROM taxonomy; INSERT INTO taxonomy SELECT 'sewing', 'v' || i FROM generate_series(1, 10000) AS i");
+    world.db.run(
+        "DELETE FROM taxonomy; INSERT INTO taxonomy SELECT 'sewing', 'v' || i FROM generate_series(1, 10000) AS i",
+    );
     let refused = || served.get("/1/0/0.pbf?tag=sewing&tag=x", GZIP);
     until("too many values", || status(&refused()) == 400);
     let error: Value = serde_json::from_slice(&refused().body).unwrap();
