@@ -11,6 +11,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::filters::MapSection;
 use crate::cdn::{PurgeSection, has_program};
 use crate::change_log::ChangesOptions;
 use crate::postgis::{Beyond, DatabaseSection, FacetMatch, LayerSection, Limit, OnLargeTile, OnTileError};
@@ -142,18 +143,6 @@ pub(crate) enum MatchSection {
 pub(crate) struct MatchFrom {
     pub(crate) from: String,
     pub(crate) values: BTreeMap<String, FacetMatch>,
-}
-
-/// The table that says what values stand for.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct MapSection {
-    pub(crate) schema: Option<String>,
-    pub(crate) table: String,
-    /// The column of the values that requests give.
-    pub(crate) from: String,
-    /// The column of the values that they stand for.
-    pub(crate) to: String,
 }
 
 /// The type of a parameter: of one value, or of a list of values.
