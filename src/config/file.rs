@@ -11,6 +11,7 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::filters::MapSection;
 use crate::cdn::{PurgeSection, has_program};
 use crate::change_log::ChangesOptions;
 use crate::postgis::{Beyond, DatabaseSection, FacetMatch, LayerSection, Limit, OnLargeTile, OnTileError};
@@ -115,6 +116,7 @@ pub(crate) struct ParameterSection {
     pub(crate) facet: BTreeMap<String, String>,
     #[serde(rename = "match")]
     pub(crate) matching: Option<MatchSection>,
+    pub(crate) map: Option<MapSection>,
     pub(crate) case: Option<LetterCase>,
     pub(crate) allowed: Option<Vec<AllowedValue>>,
     pub(crate) pattern: Option<String>,

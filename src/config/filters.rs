@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use crate::change_log::RequestValues;
 use crate::postgis::{
     Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues, parameter_array,
@@ -17,6 +20,20 @@ pub struct ParameterSettings {
     /// By layer, the column of the facet. A layer has either this or a condition.
     pub(crate) facets: BTreeMap<String, String>,
     pub(crate) matching: FacetMatching,
+    /// What its values stand for; `None` if they stand for themselves.
+    pub(crate) map: Option<MapSection>,
+}
+
+/// The table that says what values stand for.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct MapSection {
+    pub(crate) schema: Option<String>,
+    pub(crate) table: String,
+    /// The column of the values that requests give.
+    pub(crate) from: String,
+    /// The column of the values that they stand for.
+    pub(crate) to: String,
 }
 
 /// How the values of a parameter choose rows by a facet.

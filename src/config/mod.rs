@@ -56,7 +56,7 @@ pub(crate) use check::{Checked, CheckedSources, check};
 pub(crate) use error::ConfigError;
 pub(crate) use error::nearest;
 pub(crate) use file::Progress;
-pub(crate) use filters::{AskedCondition, ConditionKey, FilterSettings, LayerCondition};
+pub(crate) use filters::{AskedCondition, ConditionKey, FilterSettings, LayerCondition, ParameterSettings};
 #[cfg(test)]
 pub(crate) use sample::SAMPLE;
 pub(crate) use serve::preview_options;

@@ -14,7 +14,7 @@ use super::filters::{
 };
 use super::settings::{Check, first_repeated};
 use crate::postgis::{FacetMatch, LayerOptions, LayerSection, parameter_array};
-use crate::serve::{GivenParameter, LetterCase, Parameter, ParameterBounds, ParameterType};
+use crate::serve::{GivenParameter, LetterCase, POSTED_NAME, Parameter, ParameterBounds, ParameterType, ValueMap};
 
 /// The most parameters of a tileset.
 const MAX_PARAMETERS: usize = 32;
@@ -28,8 +28,11 @@ const MAX_LENGTH: usize = 100;
 
 const MAX_VALUES: usize = 20;
 
-/// The largest `max_length` and `max_values`: a request's query has at most 8 KiB.
-const MAX_CHARACTERS_OR_VALUES: usize = 1_000;
+/// The largest `max_length`: a request's query has at most 8 KiB.
+const MOST_CHARACTERS: usize = 1_000;
+
+/// The largest `max_values`: a posted filter has at most 256 KiB.
+const MOST_VALUES: usize = 10_000;
 
 /// The most memory that a compiled pattern takes, in bytes.
 const MAX_PATTERN_BYTES: usize = 64 << 10;
@@ -267,6 +270,9 @@ impl Check<'_> {
             );
             return Err(wrong("", what));
         }
+        if name == POSTED_NAME {
+            return Err(wrong("", "has the name of the ids of posted filters: give it another one".to_owned()));
+        }
         let ValueType { of_each: kind, is_list } = section.kind;
         let is_text = kind == ParameterType::Text;
         let is_number = matches!(kind, ParameterType::Integer | ParameterType::Number);
@@ -279,6 +285,7 @@ impl Check<'_> {
             ("min", section.min.is_some(), is_bounded),
             ("max", section.max.is_some(), is_bounded),
             ("max_values", section.max_values.is_some(), is_list),
+            ("map", section.map.is_some(), is_text || kind == ParameterType::Integer),
             (
                 "facet",
                 !section.facet.is_empty(),
@@ -289,15 +296,20 @@ impl Check<'_> {
                 return Err(wrong(field, format!("has no meaning for the type {}: leave it out", kind.name())));
             }
         }
-        let most = |field: &'static str, given: Option<NonZeroUsize>, default: usize| {
+        if section.map.is_some() && !is_list {
+            let what =
+                format!("needs a list, because a value may stand for several: write type = \"{}[]\"", kind.name());
+            return Err(wrong("map", what));
+        }
+        let most = |field: &'static str, given: Option<NonZeroUsize>, default: usize, greatest: usize| {
             let most = given.map_or(default, NonZeroUsize::get);
-            if most > MAX_CHARACTERS_OR_VALUES {
-                Err(wrong(field, format!("is {most}, and must not be more than {MAX_CHARACTERS_OR_VALUES}")))
+            if most > greatest {
+                Err(wrong(field, format!("is {most}, and must not be more than {greatest}")))
             } else {
                 Ok(most)
             }
         };
-        let max_values = most("max_values", section.max_values, MAX_VALUES)?;
+        let max_values = most("max_values", section.max_values, MAX_VALUES, MOST_VALUES)?;
         let case = section.case.unwrap_or_default();
         let pattern = section.pattern.as_ref().map(|pattern| {
             let whole = RegexBuilder::new(&format!("^(?:{pattern})$")).size_limit(MAX_PATTERN_BYTES).build();
@@ -307,7 +319,7 @@ impl Check<'_> {
             case,
             allowed: section.allowed.iter().flatten().map(|value| in_case(value.text(), case)).collect(),
             pattern: pattern.transpose()?,
-            max_length: most("max_length", section.max_length, MAX_LENGTH)?,
+            max_length: most("max_length", section.max_length, MAX_LENGTH, MOST_CHARACTERS)?,
             min: section.min,
             max: section.max,
         };
@@ -346,8 +358,10 @@ impl Check<'_> {
             kind,
             most: is_list.then(|| NonZeroUsize::new(max_values)).flatten(),
             bounds,
+            map: section.map.as_ref().map(|_table| ValueMap::default()),
         };
-        Ok(ParameterSettings { parameter, conditions, facets: section.facet.clone(), matching })
+        let (facets, map) = (section.facet.clone(), section.map.clone());
+        Ok(ParameterSettings { parameter, conditions, facets, matching, map })
     }
 }
 

@@ -223,6 +223,10 @@ pub enum CommandError {
         "a server cannot keep {target} up to date: it is published with publish = \"versioned\", and a version is written as a whole. Publish in place, or leave --writer and serve.writer out and run {SEED} when something has changed"
     )]
     WriterOfVersions { target: String },
+    #[error(
+        "the map of the parameter \"{parameter}\" cannot be used: {what}. Let map in its [[tileset.parameter]] name a table of the pairs that requests need, or leave it out"
+    )]
+    UnfitMap { parameter: String, what: String },
     #[error("{target} cannot be brought up to date: {why}")]
     LogGap { target: String, why: crate::change_log::LogGap },
     #[error("cannot write to standard output")]
@@ -362,6 +366,7 @@ impl CommandError {
             | CommandError::Admin { .. }
             | CommandError::WrittenAsAWhole { .. }
             | CommandError::WriterOfVersions { .. }
+            | CommandError::UnfitMap { .. }
             | CommandError::Location(_)
             | CommandError::NoSuchSchema { .. }
             | CommandError::NoVersions { .. }

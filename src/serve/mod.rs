@@ -70,9 +70,10 @@ pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
 pub(crate) use options::{RefreshMode, ServeSection, TagHeader, WriterMode};
+pub(crate) use parameters::POSTED_NAME;
 pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
-    ParametersKey, TilesetParameters, UndeclaredNames,
+    ParametersKey, TilesetParameters, UndeclaredNames, ValueMap,
 };
 pub(crate) use preview::{BASEMAP_MAXZOOM, basemap_tile, standalone, style};
 pub use public::TilesetHeaders;

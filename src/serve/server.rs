@@ -22,9 +22,10 @@ use super::observe::access_log::AccessLog;
 use super::observe::metrics::Metrics;
 use super::observe::{ServerState, tell};
 use super::options::ServeOptions;
+use super::parameters::PostedFilters;
 use super::public::changes::ChangeEvents;
 use super::public::freshness::TileFreshness;
-use super::public::{Public, Site, SiteSettings, TilesetHeaders};
+use super::public::{FilterPosts, Public, Site, SiteSettings, TilesetHeaders};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
 use super::target::listing::keep_listed;
@@ -97,6 +98,7 @@ impl TileServer {
             queue,
             redis: redis.map_err(ServeError::Redis)?,
             options: options.clone(),
+            posted: PostedFilters::default(),
         };
         let mut all_families = Vec::new();
         for (parts, TilesetHeaders { tileset: name, .. }) in families {
@@ -120,6 +122,7 @@ impl TileServer {
             shared: shared.redis,
             cache: shared.cache,
             queue: shared.queue,
+            posts: FilterPosts::default(),
             settings: RwLock::new(Arc::new(settings)),
             document_freshness: Freshness::of(HeaderValue::from_static(DOCUMENT_CACHE_CONTROL)),
             base_path: options.base_path.clone(),

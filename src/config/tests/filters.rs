@@ -26,6 +26,14 @@ fn a_facet_that_does_not_fit_is_answered_with_what_to_write() {
         ),
         ("type=\"number\"\nfacet={ a = \"n\" }", "facet has no meaning for the type number: leave it out"),
         ("type=\"box\"\nfacet={ a = \"n\" }", "facet has no meaning for the type box: leave it out"),
+        (
+            "type=\"text\"\nfacet={ a = \"kind\" }\nmap={ table = \"t\", from = \"a\", to = \"b\" }",
+            "map needs a list, because a value may stand for several: write type = \"text[]\"",
+        ),
+        (
+            "type=\"boolean\"\nfacet={ a = \"kind\" }\nmap={ table = \"t\", from = \"a\", to = \"b\" }",
+            "map has no meaning for the type boolean: leave it out",
+        ),
         ("type=\"text\"\nmatch=\"all\"", "match is for a parameter with facet: leave it out"),
         (
             "type=\"integer\"\nfacet={ a = \"n\" }\nmatch=\"range\"",

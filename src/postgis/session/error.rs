@@ -102,6 +102,11 @@ impl Cause {
         )
     }
 
+    /// True if the statement is the cause, by the class of the SQLSTATE: a name, a type, or a right that is missing.
+    pub(crate) fn is_of_statement(&self) -> bool {
+        self.code.as_ref().is_some_and(|code| code.code().starts_with("42"))
+    }
+
     /// True if a value is the cause, by the class of the SQLSTATE: data exceptions.
     pub(crate) fn is_data_exception(&self) -> bool {
         self.code.as_ref().is_some_and(|code| code.code().starts_with("22"))

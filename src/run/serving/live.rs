@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::filtered::{FilteredRows, MAX_WAIT_WITHOUT_WORKER, SetWait};
 use super::follow::follow;
+use super::maps::{have_maps, keep_maps, read_maps};
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
 use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
@@ -85,9 +86,11 @@ impl DatabaseTiles {
         let stop = Stop::new();
         let database = bounds.database(&settings.database, &stop)?;
         let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
-        check_room(&first, bounds.sessions()).await?;
+        let of_maps = usize::from(have_maps(&settings.tileset.filters));
+        check_room(&first, bounds.sessions() + of_maps).await?;
         let filters = fitted_filters(&first.snapshot, &first.layers, &settings.tileset.filters).await?;
         check_conditions(&first.snapshot, &settings.tileset.layers, &filters).await?;
+        read_maps(&first.snapshot.keeper, &filters).await?;
         let log = match settings.server.redis {
             Some(_) => LogIdentity::read(&first.snapshot, &settings.database.changes.schema, []).await?,
             None => None,
@@ -116,6 +119,10 @@ impl DatabaseTiles {
             filters,
         }));
         drop(tokio::spawn(load_rows(Arc::clone(&tiles.0))));
+        if have_maps(&tiles.0.filters) {
+            let DatabaseTilesShared { filters, stop, .. } = &*tiles.0;
+            drop(tokio::spawn(keep_maps(settings.database.clone(), filters.clone(), stop.clone())));
+        }
         Ok(tiles)
     }
 }

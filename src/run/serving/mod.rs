@@ -7,6 +7,7 @@
 //! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `live` | tiles that the target does not hold, rendered on request |
+//! | `maps` | the tables that say for which values those of requests stand |
 //! | `rows` | rows of points, kept to draw live tiles without a statement |
 //! | `rows_file`, `saved_rows` | the file beside a target in which a server leaves these rows; how the next one takes them over |
 //! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
@@ -17,6 +18,7 @@ mod family;
 mod filtered;
 mod follow;
 mod live;
+mod maps;
 mod rows;
 mod rows_file;
 mod saved_rows;

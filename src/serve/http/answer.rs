@@ -9,11 +9,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::RecvStream;
 use http::header::{
-    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW, CACHE_CONTROL, CONNECTION,
-    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, RETRY_AFTER, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT_ENCODING, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ALLOW,
+    CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION,
+    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::mpsc::Receiver;
 
@@ -131,7 +132,9 @@ pub(crate) fn closing(mut answer: Answer) -> Answer {
 /// Takes away the right of other sites' pages to read an answer.
 pub(crate) fn for_own_pages(answer: &mut Answer) {
     let headers = answer.headers_mut();
-    for name in [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, TIMING_ALLOW_ORIGIN] {
+    for name in
+        [ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_HEADERS, TIMING_ALLOW_ORIGIN]
+    {
         headers.remove(name);
     }
 }
@@ -232,6 +235,11 @@ pub(crate) fn empty(status: StatusCode, media_type: &str, freshness: &Freshness)
     answer
 }
 
+/// A JSON document that no cache keeps.
+pub(crate) fn uncached_json(document: &serde_json::Value) -> Answer {
+    with_body(public(StatusCode::OK), JSON_TYPE, "no-store", format!("{document}\n"))
+}
+
 /// An error as a short JSON document that no cache keeps. `what` must not reveal anything about the database.
 pub(crate) fn error(status: StatusCode, what: &str) -> Answer {
     with_body(public(status), JSON_TYPE, "no-store", format!("{}\n", serde_json::json!({ "error": what })))
@@ -247,20 +255,44 @@ pub(crate) fn unavailable(what: &str, retry_after: Duration) -> Answer {
 /// The methods that the public listener knows.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
+/// The methods of what takes a body.
+const POSTED: HeaderValue = HeaderValue::from_static("POST, OPTIONS");
+
+/// The headers of requests with a body that pages of other sites may send.
+const POSTED_HEADERS: HeaderValue = HeaderValue::from_static("content-type, authorization");
+
 /// The answer to a method other than GET and HEAD; `None` for these two.
 pub(crate) fn of_method(method: &Method) -> Option<Answer> {
     if method == Method::OPTIONS {
-        let mut answer = public(StatusCode::NO_CONTENT);
-        answer.headers_mut().insert(ALLOW, METHODS);
-        answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, METHODS);
-        return Some(answer);
+        return Some(options(METHODS));
     }
     if method == Method::GET || method == Method::HEAD {
         return None;
     }
-    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, "only GET, HEAD and OPTIONS are answered");
-    answer.headers_mut().insert(ALLOW, METHODS);
-    Some(answer)
+    Some(not_allowed(METHODS, "only GET, HEAD and OPTIONS are answered"))
+}
+
+/// The answer to a method other than POST, where something is posted; `None` for POST.
+pub(crate) fn of_posting_method(method: &Method) -> Option<Answer> {
+    if method == Method::OPTIONS {
+        let mut answer = options(POSTED);
+        answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_HEADERS, POSTED_HEADERS);
+        return Some(answer);
+    }
+    (method != Method::POST).then(|| not_allowed(POSTED, "only POST and OPTIONS are answered here"))
+}
+
+fn options(methods: HeaderValue) -> Answer {
+    let mut answer = public(StatusCode::NO_CONTENT);
+    answer.headers_mut().insert(ALLOW, methods.clone());
+    answer.headers_mut().insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+    answer
+}
+
+fn not_allowed(methods: HeaderValue, what: &str) -> Answer {
+    let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, what);
+    answer.headers_mut().insert(ALLOW, methods);
+    answer
 }
 
 /// The answer to HEAD: the headers of the answer to GET, without its body (RFC 9110, section 9.3.2).
@@ -386,6 +418,34 @@ impl Body for RequestBody {
             }
         }
     }
+}
+
+/// Why the body of a request was not received.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct BodyRefusal {
+    pub(crate) status: StatusCode,
+    pub(crate) what: String,
+}
+
+/// Receives the body of a request: at most `most` bytes, within a time.
+pub(crate) async fn received(body: RequestBody, most: usize, within: Duration) -> Result<Bytes, BodyRefusal> {
+    let refused = |status, what: &str| Err(BodyRefusal { status, what: what.to_owned() });
+    let Ok(body) = tokio::time::timeout(within, Limited::new(body, most).collect()).await else {
+        return refused(StatusCode::REQUEST_TIMEOUT, "the body did not come in time");
+    };
+    match body {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(failure) if failure.is::<LengthLimitError>() => {
+            refused(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {most} bytes"))
+        }
+        Err(_broken) => refused(StatusCode::BAD_REQUEST, "the body broke off"),
+    }
+}
+
+/// The media type that a request gives for its body, in lower case, without parameters.
+pub(crate) fn media_type_of(headers: &HeaderMap) -> String {
+    let given = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    given.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 // Content negotiation and conditional requests: which encoding a client accepts, and whether it has the answer already.

@@ -32,6 +32,9 @@ pub(crate) const CHANGES: &str = "changes";
 /// The name of the document that says how many rows a request chooses.
 pub(crate) const COUNT: &str = "count.json";
 
+/// The name to which filters are posted.
+pub(crate) const FILTERS: &str = "filters";
+
 /// True if a name is that of a TileJSON document.
 pub(crate) fn is_tilejson(name: &str) -> bool {
     name == "tiles.json" || name.ends_with(".tiles.json")

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::header::{ALLOW, CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{ALLOW, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -19,7 +18,10 @@ use super::token::AdminToken;
 use crate::clock::seconds_now;
 use crate::error::with_causes;
 use crate::json::JSON_VERSION;
-use crate::serve::http::answer::{Answer, JSON_TYPE, RequestBody, private, private_events, private_json, without_body};
+use crate::serve::http::answer::{
+    Answer, BodyRefusal, JSON_TYPE, RequestBody, media_type_of, private, private_events, private_json, received,
+    without_body,
+};
 use crate::serve::tiles::served::ServedTiles;
 use crate::tile::TileCoord;
 
@@ -302,22 +304,11 @@ fn key_of(headers: &HeaderMap) -> Result<Option<String>, Refused> {
 
 /// The body of a request, which must be JSON.
 async fn body_of(request: Request<RequestBody>) -> Result<Bytes, Refused> {
-    let media_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let is_json = media_type.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(JSON_TYPE));
-    if !is_json {
+    if media_type_of(request.headers()) != JSON_TYPE {
         return Err(error(StatusCode::UNSUPPORTED_MEDIA_TYPE, "the Content-Type must be application/json"));
     }
-    let body = Limited::new(request.into_body(), MAX_BODY_BYTES).collect();
-    let Ok(body) = tokio::time::timeout(BODY_TIME, body).await else {
-        return Err(error(StatusCode::REQUEST_TIMEOUT, "the body did not come in time"));
-    };
-    match body {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(failure) if failure.is::<LengthLimitError>() => {
-            Err(error(StatusCode::PAYLOAD_TOO_LARGE, &format!("the body has more than {MAX_BODY_BYTES} bytes")))
-        }
-        Err(_broken) => Err(error(StatusCode::BAD_REQUEST, "the body broke off")),
-    }
+    let body = received(request.into_body(), MAX_BODY_BYTES, BODY_TIME).await;
+    body.map_err(|BodyRefusal { status, what }| error(status, &what))
 }
 
 fn refusal(failure: &JobError) -> Refused {

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use sha2::{Digest as _, Sha256};
 
+use super::polygon::MAX_POSITIONS;
 use super::{Parameter, ParameterType, ParameterValue, TilesetParameters};
 
 /// The longest query that is read, in bytes.
@@ -35,7 +36,7 @@ pub enum UndeclaredNames {
 /// Why a query cannot be answered; for the client.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct BadQuery(String);
+pub(crate) struct BadQuery(pub(crate) String);
 
 /// Identifies a set of values: a hash of its canonical form. 0 stands for no values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, PartialOrd, Ord)]
@@ -62,7 +63,10 @@ pub struct GivenParameter {
 impl GivenParameter {
     /// The parameter with the values of these texts; the error says what is wrong.
     pub(crate) fn of_texts(parameter: &Parameter, texts: &[String]) -> Result<GivenParameter, String> {
-        let values = texts.iter().map(|text| ParameterValue::read(parameter, text)).collect::<Result<Vec<_>, String>>();
+        let values = texts
+            .iter()
+            .map(|text| ParameterValue::read(parameter, text, MAX_POSITIONS))
+            .collect::<Result<Vec<_>, String>>();
         let mut values = values.map_err(|what| format!("a value {what}"))?;
         values.sort_unstable();
         values.dedup();
@@ -111,6 +115,17 @@ impl GivenParameters {
         pairs.collect::<Vec<_>>().join("&")
     }
 
+    /// Their memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let of_value = |value: &ParameterValue| {
+            size_of::<ParameterValue>() + value.texts.iter().map(|text| size_of::<String>() + text.len()).sum::<usize>()
+        };
+        let of_one = |one: &GivenParameter| {
+            size_of::<GivenParameter>() + one.name.len() + one.values.iter().map(of_value).sum::<usize>()
+        };
+        self.given.iter().map(of_one).sum()
+    }
+
     /// The values by name, as functions of the database get them.
     pub fn json(&self) -> Map<String, Value> {
         let value = |parameter: &GivenParameter| match &parameter.values[..] {
@@ -135,45 +150,87 @@ pub(crate) fn given(
     if query.len() > MAX_QUERY_BYTES {
         return Err(BadQuery(format!("the query has more than {MAX_QUERY_BYTES} bytes")));
     }
-    let mut values: BTreeMap<usize, Vec<ParameterValue>> = BTreeMap::new();
+    let mut read = ReadValues::new(declared, undeclared, MAX_POSITIONS);
     for (count, pair) in query.split('&').filter(|pair| !pair.is_empty()).enumerate() {
         if count >= MAX_PAIRS {
             return Err(BadQuery(format!("the query has more than {MAX_PAIRS} names")));
         }
+        read.add_pair(pair)?;
+    }
+    Ok(read.all())
+}
+
+/// The values of a request, as they are read.
+pub(crate) struct ReadValues<'d> {
+    declared: &'d TilesetParameters,
+    undeclared: UndeclaredNames,
+    /// The most positions of a polygon.
+    positions: usize,
+    /// By the number of the parameter: sorted, each once.
+    values: BTreeMap<usize, Vec<ParameterValue>>,
+}
+
+impl<'d> ReadValues<'d> {
+    pub(crate) const fn new(
+        declared: &'d TilesetParameters,
+        undeclared: UndeclaredNames,
+        positions: usize,
+    ) -> ReadValues<'d> {
+        ReadValues { declared, undeclared, positions, values: BTreeMap::new() }
+    }
+
+    /// Adds a pair of name and value as HTML forms encode it.
+    pub(crate) fn add_pair(&mut self, pair: &str) -> Result<(), BadQuery> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let index = decoded(name).and_then(|name| declared.0.iter().position(|parameter| parameter.name == name));
-        let Some((index, parameter)) = index.and_then(|index| Some((index, declared.0.get(index)?))) else {
-            match undeclared {
-                UndeclaredNames::Drop => continue,
-                UndeclaredNames::Refuse => return Err(BadQuery(format!("the tileset takes {}", names(declared)))),
-            }
-        };
-        let wrong = |what: &str| BadQuery(format!("parameter {}: a value {what}", parameter.name));
-        let value = decoded(value).ok_or_else(|| wrong("is no UTF-8"))?;
-        if value.is_empty() {
-            continue;
+        match self.named(decoded(name).as_deref())? {
+            Some(index) => self.add(index, decoded(value).as_deref()),
+            None => Ok(()),
         }
-        let read = ParameterValue::read(parameter, &value).map_err(|what| wrong(&what))?;
-        let values = values.entry(index).or_default();
+    }
+
+    /// The number of the parameter with a name; `None` if there is none, and such names are dropped.
+    pub(crate) fn named(&self, name: Option<&str>) -> Result<Option<usize>, BadQuery> {
+        let index = name.and_then(|name| self.declared.0.iter().position(|parameter| parameter.name == name));
+        match (index, self.undeclared) {
+            (None, UndeclaredNames::Refuse) => Err(BadQuery(format!("the tileset takes {}", names(self.declared)))),
+            (index, _) => Ok(index),
+        }
+    }
+
+    /// Adds a value of a parameter; `None` if it is no UTF-8.
+    pub(crate) fn add(&mut self, index: usize, value: Option<&str>) -> Result<(), BadQuery> {
+        let Some(parameter) = self.declared.0.get(index) else { return Ok(()) };
+        let wrong = |what: &str| BadQuery(format!("parameter {}: a value {what}", parameter.name));
+        let value = value.ok_or_else(|| wrong("is no UTF-8"))?;
+        if value.is_empty() {
+            return Ok(());
+        }
+        let read = ParameterValue::read(parameter, value, self.positions).map_err(|what| wrong(&what))?;
+        let values = self.values.entry(index).or_default();
         if let Err(at) = values.binary_search(&read) {
             values.insert(at, read);
         }
-        let most = parameter.most.map_or(1, std::num::NonZeroUsize::get);
+        let most = parameter.most.map_or(1, NonZeroUsize::get);
         if values.len() > most {
             return Err(BadQuery(format!("parameter {}: more than {most} different values", parameter.name)));
         }
+        Ok(())
     }
-    let given = values.into_iter().filter_map(|(index, values)| {
-        let Parameter { name, kind, most, .. } = declared.0.get(index)?;
-        Some(GivenParameter { name: name.clone(), kind: *kind, is_list: most.is_some(), values })
-    });
-    let given: Vec<GivenParameter> = given.collect();
-    Ok((!given.is_empty()).then(|| GivenParameters { key: key(&given), given }))
+
+    /// The parameters that were given; `None` if there is none.
+    pub(crate) fn all(self) -> Option<GivenParameters> {
+        let given = self.values.into_iter().filter_map(|(index, values)| {
+            let Parameter { name, kind, most, .. } = self.declared.0.get(index)?;
+            Some(GivenParameter { name: name.clone(), kind: *kind, is_list: most.is_some(), values })
+        });
+        let given: Vec<GivenParameter> = given.collect();
+        (!given.is_empty()).then(|| GivenParameters { key: key(&given), given })
+    }
 }
 
 /// The key of some parameters. Each text is preceded by its length, so that different sets never give the same input of
 /// the hash.
-fn key(given: &[GivenParameter]) -> ParametersKey {
+pub(crate) fn key(given: &[GivenParameter]) -> ParametersKey {
     let mut hash = Sha256::new();
     let mut add = |text: &str| {
         hash.update((text.len() as u64).to_le_bytes());
@@ -189,7 +246,7 @@ fn key(given: &[GivenParameter]) -> ParametersKey {
 }
 
 /// A name or value of a query, decoded as HTML forms encode it; `None` if it is no UTF-8.
-fn decoded(text: &str) -> Option<String> {
+pub(crate) fn decoded(text: &str) -> Option<String> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }
@@ -217,7 +274,8 @@ mod tests {
             min: None,
             max: None,
         };
-        Parameter { name: name.to_owned(), description: None, kind, most: most.and_then(NonZeroUsize::new), bounds }
+        let most = most.and_then(NonZeroUsize::new);
+        Parameter { name: name.to_owned(), description: None, kind, most, bounds, map: None }
     }
 
     fn declared() -> TilesetParameters {

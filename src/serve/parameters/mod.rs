@@ -10,13 +10,17 @@
 //! |---|---|
 //! | `given` | the query of a request |
 //! | `polygon` | polygons in it |
+//! | `map` | the values for which those of a request stand |
+//! | `posted` | filters that were posted, because they are too long for an address |
 //! | `gate` | how many sets of values may be new in a minute |
 //!
 //! A value never becomes a part of an SQL text.
 
 mod gate;
 mod given;
+mod map;
 mod polygon;
+mod posted;
 
 use std::num::NonZeroUsize;
 
@@ -26,8 +30,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 pub(crate) use gate::{KeyGate, NewKey, TooManyKeys};
-pub(crate) use given::given;
+pub(crate) use given::{BadQuery, given};
 pub use given::{GivenParameter, GivenParameters, ParametersKey, UndeclaredNames};
+pub use map::ValueMap;
+pub(crate) use posted::{POSTED_NAME, PostedFilters, PostedQuery, of_form, of_json};
 
 // The parameters that a tileset declares.
 
@@ -102,6 +108,8 @@ pub struct Parameter {
     pub most: Option<NonZeroUsize>,
     /// The conditions that its values must meet.
     pub bounds: ParameterBounds,
+    /// What its values stand for; `None` if they stand for themselves.
+    pub map: Option<ValueMap>,
 }
 
 impl Parameter {
@@ -149,8 +157,9 @@ pub struct ParameterValue {
 }
 
 impl ParameterValue {
-    /// Reads a value, which is decoded already; the error says what is wrong with it.
-    pub(crate) fn read(parameter: &Parameter, text: &str) -> Result<ParameterValue, String> {
+    /// Reads a value, which is decoded already; the error says what is wrong with it. A polygon may have this many
+    /// positions.
+    pub(crate) fn read(parameter: &Parameter, text: &str, positions: usize) -> Result<ParameterValue, String> {
         let one = |text: String| ParameterValue { texts: vec![text] };
         match parameter.kind {
             ParameterType::Text => text_of(parameter, text).map(one),
@@ -171,7 +180,7 @@ impl ParameterValue {
             }
             ParameterType::Box => sides(text).map(|texts| ParameterValue { texts }),
             ParameterType::Range => range(parameter, text).map(|texts| ParameterValue { texts }),
-            ParameterType::Polygon => polygon::polygon(text).map(one),
+            ParameterType::Polygon => polygon::polygon(text, positions).map(one),
         }
     }
 

@@ -5,14 +5,18 @@ use serde_json::Value;
 
 use super::number;
 
-/// The most positions of a polygon. Its edges are compared with each other, and a query of 8 KiB hardly holds more.
-const MAX_POSITIONS: usize = 500;
+/// The most positions of a polygon in an address: a query of 8 KiB hardly holds more.
+pub(crate) const MAX_POSITIONS: usize = 500;
+
+/// The most pairs of edges that are compared, which takes some 20 ms. Borders need a few for each edge.
+const MAX_COMPARED: usize = 4_000_000;
 
 /// Longitude and latitude in degrees.
 type Position = [f64; 2];
 
-/// The polygon of a text as WKT, the same however it is written. The error says what is wrong.
-pub(crate) fn polygon(text: &str) -> Result<String, String> {
+/// The polygon of a text as WKT, the same however it is written. It has at most `most` positions. The error says what is
+/// wrong.
+pub(crate) fn polygon(text: &str, most: usize) -> Result<String, String> {
     let text = text.trim();
     let mut polygons = if text.starts_with('{') { of_geojson(text)? } else { of_wkt(text)? };
     polygons.iter_mut().flatten().for_each(Vec::dedup);
@@ -26,11 +30,13 @@ pub(crate) fn polygon(text: &str) -> Result<String, String> {
             check_ring(ring)?;
         }
     }
-    if positions > MAX_POSITIONS {
-        return Err(format!("has more than {MAX_POSITIONS} positions"));
+    if positions > most {
+        return Err(format!("has more than {most} positions"));
     }
-    if has_crossing(&polygons) {
-        return Err(wrong("its edges cross or overlap"));
+    match has_crossing(&polygons) {
+        Some(false) => {}
+        Some(true) => return Err(wrong("its edges cross or overlap")),
+        None => return Err("has too many long edges beside each other: simplify it".to_owned()),
     }
     let rings = |polygon: &Vec<Vec<Position>>| {
         let position = |[x, y]: &Position| format!("{x} {y}");
@@ -160,8 +166,8 @@ struct Edge {
     to: Position,
 }
 
-/// True if two edges cross, or lie on each other for more than a point.
-fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> bool {
+/// True if two edges cross, or lie on each other for more than a point. `None` if that would take too long to find out.
+fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> Option<bool> {
     let mut edges: Vec<Edge> = Vec::new();
     for ring in polygons.iter().flatten() {
         edges.extend(ring.windows(2).map(|pair| {
@@ -170,12 +176,21 @@ fn has_crossing(polygons: &[Vec<Vec<Position>>]) -> bool {
         }));
     }
     edges.sort_by(|one, other| one.from[0].total_cmp(&other.from[0]));
-    edges.iter().enumerate().any(|(at, one)| {
-        let near = edges[at + 1..].iter().take_while(|other| other.from[0] <= one.to[0]);
-        let rows = |edge: &Edge| [edge.from[1].min(edge.to[1]), edge.from[1].max(edge.to[1])];
+    let rows = |edge: &Edge| [edge.from[1].min(edge.to[1]), edge.from[1].max(edge.to[1])];
+    let mut compared = 0;
+    for (at, one) in edges.iter().enumerate() {
         let own = rows(one);
-        near.filter(|other| rows(other)[0] <= own[1] && rows(other)[1] >= own[0]).any(|other| cross(one, other))
-    })
+        for other in edges[at + 1..].iter().take_while(|other| other.from[0] <= one.to[0]) {
+            compared += 1;
+            if compared > MAX_COMPARED {
+                return None;
+            }
+            if rows(other)[0] <= own[1] && rows(other)[1] >= own[0] && cross(one, other) {
+                return Some(true);
+            }
+        }
+    }
+    Some(false)
 }
 
 fn cross(one: &Edge, other: &Edge) -> bool {
@@ -217,7 +232,7 @@ mod tests {
             r#"{"type":"Polygon","coordinates":[[[0,0],[10.5,0.0,7],[1e1,9],[-0.0,0]]]}"#,
             r#" {"coordinates":[[[[0,0],[10.5,0],[10,9],[0,0]]]],"type":"MultiPolygon","bbox":[0,0,1,1]} "#,
         ] {
-            assert_eq!(polygon(text).as_deref(), Ok(triangle), "{text}");
+            assert_eq!(polygon(text, MAX_POSITIONS).as_deref(), Ok(triangle), "{text}");
         }
         let several = "MULTIPOLYGON(((0 0,9 0,9 9,0 9,0 0),(1 1,2 1,2 2,1 1)),((20 0,30 0,30 9,20 0)))";
         assert_eq!(polygon(several).as_deref(), Ok(several));
@@ -258,7 +273,7 @@ mod tests {
             (r#"{"type":"MultiPolygon","coordinates":[]}"#, "it is empty"),
             (r#"{"type":"Polygon","coordinates":[[["0",0],[1,0],[1,1],["0",0]]]}"#, "write GeoJSON or WKT"),
         ] {
-            let error = polygon(text).unwrap_err();
+            let error = polygon(text, MAX_POSITIONS).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");
         }
         // As deep as a query can be nested.

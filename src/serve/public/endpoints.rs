@@ -12,7 +12,7 @@ use crate::clock::seconds_now;
 use crate::serve::http::answer::{self, Answer, Content, Encoding, Freshness};
 use crate::serve::http::route::{ASSETS, CACHE_PROBE, CHANGES, FONTS, is_tilejson};
 use crate::serve::observe::metrics::RouteLabel;
-use crate::serve::parameters::{GivenParameters, UndeclaredNames};
+use crate::serve::parameters::UndeclaredNames;
 use crate::serve::signature::rounded_up;
 use crate::serve::target::state::ServedState;
 use crate::serve::tilesets::SiteTileset;
@@ -88,7 +88,7 @@ fn tilejson_document(asked: &AskedEndpoint<'_>) -> Answer {
         }
         Err(refused) => return refused,
     };
-    let given = query.given.as_ref().map(GivenParameters::query);
+    let given = query.canonical();
     let parts: Vec<&str> = given.iter().chain(&signature).map(String::as_str).collect();
     let query = (!parts.is_empty()).then(|| parts.join("&"));
     let wanted = TileJsonWanted {

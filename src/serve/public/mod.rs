@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `changes` | `GET /changes`: which tiles changed, as server-sent events (HTML Standard, section 9.2), so that a map can fetch them again |
 //! | `endpoints` | what a tileset has beside its tiles: a row and a function for each |
+//! | `filters` | `POST /filters`: filters that are too long for an address |
 //! | `freshness` | how long caches may keep a tile, by its zoom |
 //! | `tile` | answers to requests for tiles: where the tile comes from, how long caches may keep it, and the answer if there is none |
 //! | `tilejson` | TileJSON 3.0.0 of the target, with the URLs of this server |
 
 pub(crate) mod changes;
 pub(crate) mod endpoints;
+mod filters;
 pub(crate) mod freshness;
 mod tile;
 pub(crate) mod tilejson;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use endpoints::AskedEndpoint;
+pub(crate) use filters::FilterPosts;
 use freshness::TileFreshness;
 use http::{HeaderMap, Request, StatusCode};
 use parking_lot::RwLock;
@@ -32,7 +35,7 @@ use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
 use super::http::origin::for_listed_origins;
-use super::http::route::{COUNT, MAX_PATH_BYTES, NoRoute, tile_of};
+use super::http::route::{COUNT, FILTERS, MAX_PATH_BYTES, NoRoute, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
 use super::live::LayerRows;
@@ -73,6 +76,8 @@ pub(crate) struct Site {
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
+    /// The filters that are being posted.
+    pub(crate) posts: FilterPosts,
     /// The workers, and the work that waits for them.
     pub(crate) queue: WorkQueue,
     pub(crate) metrics: Metrics,
@@ -105,7 +110,10 @@ impl Answers for Public {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.0);
         let address = client(peer, request.headers(), &settings.options.trusted_proxies);
         let client = ClientKey::of(address);
-        let LabeledAnswer { mut answer, route, source, tileset } = self.0.respond(&request, client, &settings).await;
+        let (parts, body) = request.into_parts();
+        let request = Request::from_parts(parts, ());
+        let LabeledAnswer { mut answer, route, source, tileset } =
+            self.0.respond(&request, body, client, &settings).await;
         answer.body_mut().is_for(client);
         let took = begun.elapsed();
         let metrics = tileset.as_ref().map_or(&self.0.metrics, |tileset| &tileset.metrics);
@@ -138,11 +146,13 @@ impl Site {
 
     async fn respond(
         &self,
-        request: &Request<RequestBody>,
+        request: &Request<()>,
+        body: RequestBody,
         client: ClientKey,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
-        if let Some(answer) = answer::of_method(request.method()) {
+        let takes_body = request.uri().path().strip_suffix(FILTERS).is_some_and(|path| path.ends_with('/'));
+        if let Some(answer) = answer::of_method(request.method()).filter(|_| !takes_body) {
             return LabeledAnswer::own(answer, RouteLabel::Other);
         }
         if let Some(what) = malformed(request) {
@@ -164,6 +174,9 @@ impl Site {
             return LabeledAnswer::own(unknown(), RouteLabel::Other);
         };
         let asked = ClientRequest { request, client };
+        if takes_body {
+            return self.respond_to_filter(path, body, asked, settings).await;
+        }
         match self.tilesets.find(path, settings.options.template.as_ref()) {
             NamedByPath::Tileset { tileset, rest } => {
                 let labeled = self.respond_for_tileset(&tileset, BelowTileset::Path(rest), asked, settings).await;
@@ -264,8 +277,8 @@ impl Site {
                 }
                 let undeclared = settings.options.section.undeclared_parameters;
                 let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
-                let (given, expires) = match query.and_then(|query| Ok((query.allowed()?, query))) {
-                    Ok((expires, query)) => (query.given.map(Arc::new), expires),
+                let (given, expires) = match query.and_then(|query| Ok((query.allowed()?, query.meant(tileset)?))) {
+                    Ok((expires, given)) => (given, expires),
                     Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
                 let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
@@ -296,8 +309,8 @@ impl Site {
     ) -> Answer {
         let undeclared = settings.options.section.undeclared_parameters;
         let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
-        let (given, is_signed) = match query.and_then(|query| Ok((query.allowed()?, query))) {
-            Ok((expires, query)) => (query.given.map(Arc::new), expires.is_some()),
+        let (given, is_signed) = match query.and_then(|query| Ok((query.allowed()?, query.meant(tileset)?))) {
+            Ok((expires, given)) => (given, expires.is_some()),
             Err(refused) => return refused,
         };
         let gated = given.as_ref().map(|given| GatedParameters { given, gate: &tileset.parameters.gate });
@@ -335,7 +348,7 @@ impl Site {
 /// A request, and the client that it comes from.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientRequest<'a> {
-    request: &'a Request<RequestBody>,
+    request: &'a Request<()>,
     client: ClientKey,
 }
 
@@ -358,7 +371,7 @@ fn page_of(query: Option<&str>) -> Option<usize> {
 
 /// The line of the access log for an answered request.
 fn line<'a>(
-    request: &'a Request<RequestBody>,
+    request: &'a Request<()>,
     client: Option<IpAddr>,
     answer: &Answer,
     source: SourceLabel,
@@ -403,6 +416,11 @@ fn counts_json(rows: &[LayerRows]) -> Value {
 fn not_canonical() -> Answer {
     let what = "no such tile: zoom, column and row are whole numbers without sign or leading zeros, and column and row are below 2^zoom";
     answer::error(StatusCode::BAD_REQUEST, what)
+}
+
+/// The answer where nothing is posted.
+fn not_allowed_here(asked: ClientRequest<'_>) -> Answer {
+    answer::of_method(asked.request.method()).unwrap_or_else(unknown)
 }
 
 fn unknown() -> Answer {

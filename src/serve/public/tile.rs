@@ -16,16 +16,22 @@ use crate::serve::http::unread::AnswerMemory;
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
-use crate::serve::parameters::{GivenParameters, TooManyKeys, UndeclaredNames, given};
+use crate::serve::parameters::{
+    BadQuery, GivenParameters, POSTED_NAME, ParametersKey, PostedQuery, TooManyKeys, UndeclaredNames, given,
+};
 use crate::serve::signature::{SignedContent, SignedQuery, SigningKeys};
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::rendered::GatedParameters;
 use crate::serve::tiles::{AskedBy, TileError, TileOrigin};
-use crate::serve::tilesets::{SiteTileset, TilesetHeadersOf};
+use crate::serve::tilesets::{SiteParameters, SiteTileset, TilesetHeadersOf};
 use crate::tile::{TileId, TileTextNames};
 
 /// The `Retry-After` of a client that has left too many answers unread.
 const RETRY_READING: Duration = Duration::from_secs(5);
+
+const BESIDE_POSTED: &str = "filter stands alone: post all values together";
+
+const UNKNOWN_POSTED: &str = "this server does not have the filter, or not any more: post it again";
 
 /// A tile that a client wants.
 pub(crate) struct WantedTile<'a> {
@@ -44,7 +50,9 @@ pub(crate) struct WantedTile<'a> {
 /// What the query of a request for something of a tileset says.
 pub(crate) struct AskedQuery<'a> {
     /// The values that it gives for parameters.
-    pub(crate) given: Option<GivenParameters>,
+    given: Option<Arc<GivenParameters>>,
+    /// The posted filter that it names.
+    posted: Option<ParametersKey>,
     /// The same in canonical form, for a signature; empty if it gives none.
     filter: String,
     /// The tileset's name, for a signature.
@@ -64,12 +72,38 @@ impl<'a> AskedQuery<'a> {
     ) -> Result<AskedQuery<'a>, Answer> {
         let keys = settings.keys.as_ref();
         let signature = if keys.is_some() { SignedQuery::of(query) } else { SignedQuery::unsigned(query) };
-        let given = given(&tileset.parameters.declared, signature.rest.as_deref(), undeclared)
-            .map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))?;
+        let bad = |error: BadQuery| answer::error(StatusCode::BAD_REQUEST, &error.to_string());
+        let SiteParameters { declared, posted: all_posted, .. } = &tileset.parameters;
+        let mut query =
+            AskedQuery { given: None, posted: None, filter: String::new(), tileset: "".into(), signature, keys };
+        let PostedQuery { rest, id } = match query.signature.rest.clone() {
+            rest if declared.0.is_empty() => PostedQuery { rest, id: None },
+            rest => PostedQuery::of(rest).map_err(bad)?,
+        };
+        let given = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
+        query.given = match (id, given) {
+            (None, given) => given.map(Arc::new),
+            (Some(_), Some(_)) => return Err(answer::error(StatusCode::BAD_REQUEST, BESIDE_POSTED)),
+            (Some(id), None) => {
+                let known = all_posted.get(&tileset.name, id);
+                Some(known.ok_or_else(|| answer::error(StatusCode::NOT_FOUND, UNKNOWN_POSTED))?)
+            }
+        };
+        query.posted = id;
         // Without keys nobody asks for these, which take time to make.
-        let filter = given.as_ref().filter(|_| keys.is_some()).map(GivenParameters::query).unwrap_or_default();
-        let tileset = keys.map(|_| tileset.signed_name()).unwrap_or_default();
-        Ok(AskedQuery { given, filter, tileset, signature, keys })
+        if keys.is_some() {
+            query.filter = query.canonical().unwrap_or_default();
+            query.tileset = tileset.signed_name();
+        }
+        Ok(query)
+    }
+
+    /// The query for these values in canonical form; `None` without values.
+    pub(crate) fn canonical(&self) -> Option<String> {
+        match self.posted {
+            Some(id) => Some(format!("{POSTED_NAME}={}", id.id())),
+            None => self.given.as_deref().map(GivenParameters::query),
+        }
     }
 
     fn content(&self) -> SignedContent<'_> {
@@ -82,6 +116,13 @@ impl<'a> AskedQuery<'a> {
         let Some(keys) = self.keys else { return Ok(None) };
         let checked = keys.check(self.content(), &self.signature, seconds_now());
         checked.map(Some).map_err(|refusal| answer::error(StatusCode::FORBIDDEN, &refusal.to_string()))
+    }
+
+    /// The values by which rows are chosen, after [`AskedQuery::allowed`].
+    /// Fails with the answer that says what is wrong with them.
+    pub(crate) fn meant(self, tileset: &SiteTileset) -> Result<Option<Arc<GivenParameters>>, Answer> {
+        let meant = self.given.map(|given| given.meant(&tileset.parameters.declared)).transpose();
+        meant.map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))
     }
 
     /// The signature of addresses with this filter that end then, as an end of their query.

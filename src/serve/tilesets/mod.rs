@@ -27,7 +27,7 @@ use super::jobs::JobStore;
 use super::live::LiveSource;
 use super::observe::metrics::{MeasuredTileset, Metrics};
 use super::options::ServeOptions;
-use super::parameters::{KeyGate, TilesetParameters};
+use super::parameters::{KeyGate, PostedFilters, TilesetParameters};
 use super::public::changes::ChangeEvents;
 use super::signature::SIGNED_NAMES;
 use super::target::served::ServedTarget;
@@ -309,6 +309,8 @@ pub(crate) struct SiteParameters {
     pub(crate) declared: TilesetParameters,
     /// The limit for new sets of values.
     pub(crate) gate: Arc<KeyGate>,
+    /// The filters that clients have posted, of all tilesets.
+    pub(crate) posted: PostedFilters,
 }
 
 /// The writer of a tileset's target.

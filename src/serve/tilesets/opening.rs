@@ -11,7 +11,7 @@ use crate::serve::known_changes::last_changed::TargetMemory;
 use crate::serve::live::{FlightContext, LiveFlights, LiveSource};
 use crate::serve::observe::metrics::Metrics;
 use crate::serve::options::{ServeOptions, TileHeaders};
-use crate::serve::parameters::{KeyGate, TilesetParameters};
+use crate::serve::parameters::{KeyGate, PostedFilters, TilesetParameters};
 use crate::serve::public::changes::ChangeEvents;
 use crate::serve::public::freshness::TileFreshness;
 use crate::serve::queue::WorkQueue;
@@ -43,6 +43,7 @@ pub(crate) struct SiteParts {
     pub(crate) unread: UnreadAnswers,
     pub(crate) queue: WorkQueue,
     pub(crate) redis: Option<RedisCache>,
+    pub(crate) posted: PostedFilters,
 }
 
 impl SiteParts {
@@ -116,8 +117,11 @@ impl OpenedTarget {
             SiteWriter { writer, handle }
         });
         let declared = parts.live.as_ref().map(|_| parts.parameters).unwrap_or_default();
-        let parameters =
-            SiteParameters { declared, gate: Arc::new(KeyGate::new(shared.options.section.parameter_keys)) };
+        let parameters = SiteParameters {
+            declared,
+            gate: Arc::new(KeyGate::new(shared.options.section.parameter_keys)),
+            posted: shared.posted.clone(),
+        };
         let changes = shared.options.section.changes.then(ChangeEvents::default);
         let name: Arc<str> = parts.name.into();
         SiteTileset {

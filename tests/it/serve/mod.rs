@@ -21,7 +21,9 @@ pub(crate) mod operation;
 mod origins;
 pub(crate) mod parameters;
 mod parameters_facets;
+mod posted_filters;
 pub(crate) mod preview;
+
 mod preview_page;
 pub(crate) mod queue;
 pub(crate) mod redis;

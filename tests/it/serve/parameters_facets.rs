@@ -5,10 +5,10 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::Db;
 use crate::support::folder::Folder;
 use crate::support::program::{program, run, seed};
 use crate::support::served::{GZIP, Served, status};
+use crate::support::{Db, until};
 
 /// Columns of all types that can be facets, with NULLs, arrays with NULLs among their elements, and empty arrays.
 const ITEMS: &str = "
@@ -325,4 +325,118 @@ fn a_column_that_is_no_facet_is_refused_before_the_first_request() {
     ] {
         world.refuses(&format!("{}{}", layer(column), parameter("p", kind, column, "")), texts);
     }
+}
+
+/// A taxonomy of the columns `tags` and `n`, with NULLs, a pair that stands there twice, and what stands for several.
+const TAXONOMY: &str = "CREATE TABLE taxonomy (synonym text, name text);
+    INSERT INTO taxonomy VALUES ('sewing', 'a'), ('sewing', 'a'), ('both', 'a'), ('both', 'c'), ('b', 'c'), ('c', 'x'), (NULL, 'a'), ('lost', NULL);
+    CREATE TABLE numbers (old bigint, new int); INSERT INTO numbers VALUES (100, 1), (100, 3)";
+
+const MAPPED: &str = "map = { table = \"taxonomy\", from = \"synonym\", to = \"name\" }";
+
+#[test]
+fn values_are_replaced_by_those_for_which_they_stand_in_a_table() {
+    let world = World::new();
+    world.db.run(TAXONOMY);
+    let config = [
+        LAYER,
+        &parameter("tag", "text[]", "tags", MAPPED),
+        &parameter("all", "text[]", "tags", &format!("{MAPPED}\nmatch = \"all\"")),
+        &parameter(
+            "number",
+            "integer[]",
+            "n",
+            "map = { schema = \"public\", table = \"numbers\", from = \"old\", to = \"new\" }",
+        ),
+        "[[tileset.parameter]]\nname = \"word\"\ntype = \"text[]\"\ncase = \"lower\"\nmax_values = 1\nwhere = { items = \"words && !word!\" }\n",
+        MAPPED,
+        "\n",
+    ];
+    let served = means_the_same(
+        &world,
+        &config.concat(),
+        &[
+            Case { query: "tag=sewing", sql: "'a' = ANY (tags)" },
+            Case { query: "tag=both&tag=a", sql: "tags && '{a,c}'" },
+            Case { query: "all=both", sql: "tags @> '{a,c}'" },
+            // One step, and exactly the text of the table.
+            Case { query: "tag=b", sql: "'c' = ANY (tags)" },
+            Case { query: "tag=Sewing&tag=lost", sql: "false" },
+            Case { query: "number=100&number=2", sql: "n IN (1, 2, 3)" },
+            Case { query: "word=BOTH", sql: "words && '{a,c}'" },
+            Case { query: "word=unknown", sql: "false" },
+        ],
+    );
+    // Addresses have the client's values.
+    let tiles = served.json("/tiles.json?tag=sewing&tag=both")["tiles"][0].clone();
+    assert_eq!(tiles, format!("{}{{z}}/{{x}}/{{y}}.pbf?tag=both&tag=sewing", served.url));
+    let count = |query: &str| served.json(&format!("/count.json?{query}"))["layers"]["items"]["count"].clone();
+    assert_eq!(count("tag=sewing"), count("tag=a"));
+    // An edit of the table reaches tiles that were asked for before, and counts.
+    let (before, after) = (tiles_of(&served, "tag=a"), tiles_of(&served, "by_hand=3"));
+    assert!(tiles_of(&served, "tag=sewing") == before && before != after);
+    world.db.run("UPDATE taxonomy SET name = 'c' WHERE synonym = 'sewing'");
+    until("the edit of the taxonomy", || tiles_of(&served, "tag=sewing") == after);
+    until("the edit of the taxonomy to be counted", || count("tag=sewing") == count("by_hand=3"));
+    world.db.run("TRUNCATE taxonomy");
+    until("an empty taxonomy", || tiles_of(&served, "tag=sewing") == tiles_of(&served, "tag=none"));
+    // What cannot be read any more leaves what was read last.
+    world.db.run("INSERT INTO taxonomy VALUES ('sewing', 'c')");
+    until("the taxonomy to be there", || tiles_of(&served, "tag=sewing") == after);
+    world.db.run("INSERT INTO taxonomy SELECT 'sewing', 'a' FROM generate_series(1, 10001)");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    assert!(tiles_of(&served, "tag=sewing") == after);
+    world.db.run(
+        "DELETE FROM taxonomy; INSERT INTO taxonomy SELECT 'sewing', 'v' || i FROM generate_series(1, 10000) AS i",
+    );
+    let refused = || served.get("/1/0/0.pbf?tag=sewing&tag=x", GZIP);
+    until("too many values", || status(&refused()) == 400);
+    let error: Value = serde_json::from_slice(&refused().body).unwrap();
+    assert_eq!(error["error"], "parameter tag: the values stand for more than 10000 others");
+}
+
+fn tiles_of(served: &Served, query: &str) -> Vec<Vec<u8>> {
+    tiles(served, query).0
+}
+
+#[test]
+fn a_map_that_cannot_be_read_is_refused_before_the_first_request() {
+    let world = World::new();
+    world.db.run(TAXONOMY);
+    world.db.run(
+        "CREATE TABLE huge AS SELECT i::text AS synonym, 'a'::text AS name FROM generate_series(1, 10001) AS i;
+         CREATE TABLE long AS SELECT 'x'::text AS synonym, repeat('a', 1001) AS name;
+         CREATE TABLE far AS SELECT '1'::text AS synonym, '40000' AS name",
+    );
+    let target = world.folder.beside("t.mbtiles");
+    seed(&world.db.url, Path::new(&target), &["--config", &world.folder.config(LAYER), "--zoom", "0"]).ok();
+    for (table, kind, column, texts) in [
+        (
+            "taxonomi",
+            "text[]",
+            "tags",
+            &["the map of the parameter \"p\" cannot be used: relation \"taxonomi\" does not exist"][..],
+        ),
+        ("taxonomy", "integer[]", "n", &["cannot be used: invalid input syntax for type bigint"]),
+        (
+            "huge",
+            "text[]",
+            "tags",
+            &["the map of the parameter \"p\" cannot be used: \"huge\" has more than 10000 rows"],
+        ),
+        ("long", "text[]", "tags", &["cannot be used: \"long\": a value has more than 1000 characters"]),
+        ("far", "integer[]", "codes", &["cannot be used: \"far\": 40000 is more than 32767"]),
+    ] {
+        let map = MAPPED.replace("taxonomy", table);
+        world.refuses(&format!("{LAYER}{}", parameter("p", kind, column, &map)), texts);
+    }
+    // Who may read the layer, but not the table of the map.
+    let role = format!("{}_no_taxonomy", world.db.name);
+    world.db.run(&format!("CREATE ROLE {role} LOGIN; GRANT SELECT ON items TO {role}"));
+    let config = world.folder.config(&format!("{LAYER}{}", parameter("p", "text[]", "tags", MAPPED)));
+    let mut command = program();
+    command.args(["serve", target.to_str().unwrap(), "--live", "--listen", "127.0.0.1:0", "--config", &config]);
+    command.args(["--database-url", &format!("{}&user={role}", world.db.url)]);
+    run(&mut command)
+        .fails(2, &["the map of the parameter \"p\" cannot be used: permission denied for table taxonomy"]);
 }

@@ -300,3 +300,34 @@ fn keys_that_others_could_have_and_settings_that_contradict_are_refused() {
     let text = "tileset \"map\" has a parameter expires, which is a part of signed addresses: give it another name, or leave signing_keys_file out of [serve]";
     run(&mut ending(program().args(command))).fails(2, &[text]);
 }
+
+#[test]
+fn a_posted_filter_is_signed_by_its_id_and_posted_by_who_has_the_token() {
+    let world = World::new();
+    let served = world.served(&world.signed());
+    let post = |more: &str| {
+        let body = "country=DE";
+        let head = format!(
+            "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {}\r\n{more}\r\n{body}",
+            body.len()
+        );
+        ask(served.port, "POST", "/filters", &head)
+    };
+    let refused = post("");
+    assert_eq!(
+        (status(&refused), error_of(&refused).as_str()),
+        (403, "addresses have to be signed here: who signs them posts filters with the token")
+    );
+    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    let answer: Value = serde_json::from_slice(&post(&token).body).unwrap();
+    let filter = format!("filter={}", answer["filter"].as_str().unwrap());
+    let signed = address(&served.get(&format!("/tiles.json?{filter}"), &token));
+    assert!(signed.contains(&format!("?{filter}&expires=")), "{signed}");
+    let shown = served.get(&tile(&signed, [1, 1, 0]), GZIP);
+    assert!(matches!(status(&shown), 200 | 204), "{}", shown.head);
+    let (_, own) = signed.split_once('?').unwrap();
+    assert!(own.ends_with(&signature(KEY, "map", &filter, own.split(['=', '&']).nth(3).unwrap().parse().unwrap())));
+    // A signature is not for another filter.
+    assert_eq!(status(&served.get(&tile(&signed, [1, 1, 0]).replace(&filter, "country=DE"), GZIP)), 403);
+    assert_eq!(status(&served.get(&format!("/1/1/0.pbf?{filter}"), GZIP)), 403);
+}
