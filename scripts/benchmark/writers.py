@@ -1,0 +1,145 @@
+"""What the triggers cost those who write into a wide table (scripts/open-supply-hub): the statement triggers that `track install` makes, beside none, and beside
+row triggers that note the same, `WHEN` a column that the tiles need differs. And what the notices cost many sessions that commit at once."""
+
+import re
+import subprocess
+import threading
+
+from . import open_supply_hub
+from .bench import fail, median
+
+WIDTHS = [0, 5000]
+# Columns of api_facilityindex that the example needs.
+WATCHED = ["id", "name", "address", "country_code", "location", "contributors_id", "lists", "contrib_types", "sector", "number_of_workers", "facility_type",
+           "processing_type", "product_type", "native_language_name", "parent_company_name", "parent_company_id", "custom_text_search"]
+KINDS = ["none", "statement", "row"]
+ROWS, STATEMENTS = 50_000, 10_000
+BLOCK, BLOCK_SESSIONS = 10_000, 10
+COMMITTERS, COMMIT_SECONDS = 200, 15
+
+ROW_TRIGGER = """
+CREATE OR REPLACE FUNCTION oar_tiles.note_row() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    INSERT INTO oar_tiles.change (watch, rows, x, y) VALUES ({watch}, 1,
+        CASE WHEN NEW.location OPERATOR(public.=) OLD.location THEN ARRAY[public.ST_X(OLD.location)] ELSE ARRAY[public.ST_X(OLD.location), public.ST_X(NEW.location)] END,
+        CASE WHEN NEW.location OPERATOR(public.=) OLD.location THEN ARRAY[public.ST_Y(OLD.location)] ELSE ARRAY[public.ST_Y(OLD.location), public.ST_Y(NEW.location)] END);
+    IF (CASE WHEN pg_try_advisory_lock(1868657268, 1) THEN NOT pg_advisory_unlock(1868657268, 1) ELSE true END) THEN
+        PERFORM pg_notify('oar_tiles', '');
+    END IF;
+    RETURN NULL;
+END $$;
+CREATE OR REPLACE TRIGGER bench_row AFTER UPDATE ON api_facilityindex FOR EACH ROW WHEN ({differs}) EXECUTE FUNCTION oar_tiles.note_row()
+"""
+
+
+def measure(bench):
+    for width in WIDTHS:
+        open_supply_hub.fill(bench, width)
+        bench.install_triggers("--config", open_supply_hub.config(bench))
+        watch = bench.sql("SELECT id FROM oar_tiles.watch WHERE relation = 'api_facilityindex'::regclass")
+        differs = " OR ".join(f"OLD.{name} IS DISTINCT FROM NEW.{name}" for name in WATCHED)
+        bench.sql(ROW_TRIGGER.format(watch=watch, differs=differs))
+        bench.sql("DROP TABLE IF EXISTS bench_ids; CREATE TABLE bench_ids AS SELECT (row_number() OVER (ORDER BY md5(id)))::int AS n, id FROM api_facilityindex; "
+                  "ALTER TABLE bench_ids ADD PRIMARY KEY (n); ANALYZE bench_ids")
+        rows = min(ROWS, bench.count)
+        called = f"rows of {bench.sql('SELECT avg(pg_column_size(i.*))::int FROM api_facilityindex AS i')} bytes"
+        # A list comes to rows at random: seen by the tiles. The other columns of a back-fill are not.
+        compare(bench, f"{called}, one statement over {rows:,}", rows, one_statement(rows))
+        compare(bench, f"{called}, {STATEMENTS:,} statements in one transaction", STATEMENTS, many_statements)
+        compare(bench, f"{called}, back-fill that tiles do not see", bench.count, lambda turn: back_fill(bench, f"origin_source = 'turn {turn}'"))
+        compare(bench, f"{called}, back-fill that tiles see", bench.count, lambda turn: back_fill(bench, f"number_of_workers = '{{turn {turn}}}'"))
+    commits(bench)
+
+
+def switch_triggers(bench, kind):
+    ours = bench.sql("SELECT tgname FROM pg_trigger WHERE tgrelid = 'api_facilityindex'::regclass AND NOT tgisinternal AND tgname <> 'bench_row'").split("\n")
+    for names, is_on in [(ours, kind == "statement"), (["bench_row"], kind == "row")]:
+        for name in names:
+            bench.sql(f'ALTER TABLE api_facilityindex {"ENABLE" if is_on else "DISABLE"} TRIGGER "{name}"')
+
+
+def one_statement(rows):
+    return lambda turn: [f"UPDATE api_facilityindex SET lists = lists || -{turn}, updated_at = now() WHERE id IN (SELECT id FROM bench_ids WHERE n <= {rows})"]
+
+
+def many_statements(turn):
+    return [f"DO $$ DECLARE one record; BEGIN FOR one IN SELECT id FROM bench_ids WHERE n <= {STATEMENTS} LOOP "
+            f"UPDATE api_facilityindex SET lists = lists || -{turn}, updated_at = now() WHERE id = one.id; END LOOP; END $$"]
+
+
+def back_fill(bench, assignment):
+    """The statements of each session."""
+    blocks = [f"UPDATE api_facilityindex SET {assignment}, updated_at = now() WHERE id IN (SELECT id FROM bench_ids WHERE n > {begin} AND n <= {begin + BLOCK})"
+              for begin in range(0, bench.count, BLOCK)]
+    return [";\n".join(blocks[number::BLOCK_SESSIONS]) for number in range(BLOCK_SESSIONS) if blocks[number::BLOCK_SESSIONS]]
+
+
+def compare(bench, what, rows, sessions_of):
+    """Kinds of triggers in turns."""
+    took, temporary, turn = {kind: [] for kind in KINDS}, {}, 0
+    for _ in range(bench.runs):
+        for kind in KINDS:
+            turn += 1
+            switch_triggers(bench, kind)
+            bench.sql("VACUUM api_facilityindex")
+            bench.sql("TRUNCATE oar_tiles.change")
+            bench.sql("CHECKPOINT")
+            before = temp_bytes(bench)
+            took[kind].append(together(bench, sessions_of(turn)))
+            temporary[kind] = temp_bytes(bench) - before
+    base = median(took["none"])
+    for kind in KINDS:
+        ratios = [one / other for one, other in zip(took[kind], took["none"])]
+        bench.row(f"{what}: {kind} triggers", f"{median(took[kind]):.2f} s", size=f"{temporary[kind] / 1e6:.0f} MB", zooms="",
+                  ratio=f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), {(median(took[kind]) - base) / rows * 1e6:+.1f} µs a row")
+
+
+def temp_bytes(bench):
+    return int(bench.sql("SELECT temp_bytes FROM pg_stat_database WHERE datname = current_database()"))
+
+
+def together(bench, sessions):
+    """Seconds that the longest of some sessions takes, by the server's own time."""
+    seconds = []
+
+    def runs(text):
+        printed = bench.psql(input=f"\\timing on\n{text};\n")
+        seconds.append(sum(float(one) for one in re.findall(r"Time: ([0-9.]+) ms", printed)) / 1000)
+
+    threads = [threading.Thread(target=runs, args=[text]) for text in sessions]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    if len(seconds) < len(sessions):
+        fail("a session failed (see above)")
+    return max(seconds)
+
+
+def commits(bench):
+    """Sessions that commit one-row updates of rows of their own: without triggers, with them, and while somebody waits for the notices."""
+    script = bench.write("commit.sql", f"\\set n random(1, {bench.count // COMMITTERS}) * {COMMITTERS} - :client_id\n"
+                         "UPDATE api_facilityindex SET lists = lists || :n::int, updated_at = now() WHERE id = (SELECT id FROM bench_ids WHERE n = :n);\n")
+    rates = {"none": [], "statement": [], "statement, watched": []}
+    for _ in range(bench.runs):
+        for kind, own in rates.items():
+            switch_triggers(bench, kind.split(",")[0])
+            bench.sql("VACUUM api_facilityindex")
+            # Listens as a watch does, and looks at nothing.
+            listening = "SELECT pg_advisory_lock_shared(1868657268, 1);\nLISTEN oar_tiles;\nSELECT pg_sleep(0.05) \\watch 0.05\n"
+            command, env = bench.psql_command()
+            watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=env)
+            if "watched" in kind:
+                watcher.stdin.write(listening)
+                watcher.stdin.flush()
+            done = subprocess.run([f"{bench.pg_bindir}/pgbench", "-n", "-M", "prepared", "-c", str(COMMITTERS), "-j", "2", "-T", str(COMMIT_SECONDS), "-f", script,
+                                   bench.url], capture_output=True, text=True)
+            watcher.kill()
+            watcher.wait()
+            found = re.search(r"tps = ([0-9.]+)", done.stdout)
+            if not found:
+                fail(f"pgbench failed: {done.stderr}")
+            own.append(float(found.group(1)))
+    for kind, own in rates.items():
+        shares = [one / other for one, other in zip(own, rates["none"])]
+        more = [one / other for one, other in zip(own, rates["statement"])]
+        bench.row(f"{COMMITTERS} sessions that commit, {kind} triggers", f"{median(own):.0f} a second", zooms="",
+                  ratio=f"{median(shares):.2f} of without triggers ({min(shares):.2f} to {max(shares):.2f}), {median(more):.2f} of with triggers")
