@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, watch, writers
+from . import before, cells, daemon, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -103,6 +103,9 @@ def arguments():
     parser.add_argument("--writers", action="store_true",
                         help="only what the triggers cost writers of Open Supply Hub's tables (scripts/open-supply-hub), narrow and wide: statement triggers "
                         "beside none and beside row triggers, on a server with fsync = on")
+    parser.add_argument("--walk", action="store_true",
+                        help="only users who walk over the map of Open Supply Hub with filters (examples/open-supply-hub.toml): a statement for each tile, as its "
+                        "application has it, beside oar-tiles serve")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--shards", action="store_true",
@@ -120,7 +123,7 @@ def main():
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
               + " durable" * options.writers)
         return
-    if options.facilities or options.zoom or options.variants or options.writers:
+    if options.facilities or options.zoom or options.variants or options.writers or options.walk:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]
@@ -141,6 +144,9 @@ def main():
         bench.begin_case(count, zooms_of_case)
         if options.writers:
             writers.measure(bench)
+            continue
+        if options.walk:
+            walk.measure(bench)
             continue
         bench.say(f"{count} facilities, zooms {zooms_of_case} …")
         # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
