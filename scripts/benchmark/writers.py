@@ -1,12 +1,14 @@
 """What the triggers cost those who write into a wide table (scripts/open-supply-hub): the statement triggers that `track install` makes, beside none, and beside
 row triggers that note the same, `WHEN` a column that the tiles need differs. And what the notices cost many sessions that commit at once."""
 
+import contextlib
 import re
 import subprocess
 import threading
 
 from . import open_supply_hub
 from .bench import fail, median
+from .serve import ended
 
 WIDTHS = [0, 5000]
 # Columns of api_facilityindex that the example needs.
@@ -118,28 +120,45 @@ def commits(bench):
     """Sessions that commit one-row updates of rows of their own: without triggers, with them, and while somebody waits for the notices."""
     script = bench.write("commit.sql", f"\\set n random(1, {bench.count // COMMITTERS}) * {COMMITTERS} - :client_id\n"
                          "UPDATE api_facilityindex SET lists = lists || :n::int, updated_at = now() WHERE id = (SELECT id FROM bench_ids WHERE n = :n);\n")
-    rates = {"none": [], "statement": [], "statement, watched": []}
+    config = open_supply_hub.config(bench)
+    bench.sql("ALTER TABLE api_facilityindex ENABLE TRIGGER ALL; ALTER TABLE api_facilityindex DISABLE TRIGGER bench_row; TRUNCATE oar_tiles.change")
+    done = subprocess.run([*bench.command("seed"), "--config", config, "--zoom", "1"], capture_output=True, text=True)
+    if done.returncode:
+        fail(done.stderr)
+    # One who listens and looks at nothing; and a watch.
+    listening = bench.psql_command()
+    watching = [*bench.command("reseed"), "--config", config, "--watch"], None
+    kinds = {"no triggers": None, "triggers": None, "triggers, and a listener": listening, "triggers, and reseed --watch": watching}
+    rates = {kind: [] for kind in kinds}
     for _ in range(bench.runs):
-        for kind, own in rates.items():
-            switch_triggers(bench, kind.split(",")[0])
+        for kind, watch in kinds.items():
+            # A disabled trigger would have the watch ask for a seed.
+            bench.sql("ALTER TABLE api_facilityindex DISABLE TRIGGER ALL" if kind == "no triggers" else
+                      "ALTER TABLE api_facilityindex ENABLE TRIGGER ALL; ALTER TABLE api_facilityindex DISABLE TRIGGER bench_row")
             bench.sql("VACUUM api_facilityindex")
-            # Listens as a watch does, and looks at nothing.
-            listening = "SELECT pg_advisory_lock_shared(1868657268, 1);\nLISTEN oar_tiles;\nSELECT pg_sleep(0.05) \\watch 0.05\n"
-            command, env = bench.psql_command()
-            watcher = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, text=True, env=env)
-            if "watched" in kind:
-                watcher.stdin.write(listening)
-                watcher.stdin.flush()
-            done = subprocess.run([f"{bench.pg_bindir}/pgbench", "-n", "-M", "prepared", "-c", str(COMMITTERS), "-j", "2", "-T", str(COMMIT_SECONDS), "-f", script,
-                                   bench.url], capture_output=True, text=True)
-            watcher.kill()
-            watcher.wait()
-            found = re.search(r"tps = ([0-9.]+)", done.stdout)
-            if not found:
-                fail(f"pgbench failed: {done.stderr}")
-            own.append(float(found.group(1)))
+            with contextlib.ExitStack() as stack:
+                if watch:
+                    command, env = watch
+                    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=open(bench.file("watch.log"), "w"), text=True, env=env)
+                    stack.enter_context(ended(process))
+                if watch is listening:
+                    process.stdin.write("SELECT pg_advisory_lock_shared(1868657268, 1);\nLISTEN oar_tiles;\nSELECT pg_sleep(0.05) \\watch 0.05\n")
+                    process.stdin.flush()
+                rates[kind].append(committed(bench, script))
+                if watch and process.poll() is not None:
+                    fail(f"{kind}: it ended: {open(bench.file('watch.log')).read()[-2000:]}")
     for kind, own in rates.items():
-        shares = [one / other for one, other in zip(own, rates["none"])]
-        more = [one / other for one, other in zip(own, rates["statement"])]
-        bench.row(f"{COMMITTERS} sessions that commit, {kind} triggers", f"{median(own):.0f} a second", zooms="",
+        shares = [one / other for one, other in zip(own, rates["no triggers"])]
+        more = [one / other for one, other in zip(own, rates["triggers"])]
+        bench.row(f"{COMMITTERS} sessions that commit, {kind}", f"{median(own):.0f} a second", zooms="",
                   ratio=f"{median(shares):.2f} of without triggers ({min(shares):.2f} to {max(shares):.2f}), {median(more):.2f} of with triggers")
+
+
+def committed(bench, script):
+    """Transactions a second."""
+    done = subprocess.run([f"{bench.pg_bindir}/pgbench", "-n", "-M", "prepared", "-c", str(COMMITTERS), "-j", "2", "-T", str(COMMIT_SECONDS), "-f", script, bench.url],
+                          capture_output=True, text=True)
+    found = re.search(r"tps = ([0-9.]+)", done.stdout)
+    if not found:
+        fail(f"pgbench failed: {done.stderr}")
+    return float(found.group(1))
