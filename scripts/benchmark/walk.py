@@ -4,7 +4,6 @@
 import asyncio
 import contextlib
 import http.server
-import json
 import math
 import multiprocessing
 import queue
@@ -13,7 +12,6 @@ import subprocess
 import threading
 import time
 import urllib.parse
-import urllib.request
 
 from . import open_supply_hub
 from .bench import fail
@@ -65,10 +63,8 @@ def measure(bench):
         fail(done.stderr)
     command = [bench.oar_tiles, "serve", "--config", config, "--database-url", bench.url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
                "--trusted-proxy", "127.0.0.1", "--drain", "0s"]
-    with with_admin(bench, command, "walk.log") as (_, url, admin):
+    with with_admin(bench, command, "walk.log") as (_, url, _):
         walks(bench, "oar-tiles serve", url, places)
-        with urllib.request.urlopen(admin + "/status.json") as answer:
-            bench.note(f"live rows: {json.dumps(json.load(answer).get('live_rows'))[:400]}")
 
 
 def walks(bench, what, url, places):
