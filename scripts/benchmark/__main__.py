@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
+from . import before, cells, daemon, day, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -106,6 +106,9 @@ def arguments():
     parser.add_argument("--walk", action="store_true",
                         help="only users who walk over the map of Open Supply Hub with filters (examples/open-supply-hub.toml): a statement for each tile, as its "
                         "application has it, beside oar-tiles serve")
+    parser.add_argument("--day", action="store_true",
+                        help="only a day of writers of Open Supply Hub's tables in two minutes beside oar-tiles serve --live --writer: how soon commits are in "
+                        "answers, and whether the tiles end as a seed makes them")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--shards", action="store_true",
@@ -123,7 +126,7 @@ def main():
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
               + " durable" * options.writers)
         return
-    if options.facilities or options.zoom or options.variants or options.writers or options.walk:
+    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.day:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]
@@ -147,6 +150,9 @@ def main():
             continue
         if options.walk:
             walk.measure(bench)
+            continue
+        if options.day:
+            day.measure(bench)
             continue
         bench.say(f"{count} facilities, zooms {zooms_of_case} …")
         # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
