@@ -10,8 +10,8 @@ pub struct Positions {
     /// X and y.
     at: Vec<[f64; 2]>,
     frame: Frame,
-    /// The numbers of the positions, sorted from west to east.
-    eastwards: Vec<u32>,
+    /// The numbers of the positions, in the order of [`z_order`].
+    in_z_order: Vec<u32>,
 }
 
 /// What the coordinates of positions count.
@@ -69,10 +69,11 @@ impl Frame {
 impl Positions {
     /// Numbers the positions in their order.
     pub fn new(at: Vec<[f64; 2]>, frame: Frame) -> Positions {
-        #[expect(clippy::cast_possible_truncation, reason = "positions have numbers of 32 bits")]
-        let mut eastwards: Vec<u32> = (0..at.len() as u32).collect();
-        eastwards.sort_unstable_by(|a, b| at[*a as usize][0].total_cmp(&at[*b as usize][0]));
-        Positions { at, frame, eastwards }
+        let mut places: Vec<(u64, u32)> =
+            (0..).zip(&at).map(|(number, at)| (z_order(frame.world(*at)), number)).collect();
+        places.sort_unstable();
+        let in_z_order = places.into_iter().map(|(_, number)| number).collect();
+        Positions { at, frame, in_z_order }
     }
 
     /// The memory of a position, in bytes.
@@ -98,11 +99,54 @@ impl Positions {
     /// The numbers of the positions in a part of the world, whose east and south are outside of it.
     pub fn within(&self, part: WorldRect) -> impl Iterator<Item = u32> + '_ {
         let WorldRect { west, north, east, south } = part;
-        let world = |number: &u32| self.frame.world(self.at[*number as usize]);
-        let first = self.eastwards.partition_point(|number| world(number)[0] < west);
-        let last = self.eastwards.partition_point(|number| world(number)[0] < east);
-        let columns = self.eastwards[first..last].iter().copied();
-        columns.filter(move |number| (north..south).contains(&world(number)[1]))
+        let near = self.near(&[part]).into_iter().flatten().copied();
+        near.filter(move |number| {
+            let [x, y] = self.frame.world(self.at[*number as usize]);
+            (west..east).contains(&x) && (north..south).contains(&y)
+        })
+    }
+
+    /// The numbers of the positions in parts of the world, and perhaps of some near them. None is there twice.
+    pub(crate) fn near(&self, parts: &[WorldRect]) -> Vec<&[u32]> {
+        let all = Square { at: [0, 0], levels: WORLD_LEVELS, first: 0, end: self.in_z_order.len() };
+        let mut found: Vec<(usize, usize)> = Vec::new();
+        for part in parts {
+            // A square of this size at the edge of the part is not divided.
+            let smallest = (part.east - part.west).max(part.south - part.north) / SQUARES_ACROSS;
+            self.search(&all, part, smallest, &mut found);
+        }
+        found.sort_unstable();
+        let mut merged: Vec<(usize, usize)> = Vec::with_capacity(found.len());
+        for (first, end) in found {
+            match merged.last_mut() {
+                Some(last) if first <= last.1 => last.1 = last.1.max(end),
+                _ => merged.push((first, end)),
+            }
+        }
+        merged.into_iter().map(|(first, end)| &self.in_z_order[first..end]).collect()
+    }
+
+    /// Adds the ranges of a square's positions that are in a part of the world, or near it.
+    fn search(&self, square: &Square, part: &WorldRect, smallest: i64, found: &mut Vec<(usize, usize)>) {
+        let (side, [x, y]) = (1_i64 << square.levels, square.at);
+        let is_apart = x >= part.east || x + side <= part.west || y >= part.south || y + side <= part.north;
+        if is_apart || square.first == square.end {
+            return;
+        }
+        let is_within = x >= part.west && x + side <= part.east && y >= part.north && y + side <= part.south;
+        if is_within || side <= smallest || side == 1 || square.end - square.first <= FEW_POSITIONS {
+            found.push((square.first, square.end));
+            return;
+        }
+        let (half, mut first) = (side / 2, square.first);
+        for [right, below] in [[0, 0], [1, 0], [0, 1], [1, 1]] {
+            let at = [x + right * half, y + below * half];
+            let last = z_order([at[0] + half - 1, at[1] + half - 1]);
+            let rest = &self.in_z_order[first..square.end];
+            let count = rest.partition_point(|number| z_order(self.frame.world(self.at[*number as usize])) <= last);
+            self.search(&Square { at, levels: square.levels - 1, first, end: first + count }, part, smallest, found);
+            first += count;
+        }
     }
 
     /// True if a position is in a part of the world, whose east and south are outside of it.
@@ -141,7 +185,7 @@ impl Positions {
         self.candidates_of(rect, rect.world(margin.units(rect.zoom)), margin, found);
     }
 
-    /// The candidates of a tile in columns of its grid that are near some boxes, and perhaps others.
+    /// The candidates of a tile that are near some boxes of its grid, and perhaps others.
     pub(crate) fn candidates_near(
         &self,
         rect: &TileRect,
@@ -149,37 +193,39 @@ impl Positions {
         margin: Margin,
         found: &mut Vec<Candidate>,
     ) {
-        let world = rect.world(margin.units(rect.zoom));
-        let (west, side) = (rect.world(0).west, WORLD_UNITS >> rect.zoom.get());
-        let at = |column: i64| west + column * side / i64::from(margin.extent);
+        let (world, origin) = (rect.world(margin.units(rect.zoom)), rect.world(0));
+        let side = WORLD_UNITS >> rect.zoom.get();
+        let at = |unit: i64| unit * side / i64::from(margin.extent);
         // A position may be drawn at either of two units, and a quotient is rounded down.
-        let columns = |one: &GridBox| (at(one.west - 2) - 1, at(one.east + 2) + 2);
-        let mut all: Vec<(i64, i64)> = boxes.iter().map(columns).collect();
-        all.sort_unstable();
-        let mut done = i64::MIN;
-        for (first, end) in all {
-            let (west, east) = (first.max(done).max(world.west), end.min(world.east));
-            if west < east {
-                self.candidates_of(rect, WorldRect { west, east, ..world }, margin, found);
+        let ends = |least: i64, greatest: i64| [at(least - 2) - 1, at(greatest + 2) + 2];
+        let part = |one: &GridBox| {
+            let ([west, east], [north, south]) = (ends(one.west, one.east), ends(one.north, one.south));
+            let columns = WorldRect {
+                west: (origin.west + west).max(world.west),
+                east: (origin.west + east).min(world.east),
+                ..world
+            };
+            match margin.bounds {
+                TileBounds::Mercator => WorldRect {
+                    north: (origin.north + north).max(world.north),
+                    south: (origin.north + south).min(world.south),
+                    ..columns
+                },
+                // Rows are not all of the same height.
+                TileBounds::Degrees => columns,
             }
-            done = done.max(end);
-        }
+        };
+        let parts: Vec<WorldRect> = boxes.iter().map(part).collect();
+        self.candidates_among(self.near(&parts).into_iter().flatten().copied(), rect, world, margin, found);
     }
 
     /// The candidates in a part of the tiles with their margins.
     fn candidates_of(&self, rect: &TileRect, part: WorldRect, margin: Margin, found: &mut Vec<Candidate>) {
-        let numbers = self.in_columns(part);
+        let near = self.near(&[part]);
+        let count = near.iter().map(|some| some.len()).sum::<usize>();
         // About one position in eight lies in the buffer of a second tile.
-        found.reserve(numbers.len() + numbers.len() / 8);
-        self.candidates_among(numbers.iter().copied(), rect, part, margin, found);
-    }
-
-    /// The numbers of the positions in the columns of a part of the world, from west to east.
-    pub(crate) fn in_columns(&self, part: WorldRect) -> &[u32] {
-        let x = |number: &u32| self.frame.world(self.at[*number as usize])[0];
-        let first = self.eastwards.partition_point(|number| x(number) < part.west);
-        let last = self.eastwards.partition_point(|number| x(number) < part.east);
-        &self.eastwards[first..last]
+        found.reserve(count + count / 8);
+        self.candidates_among(near.into_iter().flatten().copied(), rect, part, margin, found);
     }
 
     /// The candidates among some of the positions, by their numbers, in a part of the tiles with their margins.
@@ -213,6 +259,44 @@ impl Positions {
             }
         }
     }
+}
+
+/// A part of a part of the world is searched in squares of at least this part of its longer side.
+const SQUARES_ACROSS: i64 = 8;
+
+/// A square with as many positions is not divided: looking at each is faster.
+const FEW_POSITIONS: usize = 32;
+
+/// The side of the world is 2 to this power world units.
+const WORLD_LEVELS: u32 = WORLD_UNITS.trailing_zeros();
+
+/// A square of the world, and the positions in it: from `first` to before `end` in their order.
+struct Square {
+    /// Its north-west corner.
+    at: [i64; 2],
+    /// Its side is 2 to this power world units.
+    levels: u32,
+    first: usize,
+    end: usize,
+}
+
+/// The place of a world unit in the Z-order (G. M. Morton, 1966): the bits of x and y in turns, so that the units of
+/// each square of a quadtree follow each other.
+fn z_order([x, y]: [i64; 2]) -> u64 {
+    let spread = |unit: i64| {
+        let mut bits = unit.cast_unsigned() & 0xffff_ffff;
+        for (shift, mask) in [
+            (16, 0x0000_ffff_0000_ffff),
+            (8, 0x00ff_00ff_00ff_00ff),
+            (4, 0x0f0f_0f0f_0f0f_0f0f),
+            (2, 0x3333_3333_3333_3333),
+            (1, 0x5555_5555_5555_5555),
+        ] {
+            bits = (bits | bits << shift) & mask;
+        }
+        bits
+    };
+    spread(x) | spread(y) << 1
 }
 
 fn coord(zoom: Zoom, column: i64, row: i64) -> Option<TileCoord> {
@@ -354,6 +438,48 @@ mod tests {
         found.sort_unstable();
         let tile = |candidate: &Candidate| Order::ZoomColumnTmsRow.tile(candidate.tile).unwrap();
         found.iter().map(|candidate| (tile(candidate), candidate.at)).collect()
+    }
+
+    /// Parts of the world of every form, some with edges at positions, give the positions in them, each once.
+    #[test]
+    fn parts_of_the_world_give_their_positions() {
+        let mut random = 7_u64;
+        let mut below = |most: i64| {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (random >> 32).cast_signed() % most
+        };
+        // Many are close together, and some at one place.
+        let place = |below: &mut dyn FnMut(i64) -> i64| {
+            let spread = [WORLD_UNITS, 1 << 20, 1 << 10, 4][usize::try_from(below(4)).unwrap()];
+            [below(spread), below(spread)].map(|unit| (unit + (WORLD_UNITS / 3)) % WORLD_UNITS)
+        };
+        let at: Vec<[i64; 2]> = (0..3_000).map(|_| place(&mut below)).collect();
+        let positions = Positions::new(at.iter().map(|at| at.map(|unit| unit as f64)).collect(), Frame::WorldUnits);
+        for _ in 0..400 {
+            let part = |below: &mut dyn FnMut(i64) -> i64| {
+                let [west, north] = place(below);
+                let [left, up, right, down] = std::array::from_fn(|_| {
+                    let most = [4, 1 << 12, 1 << 24, WORLD_UNITS][usize::try_from(below(4)).unwrap()];
+                    below(most)
+                });
+                WorldRect { west: west - left, north: north - up, east: west + right, south: north + down }
+            };
+            let parts: Vec<WorldRect> = (0..=below(3)).map(|_| part(&mut below)).collect();
+            let is_in = |part: &WorldRect, number: u32| {
+                let [x, y] = at[number as usize];
+                (part.west..part.east).contains(&x) && (part.north..part.south).contains(&y)
+            };
+            let mut near: Vec<u32> = positions.near(&parts).into_iter().flatten().copied().collect();
+            near.sort_unstable();
+            assert!(near.windows(2).all(|two| two[0] < two[1]));
+            near.retain(|number| parts.iter().any(|part| is_in(part, *number)));
+            let numbers =
+                |is_wanted: &dyn Fn(u32) -> bool| (0..3_000).filter(|one| is_wanted(*one)).collect::<Vec<u32>>();
+            assert_eq!(near, numbers(&|number| parts.iter().any(|part| is_in(part, number))));
+            let mut within: Vec<u32> = positions.within(parts[0]).collect();
+            within.sort_unstable();
+            assert_eq!(within, numbers(&|number| is_in(&parts[0], number)));
+        }
     }
 
     #[test]

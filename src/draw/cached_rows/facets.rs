@@ -81,6 +81,11 @@ impl FacetIndex {
         }
     }
 
+    /// True if the facet of a choice is known.
+    pub(crate) fn has(&self, choice: &FacetChoice) -> bool {
+        self.facets.iter().any(|facet| facet.column == choice.column)
+    }
+
     /// The rows that have the wanted values of all facets; `None` if one is not known.
     pub(crate) fn matching(&self, choices: &[FacetChoice]) -> Option<MatchingSet> {
         let mut all: Option<[RoaringBitmap; 2]> = None;

@@ -69,6 +69,13 @@ impl MatchingSet {
         MatchingSet { number: NEXT.fetch_add(1, Ordering::Relaxed), version, read, came }
     }
 
+    /// The rows of both sets; `None` if they are sets of different versions.
+    pub(crate) fn and(mut self, other: &MatchingSet) -> Option<MatchingSet> {
+        self.read &= &other.read;
+        self.came &= &other.came;
+        (self.version == other.version).then_some(self)
+    }
+
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
@@ -93,14 +100,18 @@ impl MatchingSet {
         found: &mut Vec<Candidate>,
     ) {
         let part = rect.world(margin.units(rect.zoom));
-        let near = positions.in_columns(part);
-        if self.read.len() < near.len() as u64 {
+        let near = positions.near(&[part]);
+        if self.read.len() < count(&near) {
             positions.candidates_among(self.read.iter(), rect, part, margin, found);
         } else {
-            let matching = near.iter().copied().filter(|number| self.has_read(*number));
+            let matching = near.into_iter().flatten().copied().filter(|number| self.has_read(*number));
             positions.candidates_among(matching, rect, part, margin, found);
         }
     }
+}
+
+fn count(near: &[&[u32]]) -> u64 {
+    near.iter().map(|some| some.len() as u64).sum()
 }
 
 impl CachedRows {
@@ -150,7 +161,7 @@ impl CachedRows {
         };
         let read = &rows.positions;
         match &rows.matching {
-            Some(set) if set.read.len() < read.in_columns(part).len() as u64 => {
+            Some(set) if set.read.len() < count(&read.near(&[part])) => {
                 let numbers =
                     set.read.iter().filter(|number| !changes.has_gone(*number) && read.is_within(*number, part));
                 numbers.for_each(|number| found(rows, number));

@@ -53,9 +53,18 @@ impl LivePoints {
         Ok((found <= most).then(|| set.finish(since.map(|(before, _)| before))))
     }
 
-    /// The rows that have wanted values of facets; `None` if these are not known.
-    pub(crate) fn with_facets(&self, choices: &[FacetChoice]) -> Option<MatchingSet> {
-        self.facets.as_ref()?.matching(choices)
+    /// True if it is known which rows have the values of these facets.
+    pub(crate) fn know_facets(&self, choices: &[FacetChoice]) -> bool {
+        self.facets.as_ref().is_some_and(|facets| choices.iter().all(|choice| facets.has(choice)))
+    }
+
+    /// The rows that have wanted values of facets, of all rows or of those of a set; `None` if these are not known.
+    pub(crate) fn with_facets(&self, choices: &[FacetChoice], among: Option<&MatchingSet>) -> Option<MatchingSet> {
+        let chosen = self.facets.as_ref()?.matching(choices)?;
+        match among {
+            Some(among) => chosen.and(among),
+            None => Some(chosen),
+        }
     }
 
     /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.

@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt as _;
+
 use super::rows::ServedRows;
 use super::sets::{AskedSet, Filter, FilterPart};
 use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
 use crate::config::AskedCondition;
-use crate::draw::{CachedRows, LivePoints};
+use crate::draw::{CachedRows, LivePoints, MatchingSet};
 use crate::error::with_causes;
-use crate::postgis::Error;
+use crate::postgis::{Error, FacetChoice};
 use crate::stop::{Signal, Stop};
 use crate::tile::Batch;
 
@@ -25,18 +27,56 @@ const MAX_BRIEF: Duration = Duration::from_millis(100);
 /// meanwhile; other tiles of the filter do not wait.
 const MAX_WAIT: Duration = Duration::from_millis(500);
 
+/// How long a tile waits for the set of its filter before it takes a worker. Statements for several filters may have to
+/// take turns.
+pub(crate) const MAX_WAIT_WITHOUT_WORKER: Duration = Duration::from_secs(2);
+
 /// How long a tile waits for the set that another one makes of facets.
 const MAX_WAIT_FOR_FACETS: Duration = Duration::from_millis(50);
 
 /// The longest time that a statement for a set may take: reading all rows must not take more than the tiles gain.
 const MAX_ASKING: Duration = Duration::from_secs(10);
 
+/// How long a tile waits for the set of its filter.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum SetWait {
+    /// It holds a worker: only the first tile of the filter waits, for [`MAX_WAIT`].
+    WithWorker,
+    /// It holds none, and waits until then.
+    Until(Instant),
+}
+
+impl SetWait {
+    /// What becomes there in time.
+    async fn awaited<T>(self, later: impl Future<Output = T>) -> Option<T> {
+        match self {
+            SetWait::WithWorker => later.now_or_never(),
+            SetWait::Until(end) => tokio::time::timeout_at(end.into(), later).await.ok(),
+        }
+    }
+}
+
 /// A filter on a snapshot.
 pub(crate) struct FilteredRows<'a> {
     pub(crate) rows: &'a Arc<ServedRows>,
     pub(crate) snapshot: &'a Arc<LiveSnapshot>,
     pub(crate) filter: &'a RequestFilter<'a>,
+    pub(crate) wait: SetWait,
     pub(crate) stop: &'a Stop,
+}
+
+/// The set of a filter, or why the database has to draw.
+enum FoundSet {
+    Set(Arc<MatchingSet>),
+    /// The set is not there yet.
+    Busy,
+    /// There is none: most rows match, the statement fails, or there is no room.
+    Refused,
+}
+
+fn filter_of<'a>(layer: usize, asked: impl IntoIterator<Item = &'a AskedCondition>) -> Filter {
+    let part = |asked: &AskedCondition| (FilterPart { layer, condition: asked.key.clone() }, asked.values.clone());
+    Filter(asked.into_iter().map(part).collect())
 }
 
 impl FilteredRows<'_> {
@@ -46,11 +86,11 @@ impl FilteredRows<'_> {
         let Some(points) = self.snapshot.points_in(batch) else { return Ok(None) };
         let mut narrowed = BTreeMap::new();
         for (layer, points) in points {
-            let (filter, asked) = self.of_number(layer);
-            if filter.0.is_empty() {
+            let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
+            if asked.is_empty() {
                 continue;
             }
-            match self.of_layer(layer, &points, &filter, &asked).await? {
+            match self.of_layer(layer, &points, &asked).await? {
                 Some(rows) => narrowed.insert(layer, rows),
                 None => return Ok(None),
             };
@@ -62,88 +102,113 @@ impl FilteredRows<'_> {
     /// database.
     pub(crate) async fn kept(&self, layer: usize) -> Result<Option<Arc<CachedRows>>, Error> {
         let Some(points) = self.snapshot.kept(layer) else { return Ok(None) };
-        let (filter, asked) = self.of_number(layer);
-        if filter.0.is_empty() {
+        let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
+        if asked.is_empty() {
             return Ok(Some(Arc::clone(&points.rows)));
         }
-        Ok(self.of_layer(layer, points, &filter, &asked).await?.map(Arc::new))
-    }
-
-    fn of_number(&self, layer: usize) -> (Filter, Vec<AskedCondition>) {
-        let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
-        let part = |asked: &AskedCondition| (FilterPart { layer, condition: asked.key.clone() }, asked.values.clone());
-        (Filter(asked.iter().map(part).collect()), asked)
-    }
-
-    /// The rows that have the wanted values of facets. `None` if the filter wants something else, or the facets of the
-    /// rows are not known.
-    async fn by_facets(&self, points: &LivePoints, filter: &Filter, asked: &[AskedCondition]) -> Option<CachedRows> {
-        let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
-        let choices = asked.iter().map(|asked| asked.facet.clone()).collect::<Option<Vec<_>>>()?;
-        if !state.has_facets(filter) {
-            return None;
-        }
-        let kept = sets.of(filter);
-        // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for
-        // the same set, from when the facets were not known.
-        let mut asked = match &kept {
-            Some(kept) => tokio::time::timeout(MAX_WAIT_FOR_FACETS, kept.asked.lock()).await.ok(),
-            None => None,
-        };
-        if let Some(AskedSet::Set(set, _)) = asked.as_deref()
-            && let Some(rows) = points.only(set)
-        {
-            return Some(rows);
-        }
-        let of_all = points.clone();
-        let choosing = tokio::task::spawn_blocking(move || of_all.with_facets(&choices));
-        let set = choosing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-        let (bytes, set) = (set.bytes(), Arc::new(set));
-        let rows = points.only(&set);
-        if let (Some(asked), Some(kept)) = (&mut asked, &kept)
-            && !matches!(&**asked, AskedSet::Set(_, on) if *on > state.snapshot)
-        {
-            **asked = AskedSet::Set(set, state.snapshot);
-            sets.note_size(filter, kept, bytes);
-        }
-        sets.note_by_facets();
-        rows
+        Ok(self.of_layer(layer, points, &asked).await?.map(Arc::new))
     }
 
     async fn of_layer(
         &self,
         layer: usize,
         points: &LivePoints,
-        filter: &Filter,
         asked: &[AskedCondition],
     ) -> Result<Option<CachedRows>, Error> {
-        if let Some(rows) = Box::pin(self.by_facets(points, filter, asked)).await {
-            return Ok(Some(rows));
+        let found = match Box::pin(self.by_facets(layer, points, asked)).await? {
+            FoundSet::Refused => Box::pin(self.by_statement(layer, points, asked)).await?,
+            found => found,
+        };
+        match found {
+            FoundSet::Set(set) => Ok(points.only(&set)),
+            FoundSet::Busy | FoundSet::Refused => Ok(None),
         }
+    }
+
+    /// The rows that have the wanted values of facets, and fulfil the other conditions, about which a statement asks:
+    /// its set serves all choices of facets. There is none if the filter wants no facets, or those of the rows are not
+    /// known.
+    async fn by_facets(&self, layer: usize, points: &LivePoints, asked: &[AskedCondition]) -> Result<FoundSet, Error> {
+        let (of_facets, others): (Vec<_>, Vec<_>) = asked.iter().cloned().partition(|asked| asked.facet.is_some());
+        let choices: Vec<FacetChoice> = of_facets.iter().filter_map(|asked| asked.facet.clone()).collect();
         let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
-        let Some(kept) = sets.of(filter) else { return Ok(None) };
-        // While somebody asks, the database draws.
-        let Ok(mut asked) = Arc::clone(&kept.asked).try_lock_owned() else { return Ok(None) };
-        let before = match &*asked {
-            AskedSet::RefusedUntil(until) if Instant::now() < *until => return Ok(None),
+        if choices.is_empty() || !points.know_facets(&choices) || !state.has_facets(&filter_of(layer, &of_facets)) {
+            return Ok(FoundSet::Refused);
+        }
+        let filter = filter_of(layer, asked);
+        let kept = sets.of(&filter);
+        let known = |asked: &AskedSet| match asked {
+            AskedSet::Set(set, _) if points.only(set).is_some() => Some(Arc::clone(set)),
+            _ => None,
+        };
+        if let Some(set) = kept.as_ref().and_then(|kept| known(&*kept.asked.try_lock().ok()?)) {
+            return Ok(FoundSet::Set(set));
+        }
+        let among = if others.is_empty() {
+            None
+        } else {
+            match self.by_statement(layer, points, &others).await? {
+                FoundSet::Set(set) => Some(set),
+                found => return Ok(found),
+            }
+        };
+        // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for
+        // the same set, from when the facets were not known.
+        let mut held = match &kept {
+            Some(kept) => tokio::time::timeout(MAX_WAIT_FOR_FACETS, kept.asked.lock()).await.ok(),
+            None => None,
+        };
+        if let Some(set) = held.as_deref().and_then(known) {
+            return Ok(FoundSet::Set(set));
+        }
+        let of_all = points.clone();
+        let choosing = tokio::task::spawn_blocking(move || of_all.with_facets(&choices, among.as_deref()));
+        let set = choosing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let Some(set) = set.map(Arc::new) else { return Ok(FoundSet::Refused) };
+        if let (Some(held), Some(kept)) = (&mut held, &kept)
+            && !matches!(&**held, AskedSet::Set(_, on) if *on > state.snapshot)
+        {
+            **held = AskedSet::Set(Arc::clone(&set), state.snapshot);
+            sets.note_size(&filter, kept, set.bytes());
+        }
+        sets.note_by_facets();
+        Ok(FoundSet::Set(set))
+    }
+
+    /// The rows that fulfil the conditions, about which a statement asks, or has asked on an earlier snapshot.
+    async fn by_statement(
+        &self,
+        layer: usize,
+        points: &LivePoints,
+        asked: &[AskedCondition],
+    ) -> Result<FoundSet, Error> {
+        let (sets, state) = (&self.rows.sets, &self.snapshot.sets);
+        let filter = filter_of(layer, asked);
+        let Some(kept) = sets.of(&filter) else { return Ok(FoundSet::Refused) };
+        // While somebody asks, the database draws for those who cannot wait.
+        let locked = self.wait.awaited(Arc::clone(&kept.asked).lock_owned()).await;
+        let Some(mut held) = locked else { return Ok(FoundSet::Busy) };
+        let before = match &*held {
+            AskedSet::RefusedUntil(until) if Instant::now() < *until => return Ok(FoundSet::Refused),
             // A snapshot that was taken before the present one.
-            AskedSet::Set(_, on) if *on > state.snapshot => return Ok(None),
-            AskedSet::Set(set, on) if state.holds(filter, *on) => Some(Arc::clone(set)),
+            AskedSet::Set(_, on) if *on > state.snapshot => return Ok(FoundSet::Busy),
+            AskedSet::Set(set, on) if state.holds(&filter, *on) => Some(Arc::clone(set)),
             AskedSet::NotYet | AskedSet::Set(..) | AskedSet::RefusedUntil(_) => None,
         };
-        if let Some(rows) = before.as_ref().and_then(|set| points.only(set)) {
-            return Ok(Some(rows));
+        if let Some(set) = before.clone().filter(|set| points.only(set).is_some()) {
+            return Ok(FoundSet::Set(set));
         }
-        let own = &self.snapshot.layers[layer];
         if let Some(set) = before.as_ref().and_then(|before| points.matching_as_before(before)) {
-            sets.note_size(filter, &kept, set.bytes());
+            sets.note_size(&filter, &kept, set.bytes());
             let set = Arc::new(set);
-            *asked = AskedSet::Set(Arc::clone(&set), state.snapshot);
-            return Ok(points.only(&set));
+            *held = AskedSet::Set(Arc::clone(&set), state.snapshot);
+            return Ok(FoundSet::Set(set));
         }
-        let Some(permit) = self.snapshot.may_ask() else { return Ok(None) };
-        let (rows, snapshot, filter) = (Arc::clone(self.rows), Arc::clone(self.snapshot), filter.clone());
-        let (of_all, narrowed, values) = (points.clone(), self.filter.narrowed(own), self.filter.values.clone());
+        let permit = self.wait.awaited(self.snapshot.right_to_ask()).await.flatten();
+        let Some(permit) = permit else { return Ok(FoundSet::Busy) };
+        let (rows, snapshot) = (Arc::clone(self.rows), Arc::clone(self.snapshot));
+        let narrowed = self.filter.narrowed_by(&self.snapshot.layers[layer], asked);
+        let (of_all, values) = (points.clone(), self.filter.values.clone());
         // A tile that is given up, or takes too long, does not end the statement: others want its set.
         let asking = SharedWork::start(async move {
             let (begun, stop) = (Instant::now(), Stop::new());
@@ -164,16 +229,22 @@ impl FilteredRows<'_> {
             let set = set.map(Arc::new).filter(|set| rows.sets.have_room_for(set.bytes()));
             rows.sets.note_asked(&filter, &kept, set.as_ref().map_or(0, |set| set.bytes()));
             let is_kept = begun.elapsed() <= MAX_BRIEF || !snapshot.sets.is_brief(&filter);
-            *asked = match set.clone().filter(|_| is_kept) {
+            *held = match set.clone().filter(|_| is_kept) {
                 Some(set) => AskedSet::Set(set, snapshot.sets.snapshot),
                 None => AskedSet::RefusedUntil(Instant::now() + PAUSE_AFTER_REFUSAL),
             };
             set
         });
-        let set = tokio::select! {
-            set = tokio::time::timeout(MAX_WAIT, asking.done()) => set.ok().flatten().flatten(),
-            _ = self.stop.wait() => return Err(Error::Interrupted),
+        let end = match self.wait {
+            SetWait::WithWorker => Instant::now() + MAX_WAIT,
+            SetWait::Until(end) => end,
         };
-        Ok(set.and_then(|set| points.only(&set)))
+        tokio::select! {
+            asked = tokio::time::timeout_at(end.into(), asking.done()) => Ok(match asked {
+                Ok(set) => set.flatten().map_or(FoundSet::Refused, FoundSet::Set),
+                Err(_late) => FoundSet::Busy,
+            }),
+            _ = self.stop.wait() => Err(Error::Interrupted),
+        }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
-use super::filtered::FilteredRows;
+use super::filtered::{FilteredRows, MAX_WAIT_WITHOUT_WORKER, SetWait};
 use super::follow::follow;
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
@@ -159,6 +159,10 @@ impl LiveSource for DatabaseTiles {
         Box::pin(self.0.render(request, stop))
     }
 
+    fn prepare<'a>(&'a self, request: &'a LiveRequest, stop: &'a Stop) -> BoxFuture<'a, ()> {
+        Box::pin(self.0.prepare(request, stop))
+    }
+
     fn count<'a>(&'a self, request: CountRequest, stop: &'a Stop) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
         Box::pin(self.0.count(request, stop))
     }
@@ -223,6 +227,21 @@ impl DatabaseTilesShared {
         }
     }
 
+    /// Waits for the matching set of a tile's filter. What fails here is found again by the rendering.
+    async fn prepare(self: &Arc<Self>, request: &LiveRequest, stop: &Stop) {
+        let until = Instant::now() + MAX_WAIT_WITHOUT_WORKER;
+        let Some(given) = request.given.as_deref() else { return };
+        let preparing = async {
+            let snapshot = self.snapshot_until(request.since, stop).await.ok()?;
+            let batch = snapshot.batch(request.tile).await.ok()??;
+            let filter = RequestFilter::of(&self.filters, Some(given));
+            let wait = SetWait::Until(until);
+            let filtered = FilteredRows { rows: &self.rows, snapshot: &snapshot, filter: &filter, wait, stop };
+            Box::pin(filtered.in_batch(&batch)).await.ok()
+        };
+        drop(tokio::time::timeout_at(until.into(), preparing).await);
+    }
+
     /// Counts the rows of each layer.
     async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
         let CountRequest { given, since } = request;
@@ -230,7 +249,13 @@ impl DatabaseTilesShared {
         let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
         loop {
             let snapshot = self.snapshot_until(since, stop).await?;
-            let filtered = FilteredRows { rows: &self.rows, snapshot: &snapshot, filter: &filter, stop };
+            let filtered = FilteredRows {
+                rows: &self.rows,
+                snapshot: &snapshot,
+                filter: &filter,
+                wait: SetWait::WithWorker,
+                stop,
+            };
             match Box::pin(filtered.counted()).await {
                 Ok(counted) => return Ok(counted),
                 Err(error) => tries.failed(&snapshot, &error, stop)?,
@@ -271,7 +296,7 @@ impl DatabaseTilesShared {
         let rows = match &filter {
             None => Some(BTreeMap::new()),
             Some(filter) => {
-                let filtered = FilteredRows { rows: &self.rows, snapshot, filter, stop };
+                let filtered = FilteredRows { rows: &self.rows, snapshot, filter, wait: SetWait::WithWorker, stop };
                 Box::pin(filtered.in_batch(&batch)).await.map_err(Arc::new)?
             }
         };

@@ -235,9 +235,10 @@ impl LiveSnapshot {
         asked
     }
 
-    /// The right to ask for a matching set; `None` while as many are asked for as may be at once.
-    pub(crate) fn may_ask(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.bounds.asking).try_acquire_owned().ok()
+    /// Waits for the right to ask for a matching set, while as many are asked for as may be at once. Never returns
+    /// `None`, because the semaphore is never closed.
+    pub(crate) async fn right_to_ask(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.bounds.asking).acquire_owned().await.ok()
     }
 
     /// The rows that are kept of a layer, by its number.
@@ -550,7 +551,11 @@ impl<'r> RequestFilter<'r> {
 
     /// The layer with the rows that the request wants.
     pub(crate) fn narrowed(&self, layer: &Layer) -> Layer {
-        let asked = self.of_layer(layer);
+        self.narrowed_by(layer, &self.of_layer(layer))
+    }
+
+    /// The layer with the rows that fulfil some of the request's conditions.
+    pub(crate) fn narrowed_by(&self, layer: &Layer, asked: &[AskedCondition]) -> Layer {
         let conditions: Vec<&str> = asked.iter().map(|condition| condition.sql.as_str()).collect();
         layer.narrowed(&conditions, &self.given.map(GivenParameters::json).unwrap_or_default())
     }

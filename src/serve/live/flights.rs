@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::history::{HistoryMatch, StateHistory};
 use super::table::{CountTable, FlightEntry, FlightKey, FlightTable, FlightWaiter, Landed, SharedTable};
@@ -80,6 +80,8 @@ pub(crate) struct FlightState {
     /// weight 1/8.
     mean_micros: AtomicU64,
     pub(crate) counts: CountTable,
+    /// How many flights may wait for what their values choose, without a worker.
+    preparing: Semaphore,
     /// True if the source was away at the last rendering, so that only changes of this state are logged, not each tile.
     is_away: AtomicBool,
 }
@@ -118,8 +120,10 @@ pub(crate) struct FlightCounts {
 impl LiveFlights {
     /// Flights for tiles of a source; none has started. Their results are put into the cache.
     pub(crate) fn new(context: FlightContext) -> LiveFlights {
+        let preparing = Semaphore::new(context.options.queue.min(Semaphore::MAX_PERMITS));
         LiveFlights(Arc::new(FlightState {
             context,
+            preparing,
             table: SharedTable::default(),
             history: StateHistory::default(),
             mean_micros: AtomicU64::new(0),
@@ -207,7 +211,7 @@ impl LiveFlights {
 impl FlightState {
     /// Begins a flight; returns its number and the receiver of its result. A flight of class [`WorkClass::Live`] has
     /// one request that waits for it, others have none. The flight enters the queue at once, unless its tile is first
-    /// looked up in the shared cache.
+    /// looked up in the shared cache, or waits for what its values choose.
     fn begin(
         self: &Arc<Self>,
         table: &mut FlightTable,
@@ -218,7 +222,8 @@ impl FlightState {
         table.begun += 1;
         let (tell, landed) = watch::channel(None);
         let (number, stop, is_live) = (table.begun, Stop::new(), class == WorkClass::Live);
-        let ticket = if request.shared_key.is_some() { None } else { Some(self.enqueue(class, request.client)) };
+        let enters_later = request.shared_key.is_some() || request.given.is_some();
+        let ticket = if enters_later { None } else { Some(self.enqueue(class, request.client)) };
         let entry = FlightEntry {
             number,
             ticket: ticket.as_ref().map(WorkTicket::number),
@@ -383,7 +388,21 @@ impl FlightState {
         if let Some(found) = self.look_up_in_redis(&flight).await {
             return Ok(found);
         }
+        let since = self.known.epochs().since(key.tile.coord, key.epoch);
+        let given = flight.request.given.take();
+        let request = LiveRequest { tile: key.tile, given, since };
         let limit = self.options.timeout;
+        // With too many that wait like this, the others let the database draw.
+        if request.given.is_some()
+            && let Ok(_waits) = self.preparing.try_acquire()
+        {
+            flight.request.new_key.take().into_iter().for_each(NewKey::begins);
+            tokio::select! {
+                () = self.source.prepare(&request, stop) => {}
+                _ = stop.wait() => return Err(LiveError::Abandoned),
+                () = tokio::time::sleep(limit) => {}
+            }
+        }
         let permit = tokio::select! {
             permit = self.permit(&mut flight) => permit?,
             _ = stop.wait() => return Err(LiveError::Abandoned),
@@ -391,12 +410,10 @@ impl FlightState {
         };
         let way = if permit.class() == WorkClass::Neighbour { CacheOrigin::Ahead } else { CacheOrigin::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
-        let given = flight.request.given.take();
         flight.request.new_key.take().into_iter().for_each(NewKey::begins);
-        let since = self.known.epochs().since(key.tile.coord, key.epoch);
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
-            let rendered = shared.render_not_older(LiveRequest { tile: key.tile, given, since }, &of_task).await;
+            let rendered = shared.render_not_older(request, &of_task).await;
             drop(permit);
             rendered
         });

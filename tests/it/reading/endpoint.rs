@@ -56,10 +56,11 @@ fn a_target_equals_what_servers_make_of_it() {
     run(command(&target, &https, &[]).env("SSL_CERT_FILE", &authority)).ok();
     diff(&target, &https, &[]).fails(1, &["its certificate is not trusted", "SSL_CERT_FILE names further"]);
     // Rows counted from the south, as TMS has them.
+    let port = served.port;
     let south = Stub::new(move |request| {
         let numbers: Vec<u32> = request.path[1..].split('/').map(|part| part.parse().unwrap()).collect();
         let [z, x, y] = [numbers[0], numbers[1], (1 << numbers[0]) - 1 - numbers[2]];
-        let answer = served.get(&format!("/{z}/{x}/{y}.pbf"), "");
+        let answer = crate::support::nginx::ask(port, "GET", &format!("/{z}/{x}/{y}.pbf"), "");
         StubAnswer::Sends(200, String::new(), answer.body)
     });
     diff(&target, &format!("{}/{{z}}/{{x}}/{{-y}}", south.url), &["--sample", "8"]).ok();

@@ -21,7 +21,9 @@ INSERT INTO uuids SELECT md5(id::text)::uuid, kind, geom FROM rows WHERE id < 40
 CREATE INDEX ON uuids USING gist (geom);
 CREATE TABLE names (id varchar(20) PRIMARY KEY, kind smallint, geom geometry(Point, 4326));
 INSERT INTO names SELECT 'n' || id, kind, geom FROM rows WHERE id < 400;
-CREATE INDEX ON names USING gist (geom)";
+CREATE INDEX ON names USING gist (geom);
+CREATE FUNCTION slowly(kind smallint, above numeric) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+    'BEGIN PERFORM pg_sleep(0.002); RETURN kind > above; END'";
 
 /// Layers with keys of every kind; one has no conditions.
 const LAYERS: &str = r#"
@@ -63,6 +65,10 @@ where = { plain = "word ~ !like!" }
 name = "slow"
 type = "number"
 where = { plain = "pg_sleep(0.01) IS NOT NULL AND kind > !slow!" }
+[[tileset.parameter]]
+name = "slowly"
+type = "number"
+where = { uuids = "slowly(kind, !slowly!::numeric)" }
 [[tileset.parameter]]
 name = "low"
 type = "number"
@@ -427,10 +433,13 @@ fn facets_choose_the_rows_that_their_conditions_choose_without_a_statement() {
     let rows = pair.live.rows();
     assert!(rows["reads"] == 1 && rows["why_not"].is_null() && rows["set_statements"] == 0, "{rows}");
     assert!(pair.count("facet_sets") > filters.len() as u64, "{rows}");
-    // Beside a condition in SQL, one statement finds the rows.
-    let mixed = "kind=3&above=50";
-    until(mixed, || pair.shows_the_same(mixed, &[2]) && pair.count("set_statements") >= 2);
-    for filter in [mixed, ""] {
+    // A condition in SQL is asked about once for each of the two layers, whatever the facets beside it.
+    let mixed = ["kind=3&above=70", "kind=5&above=70&tag=a", "above=70"];
+    for filter in mixed {
+        until(filter, || pair.shows_the_same(filter, &[2]));
+    }
+    assert_eq!(pair.count("set_statements"), 2, "{}", pair.live.rows());
+    for filter in [mixed[0], mixed[1], ""] {
         until(filter, || counts(&pair.live.served, filter) == counts(&pair.plain, filter));
     }
     assert_eq!(counts(&pair.plain, "tag=missing")["layers"]["points"]["bounds"], serde_json::Value::Null);
@@ -568,6 +577,23 @@ fn no_tile_waits_for_a_set_whose_statement_takes_long() {
         let answer = pair.live.served.get(&path, GZIP);
         assert!(is_same(&answer, &pair.plain.get(&path, GZIP)), "{path} {}", answer.head);
     }
+}
+
+#[test]
+fn tiles_that_come_together_wait_for_the_set_of_their_filter() {
+    let pair = Pair::new(LAYERS, 64);
+    let before = ["set_statements", "set_tiles"].map(|what| pair.count(what));
+    let paths = ["/3/4/3.pbf", "/3/3/3.pbf", "/3/2/3.pbf", "/3/5/3.pbf"].map(|path| format!("{path}?slowly=3"));
+    // The statement takes longer than a tile waits that holds a worker.
+    thread::scope(|scope| {
+        for path in &paths {
+            let served = &pair.live.served;
+            scope.spawn(move || assert_eq!(status(&served.get(path, GZIP)), 200));
+        }
+    });
+    assert!(paths.iter().all(|path| is_same(&pair.live.served.get(path, GZIP), &pair.plain.get(path, GZIP))));
+    let now = ["set_statements", "set_tiles"].map(|what| pair.count(what));
+    assert_eq!([now[0] - before[0], now[1] - before[1]], [1, 4], "{}", pair.live.rows());
 }
 
 #[test]

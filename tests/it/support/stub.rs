@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A request as the stub has read it.
@@ -47,6 +48,16 @@ pub(crate) struct Stub {
     /// Its address, `http://127.0.0.1:PORT`.
     pub(crate) url: String,
     asked: Arc<Mutex<Vec<StubRequest>>>,
+    has_ended: Arc<AtomicBool>,
+}
+
+/// What `answer` holds, such as a process, is dropped with the stub and the last of its connections.
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.has_ended.store(true, Ordering::Relaxed);
+        // The listener waits for a client.
+        drop(TcpStream::connect(self.url.trim_start_matches("http://")));
+    }
 }
 
 impl Stub {
@@ -56,8 +67,13 @@ impl Stub {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let asked = Arc::new(Mutex::new(Vec::new()));
         let (kept, answer) = (Arc::clone(&asked), Arc::new(Mutex::new(answer)));
+        let has_ended = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&has_ended);
         std::thread::spawn(move || {
             for client in listener.incoming().map_while(Result::ok) {
+                if ends.load(Ordering::Relaxed) {
+                    return;
+                }
                 let (kept, answer) = (Arc::clone(&kept), Arc::clone(&answer));
                 std::thread::spawn(move || {
                     let mut reader = BufReader::new(client.try_clone().unwrap());
@@ -72,7 +88,7 @@ impl Stub {
                 });
             }
         });
-        Stub { url, asked }
+        Stub { url, asked, has_ended }
     }
 
     /// The requests that it has received so far.
