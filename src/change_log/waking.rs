@@ -145,7 +145,8 @@ impl Waking {
                     let since = *self.waits_since.get_or_insert_with(Instant::now);
                     self.listener.notification().await?;
                     self.waits_since = None;
-                    return self.count_notice(since.elapsed() < every).await;
+                    self.hurried = if since.elapsed() < every { self.hurried + 1 } else { 0 };
+                    return Ok(());
                 }
                 // If the triggers cannot take the lock either, they send notifications.
                 Some(NotifyObstacle::Held) => tokio::select! {
@@ -162,7 +163,7 @@ impl Waking {
                 _ => false,
             };
             if wants_lock && self.try_lock().await? {
-                tracing::info!("the advisory lock is free: notifications wake this run from now on");
+                tracing::info!("notifications wake this run from now on");
                 self.obstacle = None;
                 // Changes since the last poll may have sent no notification.
                 return Ok(());
@@ -171,19 +172,6 @@ impl Waking {
                 return Ok(());
             }
         }
-    }
-
-    /// Gives up notifications if they keep coming sooner than polls would.
-    async fn count_notice(&mut self, is_hurried: bool) -> Result<(), Error> {
-        self.hurried = if is_hurried { self.hurried + 1 } else { 0 };
-        if self.hurried >= HURRIED_NOTICES {
-            let (class, object) = WATCHER_LOCK;
-            self.listener.ask(CONTEXT, &format!("SELECT pg_advisory_unlock_shared({class}, {object})")).await?;
-            tracing::info!("changes are committed all the time: this run looks by itself until the log is quiet");
-            self.obstacle = Some(NotifyObstacle::Busy { last_change: Instant::now() });
-            self.hurried = 0;
-        }
-        Ok(())
     }
 
     /// Checks that the connection still answers.
@@ -201,9 +189,17 @@ impl Waking {
         }
     }
 
-    /// Discards the changes until now. A snapshot that is taken after this sees them.
+    /// Discards the changes until now. A snapshot that is taken after this sees them. Gives up notifications if they
+    /// keep coming sooner than polls would: not in [`Waking::change`], which may be dropped while it waits.
     pub(crate) async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
+        if self.obstacle.is_none() && self.hurried >= HURRIED_NOTICES {
+            let (class, object) = WATCHER_LOCK;
+            self.listener.ask(CONTEXT, &format!("SELECT pg_advisory_unlock_shared({class}, {object})")).await?;
+            tracing::info!("changes are committed all the time: this run looks by itself until the log is quiet");
+            self.obstacle = Some(NotifyObstacle::Busy { last_change: Instant::now() });
+            self.hurried = 0;
+        }
         if self.obstacle.is_some() {
             self.poll().await?;
         }
