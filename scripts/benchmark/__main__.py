@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, watch
+from . import before, cells, daemon, day, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -100,6 +100,15 @@ def arguments():
     parser.add_argument("--filters", action="store_true",
                         help="only filtered live tiles of rows in the registry's shape: cold tiles of one client and of 32 with filters of their own, "
                         "by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
+    parser.add_argument("--writers", action="store_true",
+                        help="only what the triggers cost writers of Open Supply Hub's tables (scripts/open-supply-hub), narrow and wide: statement triggers "
+                        "beside none and beside row triggers, on a server with fsync = on")
+    parser.add_argument("--walk", action="store_true",
+                        help="only users who walk over the map of Open Supply Hub with filters (examples/open-supply-hub.toml): a statement for each tile, as its "
+                        "application has it, beside oar-tiles serve")
+    parser.add_argument("--day", action="store_true",
+                        help="only a day of writers of Open Supply Hub's tables in two minutes beside oar-tiles serve --live --writer: how soon commits are in "
+                        "answers, and whether the tiles end as a seed makes them")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--shards", action="store_true",
@@ -114,9 +123,10 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.shards or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge)
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
+              + " durable" * options.writers)
         return
-    if options.facilities or options.zoom or options.variants:
+    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.day:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]
@@ -135,6 +145,15 @@ def main():
         cases = []
     for count, zooms_of_case in cases:
         bench.begin_case(count, zooms_of_case)
+        if options.writers:
+            writers.measure(bench)
+            continue
+        if options.walk:
+            walk.measure(bench)
+            continue
+        if options.day:
+            day.measure(bench)
+            continue
         bench.say(f"{count} facilities, zooms {zooms_of_case} …")
         # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
         bench.psql("-v", f"count={count}", "-f", f"{ROOT}/scripts/schema.sql", "-f", f"{ROOT}/scripts/facilities.sql",

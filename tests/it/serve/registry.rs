@@ -1,51 +1,141 @@
-//! The example of the Open Supply Hub's map: each of its parameters chooses the rows that SQL of the test chooses.
+//! The example of the Open Supply Hub's map on tables of its real shape: under each parameter, both layers show what a statement of another making
+//! shows, before and after its writers' changes.
 
 use std::fs;
 
 use serde_json::Value;
 
+use crate::support::features::features;
 use crate::support::folder::Folder;
 use crate::support::program::{program, run};
-use crate::support::served::{GZIP, Served, status};
+use crate::support::served::{Served, status};
 use crate::support::{Db, repository, until};
 
-/// The columns that the map reads, of the application's table.
-const TABLE: &str = "
-CREATE TABLE api_facilityindex (id varchar(32) PRIMARY KEY, name varchar(200), address varchar(200), country_code varchar(2), location geometry(Point, 4326),
-    contributors_id int[], contrib_types varchar[], sector varchar(50)[], lists int[], custom_text_search text, number_of_workers text[],
-    parent_company_name varchar[], parent_company_id int[], native_language_name varchar(2000)[]);
-INSERT INTO api_facilityindex SELECT 'F' || i, 'Mill ' || i, 'Street ' || i, (ARRAY['BD', 'IN', 'CN', 'TR'])[1 + i % 4],
-    ST_SetSRID(ST_MakePoint(88 + i % 37 * 0.1, 20 + i % 53 * 0.1), 4326), CASE WHEN i % 11 > 0 THEN ARRAY[1 + i % 5, 1 + i % 7] END,
-    ARRAY['Union', 'T' || i % 3], CASE WHEN i % 10 > 0 THEN ARRAY['Apparel', 'S' || i % 9] ELSE '{}' END, ARRAY[1 + i % 30], 'c' || i % 4 || '|' || i,
-    ARRAY[(ARRAY['Less than 1000', '1001-5000'])[1 + i % 2]], ARRAY['Acme ' || i % 3], ARRAY[i % 11], ARRAY['Tekstil ' || i]
-    FROM generate_series(1, 600) AS i;
-CREATE INDEX ON api_facilityindex USING gist (location);
-CREATE TABLE api_facilityalias (os_id varchar(32) PRIMARY KEY, facility_id varchar(32));
-INSERT INTO api_facilityalias VALUES ('OLD1', 'F7')";
-
 /// Queries of the map, and the condition that each has to be.
-const ASKED: [(&str, &str); 12] = [
+const ASKED: [(&str, &str); 23] = [
     ("countries=bd&countries=TR", "country_code IN ('BD', 'TR')"),
     ("contributors=1&contributors=3", "1 = ANY (contributors_id) OR 3 = ANY (contributors_id)"),
     (
         "contributors=1&contributors=3&combine_contributors=AND",
         "1 = ANY (contributors_id) AND 3 = ANY (contributors_id)",
     ),
-    ("lists=7&countries=BD", "7 = ANY (lists) AND country_code = 'BD'"),
-    ("contributor_types=T2", "'T2' = ANY (contrib_types)"),
-    ("sectors=S3&sectors=S4", "'S3' = ANY (sector) OR 'S4' = ANY (sector)"),
-    ("number_of_workers=1001-5000", "number_of_workers = '{1001-5000}'"),
-    ("native_language_name=TEKSTIL%2019", "native_language_name[1] ~* '^tekstil 19'"),
-    ("parent_company=Acme%201&parent_company=10", "parent_company_name = '{Acme 1}' OR parent_company_id = '{10}'"),
-    ("q=mill%2019", "name ~* 'mill 19'"),
-    ("q=old1", "id = 'F7'"),
-    ("q=c3%7C&embed=1&countries=CN", "custom_text_search ~ 'c3' AND country_code = 'CN'"),
+    ("contributors=1&contributors=3&combine_contributors=OR", "contributors_id && '{1,3}'"),
+    ("lists=2&countries=BD", "2 = ANY (lists) AND country_code = 'BD'"),
+    ("lists=3&lists=4", "3 = ANY (lists) OR 4 = ANY (lists)"),
+    ("contributor_types=Union", "'Union' = ANY (contrib_types)"),
+    ("sectors=Textiles&sectors=Sector%209", "'Textiles' = ANY (sector) OR 'Sector 9' = ANY (sector)"),
+    ("number_of_workers=1001-5000", "number_of_workers::text ~ '1001-5000'"),
+    ("number_of_workers=More%20than%2010000&countries=CN", "number_of_workers::text ~ 'More' AND country_code = 'CN'"),
+    ("facility_type=Final%20Product%20Assembly", "facility_type[1] ~ '^Final'"),
+    ("processing_type=Sewing&processing_type=Dyeing", "processing_type::text ~ 'Sewing|Dyeing'"),
+    ("product_type=SH%C3%96ES", "product_type::text ~ 'shoes'"),
+    ("native_language_name=t%C3%8Axtil", "native_language_name::text ~* 'Têxtil'"),
+    (
+        "parent_company=Parent%202&parent_company=4",
+        "parent_company_name::text ~ '\"Parent 2\"' OR parent_company_id::text ~ '[{,]4[,}]'",
+    ),
+    (
+        "partner_contributor=3",
+        "id IN (SELECT facility_id FROM api_extendedfield, api_partnerfield AS p WHERE field_name = name AND name = 'emissions_estimate' AND p.active)",
+    ),
+    (
+        "partner_contributor=4&sectors=Apparel",
+        "'Apparel' = ANY (sector) AND id IN (SELECT facility_id FROM api_extendedfield, api_partnerfield AS p WHERE field_name = name AND p.active)",
+    ),
+    ("q=d%C3%A9nim", "name ~* 'denim'"),
+    ("q={kept}", "id = '{kept}'"),
+    (
+        "q={merged}",
+        "id = (SELECT coalesce(max(facility_id), '{merged}') FROM api_facilityalias WHERE os_id = '{merged}')",
+    ),
+    (
+        "q=batch&embed=1&contributors=2",
+        "2 = ANY (contributors_id) AND (name ~* 'batch' OR custom_text_search ~ '2[|]Batch')",
+    ),
+    ("q=denim&contributors=2", "2 = ANY (contributors_id) AND name ~* 'denim'"),
+    (
+        "boundary=POLYGON((80+15,110+15,110+30,80+15))",
+        "ST_Contains(ST_GeomFromText('POLYGON((80 15,110 15,110 30,80 15))', 4326), location)",
+    ),
 ];
 
+/// The application's tables with some facilities, and the statements that say what its layers show.
+fn registry(facilities: u32) -> Db {
+    let db = Db::new();
+    let folder = [
+        include_str!("../../../scripts/open-supply-hub/tables.sql"),
+        include_str!("../../../scripts/facilities.sql"),
+        include_str!("../../../scripts/open-supply-hub/rows.sql"),
+        include_str!("../../../scripts/open-supply-hub/triggers.sql"),
+        include_str!("../../../scripts/open-supply-hub/oracle.sql"),
+    ];
+    for file in folder {
+        db.run(&file.replace(":count", &facilities.to_string()).replace(":width", "800"));
+    }
+    db
+}
+
+/// What a server of the example answers, beside what the statements give.
+struct Compared<'a> {
+    db: &'a Db,
+    served: Served,
+    /// Ids that stand in queries: of a facility, and of one that is merged into it.
+    kept: String,
+    merged: String,
+    /// Tiles of each layer around facilities.
+    tiles: [Vec<(i32, i32, i32)>; 2],
+}
+
+impl Compared<'_> {
+    fn count(&self, tileset: &str, query: &str) -> i64 {
+        let answer = self.served.get(&format!("/{tileset}/count.json?{query}"), "");
+        assert_eq!(status(&answer), 200, "{query} {}", answer.head);
+        serde_json::from_slice::<Value>(&answer.body).unwrap()["layers"][tileset]["count"].as_i64().unwrap()
+    }
+
+    fn oracle(&self, tileset: &str, (z, x, y): (i32, i32, i32), condition: &str) -> Vec<u8> {
+        let quoted = condition.replace('\'', "''");
+        self.db.value(&format!("SELECT coalesce(oracle_{tileset}({z}, {x}, {y}, '{quoted}'), '')"))
+    }
+
+    /// True if a tile is answered as expected: with the same bytes, or, as the bounds of cells are worked out in another way, with the same features.
+    fn shows(&self, tileset: &str, (z, x, y): (i32, i32, i32), query: &str, expected: &[u8]) -> bool {
+        let answer = self.served.get(&format!("/tile/{tileset}/1712-8-ab12cd34/{z}/{x}/{y}.pbf?{query}"), "");
+        assert_eq!(status(&answer), 200, "{z}/{x}/{y} {query} {}", answer.head);
+        if tileset == "facilities" || answer.body.is_empty() || expected.is_empty() {
+            return answer.body == expected;
+        }
+        let (found, expected) = (features(&answer.body, tileset), features(expected, tileset));
+        found.len() == expected.len() && found.iter().zip(&expected).all(|(one, other)| one.is_like(other))
+    }
+
+    /// Waits for the count of each query, then compares tiles, and gives how many of them are not empty.
+    fn all(&self, when: &str) -> usize {
+        let with_ids = |text: &str| text.replace("{kept}", &self.kept).replace("{merged}", &self.merged);
+        let mut filled = 0;
+        for (query, condition) in ASKED.iter().chain(&[("", "true")]) {
+            let (query, condition) = (with_ids(query), with_ids(condition));
+            let expected: i64 = self.db.value(&format!("SELECT count(*) FROM api_facilityindex WHERE {condition}"));
+            assert!(expected > 0, "{condition}: chooses nothing");
+            for (tileset, tiles) in ["facilities", "facilitygrid"].into_iter().zip(&self.tiles) {
+                until(&format!("{tileset} {query}: {expected} {when}"), || self.count(tileset, &query) == expected);
+                for tile in tiles {
+                    let expected = self.oracle(tileset, *tile, &condition);
+                    filled += usize::from(!expected.is_empty());
+                    // A change that leaves the count as it was may not have been seen yet.
+                    until(&format!("{tile:?} {query} {when}, as the statement gives it"), || {
+                        self.shows(tileset, *tile, &query, &expected)
+                    });
+                }
+            }
+        }
+        filled
+    }
+}
+
 #[test]
-fn each_parameter_of_the_example_chooses_the_rows_that_it_says() {
-    let (db, folder) = (Db::new(), Folder::new());
-    db.run(TABLE);
+fn the_example_shows_what_the_statements_say_under_each_parameter_and_after_each_change() {
+    let (db, folder) = (registry(1_500), Folder::new());
     let path = |name: &str| folder.beside(name).display().to_string();
     let example = fs::read_to_string(repository("examples/open-supply-hub.toml")).unwrap();
     let outputs = path("{tileset}.mbtiles");
@@ -55,31 +145,52 @@ fn each_parameter_of_the_example_chooses_the_rows_that_it_says() {
     run(program().args(["seed", "--progress", "none", "--zoom", "1-2,12"]).args(common)).ok();
     let mut command = program();
     command.args(["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]).args(common);
-    let served = Served::of(&mut command);
-    let counted = |tileset: &str, query: &str| {
-        let answer = served.get(&format!("/{tileset}/count.json?{query}"), "");
-        assert_eq!(status(&answer), 200, "{query} {}", answer.head);
-        serde_json::from_slice::<Value>(&answer.body).unwrap()["layers"][tileset]["count"].as_i64().unwrap()
+    // Beside the most facilities.
+    let around = |zoom: i32, most: i32| -> Vec<(i32, i32, i32)> {
+        let rows = db.rows(&format!(
+            "SELECT floor((ST_X(m) + 20037508.342789244) / 40075016.685578488 * (1 << {zoom}))::int, floor((20037508.342789244 - ST_Y(m)) / 40075016.685578488 * (1 << {zoom}))::int
+             FROM (SELECT ST_Transform(location, 3857) AS m FROM api_facility) AS r GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2 LIMIT {most}"
+        ));
+        rows.iter().map(|row| (zoom, row.get(0), row.get(1))).collect()
     };
-    let all = |what: &str| {
-        for (query, condition) in ASKED {
-            let expected: i64 = db.value(&format!("SELECT count(*) FROM api_facilityindex WHERE {condition}"));
-            for tileset in ["facilities", "facilitygrid"] {
-                until(&format!("{tileset} {query}: {expected} {what}"), || counted(tileset, query) == expected);
-            }
-        }
+    let ids: Vec<String> =
+        db.rows("SELECT id FROM api_facility ORDER BY hashtext(id) LIMIT 2").iter().map(|row| row.get(0)).collect();
+    let compared = Compared {
+        db: &db,
+        served: Served::of(&mut command),
+        kept: ids[0].clone(),
+        merged: ids[1].clone(),
+        tiles: [
+            [around(12, 2), around(13, 1), around(15, 1)].concat(),
+            [around(1, 1), around(2, 1), around(4, 2), around(7, 1), around(11, 1)].concat(),
+        ],
     };
-    all("at first");
-    db.run("UPDATE api_facilityindex SET lists = '{}', contributors_id = array_remove(contributors_id, 3) WHERE lists = '{7}' OR id = 'F3'");
-    db.run("DELETE FROM api_facilityindex WHERE id = 'F19'; INSERT INTO api_facilityalias VALUES ('F19', 'F7')");
-    all("after a list was switched off, and a merge");
-    // The application's own addresses, with its key in them.
-    for address in ["facilitygrid/1712-8-ab12cd34/4/11/7", "facilities/any/12/3051/1806"] {
-        let answer = served.get(&format!("/tile/{address}.pbf?countries=BD"), GZIP);
-        assert_eq!(status(&answer), 200, "{address} {}", answer.head);
-    }
-    let inside: i64 = db
-        .value("SELECT count(*) FROM api_facilityindex WHERE location && ST_MakeEnvelope(88.05, 20.05, 89, 22, 4326)");
-    let boundary = "boundary=POLYGON((88.05+20.05,89+20.05,89+22,88.05+22,88.05+20.05))";
-    assert!(inside > 10 && counted("facilities", boundary) <= inside && counted("facilities", boundary) > 0);
+    assert!(compared.all("at first") > 100);
+
+    let equal_index = |when: &str| {
+        let columns = "id, name, location, contributors_id, contrib_types, lists, sector, number_of_workers, custom_text_search, product_type, parent_company_id";
+        let wrong: i64 = db.value(&format!(
+            "SELECT count(*) FROM (SELECT {columns} FROM api_facilityindex EXCEPT SELECT {columns} FROM index_rows) AS one"
+        ));
+        assert_eq!(wrong, 0, "{when}: index rows that the triggers left behind");
+    };
+    db.run(&format!(
+        "UPDATE api_facility SET name = 'Denim of ' || name, location = ST_Translate(location, 0.001, 0) WHERE hashtext(id) % 50 = 0;
+         INSERT INTO api_extendedfield (facility_id, contributor_id, field_name, value) SELECT id, 1, field, '{{\"raw\": \"Shoes\"}}'
+             FROM api_facility, unnest(ARRAY['product_type', 'wage_survey']) AS field WHERE hashtext(id) % 40 = 1;
+         SELECT merge_facilities('{}', '{}')",
+        compared.kept, compared.merged
+    ));
+    equal_index("edits");
+    compared.all("after edits and a merge");
+    // A list is switched off in one statement, another one row by row, and a third is no longer approved.
+    db.run(
+        "UPDATE api_source SET is_active = false WHERE facility_list_id = 1;
+         UPDATE api_facilitymatch SET is_active = false WHERE facility_list_item_id IN (SELECT id FROM api_facilitylistitem WHERE source_id = 3 AND id % 2 = 0);
+         UPDATE api_facilitylist SET status = 'REJECTED' WHERE id = 5;
+         UPDATE api_contributor SET contrib_type = 'Union' WHERE id = 2;
+         UPDATE api_partnerfield SET active = false WHERE name = 'wage_survey'",
+    );
+    equal_index("lists");
+    compared.all("after lists were switched off");
 }
