@@ -248,6 +248,21 @@ impl Check<'_> {
         Ok(FacetMatching::From { parameter: from.clone(), values })
     }
 
+    fn check_name(&self, name: &str) -> Result<(), ConfigError> {
+        let wrong = |what: String| Err(self.wrong("tileset.parameter", format!("[{name}] {what}")));
+        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        let begins_plain = name.starts_with(|c: char| c.is_ascii_lowercase());
+        if !begins_plain || !name.chars().all(is_plain) || name.len() > MAX_NAME_BYTES {
+            return wrong(format!(
+                "is no name: write a letter from a to z, then such letters, digits and _, at most {MAX_NAME_BYTES} together"
+            ));
+        }
+        if name == POSTED_NAME {
+            return wrong("has the name of the ids of posted filters: give it another one".to_owned());
+        }
+        Ok(())
+    }
+
     fn parameter(
         &self,
         section: &ParameterSection,
@@ -260,19 +275,7 @@ impl Check<'_> {
             let field = if field.is_empty() { String::new() } else { format!(".{field}") };
             self.wrong("tileset.parameter", format!("[{name}]{field} {what}"))
         };
-        let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
-        if !name.starts_with(|c: char| c.is_ascii_lowercase())
-            || !name.chars().all(is_plain)
-            || name.len() > MAX_NAME_BYTES
-        {
-            let what = format!(
-                "is no name: write a letter from a to z, then such letters, digits and _, at most {MAX_NAME_BYTES} together"
-            );
-            return Err(wrong("", what));
-        }
-        if name == POSTED_NAME {
-            return Err(wrong("", "has the name of the ids of posted filters: give it another one".to_owned()));
-        }
+        self.check_name(name)?;
         let ValueType { of_each: kind, is_list } = section.kind;
         let is_text = kind == ParameterType::Text;
         let is_number = matches!(kind, ParameterType::Integer | ParameterType::Number);

@@ -55,7 +55,9 @@ impl LivePoints {
         let mut found = 0;
         let each = |row: &Row| {
             found += 1;
-            sets.iter_mut().for_each(|set| set.add(row.get(0)));
+            for set in &mut sets {
+                set.add(row.get(0));
+            }
             Ok(())
         };
         worker.session().each(&context, &statement, &[param], each).await?;

@@ -68,12 +68,11 @@ pub(crate) async fn keep_maps(settings: DatabaseSettings, filters: FilterSetting
     let (mut database, mut said): (Option<Database>, String) = (None, String::new());
     while stop.asked().is_none() {
         let looked: Result<(), CommandError> = async {
-            let known = match database.take() {
-                Some(known) => known,
-                None => {
-                    let session = SessionOptions { connections: 1, ..settings.session.clone() };
-                    Database::new(&settings.connect, session, &stop)?
-                }
+            let known = if let Some(known) = database.take() {
+                known
+            } else {
+                let session = SessionOptions { connections: 1, ..settings.session.clone() };
+                Database::new(&settings.connect, session, &stop)?
             };
             let session = database.insert(known).session(None).await?;
             read_maps(&session, &filters).await
