@@ -22,8 +22,8 @@ CREATE INDEX ON uuids USING gist (geom);
 CREATE TABLE names (id varchar(20) PRIMARY KEY, kind smallint, geom geometry(Point, 4326));
 INSERT INTO names SELECT 'n' || id, kind, geom FROM rows WHERE id < 400;
 CREATE INDEX ON names USING gist (geom);
-CREATE FUNCTION slowly(kind smallint, above numeric) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
-    'BEGIN PERFORM pg_sleep(0.002); RETURN kind > above; END'";
+CREATE FUNCTION slowly(id uuid, kind smallint, above numeric) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+    'BEGIN IF id = md5(7::text)::uuid THEN PERFORM pg_sleep(0.8); END IF; RETURN kind > above; END'";
 
 /// Layers with keys of every kind; one has no conditions.
 const LAYERS: &str = r#"
@@ -68,7 +68,7 @@ where = { plain = "pg_sleep(0.01) IS NOT NULL AND kind > !slow!" }
 [[tileset.parameter]]
 name = "slowly"
 type = "number"
-where = { uuids = "slowly(kind, !slowly!::numeric)" }
+where = { uuids = "slowly(id, kind, !slowly!::numeric)" }
 [[tileset.parameter]]
 name = "low"
 type = "number"

@@ -202,7 +202,7 @@ fn what_is_no_filter_is_refused_with_the_reason() {
         let answer = ask(served.port, method, path, "");
         assert_eq!((status(&answer), answer.header("allow")), (code, allow), "{method} {path}");
     }
-    // A page of another site asks first whether it allows.
+    // A page of another site asks first whether it may.
     let asks = |origin: &str| {
         let more = format!(
             "Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: content-type\r\n"
@@ -225,7 +225,7 @@ fn a_client_that_sends_slowly_takes_no_place_of_others() {
     let slow = head("/filters", JSON, "X-Forwarded-For: 192.0.2.1\r\nContent-Length: 14\r\n");
     let mut open: Vec<TcpStream> = Vec::new();
     let by = |client: &str| post(&served, JSON, &format!("X-Forwarded-For: {client}\r\n"), "{\"kind\": \"a\"}");
-    // One of them allows come while the request that looks has a place.
+    // One of them may come while the request that looks has a place.
     until("its places to be taken", || {
         open.push(sends(&served, slow.as_bytes()));
         status(&by("192.0.2.1")) == 429
