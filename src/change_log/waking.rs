@@ -6,7 +6,6 @@
 //! | `max_prepared_transactions` is set: a transaction with a notification cannot be prepared, so the triggers send none | polling |
 //! | a standby, which has no notifications | polling |
 //! | another session holds the advisory lock, so notifications may not come | both; each poll tries the lock again |
-//! | writers commit all the time: a transaction with a notification holds a lock of the whole server while it commits, so that others wait for its `fsync` | polling, until the log was quiet for [`QUIET`] |
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -22,13 +21,6 @@ const LOCK_TRIAL: Duration = Duration::from_secs(1);
 /// The pause between two attempts to take the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
-/// How often in a row a notification may come sooner than a poll would, until this polls. Looks are then made all the time
-/// anyway, while 200 sessions that commit with notifications reach a tenth of their throughput (`scripts/bench --writers`).
-const HURRIED_NOTICES: u32 = 5;
-
-/// How long polls have to find nothing until notifications are wanted again.
-const QUIET: Duration = Duration::from_secs(5);
-
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotifyObstacle {
@@ -38,8 +30,6 @@ pub(crate) enum NotifyObstacle {
     Standby,
     /// Another session holds the advisory lock exclusively.
     Held,
-    /// Writers commit all the time, and would wait for each other; the last time when a poll found a change.
-    Busy { last_change: Instant },
 }
 
 impl fmt::Display for NotifyObstacle {
@@ -50,7 +40,6 @@ impl fmt::Display for NotifyObstacle {
                 "max_prepared_transactions is {limit} in this server, and a transaction with a notification cannot be prepared, so the triggers send none"
             ),
             NotifyObstacle::Standby => f.write_str("this server is a standby, which has no notifications"),
-            NotifyObstacle::Busy { .. } => f.write_str("notifications would slow down those who write all the time"),
             NotifyObstacle::Held => {
                 let (class, object) = WATCHER_LOCK;
                 write!(
@@ -99,10 +88,6 @@ pub(crate) struct Waking {
     obstacle: Option<NotifyObstacle>,
     /// What the last poll found; `None` before the first.
     tail: Option<LogTail>,
-    /// Since when this waits for a notification; `None` while nobody waits.
-    waits_since: Option<Instant>,
-    /// How many notifications in a row came sooner than a poll would.
-    hurried: u32,
 }
 
 impl Waking {
@@ -113,8 +98,7 @@ impl Waking {
         let facts = listener.ask(CONTEXT, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
         let obstacle = NotifyObstacle::of(fact(0), fact(1));
-        let mut waking =
-            Waking { listener, schema: schema.to_owned(), obstacle, tail: None, waits_since: None, hurried: 0 };
+        let mut waking = Waking { listener, schema: schema.to_owned(), obstacle, tail: None };
         if waking.obstacle.is_none() {
             waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
@@ -141,29 +125,16 @@ impl Waking {
     pub(crate) async fn change(&mut self, every: Duration) -> Result<(), Error> {
         loop {
             match &self.obstacle {
-                None => {
-                    let since = *self.waits_since.get_or_insert_with(Instant::now);
-                    self.listener.notification().await?;
-                    self.waits_since = None;
-                    self.hurried = if since.elapsed() < every { self.hurried + 1 } else { 0 };
-                    return Ok(());
-                }
+                None => return self.listener.notification().await,
                 // If the triggers cannot take the lock either, they send notifications.
                 Some(NotifyObstacle::Held) => tokio::select! {
                     heard = self.listener.notification() => return heard,
                     () = tokio::time::sleep(every) => {}
                 },
-                Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby | NotifyObstacle::Busy { .. }) => {
-                    tokio::time::sleep(every).await;
-                }
+                Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
             }
-            let wants_lock = match &self.obstacle {
-                Some(NotifyObstacle::Held) => true,
-                Some(NotifyObstacle::Busy { last_change }) => last_change.elapsed() >= QUIET,
-                _ => false,
-            };
-            if wants_lock && self.try_lock().await? {
-                tracing::info!("notifications wake this run from now on");
+            if self.obstacle == Some(NotifyObstacle::Held) && self.try_lock().await? {
+                tracing::info!("the advisory lock is free: notifications wake this run from now on");
                 self.obstacle = None;
                 // Changes since the last poll may have sent no notification.
                 return Ok(());
@@ -189,17 +160,9 @@ impl Waking {
         }
     }
 
-    /// Discards the changes until now. A snapshot that is taken after this sees them. Gives up notifications if they
-    /// keep coming sooner than polls would: not in [`Waking::change`], which may be dropped while it waits.
+    /// Discards the changes until now. A snapshot that is taken after this sees them.
     pub(crate) async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
-        if self.obstacle.is_none() && self.hurried >= HURRIED_NOTICES {
-            let (class, object) = WATCHER_LOCK;
-            self.listener.ask(CONTEXT, &format!("SELECT pg_advisory_unlock_shared({class}, {object})")).await?;
-            tracing::info!("changes are committed all the time: this run looks by itself until the log is quiet");
-            self.obstacle = Some(NotifyObstacle::Busy { last_change: Instant::now() });
-            self.hurried = 0;
-        }
         if self.obstacle.is_some() {
             self.poll().await?;
         }
@@ -234,12 +197,6 @@ impl Waking {
         let now = LogTail { xmin: row.get(0).unwrap_or_default().to_owned(), rows: left };
         let before = self.tail.replace(now);
         // Fewer entries count as a change, too: the log was pruned, and may have grown as well.
-        let has_grown = before.is_some_and(|before| before.rows != found);
-        if let Some(NotifyObstacle::Busy { last_change }) = &mut self.obstacle
-            && has_grown
-        {
-            *last_change = Instant::now();
-        }
-        Ok(has_grown)
+        Ok(before.is_some_and(|before| before.rows != found))
     }
 }

@@ -112,7 +112,7 @@ impl FilteredRows<'_> {
     fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(AskedFor, LivePoints)> {
         let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
         let alike = |(number, other): (usize, &Arc<Layer>)| {
-            let points = self.snapshot.kept(number)?;
+            let points = self.snapshot.kept(number).filter(|points| points.rows.kept_count() > 0)?;
             let own = self.filter.of_layer(other).into_iter();
             let own: Vec<AskedCondition> = own.filter(|own| asked.iter().any(|asked| asked.key == own.key)).collect();
             if !LivePoints::ask_alike(narrowed, &self.filter.narrowed_by(other, &own)) {
@@ -188,8 +188,10 @@ impl FilteredRows<'_> {
         }
         let filter = filter_of(layer, asked);
         let kept = sets.of(&filter);
+        let of_others = filter_of(layer, &others);
+        let holds = |on: u64| others.is_empty() || state.holds(&of_others, on);
         let known = |asked: &AskedSet| match asked {
-            AskedSet::Set(set, _) if points.only(set).is_some() => Some(Arc::clone(set)),
+            AskedSet::Set(set, on) if holds(*on) && points.only(set).is_some() => Some(Arc::clone(set)),
             _ => None,
         };
         if let Some(set) = kept.as_ref().and_then(|kept| known(&*kept.asked.try_lock().ok()?)) {
@@ -205,8 +207,12 @@ impl FilteredRows<'_> {
         };
         // The tiles of a view come together, and one of them makes the set for all. But a statement may be asking for
         // the same set, from when the facets were not known.
+        let end = match self.wait {
+            SetWait::WithWorker => Instant::now() + MAX_WAIT_FOR_FACETS,
+            SetWait::Until(end) => end,
+        };
         let mut held = match &kept {
-            Some(kept) => tokio::time::timeout(MAX_WAIT_FOR_FACETS, kept.asked.lock()).await.ok(),
+            Some(kept) => tokio::time::timeout_at(end.into(), kept.asked.lock()).await.ok(),
             None => None,
         };
         if let Some(set) = held.as_deref().and_then(known) {
@@ -255,7 +261,12 @@ impl FilteredRows<'_> {
             *held = AskedSet::Set(Arc::clone(&set), state.snapshot);
             return Ok(FoundSet::Set(set));
         }
-        let permit = self.wait.awaited(self.snapshot.right_to_ask()).await.flatten();
+        // Those who wait in vain let the database draw, and should not wait for long.
+        let turn = match self.wait {
+            SetWait::WithWorker => SetWait::WithWorker,
+            SetWait::Until(end) => SetWait::Until(end.min(Instant::now() + MAX_WAIT)),
+        };
+        let permit = turn.awaited(self.snapshot.right_to_ask()).await.flatten();
         let Some(permit) = permit else { return Ok(FoundSet::Busy) };
         let (rows, snapshot) = (Arc::clone(self.rows), Arc::clone(self.snapshot));
         let narrowed = self.filter.narrowed_by(&self.snapshot.layers[layer], asked);
@@ -285,8 +296,9 @@ impl FilteredRows<'_> {
             let is_slow = begun.elapsed() > MAX_BRIEF;
             let mut found = found.into_iter().flatten().map(Arc::new);
             let own = asked_for.takes(found.next(), &rows, &snapshot, is_slow);
-            for other in others {
-                other.takes(found.next(), &rows, &snapshot, is_slow);
+            // Without a set for the layer that asked, nothing is said of the others.
+            for (other, set) in others.into_iter().zip(found) {
+                other.takes(Some(set), &rows, &snapshot, is_slow);
             }
             own
         });

@@ -159,7 +159,9 @@ impl LiveFlights {
             return Err(LiveError::JustFailed);
         }
         let estimate = shared.estimate(request.client);
-        if !shared.queue.has_room(shared.options.queue, request.client) || estimate > shared.options.timeout {
+        // Those that prepare will enter the queue.
+        let limit = shared.options.queue.saturating_sub(shared.preparing_now());
+        if !shared.queue.has_room(limit, request.client) || estimate > shared.options.timeout {
             shared.metrics.count_shed();
             return Err(LiveError::Overloaded { retry_after: estimate });
         }
@@ -261,6 +263,15 @@ impl FlightState {
     /// change log is followed.
     pub(crate) fn is_fresh(&self, key: FlightKey, held: &CachedTile) -> bool {
         held.epoch() >= Some(key.epoch) && (held.stale_for().is_none() || self.known.is_followed())
+    }
+
+    /// How many flights wait for what their values choose.
+    fn preparing_now(&self) -> usize {
+        self.max_preparing() - self.preparing.available_permits()
+    }
+
+    fn max_preparing(&self) -> usize {
+        self.options.queue.min(Semaphore::MAX_PERMITS)
     }
 
     /// How long a further flight of a client would wait for its worker.
@@ -390,7 +401,7 @@ impl FlightState {
         }
         let since = self.known.epochs().since(key.tile.coord, key.epoch);
         let given = flight.request.given.take();
-        let request = LiveRequest { tile: key.tile, given, since };
+        let mut request = LiveRequest { tile: key.tile, given, since };
         let limit = self.options.timeout;
         // With too many that wait like this, the others let the database draw.
         if request.given.is_some()
@@ -411,6 +422,8 @@ impl FlightState {
         let way = if permit.class() == WorkClass::Neighbour { CacheOrigin::Ahead } else { CacheOrigin::Asked };
         let (shared, of_task, begun) = (Arc::clone(self), stop.clone(), Instant::now());
         flight.request.new_key.take().into_iter().for_each(NewKey::begins);
+        // Other servers may have answered a later state meanwhile.
+        request.since = since.max(self.known.epochs().since(key.tile.coord, key.epoch));
         // The worker becomes free only when the database has ended the tile's statement.
         let mut rendering = tokio::spawn(async move {
             let rendered = shared.render_not_older(request, &of_task).await;

@@ -126,12 +126,14 @@ impl Site {
             return Err(answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &what));
         }
         let busy = || answer::too_many("too many filters are being posted", RETRY_POSTING);
-        let _post = self.posts.begin(client).ok_or_else(busy)?;
+        let post = self.posts.begin(client).ok_or_else(busy)?;
         let body = received(body, MAX_BODY_BYTES, BODY_TIME).await;
         let body = body.map_err(|BodyRefusal { status, what }| answer::error(status, &what))?;
-        let _reading = self.posts.reading.acquire().await.map_err(|_closed| busy())?;
+        let right = Arc::clone(&self.posts.reading).acquire_owned().await.map_err(|_closed| busy())?;
         let of = Arc::clone(tileset);
         let reading = tokio::task::spawn_blocking(move || {
+            // A client that goes away does not end this.
+            let _held = (right, post);
             let declared = &of.parameters.declared;
             if is_json { of_json(declared, &body) } else { of_form(declared, &body) }
         });

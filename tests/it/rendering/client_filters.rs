@@ -76,12 +76,13 @@ fn the_filters_of_the_manual_select_what_sql_selects() {
         .map(|line| serde_json::from_str(line.split('`').nth(1).unwrap()).unwrap())
         .collect();
     assert_eq!(filters.len(), QUESTIONS.len());
-    let config = text.split("```toml\n").find(|block| block.contains("api_facilityindex")).expect("the example");
+    let mut examples = text.split("```toml\n").filter_map(|block| block.split("```").next());
+    let config = examples.find(|example| example.contains("table = \"api_facilityindex\"")).expect("the example");
     let db = Db::new();
     db.run(TABLE);
     let folder = tempfile::tempdir().unwrap();
     let (file, output) = (folder.path().join("c.toml"), folder.path().join("t.mbtiles"));
-    std::fs::write(&file, config.split("```").next().unwrap()).unwrap();
+    std::fs::write(&file, config).unwrap();
     seed(&db.url, &output, &["--config", file.to_str().unwrap(), "--zoom", "12"]).ok();
     let stored = Archive::open(&output).stored();
     let drawn = features(&unpacked(stored.values().next().unwrap()), "facilities");
