@@ -102,7 +102,7 @@ def soak(bench):
         seed_alone, _ = beside_seed(bench, server, lambda: time.sleep(bench.options.soak_seconds))
         seed_beside, beside = beside_seed(bench, server, lambda: wrk(bench, server, paths, CONNECTIONS, carried))
         bench.row(f"serve, soak: {workers} workers, {carried:,.0f} live tiles/s (half of saturation)", f"p99 {alone.p99:.1f} ms",
-                  ratio=f"p99 {beside.p99:.1f} ms beside a seed: {beside.p99 / alone.p99:.2f} x; {alone.errors + beside.errors} errors; "
+                  ratio=f"p99 {beside.p99:.1f} ms beside a seed: {beside.p99 / max(alone.p99, 0.001):.2f} x; {alone.errors + beside.errors} errors; "
                   f"the seed has {seed_beside:,.0f} tiles/s, alone {seed_alone:,.0f}: {seed_beside / max(seed_alone, 1):.2f} x")
         refreshing = Refreshing(server, stored_paths(archive))
         seed_saturated, full = beside_seed(bench, server, lambda: wrk(bench, server, paths, 8 * workers))
