@@ -433,21 +433,6 @@ pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<Str
     keyed_rows(layer, &layer.facets.iter().map(values).collect::<String>(), &sought?)
 }
 
-/// The values of a facet, as texts, and the number of a layer's rows that have each: the `most` most frequent ones.
-pub(crate) fn frequent_values(layer: &Layer, facet: &Facet, most: usize) -> String {
-    let (relation, filter, geometry) = (&layer.relation, filter(layer), &layer.geometry);
-    let column = quoted(&facet.column);
-    let of_row = if facet.is_array {
-        format!("SELECT DISTINCT pg_catalog.unnest({column})")
-    } else {
-        format!("SELECT {column}")
-    };
-    format!(
-        "SELECT value::pg_catalog.text, count(*)::int8 FROM {relation}, LATERAL ({of_row}) AS of_row (value)
-    WHERE {geometry} IS NOT NULL AND value IS NOT NULL {filter} GROUP BY value ORDER BY 2 DESC, 1 COLLATE \"C\" LIMIT {most}"
-    )
-}
-
 /// Whether an index of the relation `$1` finds rows by the column `$2`, a quoted name. One row.
 pub(crate) const HAS_INDEX_ON: &str = "SELECT EXISTS (
     SELECT FROM pg_catalog.pg_index AS i JOIN pg_catalog.pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]

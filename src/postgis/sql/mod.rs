@@ -30,8 +30,8 @@ use crate::tile::{HALF_WORLD_METRES, WORLD_UNITS};
 pub(crate) use cached_rows::ExpectedRows;
 pub(crate) use cached_rows::{
     CachedRowsParameters, HAS_INDEX_ON, KeyArray, KeyRange, KeySample, RowChoice, TABLE_PAGES, cached_rows,
-    encoded_cells, facet_values, first_value, frequent_values, hash_conditions, key_bounds, matching_keys, members,
-    members_near, members_of_one, row_keys, scan, value_column,
+    encoded_cells, facet_values, first_value, hash_conditions, key_bounds, matching_keys, members, members_near,
+    members_of_one, row_keys, scan, value_column,
 };
 pub(crate) use cells::FoldedValues;
 pub(crate) use cells::{
@@ -42,8 +42,8 @@ pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
-    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, row_count_and_box,
-    rows_in_squares, skipped, survey, systems_of_covers, without_covers,
+    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, frequent_values, of_one_system, other_systems, positions, row_count,
+    row_count_and_box, rows_in_squares, skipped, survey, systems_of_covers, without_covers,
 };
 
 /// The zoom of an area, for a statement that has a row of `oar_tiles_area`.
