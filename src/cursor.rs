@@ -100,7 +100,6 @@ pub enum NewestLogged {
     NoLog,
     /// The log holds nothing that the state sees.
     Nothing,
-    /// This transaction.
     Transaction {
         /// Its number.
         xid: u64,
@@ -144,7 +143,6 @@ impl fmt::Display for NewestLogged {
 /// A database state, and what distinguishes its history from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateInHistory {
-    /// The state.
     pub state: Cursor,
     /// The newest transaction in the change log that it sees.
     pub newest: NewestLogged,

@@ -37,7 +37,6 @@ pub enum CellGeometry {
 /// A grid of cells at each zoom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellGrid {
-    /// The cells' shape.
     pub shape: CellShape,
     /// A cell's width, as a fraction of a tile: [`CellGrid::SMALLEST`] to 1, for squares a power of two.
     pub size: f64,
@@ -100,7 +99,6 @@ impl Cell {
     /// Added to both numbers to make them positive.
     pub const OFFSET: i64 = 1 << 30;
 
-    /// The cell with a code.
     #[must_use]
     pub const fn of(code: i64) -> Cell {
         Cell { a: (code >> 32) - Cell::OFFSET, b: (code & 0xffff_ffff) - Cell::OFFSET }
@@ -139,7 +137,6 @@ impl CellGrid {
 
     /// A cell's width at a zoom, in world units.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a power of two")]
     pub fn width(&self, zoom: Zoom) -> f64 {
         self.size * (WORLD_UNITS >> zoom.get()) as f64
     }
@@ -171,7 +168,6 @@ impl CellGrid {
     /// The middle of a cell in world units. The middle of a hexagon at the edge of the world may lie outside of the
     /// world.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
     pub fn middle(&self, zoom: Zoom, cell: Cell) -> [f64; 2] {
         let Cell { a, b } = cell;
         let width = self.width(zoom);

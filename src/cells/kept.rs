@@ -217,7 +217,6 @@ fn ended(values: &mut Vec<KeptValue>, folds: usize) -> u32 {
 }
 
 impl KeptCell {
-    #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^32")]
     fn mean(&self) -> [f64; 2] {
         self.sum.map(|sum| (sum / u64::from(self.members).max(1)) as f64)
     }

@@ -19,7 +19,6 @@ use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 /// `oar-tiles diff`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     #[arg(help = format!(

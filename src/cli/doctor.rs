@@ -14,7 +14,6 @@ use crate::run::{CommandError, Family, Job, doctor};
 use crate::stop::Stop;
 
 /// `oar-tiles doctor`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Target to look at [default: the output in the configuration]

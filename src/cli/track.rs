@@ -31,7 +31,6 @@ pub(crate) enum Track {
 }
 
 /// Where the change log is, and what is tracked.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Tracked {
     /// Configuration file [env: OAR_TILES_CONFIG]

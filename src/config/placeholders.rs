@@ -56,7 +56,6 @@ impl Check<'_> {
     }
 }
 
-/// True if the placeholder is the one for the zoom.
 fn is_zoom(found: &str) -> bool {
     matches!(found.to_lowercase().trim_matches('!'), "zoom" | "z")
 }

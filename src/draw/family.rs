@@ -166,7 +166,6 @@ impl MembersReading<'_> {
         };
         let by_join = self.cost(&context, &joined, &params).await?;
         let each_costs = self.cost(&context, &single, &of_row(0)).await? + COST_OF_STATEMENT;
-        #[expect(clippy::cast_precision_loss, reason = "at most 10,000 variants")]
         let by_one = each_costs * table.rows.len() as f64;
         tracing::debug!("layer \"{}\": variants cost {by_join} by one join, {by_one} one by one", layer.name);
         if by_join <= by_one {

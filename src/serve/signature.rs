@@ -55,7 +55,6 @@ impl fmt::Debug for SigningKeys {
     }
 }
 
-/// What a signature is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SignedContent<'a> {
     /// The tileset, as in an address.

@@ -84,7 +84,6 @@ impl WorkFolder {
         Ok(self.read::<OfRun>(PLAN)?.map(|plan| plan.run))
     }
 
-    /// The plan.
     pub(crate) fn begun(&self) -> Result<ShardPlan, ShardsError> {
         self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
     }
@@ -190,7 +189,6 @@ impl WorkFolder {
         Ok(self.notes.remove(&attempt_name(run, attempt))?)
     }
 
-    /// The attempts.
     pub(crate) fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
         let now = milliseconds_now();
         let mut attempts = Vec::new();
@@ -268,7 +266,6 @@ impl WorkFolder {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
     }
 
-    /// The numbers of the shards that are done.
     pub(crate) fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {
         let names = self.notes.list(run)?;
         let number = |name: &String| {

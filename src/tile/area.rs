@@ -135,7 +135,6 @@ fn positions(line: &Value) -> Vec<AreaPosition> {
 /// A part of an area. As text a box is `west,south,east,north`, and a shape is WKT.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AreaPart {
-    /// A box.
     Box(LonLatBox),
     /// A polygon or a line.
     Shape(Arc<AreaShape>),
@@ -155,7 +154,6 @@ impl AreaPart {
         self.as_box().map_or_else(|| self.to_string().into(), |one| serde_json::json!(one.sides()))
     }
 
-    /// The box, if it is one.
     pub const fn as_box(&self) -> Option<LonLatBox> {
         match self {
             AreaPart::Box(one) => Some(*one),
@@ -424,11 +422,7 @@ impl AreaShape {
         self.zooms[usize::from(zoom.get())].get_or_init(|| self.rows_at(zoom))
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "tiles of a zoom are at most 2^22"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "tiles of a zoom are at most 2^22")]
     fn rows_at(&self, zoom: Zoom) -> ZoomRows {
         let side = i64::from(zoom.last()) + 1;
         let (scale, hair) = (side as f64, HAIR * side as f64);

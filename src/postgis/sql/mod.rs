@@ -53,7 +53,6 @@ const AREA_ZOOM: &str = "oar_tiles_area.z";
 const WORLD_UNIT_METRES: f64 = 0.01;
 
 /// A coordinate in metres as a whole number of world units: x from the west edge, y (negated) from the north edge.
-#[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
     // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first

@@ -664,7 +664,6 @@ impl WorldShare {
 
 impl<'a> LayerSize<'a> {
     pub(crate) fn of(rows: &'a GeometryRows) -> LayerSize<'a> {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let vertices = rows.rows as f64 * rows.mean_vertices;
         LayerSize { rows: rows.rows, is_points: rows.are_points(), vertices, extent: rows.extent.as_ref() }
     }
@@ -674,7 +673,6 @@ impl<'a> LayerSize<'a> {
         degrees.map_or(WorldShare { width: 1.0, height: 1.0 }, WorldShare::of)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn features(&self) -> f64 {
         self.rows as f64
     }
@@ -735,7 +733,6 @@ mod tests {
     fn rows(rows: u64, shape: &str, sides: [f64; 4], mean_side: f64) -> GeometryRows {
         let degrees = LonLatBox::from_sides(sides);
         let own = SourceBox { min_x: sides[0], min_y: sides[1], max_x: sides[2], max_y: sides[3] };
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let share_of_area = rows as f64 * mean_side * mean_side;
         GeometryRows {
             rows,
