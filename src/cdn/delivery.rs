@@ -147,9 +147,8 @@ impl Delivery<'_> {
             return Ok(Some(DeliveryEnd::Waits("servers of the target may still answer with old tiles".to_owned())));
         }
         let max_items = match self.allowed(&queue, deadline).await {
-            Ok(Some(max_items)) => max_items,
-            Ok(None) => return Ok(None),
-            Err(waits) => return Ok(Some(waits)),
+            Ok(max_items) => max_items,
+            Err(ends) => return Ok(ends),
         };
         let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
         let by = planning.by(&queue);
@@ -182,17 +181,17 @@ impl Delivery<'_> {
         })
     }
 
-    /// The number of items that the budget allows now; `None` after a wait for the budget, so that the caller looks
-    /// again. If the wait would go beyond the deadline, or a stop is asked for, returns how the delivery ends.
-    async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<Option<usize>, DeliveryEnd> {
+    /// The number of items that the budget allows now. Otherwise how the delivery ends, because the wait would go beyond
+    /// the deadline, or a stop is asked for; `None` after a wait for the budget, so that the caller looks again.
+    async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<usize, Option<DeliveryEnd>> {
         match self.options.budget.allowance(&queue.spent, SystemTime::now()) {
-            PurgeAllowance::Items(items) => Ok(Some(items)),
+            PurgeAllowance::Items(items) => Ok(items),
             PurgeAllowance::Wait(wait) => {
                 if self.pause(wait + Duration::from_secs(1), deadline).await {
-                    return Ok(None);
+                    return Err(None);
                 }
                 let wait = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
-                Err(DeliveryEnd::Waits(format!("the budget allows the next item in {wait}")))
+                Err(Some(DeliveryEnd::Waits(format!("the budget allows the next item in {wait}"))))
             }
         }
     }
@@ -227,9 +226,8 @@ impl Delivery<'_> {
         deadline: Instant,
     ) -> Result<Option<DeliveryEnd>, OutboxError> {
         let max_items = match self.allowed(queue, deadline).await {
-            Ok(Some(max_items)) => max_items,
-            Ok(None) => return Ok(None),
-            Err(waits) => return Ok(Some(waits)),
+            Ok(max_items) => max_items,
+            Err(ends) => return Ok(ends),
         };
         let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
         let by = if due.by_address { Planning::everything() } else { planning.by(queue) };

@@ -10,7 +10,7 @@ use super::settings::{Closing, first_failure, resolved_first_without_layers, res
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
 use crate::report::{
-    Report, ShardState, ShardsStatus, Style, grouped, print, print_document, render_run, report, say, sized, start_log,
+    Report, ShardState, ShardsStatus, Style, grouped, print, print_result, render_run, report, say, sized, start_log,
     timed,
 };
 use crate::run::{CommandError, Job, seed, shards};
@@ -171,13 +171,7 @@ pub(crate) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
         Shards::Commit(arguments) => run_commit(arguments, stop),
         Shards::Status(arguments) => {
             with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |_job, work| {
-                let status = shards::status(work)?;
-                if arguments.json {
-                    print_document(&status)?;
-                } else {
-                    print(&render_shards(&status))?;
-                }
-                Ok(())
+                Ok(print_result(arguments.json, &shards::status(work)?, render_shards)?)
             })
         }
         Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |job, work| {

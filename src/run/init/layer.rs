@@ -8,7 +8,7 @@ use crate::postgis::{
     SpatialKind, TableLink, ViewRead, quoted, repaired_while_drawn,
 };
 use crate::suggested::SEED;
-use crate::tile::LonLatBox;
+use crate::tile::{LonLatBox, unit_y};
 
 /// The most features of a tile at zooms before the last one.
 const MAX_TILE_FEATURES: u32 = 20_000;
@@ -646,13 +646,8 @@ struct WorldShare {
 
 impl WorldShare {
     fn of(degrees: &LonLatBox) -> WorldShare {
-        let world = LonLatBox::WORLD;
-        let y = |latitude: f64| {
-            let sine = latitude.clamp(world.south, world.north).to_radians().sin();
-            0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)
-        };
         let width = ((degrees.east - degrees.west) / 360.0).clamp(0.0, 1.0);
-        WorldShare { width, height: (y(degrees.south) - y(degrees.north)).clamp(0.0, 1.0) }
+        WorldShare { width, height: (unit_y(degrees.south) - unit_y(degrees.north)).clamp(0.0, 1.0) }
     }
 
     /// The number of tiles of a zoom that the box touches.
