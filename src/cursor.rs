@@ -100,6 +100,7 @@ pub enum NewestLogged {
     NoLog,
     /// The log holds nothing that the state sees.
     Nothing,
+    /// This transaction.
     Transaction {
         /// Its number.
         xid: u64,
@@ -143,6 +144,7 @@ impl fmt::Display for NewestLogged {
 /// A database state, and what distinguishes its history from others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateInHistory {
+    /// The state.
     pub state: Cursor,
     /// The newest transaction in the change log that it sees.
     pub newest: NewestLogged,

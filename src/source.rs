@@ -10,6 +10,7 @@ use crate::tile::{Batch, LayerId, TileCoord};
 /// A rendered tile, not compressed yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RenderedTile {
+    /// Which tile.
     pub tile: TileCoord,
     /// The MVT bytes (MVT 2.1), layer after layer. Empty if no feature is drawn in the tile, or if it is packed already
     /// (`shared`).
@@ -39,6 +40,7 @@ impl RenderedTile {
 /// A layer of a rendered tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RenderedLayer {
+    /// Which layer.
     pub layer: LayerId,
     /// How many of the tile's MVT bytes are its own; 0 if it renders to nothing.
     pub bytes: usize,
@@ -62,6 +64,7 @@ pub fn bytes_of<'m>(mvt: &'m [u8], layers: &[RenderedLayer], layer: LayerId) -> 
 /// A note about one layer of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
+    /// Which layer.
     pub layer: LayerId,
     /// What happened to it.
     pub what: LayerIssueKind,

@@ -37,6 +37,7 @@ pub enum CellGeometry {
 /// A grid of cells at each zoom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellGrid {
+    /// The cells' shape.
     pub shape: CellShape,
     /// A cell's width, as a fraction of a tile: [`CellGrid::SMALLEST`] to 1, for squares a power of two.
     pub size: f64,
@@ -99,6 +100,7 @@ impl Cell {
     /// Added to both numbers to make them positive.
     pub const OFFSET: i64 = 1 << 30;
 
+    /// The cell with a code.
     #[must_use]
     pub const fn of(code: i64) -> Cell {
         Cell { a: (code >> 32) - Cell::OFFSET, b: (code & 0xffff_ffff) - Cell::OFFSET }

@@ -105,6 +105,7 @@ impl Level {
 /// How tiles are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Packing {
+    /// As gzip.
     Gzip(Level),
     /// As they are.
     Plain,
@@ -123,12 +124,14 @@ impl Packing {
 
 /// Packs tiles, one after the other, all in the same way.
 pub enum Packer {
+    /// Into gzip.
     Gzip(Gzip),
     /// Not at all.
     Plain,
 }
 
 impl Packer {
+    /// A packer.
     pub fn new(packing: Packing) -> Packer {
         match packing {
             Packing::Gzip(level) => Packer::Gzip(Gzip::new(level)),
@@ -170,6 +173,7 @@ pub enum EncodeError {
     /// The compressor failed, which no input should cause.
     #[error("gzip gave up on a tile of {bytes} bytes: please report this")]
     Broken {
+        /// Its bytes.
         bytes: usize,
         /// What the library said.
         source: CompressionError,

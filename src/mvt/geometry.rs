@@ -20,6 +20,7 @@ pub enum MvtGeometry {
 }
 
 impl MvtGeometry {
+    /// Its positions.
     pub fn positions(&self) -> impl Iterator<Item = Position> + '_ {
         let (points, lines, polygons) = match self {
             MvtGeometry::Unknown => (&[][..], &[][..], &[][..]),

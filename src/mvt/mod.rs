@@ -54,7 +54,9 @@ pub struct MvtLayer<'a> {
 /// A decoded feature (section 4.2).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Feature {
+    /// Its id, if it has one.
     pub id: Option<u64>,
+    /// Its geometry.
     pub geometry: MvtGeometry,
     /// Pairs of indexes into the layer's keys and values, checked.
     tags: Vec<u32>,
@@ -63,6 +65,7 @@ pub struct Feature {
 /// The value of a property (section 4.1): one of seven kinds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MvtValue<'a> {
+    /// A text.
     Text(&'a str),
     /// A number of single precision.
     Float(f32),

@@ -135,6 +135,7 @@ fn positions(line: &Value) -> Vec<AreaPosition> {
 /// A part of an area. As text a box is `west,south,east,north`, and a shape is WKT.
 #[derive(Debug, Clone, PartialEq)]
 pub enum AreaPart {
+    /// A box.
     Box(LonLatBox),
     /// A polygon or a line.
     Shape(Arc<AreaShape>),
@@ -154,6 +155,7 @@ impl AreaPart {
         self.as_box().map_or_else(|| self.to_string().into(), |one| serde_json::json!(one.sides()))
     }
 
+    /// The box, if it is one.
     pub const fn as_box(&self) -> Option<LonLatBox> {
         match self {
             AreaPart::Box(one) => Some(*one),

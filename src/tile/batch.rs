@@ -40,6 +40,7 @@ pub struct Area {
 pub struct Repeat {
     /// The area of one of these tiles, which is rendered for all.
     pub rendered: Arc<Area>,
+    /// The tiles.
     pub tiles: Vec<TileRect>,
 }
 

@@ -39,6 +39,7 @@ pub enum BoxError {
         text: String,
         /// Which number.
         what: &'static str,
+        /// Its value.
         value: f64,
         /// The least it may be.
         min: f64,
@@ -255,6 +256,7 @@ impl Coverage {
         }
     }
 
+    /// True if it touches a tile.
     pub fn touches(&self, tile: TileCoord) -> bool {
         let zoom = tile.zoom();
         let is_in_box = |b: &WorldShares| {

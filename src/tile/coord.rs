@@ -230,6 +230,7 @@ pub enum Slice {
 /// The address of a stored tile, or of one layer of it where the target keeps layers apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TileId {
+    /// Which tile.
     pub coord: TileCoord,
     /// How much of it.
     pub slice: Slice,

@@ -45,6 +45,7 @@ impl SortedPoints {
 /// The boxes of features, and the outlines of some.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OutlinedBoxes {
+    /// The boxes of all features.
     pub boxes: Vec<BoxFootprint>,
     /// The outlines, by the index of the feature.
     pub outlines: BTreeMap<u32, Outline>,
@@ -160,6 +161,7 @@ pub enum LayerFootprints {
 static NOTHING: Footprints = Footprints::Points(SortedPoints(Vec::new()));
 
 impl LayerFootprints {
+    /// The footprints at a zoom.
     pub fn at(&self, zoom: Zoom) -> &Footprints {
         match self {
             LayerFootprints::Same(footprints) => footprints,
@@ -270,10 +272,12 @@ struct OutlinePart {
     high: [i32; 2],
 }
 
+/// The direction of a ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RingDirection {
     /// Clockwise, as seen on a map with north above.
     Clockwise,
+    /// Counterclockwise.
     Counterclockwise,
 }
 

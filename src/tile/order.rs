@@ -107,6 +107,7 @@ const fn turned(x: u32, y: u32, last: u32, right: bool, lower: bool) -> (u32, u3
 /// Neighbouring columns of one zoom. As text: the zoom, the first column and the last one, such as `14/512-1023`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnRange {
+    /// The zoom.
     pub zoom: Zoom,
     /// The first column.
     pub first: u32,
@@ -125,6 +126,7 @@ impl ColumnRanges {
         ColumnRanges(ranges)
     }
 
+    /// The ranges.
     pub fn ranges(&self) -> &[ColumnRange] {
         &self.0
     }

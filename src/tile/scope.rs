@@ -5,6 +5,7 @@ use super::{AreaPart, BoxError, Coverage, TileId, TileRect, Zoom, ZoomError, Zoo
 /// The tiles of some zooms that touch a part of the world: those that a run is responsible for, or that a target holds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scope {
+    /// The zooms.
     pub zooms: ZoomList,
     /// The part of the world.
     pub coverage: Coverage,
@@ -13,6 +14,7 @@ pub struct Scope {
 /// Why texts name no scope.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum ScopeError {
+    /// The zooms.
     #[error(transparent)]
     Zooms(#[from] ZoomError),
     /// A box or a shape.

@@ -51,6 +51,7 @@ impl TilesetTag {
         self.of_root(BandRoot::of(tile))
     }
 
+    /// The tag of a band.
     pub fn of_root(&self, root: BandRoot) -> String {
         format!("{}-{}-{}-{}", self.0, root.top, root.x, root.y)
     }
@@ -65,6 +66,7 @@ pub struct BandRoot {
 }
 
 impl BandRoot {
+    /// The band root of a tile.
     pub fn of(tile: TileCoord) -> BandRoot {
         let zoom = tile.zoom().get();
         let top = BAND_TOPS.into_iter().rev().find(|top| *top <= zoom).unwrap_or(0);
