@@ -185,7 +185,7 @@ pub(crate) struct LayerRecord {
 }
 
 /// A shard that is done. The first attempt to write this note has done the shard.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DoneNote {
     /// The shard, counted from 1.
     pub shard: u32,
