@@ -139,7 +139,6 @@ impl CellGrid {
 
     /// A cell's width at a zoom, in world units.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a power of two")]
     pub fn width(&self, zoom: Zoom) -> f64 {
         self.size * (WORLD_UNITS >> zoom.get()) as f64
     }
@@ -171,7 +170,6 @@ impl CellGrid {
     /// The middle of a cell in world units. The middle of a hexagon at the edge of the world may lie outside of the
     /// world.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "there are fewer than 2^31 cells along the world")]
     pub fn middle(&self, zoom: Zoom, cell: Cell) -> [f64; 2] {
         let Cell { a, b } = cell;
         let width = self.width(zoom);

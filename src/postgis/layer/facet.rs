@@ -140,7 +140,6 @@ impl Facet {
     }
 }
 
-/// A value of a facet.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum FacetValue {
     Text(String),

@@ -71,7 +71,6 @@ pub(crate) enum ComputedFrom {
 
 /// A layer as the database has it: names looked up and quoted, types known.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the layer")]
 pub struct Layer {
     pub(crate) section: Arc<LayerSection>,
     pub(crate) name: String,

@@ -132,16 +132,7 @@ pub(crate) async fn survey_for_plan(
 async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed, Error> {
     let SurveyPass { snapshot, layer, folds, .. } = pass;
     if !zooms.iter().any(|zoom| layer.zooms.contains(zoom)) {
-        return Ok(Surveyed {
-            footprints: LayerFootprints::ByZoom(BTreeMap::new()),
-            point_file: None,
-            counted: None,
-            gathered: BTreeMap::new(),
-            rows: None,
-            skipped: Vec::new(),
-            invalid_areas: 0,
-            repaired: None,
-        });
+        return Ok(Surveyed::of_footprints(LayerFootprints::ByZoom(BTreeMap::new())));
     }
     let shown: Vec<Zoom> = zooms.iter().filter(|zoom| layer.zooms.contains(*zoom)).collect();
     if folds.is_some() {

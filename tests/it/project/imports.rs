@@ -21,7 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "main",
         ],
     ),
-    ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
+    ("cdn", &["items pace", "provider", "outbox", "planning", "delivery"]),
     ("cells", &["fold grid", "gather", "kept row_cells"]),
     ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
     (
@@ -42,9 +42,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "variables variants",
             "values",
             "settings show",
-            "area by_zoom cells function shapes",
-            "budget",
-            "check layer parameters placeholders purge s3 serve tilesets variant_checks variant_settings",
+            "area by_zoom cells shapes",
+            "check layer parameters purge s3 serve tilesets variant_settings",
         ],
     ),
     (
@@ -55,7 +54,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cached_rows",
             "drawing",
             "checks family fit repeats",
-            "live_rows membership neighbourhood",
+            "live_rows neighbourhood",
         ],
     ),
     ("encode", &["small"]),
@@ -102,7 +101,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("shards", &["error index merge plan run_file", "cut folder sink"]),
+    ("shards", &["error index merge plan run_file", "cut folder"]),
     (
         "target",
         &[
