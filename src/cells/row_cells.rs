@@ -40,6 +40,11 @@ impl RowCells {
         Some(RowCells { grid, zoom, codes, cells })
     }
 
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&self.codes[..]) + size_of_val(&self.cells[..])
+    }
+
     /// Begins to count some of the rows.
     pub(crate) fn counting(&self) -> RowCellCounts<'_> {
         RowCellCounts { cells: self, members: vec![0; self.codes.len()] }

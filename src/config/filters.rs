@@ -252,10 +252,9 @@ impl FilterSettings {
         all
     }
 
-    /// The facets of a layer by which requests choose, each with the name of the parameter.
-    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&str, &'l Facet)> {
-        let of = |own: &ParameterSettings| own.facet(layer);
-        self.parameters.iter().filter_map(|own| Some((own.parameter.name.as_str(), of(own)?))).collect()
+    /// The facets of a layer by which requests choose, each with the parameter.
+    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&ParameterSettings, &'l Facet)> {
+        self.parameters.iter().filter_map(|own| Some((own, own.facet(layer)?))).collect()
     }
 
     /// The conditions that a request sets on the rows of a layer.

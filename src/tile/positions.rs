@@ -84,8 +84,8 @@ impl Positions {
 
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let places = self.places.get().map_or(0, |places| size_of_val(&places[..]));
-        self.len() * Positions::SIZE + size_of_val(&self.directory.starts[..]) + places
+        // The places are counted before they are made: rows that fitted would not fit then.
+        self.len() * (Positions::SIZE + size_of::<u32>()) + size_of_val(&self.directory.starts[..])
     }
 
     /// The memory of a position, in bytes.

@@ -1,7 +1,7 @@
 //! Facets of rows that are kept from snapshot to snapshot: for each value of some columns, the rows that have it. So
 //! the rows that a request chooses by such values are found without a statement.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use roaring::RoaringBitmap;
@@ -94,26 +94,24 @@ impl FacetIndex {
         let len = |value: &FacetValue| rows_of(value).into_iter().flatten().map(RoaringBitmap::len).sum::<u64>();
         let values = read.keys().chain(came.keys().filter(|value| !read.contains_key(value)));
         // No value has more rows among some than among all, so most of them need not be counted.
-        let mut values: Vec<(u64, &FacetValue)> = values.map(|value| (len(value), value)).collect();
-        values.sort_unstable_by(|one, other| other.0.cmp(&one.0));
-        let mut found: Vec<FrequentValue> = Vec::new();
-        for (all, value) in values {
-            if found.len() == 2 * most {
-                found.sort_unstable();
-                found.truncate(most);
-            }
-            if found.len() == most && found.iter().all(|found| found.rows > all) {
+        let mut values: Vec<(FrequentValue, &FacetValue)> =
+            values.map(|value| (FrequentValue { value: value.to_string(), rows: len(value) }, value)).collect();
+        values.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let mut found: BTreeSet<FrequentValue> = BTreeSet::new();
+        for (at_most, value) in values {
+            if found.len() == most && found.last().is_some_and(|last| *last < at_most) {
                 break;
             }
             let [read, came] = rows_of(value);
             let rows = among.count_of(read, came);
             if rows > 0 {
-                found.push(FrequentValue { value: value.to_string(), rows });
+                found.insert(FrequentValue { rows, ..at_most });
+                if found.len() > most {
+                    found.pop_last();
+                }
             }
         }
-        found.sort_unstable();
-        found.truncate(most);
-        Some(found)
+        Some(found.into_iter().collect())
     }
 
     /// The rows that have the wanted values of all facets; `None` if one is not known.
@@ -235,7 +233,7 @@ impl<'r> FacetIndexBuilder<'r> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use super::*;
     use crate::draw::cached_rows::{CachedRows, KeptFeatures};

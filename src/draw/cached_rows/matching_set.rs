@@ -136,9 +136,9 @@ impl CachedRows {
         let mut read = RoaringBitmap::new();
         read.insert_range(0..u32::try_from(rows.positions.len()).ok()?);
         if !changes.have_all() {
-            for (place, number) in (0..).zip(rows.positions.in_z_order()) {
-                if changes.has_gone(*number) {
-                    read.remove(place);
+            for number in (0..rows.positions.len()).filter_map(|number| u32::try_from(number).ok()) {
+                if changes.has_gone(number) {
+                    read.remove(rows.positions.place(number)?);
                 }
             }
         }

@@ -132,16 +132,23 @@ impl CellMembers {
         counts.clone()
     }
 
+    /// The memory of the cells that are known or counted, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let known = self.known.lock().zooms.values().flatten().map(|cells| cells.bytes()).sum::<usize>();
+        known + self.worlds.lock().iter().map(|world| self.bytes_of(world)).sum::<usize>()
+    }
+
+    fn bytes_of(&self, world: &CountedWorld) -> usize {
+        let folds = self.folds.as_ref().map_or(0, |folds| folds.0.len());
+        let cells = world.counts.get().and_then(Option::as_ref).map_or(0, |counts| counts.all(world.zoom).len());
+        cells * (size_of::<CountedCell>() + folds * size_of::<Folded>())
+    }
+
     /// Forgets the zooms that were counted first, as far as all take too much memory.
     fn forget_worlds(&self) {
-        let folds = self.folds.as_ref().map_or(0, |folds| folds.0.len());
-        let bytes = |world: &CountedWorld| {
-            let cells = world.counts.get().and_then(Option::as_ref).map_or(0, |counts| counts.all(world.zoom).len());
-            cells * (size_of::<CountedCell>() + folds * size_of::<Folded>())
-        };
         let (mut worlds, mut all) = (self.worlds.lock(), 0);
         let stay = worlds.iter().take(MAX_WORLDS).take_while(|world| {
-            all += bytes(world);
+            all += self.bytes_of(world);
             all <= MAX_WORLD_BYTES
         });
         let stay = stay.count();

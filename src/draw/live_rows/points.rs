@@ -29,6 +29,9 @@ const BYTES_PER_ROW: [u64; 2] = [80, 40];
 /// The most that a row is expected to take, in bytes.
 const MAX_BYTES_PER_ROW: u64 = 400;
 
+/// Rows are read into all memory but this part of it. A row takes more than eight times what finds it in space.
+const ROOM_FOR_PLACES: usize = 8;
+
 /// The most rows that one step reads.
 const MAX_ROWS_PER_STEP: u64 = 1_000_000;
 
@@ -138,6 +141,8 @@ impl LiveRows {
             layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
             return Ok(None);
         }
+        // The rest is for what finds the rows in space.
+        let memory = memory - memory / ROOM_FOR_PLACES;
         let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
         let readers = RowReaders { keeper: &look.snapshot.keeper, others: &[] };
         // Of the whole world: a target may show other boxes at other zooms.

@@ -128,7 +128,7 @@ GROUP BY value ORDER BY 2 DESC, value::pg_catalog.text COLLATE \"C\" LIMIT {most
         projected = projected(placement),
         raw_sides = raw_sides(placement),
         column = quoted(&facet.column),
-        relation = layer.relation,
+        relation = with_repaired(placement, Repair::Here, &layer.relation),
         geometry = layer.geometry,
         filter = filter_at(layer, &layer.zooms().max().get().to_string()),
         in_world = is_in_world(placement),

@@ -43,7 +43,8 @@ impl FilteredRows<'_> {
             };
             let values = match wanted {
                 Counted::Rows => Vec::new(),
-                Counted::RowsAndValues => self.values_of(number).await?,
+                Counted::RowsAndValues => self.values_of(number, false).await?,
+                Counted::RowsAndOwnValues => self.values_of(number, true).await?,
             };
             let (layer, bounds) = (name.to_owned(), found.within.map(Into::into));
             numbered.push((number, LayerRows { layer, count: found.rows, bounds, values }));
@@ -54,19 +55,27 @@ impl FilteredRows<'_> {
 }
 
 impl FilteredRows<'_> {
-    /// For each parameter with a facet of a layer, its values among the rows that the request's other parameters choose.
-    async fn values_of(&self, number: usize) -> Result<Vec<ParameterRows>, Error> {
+    /// For each parameter with a facet of a layer, its values among the rows that the request chooses: without the
+    /// parameter's own choice, or with it if `is_own` is true.
+    async fn values_of(&self, number: usize, is_own: bool) -> Result<Vec<ParameterRows>, Error> {
         let layer = &self.snapshot.layers[number];
         let mut all = Vec::new();
-        for (parameter, facet) in self.filter.facets_of(layer) {
+        for (settings, facet) in self.filter.facets_of(layer) {
+            if self.stop.asked().is_some() {
+                return Err(Error::Interrupted);
+            }
+            let parameter = &settings.parameter;
             let mut asked = self.filter.of_layer(layer);
-            asked.retain(|asked| !asked.key.is_facet_of(parameter));
-            let kept = match self.kept_values(number, facet, &asked).await? {
+            asked.retain(|asked| is_own || !asked.key.is_facet_of(&parameter.name));
+            let is_known = self.snapshot.sets.has_facet_of(number, &parameter.name);
+            let kept = if is_known { self.kept_values(number, facet, &asked).await? } else { None };
+            let mut values = match kept {
                 Some(values) => values,
                 None => self.snapshot.values_in_database(layer, facet, &asked, self).await?,
             };
-            let values = kept.into_iter().map(|FrequentValue { value, rows }| (value, rows)).collect();
-            all.push(ParameterRows { parameter: parameter.to_owned(), values });
+            values.retain(|frequent| parameter.offers(&frequent.value));
+            let values = values.into_iter().map(|FrequentValue { value, rows }| (value, rows)).collect();
+            all.push(ParameterRows { parameter: parameter.name.clone(), values });
         }
         Ok(all)
     }

@@ -99,6 +99,12 @@ impl SetsState {
         filter.0.iter().all(|(part, _)| is_logged(part))
     }
 
+    /// True if the facet by which a parameter chooses rows of a layer is that of this snapshot.
+    pub(crate) fn has_facet_of(&self, layer: usize, parameter: &str) -> bool {
+        let is_of = |part: &FilterPart| part.layer == layer && part.condition.is_facet_of(parameter);
+        self.logged_since.iter().any(|(part, since)| is_of(part) && *since <= self.facets_since)
+    }
+
     /// True if the log has not held all changes of some facet since the facets were read.
     pub(crate) fn lacks_facets(&self) -> bool {
         self.logged_since.iter().any(|(part, since)| part.condition.is_facet() && *since > self.facets_since)

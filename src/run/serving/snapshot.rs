@@ -16,7 +16,7 @@ use super::follow::LOG_SESSIONS;
 use super::rows::{LayersWithRows, ServedRows};
 use super::sets::SetsState;
 use crate::change_log::{Cursor, NewestLogged, StateInHistory, newest_logged};
-use crate::config::{AskedCondition, DatabaseSettings, FilterSettings};
+use crate::config::{AskedCondition, DatabaseSettings, FilterSettings, ParameterSettings};
 use crate::draw::{
     CachedRows, CellMembers, CellValues, LayerPlan, LivePoints, MatchingSet, PreparedLayer, RowReaders, RunLayers,
     Worker, session_value,
@@ -550,8 +550,8 @@ impl<'r> RequestFilter<'r> {
         self.given.map_or_else(Vec::new, |given| self.filters.asked(given, layer))
     }
 
-    /// The facets of a layer by which requests choose, each with the name of the parameter.
-    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&'r str, &'l Facet)> {
+    /// The facets of a layer by which requests choose, each with the parameter.
+    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&'r ParameterSettings, &'l Facet)> {
         self.filters.facets_of(layer)
     }
 

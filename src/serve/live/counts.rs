@@ -41,8 +41,11 @@ pub const MAX_VALUES: usize = 100;
 pub enum Counted {
     /// The rows that a request chooses.
     Rows,
-    /// Also those that it would choose with each value of each parameter that has a facet of the layer.
+    /// Also those that it would choose with each value of each parameter that has a facet of the layer, instead of the
+    /// values that it gives for this parameter.
     RowsAndValues,
+    /// Also those of the rows that it chooses which have each value: a signed request sees no others.
+    RowsAndOwnValues,
 }
 
 /// What is to be counted.
@@ -65,8 +68,8 @@ pub(crate) struct CountedFor {
 /// How long counted rows answer further requests.
 const LIFE: Duration = Duration::from_secs(1);
 
-/// The most values whose counts are kept.
-const MAX_COUNTS: usize = 1_000;
+/// Beyond this number, counts that answer no further request are forgotten.
+const MAX_COUNTS: usize = 100;
 
 /// Cancels the count once nobody waits for it.
 struct Cancelled(Stop);
@@ -84,33 +87,47 @@ impl LiveFlights {
         key: ParametersKey,
         request: CountRequest,
         counted_for: CountedFor,
-    ) -> Result<Vec<LayerRows>, LiveError> {
+    ) -> Result<Arc<Vec<LayerRows>>, LiveError> {
         let place = {
-            let mut counts = self.counts.0.lock();
+            let mut counts = self.counts.all.lock();
             let key = (key, request.counted);
             if counts.len() >= MAX_COUNTS && !counts.contains_key(&key) {
-                counts.clear();
+                // Those that are locked are being counted.
+                counts.retain(|_, place| {
+                    place
+                        .try_lock()
+                        .map_or(true, |kept| kept.as_ref().is_some_and(|kept| kept.counted.elapsed() < kept.life))
+                });
             }
             Arc::clone(counts.entry(key).or_default())
         };
         // A count that takes long holds no others than these.
         let locked = tokio::time::timeout(self.options.timeout, place.lock()).await;
         let mut kept = locked.map_err(|_late| LiveError::Late(self.options.timeout))?;
+        // Values may be counted for long, so they are shared as long as that took, whatever has changed since.
+        let has_values = request.counted != Counted::Rows;
         if let Some(kept) = &*kept
-            && kept.since >= request.since
-            && kept.counted.elapsed() < LIFE
+            && (has_values || kept.since >= request.since)
+            && kept.counted.elapsed() < kept.life
         {
-            return Ok(kept.rows.clone());
+            return kept.rows.clone();
         }
-        let since = request.since;
-        let rows = self.count(request, counted_for).await.inspect_err(|error| {
+        let turn = async { if has_values { self.counts.values.acquire().await.ok() } else { None } };
+        let turn = tokio::time::timeout(self.options.timeout, turn).await;
+        let _turn = turn.map_err(|_late| LiveError::Late(self.options.timeout))?;
+        let (since, begun) = (request.since, Instant::now());
+        let rows = self.count(request, counted_for).await.map(Arc::new).inspect_err(|error| {
             if !matches!(error, LiveError::Overloaded { .. } | LiveError::Abandoned) {
                 tracing::info!("rows cannot be counted: {error}");
             }
-        })?;
-        // From its end on: who has waited for a slow count shares it.
-        *kept = Some(KeptCount { counted: Instant::now(), since, rows: rows.clone() });
-        Ok(rows)
+        });
+        let is_lasting = rows.is_ok() || has_values && matches!(rows, Err(LiveError::Late(_) | LiveError::Failed(_)));
+        if is_lasting {
+            let life = if has_values { begun.elapsed().max(LIFE) } else { LIFE };
+            // From its end on: who has waited for a slow count shares it.
+            *kept = Some(KeptCount { counted: Instant::now(), life, since, rows: rows.clone() });
+        }
+        rows
     }
 
     async fn count(&self, request: CountRequest, counted_for: CountedFor) -> Result<Vec<LayerRows>, LiveError> {

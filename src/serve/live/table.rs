@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{Counted, LayerRows, LiveError};
 use crate::serve::known_changes::LiveEpoch;
@@ -139,18 +139,28 @@ impl Drop for FlightWaiter {
     }
 }
 
-/// The rows that were counted last for some values.
+/// The rows that were counted last for some values, or why they could not be counted.
 #[derive(Debug)]
 pub(crate) struct KeptCount {
     pub(crate) counted: Instant,
+    /// How long this answers further requests.
+    pub(crate) life: Duration,
     /// [`CountRequest::since`](super::CountRequest::since).
     pub(crate) since: Instant,
-    pub(crate) rows: Vec<LayerRows>,
+    pub(crate) rows: Result<Arc<Vec<LayerRows>>, LiveError>,
 }
 
 /// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the
 /// same values wait for the result.
-#[derive(Debug, Default)]
-pub(crate) struct CountTable(
-    pub(crate) Mutex<HashMap<(ParametersKey, Counted), Arc<tokio::sync::Mutex<Option<KeptCount>>>>>,
-);
+#[derive(Debug)]
+pub(crate) struct CountTable {
+    pub(crate) all: Mutex<HashMap<(ParametersKey, Counted), Arc<tokio::sync::Mutex<Option<KeptCount>>>>>,
+    /// The right to count values, which may read the table once for each parameter.
+    pub(crate) values: Semaphore,
+}
+
+impl Default for CountTable {
+    fn default() -> CountTable {
+        CountTable { all: Mutex::default(), values: Semaphore::new(1) }
+    }
+}

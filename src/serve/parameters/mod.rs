@@ -113,6 +113,13 @@ pub struct Parameter {
 }
 
 impl Parameter {
+    /// True if a request may give this text as a value, and it is that value's canonical form. A range is given as a
+    /// single number.
+    pub(crate) fn offers(&self, text: &str) -> bool {
+        let read = ParameterValue::read(self, text, 0);
+        read.is_ok_and(|value| self.kind == ParameterType::Range || value.texts == [text])
+    }
+
     /// The parameter as the TileJSON describes it.
     fn json(&self) -> Value {
         let list = if self.most.is_some() { "[]" } else { "" };

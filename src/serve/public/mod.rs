@@ -314,12 +314,17 @@ impl Site {
         ClientRequest { request, client }: ClientRequest<'_>,
         settings: &SiteSettings,
     ) -> Answer {
+        if self.unread.refuses(client) {
+            return no_tile(&TileError::TooMuchUnread(client));
+        }
         let undeclared = settings.options.section.undeclared_parameters;
         let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
         let (given, is_signed) = match query.and_then(|query| Ok((query.allowed()?, query.meant(tileset)?))) {
             Ok((expires, given)) => (given, expires.is_some()),
             Err(refused) => return refused,
         };
+        // Nobody sees more than was signed.
+        let counted = if is_signed && counted == Counted::RowsAndValues { Counted::RowsAndOwnValues } else { counted };
         let gated = given.as_ref().map(|given| GatedParameters { given, gate: &tileset.parameters.gate });
         match tileset.tiles.counted(state, gated, counted, client).await {
             None => unknown(),
@@ -417,7 +422,7 @@ fn document_kept(text: String, headers: &HeaderMap, freshness: &Freshness) -> An
 fn counts_json(rows: &[LayerRows], counted: Counted) -> Value {
     let of_layer = |rows: &LayerRows| {
         let mut json = json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) });
-        if counted == Counted::RowsAndValues {
+        if counted != Counted::Rows {
             let values = rows.values.iter().map(|of| (of.parameter.clone(), json!(of.values)));
             json["values"] = Value::Object(values.collect());
         }

@@ -308,7 +308,7 @@ impl ServedTiles {
         gated: Option<GatedParameters<'_>>,
         counted: Counted,
         client: ClientKey,
-    ) -> Option<Result<Vec<LayerRows>, TileError>> {
+    ) -> Option<Result<Arc<Vec<LayerRows>>, TileError>> {
         let live = self.live.as_ref()?;
         let counting = async {
             state.is_of(live.source.fingerprint()).map_err(TileError::Live)?;

@@ -461,3 +461,21 @@ fn a_map_that_cannot_be_read_is_refused_before_the_first_request() {
     run(&mut command)
         .fails(2, &["the map of the parameter \"p\" cannot be used: permission denied for table taxonomy"]);
 }
+
+/// Polygons that are repaired, some of which have no shape left, are counted by their values as they are drawn.
+#[test]
+fn values_of_repaired_polygons_are_counted() {
+    let world = World::new();
+    world.db.run(
+        "CREATE TABLE fields (id int PRIMARY KEY, geom geometry(Polygon, 4326), crop text, size float8);
+        INSERT INTO fields SELECT i, ST_GeomFromText(format('POLYGON((%1$s 0,%2$s 2,%2$s 0,%1$s 2,%1$s 0))', i, i + 1), 4326),
+            (ARRAY['rye', 'oats, rolled', 'Rye'])[1 + i % 3] FROM generate_series(1, 30) AS i",
+    );
+    let layer =
+        "[[layer]]\nname = \"items\"\ntable = \"fields\"\nrepair = true\nproperties = [\"id\"]\nfacets = [\"crop\"]\n";
+    let served = world.served(&format!("{}{layer}", parameter("crop", "text[]", "crop", "case = \"lower\"")));
+    let values = served.json("/values.json")["layers"]["items"].clone();
+    // What the parameter would change is not offered.
+    assert_eq!(values["values"]["crop"], serde_json::json!([["oats, rolled", 10], ["rye", 10]]), "{values}");
+    assert_eq!(values["count"], 30);
+}

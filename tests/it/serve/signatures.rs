@@ -19,8 +19,8 @@ const KEY: &str = "0123456789abcdef0123456789abcdef";
 const NEXT_KEY: &str = "fedcba9876543210fedcba9876543210";
 
 const LAYER: &str =
-    "[[tileset.parameter]]\nname = \"country\"\ntype = \"text[]\"\ncase = \"upper\"\nwhere = { facilities = \"country_code = ANY (!country!)\" }
-[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = [\"id\", \"country_code\"]\n";
+    "[[tileset.parameter]]\nname = \"country\"\ntype = \"text[]\"\ncase = \"upper\"\nfacet = { facilities = \"country_code\" }
+[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nfacets = [\"country_code\"]\nproperties = [\"id\", \"country_code\"]\n";
 
 /// A tileset "map" of zooms 0 and 1 with a parameter, and a token.
 struct World {
@@ -171,6 +171,11 @@ fn tiles_are_for_signed_addresses_alone_and_no_cache_keeps_them_longer() {
     for query in [&right, &format!("{of_country}&country=IN&country=BD")] {
         let counts = closed.get(&format!("/count.json?{query}"), GZIP);
         assert_eq!((status(&counts), counts.header("cache-control")), (200, Some("no-store")), "{query}");
+        // The values of other rows are not what was signed.
+        let values = closed.json(&format!("/values.json?{query}"))["layers"]["facilities"]["values"]["country"].clone();
+        let is_signed = |value: &serde_json::Value| value[0] == "BD" || value[0] == "IN";
+        let values = values.as_array().unwrap();
+        assert!(!values.is_empty() && (query == &right || values.iter().all(is_signed)), "{query}: {values:?}");
     }
     // Nobody need sign what holds no data.
     for (path, expected) in

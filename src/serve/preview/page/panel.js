@@ -147,30 +147,32 @@ function offerValues({ name, type }, counts) {
     for (const option of input.options) if (option.value) option.text = counts.has(option.value) ? `${option.value} (${grouped(counts.get(option.value))})` : option.value;
     return;
   }
+  const isTypable = (value) => value.trim() === value && !(type.endsWith("[]") && value.includes(","));
   // In a list, what is chosen is appended to what has been typed.
   const offer = () => {
     const before = type.endsWith("[]") ? input.value.slice(0, input.value.lastIndexOf(",") + 1) : "";
-    const options = [...counts].map(([value, rows]) => made("option", { value: before + value, label: `${before}${value} (${grouped(rows)})` }));
+    const options = [...counts].filter(([value]) => isTypable(value)).map(([value, rows]) => made("option", { value: before + value, label: `${before}${value} (${grouped(rows)})` }));
     element(`values-${name}`).replaceChildren(...options);
   };
   input.oninput = offer;
   offer();
 }
 
-// Asks how many rows the filters choose, and how many each value would choose. Layers may draw the same rows at different zooms, so the greatest number counts.
+// Asks how many rows the filters choose, and how many each value would choose. Layers may draw the same rows at different zooms, so of a value the greatest number counts.
 async function countValues(parameters, query) {
-  const answer = await fetch(`values.json${query && `?${query}`}`);
+  const answer = await fetch(`${base}values.json${query && `?${query}`}`);
   if (!answer.ok) return;
   const { layers } = await answer.json();
   if (query !== queryOf(parameters)) return;
   const all = Object.values(layers);
   for (const parameter of parameters) {
     const counts = new Map();
-    for (const [value, rows] of all.flatMap(({ values }) => values[parameter.name] ?? [])) counts.set(value, Math.max(rows, counts.get(value) ?? 0));
+    for (const [value, rows] of all.flatMap(({ values }) => Object.hasOwn(values, parameter.name) ? values[parameter.name] : [])) counts.set(value, Math.max(rows, counts.get(value) ?? 0));
     if (counts.size > 0 || element(`values-${parameter.name}`).children.length > 0) offerValues(parameter, counts);
   }
-  const chosen = Math.max(0, ...all.map(({ count }) => count));
-  element("chosen").textContent = query && all.length > 0 ? `: ${grouped(chosen)} chosen` : "";
+  const isOne = new Set(all.map(({ count }) => count)).size === 1;
+  const chosen = isOne ? grouped(all[0].count) : Object.entries(layers).map(([name, { count }]) => `${grouped(count)} ${name}`).join(", ");
+  element("chosen").textContent = query && chosen ? `: ${chosen} chosen` : "";
 }
 
 // Inputs for the parameters of a source. Its tiles are requested again when an input changes.
