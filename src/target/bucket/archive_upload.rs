@@ -356,11 +356,14 @@ impl Upload<'_> {
             }
             Source::Edited(edited) => {
                 let stays = edited.stays();
-                let mut bytes = edited.front(&range).to_vec();
+                let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
+                bytes.extend_from_slice(edited.front(&range));
                 let old = range.start.max(stays.start)..range.end.min(stays.end);
                 if !old.is_empty() {
-                    let pieces: Vec<Vec<u8>> = self.archive.old.pieces(old).try_collect().await?;
-                    bytes.extend(pieces.concat());
+                    let mut pieces = pin!(self.archive.old.pieces(old));
+                    while let Some(piece) = pieces.try_next().await? {
+                        bytes.extend(piece);
+                    }
                 }
                 let tail = edited.tail(&range);
                 let path = temporary_folder();

@@ -184,6 +184,11 @@ impl Edit {
         let freed: u64 = replaced.values().map(|length| u64::from(*length)).sum();
         let dead = DeadBytes { bytes: *dead + freed, total: stays + data.length() };
         if dead.are_too_many(*is_watch) {
+            let DeadBytes { bytes, total } = dead;
+            tracing::info!(
+                "{}: {bytes} of {total} bytes of its tile data would belong to no tile: writing it anew",
+                old.bytes.place()
+            );
             return Ok(None);
         }
         let described = metadata.pmtiles((!clustered).then_some(dead.bytes));
@@ -192,7 +197,7 @@ impl Edit {
         if tail_length > (TILES + stays) / 2 {
             return Ok(None);
         }
-        let contents = (old.header.contents + data.stored()).saturating_sub(replaced.len() as u64);
+        let contents = old.header.contents.saturating_add(data.stored()).saturating_sub(replaced.len() as u64);
         let header = Header { clustered, ..directories.header(contents, metadata) };
         let mut front = end.front(header, dead.total);
         front.resize(ROOT_END, 0);

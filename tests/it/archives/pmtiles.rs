@@ -361,6 +361,32 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
 }
 
 #[test]
+fn an_edit_on_a_full_disk_is_named_and_the_old_file_stays() {
+    if let Some(path) = std::env::var_os(LIMITED) {
+        let mut sink = Pmtiles::create(Path::new(&path), &Stop::new()).unwrap();
+        sink.begin(&Tileset { unwritten: Unwritten::Keep, ..tileset("f") }).unwrap();
+        let mut gzip = Gzip::new(Level::new(6).unwrap());
+        sink.write(vec![TileEdit::Put(tile(0), point(&mut gzip, 7))]).unwrap();
+        eprintln!("refused: {}", sink.finish(&metadata("0-14", "new")).unwrap_err());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.pmtiles");
+    write(&path, &many(), &metadata("0-14", "old"));
+    let old = std::fs::read(&path).unwrap();
+    let child = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "archives::pmtiles::an_edit_on_a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
+        .env(LIMITED, &path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stderr);
+    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
+    assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
+}
+
+#[test]
 fn only_pmtiles_files_and_empty_ones_are_replaced() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
