@@ -167,7 +167,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-#[expect(clippy::cast_precision_loss, reason = "one decimal is shown")]
 fn share(part: usize, whole: usize) -> f64 {
     100.0 * part as f64 / whole as f64
 }

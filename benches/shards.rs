@@ -10,12 +10,7 @@
 //! ```
 
 #![expect(clippy::print_stdout, reason = "the result of the measurement")]
-#![expect(
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "estimates of large counts"
-)]
+#![expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "estimates of large counts")]
 
 use std::collections::{BTreeMap, BinaryHeap};
 use std::error::Error;

@@ -128,13 +128,6 @@ pub struct RowCounts {
     pub layers: Vec<LayerRows>,
 }
 
-impl RowCounts {
-    /// The most rows that a layer had at any zoom when they were counted last; `None` if they were not counted.
-    pub fn most(&self, layer: &str) -> Option<u64> {
-        self.layers.iter().filter(|rows| rows.layer == layer).map(|rows| rows.rows).max()
-    }
-}
-
 /// How many rows a layer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LayerRows {

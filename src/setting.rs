@@ -25,6 +25,17 @@ macro_rules! is_text_in_json {
     };
 }
 
+/// Gives a type a `Debug` that shows its name alone: what is in it is secret, or has no text.
+macro_rules! shows_its_name_alone {
+    ($type:ident) => {
+        impl std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($type))
+            }
+        }
+    };
+}
+
 /// Gives a type the schema of the type that it is read as.
 macro_rules! has_schema_of {
     ($type:ident, $read:ty, inline = $inline:literal) => {
@@ -44,7 +55,7 @@ macro_rules! has_schema_of {
     };
 }
 
-pub(crate) use {has_schema_of, is_text_in_json};
+pub(crate) use {has_schema_of, is_text_in_json, shows_its_name_alone};
 
 /// A duration such as `30s` or `10m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -118,6 +118,26 @@ def arguments():
     return parser.parse_args()
 
 
+# The measurements by their flags, in the order in which they run.
+# Instead of facilities:
+WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure}
+# The first of these alone, with rows of its own instead of facilities:
+WITH_OWN_ROWS = {"writers": writers.measure, "walk": walk.measure, "day": day.measure}
+# The first of these alone:
+WITHOUT_THE_SEED = {"variants": variants.measure, "unread": unread.measure, "filters": filters.measure, "before": before.measure}
+BESIDE_THE_SEED = {
+    "targets": targets.measure, "shards": shards.measure, "cores": limits.cores, "rows": limits.memory, "peers": peers.measure,
+    "cells": cells.measure, "registry": registry.measure, "reseed": reseed.measure, "watch": watch.measure, "serve": serve.measure,
+    "daemon": daemon.measure, "purge": purge.measure,
+}
+
+
+def wanted(options, measurements):
+    """The measurements whose flags were given. --serve has its own use of --before, and ends with --daemon."""
+    given = vars(options) | {"before": options.before and not options.serve, "daemon": options.serve or options.daemon}
+    return [measure for flag, measure in measurements.items() if given[flag]]
+
+
 def main():
     options = arguments()
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
@@ -133,68 +153,24 @@ def main():
     bench = Bench(options)
     version = bench.sql("SELECT current_setting('server_version')")
     bench.say(f"PostgreSQL {version}, {os.cpu_count()} cores, {options.workers} workers, {options.runs} runs of floor and seed")
-    if options.shapes:
-        shapes.measure(bench)
-        cases = []
-    if options.repair:
-        repair.measure(bench)
-        cases = []
-    if options.functions:
-        bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
-        functions.measure(bench)
+    for measure in wanted(options, WITHOUT_FACILITIES):
+        measure(bench)
         cases = []
     for count, zooms_of_case in cases:
         bench.begin_case(count, zooms_of_case)
-        if options.writers:
-            writers.measure(bench)
-            continue
-        if options.walk:
-            walk.measure(bench)
-            continue
-        if options.day:
-            day.measure(bench)
+        if alone := wanted(options, WITH_OWN_ROWS):
+            alone[0](bench)
             continue
         bench.say(f"{count} facilities, zooms {zooms_of_case} …")
         # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
         bench.psql("-v", f"count={count}", "-f", f"{ROOT}/scripts/schema.sql", "-f", f"{ROOT}/scripts/facilities.sql",
                    "-c", "VACUUM ANALYZE api_facility")
-        if options.variants:
-            variants.measure(bench)
+        if alone := wanted(options, WITHOUT_THE_SEED):
+            alone[0](bench)
             continue
-        if options.unread:
-            unread.measure(bench)
-            continue
-        if options.filters:
-            filters.measure(bench)
-            continue
-        if options.before and not options.serve:
-            before.measure(bench)
-            continue
-        seeded = seed.measure(bench)
-        if options.targets:
-            targets.measure(bench)
-        if options.shards:
-            shards.measure(bench)
-        if options.cores:
-            limits.cores(bench)
-        if options.rows:
-            limits.memory(bench)
-        if options.peers:
-            peers.measure(bench, seeded)
-        if options.cells:
-            cells.measure(bench)
-        if options.registry:
-            registry.measure(bench)
-        if options.reseed:
-            reseed.measure(bench)
-        if options.watch:
-            watch.measure(bench)
-        if options.serve:
-            serve.measure(bench)
-        if options.serve or options.daemon:
-            daemon.measure(bench)
-        if options.purge:
-            purge.measure(bench)
+        bench.seeded = seed.measure(bench)
+        for measure in wanted(options, BESIDE_THE_SEED):
+            measure(bench)
     bench.print_table()
 
 

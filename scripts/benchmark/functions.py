@@ -21,6 +21,7 @@ CREATE OR REPLACE FUNCTION bench_slow(z integer, x integer, y integer) RETURNS b
 
 
 def measure(bench):
+    bench.sql("CREATE EXTENSION IF NOT EXISTS postgis")
     bench.sql(FUNCTIONS)
     cheap(bench)
     slow(bench)

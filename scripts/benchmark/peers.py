@@ -17,7 +17,8 @@ FROM api_facility AS f;
 """
 
 
-def measure(bench, seeded):
+def measure(bench):
+    seeded = bench.seeded
     with sqlite3.connect(f"file:{seeded.archive}?mode=ro", uri=True) as archive:
         layer = json.loads(archive.execute("SELECT value FROM metadata WHERE name = 'json'").fetchone()[0])["vector_layers"][0]
     if shutil.which("tippecanoe"):

@@ -147,9 +147,8 @@ impl Delivery<'_> {
             return Ok(Some(DeliveryEnd::Waits("servers of the target may still answer with old tiles".to_owned())));
         }
         let max_items = match self.allowed(&queue, deadline).await {
-            Ok(Some(max_items)) => max_items,
-            Ok(None) => return Ok(None),
-            Err(waits) => return Ok(Some(waits)),
+            Ok(max_items) => max_items,
+            Err(ends) => return Ok(ends),
         };
         let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
         let by = planning.by(&queue);
@@ -182,17 +181,17 @@ impl Delivery<'_> {
         })
     }
 
-    /// The number of items that the budget allows now; `None` after a wait for the budget, so that the caller looks
-    /// again. If the wait would go beyond the deadline, or a stop is asked for, returns how the delivery ends.
-    async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<Option<usize>, DeliveryEnd> {
+    /// The number of items that the budget allows now. Otherwise how the delivery ends, because the wait would go beyond
+    /// the deadline, or a stop is asked for; `None` after a wait for the budget, so that the caller looks again.
+    async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<usize, Option<DeliveryEnd>> {
         match self.options.budget.allowance(&queue.spent, SystemTime::now()) {
-            PurgeAllowance::Items(items) => Ok(Some(items)),
+            PurgeAllowance::Items(items) => Ok(items),
             PurgeAllowance::Wait(wait) => {
                 if self.pause(wait + Duration::from_secs(1), deadline).await {
-                    return Ok(None);
+                    return Err(None);
                 }
                 let wait = humantime::format_duration(Duration::from_secs(wait.as_secs().max(1)));
-                Err(DeliveryEnd::Waits(format!("the budget allows the next item in {wait}")))
+                Err(Some(DeliveryEnd::Waits(format!("the budget allows the next item in {wait}"))))
             }
         }
     }
@@ -227,9 +226,8 @@ impl Delivery<'_> {
         deadline: Instant,
     ) -> Result<Option<DeliveryEnd>, OutboxError> {
         let max_items = match self.allowed(queue, deadline).await {
-            Ok(Some(max_items)) => max_items,
-            Ok(None) => return Ok(None),
-            Err(waits) => return Ok(Some(waits)),
+            Ok(max_items) => max_items,
+            Err(ends) => return Ok(ends),
         };
         let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
         let by = if due.by_address { Planning::everything() } else { planning.by(queue) };
@@ -421,4 +419,56 @@ impl Pace<'_> {
         requests.take(1.0, now)?;
         items.take(count, now)
     }
+}
+
+// A dry run: what would be sent, without sending it.
+
+/// What would be sent to one provider.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedPurge {
+    pub provider: &'static str,
+    /// The URL under which the CDN serves the target.
+    pub url: String,
+    /// How many tiles wait; `None` for everything.
+    pub tiles: Option<usize>,
+    /// The names, as they would be sent.
+    pub names: Vec<PurgeName>,
+    /// The most unchanged tiles that the names can hit.
+    pub unchanged: u64,
+    /// The price in US dollars of all items of this month: those sent already, and these.
+    pub dollars: f64,
+}
+
+/// What would be sent if `more` were in the outbox, too. May wait for a disk or a server.
+pub fn planned(
+    target: &PurgeTarget,
+    purges: &[PurgeOptions],
+    more: Option<&OutboxEntry>,
+) -> Result<Vec<PlannedPurge>, OutboxError> {
+    let outbox = Outbox::read(&*target.notes)?;
+    let one = |options: &PurgeOptions| {
+        let mut queue = outbox.queues.get(&queue_name(options)).cloned().unwrap_or_default();
+        queue.waiting.extend(more.cloned());
+        // Nothing is sent, so a missing secret is no obstacle.
+        let facts = options.provider.facts();
+        let planning = Planning { target, options, facts };
+        let max_items = match options.budget.allowance(&queue.spent, SystemTime::now()) {
+            PurgeAllowance::Items(items) => items,
+            PurgeAllowance::Wait(_) => 1,
+        };
+        let plan = planning.plan(&queue.waiting, max_items, &planning.by(&queue));
+        let tiles = queue.tiles().count();
+        let mut names = queue.left;
+        names.extend(self::names(&plan.items, &planning.addresses()));
+        let spent = PurgeBudget::after(&queue.spent, names.len(), SystemTime::now()).items;
+        PlannedPurge {
+            provider: facts.name,
+            url: options.url.whole(options.url.path()),
+            tiles,
+            names,
+            unchanged: plan.unchanged,
+            dollars: facts.price.dollars_of(spent),
+        }
+    };
+    Ok(purges.iter().map(one).collect())
 }

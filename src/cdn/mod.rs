@@ -13,18 +13,17 @@
 //! | `planning` | what is known of the target; from waiting entries to items |
 //! | `delivery` | batches sent within the rates, until a deadline; from the outbox to the provider, until it is confirmed |
 //! | `outbox` | what providers have not confirmed yet, kept with the target; the same for Prometheus |
-//! | `dry_run` | what would be sent |
 
 mod delivery;
-mod dry_run;
 mod items;
 mod outbox;
 mod pace;
 mod planning;
 mod provider;
 
-pub use delivery::{Delivered, DeliveryEnd, DeliveryPatience, SendEnd, Sent, deliver, queue_name, send};
-pub use dry_run::{PlannedPurge, planned};
+pub use delivery::{
+    Delivered, DeliveryEnd, DeliveryPatience, PlannedPurge, SendEnd, Sent, deliver, planned, queue_name, send,
+};
 pub use items::{CdnUrl, CdnUrlError, FullPyramid, PlanRules, PurgeBy, PurgeItem, TileAddresses, TilesToPurge, plan};
 pub use outbox::{LabelledOutbox, Outbox, OutboxEntry, OutboxError, OutboxWriter, PurgeQueue, purge_metrics, tiles_of};
 pub(crate) use pace::{PAUSES, pause, retry_after};

@@ -82,7 +82,6 @@ impl CellCounts {
         let (cells, folded) = self.0.get(&rect.zoom).map_or((&[][..], &[][..]), |zoom| (&zoom.cells, &zoom.folded));
         let folds = folded.len().checked_div(cells.len()).unwrap_or(0);
         let WorldRect { west, east, .. } = rect.world(margin + grid.reach(rect.zoom));
-        #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^34, doubles are exact to 2^53")]
         let column = |x: i64| grid.cell(rect.zoom, [x as f64, 0.0]).a;
         // Codes are sorted by column first. The columns of hexagons may differ by half a step from row to row.
         let first = cells.partition_point(|cell| Cell::of(cell.code).a < column(west) - 1);
@@ -129,7 +128,8 @@ pub(crate) struct ZoomGathering {
 }
 
 impl ZoomGathering {
-    fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
+    /// Adds rows.
+    pub(crate) fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
         for (number, at) in members.at.iter().enumerate() {
             let next = self.all.len();
             let cell = self.all.entry(grid.cell(zoom, *at).code()).or_insert_with(|| GatheredCell::new(next));

@@ -38,15 +38,15 @@ pub(crate) struct KeptCells {
 
 #[derive(Debug, Default)]
 struct ZoomCells {
-    all: HashMap<i64, KeptCell, BuildHasherDefault<CodeHasher>>,
-    /// The values of the cells, by [`KeptCell::place`].
+    all: HashMap<i64, CellMembers, BuildHasherDefault<CodeHasher>>,
+    /// The values of the cells, by [`CellMembers::place`].
     values: Vec<KeptValue>,
     /// The places of cells that have no member any more.
     free: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
-struct KeptCell {
+struct CellMembers {
     members: u32,
     place: u32,
     /// The sum of the members' positions in whole world units.
@@ -151,7 +151,7 @@ impl KeptCells {
     pub(crate) fn counts(&self, zoom: Zoom, is_needed: impl Fn([f64; 2]) -> bool) -> Option<CellCounts> {
         let (cells, folds) = (self.zooms.get(&zoom)?, self.wanted.as_ref().map(|wanted| &wanted.folds[..]));
         let many = folds.map_or(0, <[Fold]>::len);
-        let mut needed: Vec<(i64, &KeptCell)> = Vec::new();
+        let mut needed: Vec<(i64, &CellMembers)> = Vec::new();
         // The mean of a cell's members lies in the cell.
         needed.extend(cells.all.iter().filter(|(_, cell)| is_needed(cell.mean())).map(|(code, cell)| (*code, cell)));
         let mut folded = Vec::new();
@@ -174,7 +174,7 @@ impl ZoomCells {
                 let (free, kept) = (&mut self.free, &mut self.values);
                 let cell = self.all.entry(code).or_insert_with(|| {
                     let place = if folds == 0 { 0 } else { free.pop().unwrap_or_else(|| ended(kept, folds)) };
-                    KeptCell { place, ..KeptCell::default() }
+                    CellMembers { place, ..CellMembers::default() }
                 });
                 cell.members += 1;
                 cell.sum = [cell.sum[0] + units[0], cell.sum[1] + units[1]];
@@ -203,7 +203,7 @@ impl ZoomCells {
 
     fn bytes(&self) -> usize {
         // A byte of the table for each entry, beside key and value.
-        self.all.capacity() * (size_of::<(i64, KeptCell)>() + 1)
+        self.all.capacity() * (size_of::<(i64, CellMembers)>() + 1)
             + self.values.capacity() * size_of::<KeptValue>()
             + self.free.capacity() * size_of::<u32>()
     }
@@ -216,8 +216,7 @@ fn ended(values: &mut Vec<KeptValue>, folds: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
-impl KeptCell {
-    #[expect(clippy::cast_precision_loss, reason = "world units stay below 2^32")]
+impl CellMembers {
     fn mean(&self) -> [f64; 2] {
         self.sum.map(|sum| (sum / u64::from(self.members).max(1)) as f64)
     }

@@ -95,7 +95,6 @@ pub(crate) struct ColumnFacts {
 }
 
 /// A table that has the triggers, or should: the watched table, its partitions, children and parents.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Deserialize)]
 pub(crate) struct MemberFacts {
     /// Schema and table, quoted.

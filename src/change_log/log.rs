@@ -34,7 +34,6 @@ pub enum Presence {
         /// The role, quoted if necessary.
         role: String,
     },
-    /// A change log.
     Readable,
 }
 

@@ -355,7 +355,6 @@ pub(crate) struct TableRelative {
     pub(crate) columns: Vec<String>,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Deserialize)]
 pub(crate) struct TableColumn {
     pub(crate) name: String,

@@ -14,7 +14,6 @@ use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 /// `oar-tiles copy`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 #[command(override_usage = "oar-tiles copy [OPTIONS] <SOURCE>... <TARGET>")]
 pub(crate) struct Copy {
@@ -100,12 +99,7 @@ pub(crate) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
 /// One line about a copy.
 #[must_use]
 pub fn render_copy(copy: &CopyReport) -> String {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate for the eye"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for the eye")]
     let rate = grouped(((copy.stored + copy.unchanged) as f64 / copy.seconds.max(1e-3)) as u64);
     let mut more = String::new();
     for (count, what) in [

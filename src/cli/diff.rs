@@ -9,7 +9,7 @@ use super::settings::{resolved_to_read, target_of};
 use super::{SettingFlags, on_runtime};
 use crate::mvt::{LayerDifference, LayerExtents};
 use crate::report::{
-    DiffReport, DiffZoom, DifferingTile, Style, counted, grouped, print, print_document, print_json, report, start_log,
+    DiffReport, DiffZoom, DifferingTile, Style, counted, grouped, print_json, print_result, report, start_log,
     visible_line,
 };
 use crate::run::endpoint::{EndpointOptions, is_endpoint};
@@ -19,7 +19,6 @@ use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
 
 /// `oar-tiles diff`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Diff {
     #[arg(help = format!(
@@ -77,10 +76,8 @@ pub(crate) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError
         let found = diff::diff(&job, &options).await?;
         if *geojson {
             print_json(&diff::geojson(&found))?;
-        } else if *json {
-            print_document(&found.report)?;
         } else {
-            print(&render_diff(&found.report))?;
+            print_result(*json, &found.report, render_diff)?;
         }
         diff::equal(&found)
     })

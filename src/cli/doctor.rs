@@ -9,12 +9,11 @@ use super::settings::{names_output, resolved_all, resolved_for, several_tilesets
 use super::tilesets::for_each;
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
-use crate::report::{Style, print, print_document, render_checkup, report, start_log};
+use crate::report::{Style, print_result, render_checkup, report, start_log};
 use crate::run::{CommandError, Family, Job, doctor};
 use crate::stop::Stop;
 
 /// `oar-tiles doctor`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Doctor {
     /// Target to look at [default: the output in the configuration]
@@ -73,11 +72,7 @@ pub(crate) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
             None => Job::new(settings, false, &report, stop)?,
         };
         let checkup = doctor::doctor(&job, &options).await?;
-        if arguments.json {
-            print_document(&checkup)?;
-        } else {
-            print(&render_checkup(&checkup))?;
-        }
+        print_result(arguments.json, &checkup, render_checkup)?;
         doctor::healthy(&checkup)
     };
     on_runtime(async || for_each(tilesets, false, stop, examine).await)

@@ -14,7 +14,6 @@ use crate::stop::Stop;
 use crate::suggested::OWN_FILE;
 
 /// `oar-tiles init`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Init {
     /// Only these tables and views: a name, schema.name, or a pattern with * and ?; repeat the flag for several

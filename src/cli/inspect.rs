@@ -7,13 +7,12 @@ use clap::Args;
 
 use super::settings::{resolved_to_read, target_of};
 use super::{SettingFlags, on_runtime};
-use crate::report::{Style, print, print_bytes, print_document, print_json, render_contents, render_features, report};
+use crate::report::{Style, print, print_bytes, print_json, print_result, render_contents, render_features, report};
 use crate::run::{CommandError, Job, WrittenFileError, inspect, picture};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 
 /// `oar-tiles inspect`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Inspect {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
@@ -48,8 +47,7 @@ pub(crate) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
         match inspect::inspect(&job, options).await? {
-            inspect::Inspection::Summary(contents) if *json => print_document(&*contents)?,
-            inspect::Inspection::Summary(contents) => print(&render_contents(&contents))?,
+            inspect::Inspection::Summary(contents) => print_result(*json, &*contents, render_contents)?,
             inspect::Inspection::Features(features) => print(&render_features(&features))?,
             inspect::Inspection::GeoJson(text) => print_json(&text)?,
             inspect::Inspection::Picture(bytes) => write_picture(&bytes, png.as_deref(), Path::new(target))?,

@@ -25,7 +25,6 @@ pub(crate) enum Jobs {
 }
 
 /// The server that is asked.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Args)]
 pub(crate) struct JobsServer {
     /// Address of the server's admin listener: http://127.0.0.1:9180, unix:PATH, or https://HOST of a proxy before it

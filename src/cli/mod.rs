@@ -15,6 +15,8 @@
 //! | `tilesets` | runs a verb for each of several tilesets: one after the other, or all in parallel if the verb runs until a signal |
 //! | `variants` | verbs on a tileset with variants |
 
+#![expect(clippy::doc_markdown, reason = "the texts of flags are the help that users read")]
+
 mod config;
 mod copy;
 mod diff;
@@ -93,7 +95,6 @@ pub(crate) use verify::Verify;
 pub(crate) const VERSION: &str = env!("BUILD_VERSION");
 
 /// Pregenerates static vector tiles from PostGIS: all zooms in seconds, from one snapshot of the database
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Parser)]
 #[command(name = "oar-tiles", version = VERSION, arg_required_else_help = true, max_term_width = 100)]
 pub(crate) struct Cli {
@@ -154,7 +155,6 @@ pub(crate) enum Command {
 }
 
 /// Flags that override the configuration.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct SettingFlags {
     /// Configuration file; sample-config.toml shows every key [env: OAR_TILES_CONFIG]

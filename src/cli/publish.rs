@@ -15,7 +15,6 @@ use crate::stop::Stop;
 use crate::target::{Latest, RewrittenHeaders};
 
 /// `oar-tiles publish`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Publish {
     /// Configuration file; sample-config.toml shows every key [env: OAR_TILES_CONFIG]

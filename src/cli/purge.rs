@@ -36,7 +36,6 @@ pub(crate) enum PurgeVerb {
 }
 
 /// A target and what to purge of it.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct PurgeWhat {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]
@@ -62,7 +61,6 @@ pub(crate) struct PurgeWhat {
 }
 
 /// `oar-tiles purge status`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct PurgeStatusFlags {
     /// Target [default: the output in the configuration]

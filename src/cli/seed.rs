@@ -22,8 +22,6 @@ use crate::stop::Stop;
 use crate::target::MaxShrink;
 
 /// `oar-tiles seed`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub(crate) struct Seed {
     /// Flags that override the configuration.
@@ -75,8 +73,6 @@ pub(crate) struct Seed {
 }
 
 /// `oar-tiles reseed`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub(crate) struct Reseed {
     /// Flags that override the configuration; `--zoom` and `--bbox` limit which tiles are rendered.

@@ -29,8 +29,6 @@ use crate::target::TARGET_FORMS;
 use crate::tile::MapCenter;
 
 /// `oar-tiles serve`. The section `[serve]` of the configuration has a value for each flag that is not given.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Serve {
     #[arg(help = format!(
@@ -164,7 +162,6 @@ impl Serve {
 }
 
 /// `oar-tiles preview`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 #[command(group(clap::ArgGroup::new("written").args(["html", "style"])))]
 pub(crate) struct Preview {

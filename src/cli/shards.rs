@@ -10,7 +10,7 @@ use super::settings::{Closing, first_failure, resolved_first_without_layers, res
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
 use crate::report::{
-    Report, ShardState, ShardsStatus, Style, grouped, print, print_document, render_run, report, say, sized, start_log,
+    Report, ShardState, ShardsStatus, Style, grouped, print, print_result, render_run, report, say, sized, start_log,
     timed,
 };
 use crate::run::{CommandError, Job, seed, shards};
@@ -35,7 +35,6 @@ pub(crate) enum Shards {
 }
 
 /// Where the shards of a run meet.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ShardsWork {
     /// Work folder that begin, every shard and commit share: folder/ or s3://bucket/prefix/
@@ -44,7 +43,6 @@ pub(crate) struct ShardsWork {
 }
 
 /// `oar-tiles shards begin`.
-#[expect(clippy::struct_excessive_bools, reason = "flags as typed; which go together is told to clap")]
 #[derive(Debug, Args)]
 pub(crate) struct ShardsBegin {
     /// Flags that override the configuration.
@@ -80,7 +78,6 @@ pub(crate) struct ShardsBegin {
 }
 
 /// `oar-tiles shards run`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct ShardsRun {
     /// Flags that override the configuration.
@@ -101,7 +98,6 @@ pub(crate) struct ShardsRun {
 }
 
 /// `oar-tiles shards commit`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct ShardsCommit {
     /// Flags that override the configuration.
@@ -135,7 +131,6 @@ pub(crate) struct ShardsCommit {
 }
 
 /// `oar-tiles shards status`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct ShardsStatusFlags {
     /// Where the shards meet.
@@ -150,7 +145,6 @@ pub(crate) struct ShardsStatusFlags {
 }
 
 /// `oar-tiles shards abort`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct ShardsAbort {
     /// Where the shards meet.
@@ -177,13 +171,7 @@ pub(crate) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
         Shards::Commit(arguments) => run_commit(arguments, stop),
         Shards::Status(arguments) => {
             with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |_job, work| {
-                let status = shards::status(work)?;
-                if arguments.json {
-                    print_document(&status)?;
-                } else {
-                    print(&render_shards(&status))?;
-                }
-                Ok(())
+                Ok(print_result(arguments.json, &shards::status(work)?, render_shards)?)
             })
         }
         Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |job, work| {

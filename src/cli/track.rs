@@ -10,7 +10,7 @@ use super::settings::{resolved_all, resolved_to_draw};
 use super::{SettingFlags, on_runtime};
 use crate::config::JobSettings;
 use crate::report::{
-    Report, Style, grouped, print, print_document, print_script, render_backlog, report, say_warning, start_log,
+    Report, Style, grouped, print, print_result, print_script, render_backlog, report, say_warning, start_log,
 };
 use crate::run::track::InstallWork;
 use crate::run::{CommandError, track};
@@ -31,7 +31,6 @@ pub(crate) enum Track {
 }
 
 /// Where the change log is, and what is tracked.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Tracked {
     /// Configuration file [env: OAR_TILES_CONFIG]
@@ -156,11 +155,7 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         }
         Track::Status(status) => on_runtime(async || {
             let found = Box::pin(track::status(&tilesets, &status.target, &shown, stop)).await?;
-            if status.json {
-                print_document(&found.backlog)?;
-            } else {
-                print(&render_backlog(&found.backlog))?;
-            }
+            print_result(status.json, &found.backlog, render_backlog)?;
             found.warning().iter().for_each(|warning| say_warning(warning));
             found.sound()
         }),

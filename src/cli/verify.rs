@@ -14,7 +14,6 @@ use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 
 /// `oar-tiles verify`.
-#[expect(clippy::doc_markdown, reason = "these texts are the help that users read")]
 #[derive(Debug, Args)]
 pub(crate) struct Verify {
     #[arg(help = format!("Target: {TARGET_FORMS} [default: the output in the configuration]"))]

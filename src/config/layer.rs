@@ -4,16 +4,16 @@
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use super::budget::fewest_features;
+use super::by_zoom::{ZoomValue, ZoomValues};
 use super::error::{ConfigError, nearest};
 use super::file::{ConfigFile, LayerDefaults};
 use super::settings::{Check, first_repeated};
 use crate::postgis::{
-    LayerKind, LayerOptions, LayerSection, Properties, Property, PropertySource, Query, RowZooms, Rows, Simplify,
-    TileFunction, TilePart,
+    Budget, LayerKind, LayerOptions, LayerSection, Limit, OnLargeTile, Properties, Property, PropertySource, Query,
+    ROW_NUMBER, RowCondition, RowZooms, Rows, Simplify, TileFunction, TilePart, placeholder_in,
 };
 use crate::target::is_own_name;
-use crate::tile::{LayerId, Margin, Zoom, ZoomList};
+use crate::tile::{HALF_WORLD_METRES, LayerId, Margin, Zoom, ZoomLimits, ZoomList};
 
 /// The most layers in one tile.
 const MAX_LAYERS: usize = 255;
@@ -27,13 +27,6 @@ struct Band {
     simplify: Option<Simplify>,
     /// Whether shapes are repaired before they are drawn.
     repair: bool,
-}
-
-impl Band {
-    fn of_function(function: TileFunction) -> Band {
-        let kind = LayerKind::Function(function);
-        Band { properties: Some(Vec::new()), kind, filter: None, simplify: None, repair: false }
-    }
 }
 
 impl Check<'_> {
@@ -83,7 +76,7 @@ impl Check<'_> {
         let margin = self.margin(layer, defaults)?;
         let function = self.function(layer)?;
         let (rows, columns) = match &function {
-            Some(_) => (self.occupied(layer)?, Self::occupied_key()),
+            Some(_) => (self.occupied(layer)?, vec![ROW_NUMBER.to_owned()]),
             None => (self.rows(layer)?, layer.key.clone().unwrap_or_default()),
         };
         if let Some(twice) = first_repeated(columns.iter()) {
@@ -102,11 +95,15 @@ impl Check<'_> {
         }
         let limit = fewest_features(layer, &zooms, &budget);
         let bands = match function {
-            Some(function) => vec![(zooms, Band::of_function(function))],
+            Some(function) => {
+                let (properties, kind) = (Some(Vec::new()), LayerKind::Function(function));
+                vec![(zooms, Band { properties, kind, filter: None, simplify: None, repair: false })]
+            }
             None => self.bands(layer, &zooms, limit, margin)?,
         };
-        if bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
-            self.no_rank(layer)?;
+        if layer.rank.is_some() && bands.iter().all(|(_, band)| band.kind != LayerKind::Rows) {
+            let what = "ranks single rows, and the layer is put together in cells at all its zooms, of which those with the most rows stay: leave it out";
+            return Err(self.wrong(&key("rank"), what.to_owned()));
         }
         let section = Arc::new(layer.clone());
         let bands = bands.into_iter().map(|(zooms, band)| LayerOptions {
@@ -289,7 +286,7 @@ fn placeholders(sql: &str) -> impl Iterator<Item = &str> {
 
 impl Check<'_> {
     /// The source of the layer's rows.
-    pub(crate) fn rows(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
+    fn rows(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
         let key = |field: &str| format!("layer[{}].{field}", layer.name);
         let sql = match (&layer.table, &layer.sql) {
             (Some(table), None) => return Ok(Rows::Relation { schema: layer.schema.clone(), table: table.clone() }),
@@ -316,5 +313,198 @@ impl Check<'_> {
             return Err(self.wrong(&key("sql"), what));
         }
         Ok(Rows::Query(query))
+    }
+}
+
+// The budget of a layer: how many features and bytes it may have in a tile, and what happens to tiles that exceed it.
+
+impl Check<'_> {
+    fn budget(&self, layer: &LayerSection, defaults: &LayerDefaults) -> Result<Budget, ConfigError> {
+        let limits = |field: &str, own: Option<&Limit>, default: &Limit| match own {
+            Some(own) => self.limits(&format!("layer[{}].{field}", layer.name), own),
+            None => self.limits(&format!("layer_defaults.{field}"), default),
+        };
+        let on_large_tile = layer.on_large_tile.unwrap_or(defaults.on_large_tile);
+        if layer.rank.is_some() && on_large_tile != OnLargeTile::Thin {
+            let what = "does nothing, for no feature is left out: write on_large_tile = \"thin\" beside it".to_owned();
+            return Err(self.wrong(&format!("layer[{}].rank", layer.name), what));
+        }
+        Ok(Budget {
+            features: limits("max_tile_features", layer.max_tile_features.as_ref(), &defaults.max_tile_features)?,
+            bytes: limits("max_tile_bytes", layer.max_tile_bytes.as_ref(), &defaults.max_tile_bytes)?,
+            on_large_tile,
+            rank: layer.rank.clone(),
+        })
+    }
+
+    fn limits(&self, key: &str, given: &Limit) -> Result<ZoomLimits, ConfigError> {
+        let table = match given {
+            Limit::All(limit) => return Ok(ZoomLimits::everywhere(NonZeroU64::new(*limit))),
+            Limit::ByZoom(table) => table,
+        };
+        let values = ZoomValues { misfit: "no number: write how many, or 0 for no limit", noun: "limit" };
+        let number = |value: &toml::Value| value.as_integer().and_then(|limit| u64::try_from(limit).ok());
+        let mut limits = ZoomLimits::default();
+        for ZoomValue { zooms, value } in self.by_zoom(key, table, number, &values)? {
+            limits.set(&zooms, NonZeroU64::new(value));
+        }
+        Ok(limits)
+    }
+}
+
+/// The smallest `max_tile_features` at zooms where the layer is drawn as cells; `None` if there is none.
+fn fewest_features(layer: &LayerSection, zooms: &ZoomList, budget: &Budget) -> Option<NonZeroU64> {
+    if budget.thins() {
+        return None;
+    }
+    let within = match (&layer.aggregate, &layer.cluster) {
+        (Some(aggregate), _) => aggregate.zoom.as_ref(),
+        (None, Some(cluster)) => cluster.zoom.as_ref(),
+        (None, None) => None,
+    };
+    let in_cells = zooms.iter().filter(|zoom| within.is_none_or(|within| within.contains(*zoom)));
+    in_cells.filter_map(|zoom| budget.features.at(zoom)).min()
+}
+
+// Refuses placeholders such as `!zoom!` where they have no value. The message says where they have one.
+
+impl Check<'_> {
+    /// Refuses placeholders in SQL that is read once for all zooms and tiles of a layer: `where`, `min_zoom`,
+    /// `max_zoom`, `rank`, properties that are expressions, and the queries of `[[layer.track]]`.
+    fn no_placeholders(&self, layer: &LayerSection, own: Option<&[Property]>) -> Result<(), ConfigError> {
+        let wrong = |field: &str, what: String| Err(self.wrong(&format!("layer[{}].{field}", layer.name), what));
+        let mut conditions = layer.filter.iter().flat_map(RowCondition::texts);
+        if let Some((filter, found)) = conditions.find_map(|filter| Some((filter, placeholder_in(filter)?))) {
+            let next = match &layer.table {
+                Some(table) => {
+                    let query = format!("sql = \"\"\"SELECT * FROM {table} WHERE {}\"\"\"", filter.trim());
+                    format!("Write {query} and a key instead of table and where")
+                }
+                None => "Move the condition into the query".to_owned(),
+            };
+            let whole = if is_zoom(&found) { "; for whole zooms, zoom = \"5-22\" or the like is enough" } else { "" };
+            return wrong("where", format!("has {found}, but placeholders have values only in sql. {next}{whole}"));
+        }
+        for (key, sql) in [("min_zoom", &layer.min_zoom), ("max_zoom", &layer.max_zoom)] {
+            if let Some(found) = sql.as_deref().and_then(placeholder_in) {
+                let next = "let it give a zoom for each row";
+                return wrong(key, format!("has {found}, but placeholders have values only in sql: {next}"));
+            }
+        }
+        if let Some(found) = layer.rank.as_deref().and_then(placeholder_in) {
+            let next = "let the query give a column to rank by";
+            return wrong("rank", format!("has {found}, but placeholders have values only in sql: {next}"));
+        }
+        for property in own.unwrap_or_default() {
+            let PropertySource::Expression(sql) = &property.source else { continue };
+            if let Some(found) = placeholder_in(sql) {
+                let name = &property.name;
+                return wrong(
+                    "properties",
+                    format!(
+                        "\"{name}\" has {found} inside of an expression: \"!x!\", \"!y!\" and \"!zoom!\" are properties each by itself, and other placeholders have values only in sql. Write sql = \"\"\"SELECT …\"\"\" that gives {name} as a column"
+                    ),
+                );
+            }
+        }
+        for track in &layer.track {
+            if let Some(found) = placeholder_in(&track.geometry) {
+                let what = format!(
+                    "for {} has {found}: the query is asked for a changed row, at no zoom and in no box. Leave the placeholder out",
+                    track.table
+                );
+                return wrong("track.geometry", what);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is_zoom(found: &str) -> bool {
+    matches!(found.to_lowercase().trim_matches('!'), "zoom" | "z")
+}
+
+// Layers whose whole tiles come from a function of the database.
+
+impl Check<'_> {
+    /// The layer's function, if it has one.
+    fn function(&self, layer: &LayerSection) -> Result<Option<TileFunction>, ConfigError> {
+        let key = |field: &str| format!("layer[{}].{field}", layer.name);
+        let Some(name) = &layer.function else {
+            let beside = [("query", layer.query.is_some()), ("occupied", layer.occupied.is_some())];
+            return match beside.into_iter().find(|(_, is_set)| *is_set) {
+                None => Ok(None),
+                Some((field, _)) => {
+                    let what =
+                        "belongs to function, and there is none: write function = \"schema.name\", or leave it out";
+                    Err(self.wrong(&key(field), what.to_owned()))
+                }
+            };
+        };
+        if name.trim().is_empty() {
+            return Err(self.wrong(&key("function"), "is empty: write \"schema.name\"".to_owned()));
+        }
+        let of_rows = [
+            ("table", layer.table.is_some()),
+            ("schema", layer.schema.is_some()),
+            ("sql", layer.sql.is_some()),
+            ("key", layer.key.is_some()),
+            ("properties", layer.properties.is_some()),
+            ("property_zooms", layer.property_zooms.is_some()),
+            ("feature_id", layer.feature_id.is_some()),
+            ("where", layer.filter.is_some()),
+            ("min_zoom", layer.min_zoom.is_some()),
+            ("max_zoom", layer.max_zoom.is_some()),
+            ("aggregate", layer.aggregate.is_some()),
+            ("cluster", layer.cluster.is_some()),
+            ("simplify", layer.simplify.is_some()),
+            ("repair", layer.repair == Some(true)),
+            ("rank", layer.rank.is_some()),
+            ("facets", !layer.facets.is_empty()),
+            ("candidates", layer.candidates.is_some()),
+            ("max_tile_features", layer.max_tile_features.is_some()),
+        ];
+        if let Some((field, _)) = of_rows.into_iter().find(|(_, is_set)| *is_set) {
+            let what =
+                "stands beside function, which gives whole tiles: it has no meaning there; leave it out".to_owned();
+            return Err(self.wrong(&key(field), what));
+        }
+        if layer.on_large_tile == Some(OnLargeTile::Thin) {
+            let what = "is \"thin\" beside function, whose tiles are stored as they are: write \"warn\" or \"fail\""
+                .to_owned();
+            return Err(self.wrong(&key("on_large_tile"), what));
+        }
+        let query = layer.query.as_ref().map(|query| json_of(&toml::Value::Table(query.clone())).to_string());
+        Ok(Some(TileFunction { name: name.clone(), query, is_bounded: layer.occupied.is_some() }))
+    }
+
+    /// The rows of such a layer. They tell where tiles may be.
+    fn occupied(&self, layer: &LayerSection) -> Result<Rows, ConfigError> {
+        let key = format!("layer[{}].occupied", layer.name);
+        let world = format!(
+            "SELECT ST_MakeEnvelope(-{HALF_WORLD_METRES:?}, -{HALF_WORLD_METRES:?}, {HALF_WORLD_METRES:?}, {HALF_WORLD_METRES:?}, 3857) AS world"
+        );
+        let text = layer.occupied.as_ref().unwrap_or(&world);
+        let query = Query::new(text).map_err(|error| self.wrong(&key, error.to_string()))?;
+        if query.asks_box() {
+            let what = "has !bbox!, and is read once, before there are tiles: leave the condition out".to_owned();
+            return Err(self.wrong(&key, what));
+        }
+        Ok(Rows::Query(query.numbered()))
+    }
+}
+
+/// A value as JSON. Dates and times become texts.
+fn json_of(value: &toml::Value) -> serde_json::Value {
+    match value {
+        toml::Value::String(text) => text.clone().into(),
+        toml::Value::Integer(number) => (*number).into(),
+        toml::Value::Float(number) => (*number).into(),
+        toml::Value::Boolean(truth) => (*truth).into(),
+        toml::Value::Datetime(time) => time.to_string().into(),
+        toml::Value::Array(values) => values.iter().map(json_of).collect(),
+        toml::Value::Table(table) => {
+            table.iter().map(|(name, value)| (name.clone(), json_of(value))).collect::<serde_json::Map<_, _>>().into()
+        }
     }
 }

@@ -7,9 +7,9 @@
 //! | `sample` | the compiled-in sample: defaults, comments, and the variables of keys |
 //! | `values` | the values of all origins; the last origin that has a value takes precedence |
 //! | `settings` | the values, checked, as the option structs of the parts |
-//! | `variants`, `variant_checks`, `variant_settings` | families of tilesets that differ in the values of parameters |
-//! | `layer`, `placeholders` | the checks of layers |
-//! | `budget`, `by_zoom`, `cells`, `function`, `shapes` | of a layer: its limits, values that differ by zoom, cells and clusters, tiles of a function, margin and simplification |
+//! | `variants`, `variant_settings` | families of tilesets that differ in the values of parameters |
+//! | `layer` | the checks of layers: their rows, bands of zooms, limits, placeholders, functions |
+//! | `by_zoom`, `cells`, `shapes` | of a layer: values that differ by zoom, cells and clusters, margin and simplification |
 //! | `area` | the area of a tileset |
 //! | `memory` | how much memory the process may use |
 //! | `filters` | what requests for live tiles may ask: parameters, facets and conditions, and what a request sets |
@@ -23,18 +23,15 @@
 //! | `serve` | the section `[serve]`, checked |
 
 mod area;
-mod budget;
 mod by_zoom;
 mod cells;
 mod check;
 mod error;
 mod file;
 mod filters;
-mod function;
 mod layer;
 mod memory;
 mod parameters;
-mod placeholders;
 mod purge;
 mod s3;
 mod sample;
@@ -45,7 +42,6 @@ mod show;
 mod tilesets;
 mod values;
 mod variables;
-mod variant_checks;
 mod variant_settings;
 mod variants;
 

@@ -205,7 +205,6 @@ fn around(areas: &[(&Area, SourceBox)]) -> Option<TileRect> {
 /// columns or rows, so that no rectangles overlap, and tries to join each part.
 fn join<'a>(layer: &Layer, areas: Pieces<'a>, groups: &mut Vec<Pieces<'a>>) {
     let Some(whole) = around(&areas) else { return };
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let margin = layer.margin.units(whole.zoom) as f64 / (WORLD_UNITS >> whole.zoom.get()) as f64;
     let cost = |rect: &TileRect| {
         let side = |first: u32, last: u32| f64::from(last - first) + 1.0 + 2.0 * margin;

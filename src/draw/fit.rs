@@ -150,7 +150,6 @@ fn left_out(tile: &RenderedTile) -> u64 {
     tile.notes.iter().map(of_note).sum()
 }
 
-#[expect(clippy::cast_precision_loss, reason = "sizes of tiles are far below 2^52")]
 fn is_full(bytes: u64, limit: u64) -> bool {
     bytes as f64 >= limit as f64 * MIN_FILL
 }
@@ -158,7 +157,6 @@ fn is_full(bytes: u64, limit: u64) -> bool {
 /// The number of features with [`TARGET_FILL`] of the allowed bytes, interpolated between a number that fits and one
 /// that does not.
 #[expect(
-    clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "numbers of features and sizes of tiles are far below 2^52"

@@ -13,7 +13,6 @@
 //! | `statements` | the layers' statements, and the choice of a statement for each area |
 //! | `drawing` | one batch, layer by layer |
 //! | `family` | the rows of all variants of a tileset, read once |
-//! | `membership` | the variants that have rows in some boxes |
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows/` | tiles drawn from cached rows |
 //! | `checks` | the comparison of such tiles with those that the database draws |
@@ -35,7 +34,6 @@ mod family_tiles;
 mod fit;
 mod function;
 mod live_rows;
-mod membership;
 mod neighbourhood;
 pub(crate) mod patch;
 mod repeats;
@@ -64,13 +62,14 @@ use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zo
 pub(crate) use cached_rows::{CacheLimits, MatchingSet};
 pub(crate) use checks::verify_cached_rows;
 pub(crate) use drawing::LayerPlan;
-pub(crate) use family::{CachedRenderer, FamilyCondition, FamilyRows, VariantLayer};
+pub(crate) use family::{
+    CachedRenderer, FamilyCondition, FamilyRows, MAX_PLACES, PlacedRows, VariantLayer, members_at,
+};
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
     AreProven, CellMembers, LiveLook, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
     may_have_live_points, note_position, read_rows, write_rows,
 };
-pub(crate) use membership::{MAX_PLACES, PlacedRows, members_at};
 pub(crate) use neighbourhood::with_neighbourhood;
 pub(crate) use statements::RunLayers;
 

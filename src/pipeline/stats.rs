@@ -39,12 +39,7 @@ impl TileSizes {
     }
 
     /// The smallest size that at least `share` (0 to 1) of the tiles do not exceed; 0 if there is no tile.
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "counts of tiles are far below 2^52"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "counts of tiles are far below 2^52")]
     pub(crate) fn quantile(&self, share: f64) -> u64 {
         let tiles: u64 = self.0.values().sum();
         let wanted = ((tiles as f64 * share).ceil() as u64).max(1);

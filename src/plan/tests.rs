@@ -1,7 +1,5 @@
 //! Compares the plan with a slow count of every feature in every tile.
 
-#![expect(clippy::cast_precision_loss, reason = "chance may be cut, and boxes are whole numbers")]
-
 use std::collections::BTreeMap;
 
 use super::*;

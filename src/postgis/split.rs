@@ -110,7 +110,6 @@ pub(crate) async fn key_ranges(
     }
     let (parts, sample) = match RowsOf::look_up(session, layer).await? {
         RowsOf::Pages(pages) if scan.boxes == 0 => {
-            #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
             let percent = (SAMPLED_PAGES as f64 * 100.0 / pages as f64).min(100.0);
             (parts(pages, most.min(MAX_KEY_RANGES)), KeySample::Pages { percent })
         }
@@ -204,7 +203,6 @@ pub(crate) async fn scans(
     let plan = session.all(&context, &statement, scan.params).await?;
     let lines: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
     let Some(ScanCost { cost, rows }) = ScanCost::of(&lines) else { return Ok(1) };
-    #[expect(clippy::cast_precision_loss, reason = "numbers of rows are far below 2^52")]
     let rows = scan.rows.map_or(rows, |known| known as f64);
     let is_found = is_table && scan.boxes > 0;
     let dear = if is_found { MAX_COST_PER_FOUND_ROW } else { MAX_COST_PER_ROW };

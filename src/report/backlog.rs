@@ -38,7 +38,7 @@ impl Backlog {
 }
 
 /// How far a target is behind the change log.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct BehindTarget {
     /// The path or URL of the target.
     pub target: String,

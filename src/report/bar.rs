@@ -51,12 +51,7 @@ impl Bar {
         }
     }
 
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate for the eye"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate for the eye")]
     fn stored(&self, zoom: crate::tile::Zoom, tiles: u64, bytes: u64) -> String {
         let mut seen = self.seen.lock();
         seen.tiles += tiles;

@@ -70,7 +70,7 @@ pub struct Finding {
 }
 
 /// All findings of a `verify`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct Findings {
     /// The path or URL of the target.
     pub target: String,
@@ -94,16 +94,7 @@ pub struct Findings {
 impl Findings {
     /// A report without findings.
     pub fn new(target: String) -> Findings {
-        Findings {
-            target,
-            tiles: 0,
-            decoded: 0,
-            rendered: None,
-            planned: None,
-            skipped: None,
-            notes: Vec::new(),
-            findings: Vec::new(),
-        }
+        Findings { target, ..Findings::default() }
     }
 
     /// Adds a finding. `what` is only called if its text is kept as an example.

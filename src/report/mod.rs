@@ -67,7 +67,7 @@ pub use summary::{
 };
 pub(crate) use summary::{counted, table};
 pub(crate) use terminal::visible_line;
-pub use terminal::{print, print_as_json, print_bytes, print_document, print_json, print_script};
+pub use terminal::{print, print_as_json, print_bytes, print_document, print_json, print_result, print_script};
 
 /// Receives the events of a run and shows them.
 pub trait Report: Send + Sync {

@@ -45,7 +45,7 @@ impl DirtyReport {
 }
 
 /// The result of a reseed.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct ReseedReport {
     /// The path or URL of the target.
     pub output: String,
@@ -115,33 +115,7 @@ impl ReseedReport {
 
     /// The report of a run that had nothing to do.
     pub fn nothing(output: String) -> ReseedReport {
-        ReseedReport {
-            output,
-            dirty: 0,
-            patched: 0,
-            reasons: Vec::new(),
-            zooms: None,
-            written: 0,
-            added: 0,
-            unchanged: 0,
-            deleted: 0,
-            empty: 0,
-            bytes: 0,
-            complete: true,
-            since: None,
-            manifest: None,
-            largest: None,
-            largest_layer: None,
-            budgets: Vec::new(),
-            failed: Vec::new(),
-            warnings: Vec::new(),
-            plan_seconds: 0.0,
-            render_seconds: 0.0,
-            finish_seconds: 0.0,
-            seconds: 0.0,
-            latency_seconds: None,
-            restarts: 0,
-        }
+        ReseedReport { output, complete: true, ..ReseedReport::default() }
     }
 }
 

@@ -24,7 +24,7 @@ pub struct SkippedRows {
 }
 
 /// The result of a run.
-#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, Serialize, JsonSchema)]
 pub struct RunReport {
     /// The path or URL of the target.
     pub output: String,

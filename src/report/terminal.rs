@@ -81,6 +81,11 @@ pub fn print_document(content: &impl Serialize) -> io::Result<()> {
     print_as_json(&JsonDocument::new(content))
 }
 
+/// Writes a result to standard output: as a JSON document if that is wanted, or else as text for a person.
+pub fn print_result<T: Serialize>(as_json: bool, result: &T, text: impl Fn(&T) -> String) -> io::Result<()> {
+    if as_json { print_document(result) } else { print(&text(result)) }
+}
+
 /// Writes a script, such as SQL for psql, to standard output: byte for byte, unless that is a terminal, where nothing
 /// would run it.
 pub fn print_script(script: &str) -> io::Result<()> {

@@ -41,12 +41,7 @@ pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
         let ZoomEstimate { bytes, seconds, .. } = estimate;
         tiles += plan.tiles;
         empty += estimate.empty;
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            clippy::cast_precision_loss,
-            reason = "an estimate, and never negative"
-        )]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
         zooms.push(PlanZoom {
             zoom: plan.zoom.get(),
             tiles: plan.tiles,
@@ -68,12 +63,7 @@ pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
 }
 
 /// The warning if more than half of the planned tiles will be empty.
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    clippy::cast_precision_loss,
-    reason = "an estimate, and never negative"
-)]
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
 fn mostly_empty(tiles: u64, empty: f64) -> Option<String> {
     let is_worth_a_word = tiles >= MIN_TILES_FOR_A_WARNING && empty > tiles as f64 / 2.0;
     is_worth_a_word.then(|| {
@@ -152,7 +142,6 @@ struct Sampler<'a> {
 
 impl Sampler<'_> {
     /// The estimate for a zoom, extrapolated from one of its batches, and from the repeated tiles of one batch.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     async fn estimate(&mut self, plan: &ZoomPlan) -> Result<ZoomEstimate, CommandError> {
         let mut all = ZoomEstimate::default();
         let repeats: u64 = plan.batches.iter().map(repeated).sum();
@@ -192,7 +181,6 @@ impl Sampler<'_> {
     }
 
     /// Renders and compresses a batch.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     async fn measure(&mut self, batch: &Batch) -> Result<ZoomEstimate, CommandError> {
         let begun = Instant::now();
         let (mut bytes, mut empty) = (0, 0);

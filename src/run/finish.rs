@@ -11,9 +11,8 @@ use super::target::AnySink;
 use super::{CommandError, Job};
 use crate::clock::seconds;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
-use crate::pipeline::SlowBatch;
 use crate::postgis::Layer;
-use crate::report::{Event, Requests, RunReport, RunStages, RunZoom, SkippedRows};
+use crate::report::{Event, Requests, RunReport};
 use crate::shards::LayerRecord;
 use crate::target::{Described, Finished, GENERATOR, Sink as _, Written};
 use crate::tile::LonLatBox;
@@ -63,20 +62,6 @@ pub(crate) struct FinishedRun {
     pub(crate) seconds: f64,
 }
 
-/// What only the run itself knows of a seed, for its report. The fields are those of [`RunReport`].
-pub(crate) struct SeedFigures {
-    pub(crate) bytes: u64,
-    pub(crate) plan_seconds: f64,
-    pub(crate) reading_seconds: f64,
-    pub(crate) reading_sessions: usize,
-    pub(crate) render_seconds: f64,
-    pub(crate) stages: RunStages,
-    pub(crate) restarts: u32,
-    pub(crate) zooms: Vec<RunZoom>,
-    pub(crate) slowest: Vec<SlowBatch>,
-    pub(crate) skipped: Vec<SkippedRows>,
-}
-
 impl StoredRun<'_> {
     /// Makes visible what `sink` has stored, and writes the list of changed tiles. `scope` has the parts of the
     /// manifest that depend on which tiles the run covers: snapshots, zooms and boxes, regions, counts, the tiles that
@@ -116,7 +101,8 @@ impl StoredRun<'_> {
 }
 
 impl FinishedRun {
-    pub(crate) fn seed_report(self, figures: SeedFigures) -> RunReport {
+    /// The report of a seed. `figures` has what only the run itself knows.
+    pub(crate) fn seed_report(self, figures: RunReport) -> RunReport {
         let FinishedRun { manifest, target, layers, written, record, warnings, started, seconds } = self;
         RunReport {
             output: target.place,
@@ -131,20 +117,11 @@ impl FinishedRun {
             layers,
             manifest: Manifest { seconds: started.elapsed().unwrap_or_default().as_secs_f64(), ..manifest },
             features: figures.zooms.iter().map(|zoom| zoom.features).sum(),
-            bytes: figures.bytes,
-            plan_seconds: figures.plan_seconds,
-            reading_seconds: figures.reading_seconds,
-            reading_sessions: figures.reading_sessions,
-            render_seconds: figures.render_seconds,
             finish_seconds: seconds,
-            stages: figures.stages,
-            restarts: figures.restarts,
-            zooms: figures.zooms,
-            slowest: figures.slowest,
-            skipped: figures.skipped,
             budgets: record.budgets,
             failed: record.failed,
             warnings,
+            ..figures
         }
     }
 }

@@ -62,7 +62,6 @@ pub(crate) fn write(path: &Path, target: &Path, picture: &[u8]) -> Result<(), Co
 /// Draws the layers of a tile as a PNG. `None` if the picture cannot be compressed, which happens only without memory.
 pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     let mut canvas = Canvas::new(TILE_PICTURE_PIXELS, TILE_PICTURE_PIXELS, Color::WHITE)?;
-    #[expect(clippy::cast_precision_loss, reason = "1,024")]
     canvas.place(Placement { left: 0.0, top: 0.0, side: TILE_PICTURE_PIXELS as f32 }, false);
     canvas.most_members = most_members(layers);
     for stage in STAGES {
@@ -187,7 +186,6 @@ impl View {
         let Some(tile_zoom) = Zoom::new(zoom) else { return Vec::new() };
         let side = MAP_TILE_PIXELS * (f64::from(self.at.zoom) - f64::from(zoom)).exp2();
         let count = i64::from(tile_zoom.last()) + 1;
-        #[expect(clippy::cast_precision_loss, reason = "at most 2^22")]
         let world = side * count as f64;
         let left = unit_x(self.at.longitude) * world - f64::from(MAP_WIDTH) / 2.0;
         let top = unit_y(self.at.latitude) * world - f64::from(MAP_HEIGHT) / 2.0;
@@ -198,7 +196,7 @@ impl View {
         for y in range(top, MAP_HEIGHT).filter(|y| (0..count).contains(y)) {
             for x in range(left, MAP_WIDTH) {
                 let (Ok(column), Ok(row)) = (u32::try_from(x.rem_euclid(count)), u32::try_from(y)) else { continue };
-                #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "pixels")]
+                #[expect(clippy::cast_possible_truncation, reason = "pixels")]
                 let at = |number: i64, from: f64| (number as f64 * side - from) as f32;
                 #[expect(clippy::cast_possible_truncation, reason = "pixels")]
                 let placement = Placement { left: at(x, left), top: at(y, top), side: side as f32 };
@@ -218,7 +216,6 @@ struct Placement {
 }
 
 impl Placement {
-    #[expect(clippy::cast_precision_loss, reason = "an extent has far fewer units than a float tells apart")]
     fn pixel(&self, [x, y]: Position, extent: u32) -> [f32; 2] {
         let unit = self.side / extent.max(1) as f32;
         [self.left + x as f32 * unit, self.top + y as f32 * unit]
@@ -238,7 +235,7 @@ fn most_members(layers: &[MvtLayer<'_>]) -> f32 {
 }
 
 /// The number of rows that a feature stands for; 1 for a single row.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "the size of a circle")]
+#[expect(clippy::cast_possible_truncation, reason = "the size of a circle")]
 fn members(layer: &MvtLayer<'_>, feature: &Feature) -> f32 {
     let value = layer.properties(feature).find(|(name, _)| *name == MEMBERS).map(|(_, value)| value);
     let count = match value {

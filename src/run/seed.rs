@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use tokio::task::spawn_blocking;
 
 use super::describe::{database, fingerprint, leaves_parts, names, seeded_scope};
-use super::finish::{FinishedRun, Provenance, SeedFigures, StoredRun, StoredTiles};
+use super::finish::{FinishedRun, Provenance, StoredRun, StoredTiles};
 use super::identity::LogIdentity;
 use super::prepare::{layers_that_end_early, prepare};
 use super::render::{Rendered, render, render_from_cache};
@@ -92,7 +92,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         warnings: prepared.warnings,
     };
     let finished = begun_seed.finish(sink, planned, tiles).await?;
-    Ok(finished.seed_report(SeedFigures {
+    Ok(finished.seed_report(RunReport {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
         plan_seconds: (prepared.took + reading).as_secs_f64(),
         reading_seconds: reading.as_secs_f64(),
@@ -103,6 +103,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         zooms: zooms(&outcome, &names),
         slowest: outcome.slowest,
         skipped: prepared.skipped,
+        ..RunReport::default()
     }))
 }
 

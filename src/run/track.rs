@@ -177,51 +177,35 @@ pub(crate) async fn status(
             Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
                 target: job.target.to_string(),
                 needs_seed: Some(error.to_string()),
-                reasons: Vec::new(),
-                dirty: None,
-                unfinished: Vec::new(),
                 purges: job.purge_status().await?,
+                ..BehindTarget::default()
             },
             Err(error) => return Err(error),
         });
     }
+    let table =
+        |one: change_log::WatchBacklog| LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest };
     let backlog = Backlog {
-        tables: logged.into_iter().map(logged_table).collect(),
+        tables: logged.into_iter().map(table).collect(),
         targets: behind,
         no_notifications: quiet.map(|quiet| quiet.to_string()),
     };
     Ok(LogStatus { backlog, safety })
 }
 
-fn logged_table(one: change_log::WatchBacklog) -> LoggedTable {
-    LoggedTable { table: one.table, rows: one.rows, oldest_seconds: one.oldest }
-}
-
 /// How far the variants of a tileset are behind. One variant stands for all, because the log has the places of all
 /// changes, whichever variant they concern.
 async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
     let seen = async {
-        let nothing = BehindTarget {
-            target: String::new(),
-            needs_seed: None,
-            reasons: Vec::new(),
-            dirty: Some(0),
-            unfinished: Vec::new(),
-            purges: Vec::new(),
-        };
+        let nothing = BehindTarget { dirty: Some(0), ..BehindTarget::default() };
         let Some(job) = family.sample(report, stop).await? else { return Ok(nothing) };
         let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
         restarting(&family.settings().database, report, stop, attempt).await
     };
     let behind = match seen.await {
-        Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
-            target: String::new(),
-            needs_seed: Some(error.to_string()),
-            reasons: Vec::new(),
-            dirty: None,
-            unfinished: Vec::new(),
-            purges: Vec::new(),
-        },
+        Err(error) if error.kind() == ErrorKind::NeedsSeed => {
+            BehindTarget { needs_seed: Some(error.to_string()), ..BehindTarget::default() }
+        }
         seen => seen?,
     };
     Ok(BehindTarget { target: family.output(), ..behind })

@@ -649,8 +649,7 @@ fn touches(id: &TileId, layers: &[mvt::MvtLayer<'_>], bounds: LonLatBox) -> bool
     let beyond = layers.iter().map(beyond).fold(0.0, f64::max);
     // If the tile's grid is linear in degrees, its buffer reaches farther.
     let margin = beyond_in_degrees(tile.zoom(), beyond);
-    let rect = TileRect { zoom: tile.zoom(), x0: tile.x(), y0: tile.y(), x1: tile.x(), y1: tile.y() };
-    let grown = LonLatBox::from(rect.world(margin));
+    let grown = LonLatBox::from(TileRect::from(tile).world(margin));
     let LonLatBox { west, south, east, north } = bounds;
     let (left, right) = (grown.west - ROUNDING, grown.east + ROUNDING);
     let (top, bottom) = (grown.north + ROUNDING, grown.south - ROUNDING);

@@ -28,7 +28,6 @@ use crate::tile::{TileText, TileTextNames};
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(transform = no_key_is_required)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a key of the configuration")]
 pub(crate) struct ServeSection {
     pub(crate) listen: String,
     pub(crate) admin: Option<String>,

@@ -28,7 +28,7 @@ use super::public::freshness::TileFreshness;
 use super::public::{FilterPosts, Public, Site, SiteSettings, TilesetHeaders};
 use super::queue::WorkQueue;
 use super::redis::RedisCache;
-use super::target::listing::keep_listed;
+use super::target::served::keep_listed;
 use super::target::watch::POLL;
 use super::tiles::cache::TileCache;
 use super::tilesets::family::{FamilyParts, SiteFamily, WrittenVariants};

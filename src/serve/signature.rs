@@ -14,13 +14,13 @@
 //! share their addresses, and caches their copies.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 use crate::hex::hex;
+use crate::setting::shows_its_name_alone;
 
 /// The names in a query that are not parameters of the tileset.
 pub(crate) const SIGNED_NAMES: [&str; 2] = ["expires", "signature"];
@@ -49,13 +49,8 @@ pub enum SigningKeyError {
 #[derive(Clone)]
 pub(crate) struct SigningKeys(Vec<Hmac<Sha256>>);
 
-impl fmt::Debug for SigningKeys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SigningKeys")
-    }
-}
+shows_its_name_alone!(SigningKeys);
 
-/// What a signature is for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SignedContent<'a> {
     /// The tileset, as in an address.

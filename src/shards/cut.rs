@@ -230,7 +230,6 @@ fn parts(units: &[Weighed], rows: &RowSums, most: f64) -> Vec<usize> {
 fn lightest(units: &[Weighed], rows: &RowSums, shards: usize) -> f64 {
     let heaviest = units.iter().map(|unit| Group::NONE.with(unit).cost(rows)).fold(0.0, f64::max);
     let high = units.iter().fold(Group::NONE, Group::with).cost(rows);
-    #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
     let (mut low, mut high) = (heaviest.max(high / shards as f64), high.max(heaviest));
     while high - low > low / 100.0 {
         let middle = f64::midpoint(low, high);
@@ -257,7 +256,6 @@ pub struct ColumnWeights {
 }
 
 /// Calls `each` with every column of a batch, and the share of the batch that lies in it.
-#[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
 fn each_column(batch: &Batch, mut each: impl FnMut(Zoom, u32, f64)) {
     let repeated = batch.repeats.iter().flat_map(|repeat| &repeat.tiles).copied();
     let rects: Vec<_> = batch.areas.iter().map(|area| area.rect).chain(repeated).collect();

@@ -84,7 +84,6 @@ impl WorkFolder {
         Ok(self.read::<OfRun>(PLAN)?.map(|plan| plan.run))
     }
 
-    /// The plan.
     pub(crate) fn begun(&self) -> Result<ShardPlan, ShardsError> {
         self.plan()?.ok_or_else(|| ShardsError::NoPlan { work: self.name.clone() })
     }
@@ -190,7 +189,6 @@ impl WorkFolder {
         Ok(self.notes.remove(&attempt_name(run, attempt))?)
     }
 
-    /// The attempts.
     pub(crate) fn attempts(&self, run: &str) -> Result<Vec<Attempt>, ShardsError> {
         let now = milliseconds_now();
         let mut attempts = Vec::new();
@@ -268,7 +266,6 @@ impl WorkFolder {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
     }
 
-    /// The numbers of the shards that are done.
     pub(crate) fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {
         let names = self.notes.list(run)?;
         let number = |name: &String| {
@@ -290,7 +287,6 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::shards::plan::LayerRecord;
     use crate::target::{FolderNotes, WorkFiles};
 
     #[test]
@@ -298,28 +294,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (notes, files) = (FolderNotes::of_directory(folder.path()), WorkFiles::Folder(folder.path().to_owned()));
         let work = WorkFolder { name: "work/".to_owned(), notes: Arc::new(notes), files };
-        let done = |attempt: &str, tiles| DoneNote {
-            shard: 3,
-            attempt: attempt.to_owned(),
-            file: None,
-            bytes: 0,
-            crc32: 0,
-            edits: 0,
-            adding: None,
-            is_exact: true,
-            tiles,
-            cursor: "5:5:".to_owned(),
-            witness: None,
-            seen: "5:5:".to_owned(),
-            zooms: Vec::new(),
-            layers: LayerRecord::default(),
-            plan_seconds: 0.0,
-            reading_seconds: 0.0,
-            reading_sessions: 0,
-            render_seconds: 0.0,
-            seconds: 0.0,
-            workers: 1,
-        };
+        let done =
+            |attempt: &str, tiles| DoneNote { shard: 3, attempt: attempt.to_owned(), tiles, ..DoneNote::default() };
         assert_eq!(work.done_numbers("run").unwrap(), [0; 0]);
         for (attempt, tiles, is_first) in [("first", 7, true), ("second", 8, false)] {
             assert_eq!(work.write_done("run", &done(attempt, tiles)).unwrap(), is_first, "{attempt}");

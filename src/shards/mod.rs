@@ -22,8 +22,7 @@
 //! | `cut` | which columns belong to which shard |
 //! | `index` | finds out which shard a process renders: a flag, or the variable of a scheduler |
 //! | `folder` | the work folder: notes and files, and who wrote a note first |
-//! | `run_file` | the sorted run of a shard: written, read and checked |
-//! | `sink` | what a shard writes: its run, and the tiles of a new version |
+//! | `run_file` | what a shard writes: its sorted run, written, read and checked, and the tiles of a new version |
 //! | `merge` | several runs as one |
 //! | `error` | why a shard or a commit failed |
 //!
@@ -36,7 +35,6 @@ mod index;
 mod merge;
 mod plan;
 mod run_file;
-mod sink;
 
 pub(crate) use cut::ColumnWeights;
 pub use cut::cut;
@@ -47,6 +45,5 @@ pub use merge::Merged;
 pub(crate) use merge::MergedRecord;
 pub(crate) use plan::{AddingNote, AttemptNote, DoneNote, DoneZoom, LayerRecord, RunEnd, ShardPlan, StateKind};
 pub use plan::{PLAN_VERSION, PlannedShard};
-pub(crate) use run_file::RunRecord;
+pub(crate) use run_file::{FinishedShard, RunRecord, ShardSink};
 pub use run_file::{RunReader, RunSink};
-pub(crate) use sink::{FinishedShard, ShardSink};

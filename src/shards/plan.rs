@@ -123,7 +123,6 @@ impl ShardPlan {
     }
 
     /// The cost of the heaviest shard, relative to the mean; 1 if there is nothing to draw.
-    #[expect(clippy::cast_precision_loss, reason = "a ratio of estimates")]
     pub(crate) fn heaviest(&self) -> f64 {
         let weights = || self.shards.iter().map(|shard| shard.weight);
         let (all, most) = (weights().sum::<u64>(), weights().max().unwrap_or_default());
@@ -186,7 +185,7 @@ pub(crate) struct LayerRecord {
 }
 
 /// A shard that is done. The first attempt to write this note has done the shard.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct DoneNote {
     /// The shard, counted from 1.
     pub shard: u32,

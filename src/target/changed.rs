@@ -28,11 +28,6 @@ pub struct ChangedRange {
 }
 
 impl ChangedRange {
-    /// How many tiles there are.
-    pub const fn count(&self) -> u32 {
-        self.count
-    }
-
     /// The tiles, in the order of the list.
     pub fn tiles(&self) -> impl Iterator<Item = TileId> + use<> {
         let ChangedRange { order, first, count, slice, .. } = *self;
@@ -147,7 +142,6 @@ pub struct ChangedTiles {
     deleted: Records<PlaceRange>,
     /// The written tiles that the target did not hold before; `None` if the sink does not report them.
     added: Option<Records<PlaceRange>>,
-    counts: [u64; 2],
     everything: Option<&'static str>,
     /// The tiles that interrupted runs may have changed, if these runs are the only reason for `everything`.
     interrupted: Option<TileRectList>,
@@ -157,7 +151,7 @@ impl ChangedTiles {
     /// An empty list in an order.
     pub fn new(order: Order) -> ChangedTiles {
         let (written, deleted) = (Records::new("the list of changed tiles"), Records::new("the list of deleted tiles"));
-        ChangedTiles { order, written, deleted, added: None, counts: [0; 2], everything: None, interrupted: None }
+        ChangedTiles { order, written, deleted, added: None, everything: None, interrupted: None }
     }
 
     /// The list of a run that synchronizes a directory or a prefix; `None` if the run wants none.
@@ -188,7 +182,6 @@ impl ChangedTiles {
     /// Adds a tile. The tiles of each kind of change come in the order of the list.
     pub fn add(&mut self, id: TileId, change: TileChange) -> Result<(), ScratchError> {
         let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
-        self.counts[change as usize] += 1;
         match change {
             TileChange::Written => append(&mut self.written, place),
             TileChange::Deleted => append(&mut self.deleted, place),
@@ -217,16 +210,6 @@ impl ChangedTiles {
     /// Why every tile of the target counts as changed; `None` if the list is exact.
     pub const fn everything(&self) -> Option<&'static str> {
         self.everything
-    }
-
-    /// Tiles that were written with other bytes than before, or for the first time.
-    pub const fn written(&self) -> u64 {
-        self.counts[TileChange::Written as usize]
-    }
-
-    /// Tiles that the target held before and holds no longer.
-    pub const fn deleted(&self) -> u64 {
-        self.counts[TileChange::Deleted as usize]
     }
 
     /// The tiles of the list as rectangles, with those that interrupted runs may have changed; `None` if everything
@@ -333,8 +316,6 @@ mod tests {
             assert!(found == expected);
             assert!(ranges.len() < 1_000, "{} ranges", ranges.len());
             assert!(changed.coords().map(Result::unwrap).eq(expected.iter().map(|(tile, _)| *tile)));
-            let deleted = expected.iter().filter(|(_, change)| *change == TileChange::Deleted).count() as u64;
-            assert_eq!((changed.deleted(), changed.written()), (deleted, expected.len() as u64 - deleted));
         }
     }
 

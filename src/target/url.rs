@@ -101,7 +101,6 @@ impl TargetUrl {
         matches!(self.storage(), Storage::File(_) | Storage::Object)
     }
 
-    /// True if it is in a bucket.
     pub(crate) fn is_in_bucket(&self) -> bool {
         matches!(self.storage(), Storage::Prefix | Storage::Object)
     }
@@ -166,7 +165,6 @@ fn is_no_path(text: &str) -> bool {
     text == "-" || text.starts_with(['~', '$']) || text.split_once(":/").is_some_and(|(front, _)| is_scheme(front))
 }
 
-/// True if a name is that of an archive.
 pub(crate) fn is_archive_name(name: &str) -> bool {
     matches!(ending(Path::new(name)).as_deref(), Some("mbtiles" | "pmtiles"))
 }

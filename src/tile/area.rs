@@ -424,11 +424,7 @@ impl AreaShape {
         self.zooms[usize::from(zoom.get())].get_or_init(|| self.rows_at(zoom))
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_precision_loss,
-        reason = "tiles of a zoom are at most 2^22"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "tiles of a zoom are at most 2^22")]
     fn rows_at(&self, zoom: Zoom) -> ZoomRows {
         let side = i64::from(zoom.last()) + 1;
         let (scale, hair) = (side as f64, HAIR * side as f64);

@@ -35,7 +35,6 @@ use serde::Deserialize;
 
 use super::items::{CdnUrl, PurgeBy};
 use super::pace::Rate;
-use crate::error::ErrorKind;
 use crate::setting::Secret;
 
 pub(crate) use batch::{BatchLimits, PurgeName};
@@ -217,12 +216,6 @@ pub enum ProviderError {
     NotBuilt { provider: &'static str },
     #[error("TLS cannot be set up: {what}")]
     Tls { what: String },
-}
-
-impl ProviderError {
-    pub const fn kind(&self) -> ErrorKind {
-        ErrorKind::Usage
-    }
 }
 
 /// Why a provider did not accept a request.

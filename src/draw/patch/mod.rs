@@ -449,7 +449,7 @@ const INDEX_SLACK: f64 = 1_500.0;
 /// The latitude beyond which no position lies: the world ends at 85.05°. Tiles in degrees have buffers beyond it.
 const MAX_LATITUDE: f64 = 89.0;
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
+#[expect(clippy::cast_possible_truncation, reason = "world units are exact in doubles")]
 impl TileGrid {
     pub(crate) fn of(tile: TileCoord, margin: Margin) -> TileGrid {
         let WorldRect { west, north, east, south } = TileRect::from(tile).world(0);

@@ -40,7 +40,6 @@ impl SpatialKind {
 }
 
 /// A relation with a geometry. The fields are those of the JSON of `sql/relations.sql`.
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct SpatialRelation {
     pub(crate) oid: u32,
@@ -69,7 +68,6 @@ pub(crate) struct SpatialRelation {
     pub(crate) indexed: Vec<String>,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "independent facts of the catalog")]
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct CatalogColumn {
     pub name: String,

@@ -147,7 +147,6 @@ fn sample(percent: Option<f64>) -> String {
 
 /// The percentage of a relation's pages that is read; `None` if the relation is small enough to be read as a whole.
 fn percent_of(bytes: Option<u64>) -> Option<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
     let percent = |bytes: u64| SAMPLE_BYTES as f64 * 100.0 / bytes as f64;
     bytes.filter(|bytes| *bytes > MAX_BYTES_READ_WHOLE).map(percent)
 }
@@ -224,12 +223,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         unknown_srids,
         srids,
     };
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an estimate"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate")]
     if let Some(percent) = percent {
         found.rows = relation.estimated_rows.unwrap_or(rows as f64 * 100.0 / percent) as u64;
     }

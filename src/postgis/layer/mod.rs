@@ -25,7 +25,7 @@ use crate::cells::CellGrid;
 use crate::mvt::{FeatureKey, PointLayer, TileConstants};
 use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
 
-pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, WantedValues};
+pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 #[cfg(test)]
 pub(crate) use options::tests::layer as example_layer;
@@ -71,7 +71,6 @@ pub(crate) enum ComputedFrom {
 
 /// A layer as the database has it: names looked up and quoted, types known.
 #[derive(Debug, Clone, PartialEq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the layer")]
 pub struct Layer {
     pub(crate) section: Arc<LayerSection>,
     pub(crate) name: String,

@@ -11,7 +11,6 @@ use crate::tile::{
 
 /// How a layer's geometries are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the column")]
 pub(crate) struct Shape {
     /// The spatial reference system of the column.
     pub(crate) srid: i32,
@@ -53,7 +52,6 @@ pub(crate) const REPAIRED: &str = "oar_tiles_repaired";
 /// Everything that decides where the rows of a relation lie. Every statement about positions is built from it, both for
 /// rows of a layer and for geometries of the change log.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the rows")]
 pub(crate) struct Placement<'a> {
     /// The geometry column, quoted.
     pub(crate) column: &'a str,

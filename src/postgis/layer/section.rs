@@ -118,7 +118,6 @@ has_schema_of!(Fraction, FractionText, inline = true);
 impl TryFrom<FractionText> for Fraction {
     type Error = String;
 
-    #[expect(clippy::cast_precision_loss, reason = "a cell is no larger than a tile")]
     fn try_from(text: FractionText) -> Result<Fraction, String> {
         let written = match text {
             FractionText::Whole(number) => return Ok(Fraction(number as f64)),

@@ -8,7 +8,6 @@ use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Query};
 use crate::postgis::session::{Error, Param, Session, Snapshot, quoted};
 
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the column")]
 pub(crate) struct Column {
     pub name: String,
     /// The name of its type, or of the base type if the type is a domain over geometry or geography.

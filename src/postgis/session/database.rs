@@ -1,6 +1,5 @@
 //! A database: a bounded pool of connections, from which all sessions of a run are taken.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -119,16 +118,10 @@ impl Database {
 
     /// A session in a new transaction, on an exported snapshot if there is one yet.
     pub(crate) async fn session(&self, exported: Option<ExportedSnapshot>) -> Result<Session, Error> {
-        let client = tokio::select! {
-            client = self.connection() => client?,
-            _ = self.stop.wait() => return Err(Error::Interrupted),
-        };
-        let (cancel, client) = (client.cancel_token(), Arc::new(client));
-        let transaction = Transaction::new(&client);
+        let mut session = self.writing().await?;
+        let transaction = Transaction::new(&session.client);
         self.locks.register(&transaction);
-        let (database, own) = (self.clone(), Some(Arc::clone(&transaction)));
-        let waits_briefly = AtomicBool::new(false);
-        let session = Session { prepared: None, client, cancel, database, exported, transaction: own, waits_briefly };
+        (session.exported, session.transaction) = (exported, Some(Arc::clone(&transaction)));
         session.begin(&transaction).await?;
         Ok(session)
     }

@@ -7,8 +7,7 @@ use super::edge::projected;
 use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed};
 use super::repair::Repair;
 use super::survey::near;
-use super::thin::RANK;
-use super::{filter, is_in_world, world_columns, world_sides};
+use super::{RANK, filter, is_in_world, world_columns, world_sides};
 use crate::postgis::layer::{Facet, KeyColumn, Layer, PlaceholderSql};
 use crate::postgis::session::{Param, quoted};
 

@@ -6,10 +6,9 @@ use tokio_postgres::types::Type;
 
 use super::aggregates::{AggregateCall, AggregatePiece, only_counts, pieces};
 use super::edge::{projected, shifted_boxes};
-use super::{AREA_ZOOM, AreaSearch, area_of, filter_at, search, type_of};
+use super::{AREA_ZOOM, AreaSearch, RANK, area_of, filter_at, search, type_of};
 use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, Fold, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD, code_step};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
-use crate::postgis::sql::thin;
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
 pub(crate) use super::aggregates::{AggregateFunction, DependsOn, calls, depends_on, needs_only_counts};
@@ -179,7 +178,7 @@ pub(crate) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> 
         };
         Some(format!(", {sql} AS p{number}"))
     };
-    let rank = layer.budget.thins().then(|| format!(", {members} AS {}", thin::RANK));
+    let rank = layer.budget.thins().then(|| format!(", {members} AS {}", RANK));
     layer.properties.iter().enumerate().filter_map(of).chain(rank).collect()
 }
 
@@ -191,7 +190,7 @@ fn carried(layer: &Layer) -> String {
         .enumerate()
         .filter(|(_, property)| !matches!(property.of, ComputedFrom::Tile(_)))
         .map(|(number, _)| format!(", p{number}"))
-        .chain(layer.budget.thins().then(|| format!(", {}", thin::RANK)))
+        .chain(layer.budget.thins().then(|| format!(", {}", RANK)))
         .collect()
 }
 
@@ -538,7 +537,7 @@ fn names_of_row(layer: &Layer) -> String {
         ComputedFrom::Row => format!(", p{number}"),
         ComputedFrom::Cell => ", NULL".to_owned(),
     };
-    let rank = layer.budget.thins().then(|| format!(", {}", thin::RANK));
+    let rank = layer.budget.thins().then(|| format!(", {}", RANK));
     layer.properties.iter().enumerate().map(name).chain(rank).collect()
 }
 

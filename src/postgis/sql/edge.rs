@@ -192,7 +192,6 @@ pub(crate) fn wrapped_sides(placement: Placement<'_>, [west, east]: [String; 2])
     let Some(units) = placement.shape.edge.filter(|_| placement.has_crossing_rows()) else { return [west, east] };
     let (half, [raw_west, raw_east]) = (units.half_world(), RAW_SIDES);
     let crosses = crosses(&RAW_SIDES.map(str::to_owned), units);
-    #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let scale = WORLD_UNITS as f64 / (2.0 * half);
     // A side at 180° itself lies in the last unit.
     let unit = |x: String| {

@@ -12,7 +12,6 @@
 //! | `render` | the statement that renders: many tiles at once |
 //! | `repair` | shapes that are repaired before they are drawn: invalid ones, and those that jump across ±180° |
 //! | `survey` | the statements of the survey: the positions of features, and the rows that are left out |
-//! | `thin` | the part of the rendering statement that leaves out features of the lowest rank |
 
 mod aggregates;
 mod cached_rows;
@@ -21,7 +20,6 @@ mod edge;
 pub(crate) mod render;
 mod repair;
 mod survey;
-mod thin;
 
 use super::layer::{CalledFunction, Layer, Placement};
 use super::session::quoted;
@@ -42,8 +40,8 @@ pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
-    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, of_one_system, other_systems, positions, row_count, row_count_and_box,
-    rows_in_squares, skipped, survey, systems_of_covers, without_covers,
+    CLIPS_BY_RINGS, FAR, boxes_beyond, covers, frequent_values, of_one_system, other_systems, positions, row_count,
+    row_count_and_box, rows_in_squares, skipped, survey, systems_of_covers, without_covers,
 };
 
 /// The zoom of an area, for a statement that has a row of `oar_tiles_area`.
@@ -53,7 +51,6 @@ const AREA_ZOOM: &str = "oar_tiles_area.z";
 const WORLD_UNIT_METRES: f64 = 0.01;
 
 /// A coordinate in metres as a whole number of world units: x from the west edge, y (negated) from the north edge.
-#[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
 fn world_units(metres: &str) -> String {
     let scale = WORLD_UNITS as f64 / (2.0 * HALF_WORLD_METRES);
     // Truncated, not rounded down: a position less than a unit beyond the western or northern edge belongs to the first
@@ -252,6 +249,36 @@ pub(crate) fn read_statements(layer: &Layer) -> Vec<String> {
     let lists = [columns, aggregates].into_iter().filter(|list| !list.is_empty());
     let condition = format!("WHERE true {}", filter_at(layer, "0"));
     lists.map(|list| format!("SELECT {} FROM {} {condition}", list.join(", "), layer.relation)).collect()
+}
+
+// The part of the rendering statement that leaves out features of the lowest rank.
+
+/// The column that holds the rank of a feature in every step of the statement.
+const RANK: &str = "r0";
+
+/// Returns `WITH` items over "drawn"; the last is called "kept". `limits` is the number of the parameter with the
+/// greatest number of features in a tile, as an array by zoom. `order` sorts by key: `, k0, …`.
+///
+/// The features that are drawn in a tile are numbered by rank, then by key, with the best first. Candidates that are
+/// not drawn are numbered last, so that they do not displace others. The first candidate stays in any case, so that the
+/// tile is not lost.
+fn keep_best(layer: &Layer, order: &str, limits: usize) -> String {
+    let best = match (&layer.rank, layer.cells()) {
+        (Some(rank), _) if rank.collated => format!(", {RANK} COLLATE \"C\" DESC NULLS LAST"),
+        (Some(_), _) | (None, Some(_)) => format!(", {RANK} DESC NULLS LAST"),
+        (None, None) => String::new(),
+    };
+    format!(
+        ",
+ranked AS (
+    SELECT *, count(mvt_geometry) OVER (PARTITION BY tile) AS found,
+        row_number() OVER (PARTITION BY tile ORDER BY mvt_geometry IS NULL{best}{order}) AS place
+    FROM drawn OFFSET 0
+),
+kept AS (
+    SELECT * FROM ranked WHERE place <= coalesce(${limits}[(tile >> 58)::int4 + 1], place) ORDER BY tile{order} OFFSET 0
+)"
+    )
 }
 
 #[cfg(test)]

@@ -3,10 +3,12 @@
 use super::cells::FoldedValues;
 use super::edge::{projected, raw_sides};
 use super::repair::{Repair, with_repaired};
-use super::{AREA_ZOOM, AreaSearch, filter_at, is_in_world, search, sizes, world_columns, world_sides};
+use super::{
+    AREA_ZOOM, AreaSearch, RANK, filter_at, is_in_world, keep_best, search, sizes, world_columns, world_sides,
+};
 use crate::postgis::layer::{ComputedFrom, Layer, PIXEL_METRES, PlaceholderSql, Placement, Simplify, TilePart};
 use crate::postgis::session::quoted;
-use crate::postgis::sql::{cells, edge, thin};
+use crate::postgis::sql::{cells, edge};
 use crate::tile::{HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, TileBounds};
 
 /// Renders the tiles of some areas. The parameters:
@@ -40,7 +42,7 @@ pub(crate) fn render(
             String::new(),
             {
                 let limits = if candidates == Candidates::Counted { cells::next_parameter(layer, folds) } else { 14 };
-                thin::keep_best(layer, order, limits)
+                keep_best(layer, order, limits)
             },
             "kept AS drawn",
             left_out,
@@ -377,12 +379,12 @@ fn carried_with(layer: &Layer, lonlat: Option<String>) -> CarriedColumns {
         carried.names.push_str(", k0");
         carried.order.push_str(", k0");
         if layer.budget.thins() {
-            carried.names.push_str(&format!(", {}", thin::RANK));
+            carried.names.push_str(&format!(", {}", RANK));
         }
         return carried;
     }
     if let Some(rank) = &layer.rank {
-        carried.carry(&rank.sql, thin::RANK.to_owned());
+        carried.carry(&rank.sql, RANK.to_owned());
     }
     for (number, column) in layer.key.iter().enumerate() {
         let name = carried.carry(&column.quoted, format!("k{number}"));

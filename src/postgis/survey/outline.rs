@@ -308,7 +308,6 @@ fn box_of(sides: &[[f64; 2]]) -> Option<WorldBox> {
 
 /// The box between two corners, in metres of EPSG:3857, expanded by `grown` along each axis and cut to the world.
 fn world_box(low: [f64; 2], high: [f64; 2], grown: [f64; 2]) -> WorldBox {
-    #[expect(clippy::cast_precision_loss, reason = "2^32 is exact in a double")]
     let unit =
         |metres: f64| WorldBox::unit((metres + HALF_WORLD_METRES) / (2.0 * HALF_WORLD_METRES) * WORLD_UNITS as f64);
     let [x, y] = grown.map(|grown| grown + ROUNDING);

@@ -45,7 +45,6 @@ pub(crate) async fn check(url: &str, stop: &Stop, checkup: &mut Checkup) -> Resu
     }
 }
 
-/// The answer of an address.
 struct AddressAnswer {
     url: String,
     answer: FetchedAnswer,

@@ -73,7 +73,6 @@ fn room(path: &Path, is_tree: bool, checkup: &mut Checkup) -> bool {
     let Ok(space) = statvfs(&folder) else { return true };
     let free = space.f_bavail.saturating_mul(space.f_frsize);
     let size = std::fs::metadata(path).map_or(0, |file| if file.is_file() { file.len() } else { 0 });
-    #[expect(clippy::cast_precision_loss, reason = "a share")]
     let is_scarce = (space.f_bavail as f64) < space.f_blocks as f64 * MIN_FREE_SHARE;
     if free < size {
         checkup.fail(

@@ -164,7 +164,6 @@ impl Family {
         Ok(FamilyMembers { table, segments })
     }
 
-    /// The settings of a variant.
     pub(crate) fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, CommandError> {
         Ok(self.settings.of_variant(parameters, row)?)
     }

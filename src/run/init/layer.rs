@@ -8,7 +8,7 @@ use crate::postgis::{
     SpatialKind, TableLink, ViewRead, quoted, repaired_while_drawn,
 };
 use crate::suggested::SEED;
-use crate::tile::LonLatBox;
+use crate::tile::{LonLatBox, unit_y};
 
 /// The most features of a tile at zooms before the last one.
 const MAX_TILE_FEATURES: u32 = 20_000;
@@ -646,13 +646,8 @@ struct WorldShare {
 
 impl WorldShare {
     fn of(degrees: &LonLatBox) -> WorldShare {
-        let world = LonLatBox::WORLD;
-        let y = |latitude: f64| {
-            let sine = latitude.clamp(world.south, world.north).to_radians().sin();
-            0.5 - ((1.0 + sine) / (1.0 - sine)).ln() / (4.0 * std::f64::consts::PI)
-        };
         let width = ((degrees.east - degrees.west) / 360.0).clamp(0.0, 1.0);
-        WorldShare { width, height: (y(degrees.south) - y(degrees.north)).clamp(0.0, 1.0) }
+        WorldShare { width, height: (unit_y(degrees.south) - unit_y(degrees.north)).clamp(0.0, 1.0) }
     }
 
     /// The number of tiles of a zoom that the box touches.
@@ -664,7 +659,6 @@ impl WorldShare {
 
 impl<'a> LayerSize<'a> {
     pub(crate) fn of(rows: &'a GeometryRows) -> LayerSize<'a> {
-        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
         let vertices = rows.rows as f64 * rows.mean_vertices;
         LayerSize { rows: rows.rows, is_points: rows.are_points(), vertices, extent: rows.extent.as_ref() }
     }
@@ -674,7 +668,6 @@ impl<'a> LayerSize<'a> {
         degrees.map_or(WorldShare { width: 1.0, height: 1.0 }, WorldShare::of)
     }
 
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     fn features(&self) -> f64 {
         self.rows as f64
     }
@@ -735,7 +728,6 @@ mod tests {
     fn rows(rows: u64, shape: &str, sides: [f64; 4], mean_side: f64) -> GeometryRows {
         let degrees = LonLatBox::from_sides(sides);
         let own = SourceBox { min_x: sides[0], min_y: sides[1], max_x: sides[2], max_y: sides[3] };
-        #[expect(clippy::cast_precision_loss, reason = "small numbers")]
         let share_of_area = rows as f64 * mean_side * mean_side;
         GeometryRows {
             rows,

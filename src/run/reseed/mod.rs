@@ -42,6 +42,7 @@ use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
+use crate::setting::shows_its_name_alone;
 use crate::target::{ChangedTiles, PartialScope, RunKind, Tileset, Unwritten};
 use crate::tile::{Coverage, Order, Scope, TileRectList, ZoomList, area_of_texts, area_texts};
 
@@ -101,11 +102,7 @@ impl DirtyListener {
     }
 }
 
-impl std::fmt::Debug for DirtyListener {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("DirtyListener")
-    }
-}
+shows_its_name_alone!(DirtyListener);
 
 #[derive(Debug)]
 pub enum ReseedOutcome {

@@ -197,12 +197,10 @@ async fn check_tracked(
 // Checks that a process has the settings and the database of the plan. Otherwise its tiles would differ, and nothing
 // would report it.
 
-/// The zooms of a plan.
 pub(crate) fn zooms_of(plan: &ShardPlan) -> Result<ZoomList, CommandError> {
     plan.zooms.parse().map_err(|error: crate::tile::ZoomError| damaged(error.to_string()))
 }
 
-/// The boxes of a plan.
 pub(crate) fn boxes_of(plan: &ShardPlan) -> Result<Vec<AreaPart>, CommandError> {
     area_of_texts(&plan.bbox).map_err(|error| damaged(error.to_string()))
 }
@@ -303,7 +301,6 @@ impl LayerCost {
     const DRAWN: LayerCost = LayerCost { row: 4.0, feature: 16.0 };
 
     /// The cost of a layer. `rows_memory` is the memory for cached rows, in bytes.
-    #[expect(clippy::cast_precision_loss, reason = "a small number")]
     fn of(layer: &Layer, rows_memory: usize) -> LayerCost {
         if layer.function().is_some() {
             return LayerCost { feature: LayerCost::DRAWN.feature * CALL_COST as f64, ..LayerCost::DRAWN };
@@ -320,7 +317,6 @@ pub struct WeighedLayer {
     pub rows: u64,
 }
 
-#[expect(clippy::cast_precision_loss, reason = "weights are estimates")]
 #[must_use]
 pub fn weigh(zooms: &[ZoomPlan], layers: &[WeighedLayer]) -> ColumnWeights {
     let mut weights = ColumnWeights::default();

@@ -21,7 +21,7 @@ use crate::postgis::{Database, Layer, Snapshot, count_rows, probe};
 use crate::report::{Event, FailedLayer, LayerBudget, RunReport, RunStages, RunZoom};
 use crate::run::describe::names;
 use crate::run::dirty::{Look, Work, drawn};
-use crate::run::finish::{Provenance, SeedFigures, StoredTiles};
+use crate::run::finish::{Provenance, StoredTiles};
 use crate::run::identity::LogIdentity;
 use crate::run::render::{render_batches, unless_outdated};
 use crate::run::row_loss::KnownRows;
@@ -164,25 +164,19 @@ async fn attempt(
     let finished = seed.finish(sink, tiles, StoredTiles { written, record, bounds, warnings }).await?;
     let writing = StageTimes { writing: merged, ..StageTimes::default() };
     let stages = RunStages::new(&writing, Duration::ZERO, begun.elapsed(), shards.len());
-    let figures = figures(plan, shards, run_zooms(zooms, shards), bytes, stages);
-    Ok(finished.seed_report(SeedFigures { restarts, ..figures }))
-}
-
-/// The figures of the run as the plan and the shards have them.
-fn figures(plan: &ShardPlan, shards: &[DoneNote], zooms: Vec<RunZoom>, bytes: u64, stages: RunStages) -> SeedFigures {
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
-    SeedFigures {
+    Ok(finished.seed_report(RunReport {
         bytes,
         plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
         reading_seconds: sum(|shard| shard.reading_seconds),
         reading_sessions: shards.iter().map(|shard| shard.reading_sessions).max().unwrap_or_default(),
         render_seconds: sum(|shard| shard.render_seconds),
         stages,
-        restarts: 0,
-        zooms,
-        slowest: Vec::new(),
+        restarts,
+        zooms: run_zooms(zooms, shards),
         skipped: plan.skipped.clone(),
-    }
+        ..RunReport::default()
+    }))
 }
 
 /// Opens the target. A version that the shards have written is published instead of a new one.

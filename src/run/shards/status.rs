@@ -22,7 +22,6 @@ pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
             (None, Some(_)) => ShardState::Running,
             (None, None) => ShardState::Missing,
         };
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of a run")]
         let running = attempt.map(|attempt| milliseconds_now().saturating_sub(attempt.began) as f64 / 1e3);
         shards.push(ShardStatus {
             shard: number,

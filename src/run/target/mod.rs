@@ -6,13 +6,11 @@
 //! | `claim` | what a run asks of its target before it writes |
 //! | `refusal` | whether a target belongs to the tileset of a run; whether a run would leave too few of a target's tiles |
 //! | `state` | what a target shows according to its manifest, and whether it fits the database and the settings |
-//! | `unfinished` | unfinished runs: whether a reseed repairs what they left, and which regions a seed has to cover if not |
 
 mod claim;
 mod refusal;
 mod state;
 mod targets;
-mod unfinished;
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,10 +22,8 @@ use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, T
 
 pub(crate) use claim::{Claimed, claim, judge_rows, relative};
 pub(crate) use refusal::{TilesBefore, TilesetNames, refuse_other, refuse_shrink};
-pub(crate) use state::{TargetState, needs_seed};
+pub(crate) use state::{TargetState, needs_seed, why_not_repairable};
 pub(crate) use targets::{AnySink, OpenedSink, TargetOptions, VersionSwitch};
-use unfinished::regions_to_seed;
-pub(crate) use unfinished::why_not_repairable;
 
 /// A target: where it is, and how it is reached.
 #[derive(Debug, Clone)]

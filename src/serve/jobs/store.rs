@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::spec::JobSpec;
 use super::{JobProgress, JobRecord, JobState};
 use crate::clock::seconds_now;
+use crate::setting::shows_its_name_alone;
 use crate::stop::{Signal, Stop};
 use crate::target::{NoteCondition, NoteError, NoteStore};
 
@@ -75,11 +76,7 @@ struct JobStoreParts {
 #[derive(Clone)]
 pub struct JobStore(Arc<JobStoreParts>);
 
-impl std::fmt::Debug for JobStore {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("JobStore")
-    }
-}
+shows_its_name_alone!(JobStore);
 
 fn name(id: u64) -> String {
     format!("{FOLDER}/{id:010}.json")

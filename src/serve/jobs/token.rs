@@ -1,12 +1,13 @@
 //! The token that clients need to change something through the admin listener.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
+
+use crate::setting::shows_its_name_alone;
 
 /// The least length of a token, in bytes.
 pub const MIN_TOKEN_BYTES: usize = 32;
@@ -30,11 +31,7 @@ pub enum TokenError {
 #[derive(Clone, PartialEq, Eq)]
 pub struct AdminToken([u8; 32]);
 
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken")
-    }
-}
+shows_its_name_alone!(AdminToken);
 
 /// The variable with the token, if no file has it.
 pub const TOKEN_VARIABLE: &str = "OAR_TILES_TOKEN";

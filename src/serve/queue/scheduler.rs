@@ -415,7 +415,6 @@ mod tests {
         WorkQueue::new(shares.unwrap())
     }
 
-    /// The permit of a ticket, if it was granted.
     fn granted(ticket: &mut WorkTicket) -> Option<WorkPermit> {
         match pin!(ticket.permit()).poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(permit) => permit,

@@ -16,7 +16,6 @@
 //! Redis and never read each other's values. Further fields can follow in the text, each after a space. A value that
 //! names no transaction, as versions before 0.1.0 wrote it, is refused.
 
-use std::fmt;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -25,6 +24,7 @@ use sha2::Sha256;
 use super::{MAX_CLOCK_SKEW, MAX_ENTRY_BYTES};
 use crate::cursor::StateInHistory;
 use crate::hex::hex;
+use crate::setting::shows_its_name_alone;
 
 /// The version of the form of values.
 pub(crate) const VERSION: u32 = 3;
@@ -46,11 +46,7 @@ pub(crate) const MAX_VALUE_BYTES: usize =
 #[derive(Clone)]
 pub struct SharedSecret(Hmac<Sha256>);
 
-impl fmt::Debug for SharedSecret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SharedSecret")
-    }
-}
+shows_its_name_alone!(SharedSecret);
 
 impl SharedSecret {
     /// The key that is derived from a secret of any length; `None` never happens, because HMAC takes keys of any

@@ -227,7 +227,6 @@ impl TreeStore for FolderStore<'_> {
     }
 }
 
-/// The versions of a directory.
 pub fn directory_versions(root: &Path) -> Result<Latest, DirectoryError> {
     let none = || DirectoryError::NoVersions { path: root.to_owned() };
     match OpenFolder::open(root) {

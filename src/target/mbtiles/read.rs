@@ -44,10 +44,11 @@ impl MbtilesReader {
     /// Fails if the archive does not exist, or the file is something else.
     pub fn open(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
-        match MbtilesReader::open_read_only(path) {
+        let open = || MbtilesReader::open_read_only(path, path, OpenFlags::empty());
+        match open() {
             Err(ReadError::HalfWritten { .. }) => {
                 clear_away(path);
-                MbtilesReader::open_read_only(path)
+                open()
             }
             opened => opened,
         }
@@ -57,22 +58,15 @@ impl MbtilesReader {
     /// Fails if the archive does not exist, or the file is something else.
     pub fn as_it_lies(path: &Path) -> Result<MbtilesReader, ReadError> {
         begins_as_sqlite(path)?;
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | OpenFlags::SQLITE_OPEN_URI;
-        let guard = Guard::of(path);
-        let opened = Connection::open_with_flags(as_it_lies(path), flags).and_then(|mut connection| {
-            Guard::limit(&connection)?;
-            guard.watch(&mut connection, || false)?;
-            connection.execute_batch("PRAGMA cell_size_check = ON; BEGIN;")?;
-            Ok(connection)
-        });
-        MbtilesReader::over(opened.map_err(|error| failed(path, error))?, path.to_owned(), guard, OpenFile::of(path))
+        MbtilesReader::open_read_only(path, Path::new(&as_it_lies(path)), OpenFlags::SQLITE_OPEN_URI)
     }
 
-    fn open_read_only(path: &Path) -> Result<MbtilesReader, ReadError> {
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    /// Opens the archive `path` by the name `named` that SQLite is given.
+    fn open_read_only(path: &Path, named: &Path, more: OpenFlags) -> Result<MbtilesReader, ReadError> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX | more;
         let guard = Guard::of(path);
         let open = OpenFile::of(path);
-        let opened = Connection::open_with_flags(path, flags).and_then(|mut connection| {
+        let opened = Connection::open_with_flags(named, flags).and_then(|mut connection| {
             Guard::limit(&connection)?;
             guard.watch(&mut connection, || false)?;
             // `cell_size_check` detects broken pages. One transaction saves three system calls for each tile. The cache

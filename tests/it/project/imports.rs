@@ -22,8 +22,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "main",
         ],
     ),
-    ("cdn", &["items pace", "provider", "outbox", "planning", "delivery", "dry_run"]),
-    ("cells", &["fold grid", "gather", "kept"]),
+    ("cdn", &["items pace", "provider", "outbox", "planning", "delivery"]),
+    ("cells", &["fold grid", "gather", "kept row_cells"]),
     ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
     (
         "cli",
@@ -43,9 +43,8 @@ const LAYERS: &[(&str, &[&str])] = &[
             "variables variants",
             "values",
             "settings show",
-            "area by_zoom cells function shapes",
-            "budget",
-            "check layer parameters placeholders purge s3 serve tilesets variant_checks variant_settings",
+            "area by_zoom cells shapes",
+            "check layer parameters purge s3 serve tilesets variant_settings",
         ],
     ),
     (
@@ -56,7 +55,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "cached_rows",
             "drawing",
             "checks family fit repeats",
-            "live_rows membership neighbourhood",
+            "live_rows neighbourhood",
         ],
     ),
     ("encode", &["small"]),
@@ -103,7 +102,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "server",
         ],
     ),
-    ("shards", &["error index merge plan run_file", "cut folder sink"]),
+    ("shards", &["error index merge plan run_file", "cut folder"]),
     (
         "target",
         &[

@@ -384,9 +384,9 @@ ALTER TABLE rows ADD COLUMN numbers int[], ADD COLUMN even bool;
 UPDATE rows SET even = CASE WHEN id % 5 > 0 THEN id % 2 = 0 END,
     numbers = CASE id % 6 WHEN 0 THEN NULL WHEN 1 THEN '{}' WHEN 2 THEN ARRAY[id % 50, NULL] ELSE ARRAY[id % 50, id % 7, id % 7] END";
 
-/// The number of rows of each layer and their box, as the server says.
+/// The number of rows of each layer, their box, and the number of those with each value, as the server says.
 fn counts(served: &Served, filter: &str) -> serde_json::Value {
-    let answer = served.get(&format!("/count.json?{filter}"), "");
+    let answer = served.get(&format!("/values.json?{filter}"), "");
     assert_eq!(status(&answer), 200, "{filter} {}", answer.head);
     serde_json::from_slice(&answer.body).unwrap()
 }

@@ -15,19 +15,17 @@ use crate::support::targets::{
 
 type Key = (u8, u32, u32, Option<u16>);
 
-/// The keys of a list, and whether its counts, its order and its tiles agree.
+/// The keys of a list, and whether its order and its tiles agree.
 fn listed(changed: &ChangedTiles) -> [BTreeSet<Key>; 2] {
     let mut found = [BTreeSet::new(), BTreeSet::new()];
     let mut coords = BTreeSet::new();
     for range in changed.ranges() {
         let range = range.unwrap();
-        assert_eq!(range.tiles().count(), range.count() as usize);
         for id in range.tiles() {
             assert!(found[usize::from(range.change == TileChange::Deleted)].insert(key(id)), "{id} is listed twice");
             coords.insert((id.coord.zoom().get(), id.coord.x(), id.coord.y()));
         }
     }
-    assert_eq!((changed.written(), changed.deleted()), (found[0].len() as u64, found[1].len() as u64));
     let once: Vec<_> = changed.coords().map(Result::unwrap).collect();
     assert!(once.is_sorted_by_key(|tile| tile.zoom()), "zoom after zoom");
     let once: Vec<_> = once.iter().map(|tile| (tile.zoom().get(), tile.x(), tile.y())).collect();
@@ -79,7 +77,7 @@ fn told<T: Target>(target: &T, tileset: Option<&Tileset>, edits: &[TileEdit], ru
         None => assert_eq!(found, truth(&before, &after), "{run}"),
     }
     if target.in_line() && changed.everything().is_none() {
-        assert_eq!((changed.written(), changed.deleted()), (written.stored, done.deleted));
+        assert_eq!(found.map(|tiles| tiles.len() as u64), [written.stored, done.deleted]);
     }
     changed.everything()
 }
