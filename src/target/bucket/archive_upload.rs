@@ -78,6 +78,11 @@ impl OldObject {
         }
     }
 
+    /// True if a stop was asked for.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.asked().is_some()
+    }
+
     async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, BucketError> {
         let _flight = self.store.flights.begin();
         let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);

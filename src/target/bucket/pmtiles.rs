@@ -32,7 +32,6 @@ pub struct BucketPmtiles {
     // Fields are dropped in this order: the staged file before its folder.
     sink: Pmtiles,
     archive: BucketArchive,
-    stop: Stop,
     scratch: TempDir,
 }
 
@@ -51,7 +50,7 @@ impl BucketPmtiles {
             .tempdir()
             .map_err(|source| BucketError::Scratch { path: std::env::temp_dir(), source })?;
         let sink = Pmtiles::create(&scratch.path().join(ARCHIVE), stop)?;
-        Ok(BucketPmtiles { sink, archive, stop: stop.clone(), scratch })
+        Ok(BucketPmtiles { sink, archive, scratch })
     }
 
     /// The count of requests in flight; it stays readable after [`Sink::finish`].
@@ -98,10 +97,10 @@ impl BucketPmtiles {
 
     /// The error of the sink. A request that ended because of a stop looks like any other that failed.
     fn failed(&self, error: PmtilesError) -> BucketError {
-        match self.stop.asked() {
-            Some(_) => BucketError::Interrupted { place: self.archive.place() },
-            None => error.into(),
+        if self.archive.old.is_stopped() {
+            return BucketError::Interrupted { place: self.archive.place() };
         }
+        error.into()
     }
 }
 

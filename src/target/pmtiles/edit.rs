@@ -194,12 +194,12 @@ impl Edit {
         let described = metadata.pmtiles((!clustered).then_some(dead.bytes));
         let end = data.end(&mut directories, &described, stop).map_err(WriteFault::of_kept)?;
         let tail_length = data.length() + end.length();
-        if tail_length > (TILES + stays) / 2 {
+        if tail_length > TILES.midpoint(stays) {
             return Ok(None);
         }
         let contents = old.header.contents.saturating_add(data.stored()).saturating_sub(replaced.len() as u64);
         let header = Header { clustered, ..directories.header(contents, metadata) };
-        let mut front = end.front(header, dead.total);
+        let mut front = end.front(&header, dead.total);
         front.resize(ROOT_END, 0);
         let tail = Arc::new(data.file().map_err(WriteFault::Kept)?);
         Ok(Some(EditedArchive { front, stays: TILES + stays, tail, tail_length }))

@@ -122,7 +122,7 @@ pub struct Pmtiles {
     /// The old archive, if what this run does not hand over is copied from it.
     rebuild: Option<Rebuild>,
     /// The same, as long as it may be left where it lies. Nothing was written to `body` then.
-    edit: Option<Edit>,
+    edit: Option<Box<Edit>>,
     staging: Staging,
     stop: Stop,
     /// The list of changed tiles of an edit, if the run wants one.
@@ -169,7 +169,7 @@ impl Pmtiles {
     ) -> Result<(), PmtilesError> {
         let is_watch = matches!(tileset.run, RunKind::Reseed { is_watch: true, .. });
         let edit = Edit::of(old, described, is_watch);
-        self.edit = Some(edit.map_err(|fault| failed(&self.staging, None, fault))?);
+        self.edit = Some(Box::new(edit.map_err(|fault| failed(&self.staging, None, fault))?));
         self.list_edits(tileset);
         Ok(())
     }
@@ -193,7 +193,7 @@ impl Pmtiles {
 
     /// True if an edit has become so large that [`Pmtiles::rebuild_from`] is due.
     pub(crate) fn is_large_edit(&self) -> bool {
-        self.edit.as_ref().is_some_and(Edit::is_large)
+        self.edit.as_ref().is_some_and(|edit| edit.is_large())
     }
 
     /// Turns an edit into a new archive, for which what stays is copied from `old`; `None`: from the archive that it

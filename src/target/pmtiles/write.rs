@@ -134,7 +134,7 @@ impl WrittenEnd {
     }
 
     /// Header and root directory of an archive with so many bytes of tile data. `header` has no sections yet.
-    pub(crate) fn front(&self, header: Header, tiles: u64) -> Vec<u8> {
+    pub(crate) fn front(&self, header: &Header, tiles: u64) -> Vec<u8> {
         let leaves = TILES + tiles;
         let header = Header {
             root: Section { offset: HEADER_LENGTH as u64, length: self.root.len() as u64 },
@@ -142,7 +142,7 @@ impl WrittenEnd {
             // Without leaves the section is empty, but has an offset all the same: readers refuse an offset of 0.
             leaves: Section { offset: leaves, length: self.leaves },
             tiles: Section { offset: TILES, length: tiles },
-            ..header
+            ..header.clone()
         };
         [&header.to_bytes(), &*self.root].concat()
     }
@@ -173,7 +173,7 @@ impl Body {
         let header = self.directories.header(self.data.stored, metadata);
         let mut file = self.data.file;
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(&end.front(header, self.data.length))?;
+        file.write_all(&end.front(&header, self.data.length))?;
         file.flush()?;
         if stop.asked().is_some() { Err(WriteFault::Stopped) } else { Ok(()) }
     }

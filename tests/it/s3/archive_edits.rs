@@ -28,10 +28,10 @@ fn archive(prefix: &Prefix, options: BucketOptions, stop: &Stop) -> BucketPmtile
 fn large() -> Tiles {
     static LARGE: LazyLock<Tiles> = LazyLock::new(|| {
         let (mut tiles, mut chance) = (tiles(300, 1), fastrand::Rng::with_seed(1));
-        tiles.iter_mut().for_each(|(_, bytes)| {
+        for (_, bytes) in &mut tiles {
             *bytes = vec![0; 68_000];
             chance.fill(bytes);
-        });
+        }
         tiles.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
         tiles
     });

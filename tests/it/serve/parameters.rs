@@ -358,11 +358,7 @@ fn conditions_that_cannot_be_used_are_refused_before_the_first_request() {
             "starts_with(lower(nme), !name!)",
             &["layer \"facilities\"", "column \"nme\" does not exist"][..],
         ),
-        (
-            "starts_with(lower(name), !name!)",
-            "true",
-            &["tileset.parameter", "[name].where does not contain !name!"],
-        ),
+        ("starts_with(lower(name), !name!)", "true", &["tileset.parameter", "[name].where does not contain !name!"]),
         ("name = \"country\"", "name = \"Country\"", &["[Country] is no name"]),
         ("name = \"country\"", "name = \"name\"", &["has two called \"name\""]),
         ("pattern = \"[A-Z]{2}\"", "pattern = \"[A-Z\"", &["[country].pattern is no pattern"]),
