@@ -6,6 +6,7 @@ use std::path::Path;
 use oar_tiles::target::{PmtilesReader, TileReader as _};
 
 use super::changed_out::stored;
+use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::program::{program, run};
 use crate::support::tracked::{SOME, Tracked, differences};
 use crate::support::watch_process::Watching;
@@ -56,6 +57,36 @@ fn an_edited_archive_is_read_by_every_verb_and_is_what_a_seed_would_write() {
     run(program().args(["copy", archive, copied.to_str().unwrap()])).ok();
     assert_eq!(dead_percent(&copied), None);
     assert!(stored(&copied) == stored(&path));
+}
+
+#[test]
+fn an_edit_is_killed_at_each_file_operation_and_the_old_archive_or_the_new_one_is_there() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.seed("t.pmtiles", &ZOOMS);
+    let mut command = program();
+    command.args(["reseed", "--progress", "none", "--database-url", &tracked.db.url, "--output"]).arg(&path);
+    let (mut before, mut kills) = (stored(&path), 0);
+    for number in 1.. {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"));
+        let operations = format!("copy_file_range,ftruncate,pwrite64,{SYNCS},{RENAMES}");
+        let is_killed = is_killed_at_one_of(&operations, number, &command);
+        assert_eq!(PmtilesReader::open(&path).unwrap().check().unwrap(), Vec::<String>::new());
+        let found = stored(&path);
+        tracked.reseed(&path, &[]).ok();
+        let after = stored(&path);
+        assert!(before != after && (found == before || found == after), "killed at {number}");
+        assert!(dead_percent(&path).is_some(), "killed at {number}");
+        before = after;
+        kills += u32::from(is_killed);
+        if !is_killed {
+            break;
+        }
+    }
+    assert!(kills >= 3, "{kills}");
+    is_fresh(&tracked, &path);
+    let names: Vec<_> =
+        std::fs::read_dir(tracked.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{names:?}");
 }
 
 #[test]
