@@ -36,6 +36,10 @@ pub struct Contents {
     pub tiles: u64,
     /// Stored size of all tiles, in bytes.
     pub bytes: u64,
+    /// Bytes of a PMTiles archive that belong to no tile, because edits have replaced or removed it; absent if there are
+    /// none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_bytes: Option<u64>,
     /// Figures for each zoom.
     pub zooms: Vec<ContentsZoom>,
 }
@@ -132,6 +136,8 @@ pub fn render_contents(contents: &Contents) -> String {
     for run in &contents.unfinished {
         line("not finished", Some(format!("{} (under way, or interrupted)", visible_line(run))));
     }
+    let dead = contents.dead_bytes.map(|bytes| format!("{} that belong to no tile any more", sized(bytes)));
+    line("dead bytes", dead);
     line("target", Some(contents.target.clone()));
     text
 }

@@ -266,6 +266,7 @@ pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Res
         manifest: Some(metadata.manifest),
         public_url: None,
         unfinished: Vec::new(),
+        dead: None,
     })
 }
 

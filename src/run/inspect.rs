@@ -149,7 +149,8 @@ struct Figures {
 }
 
 fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, CommandError> {
-    let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, .. } = reader.describe()?;
+    let Described { name, description, zooms, bounds, vector_layers, manifest, unfinished, dead, .. } =
+        reader.describe()?;
     let mut tiles = reader.list()?;
     // In the order of the file, so that it is read sequentially.
     tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
@@ -184,6 +185,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
         seeded,
         tiles: by_zoom.values().map(|zoom| zoom.tiles).sum(),
         bytes: by_zoom.values().map(|zoom| zoom.bytes).sum(),
+        dead_bytes: dead.map(|dead| dead.bytes).filter(|bytes| *bytes > 0),
         zooms: by_zoom
             .into_iter()
             .map(|(level, zoom)| ContentsZoom {

@@ -51,6 +51,10 @@ pub struct VectorLayer {
 /// The key of the manifest in a target's metadata.
 pub(crate) const MANIFEST_KEY: &str = "oar_tiles_manifest";
 
+/// The key, in the metadata of a PMTiles archive, of the number of bytes of its tile data that belong to no tile. It is
+/// no part of the manifest, which goes with the tiles to other targets.
+pub(crate) const DEAD_BYTES_KEY: &str = "oar_tiles_dead_bytes";
+
 /// The program's name and version, as targets name it.
 pub const GENERATOR: &str = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
 
@@ -92,8 +96,9 @@ impl Metadata {
     }
 
     /// The metadata object of a PMTiles archive (PMTiles v3, section 5), with the manifest as text. Bounds, zooms and
-    /// center are in the header.
-    pub(crate) fn pmtiles(&self) -> Value {
+    /// center are in the header. `dead` is the number of bytes of its tile data that belong to no tile; `None` for an
+    /// archive that was not edited.
+    pub(crate) fn pmtiles(&self, dead: Option<u64>) -> Value {
         let mut object = Map::new();
         object.insert("name".to_owned(), self.name.clone().into());
         for (name, value) in
@@ -108,6 +113,9 @@ impl Metadata {
         object.insert("generator".to_owned(), GENERATOR.into());
         if !self.manifest.is_empty() {
             object.insert(MANIFEST_KEY.to_owned(), self.manifest.clone().into());
+        }
+        if let Some(dead) = dead {
+            object.insert(DEAD_BYTES_KEY.to_owned(), dead.into());
         }
         Value::Object(object)
     }

@@ -7,10 +7,10 @@
 //! | target | written by | read by | how a run of all tiles changes it | how edits change it ([`Unwritten::Keep`]) |
 //! |---|---|---|---|---|
 //! | MBTiles file | [`Mbtiles`] | [`MbtilesReader`] | replaced as a whole | in place, in one transaction |
-//! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is copied |
+//! | PMTiles file | [`Pmtiles`] | [`PmtilesReader`] | replaced as a whole | replaced; what stays is shared or copied |
 //! | directory | [`Directory`] | [`DirectoryReader`] | synchronized, tile by tile | tile by tile, without a walk |
 //! | S3 prefix | [`BucketTiles`] | [`BucketReader`] | synchronized, tile by tile | tile by tile, without a listing |
-//! | PMTiles in a bucket | [`BucketPmtiles`] | [`BucketObject::pmtiles`] | replaced as a whole | downloaded, rebuilt, replaced |
+//! | PMTiles in a bucket | [`BucketPmtiles`] | [`BucketObject::pmtiles`] | replaced as a whole | replaced; what stays is copied by the server, else downloaded |
 //!
 //! | file | what |
 //! |---|---|
@@ -104,7 +104,7 @@ pub use metadata::{GENERATOR, Metadata, VectorLayer};
 pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
-pub use read::{Described, ReadError, TileReader, read_all};
+pub use read::{DeadBytes, Described, ReadError, TileReader, read_all};
 pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
@@ -229,6 +229,8 @@ pub enum RunKind {
         /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier,
         /// unfinished runs of the same tileset and database left.
         complete: bool,
+        /// True for a look of a watch, which puts off what takes long ([`DeadBytes`]).
+        is_watch: bool,
     },
     Copy,
 }

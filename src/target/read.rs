@@ -102,6 +102,32 @@ pub struct Described {
     pub public_url: Option<String>,
     /// Runs that began to change the target and did not finish, oldest first. Archives have none.
     pub unfinished: Vec<Intent>,
+    /// The bytes of a PMTiles archive that belong to no tile; `None` if they are not known, and for other targets.
+    pub dead: Option<DeadBytes>,
+}
+
+/// The bytes of the tile data of a PMTiles archive that belong to no tile: those of tiles that edits have replaced or
+/// removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadBytes {
+    pub bytes: u64,
+    /// The length of the tile data, dead bytes included.
+    pub total: u64,
+}
+
+/// The share of dead bytes, in percent of the tile data, beyond which a run writes an archive anew as a whole.
+const MAX_DEAD_PERCENT: u64 = 30;
+
+/// The same for a watch, which has no time for this between two changes: by then the archive is twice as large as it
+/// has to be.
+const MAX_DEAD_PERCENT_OF_WATCH: u64 = 50;
+
+impl DeadBytes {
+    /// True if a run, or a look of a watch, has to write the archive anew as a whole.
+    pub(crate) const fn are_too_many(self, is_watch: bool) -> bool {
+        let most = if is_watch { MAX_DEAD_PERCENT_OF_WATCH } else { MAX_DEAD_PERCENT };
+        self.bytes.saturating_mul(100) > self.total.saturating_mul(most)
+    }
 }
 
 /// Why a target could not be read.

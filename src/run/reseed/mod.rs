@@ -72,6 +72,8 @@ pub struct ReseedOptions {
     pub(crate) live: Option<Arc<WatchedRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
+    /// True for a look of a watch, which puts off what takes long.
+    pub(crate) is_watch: bool,
 }
 
 /// When a reseed seeds its target instead.
@@ -220,6 +222,7 @@ impl ReseedRun<'_> {
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
+                is_watch: self.options.is_watch,
             },
             dirty: TileRectList::of(changed.dirty.iter()),
             before_manifest: self.look.job.target.before_manifest(before, &self.publication)?,

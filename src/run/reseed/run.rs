@@ -140,14 +140,16 @@ impl ReseedRun<'_> {
     }
 
     /// True if the run has something to do though nothing changed: to count what an interrupted run left and to remove
-    /// its note, to give the target another address, or to write the first witness of its history.
+    /// its note, to give the target another address, to write the first witness of its history, or to write an archive
+    /// anew of which too many bytes are dead.
     fn has_repairs(&self) -> bool {
         let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
         let Look { state, job, .. } = &self.look;
         let is_readdressed = state.is_readdressed(&job.settings, &job.target);
-        is_whole && (state.needs_repair() || is_readdressed || is_without_witness)
+        let is_wasteful = state.described.dead.is_some_and(|dead| dead.are_too_many(self.options.is_watch));
+        is_whole && (state.needs_repair() || is_readdressed || is_without_witness || is_wasteful)
     }
 
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
@@ -327,7 +329,8 @@ fn plan(changed: &DirtyTiles) -> DirtyReport {
 
 /// The changed positions by tile; empty if no tile can be patched.
 fn spots_in_tiles(changed: &DirtyTiles, layers: &[Arc<Layer>], target: &Target) -> PositionsInTiles {
-    // An archive in S3 is downloaded as a whole anyway; reading it tile by tile before that would take longer.
+    // Of an archive in a bucket each tile would be a request, or is downloaded with all others anyway: drawing it takes
+    // less time.
     if target.url.is_archive() && target.url.is_in_bucket() {
         return PositionsInTiles::default();
     }

@@ -1,23 +1,37 @@
 //! The upload of an archive, by one request or in parts: readers see the old archive or the new one.
+//!
+//! Of an edited archive the server copies the parts that lie in what stays; the others are sent. All parts are equally
+//! long, as some servers demand (Cloudflare R2):
+//!
+//! ```text
+//!  │ front │ stays                                           │ tail                 │
+//!  │ sent           │ copied         │ copied         │ sent           │ sent       │
+//! ```
 
 use std::fs::File;
+use std::io;
 use std::io::Write as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
-use futures_util::{StreamExt as _, TryStreamExt as _, stream};
+use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Part, Put, SentParts, line_time};
+use super::client::{Condition, CopiedPart, Part, Put, SentParts, line_time};
 use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
-use super::store::Store;
+use super::store::{Store, digest};
 use super::{Action, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
 use crate::hex::hex;
+use crate::scratch::temporary_folder;
 use crate::stop::Stop;
+use crate::target::ReadError;
+use crate::target::pmtiles::{EditedArchive, ReadAt};
+use crate::target::tree::Tag;
 
 /// The media type of PMTiles (PMTiles v3, section 7).
 const PMTILES: &str = "application/vnd.pmtiles";
@@ -36,16 +50,112 @@ const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 /// An archive in a bucket that a run is going to replace.
 #[derive(Debug)]
 pub struct BucketArchive {
+    pub(crate) old: OldObject,
+    /// The lease on the archive, where an upload in parts honours no condition.
+    lease: Option<Box<Lease>>,
+}
+
+/// An object as it was when a run began: it is read only as long as nobody replaces it.
+#[derive(Debug, Clone)]
+pub(crate) struct OldObject {
     runtime: Handle,
     stop: Stop,
     store: Arc<Store>,
     name: String,
+    place: String,
     /// The condition of the upload: the object is as it was at the beginning.
     seen: Condition,
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
-    /// The lease on the archive, where an upload in parts honours no condition.
-    lease: Option<Box<Lease>>,
+}
+
+impl OldObject {
+    /// The `ETag`; `None` if there was no object.
+    fn tag(&self) -> Option<&str> {
+        match &self.seen {
+            Condition::Unchanged(tag) => Some(tag),
+            Condition::Always | Condition::Absent => None,
+        }
+    }
+
+    /// True if a stop was asked for.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.asked().is_some()
+    }
+
+    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, BucketError> {
+        let _flight = self.store.flights.begin();
+        let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        let object = self.store.read(&self.name, Some(range.clone()), most).await;
+        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
+        let same = self.tag().is_none_or(|tag| tag == object.tag);
+        if same && object.body.len() as u64 == range.end - range.start {
+            return Ok(object.body);
+        }
+        Err(BucketError::Changed { place: self.place.clone() })
+    }
+
+    /// Fetches a range by several requests.
+    fn pieces(&self, range: Range<u64>) -> impl Stream<Item = Result<Vec<u8>, BucketError>> {
+        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.section.in_flight.get());
+        let begin = range.clone().step_by(usize::try_from(DOWNLOAD_BYTES_PER_REQUEST).unwrap_or(usize::MAX));
+        let ranges = stream::iter(begin).map(move |begin| begin..range.end.min(begin + DOWNLOAD_BYTES_PER_REQUEST));
+        ranges.map(|range| self.fetch(range)).buffered(at_once)
+    }
+
+    /// Writes a range of the object's bytes to a file.
+    /// Fails if the archive cannot be read or `file` not be written, or somebody else replaced it in the meantime.
+    pub(crate) fn download(
+        &self,
+        range: Range<u64>,
+        mut file: &File,
+        unwritable: impl Fn(io::Error) -> BucketError,
+    ) -> Result<(), BucketError> {
+        let written = async {
+            let mut pieces = pin!(self.pieces(range));
+            while let Some(piece) = pieces.try_next().await? {
+                file.write_all(&piece).map_err(&unwritable)?;
+            }
+            Ok(())
+        };
+        wait(&self.runtime, unless_stopped(&self.stop, &self.place, written))
+    }
+
+    /// True if an edit of the archive may leave bytes where they lie: the client can have parts copied, the server has
+    /// not refused it, and between the first and the last part there is another one. `tiles` is the range of the tile
+    /// data.
+    pub(crate) fn can_be_edited(&self, tiles: Range<u64>) -> bool {
+        let size = self.store.options.section.part_size();
+        let begin = tiles.start.next_multiple_of(size);
+        self.may_be_edited() && begin.checked_add(size).is_some_and(|end| end <= tiles.end)
+    }
+
+    /// As [`OldObject::can_be_edited`], as far as it is known before the archive was read.
+    pub(crate) fn may_be_edited(&self) -> bool {
+        let least = 2 * self.store.options.section.part_size();
+        self.tag().is_some()
+            && self.length.is_some_and(|length| length > least)
+            && self.store.client.can_copy_parts()
+            && !self.store.options.shared.refuses_copies()
+    }
+}
+
+impl ReadAt for OldObject {
+    fn place(&self) -> &str {
+        &self.place
+    }
+
+    fn length(&self) -> u64 {
+        self.length.unwrap_or_default()
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let range = offset..offset + length as u64;
+        Ok(wait(&self.runtime, unless_stopped(&self.stop, &self.place, self.fetch(range)))?)
+    }
 }
 
 impl BucketArchive {
@@ -91,77 +201,68 @@ impl BucketArchive {
         };
         let (store, lease, there) = wait(&runtime, unless_stopped(stop, key, beginning))?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
-        let seen = Condition::as_seen(tag.as_ref());
-        Ok(BucketArchive { runtime, stop: stop.clone(), store, name, seen, length, lease })
+        let (place, seen) = (store.place(&name), Condition::as_seen(tag.as_ref()));
+        let old = OldObject { runtime, stop: stop.clone(), store, name, place, seen, length };
+        Ok(BucketArchive { old, lease })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
     /// Fails if the archive cannot be read or written to `to`, or somebody else replaced it in the meantime.
     pub(crate) fn download(&self, to: &Path) -> Result<Option<String>, BucketError> {
-        let Some(length) = self.length else { return Ok(None) };
-        let place = self.store.place(&self.name);
+        let Some(length) = self.old.length else { return Ok(None) };
         let unwritable = |source| BucketError::Scratch { path: to.to_owned(), source };
-        let mut file = File::create_new(to).map_err(unwritable)?;
-        let at_once = MAX_DOWNLOADS_IN_FLIGHT.min(self.store.options.section.in_flight.get());
-        let offsets: Vec<u64> =
-            (0..length).step_by(usize::try_from(DOWNLOAD_BYTES_PER_REQUEST).unwrap_or(usize::MAX)).collect();
-        for offsets in offsets.chunks(at_once) {
-            let ranges = stream::iter(offsets)
-                .map(|offset| self.fetch(*offset..length.min(offset + DOWNLOAD_BYTES_PER_REQUEST)));
-            let pieces = ranges.buffered(at_once).try_collect::<Vec<Vec<u8>>>();
-            let pieces = wait(&self.runtime, unless_stopped(&self.stop, &place, pieces))?;
-            pieces.iter().try_for_each(|piece| file.write_all(piece)).map_err(unwritable)?;
-        }
-        Ok(Some(place))
-    }
-
-    async fn fetch(&self, range: Range<u64>) -> Result<Vec<u8>, BucketError> {
-        let _flight = self.store.flights.begin();
-        let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        let object = self.store.read(&self.name, Some(range.clone()), most).await;
-        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
-        let same = match &self.seen {
-            Condition::Unchanged(tag) => *tag == object.tag,
-            Condition::Always | Condition::Absent => true,
-        };
-        if same && object.body.len() as u64 == range.end - range.start {
-            return Ok(object.body);
-        }
-        Err(BucketError::Changed { place: self.store.place(&self.name) })
+        let file = File::create_new(to).map_err(unwritable)?;
+        self.old.download(0..length, &file, unwritable)?;
+        Ok(Some(self.place()))
     }
 
     /// The count of requests in flight.
     pub fn flights(&self) -> Flights {
-        self.store.flights.clone()
+        self.old.store.flights.clone()
     }
 
     /// The object's URL.
     pub(crate) fn place(&self) -> String {
-        self.store.place(&self.name)
+        self.old.place.clone()
     }
 
     /// Uploads a finished file; returns the archive's URL. If the upload fails or a stop was asked for, no part stays
     /// in the bucket.
     /// Fails if the file cannot be read, the bucket cannot be written, or somebody else replaced the archive meanwhile.
     pub fn upload(self, path: &Path) -> Result<String, BucketError> {
-        let unreadable =
-            |source| BucketError::File { path: path.to_owned(), place: self.store.place(&self.name), source };
+        let unreadable = |source| BucketError::File { path: path.to_owned(), place: self.place(), source };
         let file = File::open(path).map_err(unreadable)?;
         let length = file.metadata().map_err(unreadable)?.len();
-        let upload = Upload { archive: &self, path, file: Arc::new(file), length };
-        wait(&self.runtime, upload.send())?;
-        Ok(self.store.place(&self.name))
+        let upload = Upload { archive: &self, source: Source::File { path, file: Arc::new(file) }, length };
+        wait(&self.old.runtime, upload.send())?;
+        Ok(self.place())
+    }
+
+    /// Uploads what is new in an edited archive, and has the server copy the rest. Returns false, and leaves no part in
+    /// the bucket, if the server cannot copy parts; otherwise as [`BucketArchive::upload`].
+    pub(crate) fn upload_edited(&self, edited: &EditedArchive) -> Result<bool, BucketError> {
+        let upload = Upload { archive: self, source: Source::Edited(edited), length: edited.length() };
+        let sent = wait(&self.old.runtime, upload.send())?;
+        if sent == Sent::NoCopies {
+            self.old.store.options.shared.note_no_copies();
+        }
+        Ok(sent == Sent::Stored)
     }
 
     /// Fails if somebody else has replaced the object since the beginning, where the server does not see to it.
     async fn check_unchanged(&self) -> Result<(), BucketError> {
         let Some(lease) = &self.lease else { return Ok(()) };
         lease.confirm().await?;
-        let tag = self.store.head(&self.name).await?.and_then(|head| head.tag);
-        if Condition::as_seen(tag.as_ref()) == self.seen {
+        self.check_tag().await
+    }
+
+    /// Fails if somebody else has replaced the object since the beginning.
+    async fn check_tag(&self) -> Result<(), BucketError> {
+        let tag = self.old.store.head(&self.old.name).await?.and_then(|head| head.tag);
+        if Condition::as_seen(tag.as_ref()) == self.old.seen {
             return Ok(());
         }
-        Err(BucketError::Changed { place: self.store.place(&self.name) })
+        Err(BucketError::Changed { place: self.place() })
     }
 }
 
@@ -170,10 +271,9 @@ impl Drop for BucketArchive {
     fn drop(&mut self) {
         let Some(lease) = self.lease.take() else { return };
         // The timer needs the runtime in which it is made.
-        let released = wait(&self.runtime, async { tokio::time::timeout(MAX_UNDO_TIME, lease.release()).await });
+        let released = wait(&self.old.runtime, async { tokio::time::timeout(MAX_UNDO_TIME, lease.release()).await });
         if !matches!(released, Ok(Ok(()))) {
-            let place = self.store.place(&self.name);
-            tracing::warn!("the lease on {place} could not be given back, and expires by itself");
+            tracing::warn!("the lease on {} could not be given back, and expires by itself", self.old.place);
         }
     }
 }
@@ -185,85 +285,137 @@ enum Writers {
     Several,
 }
 
-/// A file that is being uploaded.
+/// An archive that is being uploaded.
 struct Upload<'a> {
     archive: &'a BucketArchive,
-    path: &'a Path,
-    file: Arc<File>,
+    source: Source<'a>,
     length: u64,
 }
 
+/// Where the bytes of an upload come from.
+enum Source<'a> {
+    File { path: &'a Path, file: Arc<File> },
+    Edited(&'a EditedArchive),
+}
+
+/// How an upload ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    Stored,
+    /// The server cannot copy parts, and nothing was stored.
+    NoCopies,
+}
+
+/// A part that the server has.
+struct SentPart {
+    tag: String,
+    /// The MD5 of its bytes, if it is known.
+    digest: Tag,
+}
+
+/// Why a part could not be sent or copied.
+enum PartFault {
+    NoCopies(Refusal),
+    Failed(BucketError),
+}
+
+impl From<BucketError> for PartFault {
+    fn from(error: BucketError) -> PartFault {
+        PartFault::Failed(error)
+    }
+}
+
 impl Upload<'_> {
-    async fn send(&self) -> Result<(), BucketError> {
-        let BucketArchive { store, stop, .. } = self.archive;
-        let interrupted = || BucketError::Interrupted { place: self.place() };
+    async fn send(&self) -> Result<Sent, BucketError> {
+        let OldObject { store, stop, place, .. } = &self.archive.old;
+        let interrupted = || BucketError::Interrupted { place: place.clone() };
         if self.length <= store.options.section.part_size() {
-            return unless_stopped(stop, self.place(), self.send_at_once()).await;
+            return unless_stopped(stop, place, self.send_at_once()).await;
         }
         // A stop does not cancel this request at once: an upload whose id did not arrive could not be aborted.
         let id =
             Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
-        let sent = unless_stopped(stop, self.place(), self.send_parts(&id)).await;
-        if sent.is_err() {
+        let sent = unless_stopped(stop, place, self.send_parts(&id)).await;
+        if !matches!(sent, Ok(Sent::Stored)) {
             self.abort(&id).await;
         }
         sent
     }
 
-    fn place(&self) -> String {
-        self.archive.store.place(&self.archive.name)
-    }
-
     fn error(&self, refusal: Refusal) -> BucketError {
-        self.archive.store.error(Action::Put, &self.archive.name, refusal)
+        self.archive.old.store.error(Action::Put, &self.archive.old.name, refusal)
     }
 
-    async fn read(&self, offset: u64, length: u64) -> Result<Vec<u8>, BucketError> {
-        let file = Arc::clone(&self.file);
-        let read = move || {
-            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-            file.read_exact_at(&mut bytes, offset).map(|()| bytes)
-        };
-        let read = tokio::task::spawn_blocking(read).await.map_err(std::io::Error::other).flatten();
-        read.map_err(|source| BucketError::File { path: self.path.to_owned(), place: self.place(), source })
+    /// Reads bytes that are to be sent.
+    async fn read(&self, range: Range<u64>) -> Result<Vec<u8>, BucketError> {
+        let place = || self.archive.place();
+        match &self.source {
+            Source::File { path, file } => {
+                let (file, length) = (Arc::clone(file), range.end - range.start);
+                let read = blocking(move || {
+                    let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+                    file.read_exact_at(&mut bytes, range.start).map(|()| bytes)
+                });
+                let path = path.to_path_buf();
+                read.await.map_err(|source| BucketError::File { path, place: place(), source })
+            }
+            Source::Edited(edited) => {
+                let stays = edited.stays();
+                let mut bytes = Vec::with_capacity(usize::try_from(range.end - range.start).unwrap_or_default());
+                bytes.extend_from_slice(edited.front(&range));
+                let old = range.start.max(stays.start)..range.end.min(stays.end);
+                if !old.is_empty() {
+                    let mut pieces = pin!(self.archive.old.pieces(old));
+                    while let Some(piece) = pieces.try_next().await? {
+                        bytes.extend(piece);
+                    }
+                }
+                let tail = edited.tail(&range);
+                let path = temporary_folder();
+                let tail = blocking(move || tail.read()).await;
+                bytes.extend(tail.map_err(|source| BucketError::File { path, place: place(), source })?);
+                Ok(bytes)
+            }
+        }
     }
 
-    async fn send_at_once(&self) -> Result<(), BucketError> {
-        let BucketArchive { store, name, seen, .. } = self.archive;
-        let bytes = self.read(0, self.length).await?;
+    async fn send_at_once(&self) -> Result<Sent, BucketError> {
+        let OldObject { store, name, seen, .. } = &self.archive.old;
+        let bytes = self.read(0..self.length).await?;
         let digest: [u8; 16] = Md5::digest(&bytes).into();
         let headers = super::headers::of_archive(&store.options, PMTILES);
         let line_time = line_time(self.length);
         let put = Put { body: bytes, headers, digest: Some(digest), condition: seen.clone(), line_time };
         let _flight = store.flights.begin();
         match store.put(name, put).await {
-            Ok(_) => Ok(()),
-            Err(refusal) => self.unless_stored(&hex(digest), refusal).await,
+            Ok(_) => Ok(Sent::Stored),
+            Err(refusal) => self.unless_stored(Some(hex(digest)), refusal).await,
         }
     }
 
-    /// `Ok` if the server has stored the file in spite of the refusal: the answer to the first attempt may have been
-    /// lost, and the second attempt refused because the object had changed.
-    async fn unless_stored(&self, digest: &str, refusal: Refusal) -> Result<(), BucketError> {
+    /// [`Sent::Stored`] if the server has stored the archive in spite of the refusal: the answer to the first attempt
+    /// may have been lost, and the second attempt refused because the object had changed.
+    async fn unless_stored(&self, digest: Option<String>, refusal: Refusal) -> Result<Sent, BucketError> {
         if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
-            && let Some(head) = self.archive.store.head(&self.archive.name).await?
+            && let Some(digest) = digest
+            && let Some(head) = self.archive.old.store.head(&self.archive.old.name).await?
             && head.length == self.length
             && (head.tag.is_some_and(|tag| tag.trim_matches('"') == digest)
                 || head.digest.is_some_and(|found| hex(found) == digest))
         {
-            return Ok(());
+            return Ok(Sent::Stored);
         }
         Err(self.error(refusal))
     }
 
     async fn begin_parts(&self) -> Result<String, BucketError> {
-        let BucketArchive { store, name, .. } = self.archive;
+        let OldObject { store, name, .. } = &self.archive.old;
         let headers = super::headers::of_archive(&store.options, PMTILES);
         store.client.begin_parts(&store.key(name), headers).await.map_err(|refusal| self.error(refusal))
     }
 
-    async fn send_parts(&self, id: &str) -> Result<(), BucketError> {
-        let BucketArchive { store, name, seen, .. } = self.archive;
+    async fn send_parts(&self, id: &str) -> Result<Sent, BucketError> {
+        let OldObject { store, name, seen, .. } = &self.archive.old;
         let size = store.options.section.part_size().max(self.length.div_ceil(MAX_PARTS));
         let at_once = usize::try_from(MAX_PART_BYTES_IN_FLIGHT / size)
             .unwrap_or(1)
@@ -272,39 +424,90 @@ impl Upload<'_> {
         // One part after the other is read and handed over, as the client wants it; they are sent at once.
         let sent = stream::iter(0..self.length.div_ceil(size))
             .then(|number| {
-                let offset = number * size;
-                let length = size.min(self.length - offset);
+                let range = number * size..self.length.min((number + 1) * size);
+                let (key, line_time) = (&key, line_time(size));
                 async move {
-                    let bytes = self.read(offset, length).await?;
+                    if let Some(tag) = self.copied(&range) {
+                        let part = CopiedPart { number, range, tag: Some(tag), line_time };
+                        return Ok((None, self.copy(key, id, part).boxed()));
+                    }
+                    let bytes = self.read(range).await?;
                     let digest: [u8; 16] = Md5::digest(&bytes).into();
-                    Ok::<_, BucketError>(Part { number, bytes, digest, line_time: line_time(length) })
+                    let part = Part { number, bytes, digest, line_time };
+                    Ok((Some(digest), store.client.put_part(key, id, part)))
                 }
             })
-            .map(|part| {
-                let part = part.map(|part| (part.digest, store.client.put_part(&key, id, part)));
-                async move {
-                    let (digest, sending) = part?;
-                    let _flight = store.flights.begin();
-                    Ok::<_, BucketError>((digest, sending.await.map_err(|refusal| self.error(refusal))?))
+            .map(|part: Result<_, BucketError>| async move {
+                let (own_digest, sending) = part?;
+                let _flight = store.flights.begin();
+                match sending.await {
+                    Ok(tag) => {
+                        let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
+                        Ok(SentPart { tag, digest })
+                    }
+                    Err(refusal)
+                        if own_digest.is_none() && matches!(refusal.meaning, Meaning::Unknown | Meaning::Other) =>
+                    {
+                        Err(PartFault::NoCopies(refusal))
+                    }
+                    Err(refusal) => Err(self.error(refusal).into()),
                 }
             });
-        let parts: Vec<([u8; 16], String)> = sent.buffered(at_once).try_collect::<Vec<_>>().await?;
-        let (digests, tags): (Vec<[u8; 16]>, Vec<String>) = parts.into_iter().unzip();
+        let parts = match sent.buffered(at_once).try_collect::<Vec<SentPart>>().await {
+            Ok(parts) => parts,
+            Err(PartFault::Failed(error)) => return Err(error),
+            Err(PartFault::NoCopies(refusal)) => {
+                tracing::info!(
+                    "{}: the server copies no parts ({}): sending the whole archive",
+                    self.archive.old.place,
+                    refusal.cause
+                );
+                return Ok(Sent::NoCopies);
+            }
+        };
+        let digests: Option<Vec<[u8; 16]>> = parts.iter().map(|part| part.digest).collect();
+        let tags = parts.into_iter().map(|part| part.tag).collect();
         self.archive.check_unchanged().await?;
+        if matches!(self.source, Source::Edited(_)) {
+            // A server may know no conditions of copies, or ignore them.
+            self.archive.check_tag().await?;
+        }
         let sent = SentParts { id, tags, condition: seen, line_time: line_time(self.length) };
         match store.client.complete_parts(&key, sent).await {
-            Ok(()) => Ok(()),
+            Ok(()) => Ok(Sent::Stored),
             Err(refusal) => {
-                let digest = format!("{}-{}", hex(Md5::digest(digests.concat())), digests.len());
-                self.unless_stored(&digest, refusal).await
+                let of_parts =
+                    |digests: Vec<[u8; 16]>| format!("{}-{}", hex(Md5::digest(digests.concat())), digests.len());
+                self.unless_stored(digests.map(of_parts), refusal).await
             }
         }
+    }
+
+    /// Has the server copy a part, without the condition if it knows none of copies (Cloudflare R2). Whether the object
+    /// is still the same is then only seen before the last step.
+    async fn copy(&self, key: &str, id: &str, part: CopiedPart<'_>) -> Result<String, Refusal> {
+        let store = &self.archive.old.store;
+        let shared = &store.options.shared;
+        if !shared.refuses_copy_conditions() {
+            match store.client.copy_part(key, id, part.clone()).await {
+                Err(refusal) if refusal.meaning == Meaning::Unknown => shared.note_no_copy_conditions(),
+                answered => return answered,
+            }
+        }
+        store.client.copy_part(key, id, CopiedPart { tag: None, ..part }).await
+    }
+
+    /// The `ETag` of the old object, if the server can copy these bytes from it.
+    fn copied(&self, range: &Range<u64>) -> Option<&str> {
+        let Source::Edited(edited) = self.source else { return None };
+        let stays = edited.stays();
+        self.archive.old.tag().filter(|_| stays.start <= range.start && range.end <= stays.end)
     }
 
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
     async fn abort(&self, id: &str) {
-        let BucketArchive { store, name, stop, .. } = self.archive;
+        let OldObject { store, name, stop, place, .. } = &self.archive.old;
         let key = store.key(name);
         match stop.within(MAX_UNDO_TIME, store.client.abort_parts(&key, id)).await {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
@@ -313,9 +516,13 @@ impl Upload<'_> {
             }
             Some(_) => {}
             None => tracing::warn!(
-                "the parts of upload {id} to {} may stay in the bucket: the server has not answered in time. Abort the upload, or have a lifecycle rule remove such parts",
-                self.place()
+                "the parts of upload {id} to {place} may stay in the bucket: the server has not answered in time. Abort the upload, or have a lifecycle rule remove such parts"
             ),
         }
     }
+}
+
+/// Runs what waits for a disk.
+async fn blocking(read: impl FnOnce() -> io::Result<Vec<u8>> + Send + 'static) -> io::Result<Vec<u8>> {
+    tokio::task::spawn_blocking(read).await.map_err(io::Error::other).flatten()
 }

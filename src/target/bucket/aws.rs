@@ -27,8 +27,8 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{
-    Answer, CONNECT_TIMEOUT, Condition, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders,
-    Page, Part, Put, SentParts,
+    Answer, CONNECT_TIMEOUT, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient,
+    ObjectHeaders, Page, Part, Put, SentParts,
 };
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
@@ -90,6 +90,11 @@ impl AwsClient {
             .operation_timeout(request + line_time * self.attempts)
             .build();
         aws_sdk_s3::Config::builder().timeout_config(timeouts)
+    }
+
+    /// An object of the bucket as the source of a copy.
+    fn copy_source(&self, key: &str) -> String {
+        format!("{}/{}", self.bucket, utf8_percent_encode(key, IN_KEY))
     }
 
     async fn delete_each(&self, keys: &[String]) -> Vec<(String, Refusal)> {
@@ -212,8 +217,7 @@ impl ObjectClient for AwsClient {
     /// Copies the object onto itself. A copy that replaces metadata keeps none of the old headers.
     fn set_headers<'a>(&'a self, key: &'a str, headers: ObjectHeaders, tag: Option<&'a str>) -> Answer<'a, ()> {
         async move {
-            let source = format!("{}/{}", self.bucket, utf8_percent_encode(key, IN_KEY));
-            let request = self.client.copy_object().bucket(&self.bucket).key(key).copy_source(source);
+            let request = self.client.copy_object().bucket(&self.bucket).key(key).copy_source(self.copy_source(key));
             let request = with_headers!(request.metadata_directive(MetadataDirective::Replace), headers);
             let copied = request.set_copy_source_if_match(tag.map(str::to_owned)).send().await;
             copied.map(drop).map_err(Refusal::from)
@@ -242,6 +246,25 @@ impl ObjectClient for AwsClient {
         .boxed()
     }
 
+    fn copy_part<'a>(&'a self, key: &'a str, id: &'a str, part: CopiedPart<'a>) -> Answer<'a, String> {
+        async move {
+            let CopiedPart { number, range, tag, line_time } = part;
+            let number = i32::try_from(number + 1).unwrap_or(i32::MAX);
+            let request = self.client.upload_part_copy().bucket(&self.bucket).key(key).upload_id(id);
+            let request = request.part_number(number).copy_source(self.copy_source(key));
+            let request = request.set_copy_source_if_match(tag.map(str::to_owned));
+            let request = request.copy_source_range(format!("bytes={}-{}", range.start, range.end - 1));
+            let sent = request.customize().config_override(self.time_limits(line_time)).send().await;
+            let copied = sent.map_err(Refusal::from)?.copy_part_result.and_then(|copied| copied.e_tag);
+            // A server that does not know the header of the source takes the request for a part without bytes.
+            copied.ok_or_else(|| Refusal {
+                meaning: Meaning::Unknown,
+                cause: BucketCause("the server does not say that it has copied a part".to_owned()),
+            })
+        }
+        .boxed()
+    }
+
     /// The server assembles the parts before it answers.
     fn complete_parts<'a>(&'a self, key: &'a str, sent: SentParts<'a>) -> Answer<'a, ()> {
         async move {
@@ -266,6 +289,10 @@ impl ObjectClient for AwsClient {
     }
 
     fn has_conditional_parts(&self) -> bool {
+        true
+    }
+
+    fn can_copy_parts(&self) -> bool {
         true
     }
 

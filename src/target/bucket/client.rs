@@ -95,6 +95,19 @@ pub(crate) struct Part {
     pub(crate) line_time: Duration,
 }
 
+/// A part that the server copies from the object that the upload is to replace.
+#[derive(Debug, Clone)]
+pub(crate) struct CopiedPart<'a> {
+    /// Counts from 0, together with the parts that are sent.
+    pub(crate) number: u64,
+    /// The bytes of the object.
+    pub(crate) range: Range<u64>,
+    /// The `ETag` that the object must still have; `None` for a server that knows no such condition.
+    pub(crate) tag: Option<&'a str>,
+    /// As in [`Put`].
+    pub(crate) line_time: Duration,
+}
+
 /// An upload whose parts were all sent.
 #[derive(Debug)]
 pub(crate) struct SentParts<'a> {
@@ -138,6 +151,11 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     /// Sends a part; returns its `ETag`. Called in the order of the parts; the answers may come in another.
     fn put_part<'a>(&'a self, key: &'a str, id: &'a str, part: Part) -> Answer<'a, String>;
 
+    /// Has the server copy a part; returns its `ETag`.
+    /// Fails with [`Meaning::Unknown`](super::refusal::Meaning::Unknown) if the server cannot do that, or not under the
+    /// condition.
+    fn copy_part<'a>(&'a self, key: &'a str, id: &'a str, part: CopiedPart<'a>) -> Answer<'a, String>;
+
     /// Makes an object of the parts.
     fn complete_parts<'a>(&'a self, key: &'a str, sent: SentParts<'a>) -> Answer<'a, ()>;
 
@@ -146,6 +164,9 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
 
     /// True if [`ObjectClient::complete_parts`] honours its condition. If not, an archive is written under a lease.
     fn has_conditional_parts(&self) -> bool;
+
+    /// True if the client may have parts copied; whether the server can, only [`ObjectClient::copy_part`] says.
+    fn can_copy_parts(&self) -> bool;
 
     /// True if [`ObjectClient::list`] gives the digest of each object that one request stored. If not, a run asks for
     /// the objects whose digest it needs.

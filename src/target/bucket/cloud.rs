@@ -29,8 +29,8 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::client::{
-    Answer, Condition, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page, Part, Put,
-    SentParts, line_time,
+    Answer, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page,
+    Part, Put, SentParts, line_time,
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
@@ -322,6 +322,16 @@ impl ObjectClient for CloudClient {
     }
 
     fn has_conditional_parts(&self) -> bool {
+        false
+    }
+
+    /// The library knows no parts that are copied.
+    fn copy_part<'a>(&'a self, _: &'a str, _: &'a str, _: CopiedPart<'a>) -> Answer<'a, String> {
+        let cause = BucketCause("parts cannot be copied here".to_owned());
+        async move { Err(Refusal { meaning: Meaning::Unknown, cause }) }.boxed()
+    }
+
+    fn can_copy_parts(&self) -> bool {
         false
     }
 

@@ -1,25 +1,32 @@
 //! A PMTiles archive in a bucket: written to a temporary file and then uploaded; read by range requests.
 
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+
 use tempfile::TempDir;
 use tokio::runtime::Handle;
 
+use super::archive_upload::OldObject;
 use super::{BucketArchive, BucketError, BucketObject, BucketOptions, Flights, ObjectKey};
+use crate::scratch::{scratch_file, temporary_folder};
 use crate::stop::Stop;
 use crate::target::pmtiles::ReadAt;
 use crate::target::{
-    Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Sink, TileEdit, Tileset,
-    Unwritten, Written,
+    Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Sink, TileEdit,
+    TileReader as _, Tileset, Unwritten, Written,
 };
 
 /// The name of the new archive in the temporary folder.
 const ARCHIVE: &str = "archive.pmtiles";
 
-/// The name of the old archive's copy in the temporary folder. An edit downloads the whole archive, because most of it
-/// is copied to the new one.
+/// The name of the old archive's copy in the temporary folder: it is downloaded as a whole where most of it is copied to
+/// a new one.
 const OLD: &str = "old.pmtiles";
 
 /// The sink of a PMTiles archive in a bucket. Writes a file in the temporary folder, which [`Sink::finish`] uploads if
-/// the object was not replaced since the beginning.
+/// the object was not replaced since the beginning. For edits of a large archive the server copies what stays.
 #[derive(Debug)]
 pub struct BucketPmtiles {
     // Fields are dropped in this order: the staged file before its folder.
@@ -50,6 +57,86 @@ impl BucketPmtiles {
     pub fn flights(&self) -> Flights {
         self.archive.flights()
     }
+
+    fn old_path(&self) -> PathBuf {
+        self.scratch.path().join(OLD)
+    }
+
+    /// Downloads the old archive as a whole; `None` if there is none.
+    fn downloaded(&self) -> Result<Option<PmtilesReader>, BucketError> {
+        let path = self.old_path();
+        let Some(place) = self.archive.download(&path)? else { return Ok(None) };
+        Ok(Some(PmtilesReader::open_copy(&path, place).map_err(PmtilesError::from)?))
+    }
+
+    /// A reader of the old archive by ranges, and its description, if its tile data may stay where it lies.
+    fn old_in_place(&self) -> Result<Option<OldInPlace>, BucketError> {
+        let old = &self.archive.old;
+        if !old.may_be_edited() {
+            return Ok(None);
+        }
+        let failed = |error: ReadError| self.failed(error.into());
+        let mut reader = PmtilesReader::over(Box::new(old.clone())).map_err(failed)?;
+        let tiles = reader.header.tiles;
+        let Some(end) = tiles.end().filter(|end| old.can_be_edited(tiles.offset..*end)) else { return Ok(None) };
+        let unwritable = |source| BucketError::Scratch { path: temporary_folder(), source };
+        let end_file = scratch_file().map_err(unwritable)?;
+        old.download(end..ReadAt::length(old), &end_file, unwritable)?;
+        reader.bytes = Box::new(OldArchive { object: old.clone(), tiles_end: end, end: end_file });
+        let described = reader.describe().map_err(failed)?;
+        Ok(reader.can_be_edited(&described).then_some(OldInPlace { reader, described }))
+    }
+
+    /// Makes a new archive of an edit.
+    fn rebuild(&mut self) -> Result<(), BucketError> {
+        let Some(old) = self.downloaded()? else {
+            return Err(PmtilesError::Missing { place: self.archive.place() }.into());
+        };
+        Ok(self.sink.rebuild_from(Some(old))?)
+    }
+
+    /// The error of the sink. A request that ended because of a stop looks like any other that failed.
+    fn failed(&self, error: PmtilesError) -> BucketError {
+        if self.archive.old.is_stopped() {
+            return BucketError::Interrupted { place: self.archive.place() };
+        }
+        error.into()
+    }
+}
+
+/// An old archive whose tile data may stay where it lies.
+struct OldInPlace {
+    reader: PmtilesReader,
+    described: Described,
+}
+
+/// The bytes of the old archive of an edit. What lies behind its tile data, directories and metadata, was downloaded,
+/// for all of it is read.
+struct OldArchive {
+    object: OldObject,
+    tiles_end: u64,
+    /// The bytes from `tiles_end` on.
+    end: File,
+}
+
+impl ReadAt for OldArchive {
+    fn place(&self) -> &str {
+        self.object.place()
+    }
+
+    fn length(&self) -> u64 {
+        ReadAt::length(&self.object)
+    }
+
+    fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError> {
+        let Some(offset_in_end) = offset.checked_sub(self.tiles_end) else {
+            return self.object.read_at(offset, length);
+        };
+        let mut bytes = vec![0; length];
+        let read = self.end.read_exact_at(&mut bytes, offset_in_end);
+        read.map_err(|source: io::Error| ReadError::Io { path: temporary_folder(), source })?;
+        Ok(bytes)
+    }
 }
 
 impl Sink for BucketPmtiles {
@@ -60,31 +147,49 @@ impl Sink for BucketPmtiles {
     }
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, BucketError> {
-        let old = self.scratch.path().join(OLD);
         if tileset.unwritten == Unwritten::Delete {
-            let before = self.sink.begin(tileset)?;
+            let (before, path) = (self.sink.begin(tileset)?, self.old_path());
             if tileset.list_changes
-                && let Some(place) = self.archive.download(&old)?
+                && let Some(place) = self.archive.download(&path)?
             {
-                self.sink.compare_with(PmtilesReader::open_copy(&old, place));
+                self.sink.compare_with(PmtilesReader::open_copy(&path, place));
             }
             return Ok(before);
         }
-        let Some(place) = self.archive.download(&old)? else {
+        if let Some(OldInPlace { reader, described }) = self.old_in_place()? {
+            self.sink.edit(reader, &described, tileset)?;
+            return Ok(Some(described));
+        }
+        let Some(mut old) = self.downloaded()? else {
             return Err(PmtilesError::Missing { place: self.archive.place() }.into());
         };
-        let old = PmtilesReader::open_copy(&old, place).map_err(PmtilesError::from)?;
-        Ok(Some(self.sink.edit(old, tileset)?))
+        let described = old.describe().map_err(PmtilesError::from)?;
+        self.sink.rebuild(old, tileset)?;
+        Ok(Some(described))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, BucketError> {
-        Ok(self.sink.write(edits)?)
+        let written = self.sink.write(edits).map_err(|error| self.failed(error))?;
+        if self.sink.is_large_edit() {
+            self.rebuild()?;
+        }
+        Ok(written)
     }
 
-    fn finish(self, metadata: &Metadata) -> Result<Finished, BucketError> {
-        let BucketPmtiles { sink, archive, scratch } = self;
+    fn finish(mut self, metadata: &Metadata) -> Result<Finished, BucketError> {
+        let flights = self.archive.flights();
+        if let Some(edited) = self.sink.lay_out(metadata).map_err(|error| self.failed(error))? {
+            self.sink.tell()?;
+            if self.archive.upload_edited(&edited)? {
+                let finished = self.sink.published(self.archive.place());
+                return Ok(Finished { in_flight: Some(flights.seen()), ..finished });
+            }
+        }
+        if self.sink.is_edit() {
+            self.rebuild()?;
+        }
+        let BucketPmtiles { sink, archive, scratch, .. } = self;
         let finished = sink.finish(metadata)?;
-        let flights = archive.flights();
         let place = archive.upload(&scratch.path().join(ARCHIVE))?;
         Ok(Finished { place, in_flight: Some(flights.seen()), ..finished })
     }

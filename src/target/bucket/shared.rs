@@ -38,6 +38,10 @@ struct SharedParts {
     bucket: Option<OpenBucket>,
     /// The tiles read, by name; `None` unless a sink edits the target.
     read: Option<HashMap<String, ReadTile>>,
+    /// True if the server has refused to copy parts of an archive.
+    refuses_copies: bool,
+    /// True if the server has refused to do so under a condition.
+    refuses_copy_conditions: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -130,6 +134,27 @@ impl BucketShared {
     /// Removes and returns the result of reading a tile; `None` if the tile was not read.
     pub(crate) fn take(&self, name: &str) -> Option<ReadTile> {
         self.parts.lock().read.as_mut()?.remove(name)
+    }
+
+    /// True if the server has refused to copy a part of an archive, since the process began.
+    pub(crate) fn refuses_copies(&self) -> bool {
+        self.parts.lock().refuses_copies
+    }
+
+    /// Notes that the server copies no parts, so that no other run of this process asks for it.
+    pub(crate) fn note_no_copies(&self) {
+        self.parts.lock().refuses_copies = true;
+    }
+
+    /// True if the server has refused to copy a part on condition that the archive is still the same, since the process
+    /// began.
+    pub(crate) fn refuses_copy_conditions(&self) -> bool {
+        self.parts.lock().refuses_copy_conditions
+    }
+
+    /// Notes that the server copies parts without a condition only.
+    pub(crate) fn note_no_copy_conditions(&self) {
+        self.parts.lock().refuses_copy_conditions = true;
     }
 
     /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no

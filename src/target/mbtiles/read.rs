@@ -240,6 +240,7 @@ impl TileReader for MbtilesReader {
             manifest: taken(MANIFEST_KEY),
             public_url: None,
             unfinished: Vec::new(),
+            dead: None,
         })
     }
 

@@ -341,6 +341,11 @@ pub(crate) trait ReadAt: Send {
 
     /// Reads `length` bytes from `offset` on. The caller has checked that they end within [`ReadAt::length`].
     fn read_at(&self, offset: u64, length: usize) -> Result<Vec<u8>, ReadError>;
+
+    /// The open file itself; `None` if the bytes are not those of a file.
+    fn file(&self) -> Option<io::Result<File>> {
+        None
+    }
 }
 
 pub(crate) struct LocalFile {
@@ -391,6 +396,10 @@ impl ReadAt for LocalFile {
             .and_then(|_| file.read_exact(&mut bytes))
             .map_err(|source| ReadError::Io { path: self.path.clone(), source })?;
         Ok(bytes)
+    }
+
+    fn file(&self) -> Option<io::Result<File>> {
+        Some(self.file.lock().try_clone())
     }
 }
 

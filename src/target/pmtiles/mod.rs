@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `layout` | header and directories as bytes, both ways |
 //! | `write` | the archive's bytes from front to back; `contents` and scratch files keep memory bounded |
-//! | `rebuild` | a new archive made of an old one and edits |
+//! | `directories` | the entries of a new archive, and its directories |
+//! | `edit` | an edit that leaves the old tile data where it lies and appends what is new |
+//! | `rebuild` | a new archive made of an old one and edits, if there are many |
 //! | `read` | the reader of an archive behind [`ReadAt`], such as a file |
 //! | `check` | the archive's entries one by one; the rules that `pmtiles verify` (go-pmtiles) checks |
 //! | `contents` | deduplication: the offset of each content in the tile data, so that equal tiles are stored once |
@@ -15,6 +17,8 @@
 
 mod check;
 mod contents;
+mod directories;
+mod edit;
 mod layout;
 mod read;
 mod rebuild;
@@ -24,16 +28,18 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use directories::WriteFault;
+use edit::{Edit, Held};
 use layout::PmtilesCompression;
 use rebuild::Rebuild;
-use write::{Body, WriteFault};
+use write::Body;
 
 use super::compare::{ArchiveComparison, NO_ARCHIVE, PACKED_OTHERWISE};
 use super::publication::tell;
 use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
-    BeforeManifest, BeforeManifestError, ChangedTiles, Described, Finished, Metadata, Needs, ReadError, Sink,
+    BeforeManifest, BeforeManifestError, ChangedTiles, Described, Finished, Metadata, Needs, ReadError, RunKind, Sink,
     TileChange, TileEdit, TileReader as _, Tileset, Unwritten, Written,
 };
 use crate::encode::EncodeError;
@@ -41,6 +47,7 @@ use crate::error::ErrorKind;
 use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 
+pub(crate) use edit::EditedArchive;
 pub(crate) use layout::ReadAt;
 pub use read::PmtilesReader;
 
@@ -55,6 +62,10 @@ const KIND: FileKind = FileKind {
     otherwise: "it does not begin with \"PMTiles\"",
 };
 
+/// The fewest bytes of tile data that are left where they lie. Less is written anew in some milliseconds, and stays in
+/// the order of the ids.
+const MIN_EDITED_BYTES: u64 = 1 << 20;
+
 /// Why an archive could not be written.
 #[derive(Debug, thiserror::Error)]
 pub enum PmtilesError {
@@ -63,6 +74,11 @@ pub enum PmtilesError {
     Staging(#[from] StagingError),
     #[error("cannot write {}; {} is unchanged", path.display(), target.display())]
     Io { path: PathBuf, target: PathBuf, source: io::Error },
+    #[error(
+        "cannot keep the changed tiles in the temporary folder: make room there, or set TMPDIR to another one; {} is unchanged",
+        target.display()
+    )]
+    Kept { target: PathBuf, source: io::Error },
     #[error("there is no archive {place} whose tiles could be brought up to date: seed it first")]
     Missing { place: String },
     /// The archive to edit could not be read.
@@ -89,6 +105,7 @@ impl PmtilesError {
             PmtilesError::Old(error) => error.kind(),
             PmtilesError::Missing { .. } | PmtilesError::Unpacked { .. } => ErrorKind::NeedsSeed,
             PmtilesError::Io { .. }
+            | PmtilesError::Kept { .. }
             | PmtilesError::ScratchList(_)
             | PmtilesError::BeforeManifest(_)
             | PmtilesError::Pack(_)
@@ -102,8 +119,10 @@ impl PmtilesError {
 pub struct Pmtiles {
     // Fields are dropped in this order: the open file is closed before the staged one is removed.
     body: Body,
-    /// The old archive, if this run edits it.
+    /// The old archive, if what this run does not hand over is copied from it.
     rebuild: Option<Rebuild>,
+    /// The same, as long as it may be left where it lies. Nothing was written to `body` then.
+    edit: Option<Box<Edit>>,
     staging: Staging,
     stop: Stop,
     /// The list of changed tiles of an edit, if the run wants one.
@@ -126,18 +145,98 @@ impl Pmtiles {
         // Refuses a target that is not a PMTiles file.
         staging.replaces(&KIND)?;
         let body = staging.file().and_then(Body::begin).map_err(|source| refused(&staging, source))?;
-        let (changed, comparison) = (None, None);
-        let (stop, before_manifest) = (stop.clone(), Vec::new());
-        Ok(Pmtiles { body, rebuild: None, staging, stop, changed, comparison, before_manifest, last: None, deleted: 0 })
+        Ok(Pmtiles {
+            body,
+            rebuild: None,
+            edit: None,
+            staging,
+            stop: stop.clone(),
+            changed: None,
+            comparison: None,
+            before_manifest: Vec::new(),
+            last: None,
+            deleted: 0,
+        })
     }
 
-    /// Begins to edit the archive `old`: tiles that are not handed over are copied from it.
-    pub(crate) fn edit(&mut self, mut old: PmtilesReader, tileset: &Tileset) -> Result<Described, PmtilesError> {
-        let described = old.describe()?;
+    /// Begins to edit the archive `old`, whose description is `described`: its tile data stays where it lies, if that
+    /// pays in the end.
+    pub(crate) fn edit(
+        &mut self,
+        old: PmtilesReader,
+        described: &Described,
+        tileset: &Tileset,
+    ) -> Result<(), PmtilesError> {
+        let is_watch = matches!(tileset.run, RunKind::Reseed { is_watch: true, .. });
+        let edit = Edit::of(old, described, is_watch);
+        self.edit = Some(Box::new(edit.map_err(|fault| failed(&self.staging, None, fault))?));
+        self.list_edits(tileset);
+        Ok(())
+    }
+
+    /// Begins a new archive, for which tiles that are not handed over are copied from `old`.
+    pub(crate) fn rebuild(&mut self, old: PmtilesReader, tileset: &Tileset) -> Result<(), PmtilesError> {
         self.rebuild = Some(Rebuild::of(old)?);
+        self.list_edits(tileset);
+        Ok(())
+    }
+
+    fn list_edits(&mut self, tileset: &Tileset) {
         self.changed = tileset.lists_edits().then(|| ChangedTiles::new(Order::Hilbert));
         self.before_manifest.clone_from(&tileset.before_manifest);
-        Ok(described)
+    }
+
+    /// True if it is an edit that leaves the old tile data where it lies, so far.
+    pub(crate) const fn is_edit(&self) -> bool {
+        self.edit.is_some()
+    }
+
+    /// True if an edit has become so large that [`Pmtiles::rebuild_from`] is due.
+    pub(crate) fn is_large_edit(&self) -> bool {
+        self.edit.as_ref().is_some_and(|edit| edit.is_large())
+    }
+
+    /// Turns an edit into a new archive, for which what stays is copied from `old`; `None`: from the archive that it
+    /// has read so far.
+    pub(crate) fn rebuild_from(&mut self, old: Option<PmtilesReader>) -> Result<(), PmtilesError> {
+        let Some(edit) = self.edit.take() else { return Ok(()) };
+        let (read, changes) = edit.into_parts();
+        let mut rebuild = Rebuild::of(old.unwrap_or(read))?;
+        let handed = changes.hand_over(&mut rebuild, &mut self.body, &self.stop);
+        handed.map_err(|fault| failed(&self.staging, None, fault))?;
+        self.rebuild = Some(rebuild);
+        Ok(())
+    }
+
+    /// Lays out the archive that an edit gives; `None` if there is no edit, or a new archive is to be made.
+    pub(crate) fn lay_out(&mut self, metadata: &Metadata) -> Result<Option<EditedArchive>, PmtilesError> {
+        let Some(edit) = &mut self.edit else { return Ok(None) };
+        edit.lay_out(metadata, &self.stop).map_err(|fault| failed(&self.staging, None, fault))
+    }
+
+    /// Reports the changes, once, to whoever has to know them before the archive changes.
+    pub(crate) fn tell(&mut self) -> Result<(), PmtilesError> {
+        Ok(tell(&std::mem::take(&mut self.before_manifest), self.changed.as_ref())?)
+    }
+
+    /// What the run did, for an archive that was published at `place` without [`Sink::finish`].
+    pub(crate) fn published(self, place: String) -> Finished {
+        Finished { place, deleted: self.deleted, in_flight: None, changed: self.changed }
+    }
+
+    /// Writes an edited archive into the staged file.
+    fn write_edited(self, edited: &EditedArchive) -> Result<Staging, PmtilesError> {
+        let Pmtiles { body, edit, staging, stop, .. } = self;
+        let (new, old) = (body.give_up(), edit.and_then(|edit| edit.old_file()));
+        let written = match old {
+            Some(old) => old.and_then(|old| edited.write(&old, &new, &stop)),
+            None => Err(io::ErrorKind::NotFound.into()),
+        };
+        match written {
+            Ok(true) => Ok(staging),
+            Ok(false) => Err(staging.interrupted().into()),
+            Err(source) => Err(refused(&staging, source)),
+        }
     }
 
     /// Compares the new archive with `old`, which it replaces.
@@ -150,7 +249,12 @@ impl Pmtiles {
         });
     }
 
-    fn edit_tile(&mut self, edit: &TileEdit) -> Result<Written, WriteFault> {
+    fn edit_tile(&mut self, edit: &TileEdit, held: Option<Held>) -> Result<Written, WriteFault> {
+        if let (Some(in_place), Some(held)) = (&mut self.edit, held) {
+            let written = in_place.take(edit, held)?;
+            self.deleted += written.deleted;
+            return Ok(written);
+        }
         let (body, stop) = (&mut self.body, &self.stop);
         let tile = edit.id().coord;
         let held = match &mut self.rebuild {
@@ -175,7 +279,7 @@ impl Pmtiles {
                     return Ok(written);
                 }
                 rebuild.as_mut().map_or(Ok(()), |rebuild| rebuild.settle(body, stop))?;
-                body.put(tile, bytes)?;
+                body.put(tile.pmtiles_id(), bytes)?;
                 written.stored = 1;
                 written.added = held.is_none().into();
             }
@@ -228,7 +332,16 @@ impl Sink for Pmtiles {
             Unwritten::Keep if !self.staging.replaces(&KIND)? => {
                 Err(PmtilesError::Missing { place: target.display().to_string() })
             }
-            Unwritten::Keep => self.edit(PmtilesReader::open(target)?, tileset).map(Some),
+            Unwritten::Keep => {
+                let mut old = PmtilesReader::open(target)?;
+                let described = old.describe()?;
+                if old.header.tiles.length >= MIN_EDITED_BYTES && old.can_be_edited(&described) {
+                    self.edit(old, &described, tileset)?;
+                } else {
+                    self.rebuild(old, tileset)?;
+                }
+                Ok(Some(described))
+            }
         }
     }
 
@@ -237,7 +350,11 @@ impl Sink for Pmtiles {
             return Err(self.staging.interrupted().into());
         }
         let mut written = Written::default();
-        for edit in edits {
+        let held = match &mut self.edit {
+            Some(edit) => Some(edit.held(&edits).map_err(|fault| failed(&self.staging, None, fault))?),
+            None => None,
+        };
+        for (place, edit) in edits.into_iter().enumerate() {
             let id = edit.id();
             self.turn(id)?;
             if let (Some(comparison), TileEdit::Put(_, bytes) | TileEdit::Keep(_, Some(bytes))) =
@@ -245,7 +362,8 @@ impl Sink for Pmtiles {
             {
                 comparison.write(id.coord, bytes)?;
             }
-            let of_tile = self.edit_tile(&edit).map_err(|fault| failed(&self.staging, Some(id), fault))?;
+            let held = held.as_ref().and_then(|held| held.get(place).copied());
+            let of_tile = self.edit_tile(&edit, held).map_err(|fault| failed(&self.staging, Some(id), fault))?;
             if let Some(changed) = &mut self.changed {
                 if of_tile.stored > 0 {
                     changed.add(id, TileChange::Written)?;
@@ -255,12 +373,24 @@ impl Sink for Pmtiles {
             }
             written += of_tile;
         }
+        // The old archive lies here.
+        if self.edit.as_ref().is_some_and(|edit| edit.is_large() && edit.old_file().is_some()) {
+            self.rebuild_from(None)?;
+        }
         Ok(written)
     }
 
     /// An archive without tiles has an empty root directory, although section 4.2 of the specification demands an entry
     /// in each directory: the format has no other form for it.
-    fn finish(self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
+    fn finish(mut self, metadata: &Metadata) -> Result<Finished, PmtilesError> {
+        if let Some(edited) = self.lay_out(metadata)? {
+            let (deleted, changed, before_manifest) =
+                (self.deleted, self.changed.take(), std::mem::take(&mut self.before_manifest));
+            let staging = self.write_edited(&edited)?;
+            tell(&before_manifest, changed.as_ref())?;
+            return Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None, changed });
+        }
+        self.rebuild_from(None)?;
         let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, before_manifest, .. } = self;
         if let Some(mut rebuild) = rebuild {
             rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
@@ -275,6 +405,7 @@ impl Sink for Pmtiles {
 fn failed(staging: &Staging, tile: Option<TileId>, fault: WriteFault) -> PmtilesError {
     match fault {
         WriteFault::Io(source) => refused(staging, source),
+        WriteFault::Kept(source) => PmtilesError::Kept { target: staging.target().to_owned(), source },
         WriteFault::Scratch(error) => error.into(),
         WriteFault::Pack(error) => error.into(),
         WriteFault::Old(error) => error.into(),
@@ -298,6 +429,8 @@ fn refused(staging: &Staging, source: io::Error) -> PmtilesError {
     }
 }
 
+#[cfg(test)]
+mod edit_tests;
 #[cfg(test)]
 mod rebuild_tests;
 #[cfg(test)]

@@ -12,9 +12,9 @@ use super::layout::{
     directory_from_bytes,
 };
 use crate::encode::{Gunzip, MAX_STORED_TILE, is_gzip};
-use crate::target::metadata::MANIFEST_KEY;
+use crate::target::metadata::{DEAD_BYTES_KEY, MANIFEST_KEY};
 use crate::target::read::{ReadAllowance, Total};
-use crate::target::{Described, ReadError, TileReader};
+use crate::target::{DeadBytes, Described, ReadError, TileReader};
 use crate::tile::{LonLatBox, MapCenter, Slice, TileCoord, TileId, Zoom};
 
 /// The most bytes of a directory or of metadata, packed or unpacked. For comparison: a leaf of 4096 entries has 20 KB.
@@ -187,27 +187,38 @@ impl PmtilesReader {
         }
     }
 
-    fn find(&mut self, place: u64) -> Result<Option<Section>, ReadError> {
+    /// Fails if the tiles of an entry lie outside of the tile data, or beyond the zooms that this program supports.
+    pub(crate) fn check_tiles(&self, entry: &Entry) -> Result<(), ReadError> {
+        self.inside(self.header.tiles, entry, "tile")?;
+        if entry.id + u64::from(entry.run) > Zoom::END_OF_PMTILES_IDS {
+            return Err(self.too_deep(entry.id));
+        }
+        Ok(())
+    }
+
+    /// The entry of the tile `id`; `None` if the archive lacks it.
+    pub(crate) fn entry_of(&mut self, id: u64) -> Result<Option<Entry>, ReadError> {
         let mut entries = Arc::clone(&self.root);
         for depth in 1..=MAX_DIRECTORY_DEPTH {
-            let Some(at) = entries.partition_point(|entry| entry.id <= place).checked_sub(1) else { return Ok(None) };
+            let Some(at) = entries.partition_point(|entry| entry.id <= id).checked_sub(1) else { return Ok(None) };
             let entry = entries[at];
             if entry.run > 0 {
-                if place - entry.id >= u64::from(entry.run) {
-                    return Ok(None);
-                }
-                let tile = self.inside(self.header.tiles, &entry, "tile")?;
-                if tile.length > MAX_STORED_TILE as u64 {
-                    let (id, length, most) = (entry.id, tile.length, MAX_STORED_TILE);
-                    let what =
-                        format!("the tile of tile id {id} has {length} bytes, more than the {most} that are read");
-                    return Err(self.damaged(what));
-                }
-                return Ok(Some(tile));
+                return Ok(Some(entry).filter(|entry| id - entry.id < u64::from(entry.run)));
             }
             entries = self.leaf(&entry, depth)?;
         }
         Ok(None)
+    }
+
+    fn find(&mut self, id: u64) -> Result<Option<Section>, ReadError> {
+        let Some(entry) = self.entry_of(id)? else { return Ok(None) };
+        let tile = self.inside(self.header.tiles, &entry, "tile")?;
+        if tile.length > MAX_STORED_TILE as u64 {
+            let (id, length, most) = (entry.id, tile.length, MAX_STORED_TILE);
+            let what = format!("the tile of tile id {id} has {length} bytes, more than the {most} that are read");
+            return Err(self.damaged(what));
+        }
+        Ok(Some(tile))
     }
 
     /// The error for a tile id beyond the zooms that this program supports.
@@ -241,6 +252,11 @@ impl TileReader for PmtilesReader {
         let (name, description) = (text("name"), text("description"));
         let (attribution, version, manifest) = (text("attribution"), text("version"), text(MANIFEST_KEY));
         let generator = text("generator");
+        let total = self.header.tiles.length;
+        let dead = match object.remove(DEAD_BYTES_KEY).as_ref().map(Value::as_u64) {
+            None => self.header.clustered.then_some(0),
+            Some(stated) => stated.filter(|stated| *stated <= total),
+        };
         let vector_layers = match object.remove("vector_layers") {
             None => Vec::new(),
             Some(layers) => serde_json::from_value(layers)
@@ -264,6 +280,7 @@ impl TileReader for PmtilesReader {
             manifest,
             public_url: None,
             unfinished: Vec::new(),
+            dead: dead.map(|bytes| DeadBytes { bytes, total }),
         })
     }
 

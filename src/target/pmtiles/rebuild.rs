@@ -15,12 +15,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::PmtilesError;
-use super::check::Walk;
+use super::check::CutWalk;
+use super::directories::WriteFault;
 use super::layout::{Entry, PmtilesCompression};
 use super::read::PmtilesReader;
-use super::write::{Body, WriteFault};
+use super::write::Body;
 use crate::stop::Stop;
-use crate::tile::Zoom;
 
 /// Bytes of old tile data per read: large enough that the cost of the system call does not matter, and that the data
 /// between two edits is mostly in memory already.
@@ -49,9 +49,7 @@ impl CopiedRange {
 /// Copies an old archive into a new one.
 pub(crate) struct Rebuild {
     old: PmtilesReader,
-    walk: Walk,
-    /// The next entry of the old archive, or the rest of it.
-    ahead: Option<Entry>,
+    walk: CutWalk,
     /// Copied ranges, by old offset.
     copied: BTreeMap<u64, CopiedRange>,
     /// The range to copy next, which may still grow.
@@ -70,43 +68,26 @@ impl Rebuild {
         if old.header.packing != PmtilesCompression::Gzip {
             return Err(PmtilesError::Unpacked { place: old.bytes.place().to_owned() });
         }
-        let mut walk = Walk::of(&old);
-        let ahead = walk.next(&mut old)?;
+        let walk = CutWalk::of(&mut old)?;
         let (copied, window) = (BTreeMap::new(), Vec::new());
-        Ok(Rebuild { old, walk, ahead, copied, waiting: None, front: 0, window, window_at: 0, aside: Vec::new() })
+        Ok(Rebuild { old, walk, copied, waiting: None, front: 0, window, window_at: 0, aside: Vec::new() })
     }
 
     /// Copies all tiles before the tile `id`. Returns the entry of the tile itself without copying it; `None` if the
     /// old archive lacks the tile.
     pub(crate) fn meet(&mut self, id: u64, body: &mut Body, stop: &Stop) -> Result<Option<Entry>, WriteFault> {
-        while let Some(entry) = self.ahead.filter(|entry| entry.id < id) {
-            let before = u32::try_from(id - entry.id).unwrap_or(u32::MAX);
-            let rest = self.cut(entry, before)?;
-            self.keep(Entry { run: entry.run - rest, ..entry }, body, stop)?;
+        while let Some(entry) = self.walk.before(&mut self.old, id)? {
+            self.keep(entry, body, stop)?;
         }
-        let Some(entry) = self.ahead.filter(|entry| entry.id == id) else { return Ok(None) };
-        self.cut(entry, 1)?;
-        Ok(Some(Entry { run: 1, ..entry }))
+        Ok(self.walk.at(&mut self.old, id)?)
     }
 
     /// Copies all tiles that are left.
     pub(crate) fn rest(&mut self, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
-        while let Some(entry) = self.ahead {
-            self.ahead = self.walk.next(&mut self.old)?;
+        while let Some(entry) = self.walk.before(&mut self.old, u64::MAX)? {
             self.keep(entry, body, stop)?;
         }
         self.settle(body, stop)
-    }
-
-    /// Continues after the first `first` tiles of an entry; returns how many of its tiles remain.
-    fn cut(&mut self, entry: Entry, first: u32) -> Result<u32, WriteFault> {
-        let rest = entry.run.saturating_sub(first);
-        self.ahead = if rest > 0 {
-            Some(Entry { id: entry.id + u64::from(first), run: rest, ..entry })
-        } else {
-            self.walk.next(&mut self.old)?
-        };
-        Ok(rest)
     }
 
     /// True if a tile of the old archive has exactly these bytes.
@@ -125,15 +106,12 @@ impl Rebuild {
 
     /// Adds the tiles of an entry of the old archive to the new one.
     pub(crate) fn keep(&mut self, entry: Entry, body: &mut Body, stop: &Stop) -> Result<(), WriteFault> {
-        self.old.inside(self.old.header.tiles, &entry, "tile")?;
-        if entry.id + u64::from(entry.run) > Zoom::END_OF_PMTILES_IDS {
-            return Err(self.old.too_deep(entry.id).into());
-        }
+        self.old.check_tiles(&entry)?;
         let offset = match self.place(&entry) {
             Some(offset) => offset,
             None => self.copy(&entry, body, stop)?,
         };
-        body.enter(Entry { offset, ..entry })
+        body.directories.enter(Entry { offset, ..entry })
     }
 
     /// The new offset of a content, if it was copied.
@@ -149,14 +127,14 @@ impl Rebuild {
     fn copy(&mut self, entry: &Entry, body: &mut Body, stop: &Stop) -> Result<u64, WriteFault> {
         let length = u64::from(entry.length);
         self.front = self.front.max(entry.offset + length);
-        body.count_content();
+        body.data.count_content();
         if let Some(piece) = self.waiting.as_mut().filter(|piece| piece.old + piece.length == entry.offset) {
             let offset = piece.new + piece.length;
             piece.length += length;
             return Ok(offset);
         }
         self.settle(body, stop)?;
-        let piece = CopiedRange { old: entry.offset, new: body.length(), length };
+        let piece = CopiedRange { old: entry.offset, new: body.data.length(), length };
         self.waiting = Some(piece);
         Ok(piece.new)
     }
@@ -170,7 +148,7 @@ impl Rebuild {
                 return Err(WriteFault::Stopped);
             }
             let bytes = self.fill(at, end)?;
-            body.append(bytes)?;
+            body.data.append(bytes)?;
             at += bytes.len() as u64;
         }
         if self.copied.len() == MAX_PIECES {
@@ -208,6 +186,6 @@ fn at_hand(bytes: &[u8], begin: u64, at: u64) -> Option<&[u8]> {
 
 impl fmt::Debug for Rebuild {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Rebuild").field("ahead", &self.ahead).finish_non_exhaustive()
+        f.debug_struct("Rebuild").field("front", &self.front).finish_non_exhaustive()
     }
 }

@@ -11,10 +11,10 @@ use crate::stop::{Signal, Stop};
 use crate::target::{Metadata, ReadError, Sink as _, TileEdit, TileReader as _, Tileset, Unwritten, Written, read_all};
 use crate::tile::{Coverage, LonLatBox, Scope};
 
-type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
+pub(crate) type ExpectedTiles = BTreeMap<u64, Vec<u8>>;
 
 /// Few different contents: some are equally long, and one is longer than what is read at a time.
-fn content(number: usize) -> Vec<u8> {
+pub(crate) fn content(number: usize) -> Vec<u8> {
     let length = match number {
         13 => (1 << 20) + 7,
         _ => 1 + number / 2 * 90,
@@ -63,7 +63,7 @@ fn archive(tiles: &ExpectedTiles, chance: &mut fastrand::Rng) -> Vec<u8> {
     archive.to_bytes()
 }
 
-fn metadata() -> Metadata {
+pub(crate) fn metadata() -> Metadata {
     Metadata {
         name: "rebuilt".to_owned(),
         format: TileFormat::MVT,
@@ -78,11 +78,11 @@ fn metadata() -> Metadata {
     }
 }
 
-fn tileset() -> Tileset {
+pub(crate) fn tileset() -> Tileset {
     Tileset::of_test(Scope { zooms: "0-5".parse().unwrap(), coverage: Coverage::new(&[]) }, Unwritten::Keep)
 }
 
-fn held(path: &Path) -> ExpectedTiles {
+pub(crate) fn held(path: &Path) -> ExpectedTiles {
     let mut reader = PmtilesReader::open(path).unwrap();
     assert_eq!(reader.check().unwrap(), Vec::<String>::new());
     let walked = reader.walk(&mut |_, entry| {

@@ -192,6 +192,7 @@ pub(crate) fn read(body: &[u8]) -> Result<TargetNotes, serde_json::Error> {
             manifest: text(MANIFEST_KEY),
             public_url: text(PUBLIC_URL_KEY),
             unfinished: Vec::new(),
+            dead: None,
         },
         template: text(TEMPLATE_KEY),
         layers: names

@@ -8,7 +8,8 @@ use md5::{Digest as _, Md5};
 use oar_tiles::encode::{Gzip, Level, TileFormat};
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
-    Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, VectorLayer,
+    Metadata, Pmtiles, PmtilesError, PmtilesReader, Sink as _, StagingError, TileEdit, TileReader as _, Tileset,
+    Unwritten, VectorLayer,
 };
 use oar_tiles::tile::{LayerId, LonLatBox, Slice, TileCoord, TileId};
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use crate::support::archive::Address;
 use crate::support::refusal::names;
 use crate::support::repository;
+use crate::support::s3::tileset;
 
 /// A tile by its PMTiles id.
 pub(crate) fn tile(id: u64) -> TileId {
@@ -190,6 +192,45 @@ fn other_peoples_readers_find_every_tile_and_no_broken_rule() {
 }
 
 #[test]
+fn other_peoples_readers_read_an_archive_that_was_edited_where_it_lies() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.pmtiles");
+    let edits = many();
+    let (mut expected, mut gzip) = (put(&edits), Gzip::new(Level::new(6).unwrap()));
+    write(&path, &edits, &metadata("0-14", "{\"tiles\":1}"));
+    // Of every hundred tiles one is replaced, one removed, and one that is not there is put, if it is a removal so far.
+    let changes: Vec<TileEdit> = (edits.iter().enumerate())
+        .filter_map(|(number, edit)| match (number % 100, edit) {
+            (7, _) => Some(TileEdit::Remove(edit.id())),
+            (50, _) | (27, TileEdit::Remove(_)) => {
+                Some(TileEdit::Put(edit.id(), point(&mut gzip, 20_000 + number as u16 / 10)))
+            }
+            _ => None,
+        })
+        .collect();
+    for edit in &changes {
+        match edit {
+            TileEdit::Put(id, bytes) => expected.insert(address(*id), sum(bytes)),
+            _ => expected.remove(&address(edit.id())),
+        };
+    }
+    let old = std::fs::read(&path).unwrap();
+    let mut sink = Pmtiles::create(&path, &Stop::new()).unwrap();
+    sink.begin(&Tileset { unwritten: Unwritten::Keep, ..tileset("f") }).unwrap();
+    sink.write(changes).unwrap();
+    sink.finish(&metadata("0-14", "{\"tiles\":2}")).unwrap();
+    let (seen, told) = look(&path, Some("14"));
+    assert!(seen == expected, "{} tiles seen, {} expected", seen.len(), expected.len());
+    assert_eq!((&told["broken"], &told["header"]["clustered"]), (&json!([]), &json!(false)));
+    assert!(told["metadata"]["oar_tiles_dead_bytes"].as_u64().unwrap() > 10_000, "{}", told["metadata"]);
+    assert_eq!(told["metadata"]["oar_tiles_manifest"], "{\"tiles\":2}");
+    let deep = expected.keys().filter(|address| address.0 == 14).count();
+    assert_eq!((&told["gdal"]["layers"], &told["gdal"]["features"]), (&json!(["facilities"]), &json!(deep)));
+    let stays = 16_384..16_384 + told["header"]["tile_data_length"].as_u64().unwrap() as usize / 2;
+    assert!(std::fs::read(&path).unwrap()[stays.clone()] == old[stays], "the old tile data lies where it lay");
+}
+
+#[test]
 fn our_reader_finds_what_was_put() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
@@ -311,6 +352,32 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
         .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", "archives::pmtiles::a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
+        .env(LIMITED, &path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stderr);
+    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
+    assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
+}
+
+#[test]
+fn an_edit_on_a_full_disk_is_named_and_the_old_file_stays() {
+    if let Some(path) = std::env::var_os(LIMITED) {
+        let mut sink = Pmtiles::create(Path::new(&path), &Stop::new()).unwrap();
+        sink.begin(&Tileset { unwritten: Unwritten::Keep, ..tileset("f") }).unwrap();
+        let mut gzip = Gzip::new(Level::new(6).unwrap());
+        sink.write(vec![TileEdit::Put(tile(0), point(&mut gzip, 7))]).unwrap();
+        eprintln!("refused: {}", sink.finish(&metadata("0-14", "new")).unwrap_err());
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.pmtiles");
+    write(&path, &many(), &metadata("0-14", "old"));
+    let old = std::fs::read(&path).unwrap();
+    let child = Command::new("bash")
+        .args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$0\" \"$@\""])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "archives::pmtiles::an_edit_on_a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
         .env(LIMITED, &path)
         .output()
         .unwrap();

@@ -12,7 +12,8 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "backoff clock hex json prometheus setting threads",
             "cursor encode error https lib manifest stop suggested tile",
-            "cells exit mvt scratch source target",
+            "cells exit mvt scratch source",
+            "target",
             "cdn pipeline plan postgis",
             "change_log draw report serve",
             "config shards signals",

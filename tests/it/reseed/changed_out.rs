@@ -10,7 +10,7 @@ use crate::support::tracked::{SOME, Tiles, Tracked, differences, listed};
 use crate::support::watch_process::Watching;
 
 /// The stored tiles of a target of any kind.
-fn stored(target: &Path) -> Tiles {
+pub(crate) fn stored(target: &Path) -> Tiles {
     let mut reader: Box<dyn TileReader> = match target.extension().and_then(|ending| ending.to_str()) {
         Some("mbtiles") => Box::new(MbtilesReader::open(target).unwrap()),
         Some("pmtiles") => Box::new(PmtilesReader::open(target).unwrap()),

@@ -7,6 +7,7 @@ pub(crate) mod covers;
 pub(crate) mod dirty_out;
 pub(crate) mod dirty_tiles;
 pub(crate) mod edge_cases;
+pub(crate) mod edited_archives;
 pub(crate) mod faults;
 pub(crate) mod histories;
 pub(crate) mod live_rows;

@@ -30,7 +30,7 @@ fn file(folder: &tempfile::TempDir, megabytes: usize, seed: u32) -> (std::path::
 }
 
 /// Uploads in parts that the bucket remembers below the prefix.
-fn uploads(prefix: &Prefix) -> usize {
+pub(crate) fn uploads(prefix: &Prefix) -> usize {
     let list = prefix.client.list_multipart_uploads().bucket(&prefix.location.bucket).prefix(&prefix.location.prefix);
     prefix.runtime.block_on(list.send()).unwrap().uploads().len()
 }

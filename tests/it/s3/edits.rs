@@ -4,26 +4,26 @@ use std::time::Duration;
 
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
-    BucketArchive, BucketError, BucketOptions, BucketPmtiles, BucketReader, BucketTiles, Finished, ObjectKey, Pmtiles,
-    ReadError, Sink, TileEdit, Tileset, Unwritten, Written, read_all,
+    BucketError, BucketOptions, BucketPmtiles, BucketReader, BucketTiles, Finished, ObjectKey, ReadError, Sink,
+    TileEdit, Tileset, Unwritten, Written, read_all,
 };
-use oar_tiles::tile::{Order, TileCoord};
+use oar_tiles::tile::TileCoord;
 
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{Prefix, metadata, named, options, run, tiles, tileset, tree};
 
-type Tiles = Vec<(TileCoord, Vec<u8>)>;
+pub(crate) type Tiles = Vec<(TileCoord, Vec<u8>)>;
 
-fn staying() -> Tileset {
+pub(crate) fn staying() -> Tileset {
     Tileset { unwritten: Unwritten::Keep, ..tileset("f") }
 }
 
-fn put((tile, bytes): &(TileCoord, Vec<u8>)) -> TileEdit {
+pub(crate) fn put((tile, bytes): &(TileCoord, Vec<u8>)) -> TileEdit {
     TileEdit::Put((*tile).into(), bytes.clone().into())
 }
 
 /// Edits in one piece.
-fn edit<T: Sink>(mut sink: T, edits: Vec<TileEdit>, run: u32) -> Result<(Written, Finished), T::Error> {
+pub(crate) fn edit<T: Sink>(mut sink: T, edits: Vec<TileEdit>, run: u32) -> Result<(Written, Finished), T::Error> {
     sink.begin(&staying())?;
     let written = sink.write(edits)?;
     Ok((written, sink.finish(&metadata("f", run))?))
@@ -191,46 +191,6 @@ fn key(prefix: &Prefix) -> ObjectKey {
 
 fn archive(prefix: &Prefix, endpoint: &str) -> BucketPmtiles {
     BucketPmtiles::create(&key(prefix), options(endpoint), prefix.runtime.handle().clone(), &Stop::new()).unwrap()
-}
-
-/// Tiles in the order of an archive, 20 MB altogether.
-fn large() -> Tiles {
-    let noise = |seed: u32| -> Vec<u8> {
-        (0..17_000_u32).flat_map(|word| (word ^ seed << 16).wrapping_mul(2_654_435_761).to_le_bytes()).collect()
-    };
-    let mut tiles = tiles(300, 1);
-    tiles.iter_mut().zip(0..).for_each(|((_, bytes), number)| *bytes = noise(number));
-    tiles.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
-    tiles
-}
-
-#[test]
-fn an_archive_is_fetched_in_large_ranges_and_rebuilt_as_a_file_is() {
-    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
-    let path = folder.path().join("a.pmtiles");
-    let all = large();
-    let mut local = Pmtiles::create(&path, &Stop::new()).unwrap();
-    local.begin(&tileset("f")).unwrap();
-    local.write(all.iter().map(put).collect()).unwrap();
-    local.finish(&metadata("f", 1)).unwrap();
-    let handle = prefix.runtime.handle().clone();
-    BucketArchive::begin(&key(&prefix), options(&prefix.endpoint), handle, &Stop::new())
-        .unwrap()
-        .upload(&path)
-        .unwrap();
-    let length = std::fs::metadata(&path).unwrap().len();
-    assert!(length > 20_000_000, "{length}");
-
-    let edits: Vec<TileEdit> =
-        [7, 100, 101, 250].map(|at: usize| TileEdit::Put(all[at].0.into(), vec![1; 50].into())).into();
-    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
-    let (written, finished) = edit(archive(&prefix, &proxy.endpoint), edits.clone(), 2).unwrap();
-    assert_eq!((written.stored, written.added, finished.deleted), (4, 0, 0));
-    let ranges =
-        proxy.take_seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
-    assert_eq!(ranges as u64, length.div_ceil(8 << 20));
-    edit(Pmtiles::create(&path, &Stop::new()).unwrap(), edits, 2).unwrap();
-    assert!(prefix.objects()["a.pmtiles"] == std::fs::read(&path).unwrap());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! S3: prefixes, archives, leases, faults.
 
+pub(crate) mod archive_edits;
 pub(crate) mod archives;
 pub(crate) mod edits;
 pub(crate) mod faults;

@@ -357,10 +357,18 @@ fn what_a_target_holds() {
         seeded: Some("2026-09-21T14:13:20Z".to_owned()),
         tiles: 12_340,
         bytes: 43_190_000,
+        dead_bytes: Some(1_234_000),
         zooms: vec![zoom(0, 1), zoom(14, 12_339)],
     };
     compare("contents", &both(&render_contents(&contents), &contents));
-    let others = Contents { manifest: None, seeded: None, unfinished: Vec::new(), description: None, ..contents };
+    let others = Contents {
+        manifest: None,
+        seeded: None,
+        unfinished: Vec::new(),
+        description: None,
+        dead_bytes: None,
+        ..contents
+    };
     compare("contents_of_another_program", &render_contents(&others));
 }
 

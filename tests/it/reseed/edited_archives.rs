@@ -1,0 +1,118 @@
+//! A reseed of a PMTiles archive leaves most of it where it lies: the tiles are those of a seed, what is dead is counted,
+//! and a run of its own removes it.
+
+use std::path::Path;
+
+use oar_tiles::target::{PmtilesReader, TileReader as _};
+
+use super::changed_out::stored;
+use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
+use crate::support::program::{program, run};
+use crate::support::tracked::{SOME, Tracked, differences};
+use crate::support::watch_process::Watching;
+
+/// At these zooms each tile has few facilities, so that few bytes change with one of them.
+const ZOOMS: [&str; 2] = ["--zoom", "8-12"];
+
+/// The dead bytes of an archive in percent of its tile data; `None` if there are none.
+fn dead_percent(path: &Path) -> Option<u64> {
+    let dead = PmtilesReader::open(path).unwrap().describe().unwrap().dead.unwrap();
+    (dead.bytes > 0).then(|| dead.bytes * 100 / dead.total)
+}
+
+#[track_caller]
+fn is_fresh(tracked: &Tracked, path: &Path) {
+    let fresh = stored(&tracked.seed("fresh.pmtiles", &ZOOMS));
+    let wrong = differences(&stored(path), &fresh);
+    assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), fresh.len(), wrong.first());
+}
+
+#[test]
+fn an_edited_archive_is_read_by_every_verb_and_is_what_a_seed_would_write() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.seed("t.pmtiles", &ZOOMS);
+    let old = std::fs::read(&path).unwrap();
+    assert!(old.len() > 1 << 20, "{} bytes: too few to be left where they lie", old.len());
+    for change in [
+        format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"),
+        format!("UPDATE api_facility SET location = ST_Translate(location, 1, 1) WHERE {SOME}"),
+        format!("DELETE FROM api_facility WHERE {SOME}"),
+    ] {
+        tracked.db.run(&change);
+        tracked.reseed(&path, &[]).ok();
+        assert!(dead_percent(&path).is_some(), "{change}");
+        is_fresh(&tracked, &path);
+    }
+    assert!(std::fs::read(&path).unwrap()[16_384..1 << 20] == old[16_384..1 << 20], "what was there lies where it lay");
+    let (archive, fresh) = (path.to_str().unwrap(), tracked.path("fresh.pmtiles"));
+    run(program().args(["verify", archive, "--database", "--database-url", &tracked.db.url])).ok();
+    run(program().args(["diff", archive, fresh.to_str().unwrap()])).ok();
+    let shown = run(program().args(["inspect", archive])).ok();
+    assert!(
+        shown.stdout.contains("dead bytes: ") && shown.stdout.contains(" that belong to no tile any more"),
+        "{}",
+        shown.stdout
+    );
+    let copied = tracked.path("copied.pmtiles");
+    run(program().args(["copy", archive, copied.to_str().unwrap()])).ok();
+    assert_eq!(dead_percent(&copied), None);
+    assert!(stored(&copied) == stored(&path));
+}
+
+#[test]
+fn an_edit_is_killed_at_each_file_operation_and_the_old_archive_or_the_new_one_is_there() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.seed("t.pmtiles", &ZOOMS);
+    let mut command = program();
+    command.args(["reseed", "--progress", "none", "--database-url", &tracked.db.url, "--output"]).arg(&path);
+    let (mut before, mut kills) = (stored(&path), 0);
+    for number in 1.. {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"));
+        let operations = format!("copy_file_range,ftruncate,pwrite64,{SYNCS},{RENAMES}");
+        let is_killed = is_killed_at_one_of(&operations, number, &command);
+        assert_eq!(PmtilesReader::open(&path).unwrap().check().unwrap(), Vec::<String>::new());
+        let found = stored(&path);
+        tracked.reseed(&path, &[]).ok();
+        let after = stored(&path);
+        assert!(before != after && (found == before || found == after), "killed at {number}");
+        assert!(dead_percent(&path).is_some(), "killed at {number}");
+        before = after;
+        kills += u32::from(is_killed);
+        if !is_killed {
+            break;
+        }
+    }
+    assert!(kills >= 3, "{kills}");
+    is_fresh(&tracked, &path);
+    let names: Vec<_> =
+        std::fs::read_dir(tracked.folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert!(!names.iter().any(|name| name.to_string_lossy().ends_with(".partial")), "{names:?}");
+}
+
+#[test]
+fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.seed("t.pmtiles", &ZOOMS);
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
+    let mut dead = None;
+    // An eighth of the facilities each time.
+    for digits in ["01", "23", "45", "67", "89"] {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+        watching.says(" dirty tile");
+        dead = dead_percent(&path);
+        if dead > Some(30) {
+            break;
+        }
+    }
+    assert!((Some(31)..=Some(50)).contains(&dead), "{dead:?}");
+    assert_eq!(watching.end(), 0);
+    let length = std::fs::metadata(&path).unwrap().len();
+    tracked.reseed(&path, &[]).ok();
+    assert_eq!(dead_percent(&path), None);
+    assert!(std::fs::metadata(&path).unwrap().len() < length * 3 / 4);
+    is_fresh(&tracked, &path);
+    // Nothing is left to be done.
+    let bytes = std::fs::read(&path).unwrap();
+    tracked.reseed(&path, &[]).ok();
+    assert!(std::fs::read(&path).unwrap() == bytes);
+}
