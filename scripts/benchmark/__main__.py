@@ -99,7 +99,7 @@ def arguments():
                         "after one edit, beside the plain seed and a reseed of one tileset (default: 100000 facilities at zooms 0-14)")
     parser.add_argument("--filters", action="store_true",
                         help="only filtered live tiles of rows in the registry's shape: cold tiles of one client and of 32 with filters of their own, "
-                        "by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
+                        "and of 200 users at an even pace, by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
     parser.add_argument("--writers", action="store_true",
                         help="only what the triggers cost writers of Open Supply Hub's tables (scripts/open-supply-hub), narrow and wide: statement triggers "
                         "beside none and beside row triggers, on a server with fsync = on")

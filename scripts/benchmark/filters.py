@@ -20,6 +20,7 @@ CLIENTS, PROCESSES = 32, 4
 VIEW_ZOOMS, TILES_PER_FILTER = [2, 3, 5, 8], 24
 SINGLE_FILTERS, SINGLE_TILES = 60, 14
 EDITS = 20
+USERS, USER_TILES, USER_SECONDS = 200, 30, 20
 DEBOUNCE = "0.5s"
 # Power laws over the values of each array: the low numbers are the most frequent.
 TABLE = """
@@ -106,6 +107,7 @@ def measure(bench):
         one_client(bench, server, places, "facets", facets)
         one_client(bench, server, places, "text", text)
         many_clients(bench, server, places)
+        many_users(bench, server, places)
         edits(bench, server)
         bench.row("filters, memory", "", f"{server.memory():.0f} MB", ratio=f"{rows:.0f} MB with rows alone; {server.status()}")
 
@@ -231,6 +233,37 @@ def many_clients(bench, server, places):
     p50, p99 = percentiles(took)
     bench.row(f"filters by facets, {CLIENTS} clients with filters of their own", f"{p50:.1f} ms p50",
               ratio=f"{len(took) / seconds:.0f} tiles a second, {p99:.0f} ms p99, {len(errors)} errors")
+
+
+def a_users_share(arguments):
+    """Some users, each with a filter of its own, who ask for their tiles at an even pace."""
+    url, places, first, users = arguments
+    took, errors = [], []
+
+    def walks(number):
+        chance, client = random.Random(50_000 + number), Client(url)
+        query, begun = facets(chance), time.monotonic() + chance.random() * USER_SECONDS / USER_TILES
+        for tile in range(USER_TILES):
+            time.sleep(max(0, begun + tile * USER_SECONDS / USER_TILES - time.monotonic()))
+            try:
+                took.append(client.asks(path(chance.randint(1, 14), chance.choice(places)), query))
+            except Exception as error:  # said below
+                errors.append(str(error))
+
+    all_threads = [threading.Thread(target=walks, args=[number]) for number in range(first, first + users)]
+    [thread.start() for thread in all_threads]
+    [thread.join() for thread in all_threads]
+    return took, errors
+
+
+def many_users(bench, server, places):
+    share = USERS // PROCESSES
+    with multiprocessing.Pool(PROCESSES) as pool:
+        found = pool.map(a_users_share, [(server.url, places, number * share, share) for number in range(PROCESSES)])
+    took, errors = sum((took for took, _ in found), []), sum((errors for _, errors in found), [])
+    p50, p99 = percentiles(took)
+    bench.row(f"filters by facets, {USERS} users, each {USER_TILES} tiles in {USER_SECONDS} s", f"{p50:.1f} ms p50",
+              ratio=f"{p99:.0f} ms p99, {max(took) * 1000:.0f} at most, {len(errors)} errors")
 
 
 def edits(bench, server):

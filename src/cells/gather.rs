@@ -128,7 +128,8 @@ pub(crate) struct ZoomGathering {
 }
 
 impl ZoomGathering {
-    fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
+    /// Adds rows.
+    pub(crate) fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
         for (number, at) in members.at.iter().enumerate() {
             let next = self.all.len();
             let cell = self.all.entry(grid.cell(zoom, *at).code()).or_insert_with(|| GatheredCell::new(next));

@@ -150,13 +150,13 @@ impl CellGrid {
         let [x, y] = position;
         let (x, y, width) = (x.clamp(0.0, LAST_UNIT), y.clamp(0.0, LAST_UNIT), self.width(zoom));
         match self.shape {
-            CellShape::Square => Cell { a: (x / width).floor() as i64, b: (y / width).floor() as i64 },
+            CellShape::Square => Cell { a: floor(x / width) as i64, b: floor(y / width) as i64 },
             CellShape::Hexagon => {
                 // The middles of the hexagons are two rectangular lattices; in these units both have steps of one.
                 let s = (x - MIDDLE) / width;
                 let t = (MIDDLE - y) / width * INVERSE_SQRT_3 - THIRD;
-                let (s0, t0) = ((s + 0.5).floor(), (t + 0.5).floor());
-                let (s1, t1) = (s.floor(), t.floor());
+                let (s0, t0) = (floor(s + 0.5), floor(t + 0.5));
+                let (s1, t1) = (floor(s), floor(t));
                 let (ds0, dt0, ds1, dt1) = (s - s0, t - t0, s - s1 - 0.5, t - t1 - 0.5);
                 if ds0 * ds0 + 3.0 * (dt0 * dt0) <= ds1 * ds1 + 3.0 * (dt1 * dt1) {
                     Cell { a: 2 * s0 as i64, b: 2 * t0 as i64 }
@@ -229,6 +229,14 @@ impl CellGrid {
     }
 }
 
+/// The greatest whole number that is no greater than `number`, which is less than 2⁵² away from 0. Without a call of the
+/// C library, as processors without SSE 4.1 need it for [`f64::floor`].
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the number is small")]
+fn floor(number: f64) -> f64 {
+    let toward_zero = number as i64 as f64;
+    if toward_zero > number { toward_zero - 1.0 } else { toward_zero }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,6 +253,13 @@ mod tests {
     fn positions() -> impl Iterator<Item = [f64; 2]> {
         let spread = |i: u32, by: u32| f64::from(i.wrapping_mul(by)) + f64::from(i % 7) / 7.0;
         (1..20_000).map(move |i| [spread(i, 2_654_435_761), spread(i, 40_503_971)])
+    }
+
+    #[test]
+    fn numbers_are_rounded_down() {
+        for number in [0.0, 0.25, 1.0, 1.75, 3e9 + 0.5, -0.25, -1.0, -1.5, -3e9 - 0.5, 4_503_599_627_370_495.5] {
+            assert_eq!(floor(number).to_bits(), number.floor().to_bits(), "{number}");
+        }
     }
 
     #[test]

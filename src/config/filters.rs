@@ -158,6 +158,11 @@ impl ConditionKey {
         matches!(self, ConditionKey::Facet { .. })
     }
 
+    /// True if it is what a parameter with a facet says.
+    pub(crate) fn is_facet_of(&self, name: &str) -> bool {
+        matches!(self, ConditionKey::Facet { parameter, .. } if parameter == name)
+    }
+
     /// The memory beside the key itself, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         match self {
@@ -245,6 +250,12 @@ impl FilterSettings {
             }
         }
         all
+    }
+
+    /// The facets of a layer by which requests choose, each with the name of the parameter.
+    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&str, &'l Facet)> {
+        let of = |own: &ParameterSettings| own.facet(layer);
+        self.parameters.iter().filter_map(|own| Some((own.parameter.name.as_str(), of(own)?))).collect()
     }
 
     /// The conditions that a request sets on the rows of a layer.

@@ -37,10 +37,10 @@ pub(crate) use layer::{
     AggregateSection, ClusterSection, CommentLayer, FunctionComment, Limit, Properties, RowCondition, SimplifySection,
 };
 pub(crate) use layer::{
-    Beyond, Budget, Cells, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, LayerKind, LayerOptions,
-    LayerSection, LayerTraits, OnLargeTile, OnTileError, Property, PropertySource, Query, QueryError, ROW_NUMBER,
-    RowZooms, Rows, Simplify, TileFunction, TilePart, TrackSection, WantedValues, joined_conditions, parameter_array,
-    placeholder_in,
+    Beyond, Budget, Cells, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, Layer, LayerKind,
+    LayerOptions, LayerSection, LayerTraits, OnLargeTile, OnTileError, Property, PropertySource, Query, QueryError,
+    ROW_NUMBER, RowZooms, Rows, Simplify, TileFunction, TilePart, TrackSection, WantedValues, joined_conditions,
+    parameter_array, placeholder_in,
 };
 pub(crate) use probe::{
     DeclaredGeometry, LayerLocks, Probed, Reads, Server, jumping_rows, probe_names, repaired_while_drawn, server_of,
@@ -59,6 +59,6 @@ pub(crate) use sql::without_bounds;
 pub(crate) use survey::RepairedShapes;
 pub(crate) use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
 pub(crate) use survey::{
-    FoldReader, RowCountAndBox, count_rows, count_rows_and_box, survey_for_plan, survey_side_by_side,
+    FoldReader, RowCountAndBox, count_rows, count_rows_and_box, frequent_values, survey_for_plan, survey_side_by_side,
 };
 pub(crate) use variants::{VariantParameter, VariantTable, bound_condition, variant_table};

@@ -63,7 +63,8 @@ pub use jobs::{
 };
 pub use known_changes::{KnownChanges, LogFailure, LogLook};
 pub use live::{
-    CountRequest, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile, StateCheck,
+    CountRequest, Counted, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile,
+    MAX_VALUES, ParameterRows, StateCheck,
 };
 pub use observe::access_log::AccessRecord;
 pub use options::{

@@ -1,6 +1,8 @@
 //! Exact positions of points, and the grid points of the tiles at which they are drawn.
 
 use std::f64::consts::PI;
+use std::ops::Range;
+use std::sync::OnceLock;
 
 use super::{GridBox, HALF_WORLD_METRES, Margin, Order, TileBounds, TileCoord, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
@@ -12,6 +14,9 @@ pub struct Positions {
     frame: Frame,
     /// The numbers of the positions, in the order of [`z_order`].
     in_z_order: Vec<u32>,
+    /// The place of each position in this order, by its number; made when it is first asked for.
+    places: OnceLock<Vec<u32>>,
+    directory: Directory,
 }
 
 /// What the coordinates of positions count.
@@ -72,8 +77,15 @@ impl Positions {
         let mut places: Vec<(u64, u32)> =
             (0..).zip(&at).map(|(number, at)| (z_order(frame.world(*at)), number)).collect();
         places.sort_unstable();
+        let directory = Directory::of(&places);
         let in_z_order = places.into_iter().map(|(_, number)| number).collect();
-        Positions { at, frame, in_z_order }
+        Positions { at, frame, in_z_order, places: OnceLock::new(), directory }
+    }
+
+    /// The memory in use, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let places = self.places.get().map_or(0, |places| size_of_val(&places[..]));
+        self.len() * Positions::SIZE + size_of_val(&self.directory.starts[..]) + places
     }
 
     /// The memory of a position, in bytes.
@@ -106,8 +118,33 @@ impl Positions {
         })
     }
 
+    /// The place of a position in the Z-order, in which neighbours are near each other; `None` if there is no such
+    /// position.
+    pub(crate) fn place(&self, number: u32) -> Option<u32> {
+        let places = self.places.get_or_init(|| {
+            let mut places = vec![0; self.len()];
+            for (place, number) in (0..).zip(&self.in_z_order) {
+                places[*number as usize] = place;
+            }
+            places
+        });
+        places.get(number as usize).copied()
+    }
+
+    /// The numbers of the positions in the Z-order.
+    pub(crate) fn in_z_order(&self) -> &[u32] {
+        &self.in_z_order
+    }
+
     /// The numbers of the positions in parts of the world, and perhaps of some near them. None is there twice.
     pub(crate) fn near(&self, parts: &[WorldRect]) -> Vec<&[u32]> {
+        let places = self.places_near(parts).into_iter();
+        places.map(|places| &self.in_z_order[places.start as usize..places.end as usize]).collect()
+    }
+
+    /// The places in the Z-order of the positions in parts of the world, and perhaps of some near them, in ascending
+    /// order.
+    pub(crate) fn places_near(&self, parts: &[WorldRect]) -> Vec<Range<u32>> {
         let all = Square { at: [0, 0], levels: WORLD_LEVELS, first: 0, end: self.in_z_order.len() };
         let mut found: Vec<(usize, usize)> = Vec::new();
         for part in parts {
@@ -123,7 +160,9 @@ impl Positions {
                 _ => merged.push((first, end)),
             }
         }
-        merged.into_iter().map(|(first, end)| &self.in_z_order[first..end]).collect()
+        #[expect(clippy::cast_possible_truncation, reason = "positions have numbers of 32 bits")]
+        let places = |(first, end): (usize, usize)| first as u32..end as u32;
+        merged.into_iter().map(places).collect()
     }
 
     /// Adds the ranges of a square's positions that are in a part of the world, or near it.
@@ -142,11 +181,23 @@ impl Positions {
         for [right, below] in [[0, 0], [1, 0], [0, 1], [1, 1]] {
             let at = [x + right * half, y + below * half];
             let last = z_order([at[0] + half - 1, at[1] + half - 1]);
-            let rest = &self.in_z_order[first..square.end];
-            let count = rest.partition_point(|number| z_order(self.frame.world(self.at[*number as usize])) <= last);
-            self.search(&Square { at, levels: square.levels - 1, first, end: first + count }, part, smallest, found);
-            first += count;
+            let end = self.end_of(last, first..square.end);
+            self.search(&Square { at, levels: square.levels - 1, first, end }, part, smallest, found);
+            first = end;
         }
+    }
+
+    /// The place, among some of the places, behind those whose units come no later in the Z-order than `last`.
+    fn end_of(&self, last: u64, among: Range<usize>) -> usize {
+        let Range { start: mut first, mut end } = among;
+        if let Some(Range { start, end: next }) = self.directory.square_of(last) {
+            (first, end) = (start.clamp(first, end), next.clamp(first, end));
+            if self.directory.ends_at(last) {
+                return end;
+            }
+        }
+        let unit = |number: &u32| z_order(self.frame.world(self.at[*number as usize]));
+        first + self.in_z_order[first..end].partition_point(|number| unit(number) <= last)
     }
 
     /// True if a position is in a part of the world, whose east and south are outside of it.
@@ -269,6 +320,54 @@ const FEW_POSITIONS: usize = 32;
 
 /// The side of the world is 2 to this power world units.
 const WORLD_LEVELS: u32 = WORLD_UNITS.trailing_zeros();
+
+/// The least number of positions that have a directory.
+const MIN_WITH_DIRECTORY: usize = if cfg!(test) { 1_000 } else { 1 << 14 };
+
+/// The most that the sides of the world are halved for the squares of a directory, which then takes 4 MB.
+const MAX_HALVINGS: u32 = 10;
+
+/// The squares of the world of one size, and where their positions begin: of many positions, up to one square for each.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+struct Directory {
+    /// The place of the first position in or after each square in the Z-order, and the number of positions; empty if
+    /// these are few.
+    starts: Vec<u32>,
+    /// Half the bits of a unit's place in the Z-order that say where it is in its square.
+    levels: u32,
+}
+
+impl Directory {
+    /// `units` are the places of the positions in the Z-order of all units, in ascending order.
+    fn of(units: &[(u64, u32)]) -> Directory {
+        if units.len() < MIN_WITH_DIRECTORY {
+            return Directory::default();
+        }
+        let halvings = (units.len().ilog2() / 2).min(MAX_HALVINGS);
+        let (levels, squares) = (WORLD_LEVELS - halvings, 1 << (2 * halvings));
+        let mut starts = Vec::with_capacity(squares + 1);
+        for (place, (unit, _)) in (0..).zip(units) {
+            while starts.len() as u64 <= unit >> (2 * levels) {
+                starts.push(place);
+            }
+        }
+        starts.resize(squares + 1, u32::try_from(units.len()).unwrap_or(u32::MAX));
+        Directory { starts, levels }
+    }
+
+    /// The places of the positions in the square of a unit, by its place in the Z-order.
+    fn square_of(&self, unit: u64) -> Option<Range<usize>> {
+        let square = usize::try_from(unit >> (2 * self.levels)).ok()?;
+        let [start, end] = self.starts.get(square..)?.first_chunk()?;
+        Some(*start as usize..*end as usize)
+    }
+
+    /// True if no unit of a square comes after this one.
+    fn ends_at(&self, unit: u64) -> bool {
+        let within = (1 << (2 * self.levels)) - 1;
+        unit & within == within
+    }
+}
 
 /// A square of the world, and the positions in it: from `first` to before `end` in their order.
 struct Square {

@@ -54,6 +54,11 @@ impl RowChanges {
         Arc::new(RowChanges { version: RowsVersion::begin(), ..RowChanges::default() })
     }
 
+    /// True if no row as read has gone.
+    pub(crate) fn have_all(&self) -> bool {
+        self.gone == 0
+    }
+
     pub(crate) fn has_gone(&self, number: u32) -> bool {
         self.went.get(number as usize / 64).is_some_and(|bits| bits & 1 << (number % 64) != 0)
     }
@@ -281,11 +286,12 @@ impl KeptFeatures {
         let changes = RowChanges::none();
         if let Some(facets) = &self.facets {
             let mut by = Renumbering { read: vec![None; stays.len()], came: HashMap::new() };
-            let mut stayed = (0..).zip(&stays).filter(|(_, stays)| **stays).map(|(number, _): (usize, _)| number);
+            let mut stayed = (0..).zip(&stays).filter(|(_, stays)| **stays).map(|(number, _)| number);
             for (next, of_added) in (0..).zip(of_added) {
+                let place = joined.positions.place(next)?;
                 match of_added {
-                    Some(added) => drop(by.came.insert(self.changes.serials[added as usize], next)),
-                    None => by.read[stayed.next()?] = Some(next),
+                    Some(added) => drop(by.came.insert(self.changes.serials[added as usize], place)),
+                    None => by.read[self.read.positions.place(stayed.next()?)? as usize] = Some(place),
                 }
             }
             // Rows that came after those whose facets are known have no facet, so none of these is used.

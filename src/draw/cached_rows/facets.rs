@@ -7,14 +7,14 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use super::matching_set::{MatchingSet, RowPlaces, RowsVersion};
-use crate::postgis::{Facet, FacetChoice, FacetType, FacetValue, WantedValues};
+use crate::postgis::{Facet, FacetChoice, FacetType, FacetValue, FrequentValue, WantedValues};
 
 /// For each value of the facets of a layer, the rows that have it.
 #[derive(Debug, Clone)]
 pub(crate) struct FacetIndex {
     facets: Arc<[Facet]>,
     version: RowsVersion,
-    /// For each facet, the rows as read.
+    /// For each facet, the rows as read, by their places in the Z-order of their positions.
     read: Arc<[RowsByValue]>,
     /// The memory of these, in bytes.
     read_bytes: usize,
@@ -35,10 +35,10 @@ fn bytes(all: &[RowsByValue]) -> usize {
     all.iter().flatten().map(each).sum()
 }
 
-/// New numbers for rows as read and for those that came, after both were joined.
+/// The places of rows as read and of those that came, after both were joined.
 #[derive(Debug)]
 pub(crate) struct Renumbering {
-    /// By the number among the rows as read; `None` if the row went.
+    /// By the place among the rows as read; `None` if the row went.
     pub(crate) read: Vec<Option<u32>>,
     /// By the serial number.
     pub(crate) came: HashMap<u32, u32>,
@@ -61,7 +61,7 @@ impl FacetIndex {
             let (mut all, none) = (RowsByValue::new(), RoaringBitmap::new());
             for value in read.keys().chain(came.keys().filter(|value| !read.contains_key(value))) {
                 let (read, came) = (read.get(value).unwrap_or(&none), came.get(value).unwrap_or(&none));
-                let read = read.iter().filter_map(|number| *by.read.get(number as usize)?);
+                let read = read.iter().filter_map(|place| *by.read.get(place as usize)?);
                 let mut rows: Vec<u32> =
                     read.chain(came.iter().filter_map(|serial| by.came.get(&serial).copied())).collect();
                 rows.sort_unstable();
@@ -84,6 +84,36 @@ impl FacetIndex {
     /// True if the facet of a choice is known.
     pub(crate) fn has(&self, choice: &FacetChoice) -> bool {
         self.facets.iter().any(|facet| facet.column == choice.column)
+    }
+
+    /// The `most` most frequent values of a facet among the rows of a set. `None` if the facet is not known.
+    pub(crate) fn frequent(&self, column: &str, among: &MatchingSet, most: usize) -> Option<Vec<FrequentValue>> {
+        let facet = self.facets.iter().position(|facet| facet.column == column)?;
+        let (read, came) = (&self.read[facet], &self.came[facet]);
+        let rows_of = |value: &FacetValue| [read, came].map(|rows| rows.get(value));
+        let len = |value: &FacetValue| rows_of(value).into_iter().flatten().map(RoaringBitmap::len).sum::<u64>();
+        let values = read.keys().chain(came.keys().filter(|value| !read.contains_key(value)));
+        // No value has more rows among some than among all, so most of them need not be counted.
+        let mut values: Vec<(u64, &FacetValue)> = values.map(|value| (len(value), value)).collect();
+        values.sort_unstable_by(|one, other| other.0.cmp(&one.0));
+        let mut found: Vec<FrequentValue> = Vec::new();
+        for (all, value) in values {
+            if found.len() == 2 * most {
+                found.sort_unstable();
+                found.truncate(most);
+            }
+            if found.len() == most && found.iter().all(|found| found.rows > all) {
+                break;
+            }
+            let [read, came] = rows_of(value);
+            let rows = among.count_of(read, came);
+            if rows > 0 {
+                found.push(FrequentValue { value: value.to_string(), rows });
+            }
+        }
+        found.sort_unstable();
+        found.truncate(most);
+        Some(found)
     }
 
     /// The rows that have the wanted values of all facets; `None` if one is not known.
@@ -337,6 +367,16 @@ mod tests {
             let all = chosen_ids(&kept, WantedValues::All(vec![text("b"), text("d")]));
             assert_eq!(all, expected(&|row| has(row, "b") && has(row, "d")), "step {step}");
             assert_eq!(chosen_ids(&kept, WantedValues::All(vec![text("b"), text("none")])), BTreeSet::new());
+            let rows = |tag: &str| model.values().filter(|row| has(row, tag)).count() as u64;
+            let mut frequent: Vec<FrequentValue> =
+                ["a", "b", "c", "d"].map(|tag| FrequentValue { value: tag.to_owned(), rows: rows(tag) }).into();
+            frequent.sort_unstable();
+            frequent.retain(|one| one.rows > 0);
+            let all = kept.rows().all_kept().unwrap();
+            for most in [1, 3, 4, 9] {
+                let expected = &frequent[..most.min(frequent.len())];
+                assert_eq!(kept.facets().unwrap().frequent("tags", &all, most).unwrap(), expected, "step {step}");
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Matching sets: of the rows that are kept from snapshot to snapshot, those whose keys a statement returned.
 //!
-//! Rows as read keep their numbers until they are read or joined again. A row that comes later gets a serial number,
-//! which no other row gets meanwhile. So a set is known on each later snapshot, but for the rows that came since.
+//! Rows as read keep their places in the Z-order, by which sets name them, until they are read or joined again. A row that
+//! comes later gets a serial number, which no other row gets meanwhile. So a set is known on each later snapshot, but for the rows that came since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ pub(crate) struct MatchingSet {
     /// A number that no other set has.
     number: u64,
     version: RowsVersion,
-    /// The numbers of rows as read.
+    /// The places of rows as read in the Z-order of their positions.
     read: RoaringBitmap,
     /// The serial numbers of rows that came.
     came: RoaringBitmap,
@@ -76,14 +76,20 @@ impl MatchingSet {
         (self.version == other.version).then_some(self)
     }
 
+    /// How many rows of the set are among some rows as read and some that came.
+    pub(crate) fn count_of(&self, read: Option<&RoaringBitmap>, came: Option<&RoaringBitmap>) -> u64 {
+        read.map_or(0, |read| self.read.intersection_len(read))
+            + came.map_or(0, |came| self.came.intersection_len(came))
+    }
+
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         size_of::<MatchingSet>() + self.read.serialized_size() + self.came.serialized_size()
     }
 
-    /// True if the row as read with this number is in the set.
-    pub(crate) fn has_read(&self, number: u32) -> bool {
-        self.read.contains(number)
+    /// True if the row as read at this place is in the set.
+    pub(crate) fn has_read(&self, place: u32) -> bool {
+        self.read.contains(place)
     }
 
     /// True if the row that came with this serial number is in the set.
@@ -100,18 +106,10 @@ impl MatchingSet {
         found: &mut Vec<Candidate>,
     ) {
         let part = rect.world(margin.units(rect.zoom));
-        let near = positions.near(&[part]);
-        if self.read.len() < count(&near) {
-            positions.candidates_among(self.read.iter(), rect, part, margin, found);
-        } else {
-            let matching = near.into_iter().flatten().copied().filter(|number| self.has_read(*number));
-            positions.candidates_among(matching, rect, part, margin, found);
-        }
+        let places = positions.places_near(&[part]).into_iter().flat_map(|places| self.read.range(places));
+        let matching = places.map(|place| positions.in_z_order()[place as usize]);
+        positions.candidates_among(matching, rect, part, margin, found);
     }
-}
-
-fn count(near: &[&[u32]]) -> u64 {
-    near.iter().map(|some| some.len() as u64).sum()
 }
 
 impl CachedRows {
@@ -130,6 +128,21 @@ impl CachedRows {
     /// The number of rows that are kept from snapshot to snapshot.
     pub(crate) fn kept_count(&self) -> usize {
         self.kept().map_or(0, |(rows, changes)| changes.count(rows))
+    }
+
+    /// A set of all rows that are kept from snapshot to snapshot; `None` if rows are not kept so.
+    pub(crate) fn all_kept(&self) -> Option<MatchingSet> {
+        let (rows, changes) = self.kept()?;
+        let mut read = RoaringBitmap::new();
+        read.insert_range(0..u32::try_from(rows.positions.len()).ok()?);
+        if !changes.have_all() {
+            for (place, number) in (0..).zip(rows.positions.in_z_order()) {
+                if changes.has_gone(*number) {
+                    read.remove(place);
+                }
+            }
+        }
+        Some(MatchingSet::of(changes.version, read, changes.serials.iter().copied().collect()))
     }
 
     /// The keys of the rows that came since the rows of a set. `None` if it is a set of other rows, or of later ones.
@@ -151,30 +164,49 @@ impl CachedRows {
 }
 
 impl CachedRows {
-    /// Calls `each` with every row in a part of the world, if the rows are kept from snapshot to snapshot: its position
-    /// in world units, and its number among some features.
-    pub(crate) fn each_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) {
+    /// The rows as read, by which those of later snapshots are known; `None` if they are not kept from snapshot to
+    /// snapshot. The number is that of no other rows.
+    pub(crate) fn as_read(&self) -> Option<(u64, &Arc<Positions>)> {
+        self.kept().map(|(rows, changes)| (changes.version.read, &rows.positions))
+    }
+
+    /// Calls `each` with the place in the Z-order of every drawn row as read in a part of the world, and of some near
+    /// it.
+    pub(crate) fn each_as_read_near(&self, part: WorldRect, each: impl FnMut(u32)) {
         let Some((rows, changes)) = self.kept() else { return };
-        let mut found = |rows: &EncodedRows, number: u32| {
-            let Some(at) = rows.positions.at(number) else { return };
-            each(Positions::in_world_units(at), &rows.features, number);
-        };
-        let read = &rows.positions;
+        let numbers = rows.positions.in_z_order();
+        let stays = |place: &u32| changes.have_all() || !changes.has_gone(numbers[*place as usize]);
+        let places = rows.positions.places_near(&[part]).into_iter();
         match &rows.matching {
-            Some(set) if set.read.len() < count(&read.near(&[part])) => {
-                let numbers =
-                    set.read.iter().filter(|number| !changes.has_gone(*number) && read.is_within(*number, part));
-                numbers.for_each(|number| found(rows, number));
-            }
-            set => {
-                let is_drawn =
-                    |number: &u32| !changes.has_gone(*number) && set.as_ref().is_none_or(|set| set.has_read(*number));
-                read.within(part).filter(is_drawn).for_each(|number| found(rows, number));
-            }
+            Some(set) => places.flat_map(|places| set.read.range(places)).filter(stays).for_each(each),
+            None => places.flatten().filter(stays).for_each(each),
         }
-        let has_come =
-            |number: &u32| rows.matching.as_ref().is_none_or(|set| set.has_come(changes.serials[*number as usize]));
-        changes.added.positions.within(part).filter(has_come).for_each(|number| found(&changes.added, number));
+    }
+
+    /// Calls `each` with every drawn row in a part of the world that came since the rows were read: its position in
+    /// world units, and its number among some features.
+    pub(crate) fn each_that_came_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) {
+        let Some((rows, RowChanges { added, serials, .. })) = self.kept() else { return };
+        let has_come = |number: &u32| rows.matching.as_ref().is_none_or(|set| set.has_come(serials[*number as usize]));
+        for number in added.positions.within(part).filter(has_come) {
+            let Some(at) = added.positions.at(number) else { continue };
+            each(Positions::in_world_units(at), &added.features, number);
+        }
+    }
+
+    /// Calls `each` with every drawn row in a part of the world, as [`CachedRows::each_that_came_within`] does with
+    /// some.
+    pub(crate) fn each_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) {
+        let Some((rows, _)) = self.kept() else { return };
+        let numbers = rows.positions.in_z_order();
+        self.each_as_read_near(part, |place| {
+            let number = numbers[place as usize];
+            let at = rows.positions.at(number).filter(|_| rows.positions.is_within(number, part));
+            if let Some(at) = at {
+                each(Positions::in_world_units(at), &rows.features, number);
+            }
+        });
+        self.each_that_came_within(part, each);
     }
 }
 
@@ -210,15 +242,15 @@ impl<'r> RowPlaces<'r> {
         self.changes.version
     }
 
-    /// The row with a key, as the text that the database writes: true and its number if it is a row as read, false and
-    /// its serial number if it came later. `None` for a row that is not kept, because it lies in no tile.
+    /// The row with a key, as the text that the database writes: true and its place in the Z-order if it is a row as
+    /// read, false and its serial number if it came later. `None` for a row that is not kept, because it lies in no tile.
     pub(crate) fn of(self, text: &str) -> Option<(bool, u32)> {
         let key = match text.parse() {
             Ok(number) if self.is_number => FeatureKeyValue::Number(number),
             _ => FeatureKeyValue::Text(text.as_bytes()),
         };
         let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
-        read.map(|number| (true, number)).or_else(|| {
+        read.and_then(|number| self.rows.positions.place(number)).map(|place| (true, place)).or_else(|| {
             let added = number_of(&self.changes.added.features, self.key, &key)?;
             Some((false, self.changes.serials[added as usize]))
         })
@@ -243,7 +275,7 @@ impl<'r> MatchingSetBuilder<'r> {
     /// Adds the row with a key, as the text that the database writes.
     pub(crate) fn add(&mut self, text: &str) {
         match self.places.of(text) {
-            Some((true, number)) => self.read.push(number),
+            Some((true, place)) => self.read.push(place),
             Some((false, serial)) => self.came.push(serial),
             None => {}
         }

@@ -356,7 +356,7 @@ impl EncodedRows {
     /// The memory that the rows take, in bytes.
     fn bytes(&self) -> usize {
         let changes = self.changes.as_ref().map_or(0, |changes| changes.bytes());
-        self.features.size() + self.positions.len() * Positions::SIZE + changes
+        self.features.size() + self.positions.bytes() + changes
     }
 
     /// The places at which rows are drawn in some areas, sorted by tile and row.
@@ -391,7 +391,9 @@ impl EncodedRows {
                 Unit::Beyond => false,
                 Unit::Unsure => true,
             };
-            let is_drawn = |one: &Candidate| self.matching.as_ref().is_none_or(|set| set.has_read(one.number));
+            let has =
+                |set: &Arc<MatchingSet>, number| self.positions.place(number).is_some_and(|place| set.has_read(place));
+            let is_drawn = |one: &Candidate| self.matching.as_ref().is_none_or(|set| has(set, one.number));
             let near_changes = candidates.drain(before..).filter(|one| is_near_change(one) && is_drawn(one));
             let near_changes: Vec<Candidate> = near_changes.collect();
             candidates.extend(near_changes);

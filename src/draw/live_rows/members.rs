@@ -2,20 +2,22 @@
 //! aggregates are folded. So they are read, kept and narrowed as other points are. The cells of a tile are counted from
 //! the rows near it; the database draws those that are not drawn at a point, and what is not known yet of the others.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
 use super::points::key;
-use crate::cells::{CellCounts, CountedCell, Fold, Folded, Gathering, Members, WantedFolds};
+use crate::cells::{
+    CellCounts, CellGeometry, CellGrid, CountedCell, Fold, Folded, Gathering, Members, RowCells, WantedFolds,
+};
 use crate::draw::PreparedLayer;
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile};
 use crate::postgis::sql::{FoldedValue, FoldedValues, ValueKind};
-use crate::tile::{Margin, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
+use crate::tile::{Margin, Positions, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
 
 /// How the rows of a layer of cells are kept.
 #[derive(Debug)]
@@ -25,19 +27,27 @@ pub(crate) struct CellMembers {
     /// The encoded values of its cells; `None` if the database draws each.
     values: Option<CellValues>,
     /// The cells of whole zooms, the last ones first.
-    worlds: Mutex<VecDeque<CountedWorld>>,
-    /// Held while the cells of a whole zoom are counted.
-    counting: Mutex<()>,
+    worlds: Mutex<VecDeque<Arc<CountedWorld>>>,
+    known: Arc<Mutex<KnownCells>>,
 }
 
 /// All cells of a zoom.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct CountedWorld {
     /// Of which rows.
     drawn: DrawnRows,
     zoom: Zoom,
-    bytes: usize,
-    counts: Arc<CellCounts>,
+    /// Empty until they are counted; `None` if they cannot be counted.
+    counts: OnceLock<Option<Arc<CellCounts>>>,
+}
+
+/// The cells of the rows as read, at zooms with few of them.
+#[derive(Debug, Default)]
+struct KnownCells {
+    /// Of which rows.
+    read: u64,
+    /// `None` for a zoom with too many cells, and for one whose cells are being computed.
+    zooms: BTreeMap<Zoom, Option<Arc<RowCells>>>,
 }
 
 /// The most cells next to each other around the world of a zoom whose cells are all counted at once.
@@ -45,6 +55,9 @@ const MAX_CELLS_ACROSS_WORLD: f64 = 64.0;
 
 /// The most memory of the counted zooms that a layer keeps, in bytes.
 const MAX_WORLD_BYTES: usize = 16 << 20;
+
+/// The most counted zooms that a layer keeps.
+const MAX_WORLDS: usize = 512;
 
 /// The number of rows that are gathered at a time.
 const ROWS_AT_A_TIME: usize = 16_384;
@@ -62,7 +75,7 @@ impl CellMembers {
             folds,
             values: CellValues::of(layer),
             worlds: Mutex::default(),
-            counting: Mutex::default(),
+            known: Arc::default(),
         })
     }
 
@@ -98,34 +111,79 @@ impl CellMembers {
     /// tile.
     fn counted_in_world(&self, layer: &Layer, zoom: Zoom, rows: &CachedRows) -> Option<Arc<CellCounts>> {
         let drawn = rows.drawn()?;
-        let known = || {
-            let worlds = self.worlds.lock();
-            worlds
-                .iter()
-                .find(|world| (world.drawn, world.zoom) == (drawn, zoom))
-                .map(|world| Arc::clone(&world.counts))
+        let world = {
+            let mut worlds = self.worlds.lock();
+            let known = worlds.iter().find(|world| (world.drawn, world.zoom) == (drawn, zoom)).cloned();
+            known.unwrap_or_else(|| {
+                worlds.push_front(Arc::new(CountedWorld { drawn, zoom, counts: OnceLock::new() }));
+                Arc::clone(&worlds[0])
+            })
         };
-        if let Some(counts) = known() {
-            return Some(counts);
-        }
         // The tiles of a view come together: one of them counts for all.
-        let _counting = self.counting.lock();
-        if let Some(counts) = known() {
-            return Some(counts);
+        let mut is_new = false;
+        let counts = world.counts.get_or_init(|| {
+            is_new = true;
+            let everything = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
+            self.counted_within(layer, zoom, everything, rows).map(Arc::new)
+        });
+        if is_new {
+            self.forget_worlds();
         }
-        let world = WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS };
-        let counts = Arc::new(self.counted_within(layer, zoom, world, rows)?);
+        counts.clone()
+    }
+
+    /// Forgets the zooms that were counted first, as far as all take too much memory.
+    fn forget_worlds(&self) {
         let folds = self.folds.as_ref().map_or(0, |folds| folds.0.len());
-        let bytes = counts.all(zoom).len() * (size_of::<CountedCell>() + folds * size_of::<Folded>());
-        let mut worlds = self.worlds.lock();
-        worlds.push_front(CountedWorld { drawn, zoom, bytes, counts: Arc::clone(&counts) });
-        let mut all: usize = worlds.iter().map(|world| world.bytes).sum();
-        while all > MAX_WORLD_BYTES
-            && let Some(oldest) = worlds.pop_back()
-        {
-            all -= oldest.bytes;
+        let bytes = |world: &CountedWorld| {
+            let cells = world.counts.get().and_then(Option::as_ref).map_or(0, |counts| counts.all(world.zoom).len());
+            cells * (size_of::<CountedCell>() + folds * size_of::<Folded>())
+        };
+        let (mut worlds, mut all) = (self.worlds.lock(), 0);
+        let stay = worlds.iter().take(MAX_WORLDS).take_while(|world| {
+            all += bytes(world);
+            all <= MAX_WORLD_BYTES
+        });
+        let stay = stay.count();
+        worlds.truncate(stay);
+    }
+
+    /// The cells at a zoom of the rows as read. `None` if there are too many, if they are not known yet, or if there
+    /// is more to a cell than the number of its members.
+    fn known_cells(&self, grid: CellGrid, zoom: Zoom, rows: &CachedRows) -> Option<Arc<RowCells>> {
+        let has_values = self.folds.as_ref().is_some_and(|folds| !folds.0.is_empty());
+        if has_values || grid.geometry == CellGeometry::Centroid || !grid.has_few_cells(zoom) {
+            return None;
         }
-        Some(counts)
+        let (read, positions) = rows.as_read()?;
+        let mut known = self.known.lock();
+        if known.read < read {
+            *known = KnownCells { read, zooms: BTreeMap::new() };
+        }
+        if known.read > read {
+            return None;
+        }
+        if let Some(cells) = known.zooms.get(&zoom) {
+            return cells.clone();
+        }
+        known.zooms.insert(zoom, None);
+        let (all, positions) = (Arc::clone(&self.known), Arc::clone(positions));
+        let compute = move || {
+            let cells = RowCells::new(grid, zoom, in_z_order(&positions)).map(Arc::new);
+            let mut all = all.lock();
+            if all.read == read {
+                all.zooms.insert(zoom, cells);
+            }
+        };
+        // The tile does not wait for them.
+        match tokio::runtime::Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn_blocking(compute)),
+            Err(_outside) => {
+                drop(known);
+                compute();
+            }
+        }
+        None
     }
 
     /// The cells of the rows in a part of the world.
@@ -134,6 +192,12 @@ impl CellMembers {
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
         let mut members = Members::default();
         let has_values = wanted.is_some();
+        if let Some(cells) = self.known_cells(layer.grid()?, zoom, rows) {
+            rows.each_that_came_within(part, |at, _, _| members.at.push(at));
+            let mut counting = cells.counting();
+            rows.each_as_read_near(part, |row| counting.add(row));
+            return Some(counting.finish(&members));
+        }
         let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
         rows.each_within(part, |at, features, number| {
             members.at.push(at);
@@ -147,6 +211,12 @@ impl CellMembers {
         gathering.add(members);
         Some(gathering.finish().1).filter(|counts| counts.has(zoom))
     }
+}
+
+/// Positions in metres as positions in world units, in their Z-order.
+fn in_z_order(positions: &Positions) -> impl Iterator<Item = [f64; 2]> {
+    let numbers = positions.in_z_order().iter();
+    numbers.map(|number| Positions::in_world_units(positions.at(*number).unwrap_or_default()))
 }
 
 /// The rows of a layer of cells as points. Their properties are the key, if it is a single column, and `values`.

@@ -10,7 +10,7 @@ use super::keys::KeyArrays;
 use super::points::LivePoints;
 use crate::draw::Worker;
 use crate::draw::cached_rows::{CachedRows, MatchingSet, MatchingSetBuilder};
-use crate::postgis::layer::{FacetChoice, Layer};
+use crate::postgis::layer::{FacetChoice, FrequentValue, Layer};
 use crate::postgis::session::Error;
 use crate::postgis::sql::matching_keys;
 
@@ -77,6 +77,22 @@ impl LivePoints {
             Some(among) => chosen.and(among),
             None => Some(chosen),
         }
+    }
+
+    /// The `most` most frequent values of a facet among all rows, or those of a set; `None` if they are not known.
+    pub(crate) fn frequent_values(
+        &self,
+        column: &str,
+        among: Option<&MatchingSet>,
+        most: usize,
+    ) -> Option<Vec<FrequentValue>> {
+        let facets = self.facets.as_ref()?;
+        let all = self.rows.all_kept()?;
+        let among = match among {
+            Some(among) => all.and(among)?,
+            None => all,
+        };
+        facets.frequent(column, &among, most)
     }
 
     /// The rows of a set, as cached rows of the layer. `None` if it is a set of other rows.

@@ -10,6 +10,9 @@
 //! A NULL never matches, neither as the value of a row nor as an element of its array, nor does an empty array: the
 //! operators of the database say so. Code that chooses rows without the database must do the same.
 
+use std::cmp::Ordering;
+use std::fmt;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -142,6 +145,37 @@ pub(crate) enum FacetValue {
     Text(String),
     Integer(i64),
     Boolean(bool),
+}
+
+/// A value of a facet, as a request gives it, and the number of rows that have it. The most frequent value comes first,
+/// of equally frequent ones the first in the order of their bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct FrequentValue {
+    pub(crate) value: String,
+    pub(crate) rows: u64,
+}
+
+impl Ord for FrequentValue {
+    fn cmp(&self, other: &FrequentValue) -> Ordering {
+        other.rows.cmp(&self.rows).then_with(|| self.value.cmp(&other.value))
+    }
+}
+
+impl PartialOrd for FrequentValue {
+    fn partial_cmp(&self, other: &FrequentValue) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// As a request gives it.
+impl fmt::Display for FacetValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FacetValue::Text(text) => f.write_str(text),
+            FacetValue::Integer(number) => number.fmt(f),
+            FacetValue::Boolean(value) => value.fmt(f),
+        }
+    }
 }
 
 /// The values that a request wants of a facet.

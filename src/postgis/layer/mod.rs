@@ -25,7 +25,7 @@ use crate::cells::CellGrid;
 use crate::mvt::{FeatureKey, PointLayer, TileConstants};
 use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
 
-pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, WantedValues};
+pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
 #[cfg(test)]
 pub(crate) use options::tests::layer as example_layer;

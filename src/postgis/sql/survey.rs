@@ -5,7 +5,8 @@ use super::edge::{SURFACES, is_placeable, projected, raw_sides};
 use super::render::areas;
 use super::repair::{self, Repair, repaired_columns, with_repaired};
 use super::{AREA_ZOOM, filter, filter_at, is_in_world, key_text, search, world_columns, world_sides};
-use crate::postgis::layer::{EdgeUnits, Layer, PlaceholderSql, Placement, REPAIRED};
+use crate::postgis::layer::{EdgeUnits, Facet, Layer, PlaceholderSql, Placement, REPAIRED};
+use crate::postgis::session::quoted;
 use crate::postgis::sql::{cells, edge};
 use crate::tile::{WORLD_UNITS, Zoom};
 
@@ -106,6 +107,31 @@ pub(crate) fn row_count_and_box(layer: &Layer, zoom: Zoom) -> String {
 {}
 ) AS surveyed ({columns}) WHERE place IS NOT NULL",
         survey(layer, None, 0, zoom, "")
+    )
+}
+
+/// The values of a facet, as texts, and the number of a layer's rows that have each, of those that [`row_count`] counts at
+/// the deepest zoom: the `most` most frequent values.
+pub(crate) fn frequent_values(layer: &Layer, facet: &Facet, most: usize) -> String {
+    let placement = layer.placement();
+    let of_row = if facet.is_array { "SELECT DISTINCT pg_catalog.unnest(facet)" } else { "SELECT facet" };
+    format!(
+        "SELECT value::pg_catalog.text, count(*)::int8
+FROM (
+    SELECT {world}, facet
+    FROM (SELECT {projected} AS m{raw_sides}, {column} AS facet FROM {relation} WHERE {geometry} IS NOT NULL {filter} OFFSET 0) AS placed
+    OFFSET 0
+) AS located CROSS JOIN LATERAL ({of_row}) AS of_row (value)
+WHERE {in_world} AND value IS NOT NULL
+GROUP BY value ORDER BY 2 DESC, value::pg_catalog.text COLLATE \"C\" LIMIT {most}",
+        world = world_columns(placement),
+        projected = projected(placement),
+        raw_sides = raw_sides(placement),
+        column = quoted(&facet.column),
+        relation = layer.relation,
+        geometry = layer.geometry,
+        filter = filter_at(layer, &layer.zooms().max().get().to_string()),
+        in_world = is_in_world(placement),
     )
 }
 

@@ -23,7 +23,7 @@ use parking_lot::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::layer::{Layer, QueryValues, explain, search_boxes};
+use super::layer::{Facet, FrequentValue, Layer, QueryValues, explain, search_boxes};
 use super::session::{Error, Param, Session, Snapshot};
 use super::split::RowScan;
 use super::sql::{FoldedValues, needs_only_counts};
@@ -245,6 +245,24 @@ pub(crate) async fn count_rows_and_box(session: &Session, layer: &Layer) -> Resu
         _ => None,
     };
     Ok(RowCountAndBox { rows: row.get::<_, i64>(0).cast_unsigned(), within })
+}
+
+/// The `most` most frequent values of a facet among a layer's rows.
+pub(crate) async fn frequent_values(
+    session: &Session,
+    layer: &Layer,
+    facet: &Facet,
+    most: usize,
+) -> Result<Vec<FrequentValue>, Error> {
+    let context = format!("layer \"{}\", counting the values of its facet \"{}\"", layer.name, facet.column);
+    let statement = sql::frequent_values(layer, facet, most);
+    let mut values = Vec::new();
+    let each = |row: &Row| {
+        values.push(FrequentValue { value: row.get(0), rows: row.get::<_, i64>(1).cast_unsigned() });
+        Ok(())
+    };
+    session.each(&context, &statement, &[], each).await?;
+    Ok(values)
 }
 
 /// The values from which all aggregates of a layer's cells can be folded while its rows are read; `None` if not all of

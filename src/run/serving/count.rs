@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::filtered::FilteredRows;
+use super::filtered::{FilteredRows, FoundSet};
 use super::snapshot::{LiveSnapshot, RequestFilter};
+use crate::config::AskedCondition;
 use crate::draw::CachedRows;
-use crate::postgis::{Error, Layer, RowCountAndBox, count_rows_and_box};
-use crate::serve::LayerRows;
+use crate::postgis::{Error, Facet, FrequentValue, Layer, RowCountAndBox, count_rows_and_box, frequent_values};
+use crate::serve::{Counted, LayerRows, MAX_VALUES, ParameterRows};
 use crate::stop::Stop;
 use crate::tile::{WORLD_UNITS, WorldRect};
 
@@ -28,7 +29,7 @@ fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
 
 impl FilteredRows<'_> {
     /// The rows of each layer on the snapshot.
-    pub(crate) async fn counted(&self) -> Result<Vec<LayerRows>, Error> {
+    pub(crate) async fn counted(&self, wanted: Counted) -> Result<Vec<LayerRows>, Error> {
         let layers = &self.snapshot.layers;
         let mut numbered: Vec<(usize, LayerRows)> = Vec::new();
         for (name, number) in counted_layers(layers) {
@@ -40,11 +41,55 @@ impl FilteredRows<'_> {
                 }
                 None => self.snapshot.count_in_database(&layers[number], self.filter, self.stop).await?,
             };
-            let rows = LayerRows { layer: name.to_owned(), count: found.rows, bounds: found.within.map(Into::into) };
-            numbered.push((number, rows));
+            let values = match wanted {
+                Counted::Rows => Vec::new(),
+                Counted::RowsAndValues => self.values_of(number).await?,
+            };
+            let (layer, bounds) = (name.to_owned(), found.within.map(Into::into));
+            numbered.push((number, LayerRows { layer, count: found.rows, bounds, values }));
         }
         numbered.sort_by_key(|(number, _)| *number);
         Ok(numbered.into_iter().map(|(_, rows)| rows).collect())
+    }
+}
+
+impl FilteredRows<'_> {
+    /// For each parameter with a facet of a layer, its values among the rows that the request's other parameters choose.
+    async fn values_of(&self, number: usize) -> Result<Vec<ParameterRows>, Error> {
+        let layer = &self.snapshot.layers[number];
+        let mut all = Vec::new();
+        for (parameter, facet) in self.filter.facets_of(layer) {
+            let mut asked = self.filter.of_layer(layer);
+            asked.retain(|asked| !asked.key.is_facet_of(parameter));
+            let kept = match self.kept_values(number, facet, &asked).await? {
+                Some(values) => values,
+                None => self.snapshot.values_in_database(layer, facet, &asked, self).await?,
+            };
+            let values = kept.into_iter().map(|FrequentValue { value, rows }| (value, rows)).collect();
+            all.push(ParameterRows { parameter: parameter.to_owned(), values });
+        }
+        Ok(all)
+    }
+
+    /// The values of a facet among the kept rows that fulfil some conditions; `None` if they are not known without the
+    /// database.
+    async fn kept_values(
+        &self,
+        number: usize,
+        facet: &Facet,
+        asked: &[AskedCondition],
+    ) -> Result<Option<Vec<FrequentValue>>, Error> {
+        let Some(points) = self.snapshot.kept(number).filter(|points| points.facets.is_some()) else { return Ok(None) };
+        let among = if asked.is_empty() {
+            None
+        } else {
+            let FoundSet::Set(set) = self.set_of(number, points, asked).await? else { return Ok(None) };
+            Some(set)
+        };
+        let (points, column) = (points.clone(), facet.column.clone());
+        let counting =
+            tokio::task::spawn_blocking(move || points.frequent_values(&column, among.as_deref(), MAX_VALUES));
+        Ok(counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
     }
 }
 
@@ -79,6 +124,25 @@ impl LiveSnapshot {
             .in_session(stop, async |worker| {
                 worker.set_values(&filter.values).await?;
                 count_rows_and_box(worker.session(), &narrowed).await
+            })
+            .await?;
+        self.snapshot.check_partitions(&self.reads).await?;
+        Ok(counted)
+    }
+
+    /// The values of a facet among the rows that fulfil some conditions of a request.
+    async fn values_in_database(
+        &self,
+        layer: &Layer,
+        facet: &Facet,
+        asked: &[AskedCondition],
+        filtered: &FilteredRows<'_>,
+    ) -> Result<Vec<FrequentValue>, Error> {
+        let narrowed = filtered.filter.narrowed_by(layer, asked);
+        let counted = self
+            .in_session(filtered.stop, async |worker| {
+                worker.set_values(&filtered.filter.values).await?;
+                frequent_values(worker.session(), &narrowed, facet, MAX_VALUES).await
             })
             .await?;
         self.snapshot.check_partitions(&self.reads).await?;

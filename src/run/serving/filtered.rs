@@ -67,7 +67,7 @@ pub(crate) struct FilteredRows<'a> {
 }
 
 /// The set of a filter, or why the database has to draw.
-enum FoundSet {
+pub(crate) enum FoundSet {
     Set(Arc<MatchingSet>),
     /// The set is not there yet.
     Busy,
@@ -166,13 +166,22 @@ impl FilteredRows<'_> {
         points: &LivePoints,
         asked: &[AskedCondition],
     ) -> Result<Option<CachedRows>, Error> {
-        let found = match Box::pin(self.by_facets(layer, points, asked)).await? {
-            FoundSet::Refused => Box::pin(self.by_statement(layer, points, asked)).await?,
-            found => found,
-        };
-        match found {
+        match self.set_of(layer, points, asked).await? {
             FoundSet::Set(set) => Ok(points.only(&set)),
             FoundSet::Busy | FoundSet::Refused => Ok(None),
+        }
+    }
+
+    /// The set of the rows of a layer that fulfil some conditions.
+    pub(crate) async fn set_of(
+        &self,
+        layer: usize,
+        points: &LivePoints,
+        asked: &[AskedCondition],
+    ) -> Result<FoundSet, Error> {
+        match Box::pin(self.by_facets(layer, points, asked)).await? {
+            FoundSet::Refused => Box::pin(self.by_statement(layer, points, asked)).await,
+            found => Ok(found),
         }
     }
 

@@ -251,7 +251,7 @@ impl DatabaseTilesShared {
 
     /// Counts the rows of each layer.
     async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
-        let CountRequest { given, since } = request;
+        let CountRequest { counted, given, since } = request;
         let filter = RequestFilter::of(&self.filters, given.as_deref());
         let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
         loop {
@@ -263,8 +263,8 @@ impl DatabaseTilesShared {
                 wait: SetWait::WithWorker,
                 stop,
             };
-            match Box::pin(filtered.counted()).await {
-                Ok(counted) => return Ok(counted),
+            match Box::pin(filtered.counted(counted)).await {
+                Ok(rows) => return Ok(rows),
                 Err(error) => tries.failed(&snapshot, &error, stop)?,
             }
         }

@@ -24,7 +24,7 @@ use crate::draw::{
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
-use crate::postgis::{Database, Error, Layer, LayerLocks, Reads, SessionOptions, SessionValue, Snapshot, probe};
+use crate::postgis::{Database, Error, Facet, Layer, LayerLocks, Reads, SessionOptions, SessionValue, Snapshot, probe};
 use crate::run::kept_rows::RowsSnapshot;
 use crate::run::{CommandError, Job};
 use crate::serve::{GivenParameters, WorkerShares};
@@ -548,6 +548,11 @@ impl<'r> RequestFilter<'r> {
     /// The conditions that the request sets on the rows of a layer.
     pub(crate) fn of_layer(&self, layer: &Layer) -> Vec<AskedCondition> {
         self.given.map_or_else(Vec::new, |given| self.filters.asked(given, layer))
+    }
+
+    /// The facets of a layer by which requests choose, each with the name of the parameter.
+    pub(crate) fn facets_of<'l>(&self, layer: &'l Layer) -> Vec<(&'r str, &'l Facet)> {
+        self.filters.facets_of(layer)
     }
 
     /// The layer with the rows that the request wants.

@@ -32,6 +32,9 @@ pub(crate) const CHANGES: &str = "changes";
 /// The name of the document that says how many rows a request chooses.
 pub(crate) const COUNT: &str = "count.json";
 
+/// The name of the document that also says how many it would choose with each value of a parameter.
+pub(crate) const VALUES: &str = "values.json";
+
 /// The name to which filters are posted.
 pub(crate) const FILTERS: &str = "filters";
 

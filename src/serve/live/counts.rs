@@ -21,11 +21,34 @@ pub struct LayerRows {
     pub count: u64,
     /// The box in which they lie; `None` without rows.
     pub bounds: Option<LonLatBox>,
+    /// The values of parameters, if they are counted.
+    pub values: Vec<ParameterRows>,
+}
+
+/// The values of a parameter, and the rows that have each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParameterRows {
+    pub parameter: String,
+    /// The most frequent values first, at most [`MAX_VALUES`], each with the number of rows.
+    pub values: Vec<(String, u64)>,
+}
+
+/// The most values of a parameter that are listed.
+pub const MAX_VALUES: usize = 100;
+
+/// What is counted of each layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Counted {
+    /// The rows that a request chooses.
+    Rows,
+    /// Also those that it would choose with each value of each parameter that has a facet of the layer.
+    RowsAndValues,
 }
 
 /// What is to be counted.
 #[derive(Debug, Clone)]
 pub struct CountRequest {
+    pub counted: Counted,
     /// The values that the request gives; `None` if it gives none.
     pub given: Option<Arc<GivenParameters>>,
     /// The database state must have been taken at this moment or later.
@@ -64,6 +87,7 @@ impl LiveFlights {
     ) -> Result<Vec<LayerRows>, LiveError> {
         let place = {
             let mut counts = self.counts.0.lock();
+            let key = (key, request.counted);
             if counts.len() >= MAX_COUNTS && !counts.contains_key(&key) {
                 counts.clear();
             }

@@ -34,7 +34,7 @@ use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
 pub(crate) use counts::CountedFor;
-pub use counts::{CountRequest, LayerRows};
+pub use counts::{CountRequest, Counted, LayerRows, MAX_VALUES, ParameterRows};
 pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{LayerRows, LiveError};
+use super::{Counted, LayerRows, LiveError};
 use crate::serve::known_changes::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::tiles::cache::{CacheSource, CachedTile};
@@ -151,4 +151,6 @@ pub(crate) struct KeptCount {
 /// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the
 /// same values wait for the result.
 #[derive(Debug, Default)]
-pub(crate) struct CountTable(pub(crate) Mutex<HashMap<ParametersKey, Arc<tokio::sync::Mutex<Option<KeptCount>>>>>);
+pub(crate) struct CountTable(
+    pub(crate) Mutex<HashMap<(ParametersKey, Counted), Arc<tokio::sync::Mutex<Option<KeptCount>>>>>,
+);

@@ -35,10 +35,10 @@ use super::http::address::{ClientKey, Peer, client};
 use super::http::answer::{Answer, Content, Encoding, Freshness, RequestBody, holds};
 use super::http::connection::{Answers, KnownHosts, malformed};
 use super::http::origin::for_listed_origins;
-use super::http::route::{COUNT, FILTERS, MAX_PATH_BYTES, NoRoute, tile_of};
+use super::http::route::{COUNT, FILTERS, MAX_PATH_BYTES, NoRoute, VALUES, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
-use super::live::LayerRows;
+use super::live::{Counted, LayerRows};
 use super::observe::access_log::{AccessLine, AccessLog};
 use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use super::options::{ServeOptions, TileHeaders};
@@ -257,8 +257,14 @@ impl Site {
                 let Some(name) = path.strip_prefix('/') else {
                     return LabeledAnswer::own(unknown(), RouteLabel::Other);
                 };
-                if name == COUNT {
-                    return LabeledAnswer::own(self.count(tileset, &state, asked, settings).await, RouteLabel::Other);
+                let counted = match name {
+                    COUNT => Some(Counted::Rows),
+                    VALUES => Some(Counted::RowsAndValues),
+                    _ => None,
+                };
+                if let Some(counted) = counted {
+                    let answer = self.count(tileset, &state, counted, asked, settings).await;
+                    return LabeledAnswer::own(answer, RouteLabel::Other);
                 }
                 if let Some(endpoint) = endpoints::named(name) {
                     if endpoint.label == RouteLabel::Preview && settings.preview.is_none() {
@@ -304,6 +310,7 @@ impl Site {
         &self,
         tileset: &SiteTileset,
         state: &Arc<ServedState>,
+        counted: Counted,
         ClientRequest { request, client }: ClientRequest<'_>,
         settings: &SiteSettings,
     ) -> Answer {
@@ -314,11 +321,11 @@ impl Site {
             Err(refused) => return refused,
         };
         let gated = given.as_ref().map(|given| GatedParameters { given, gate: &tileset.parameters.gate });
-        match tileset.tiles.counted(state, gated, client).await {
+        match tileset.tiles.counted(state, gated, counted, client).await {
             None => unknown(),
             Some(Ok(rows)) => {
                 let freshness = settings.tile_freshness.stale_at(Zoom::MIN);
-                let mut answer = document_kept(counts_json(&rows).to_string(), request.headers(), freshness);
+                let mut answer = document_kept(counts_json(&rows, counted).to_string(), request.headers(), freshness);
                 if is_signed {
                     // A cache could keep it beyond the end of its address.
                     answer::forbid_keeping(&mut answer);
@@ -405,10 +412,16 @@ fn document_kept(text: String, headers: &HeaderMap, freshness: &Freshness) -> An
     answer::content(content, freshness)
 }
 
-/// The document that says how many rows each layer has, and the box in which they lie, in degrees.
-fn counts_json(rows: &[LayerRows]) -> Value {
+/// The document that says how many rows each layer has, the box in which they lie, in degrees, and perhaps how many have
+/// each value of a parameter.
+fn counts_json(rows: &[LayerRows], counted: Counted) -> Value {
     let of_layer = |rows: &LayerRows| {
-        (rows.layer.clone(), json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) }))
+        let mut json = json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) });
+        if counted == Counted::RowsAndValues {
+            let values = rows.values.iter().map(|of| (of.parameter.clone(), json!(of.values)));
+            json["values"] = Value::Object(values.collect());
+        }
+        (rows.layer.clone(), json)
     };
     json!({ "layers": rows.iter().map(of_layer).collect::<Map<String, Value>>() })
 }

@@ -14,7 +14,7 @@ use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
-use crate::serve::live::{CountRequest, CountedFor, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
+use crate::serve::live::{CountRequest, Counted, CountedFor, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
 use crate::serve::parameters::{GivenParameters, KeyGate, ParametersKey};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
@@ -306,6 +306,7 @@ impl ServedTiles {
         &self,
         state: &Arc<ServedState>,
         gated: Option<GatedParameters<'_>>,
+        counted: Counted,
         client: ClientKey,
     ) -> Option<Result<Vec<LayerRows>, TileError>> {
         let live = self.live.as_ref()?;
@@ -315,7 +316,7 @@ impl ServedTiles {
             let new_key = new_key.transpose().map_err(TileError::TooManyKeys)?;
             let key = gated.map_or_else(ParametersKey::default, |gated| gated.given.key);
             let since = self.known().epochs().last_change();
-            let request = CountRequest { given: gated.map(|gated| Arc::clone(gated.given)), since };
+            let request = CountRequest { counted, given: gated.map(|gated| Arc::clone(gated.given)), since };
             let counting = live.count_once(key, request, CountedFor { client, new_key });
             counting.await.map_err(TileError::Live)
         };

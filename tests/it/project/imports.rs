@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("cdn", &["items pace", "provider", "outbox", "planning", "delivery"]),
-    ("cells", &["fold grid", "gather", "kept"]),
+    ("cells", &["fold grid", "gather", "kept row_cells"]),
     ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
     (
         "cli",

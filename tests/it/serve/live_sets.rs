@@ -5,6 +5,7 @@ use std::fs;
 use std::thread;
 
 use super::live_rows::Live;
+use crate::support::chance::Chance;
 use crate::support::nginx::Answer;
 use crate::support::served::{GZIP, Served, status};
 use crate::support::tracked::Tracked;
@@ -390,9 +391,9 @@ ALTER TABLE rows ADD COLUMN numbers int[], ADD COLUMN even bool;
 UPDATE rows SET even = CASE WHEN id % 5 > 0 THEN id % 2 = 0 END,
     numbers = CASE id % 6 WHEN 0 THEN NULL WHEN 1 THEN '{}' WHEN 2 THEN ARRAY[id % 50, NULL] ELSE ARRAY[id % 50, id % 7, id % 7] END";
 
-/// The number of rows of each layer and their box, as the server says.
+/// The number of rows of each layer, their box, and the number of those with each value, as the server says.
 fn counts(served: &Served, filter: &str) -> serde_json::Value {
-    let answer = served.get(&format!("/count.json?{filter}"), "");
+    let answer = served.get(&format!("/values.json?{filter}"), "");
     assert_eq!(status(&answer), 200, "{filter} {}", answer.head);
     serde_json::from_slice(&answer.body).unwrap()
 }
@@ -640,4 +641,90 @@ fn a_condition_whose_columns_cannot_be_watched_is_left_out_of_the_log() {
     let installed = tracked.oar_tiles(&["track", "install", "--config", config.to_str().unwrap()]).ok();
     let why = "the columns that parameters' conditions read are not in the change log: ";
     assert!(installed.stderr.contains(why), "{}", installed.stderr);
+}
+
+/// A filter of one to three parameters of [`FACETS`].
+fn any_filter(chance: &mut Chance) -> String {
+    let mut parts: Vec<String> = (0..=chance.below(3))
+        .map(|_| {
+            let number = |chance: &mut Chance, end: u64| chance.below(end).to_string();
+            let some = |chance: &mut Chance, name: &str, values: &[&str]| -> String {
+                let value = |chance: &mut Chance| values[usize::try_from(chance.below(values.len() as u64)).unwrap()];
+                let given: Vec<String> = (0..=chance.below(3)).map(|_| format!("{name}={}", value(chance))).collect();
+                given.join("&")
+            };
+            match chance.below(8) {
+                0 => some(chance, "kind", &["0", "1", "2", "3", "5", "-9"]),
+                1 => format!("between={}..{}", number(chance, 3), 3 + chance.below(4)),
+                2 => some(chance, "word", &["w1", "w2", "w7", "none"]),
+                3 => some(chance, "tag", &["a", "b", "c", "missing"]),
+                4 => some(chance, "tag", &["a", "b"]) + "&combine=AND",
+                5 => some(chance, "number", &["3", "7", "0", "49"]),
+                6 => format!("above={}", number(chance, 100)),
+                _ => format!("listed=w{}", number(chance, 4)),
+            }
+        })
+        .collect();
+    // A parameter with a single value is given once.
+    parts.sort();
+    parts.dedup_by_key(|part| part.split('=').next().unwrap().to_owned());
+    parts.join("&")
+}
+
+fn any_change(chance: &mut Chance) -> String {
+    let [a, b, c] = [97, 50, 5].map(|end| chance.below(end));
+    let place = "ST_SetSRID(ST_MakePoint((id * 7) % 340 - 170, (id * 3) % 150 - 75), 4326)";
+    match chance.below(9) {
+        0 => format!("UPDATE rows SET kind = {c} WHERE id % 97 = {a}"),
+        1 => format!("UPDATE rows SET tags = '{{a,b,NULL,a}}', numbers = '{{{b},{b},7}}' WHERE id % 50 = {b}"),
+        2 => format!("UPDATE rows SET word = 'w{c}', even = NULL, score = {a} WHERE id % 97 = {a}"),
+        3 => format!("DELETE FROM rows WHERE id % 97 = {a}"),
+        4 => format!("UPDATE rows SET geom = {place} WHERE id % 97 = {a}"),
+        // Several rows at one place, some of them beyond the world.
+        5 => format!("UPDATE rows SET geom = ST_SetSRID(ST_MakePoint({a}, 60 + {c} * 8), 4326) WHERE id % 50 = {b}"),
+        6 => format!(
+            "INSERT INTO words SELECT coalesce(max(id), 0) + i, 'w' || i % 4 FROM words, generate_series(1, {b}) AS i GROUP BY i"
+        ),
+        7 => format!("UPDATE rows SET id = id + 1000000 WHERE id % 97 = {a} AND id < 1000000"),
+        _ => format!(
+            "BEGIN; UPDATE rows SET kind = kind + 1 WHERE id % 50 = {b}; DELETE FROM words WHERE id % 5 = {c}; COMMIT"
+        ),
+    }
+}
+
+/// Random filters over a random history, in which the server that keeps rows is killed now and then and takes over what it
+/// had saved: its tiles, counts and values are those of a server that asks the database for each.
+/// `OAR_TILES_TEST_ROUNDS` and `OAR_TILES_TEST_SEED` as for other histories.
+#[test]
+fn random_filters_over_a_random_history_with_kills_are_those_of_the_database() {
+    let number =
+        |variable: &str, otherwise| std::env::var(variable).ok().map_or(otherwise, |text| text.parse().unwrap());
+    let (rounds, seed) = (number("OAR_TILES_TEST_ROUNDS", 2), number("OAR_TILES_TEST_SEED", 17));
+    let mut chance = Chance(seed);
+    let mut pair = Pair::over(&format!("{COLUMNS};{FACET_COLUMNS}"), FACETS, FACETS, 64);
+    pair.live.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    for round in 0..rounds {
+        let changes: Vec<String> = (0..=chance.below(3)).map(|_| any_change(&mut chance)).collect();
+        let is_killed = round % 2 == 1;
+        for (done, change) in changes.iter().enumerate() {
+            if is_killed && done == 0 {
+                pair.live.served.signal("-KILL");
+                pair.live.served.child.wait().unwrap();
+            }
+            pair.live.tracked.db.run(change);
+        }
+        if is_killed {
+            let own = ["--config", &pair.live.config, "--live", "--database-url", &pair.live.tracked.db.url];
+            pair.live.served = Served::new(&pair.live.target, &own);
+            pair.live.keeps_rows();
+        }
+        pair.has_new_snapshots();
+        for _ in 0..4 {
+            let filter = any_filter(&mut chance);
+            let what = format!("seed {seed}, round {round}, {filter}, after {changes:?}");
+            until(&what, || pair.shows_the_same(&filter, &[1, 2]));
+            until(&what, || counts(&pair.live.served, &filter) == counts(&pair.plain, &filter));
+        }
+    }
+    assert!(pair.count("facet_sets") > 0, "{}", pair.live.rows());
 }

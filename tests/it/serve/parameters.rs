@@ -271,7 +271,16 @@ fn what_is_typed_into_the_preview_changes_the_tiles_that_it_asks_for() {
         )
     };
     let [first, second] = world.countries();
+    // The values of a facet are offered with the number of rows that have each.
+    let of_country = |country: &str| -> i64 {
+        world.db.value(&format!("SELECT count(*) FROM api_facility WHERE country_code = '{country}'"))
+    };
+    let offered = "document.querySelector('#values-country option')?.label ?? null";
+    assert_eq!(browser.value_once_there(offered), format!("{first} ({})", of_country(&first)));
     browser.value(&typed("country", &format!("{first}, {second}")));
+    let chosen = "document.getElementById('chosen').textContent || null";
+    let expected = format!(": {} chosen", of_country(&first) + of_country(&second));
+    assert_eq!(browser.value_once_there(chosen), expected);
     browser.value_once_there(&asked(&format!("country={first}&country={second}")));
     // What is drawn is of these countries alone.
     let of_others = |countries: &[&str]| {
@@ -345,15 +354,11 @@ fn conditions_that_cannot_be_used_are_refused_before_the_first_request() {
     let example = std::fs::read_to_string(world.path("c.toml")).unwrap();
     for (from, to, texts) in [
         (
-            "country_code = ANY (!country!)",
-            "contry = ANY (!country!)",
-            &["layer \"facilities\"", "column \"contry\" does not exist"][..],
+            "starts_with(lower(name), !name!)",
+            "starts_with(lower(nme), !name!)",
+            &["layer \"facilities\"", "column \"nme\" does not exist"][..],
         ),
-        (
-            "country_code = ANY (!country!)",
-            "true",
-            &["tileset.parameter", "[country].where does not contain !country!"],
-        ),
+        ("starts_with(lower(name), !name!)", "true", &["tileset.parameter", "[name].where does not contain !name!"]),
         ("name = \"country\"", "name = \"Country\"", &["[Country] is no name"]),
         ("name = \"country\"", "name = \"name\"", &["has two called \"name\""]),
         ("pattern = \"[A-Z]{2}\"", "pattern = \"[A-Z\"", &["[country].pattern is no pattern"]),
@@ -365,6 +370,7 @@ fn conditions_that_cannot_be_used_are_refused_before_the_first_request() {
         ),
     ] {
         let config = world.folder.beside("wrong.toml");
+        assert!(example.contains(from), "{from}");
         std::fs::write(&config, example.replacen(from, to, 1)).unwrap();
         let mut command = program();
         command.args([

@@ -157,6 +157,27 @@ fn a_facet_chooses_the_rows_of_the_same_condition_by_hand() {
         let error: Value = serde_json::from_slice(&answer.body).unwrap();
         assert_eq!((status(&answer), error["error"].as_str()), (400, Some(expected)), "{query}");
     }
+    // A parameter's own choice does not narrow the numbers of its values.
+    let values = served.json("/values.json?open=false&kind=a")["layers"]["items"].clone();
+    let expected = |value: &str, of: &str| -> Value {
+        let of_rows = format!("SELECT DISTINCT id, {value} AS v FROM items WHERE {of}");
+        let counted = format!("SELECT v, count(*) AS n FROM ({of_rows}) AS of_rows WHERE v IS NOT NULL GROUP BY v");
+        let listed = "SELECT json_agg(json_build_array(v::text, n) ORDER BY n DESC, v::text COLLATE \"C\")::text";
+        serde_json::from_str(&world.db.value::<String>(&format!("{listed} FROM ({counted}) AS counted"))).unwrap()
+    };
+    let both = "NOT open AND kind = 'a'";
+    for (parameter, value, of) in [
+        ("kind", "kind", "NOT open"),
+        ("kinds", "kind", both),
+        ("n", "n", both),
+        ("tag", "unnest(tags)", both),
+        ("bigs", "unnest(bigs)", both),
+        ("open", "open", "kind = 'a'"),
+    ] {
+        assert_eq!(values["values"][parameter], expected(value, of), "{parameter}");
+    }
+    assert_eq!(values["count"], 10, "{values}");
+    assert!(served.json("/count.json?kind=a")["layers"]["items"]["values"].is_null());
     let listed = served.json("/tiles.json")["parameters"].clone();
     assert!(listed[7]["max"] == 32767.0 && listed[12]["type"] == "range" && listed[2]["max"].is_null(), "{listed}");
 }

@@ -159,7 +159,9 @@ fn tiles_are_for_signed_addresses_alone_and_no_cache_keeps_them_longer() {
         (signature(KEY, "map", "", past), "this address has expired: ask for a new one"),
         (format!("expires=0&signature={}", "0".repeat(100_000 / 20)), wrong),
     ] {
-        for path in ["/0/0/0.pbf", "/2/2/1.pbf", "/tile/x/0/0/0.pbf", "/tiles.json", "/count.json", "/changes"] {
+        for path in
+            ["/0/0/0.pbf", "/2/2/1.pbf", "/tile/x/0/0/0.pbf", "/tiles.json", "/count.json", "/values.json", "/changes"]
+        {
             let answer = closed.get(&format!("{path}?{query}"), GZIP);
             let found = (status(&answer), error_of(&answer));
             assert_eq!(found, (403, refusal.to_owned()), "{path}?{query}");

@@ -133,10 +133,44 @@ function inputFor({ name, type, description, allowed }) {
   if (!choices) {
     input.size = 16;
     input.autocomplete = "off";
+    input.setAttribute("list", `values-${name}`);
     const examples = { box: "west,south,east,north", range: "10..20", polygon: "POLYGON((…))" };
     input.placeholder = examples[type] ?? (type.endsWith("[]") ? "one,another" : "");
   }
-  return { label: made("label", { title: description ?? "" }, `${name} `, input), input };
+  return { label: made("label", { title: description ?? "" }, `${name} `, input, made("datalist", { id: `values-${name}` })), input };
+}
+
+// Offers the values of a parameter, each with the number of rows that have it: Map of value to number.
+function offerValues({ name, type }, counts) {
+  const input = element(`parameter-${name}`);
+  if (input.tagName === "SELECT") {
+    for (const option of input.options) if (option.value) option.text = counts.has(option.value) ? `${option.value} (${grouped(counts.get(option.value))})` : option.value;
+    return;
+  }
+  // In a list, what is chosen is appended to what has been typed.
+  const offer = () => {
+    const before = type.endsWith("[]") ? input.value.slice(0, input.value.lastIndexOf(",") + 1) : "";
+    const options = [...counts].map(([value, rows]) => made("option", { value: before + value, label: `${before}${value} (${grouped(rows)})` }));
+    element(`values-${name}`).replaceChildren(...options);
+  };
+  input.oninput = offer;
+  offer();
+}
+
+// Asks how many rows the filters choose, and how many each value would choose. Layers may draw the same rows at different zooms, so the greatest number counts.
+async function countValues(parameters, query) {
+  const answer = await fetch(`values.json${query && `?${query}`}`);
+  if (!answer.ok) return;
+  const { layers } = await answer.json();
+  if (query !== queryOf(parameters)) return;
+  const all = Object.values(layers);
+  for (const parameter of parameters) {
+    const counts = new Map();
+    for (const [value, rows] of all.flatMap(({ values }) => values[parameter.name] ?? [])) counts.set(value, Math.max(rows, counts.get(value) ?? 0));
+    if (counts.size > 0 || element(`values-${parameter.name}`).children.length > 0) offerValues(parameter, counts);
+  }
+  const chosen = Math.max(0, ...all.map(({ count }) => count));
+  element("chosen").textContent = query && all.length > 0 ? `: ${grouped(chosen)} chosen` : "";
 }
 
 // Inputs for the parameters of a source. Its tiles are requested again when an input changes.
@@ -150,7 +184,9 @@ function parametersOf(map, source, addresses, parameters) {
       sizes.clear();
       const query = queryOf(parameters);
       map.getSource(source).setTiles(addresses.map((address) => withoutQuery(address) + (query && `?${query}`)));
+      countValues(parameters, query).catch(() => {});
     });
     list.append(label);
   }
+  countValues(parameters, "").catch(() => {});
 }
