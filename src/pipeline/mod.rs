@@ -136,7 +136,7 @@ struct PackedBatch {
     count: usize,
     zoom: Zoom,
     tiles: u64,
-    packed: PackedTiles,
+    made: PackedTiles,
     planned_features: u64,
     /// Time spent on rendering it.
     rendering: Duration,
@@ -290,10 +290,10 @@ async fn work<R: Source, W: Send + 'static>(
         let (done, needs) = (done.clone(), rules.needs);
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let packed = pack(tiles, &mut packer, needs)?;
+            let made = pack(tiles, &mut packer, needs)?;
             let (packing, permit) = (begun.elapsed(), Some(permit));
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch = PackedBatch { index, count, zoom, tiles, packed, planned_features, rendering, packing, permit };
+            let batch = PackedBatch { index, count, zoom, tiles, made, planned_features, rendering, packing, permit };
             // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));
@@ -332,10 +332,10 @@ pub(crate) fn run_here<W: Sink, E>(
         rules.check_count(batch, zoom, &tiles)?;
         let rendering = begun.elapsed();
         let begun = Instant::now();
-        let packed = pack(tiles, &mut packer, rules.needs)?;
+        let made = pack(tiles, &mut packer, rules.needs)?;
         let (tiles, planned_features, packing) = (batch.tiles, batch.features(), begun.elapsed());
         let (count, permit) = (1, None);
-        let done = PackedBatch { index, count, zoom, tiles, packed, planned_features, rendering, packing, permit };
+        let done = PackedBatch { index, count, zoom, tiles, made, planned_features, rendering, packing, permit };
         storing.add(done, &stored).map_err(PipelineError::Sink)?;
     }
     let (sink, outcome) = storing.end();
