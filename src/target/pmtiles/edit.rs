@@ -279,6 +279,10 @@ impl EditedArchive {
                 return Ok(false);
             }
         }
+        if new.metadata()?.len() < self.stays {
+            // Shared bytes end where those of the old file do.
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         new.set_len(self.stays)?;
         new.write_all_at(&self.front, 0)?;
         new.seek(SeekFrom::Start(self.stays))?;
