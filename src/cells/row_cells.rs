@@ -26,15 +26,12 @@ impl RowCells {
         let (mut codes, mut cells) = (Vec::new(), Vec::with_capacity(rows.size_hint().0));
         for at in rows {
             let code = grid.cell(zoom, at).code();
-            let number = match numbers.get(&code) {
-                Some(number) => *number,
-                None => {
-                    let number = u16::try_from(codes.len()).ok()?;
-                    numbers.insert(code, number);
-                    codes.push(code);
-                    number
-                }
-            };
+            let known = numbers.get(&code).copied();
+            let number = known.map_or_else(|| u16::try_from(codes.len()).ok(), Some)?;
+            if known.is_none() {
+                numbers.insert(code, number);
+                codes.push(code);
+            }
             cells.push(number);
         }
         Some(RowCells { grid, zoom, codes, cells })

@@ -40,7 +40,7 @@ use writer::{PackedTiles, Storing, pack};
 
 use crate::encode::{EncodeError, Packer, Packing};
 use crate::source::{LayerIssueKind, Note, RenderedTile, Source};
-use crate::target::{Needs, Sink, TileEdit, Written};
+use crate::target::{Needs, Sink, Written};
 use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
 pub(crate) use queue::{BatchGate, BatchKind, BatchPace, BatchTurn, BatchTurns};
@@ -136,10 +136,7 @@ struct PackedBatch {
     count: usize,
     zoom: Zoom,
     tiles: u64,
-    edits: Vec<TileEdit>,
-    /// One for each of `edits`, in the same order.
-    contents: Vec<EditContents>,
-    notes: Vec<TileIssue>,
+    made: PackedTiles,
     planned_features: u64,
     /// Time spent on rendering it.
     rendering: Duration,
@@ -293,22 +290,10 @@ async fn work<R: Source, W: Send + 'static>(
         let (done, needs) = (done.clone(), rules.needs);
         packing = Some(tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
-            let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, needs)?;
-            let packing = begun.elapsed();
+            let made = pack(tiles, &mut packer, needs)?;
+            let (packing, permit) = (begun.elapsed(), Some(permit));
             let (tiles, planned_features) = (batch.tiles, batch.features());
-            let batch = PackedBatch {
-                index,
-                count,
-                zoom,
-                tiles,
-                edits,
-                contents,
-                notes,
-                planned_features,
-                rendering,
-                packing,
-                permit: Some(permit),
-            };
+            let batch = PackedBatch { index, count, zoom, tiles, made, planned_features, rendering, packing, permit };
             // If the writer is gone, it failed, and its error is the cause.
             Ok(done.blocking_send(batch).ok().map(|()| packer))
         }));
@@ -347,21 +332,10 @@ pub(crate) fn run_here<W: Sink, E>(
         rules.check_count(batch, zoom, &tiles)?;
         let rendering = begun.elapsed();
         let begun = Instant::now();
-        let PackedTiles { edits, contents, notes } = pack(tiles, &mut packer, rules.needs)?;
+        let made = pack(tiles, &mut packer, rules.needs)?;
         let (tiles, planned_features, packing) = (batch.tiles, batch.features(), begun.elapsed());
-        let done = PackedBatch {
-            index,
-            count: 1,
-            zoom,
-            tiles,
-            edits,
-            contents,
-            notes,
-            planned_features,
-            rendering,
-            packing,
-            permit: None,
-        };
+        let (count, permit) = (1, None);
+        let done = PackedBatch { index, count, zoom, tiles, made, planned_features, rendering, packing, permit };
         storing.add(done, &stored).map_err(PipelineError::Sink)?;
     }
     let (sink, outcome) = storing.end();

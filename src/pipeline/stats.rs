@@ -104,8 +104,8 @@ pub struct SlowBatch {
 
 impl SlowBatch {
     fn of(batch: &PackedBatch) -> SlowBatch {
-        let columns = || batch.edits.iter().map(|edit| edit.id().coord.x());
-        let rows = || batch.edits.iter().map(|edit| edit.id().coord.y());
+        let columns = || batch.made.edits.iter().map(|edit| edit.id().coord.x());
+        let rows = || batch.made.edits.iter().map(|edit| edit.id().coord.y());
         SlowBatch {
             zoom: batch.zoom.get(),
             min_x: columns().min().unwrap_or_default(),
@@ -153,7 +153,7 @@ impl Stats {
         self.zoom(batch.zoom).busy += batch.rendering + batch.packing;
         self.stages.rendering += batch.rendering;
         self.stages.packing += batch.packing;
-        for (edit, contents) in batch.edits.iter().zip(&batch.contents) {
+        for (edit, contents) in batch.made.edits.iter().zip(&batch.made.contents) {
             let TileEdit::Put(id, bytes) = edit else { continue };
             let bytes = bytes.len() as u64;
             stored += bytes;

@@ -49,7 +49,7 @@ impl<W: Sink> Storing<W> {
     /// Stores the next batch, and gives its permit back.
     pub(crate) fn add(&mut self, batch: PackedBatch, stored: impl Fn(&StoredBatch)) -> Result<(), W::Error> {
         let bytes = self.stats.add(&batch);
-        let PackedBatch { zoom, tiles, edits, notes, planned_features, permit, .. } = batch;
+        let PackedBatch { zoom, tiles, made: PackedTiles { edits, notes, .. }, planned_features, permit, .. } = batch;
         for note in notes {
             self.layers.add(note);
         }

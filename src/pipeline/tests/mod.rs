@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::encode::Level;
 use crate::source::RenderedLayer;
-use crate::target::{Described, Finished, Metadata, Needs, Tileset};
+use crate::target::{Described, Finished, Metadata, Needs, TileEdit, Tileset};
 use crate::tile::{Area, LayerCount, Order, PlannedTiles, SearchBox, TileRect};
 
 /// What goes wrong.

@@ -178,7 +178,7 @@ pub(crate) fn values(layer: &Layer, value: &PropertiesOf<'_>, members: &str) -> 
         };
         Some(format!(", {sql} AS p{number}"))
     };
-    let rank = layer.budget.thins().then(|| format!(", {members} AS {}", RANK));
+    let rank = layer.budget.thins().then(|| format!(", {members} AS {RANK}"));
     layer.properties.iter().enumerate().filter_map(of).chain(rank).collect()
 }
 
@@ -190,7 +190,7 @@ fn carried(layer: &Layer) -> String {
         .enumerate()
         .filter(|(_, property)| !matches!(property.of, ComputedFrom::Tile(_)))
         .map(|(number, _)| format!(", p{number}"))
-        .chain(layer.budget.thins().then(|| format!(", {}", RANK)))
+        .chain(layer.budget.thins().then(|| format!(", {RANK}")))
         .collect()
 }
 
@@ -537,7 +537,7 @@ fn names_of_row(layer: &Layer) -> String {
         ComputedFrom::Row => format!(", p{number}"),
         ComputedFrom::Cell => ", NULL".to_owned(),
     };
-    let rank = layer.budget.thins().then(|| format!(", {}", RANK));
+    let rank = layer.budget.thins().then(|| format!(", {RANK}"));
     layer.properties.iter().enumerate().map(name).chain(rank).collect()
 }
 

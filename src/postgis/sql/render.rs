@@ -379,7 +379,7 @@ fn carried_with(layer: &Layer, lonlat: Option<String>) -> CarriedColumns {
         carried.names.push_str(", k0");
         carried.order.push_str(", k0");
         if layer.budget.thins() {
-            carried.names.push_str(&format!(", {}", RANK));
+            carried.names.push_str(&format!(", {RANK}"));
         }
         return carried;
     }

@@ -150,11 +150,14 @@ pub(crate) struct KeptCount {
     pub(crate) rows: Result<Arc<Vec<LayerRows>>, LiveError>,
 }
 
+/// Where a count is kept.
+pub(crate) type CountPlace = Arc<tokio::sync::Mutex<Option<KeptCount>>>;
+
 /// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the
 /// same values wait for the result.
 #[derive(Debug)]
 pub(crate) struct CountTable {
-    pub(crate) all: Mutex<HashMap<(ParametersKey, Counted), Arc<tokio::sync::Mutex<Option<KeptCount>>>>>,
+    pub(crate) all: Mutex<HashMap<(ParametersKey, Counted), CountPlace>>,
     /// The right to count values, which may read the table once for each parameter.
     pub(crate) values: Semaphore,
 }

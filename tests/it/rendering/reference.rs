@@ -1,11 +1,10 @@
 //! Every stored tile is what the plain one-tile query returns, and the tiles that are not stored are exactly those
 //! for which it returns nothing. Every tile of every zoom, not a sample.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::support::archive::Address;
+use crate::support::tracked::Tiles;
 use crate::support::{Archive, Db, seed, shared_data};
 
 /// One layer for the plain query.
@@ -21,8 +20,8 @@ pub(crate) struct Plain<'a> {
 
 /// What the plain query returns for every tile that any feature could be seen in: the tiles of its box and all that
 /// border on them. Farther ones cannot hold it, for no buffer here is wider than a tile.
-fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> BTreeMap<Address, Vec<u8>> {
-    let mut tiles: BTreeMap<Address, Vec<u8>> = BTreeMap::new();
+pub(crate) fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> Tiles {
+    let mut tiles = Tiles::new();
     for (number, layer) in layers.iter().enumerate() {
         let Plain { name, rows, properties, extent, buffer, .. } = layer;
         let table = format!("plain_{name} {number}");
@@ -60,8 +59,12 @@ fn plainly(db: &Db, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -
 /// Compares an archive with the plain query, tile by tile.
 #[track_caller]
 pub(crate) fn compare(db: &Db, archive: &Path, layers: &[Plain<'_>], zooms: std::ops::RangeInclusive<u8>) -> usize {
-    let found = Archive::open(archive).tiles();
-    let expected = plainly(db, layers, zooms);
+    is_same(&Archive::open(archive).tiles(), &plainly(db, layers, zooms))
+}
+
+/// Compares the tiles of an archive with others, and gives how many there are.
+#[track_caller]
+pub(crate) fn is_same(found: &Tiles, expected: &Tiles) -> usize {
     let missing: Vec<_> = expected.keys().filter(|tile| !found.contains_key(tile)).take(5).collect();
     let ghosts: Vec<_> = found.keys().filter(|tile| !expected.contains_key(tile)).take(5).collect();
     assert_eq!((missing, ghosts), (vec![], vec![]), "missing tiles and ghosts");
