@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
@@ -46,6 +47,9 @@ const MAX_PART_BYTES_IN_FLIGHT: u64 = 256 << 20;
 const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
+
+/// The pauses between the requests that abort the upload of an edit, less than [`MAX_UNDO_TIME`] altogether.
+const PAUSES_OF_ABORTS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// An archive in a bucket that a run is going to replace.
 #[derive(Debug)]
@@ -525,10 +529,25 @@ impl Upload<'_> {
 
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
+    ///
+    /// A copy that the server is still at may end after the upload was aborted, and its part stays (Amazon S3 API
+    /// Reference, "AbortMultipartUpload"). So an edit asks again, until the server knows no such upload.
     async fn abort(&self, id: &str) {
         let OldObject { store, name, stop, place, .. } = &self.archive.old;
         let key = store.key(name);
-        match stop.within(MAX_UNDO_TIME, store.client.abort_parts(&key, id)).await {
+        let pauses: &[Duration] = if matches!(self.source, Source::Edited(_)) { &PAUSES_OF_ABORTS } else { &[] };
+        let aborting = async {
+            let mut aborted = store.client.abort_parts(&key, id).await;
+            for pause in pauses {
+                if aborted.is_err() {
+                    break;
+                }
+                tokio::time::sleep(*pause).await;
+                aborted = store.client.abort_parts(&key, id).await;
+            }
+            aborted
+        };
+        match stop.within(MAX_UNDO_TIME, aborting).await {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
                 let error = store.error(Action::Abort, name, refusal.clone());
                 tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
