@@ -161,6 +161,28 @@ fn an_edit_of_much_is_downloaded_and_written_anew() {
 }
 
 #[test]
+fn a_comparison_of_many_tiles_is_not_one_request_for_each() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    seeded(&prefix, &folder);
+    let mut expected = large();
+    expected[280].1.reverse();
+    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
+    let mut sink = archive(&prefix, options(&proxy.endpoint), &Stop::new());
+    sink.begin(&crate::s3::edits::staying()).unwrap();
+    // Every second tile, so that each is far from the next. All but one are equal.
+    let edits: Vec<TileEdit> = expected.iter().step_by(2).map(put).collect();
+    for piece in edits.chunks(10) {
+        sink.write(piece.to_vec()).unwrap();
+    }
+    sink.finish(&metadata("f", 2)).unwrap();
+    let reads =
+        proxy.take_seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
+    // 64 and the rest of their piece, three before, three for the whole.
+    assert!((65..=80).contains(&reads), "{reads}");
+    holds(&prefix, &expected);
+}
+
+#[test]
 fn a_server_that_copies_no_parts_gets_the_whole_archive() {
     for (fault, is_for_good) in [
         (Fault::Error(501, "NotImplemented", "no"), true),
