@@ -31,6 +31,9 @@ use crate::tile::TileRectList;
 /// The name of the note.
 const OUTBOX: &str = "purge.json";
 
+/// The name of the document that is the object itself, where the CDN's URL is that of an object.
+const OBJECT: &str = "";
+
 /// The most attempts to write the note if others write it at the same time.
 const MAX_ATTEMPTS: u32 = 20;
 
@@ -158,6 +161,11 @@ pub enum OutboxError {
     Damaged(String),
 }
 
+/// True if the URL in the name of a queue is that of a single object, a PMTiles archive.
+fn is_of_object(queue: &str) -> bool {
+    queue.split_once(' ').is_some_and(|(_, url)| !url.ends_with('/'))
+}
+
 /// Adds what a run changes to the outbox, before the run's manifest becomes visible.
 #[derive(Debug)]
 pub struct OutboxWriter {
@@ -179,16 +187,25 @@ impl BeforeManifest for OutboxWriter {
         let changed = stored.changed.as_ref();
         let tiles = if self.is_versioned { Some(TileRectList::default()) } else { changed.cloned() };
         let documents = if self.is_versioned || changed.is_none() { self.documents.clone() } else { Vec::new() };
-        if documents.is_empty() && tiles.as_ref().is_some_and(|tiles| tiles.count() == 0) {
-            return Ok(());
-        }
-        let entry = OutboxEntry {
+        let is_empty = documents.is_empty() && tiles.as_ref().is_some_and(|tiles| tiles.count() == 0);
+        let of_tiles = OutboxEntry {
             added: stored.added.clone(),
             ..OutboxEntry::new(self.number, self.id.clone(), tiles, documents)
         };
+        // An archive has other bytes after each publish, whether its tiles have changed or not.
+        let of_object = OutboxEntry { documents: vec![OBJECT.to_owned()], ..of_tiles.clone() };
+        let entries: Vec<(&String, &OutboxEntry)> = (self.queues.iter())
+            .filter_map(|name| match is_of_object(name) {
+                true => Some((name, &of_object)),
+                false => (!is_empty).then_some((name, &of_tiles)),
+            })
+            .collect();
+        if entries.is_empty() {
+            return Ok(());
+        }
         let added = Outbox::change(&*self.notes, |outbox| {
-            for name in &self.queues {
-                outbox.queues.entry(name.clone()).or_default().add(entry.clone());
+            for (name, entry) in &entries {
+                outbox.queues.entry((*name).clone()).or_default().add((*entry).clone());
             }
         });
         match added {
@@ -588,6 +605,21 @@ mod tests {
         OutboxWriter { is_versioned: true, ..writer(&notes, 2) }.stored(&PublishedTiles::default()).unwrap();
         let entry = &queue(&notes).waiting[0];
         assert_eq!((entry.tiles.as_ref().unwrap().count(), entry.documents.join(" ")), (0, "tiles.json".to_owned()));
+    }
+
+    #[test]
+    fn an_object_is_purged_after_each_publish_even_if_no_tile_changed() {
+        let notes = Arc::new(MemoryNotes::default());
+        let queues = ["x https://h/", "x https://h/a.pmtiles"].map(str::to_owned);
+        OutboxWriter { queues: queues.to_vec(), ..writer(&notes, 1) }.stored(&changed(rects(""))).unwrap();
+        let outbox = Outbox::read(&*notes).unwrap();
+        assert!(!outbox.queues.contains_key(&queues[0]));
+        let entry = &outbox.queues[&queues[1]].waiting[0];
+        assert_eq!((entry.tiles.as_ref().unwrap().count(), &entry.documents), (0, &vec![String::new()]));
+        OutboxWriter { queues: queues.to_vec(), ..writer(&notes, 2) }.stored(&PublishedTiles::default()).unwrap();
+        let documents =
+            queues.map(|name| Outbox::read(&*notes).unwrap().queues[&name].waiting.last().unwrap().documents.join(" "));
+        assert_eq!(documents, ["tiles.json", ""]);
     }
 
     #[test]

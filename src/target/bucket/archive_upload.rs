@@ -16,6 +16,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
@@ -46,6 +47,9 @@ const MAX_PART_BYTES_IN_FLIGHT: u64 = 256 << 20;
 const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
+
+/// The pauses between the requests that abort the upload of an edit, less than [`MAX_UNDO_TIME`] altogether.
+const PAUSES_OF_ABORTS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
 /// An archive in a bucket that a run is going to replace.
 #[derive(Debug)]
@@ -239,14 +243,10 @@ impl BucketArchive {
     }
 
     /// Uploads what is new in an edited archive, and has the server copy the rest. Returns false, and leaves no part in
-    /// the bucket, if the server cannot copy parts; otherwise as [`BucketArchive::upload`].
+    /// the bucket, if the server does not copy parts; otherwise as [`BucketArchive::upload`].
     pub(crate) fn upload_edited(&self, edited: &EditedArchive) -> Result<bool, BucketError> {
         let upload = Upload { archive: self, source: Source::Edited(edited), length: edited.length() };
-        let sent = wait(&self.old.runtime, upload.send())?;
-        if sent == Sent::NoCopies {
-            self.old.store.options.shared.note_no_copies();
-        }
-        Ok(sent == Sent::Stored)
+        Ok(wait(&self.old.runtime, upload.send())? == Sent::Stored)
     }
 
     /// Fails if somebody else has replaced the object since the beginning, where the server does not see to it.
@@ -302,7 +302,7 @@ enum Source<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sent {
     Stored,
-    /// The server cannot copy parts, and nothing was stored.
+    /// The server does not copy parts, and nothing was stored.
     NoCopies,
 }
 
@@ -445,9 +445,7 @@ impl Upload<'_> {
                         let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
                         Ok(SentPart { tag, digest })
                     }
-                    Err(refusal)
-                        if own_digest.is_none() && matches!(refusal.meaning, Meaning::Unknown | Meaning::Other) =>
-                    {
+                    Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => {
                         Err(PartFault::NoCopies(refusal))
                     }
                     Err(refusal) => Err(self.error(refusal).into()),
@@ -457,11 +455,7 @@ impl Upload<'_> {
             Ok(parts) => parts,
             Err(PartFault::Failed(error)) => return Err(error),
             Err(PartFault::NoCopies(refusal)) => {
-                tracing::info!(
-                    "{}: the server copies no parts ({}): sending the whole archive",
-                    self.archive.old.place,
-                    refusal.cause
-                );
+                self.tell_no_copies(&refusal).await?;
                 return Ok(Sent::NoCopies);
             }
         };
@@ -483,6 +477,31 @@ impl Upload<'_> {
         }
     }
 
+    /// Says that the whole archive is sent because a copy was refused.
+    /// Fails if it was refused because the object is another one now.
+    async fn tell_no_copies(&self, refusal: &Refusal) -> Result<(), BucketError> {
+        let OldObject { store, place, .. } = &self.archive.old;
+        let cause = &refusal.cause;
+        match refusal.meaning {
+            Meaning::Unknown => {
+                tracing::info!("{place}: the server copies no parts ({cause}): sending the whole archive")
+            }
+            _ => {
+                if refusal.meaning == Meaning::Missing {
+                    self.archive.check_tag().await?;
+                }
+                tracing::warn!(
+                    "{place}: the server has refused to copy what stays of the archive ({cause}): sending the whole archive"
+                );
+            }
+        }
+        // Everything else may pass.
+        if matches!(refusal.meaning, Meaning::Unknown | Meaning::Denied) {
+            store.options.shared.note_no_copies();
+        }
+        Ok(())
+    }
+
     /// Has the server copy a part, without the condition if it knows none of copies (Cloudflare R2). Whether the object
     /// is still the same is then only seen before the last step.
     async fn copy(&self, key: &str, id: &str, part: CopiedPart<'_>) -> Result<String, Refusal> {
@@ -490,11 +509,15 @@ impl Upload<'_> {
         let shared = &store.options.shared;
         if !shared.refuses_copy_conditions() {
             match store.client.copy_part(key, id, part.clone()).await {
-                Err(refusal) if refusal.meaning == Meaning::Unknown => shared.note_no_copy_conditions(),
+                Err(refusal) if refusal.meaning == Meaning::Unknown => {}
                 answered => return answered,
             }
         }
-        store.client.copy_part(key, id, CopiedPart { tag: None, ..part }).await
+        let copied = store.client.copy_part(key, id, CopiedPart { tag: None, ..part }).await;
+        if copied.is_ok() {
+            shared.note_no_copy_conditions();
+        }
+        copied
     }
 
     /// The `ETag` of the old object, if the server can copy these bytes from it.
@@ -506,10 +529,25 @@ impl Upload<'_> {
 
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
+    ///
+    /// A copy that the server is still at may end after the upload was aborted, and its part stays (Amazon S3 API
+    /// Reference, "AbortMultipartUpload"). So an edit asks again, until the server knows no such upload.
     async fn abort(&self, id: &str) {
         let OldObject { store, name, stop, place, .. } = &self.archive.old;
         let key = store.key(name);
-        match stop.within(MAX_UNDO_TIME, store.client.abort_parts(&key, id)).await {
+        let pauses: &[Duration] = if matches!(self.source, Source::Edited(_)) { &PAUSES_OF_ABORTS } else { &[] };
+        let aborting = async {
+            let mut aborted = store.client.abort_parts(&key, id).await;
+            for pause in pauses {
+                if aborted.is_err() {
+                    break;
+                }
+                tokio::time::sleep(*pause).await;
+                aborted = store.client.abort_parts(&key, id).await;
+            }
+            aborted
+        };
+        match stop.within(MAX_UNDO_TIME, aborting).await {
             Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
                 let error = store.error(Action::Abort, name, refusal.clone());
                 tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
@@ -520,6 +558,11 @@ impl Upload<'_> {
             ),
         }
     }
+}
+
+/// True if the server may take the whole archive although it has refused to copy a part with this.
+fn may_take_whole(refusal: &Refusal) -> bool {
+    matches!(refusal.meaning, Meaning::Unknown | Meaning::Denied | Meaning::Missing | Meaning::Server | Meaning::Other)
 }
 
 /// Runs what waits for a disk.

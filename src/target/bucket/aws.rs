@@ -258,7 +258,7 @@ impl ObjectClient for AwsClient {
             let copied = sent.map_err(Refusal::from)?.copy_part_result.and_then(|copied| copied.e_tag);
             // A server that does not know the header of the source takes the request for a part without bytes.
             copied.ok_or_else(|| Refusal {
-                meaning: Meaning::Unknown,
+                meaning: Meaning::Other,
                 cause: BucketCause("the server does not say that it has copied a part".to_owned()),
             })
         }

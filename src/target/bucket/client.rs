@@ -152,8 +152,8 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     fn put_part<'a>(&'a self, key: &'a str, id: &'a str, part: Part) -> Answer<'a, String>;
 
     /// Has the server copy a part; returns its `ETag`.
-    /// Fails with [`Meaning::Unknown`](super::refusal::Meaning::Unknown) if the server cannot do that, or not under the
-    /// condition.
+    /// Fails with [`Meaning::Unknown`](super::refusal::Meaning::Unknown) if the server says that it cannot do that, or
+    /// not under the condition.
     fn copy_part<'a>(&'a self, key: &'a str, id: &'a str, part: CopiedPart<'a>) -> Answer<'a, String>;
 
     /// Makes an object of the parts.

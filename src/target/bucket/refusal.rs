@@ -84,6 +84,8 @@ pub(crate) fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
         ("NoSuchKey" | "NotFound", _) => Meaning::Missing,
         ("PreconditionFailed" | "ConditionalRequestConflict", _) => Meaning::Condition,
         ("NotImplemented", _) => Meaning::Unknown,
+        // Also behind the status 200: a server that copies answers before it has done so.
+        ("InternalError", _) => Meaning::Server,
         ("InvalidAccessKeyId" | "SignatureDoesNotMatch" | "InvalidToken", _) => Meaning::Keys,
         ("ExpiredToken" | "ExpiredTokenException" | "TokenRefreshRequired" | "RequestExpired", _) => Meaning::Expired,
         ("RequestTimeTooSkewed", _) => Meaning::Clock,
@@ -110,7 +112,6 @@ pub(crate) fn meaning(status: Option<u16>, code: &str) -> Option<Meaning> {
             500.. => Meaning::Server,
             _ => return None,
         },
-        ("InternalError", None) => Meaning::Server,
         _ => return None,
     })
 }
@@ -261,6 +262,7 @@ mod tests {
             (409, "ConditionalRequestConflict", Some(Meaning::Condition)),
             (503, "SlowDown", Some(Meaning::Busy)),
             (500, "InternalError", Some(Meaning::Server)),
+            (200, "InternalError", Some(Meaning::Server)),
             (400, "EntityTooSmall", None),
         ] {
             assert_eq!(meaning(Some(status), code), expected, "{status} {code}");

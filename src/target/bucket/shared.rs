@@ -86,10 +86,12 @@ impl ClientSettings {
 }
 
 impl BucketShared {
-    /// Drops the client, so that the next request looks for credentials and connects again. For a retry after a
-    /// failure.
+    /// Drops the client, so that the next request looks for credentials and connects again, and what the server has
+    /// refused. For a retry after a failure.
     pub fn reset(&self) {
-        self.parts.lock().bucket = None;
+        let mut parts = self.parts.lock();
+        parts.bucket = None;
+        (parts.refuses_copies, parts.refuses_copy_conditions) = (false, false);
     }
 
     /// The client of a bucket; makes one if there is none. Sends no request to the bucket.

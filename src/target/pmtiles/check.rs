@@ -42,7 +42,8 @@ impl PmtilesReader {
                 if !metadata.get("vector_layers").is_some_and(serde_json::Value::is_array) {
                     broken.push("The metadata has no list vector_layers, which vector tiles need.".to_owned());
                 }
-                dead = metadata.get(DEAD_BYTES_KEY).and_then(serde_json::Value::as_u64);
+                let stated = metadata.get(DEAD_BYTES_KEY).filter(|_| !self.header.clustered);
+                dead = stated.and_then(serde_json::Value::as_u64);
             }
             Err(ReadError::Damaged { what, .. }) => broken.push(sentence(&what)),
             Err(error) => return Err(error),

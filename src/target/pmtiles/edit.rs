@@ -40,6 +40,12 @@ use crate::target::{DeadBytes, Described, Metadata, ReadError, TileEdit, TileRea
 /// The most changed tiles of an edit: what they replace is kept in memory, 16 bytes each.
 const MAX_CHANGES: u64 = 1 << 20;
 
+/// The fewest requests for which an archive elsewhere is not fetched as a whole.
+const MIN_READS_OF_WHOLE: u64 = 64;
+
+/// As many bytes of the archive are fetched by one request if it is fetched as a whole.
+const BYTES_PER_READ_OF_WHOLE: u64 = 8 << 20;
+
 /// Bytes that are copied between two looks whether a stop was asked for.
 const BYTES_PER_COPY: u64 = 32 << 20;
 
@@ -59,6 +65,8 @@ pub(crate) struct Edit {
     /// The dead bytes of the old archive.
     dead: u64,
     is_watch: bool,
+    /// True if each read of the old archive is a request.
+    is_elsewhere: bool,
     changes: Changes,
 }
 
@@ -88,9 +96,10 @@ impl Edit {
         old.keep_open()?;
         let data = scratch_file().and_then(|file| TileData::begin(file, 0)).map_err(WriteFault::Kept)?;
         Ok(Edit {
-            old,
             dead: described.dead.map_or(0, |dead| dead.bytes),
             is_watch,
+            is_elsewhere: old.bytes.file().is_none(),
+            old,
             changes: Changes { entries: Records::new("the list of changed tiles"), data },
         })
     }
@@ -141,9 +150,13 @@ impl Edit {
         })
     }
 
-    /// True if so much has changed that a new archive is to be made.
+    /// True if so much has changed that a new archive is to be made; or if so many tiles were compared, each by a request,
+    /// that it takes fewer requests to fetch the old one as a whole.
     pub(crate) fn is_large(&self) -> bool {
-        self.changes.entries.len() > MAX_CHANGES || self.changes.data.length() > self.old.header.tiles.length / 2
+        let whole = MIN_READS_OF_WHOLE.max(self.old.bytes.length() / BYTES_PER_READ_OF_WHOLE);
+        self.changes.entries.len() > MAX_CHANGES
+            || self.changes.data.length() > self.old.header.tiles.length / 2
+            || self.is_elsewhere && self.old.reads > whole
     }
 
     /// The file of the old archive; `None` if it lies elsewhere.
@@ -154,7 +167,7 @@ impl Edit {
     /// Lays out the edited archive; `None` if a new archive is to be made, because so much would be appended or so many
     /// bytes would be dead.
     pub(crate) fn lay_out(&mut self, metadata: &Metadata, stop: &Stop) -> Result<Option<EditedArchive>, WriteFault> {
-        let Edit { old, changes: Changes { entries: changes, data }, dead, is_watch } = self;
+        let Edit { old, changes: Changes { entries: changes, data }, dead, is_watch, .. } = self;
         let (mut directories, mut replaced) = (Directories::new(), HashMap::new());
         let (stays, clustered) = (old.header.tiles.length, old.header.clustered && changes.len() == 0);
         let mut walk = CutWalk::of(old)?;
@@ -271,18 +284,32 @@ impl EditedArchive {
 
     /// Writes the archive into an empty file. The bytes of `old` that stay are shared by both files where the file
     /// system can do that, and copied elsewhere.
-    /// Fails if a file cannot be read or written, or `old` has become shorter. Returns false if a stop was asked for.
-    pub(crate) fn write(&self, old: &File, mut new: &File, stop: &Stop) -> io::Result<bool> {
+    /// Fails if a file cannot be read or written, or `old`, which messages call `place`, has become shorter. Returns
+    /// false if a stop was asked for.
+    pub(crate) fn write(&self, old: &File, place: &str, mut new: &File, stop: &Stop) -> Result<bool, WriteFault> {
+        let is_cut =
+            || ReadError::Damaged { place: place.to_owned(), what: "it has become shorter during the run".to_owned() };
         if !shares_bytes(old, new) {
             new.seek(SeekFrom::Start(TILES))?;
-            if !copy(old, self.stays(), new, stop)? {
+            let copied = copy(old, self.stays(), new, stop).map_err(|source| match source.kind() {
+                io::ErrorKind::UnexpectedEof => WriteFault::Old(is_cut()),
+                _ => WriteFault::Io(source),
+            });
+            if !copied? {
                 return Ok(false);
             }
+        }
+        // Shared bytes end where those of the old file do.
+        if new.metadata()?.len() < self.stays {
+            return Err(is_cut().into());
         }
         new.set_len(self.stays)?;
         new.write_all_at(&self.front, 0)?;
         new.seek(SeekFrom::Start(self.stays))?;
-        copy(&self.tail, 0..self.tail_length, new, stop)
+        copy(&self.tail, 0..self.tail_length, new, stop).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => WriteFault::Kept(source),
+            _ => WriteFault::Io(source),
+        })
     }
 }
 

@@ -228,14 +228,13 @@ impl Pmtiles {
     fn write_edited(self, edited: &EditedArchive) -> Result<Staging, PmtilesError> {
         let Pmtiles { body, edit, staging, stop, .. } = self;
         let (new, old) = (body.give_up(), edit.and_then(|edit| edit.old_file()));
-        let written = match old {
-            Some(old) => old.and_then(|old| edited.write(&old, &new, &stop)),
-            None => Err(io::ErrorKind::NotFound.into()),
-        };
-        match written {
+        let target = staging.target();
+        let old = old.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+        let old = old.map_err(|source| ReadError::Io { path: target.to_owned(), source })?;
+        match edited.write(&old, &target.display().to_string(), &new, &stop) {
             Ok(true) => Ok(staging),
             Ok(false) => Err(staging.interrupted().into()),
-            Err(source) => Err(refused(&staging, source)),
+            Err(fault) => Err(failed(&staging, None, fault)),
         }
     }
 

@@ -74,6 +74,8 @@ pub struct PmtilesReader {
     /// The cache, most recently used first.
     leaves: VecDeque<Leaf>,
     total: Total,
+    /// How often tiles were read from `bytes`.
+    pub(crate) reads: u64,
 }
 
 impl PmtilesReader {
@@ -125,7 +127,7 @@ impl PmtilesReader {
         };
         let root = directory(&*bytes, &header, &mut gunzip, &packed, "root directory")?;
         let total = Total::of(bytes.length());
-        Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new(), total })
+        Ok(PmtilesReader { bytes, header, root, gunzip, leaves: VecDeque::new(), total, reads: 0 })
     }
 
     /// The metadata, a JSON object.
@@ -254,7 +256,9 @@ impl TileReader for PmtilesReader {
         let generator = text("generator");
         let total = self.header.tiles.length;
         let dead = match object.remove(DEAD_BYTES_KEY).as_ref().map(Value::as_u64) {
-            None => self.header.clustered.then_some(0),
+            // A program that has put the tiles in order may have kept the count.
+            _ if self.header.clustered => Some(0),
+            None => None,
             Some(stated) => stated.filter(|stated| *stated <= total),
         };
         let vector_layers = match object.remove("vector_layers") {
@@ -340,6 +344,7 @@ impl TileReader for PmtilesReader {
                 (end, count) = (next, count + 1);
             }
             let bytes = self.bytes.read_at(begin, (end - begin) as usize)?;
+            self.reads += 1;
             for (place, at) in &rest[..count] {
                 let from = (place.offset - begin) as usize;
                 let tile = &bytes[from..from + place.length as usize];

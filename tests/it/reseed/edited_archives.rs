@@ -7,7 +7,7 @@ use oar_tiles::target::{PmtilesReader, TileReader as _};
 
 use super::changed_out::stored;
 use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
-use crate::support::program::{program, run};
+use crate::support::program::{ROWS_LAYER, program, run};
 use crate::support::tracked::{SOME, Tracked, differences};
 use crate::support::watch_process::Watching;
 
@@ -107,7 +107,15 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     assert!((Some(31)..=Some(50)).contains(&dead), "{dead:?}");
     assert_eq!(watching.end(), 0);
     let length = std::fs::metadata(&path).unwrap().len();
-    tracked.reseed(&path, &[]).ok();
+    // No tile changes, but every byte moves: a CDN has to know.
+    let (config, told) = (tracked.path("c.toml"), tracked.path("told"));
+    let purge = format!(
+        "[[purge]]\nprovider = \"command\"\nurl = \"https://tiles.test/t.pmtiles\"\nrebound = \"0s\"\nsettle = \"0s\"\nprogram = ['sh', '-c', 'cat \"$OAR_TILES_PURGE_LIST\" >>\"$0\"', '{}']\n",
+        told.display()
+    );
+    std::fs::write(&config, ROWS_LAYER.to_owned() + &purge).unwrap();
+    tracked.reseed(&path, &["--config", config.to_str().unwrap()]).ok();
+    assert_eq!(std::fs::read_to_string(&told).unwrap().trim(), "https://tiles.test/t.pmtiles");
     assert_eq!(dead_percent(&path), None);
     assert!(std::fs::metadata(&path).unwrap().len() < length * 3 / 4);
     is_fresh(&tracked, &path);
