@@ -195,9 +195,8 @@ impl BeforeManifest for OutboxWriter {
         // An archive has other bytes after each publish, whether its tiles have changed or not.
         let of_object = OutboxEntry { documents: vec![OBJECT.to_owned()], ..of_tiles.clone() };
         let entries: Vec<(&String, &OutboxEntry)> = (self.queues.iter())
-            .filter_map(|name| match is_of_object(name) {
-                true => Some((name, &of_object)),
-                false => (!is_empty).then_some((name, &of_tiles)),
+            .filter_map(|name| {
+                if is_of_object(name) { Some((name, &of_object)) } else { (!is_empty).then_some((name, &of_tiles)) }
             })
             .collect();
         if entries.is_empty() {

@@ -482,18 +482,15 @@ impl Upload<'_> {
     async fn tell_no_copies(&self, refusal: &Refusal) -> Result<(), BucketError> {
         let OldObject { store, place, .. } = &self.archive.old;
         let cause = &refusal.cause;
-        match refusal.meaning {
-            Meaning::Unknown => {
-                tracing::info!("{place}: the server copies no parts ({cause}): sending the whole archive")
-            }
-            _ => {
-                if refusal.meaning == Meaning::Missing {
-                    self.archive.check_tag().await?;
-                }
-                tracing::warn!(
-                    "{place}: the server has refused to copy what stays of the archive ({cause}): sending the whole archive"
-                );
-            }
+        if refusal.meaning == Meaning::Missing {
+            self.archive.check_tag().await?;
+        }
+        if refusal.meaning == Meaning::Unknown {
+            tracing::info!("{place}: the server copies no parts ({cause}): sending the whole archive");
+        } else {
+            tracing::warn!(
+                "{place}: the server has refused to copy what stays of the archive ({cause}): sending the whole archive"
+            );
         }
         // Everything else may pass.
         if matches!(refusal.meaning, Meaning::Unknown | Meaning::Denied) {
@@ -531,7 +528,7 @@ impl Upload<'_> {
     /// are deleted.
     ///
     /// A copy that the server is still at may end after the upload was aborted, and its part stays (Amazon S3 API
-    /// Reference, "AbortMultipartUpload"). So an edit asks again, until the server knows no such upload.
+    /// Reference, `AbortMultipartUpload`). So an edit asks again, until the server knows no such upload.
     async fn abort(&self, id: &str) {
         let OldObject { store, name, stop, place, .. } = &self.archive.old;
         let key = store.key(name);
