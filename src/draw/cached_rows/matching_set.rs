@@ -1,7 +1,8 @@
 //! Matching sets: of the rows that are kept from snapshot to snapshot, those whose keys a statement returned.
 //!
-//! Rows as read keep their places in the Z-order, by which sets name them, until they are read or joined again. A row that
-//! comes later gets a serial number, which no other row gets meanwhile. So a set is known on each later snapshot, but for the rows that came since.
+//! Rows as read keep their places in the Z-order, by which sets name them, until they are read or joined again. A row
+//! that comes later gets a serial number, which no other row gets meanwhile. So a set is known on each later snapshot, but
+//! for the rows that came since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

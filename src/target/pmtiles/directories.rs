@@ -193,7 +193,7 @@ impl Directories {
         }
     }
 
-    /// The header without its sections, of an archive with so many different contents.
+    /// The header, without the places of its sections. `contents` is the number of different tile contents.
     pub(crate) fn header(&self, contents: u64, metadata: &Metadata) -> Header {
         let asked = (metadata.zooms.min().get(), metadata.zooms.max().get());
         // The zooms of the tiles, which may be fewer than those of the tileset: checks compare them with the entries.

@@ -150,8 +150,8 @@ impl Edit {
         })
     }
 
-    /// True if so much has changed that a new archive is to be made; or if so many tiles were compared, each by a request,
-    /// that it takes fewer requests to fetch the old one as a whole.
+    /// True if a new archive has to be written instead: the changed tiles take more than half of the old tile data, there
+    /// are more than [`MAX_CHANGES`], or tiles were compared by more requests than it takes to fetch the whole archive.
     pub(crate) fn is_large(&self) -> bool {
         let whole = MIN_READS_OF_WHOLE.max(self.old.bytes.length() / BYTES_PER_READ_OF_WHOLE);
         self.changes.entries.len() > MAX_CHANGES
@@ -164,8 +164,8 @@ impl Edit {
         self.old.bytes.file()
     }
 
-    /// Lays out the edited archive; `None` if a new archive is to be made, because so much would be appended or so many
-    /// bytes would be dead.
+    /// Lays out the edited archive. `None` if a new archive has to be written instead: most of it would be appended, or
+    /// [too many bytes](DeadBytes::are_too_many) would belong to no tile.
     pub(crate) fn lay_out(&mut self, metadata: &Metadata, stop: &Stop) -> Result<Option<EditedArchive>, WriteFault> {
         let Edit { old, changes: Changes { entries: changes, data }, dead, is_watch, .. } = self;
         let (mut directories, mut replaced) = (Directories::new(), HashMap::new());

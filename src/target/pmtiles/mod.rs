@@ -214,7 +214,7 @@ impl Pmtiles {
         edit.lay_out(metadata, &self.stop).map_err(|fault| failed(&self.staging, None, fault))
     }
 
-    /// Reports the changes, once, to whoever has to know them before the archive changes.
+    /// Reports the changes to the listeners ([`BeforeManifest`]) before the archive changes; only the first call does.
     pub(crate) fn tell(&mut self) -> Result<(), PmtilesError> {
         Ok(tell(&std::mem::take(&mut self.before_manifest), self.changed.as_ref())?)
     }

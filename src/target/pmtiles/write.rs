@@ -133,7 +133,7 @@ impl WrittenEnd {
         self.leaves + self.metadata
     }
 
-    /// Header and root directory of an archive with so many bytes of tile data. `header` has no sections yet.
+    /// Header and root directory of an archive whose tile data has `tiles` bytes. `header` has no sections yet.
     pub(crate) fn front(&self, header: &Header, tiles: u64) -> Vec<u8> {
         let leaves = TILES + tiles;
         let header = Header {

@@ -336,6 +336,22 @@ fn a_stop_ends_it_and_the_old_file_stays() {
 /// Set for the process of its own that may write no more than 100 KiB to a file.
 const LIMITED: &str = "OAR_TILES_TEST_PMTILES_LIMITED";
 
+/// Runs a test in a process of its own, in which no file may grow beyond this many blocks of 1,024 bytes: it refuses to
+/// write the archive, which stays as it is.
+fn refuses_beyond(blocks: u32, test: &str, path: &Path) {
+    let old = std::fs::read(path).unwrap();
+    let child = Command::new("bash")
+        .args(["-c", &format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("archives::pmtiles::{test}"), "--nocapture"])
+        .env(LIMITED, path)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&child.stderr);
+    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
+    assert!(std::fs::read(path).unwrap() == old && names(path.parent().unwrap()).len() == 1);
+}
+
 #[test]
 fn a_full_disk_is_named_and_the_old_file_stays() {
     if let Some(path) = std::env::var_os(LIMITED) {
@@ -347,17 +363,7 @@ fn a_full_disk_is_named_and_the_old_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
     write(&path, &[], &metadata("0-14", "old"));
-    let old = std::fs::read(&path).unwrap();
-    let child = Command::new("bash")
-        .args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "archives::pmtiles::a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
-        .env(LIMITED, &path)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&child.stderr);
-    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
-    assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
+    refuses_beyond(100, "a_full_disk_is_named_and_the_old_file_stays", &path);
 }
 
 #[test]
@@ -373,17 +379,7 @@ fn an_edit_on_a_full_disk_is_named_and_the_old_file_stays() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
     write(&path, &many(), &metadata("0-14", "old"));
-    let old = std::fs::read(&path).unwrap();
-    let child = Command::new("bash")
-        .args(["-c", "trap '' XFSZ; ulimit -f 1000; exec \"$0\" \"$@\""])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "archives::pmtiles::an_edit_on_a_full_disk_is_named_and_the_old_file_stays", "--nocapture"])
-        .env(LIMITED, &path)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&child.stderr);
-    assert!(told.contains("refused: no room to write ") && told.contains("t.pmtiles is unchanged"), "{told}");
-    assert!(std::fs::read(&path).unwrap() == old && names(folder.path()).len() == 1);
+    refuses_beyond(1000, "an_edit_on_a_full_disk_is_named_and_the_old_file_stays", &path);
 }
 
 #[test]
