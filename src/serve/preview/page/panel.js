@@ -161,7 +161,7 @@ function offerValues({ name, type }, counts) {
 // Asks how many rows the filters choose, and how many each value would choose. Layers may draw the same rows at different zooms, so of a value the greatest number counts.
 async function countValues(parameters, query) {
   const answer = await fetch(`${base}values.json${query && `?${query}`}`);
-  if (!answer.ok) return;
+  if (!answer.ok) throw new Error(String(answer.status));
   const { layers } = await answer.json();
   if (query !== queryOf(parameters)) return;
   const all = Object.values(layers);
@@ -175,6 +175,11 @@ async function countValues(parameters, query) {
   element("chosen").textContent = query && chosen ? `: ${chosen} chosen` : "";
 }
 
+// Numbers of an earlier filter would be wrong.
+function noNumbers() {
+  element("chosen").textContent = ": not counted";
+}
+
 // Inputs for the parameters of a source. Its tiles are requested again when an input changes.
 function parametersOf(map, source, addresses, parameters) {
   const list = element("parameters");
@@ -186,9 +191,9 @@ function parametersOf(map, source, addresses, parameters) {
       sizes.clear();
       const query = queryOf(parameters);
       map.getSource(source).setTiles(addresses.map((address) => withoutQuery(address) + (query && `?${query}`)));
-      countValues(parameters, query).catch(() => {});
+      countValues(parameters, query).catch(noNumbers);
     });
     list.append(label);
   }
-  countValues(parameters, "").catch(() => {});
+  countValues(parameters, "").catch(noNumbers);
 }
