@@ -10,7 +10,6 @@ use crate::support::damaged::{TILES, mbtiles};
 use crate::support::folder::Folder;
 use crate::support::program::{Run, program, run};
 use crate::support::refusal::{NOWHERE, names};
-use crate::support::repository;
 use crate::support::tree::files;
 
 /// A source, a target that is not there yet, and files that nobody may touch.
@@ -295,77 +294,4 @@ fn versions_lie_in_the_target() {
     publish.args(["publish", "--config", &config, "--rollback", "--output"]).arg(&target);
     run(&mut publish).fails(1, &["latest.json is damaged"]);
     place.is_untouched("a list of versions");
-}
-
-/// Where the source names files by their paths to make, change or remove them, and why that is right. Everything else
-/// goes by handles of folders (`src/target/directory/folder.rs`, `src/target/lock_file.rs`), which follow no link.
-const BY_PATH: [(&str, &str); 14] = [
-    ("src/cli/shell.rs", "man --output: pages in a folder that the user named"),
-    ("src/run/init/mod.rs", "init --output: a new file that the user named; one that is there is not replaced"),
-    (
-        "src/report/mod.rs",
-        "--report, --png, --html, --style: the user named it, links are followed, and the target is not replaced",
-    ),
-    ("src/report/run_metrics.rs", "--metrics: the user named it; a new file replaces it, a device is written to"),
-    ("src/run/dirty_file.rs", "--dirty-out and --changed-out"),
-    (
-        "src/run/family/record.rs",
-        "the folder that the outputs of a family share is made; --prune-variants: a target that this program wrote, under its lock, and no folder \
-         that holds files of others",
-    ),
-    ("src/run/family/run.rs", "the folder of a variant's output is made"),
-    ("src/serve/http/address.rs", "a socket that the user named, on which nobody listens any more"),
-    ("src/target/directory/lock.rs", "the target itself is made, and removed if nothing was begun"),
-    ("src/target/lock_file.rs", "an archive that the user named is opened to be read"),
-    ("src/target/mbtiles/companions.rs", "SQLite's journal is removed: a link as itself"),
-    ("src/target/bucket/archive_upload.rs", "a new file in a temporary folder of our own"),
-    ("src/target/work_files.rs", "the work folder of shards, which the user named; files are made under new names"),
-    ("src/target/staging.rs", "the rights of an open file are set"),
-];
-
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("tests") {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|ending| ending == "rs")
-            && !path.ends_with("tests.rs")
-            && !path.ends_with("rebuild_tests.rs")
-        {
-            found.push(path);
-        }
-    }
-}
-
-#[test]
-fn nothing_else_is_made_changed_or_removed_by_its_path() {
-    let root = repository("");
-    let mut files = Vec::new();
-    sources(&root.join("src"), &mut files);
-    let calls = [
-        "File::create",
-        "OpenOptions",
-        "fs::write",
-        "fs::rename",
-        "fs::copy",
-        "fs::hard_link",
-        "fs::remove_",
-        "fs::create_dir",
-        "set_permissions",
-        "symlink(",
-    ];
-    let mut found = Vec::new();
-    for path in files {
-        let text = std::fs::read_to_string(&path).unwrap();
-        let code = text.split("#[cfg(test)]").next().unwrap();
-        let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
-        if calls.iter().any(|call| code.contains(call)) {
-            assert!(
-                BY_PATH.iter().any(|(known, _)| *known == name),
-                "{name} writes by a path: by which names, and who made them?"
-            );
-            found.push(name);
-        }
-    }
-    assert_eq!(found.len(), BY_PATH.len(), "{found:?}");
 }

@@ -28,10 +28,18 @@ pub(super) fn texts_below(folder: &str) -> Vec<(String, String)> {
 }
 
 /// The source files without their tests: path below `src` and text.
-fn sources() -> Vec<(String, String)> {
+pub(super) fn sources() -> Vec<(String, String)> {
     let code =
         texts_below("src").into_iter().filter(|(name, _)| !name.ends_with("tests.rs") && !name.contains("/tests/"));
-    code.map(|(name, text)| (name, text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_owned())).collect()
+    code.map(|(name, text)| (name, without_tests(&text).to_owned())).collect()
+}
+
+/// What stands before the first module of tests that a file itself contains.
+fn without_tests(text: &str) -> &str {
+    let begins =
+        |at: &usize| text[*at..].lines().nth(1).is_some_and(|line| line.contains("mod ") && line.ends_with('{'));
+    let tests = text.match_indices("#[cfg(test)]").map(|(at, _)| at).find(begins);
+    &text[..tests.unwrap_or(text.len())]
 }
 
 /// The name that follows one of some keywords at the beginning of a line, after its visibility.

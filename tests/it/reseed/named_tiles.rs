@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::support::archive::Address;
 use crate::support::tracked::{SOME, Tracked, differences};
-use crate::support::{Archive, Cluster, Db};
+use crate::support::{Archive, Cluster, Db, until};
 
 #[test]
 fn tiles_of_a_list_are_rendered_whatever_changed() {
@@ -135,8 +135,22 @@ fn zooms_and_boxes_that_cover_the_targets_own_move_its_snapshot_and_others_do_no
         if covers {
             tracked.is_fresh(&target, seeded);
         }
-        let pruned = tracked.oar_tiles(&["track", "prune", target.to_str().unwrap()]).ok().stdout;
-        assert_eq!(pruned.contains(", 0 left\n"), covers, "{seeded:?}: {given:?}: {pruned}");
+        let nothing_left = || {
+            let pruned = tracked.oar_tiles(&["track", "prune", target.to_str().unwrap()]).ok().stdout;
+            pruned.contains(", 0 left\n")
+        };
+        if covers {
+            // What is committed while transactions of other tests are open stays in the log until a later reseed.
+            until("a reseed leaves nothing in the log", || {
+                nothing_left() || {
+                    tracked.db.run(&format!("UPDATE api_facility SET name = name || 'y' WHERE {SOME}"));
+                    tracked.reseed(&target, given).ok();
+                    false
+                }
+            });
+        } else {
+            assert!(!nothing_left(), "{seeded:?}: {given:?}");
+        }
         tracked.reseed(&target, &[]).ok();
         tracked.oar_tiles(&["track", "prune", target.to_str().unwrap()]).ok();
     }

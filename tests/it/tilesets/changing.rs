@@ -41,8 +41,12 @@ fn a_reseed_brings_every_tileset_up_to_date() {
         let verified = world.path(target);
         all(&["verify", verified.to_str().unwrap(), "--database"]).ok();
     }
-    let pruned = all(&["track", "prune"]).ok();
-    assert!(pruned.stdout.contains(" 0 left"), "{}", pruned.stdout);
+    // What is committed while transactions of other tests are open stays in the log until a later reseed.
+    until("a reseed leaves nothing in the log", || {
+        world.db.run("UPDATE api_facility SET name = name || 'x'");
+        all(&["reseed", "--progress", "none"]).ok();
+        all(&["track", "prune"]).ok().stdout.contains(" 0 left")
+    });
 }
 
 #[test]

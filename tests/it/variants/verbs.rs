@@ -1,6 +1,7 @@
 //! Verbs that know variants.
 
 use super::World;
+use crate::support::until;
 
 #[test]
 fn verbs_on_one_target_find_its_variant() {
@@ -29,10 +30,12 @@ fn verbs_on_one_target_find_its_variant() {
     for target in ["by/{slug}.mbtiles", "all.mbtiles"] {
         assert!(status.stdout.contains(target), "{}", status.stdout);
     }
-    world.db.run("UPDATE api_facility SET name = name || 'x'");
-    all(&["reseed", "--progress", "none"]).ok();
-    let pruned = all(&["track", "prune"]).ok();
-    assert!(pruned.stdout.contains(" 0 left"), "{}", pruned.stdout);
+    // What is committed while transactions of other tests are open stays in the log until a later reseed.
+    until("a reseed leaves nothing in the log", || {
+        world.db.run("UPDATE api_facility SET name = name || 'x'");
+        all(&["reseed", "--progress", "none"]).ok();
+        all(&["track", "prune"]).ok().stdout.contains(" 0 left")
+    });
 }
 
 #[test]
