@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::points::key;
+use super::points::{key, may_have_live_points};
 use crate::cells::{
     CellCounts, CellGeometry, CellGrid, CountedCell, Fold, Folded, Gathering, Members, RowCells, WantedFolds,
 };
@@ -89,6 +89,21 @@ impl CellMembers {
         &self.rows
     }
 
+    /// True if the kept rows of a layer of points are those of the cells, too, in the same order, and the cells need no
+    /// values of them.
+    pub(crate) fn are_rows_of(&self, points: &Layer) -> bool {
+        let rows = &*self.rows;
+        self.value_count() == 0
+            && may_have_live_points(points)
+            && points.has_rows_of(rows)
+            && (&points.key, points.shape) == (&rows.key, rows.shape)
+    }
+
+    /// The number of values of a row from which aggregates are folded.
+    fn value_count(&self) -> usize {
+        self.folds.as_ref().map_or(0, |folds| folds.0.len())
+    }
+
     /// The encoded values of its cells; `None` if the database draws each.
     pub(crate) fn values(&self) -> Option<&CellValues> {
         self.values.as_ref()
@@ -139,9 +154,8 @@ impl CellMembers {
     }
 
     fn bytes_of(&self, world: &CountedWorld) -> usize {
-        let folds = self.folds.as_ref().map_or(0, |folds| folds.0.len());
         let cells = world.counts.get().and_then(Option::as_ref).map_or(0, |counts| counts.all(world.zoom).len());
-        cells * (size_of::<CountedCell>() + folds * size_of::<Folded>())
+        cells * (size_of::<CountedCell>() + self.value_count() * size_of::<Folded>())
     }
 
     /// Forgets the zooms that were counted first, as far as all take too much memory.
@@ -158,8 +172,7 @@ impl CellMembers {
     /// The cells at a zoom of the rows as read. `None` if there are too many, if they are not known yet, or if there
     /// is more to a cell than the number of its members.
     fn known_cells(&self, grid: CellGrid, zoom: Zoom, rows: &CachedRows) -> Option<Arc<RowCells>> {
-        let has_values = self.folds.as_ref().is_some_and(|folds| !folds.0.is_empty());
-        if has_values || grid.geometry == CellGeometry::Centroid || !grid.has_few_cells(zoom) {
+        if self.value_count() > 0 || grid.geometry == CellGeometry::Centroid || !grid.has_few_cells(zoom) {
             return None;
         }
         let (read, positions) = rows.as_read()?;
@@ -197,8 +210,7 @@ impl CellMembers {
     fn counted_within(&self, layer: &Layer, zoom: Zoom, part: WorldRect, rows: &CachedRows) -> Option<CellCounts> {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
-        let mut members = Members::default();
-        let has_values = wanted.is_some();
+        let (mut members, values) = (Members::default(), self.value_count());
         if let Some(cells) = self.known_cells(layer.grid()?, zoom, rows) {
             rows.each_that_came_within(part, |at, _, _| members.at.push(at));
             let mut counting = cells.counting();
@@ -208,9 +220,8 @@ impl CellMembers {
         let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
         rows.each_within(part, |at, features, number| {
             members.at.push(at);
-            if has_values {
-                members.values.extend(features.numbers(number, 1));
-            }
+            // Rows that are shared with a layer of points have other properties there.
+            members.values.extend(features.numbers(number, 1).take(values));
             if members.len() == ROWS_AT_A_TIME {
                 gathering.add(std::mem::take(&mut members));
             }

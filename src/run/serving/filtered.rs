@@ -108,6 +108,22 @@ impl AskedFor {
 }
 
 impl FilteredRows<'_> {
+    /// The number of the layer under which the set of some conditions is kept: that of the layer which keeps the rows,
+    /// if the request sets the same conditions on it.
+    fn home(&self, layer: usize, asked: &[AskedCondition]) -> usize {
+        let home = self.snapshot.home(layer);
+        if home == layer {
+            return layer;
+        }
+        let at_home = self.filter.of_layer(&self.snapshot.layers[home]);
+        let is_set = |asked: &AskedCondition| {
+            let same =
+                |one: &AskedCondition| (&one.key, &one.sql, &one.facet) == (&asked.key, &asked.sql, &asked.facet);
+            at_home.iter().any(same)
+        };
+        if asked.iter().all(is_set) { home } else { layer }
+    }
+
     /// The sets of other layers that the statement about `narrowed` finds, too, and that are wanted and not there.
     fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(AskedFor, LivePoints)> {
         let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
@@ -118,7 +134,7 @@ impl FilteredRows<'_> {
             if !LivePoints::ask_alike(narrowed, &self.filter.narrowed_by(other, &own)) {
                 return None;
             }
-            let filter = filter_of(number, &own);
+            let filter = filter_of(self.home(number, &own), &own);
             let kept = self.rows.sets.of(&filter)?;
             let held = Arc::clone(&kept.asked).try_lock_owned().ok()?;
             let is_wanted = match &*held {
@@ -179,6 +195,7 @@ impl FilteredRows<'_> {
         points: &LivePoints,
         asked: &[AskedCondition],
     ) -> Result<FoundSet, Error> {
+        let layer = self.home(layer, asked);
         match Box::pin(self.by_facets(layer, points, asked)).await? {
             FoundSet::Refused => Box::pin(self.by_statement(layer, points, asked)).await,
             found => Ok(found),

@@ -43,6 +43,9 @@ pub(crate) struct ServedRows {
     pub(crate) rows: LiveRows,
     /// How the rows of layers of cells are kept, by the layers' definitions; `None` if they are not.
     members: parking_lot::Mutex<HashMap<String, Option<Arc<CellMembers>>>>,
+    /// For layers of cells without rows of their own, the layer of points whose rows these are, too: by their
+    /// definitions.
+    shared: parking_lot::Mutex<HashMap<String, String>>,
     pub(crate) sets: ServedSets,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
@@ -116,6 +119,15 @@ pub(crate) struct LayersWithRows {
     pub(crate) rows: BTreeMap<usize, LivePoints>,
     /// The layers of cells among these.
     pub(crate) cells: BTreeMap<usize, Arc<CellMembers>>,
+    /// Of these, the layers whose rows are those of a layer of points, with the number of that layer.
+    pub(crate) homes: BTreeMap<usize, usize>,
+}
+
+/// The layer as which the rows of a layer are read.
+pub(crate) struct RowsLayer {
+    /// The number of the layer that keeps them: the layer's own one, or that of a layer of points with the same rows.
+    pub(crate) home: usize,
+    pub(crate) layer: Arc<Layer>,
 }
 
 impl LayersWithRows {
@@ -131,6 +143,7 @@ impl ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             members: parking_lot::Mutex::default(),
+            shared: parking_lot::Mutex::default(),
             sets: ServedSets::new(filters),
             memory,
             kept: Mutex::new(Kept::not_yet()),
@@ -263,7 +276,7 @@ impl ServedRows {
         *kept = Kept::lost(pause);
     }
 
-    /// True if the rows of a layer are kept now.
+    /// True if the rows of some layer are kept now.
     async fn try_read(&self, on: &RowsSnapshot<'_>, schema: &str) -> Result<bool, NotKept> {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return Ok(false);
@@ -274,26 +287,42 @@ impl ServedRows {
         let layers = self.kept_layers(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
         let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
-        let look = self.look(on.snapshot, "");
+        let number = |layer| on.layers.iter().position(|own| Arc::ptr_eq(own, layer));
+        let mut watched: Vec<(usize, &Vec<Watch>)> =
+            layers.iter().zip(&watches).filter_map(|(layer, watches)| Some((number(layer)?, watches))).collect();
+        // Cells have rows of their own where no layer of points could keep them.
+        watched.sort_by_key(|(number, _)| on.layers[*number].grid().is_some());
         let mut is_any_kept = false;
-        for (layer, watches) in layers.iter().zip(&watches) {
-            let Some(number) = on.layers.iter().position(|own| Arc::ptr_eq(own, layer)) else { continue };
-            // The positions of a materialized view, for one, are known by no table.
-            if watches.iter().all(Watch::is_query) {
+        for (number, watches) in watched {
+            let Some(rows) = self.rows_layers(on.layers).swap_remove(number).filter(|rows| rows.home == number) else {
                 continue;
-            }
-            let Some(rows) = self.rows_layer(layer) else { continue };
-            let Some(points) = self.rows.read_points(look, &rows).await? else { continue };
-            self.rows.read_facets(look, &rows).await?;
-            // The cells of all rows are counted as the survey of a seed counts them.
-            if layer.grid().is_some() || on.draws_alike(number, &points).await? {
+            };
+            if self.read_layer(on, &rows, watches).await? {
                 is_any_kept = true;
             } else {
-                self.rows.refuse(look, &rows).await;
+                let definition = on.layers[number].definition();
+                self.share_only_with(|points| points != definition);
             }
         }
         on.snapshot.check_partitions(on.reads).await?;
         Ok(is_any_kept)
+    }
+
+    /// Reads the rows of a layer. False if they are not kept.
+    async fn read_layer(&self, on: &RowsSnapshot<'_>, rows: &RowsLayer, watches: &[Watch]) -> Result<bool, NotKept> {
+        // The positions of a materialized view, for one, are known by no table.
+        if watches.iter().all(Watch::is_query) {
+            return Ok(false);
+        }
+        let (look, RowsLayer { home, layer }) = (self.look(on.snapshot, ""), rows);
+        let Some(points) = self.rows.read_points(look, layer).await? else { return Ok(false) };
+        self.rows.read_facets(look, layer).await?;
+        // The cells of all rows are counted as the survey of a seed counts them.
+        if on.layers[*home].grid().is_some() || on.draws_alike(*home, &points).await? {
+            return Ok(true);
+        }
+        self.rows.refuse(look, layer).await;
+        Ok(false)
     }
 
     /// The layers on a snapshot, with rows where they are kept, and which sets hold for these.
@@ -361,23 +390,27 @@ impl ServedRows {
         if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
-        let layers = self.kept_layers(all);
+        let (layers, rows_layers) = (self.kept_layers(all), self.rows_layers(all));
         // The tables of the log are not locked for as long as the snapshot lives.
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
         let changed = snapshot.without_keeping_locks(asking).await?;
         let since = before.state.to_string();
         let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
-        let mut changed = changed.into_iter();
+        let homes = rows_layers.iter().flatten().map(|rows| rows.home);
+        let changed = changed_at_home(homes.zip(changed));
         let mut with_rows = LayersWithRows::default();
-        for (number, layer) in all.iter().enumerate() {
+        for (number, (layer, rows)) in all.iter().zip(&rows_layers).enumerate() {
             let plain = PreparedLayer::new(layer);
-            let Some(rows) = self.rows_layer(layer) else {
+            let Some(RowsLayer { home, layer: rows }) = rows else {
                 with_rows.prepared.push(plain);
                 continue;
             };
-            let positions = changed.next().flatten();
-            let brought = self.rows.points(look, &rows, positions.as_deref()).await;
+            let positions = changed.get(home).and_then(Option::as_deref);
+            let brought = self.rows.points(look, rows, positions).await;
             let points = brought.map_err(|error| lost(&with_causes(&error)))?;
+            if *home != number {
+                with_rows.homes.insert(number, *home);
+            }
             with_rows.prepared.push(match (&points, self.members_of(layer)) {
                 (Some(_), Some(members)) => {
                     with_rows.cells.insert(number, members);
@@ -430,7 +463,7 @@ impl ServedRows {
 }
 
 impl ServedRows {
-    /// Finds out how the rows of layers of cells can be kept.
+    /// Finds out how the rows of layers of cells can be kept, and which of them are those of layers of points.
     pub(crate) async fn look_up_members(
         &self,
         snapshot: &Snapshot,
@@ -441,26 +474,76 @@ impl ServedRows {
             let members = CellMembers::of(layer, foldable(snapshot, layer).await?);
             self.members.lock().insert(layer.definition(), members.map(Arc::new));
         }
+        let shared = |cells: &Arc<Layer>| {
+            let members = self.members_of(cells)?;
+            let points = layers.iter().find(|points| members.are_rows_of(points))?;
+            Some((cells.definition(), points.definition()))
+        };
+        *self.shared.lock() = layers.iter().filter_map(shared).collect();
         Ok(())
     }
 
-    fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {
+    /// Lets layers of cells have rows of their own where `are_kept` is false for the definition of the layer of points
+    /// with which they would share them.
+    pub(crate) fn share_only_with(&self, are_kept: impl Fn(&str) -> bool) {
+        self.shared.lock().retain(|_, points| are_kept(points));
+    }
+
+    pub(crate) fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {
         layer.grid()?;
         self.members.lock().get(&layer.definition()).cloned().flatten()
     }
 
-    /// The layer as which the rows of a layer are read; `None` if they are not kept.
-    pub(crate) fn rows_layer(&self, layer: &Arc<Layer>) -> Option<Arc<Layer>> {
-        if may_have_live_points(layer) {
-            return Some(Arc::clone(layer));
-        }
-        Some(Arc::clone(self.members_of(layer)?.rows()))
+    /// For each of all layers, the layer as which its rows are read; `None` if they are not kept.
+    pub(crate) fn rows_layers(&self, all: &[Arc<Layer>]) -> Vec<Option<RowsLayer>> {
+        let definitions: Vec<String> = all.iter().map(|layer| layer.definition()).collect();
+        let shared = self.shared.lock();
+        let home = |(number, own): (usize, &String)| {
+            let points = shared.get(own).and_then(|points| definitions.iter().position(|other| other == points));
+            points.unwrap_or(number)
+        };
+        let homes: Vec<usize> = definitions.iter().enumerate().map(home).collect();
+        let rows_layer = |home: usize| {
+            let layer = &all[home];
+            let own = if may_have_live_points(layer) { layer } else { &Arc::clone(self.members_of(layer)?.rows()) };
+            let mut facets = own.facets.clone();
+            for (other, _) in all.iter().zip(&homes).filter(|(_, of_other)| **of_other == home) {
+                let further = other.facets.iter().filter(|facet| !own.facets.contains(facet));
+                facets.extend(further.cloned());
+            }
+            let has_further = facets.len() > own.facets.len();
+            let layer = if has_further { Arc::new(Layer { facets, ..(**own).clone() }) } else { Arc::clone(own) };
+            Some(RowsLayer { home, layer })
+        };
+        homes.iter().map(|home| rows_layer(*home)).collect()
     }
 
     /// The layers whose rows may be kept.
     fn kept_layers(&self, layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-        layers.iter().filter(|layer| self.rows_layer(layer).is_some()).cloned().collect()
+        let kept = layers.iter().zip(self.rows_layers(layers)).filter(|(_, rows)| rows.is_some());
+        kept.map(|(layer, _)| Arc::clone(layer)).collect()
     }
+}
+
+/// The changed positions of rows, by the number of the layer that keeps them; `None` where they are not known. The log
+/// says of each layer by itself where rows have changed whose columns it reads.
+fn changed_at_home(
+    of_layers: impl Iterator<Item = (usize, Option<Vec<[f64; 2]>>)>,
+) -> BTreeMap<usize, Option<Vec<[f64; 2]>>> {
+    let mut all: BTreeMap<usize, Option<Vec<[f64; 2]>>> = BTreeMap::new();
+    for (home, own) in of_layers {
+        match (all.remove(&home), own) {
+            (None, own) => all.insert(home, own),
+            (Some(Some(mut known)), Some(own)) => {
+                known.extend(own);
+                known.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
+                known.dedup();
+                all.insert(home, Some(known))
+            }
+            (Some(_), _) => all.insert(home, None),
+        };
+    }
+    all
 }
 
 /// True if the rows of a layer may be kept, as far as its definition says.

@@ -72,6 +72,8 @@ pub(crate) struct LiveSnapshot {
     rows: BTreeMap<usize, LivePoints>,
     /// The layers of cells among these.
     cells: BTreeMap<usize, Arc<CellMembers>>,
+    /// Of these, the layers whose rows are those of a layer of points, with the number of that layer.
+    homes: BTreeMap<usize, usize>,
     locks: LayerLocks,
     pub(crate) reads: Reads,
     packing: Packing,
@@ -119,7 +121,7 @@ impl LiveSnapshot {
             Err(error) => return Err(error.into()),
         };
         let shown = StateInHistory { state, newest };
-        let (LayersWithRows { prepared, rows, cells }, sets) = match purpose {
+        let (LayersWithRows { prepared, rows, cells, homes }, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
                 rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
             }
@@ -138,6 +140,7 @@ impl LiveSnapshot {
             prepared,
             rows,
             cells,
+            homes,
             layers: probed.layers,
             locks: probed.locks,
             reads: probed.reads,
@@ -245,6 +248,11 @@ impl LiveSnapshot {
     /// The rows that are kept of a layer, by its number.
     pub(crate) fn kept(&self, layer: usize) -> Option<&LivePoints> {
         self.rows.get(&layer)
+    }
+
+    /// The number of the layer that keeps the rows of a layer.
+    pub(crate) fn home(&self, layer: usize) -> usize {
+        self.homes.get(&layer).copied().unwrap_or(layer)
     }
 
     /// The layers that are drawn in a batch, by their numbers, with the rows that are kept of them. `None` if those of
