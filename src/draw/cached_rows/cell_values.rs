@@ -17,7 +17,7 @@ use crate::postgis::session::Error;
 use crate::postgis::sql::{DependsOn, depends_on};
 use crate::tile::{Frame, Positions, TileRect, Zoom};
 
-/// The most memory of the known values of a layer, in bytes. With more, all are forgotten.
+/// The most memory of the known values of a layer, in bytes, if there is room for them. With more, all are forgotten.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The memory of an entry beside its own bytes, in bytes.
@@ -39,6 +39,8 @@ struct KnownValues {
     /// By the zoom, the number of members and the folded values.
     by_values: HashMap<(Zoom, u64, Box<[Folded]>), CellPart>,
     bytes: usize,
+    /// The most bytes.
+    room: usize,
     /// The name and extent of the layer in a tile; `None` if no cell was drawn yet.
     named: Option<(String, u64)>,
 }
@@ -112,6 +114,18 @@ impl CellValues {
         Some(CachedRows { rows, sessions: 1, near: None })
     }
 
+    /// The memory of the known values, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.known.lock().bytes
+    }
+
+    /// From now on, the known values may take `room` bytes.
+    pub(crate) fn bound(&self, room: usize) {
+        let mut known = self.known.lock();
+        known.room = room.min(MAX_BYTES);
+        known.forget_if_too_many();
+    }
+
     /// Lets the database encode the cells that a tile may show and whose values are not known. False if they are not
     /// encoded as plain points.
     pub(crate) async fn learn(
@@ -127,9 +141,7 @@ impl CellValues {
         let Some(encoded) = encode_features(readers, prepared, &missing, MAX_BYTES).await? else { return Ok(false) };
         let EncodedFeatures { numbers, features } = encoded;
         let mut known = self.known.lock();
-        if known.bytes > MAX_BYTES {
-            *known = KnownValues::default();
-        }
+        known.forget_if_too_many();
         if !features.is_empty() {
             let (name, _, extent) = features.layer();
             known.named = Some((String::from_utf8_lossy(name).into_owned(), extent));
@@ -156,6 +168,12 @@ enum Composed<'k> {
 }
 
 impl KnownValues {
+    fn forget_if_too_many(&mut self) {
+        if self.bytes > self.room {
+            *self = KnownValues { room: self.room, ..KnownValues::default() };
+        }
+    }
+
     /// What is known of a cell; `None` if it is not enough.
     fn composed(&self, of: &CellValues, shown: &ZoomCell<'_>) -> Option<Composed<'_>> {
         let (zoom, cell, folded) = *shown;

@@ -3,6 +3,7 @@
 //! the rows near it; the database draws those that are not drawn at a point, and what is not known yet of the others.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -29,6 +30,8 @@ pub(crate) struct CellMembers {
     /// The cells of whole zooms, the last ones first.
     worlds: Mutex<VecDeque<Arc<CountedWorld>>>,
     known: Arc<Mutex<KnownCells>>,
+    /// The most memory that all of these may take, in bytes.
+    room: AtomicUsize,
 }
 
 /// All cells of a zoom.
@@ -46,8 +49,26 @@ struct CountedWorld {
 struct KnownCells {
     /// Of which rows.
     read: u64,
-    /// `None` for a zoom with too many cells, and for one whose cells are being computed.
+    /// `None` for a zoom with too many cells or without room for them, and for one whose cells are being computed.
     zooms: BTreeMap<Zoom, Option<Arc<RowCells>>>,
+}
+
+impl KnownCells {
+    /// The memory in use, in bytes.
+    fn bytes(&self) -> usize {
+        self.zooms.values().flatten().map(|cells| cells.bytes()).sum()
+    }
+
+    /// Forgets the cells of the deepest zooms for good, as far as all take more than `room` bytes.
+    fn bound(&mut self, room: usize) {
+        let mut bytes = self.bytes();
+        for cells in self.zooms.values_mut().rev().filter(|cells| cells.is_some()) {
+            if bytes <= room {
+                break;
+            }
+            bytes -= cells.take().map_or(0, |cells| cells.bytes());
+        }
+    }
 }
 
 /// The most cells next to each other around the world of a zoom whose cells are all counted at once.
@@ -76,6 +97,7 @@ impl CellMembers {
             values: CellValues::of(layer),
             worlds: Mutex::default(),
             known: Arc::default(),
+            room: AtomicUsize::default(),
         })
     }
 
@@ -147,9 +169,24 @@ impl CellMembers {
         counts.clone()
     }
 
-    /// The memory of the cells that are known or counted, in bytes.
+    /// The memory of what is kept besides the rows, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        let known = self.known.lock().zooms.values().flatten().map(|cells| cells.bytes()).sum::<usize>();
+        self.bytes_of_cells() + self.values.as_ref().map_or(0, CellValues::bytes)
+    }
+
+    /// From now on, what is kept besides the rows may take `room` bytes. Tiles are drawn without it, too.
+    pub(crate) fn bound(&self, room: usize) {
+        self.room.store(room, Ordering::Relaxed);
+        self.known.lock().bound(room);
+        self.forget_worlds();
+        if let Some(values) = &self.values {
+            values.bound(room.saturating_sub(self.bytes_of_cells()));
+        }
+    }
+
+    /// The memory of the cells that are known or counted, in bytes.
+    fn bytes_of_cells(&self) -> usize {
+        let known = self.known.lock().bytes();
         known + self.worlds.lock().iter().map(|world| self.bytes_of(world)).sum::<usize>()
     }
 
@@ -160,10 +197,11 @@ impl CellMembers {
 
     /// Forgets the zooms that were counted first, as far as all take too much memory.
     fn forget_worlds(&self) {
+        let most = MAX_WORLD_BYTES.min(self.room.load(Ordering::Relaxed).saturating_sub(self.known.lock().bytes()));
         let (mut worlds, mut all) = (self.worlds.lock(), 0);
         let stay = worlds.iter().take(MAX_WORLDS).take_while(|world| {
             all += self.bytes_of(world);
-            all <= MAX_WORLD_BYTES
+            all <= most
         });
         let stay = stay.count();
         worlds.truncate(stay);
@@ -188,11 +226,13 @@ impl CellMembers {
         }
         known.zooms.insert(zoom, None);
         let (all, positions) = (Arc::clone(&self.known), Arc::clone(positions));
+        let room = self.room.load(Ordering::Relaxed);
         let compute = move || {
             let cells = RowCells::new(grid, zoom, in_z_order(&positions)).map(Arc::new);
             let mut all = all.lock();
             if all.read == read {
                 all.zooms.insert(zoom, cells);
+                all.bound(room);
             }
         };
         // The tile does not wait for them.

@@ -211,8 +211,11 @@ impl ServedRows {
     /// Notes which state the rows show now.
     pub(crate) async fn tell_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
-        let cells = self.members.lock().values().flatten().map(|members| members.bytes()).sum::<usize>();
-        let bytes = bytes + cells;
+        let mut bytes = bytes;
+        for members in self.members.lock().values().flatten() {
+            members.bound(self.memory.saturating_sub(bytes));
+            bytes += members.bytes();
+        }
         self.sets.bound(self.memory, bytes);
         *self.looked.lock() = Some(Instant::now());
         let mut told = self.told.lock();
