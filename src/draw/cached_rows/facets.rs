@@ -22,15 +22,106 @@ pub(crate) struct FacetIndex {
     came: Vec<RowsByValue>,
 }
 
-type RowsByValue = HashMap<FacetValue, RoaringBitmap>;
+type RowsByValue = HashMap<FacetValue, ValueRows>;
 
-/// The memory of a value in addition to its text and its bitmap, in bytes.
-const BYTES_PER_VALUE: usize = 300;
+/// The rows that have a value, by their numbers.
+#[derive(Debug, Clone)]
+enum ValueRows {
+    /// In ascending order.
+    Few(Box<[u32]>),
+    Many(RoaringBitmap),
+}
+
+/// The memory of a value in addition to its text and its rows, in bytes.
+const BYTES_PER_VALUE: usize = 160;
+
+/// The memory of a part of 65,536 rows of a bitmap in addition to these rows, in bytes: the part itself, and what an
+/// allocation takes.
+const BYTES_PER_PART: usize = 40;
+
+impl Default for ValueRows {
+    fn default() -> ValueRows {
+        ValueRows::Many(RoaringBitmap::new())
+    }
+}
+
+impl ValueRows {
+    /// Rows with these numbers, which are in ascending order.
+    fn of(rows: Vec<u32>) -> ValueRows {
+        ValueRows::Few(rows.into()).packed()
+    }
+
+    /// The same rows in the form that takes less memory, without spare capacity.
+    fn packed(&self) -> ValueRows {
+        let few = self.len() as usize * size_of::<u32>();
+        match self {
+            ValueRows::Few(rows) => {
+                let many = ValueRows::Many(rows.iter().copied().collect());
+                if many.bytes() < few { many.packed() } else { self.clone() }
+            }
+            ValueRows::Many(rows) if self.bytes() < few => ValueRows::Many(rows.clone()),
+            ValueRows::Many(rows) => ValueRows::Few(rows.iter().collect()),
+        }
+    }
+
+    fn each(&self, mut each: impl FnMut(u32)) {
+        match self {
+            ValueRows::Few(rows) => rows.iter().copied().for_each(each),
+            ValueRows::Many(rows) => rows.iter().for_each(&mut each),
+        }
+    }
+
+    /// The memory in use, in bytes.
+    fn bytes(&self) -> usize {
+        match self {
+            ValueRows::Few(rows) => size_of_val(&rows[..]),
+            ValueRows::Many(rows) => rows.serialized_size() + BYTES_PER_PART * rows.statistics().n_containers as usize,
+        }
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            ValueRows::Few(rows) => rows.len() as u64,
+            ValueRows::Many(rows) => rows.len(),
+        }
+    }
+
+    fn add(&mut self, number: u32) {
+        if let ValueRows::Few(rows) = self {
+            *self = ValueRows::Many(rows.iter().copied().collect());
+        }
+        if let ValueRows::Many(rows) = self {
+            rows.insert(number);
+        }
+    }
+
+    fn add_to(&self, found: &mut RoaringBitmap) {
+        match self {
+            ValueRows::Few(rows) => found.extend(rows.iter().copied()),
+            ValueRows::Many(rows) => *found |= rows,
+        }
+    }
+
+    /// Those of these rows that are in `others`, too.
+    fn and(&self, others: &RoaringBitmap) -> RoaringBitmap {
+        match self {
+            ValueRows::Few(rows) => rows.iter().copied().filter(|row| others.contains(*row)).collect(),
+            ValueRows::Many(rows) => rows & others,
+        }
+    }
+
+    fn count_in(&self, others: &RoaringBitmap) -> u64 {
+        match self {
+            ValueRows::Few(rows) => rows.iter().filter(|row| others.contains(**row)).count() as u64,
+            ValueRows::Many(rows) => rows.intersection_len(others),
+        }
+    }
+}
 
 fn bytes(all: &[RowsByValue]) -> usize {
-    let each = |(value, rows): (&FacetValue, &RoaringBitmap)| {
+    let each = |(value, rows): (&FacetValue, &ValueRows)| {
         let text = if let FacetValue::Text(text) = value { text.len() } else { 0 };
-        BYTES_PER_VALUE + text + rows.serialized_size()
+        BYTES_PER_VALUE + text + rows.bytes()
     };
     all.iter().flatten().map(each).sum()
 }
@@ -58,15 +149,15 @@ impl FacetIndex {
     /// The same rows after they were joined with those that came.
     pub(crate) fn renumbered(&self, by: &Renumbering, version: RowsVersion) -> FacetIndex {
         let joined = |(read, came): (&RowsByValue, &RowsByValue)| -> RowsByValue {
-            let (mut all, none) = (RowsByValue::new(), RoaringBitmap::new());
+            let (mut all, none) = (RowsByValue::new(), ValueRows::default());
             for value in read.keys().chain(came.keys().filter(|value| !read.contains_key(value))) {
+                let mut rows = Vec::new();
                 let (read, came) = (read.get(value).unwrap_or(&none), came.get(value).unwrap_or(&none));
-                let read = read.iter().filter_map(|place| *by.read.get(place as usize)?);
-                let mut rows: Vec<u32> =
-                    read.chain(came.iter().filter_map(|serial| by.came.get(&serial).copied())).collect();
+                read.each(|place| rows.extend(by.read.get(place as usize).copied().flatten()));
+                came.each(|serial| rows.extend(by.came.get(&serial)));
                 rows.sort_unstable();
                 if !rows.is_empty() {
-                    all.insert(value.clone(), rows.into_iter().collect());
+                    all.insert(value.clone(), ValueRows::of(rows));
                 }
             }
             all
@@ -91,7 +182,7 @@ impl FacetIndex {
         let facet = self.facets.iter().position(|facet| facet.column == column)?;
         let (read, came) = (&self.read[facet], &self.came[facet]);
         let rows_of = |value: &FacetValue| [read, came].map(|rows| rows.get(value));
-        let len = |value: &FacetValue| rows_of(value).into_iter().flatten().map(RoaringBitmap::len).sum::<u64>();
+        let len = |value: &FacetValue| rows_of(value).into_iter().flatten().map(ValueRows::len).sum::<u64>();
         let values = read.keys().chain(came.keys().filter(|value| !read.contains_key(value)));
         // No value has more rows among some than among all, so most of them need not be counted.
         let mut values: Vec<(FrequentValue, &FacetValue)> =
@@ -102,8 +193,8 @@ impl FacetIndex {
             if found.len() == most && found.last().is_some_and(|last| *last < at_most) {
                 break;
             }
-            let [read, came] = rows_of(value);
-            let rows = among.count_of(read, came);
+            let rows = rows_of(value).into_iter().zip(among.numbers());
+            let rows = rows.map(|(rows, numbers)| rows.map_or(0, |rows| rows.count_in(numbers))).sum::<u64>();
             if rows > 0 {
                 found.insert(FrequentValue { rows, ..at_most });
                 if found.len() > most {
@@ -139,14 +230,16 @@ impl FacetIndex {
 fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
     let mut found = RoaringBitmap::new();
     match wanted {
-        WantedValues::Any(values) => values.iter().filter_map(|value| rows.get(value)).for_each(|some| found |= some),
+        WantedValues::Any(values) => {
+            values.iter().filter_map(|value| rows.get(value)).for_each(|some| some.add_to(&mut found));
+        }
         WantedValues::All(values) => {
             let mut some = values.iter().map(|value| rows.get(value));
             if let Some(Some(first)) = some.next() {
-                found.clone_from(first);
+                first.add_to(&mut found);
                 for one in some {
                     match one {
-                        Some(one) => found &= one,
+                        Some(one) => found = one.and(&found),
                         None => return RoaringBitmap::new(),
                     }
                 }
@@ -159,7 +252,7 @@ fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
                 }
                 FacetValue::Text(_) | FacetValue::Boolean(_) => false,
             };
-            rows.iter().filter(|(value, _)| is_wanted(value)).for_each(|(_, some)| found |= some);
+            rows.iter().filter(|(value, _)| is_wanted(value)).for_each(|(_, some)| some.add_to(&mut found));
         }
     }
     found
@@ -211,7 +304,7 @@ impl<'r> FacetIndexBuilder<'r> {
                     let text = if let FacetValue::Text(text) = &value { text.len() } else { 0 };
                     self.bytes += BYTES_PER_VALUE + text;
                 }
-                rows.entry(value).or_default().insert(number);
+                rows.entry(value).or_default().add(number);
             }
         }
         Some(())
@@ -223,8 +316,11 @@ impl<'r> FacetIndexBuilder<'r> {
     }
 
     pub(crate) fn finish(self) -> FacetIndex {
-        let FacetIndexBuilder { mut index, read, .. } = self;
+        let FacetIndexBuilder { mut index, mut read, .. } = self;
         if !read.is_empty() {
+            for rows in read.iter_mut().flat_map(RowsByValue::values_mut) {
+                *rows = rows.packed();
+            }
             (index.read_bytes, index.read) = (bytes(&read), read.into());
         }
         index
@@ -319,8 +415,9 @@ mod tests {
             u32::try_from(random >> 33).unwrap() % most
         };
         let tags = |below: &mut dyn FnMut(u32) -> u32| {
+            // Few rows have the last one.
             let one = |below: &mut dyn FnMut(u32) -> u32| {
-                (below(5) > 0).then(|| ["a", "b", "c", "d"][below(4) as usize].to_owned())
+                (below(5) > 0).then(|| ["a", "b", "c", "d", "e"][below(81) as usize / 20].to_owned())
             };
             (below(6) > 0).then(|| (0..below(4)).map(|_| one(below)).collect::<Vec<_>>())
         };
@@ -365,15 +462,38 @@ mod tests {
             let all = chosen_ids(&kept, WantedValues::All(vec![text("b"), text("d")]));
             assert_eq!(all, expected(&|row| has(row, "b") && has(row, "d")), "step {step}");
             assert_eq!(chosen_ids(&kept, WantedValues::All(vec![text("b"), text("none")])), BTreeSet::new());
+            let rare = chosen_ids(&kept, WantedValues::Any(vec![text("e")]));
+            assert_eq!(rare, expected(&|row| has(row, "e")), "step {step}");
+            let both = chosen_ids(&kept, WantedValues::All(vec![text("a"), text("e")]));
+            assert_eq!(both, expected(&|row| has(row, "a") && has(row, "e")), "step {step}");
             let rows = |tag: &str| model.values().filter(|row| has(row, tag)).count() as u64;
             let mut frequent: Vec<FrequentValue> =
-                ["a", "b", "c", "d"].map(|tag| FrequentValue { value: tag.to_owned(), rows: rows(tag) }).into();
+                ["a", "b", "c", "d", "e"].map(|tag| FrequentValue { value: tag.to_owned(), rows: rows(tag) }).into();
             frequent.sort_unstable();
             frequent.retain(|one| one.rows > 0);
             let all = kept.rows().all_kept().unwrap();
             for most in [1, 3, 4, 9] {
                 let expected = &frequent[..most.min(frequent.len())];
                 assert_eq!(kept.facets().unwrap().frequent("tags", &all, most).unwrap(), expected, "step {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_of_a_value_are_the_same_in_either_form() {
+        let (few, many): (Vec<u32>, Vec<u32>) = (vec![3, 70_000, 140_000], (0..70_000).map(|row| 3 * row).collect());
+        for rows in [&few, &many] {
+            let of_value = ValueRows::of(rows.clone());
+            assert_eq!(matches!(of_value, ValueRows::Few(_)), rows.len() == 3);
+            let mut by_one = ValueRows::default();
+            rows.iter().for_each(|row| by_one.add(*row));
+            for of_value in [&of_value, &by_one, &by_one.packed()] {
+                let all: RoaringBitmap = rows.iter().copied().collect();
+                let mut others: RoaringBitmap = (0..100_000).collect();
+                assert_eq!((of_value.len(), of_value.count_in(&others)), (all.len(), all.intersection_len(&others)));
+                assert_eq!(of_value.and(&others), &all & &others);
+                of_value.add_to(&mut others);
+                assert_eq!(others.len(), 100_000 + all.len() - all.range_cardinality(0..100_000));
             }
         }
     }

@@ -67,6 +67,8 @@ pub(crate) struct MatchingSet {
 impl MatchingSet {
     pub(crate) fn of(version: RowsVersion, read: RoaringBitmap, came: RoaringBitmap) -> MatchingSet {
         static NEXT: AtomicU64 = AtomicU64::new(0);
+        // Clones have no spare capacity.
+        let (read, came) = (read.clone(), came.clone());
         MatchingSet { number: NEXT.fetch_add(1, Ordering::Relaxed), version, read, came }
     }
 
@@ -77,10 +79,9 @@ impl MatchingSet {
         (self.version == other.version).then_some(self)
     }
 
-    /// How many rows of the set are among some rows as read and some that came.
-    pub(crate) fn count_of(&self, read: Option<&RoaringBitmap>, came: Option<&RoaringBitmap>) -> u64 {
-        read.map_or(0, |read| self.read.intersection_len(read))
-            + came.map_or(0, |came| self.came.intersection_len(came))
+    /// The places of rows as read, and the serial numbers of those that came.
+    pub(crate) fn numbers(&self) -> [&RoaringBitmap; 2] {
+        [&self.read, &self.came]
     }
 
     /// The memory in use, in bytes.
