@@ -1,6 +1,7 @@
 //! The tables that say for which values those of requests stand: read before the first request, and looked at again and
 //! again, because nothing else notes their changes.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::config::{DatabaseSettings, FilterSettings, ParameterSettings};
@@ -16,8 +17,11 @@ const MAX_ROWS: usize = 10_000;
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// The time after which a look that is not done is logged: a table may be locked.
+const LONG: Duration = Duration::from_secs(2);
+
 /// The pause after a look that failed.
-const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(2);
+const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2_000 });
 
 /// Reads the tables of all parameters.
 /// Fails if one cannot be read, has too many rows, or has what can be no value of its parameter.
@@ -65,33 +69,96 @@ pub(crate) fn have_maps(filters: &FilterSettings) -> bool {
 
 /// Looks at the tables of a tileset until a stop is asked for. If a look fails, requests go by what the last one found.
 pub(crate) async fn keep_maps(settings: DatabaseSettings, filters: FilterSettings, stop: Stop) {
-    let (mut database, mut said): (Option<Database>, String) = (None, String::new());
+    let look = Arc::new(MapLook { settings, filters, stop: stop.clone(), database: OnceLock::new() });
+    look_always(&stop, || Arc::clone(&look).read()).await;
+}
+
+/// A look at the tables.
+struct MapLook {
+    settings: DatabaseSettings,
+    filters: FilterSettings,
+    stop: Stop,
+    database: OnceLock<Database>,
+}
+
+impl MapLook {
+    async fn read(self: Arc<MapLook>) -> Result<(), CommandError> {
+        let database = match self.database.get() {
+            Some(known) => known,
+            None => {
+                let session = SessionOptions { connections: 1, ..self.settings.session.clone() };
+                let database = Database::new(&self.settings.connect, session, &self.stop)?;
+                self.database.get_or_init(|| database)
+            }
+        };
+        read_maps(&database.session(None).await?, &self.filters).await
+    }
+}
+
+/// Looks again and again, until a stop is asked for. What fails is logged, once while it fails alike, and so is a look
+/// that panics or takes long.
+async fn look_always<L>(stop: &Stop, look: impl Fn() -> L)
+where
+    L: Future<Output = Result<(), CommandError>> + Send + 'static,
+{
+    let mut said = String::new();
     while stop.asked().is_none() {
-        let looked: Result<(), CommandError> = async {
-            let known = if let Some(known) = database.take() {
-                known
-            } else {
-                let session = SessionOptions { connections: 1, ..settings.session.clone() };
-                Database::new(&settings.connect, session, &stop)?
-            };
-            let session = database.insert(known).session(None).await?;
-            read_maps(&session, &filters).await
-        }
-        .await;
-        let pause = match looked {
+        let mut looking = tokio::spawn(look());
+        let looked = match tokio::time::timeout(LONG, &mut looking).await {
+            Ok(looked) => looked,
+            Err(_long) => {
+                if said.is_empty() {
+                    say(
+                        &mut said,
+                        format!("reading it takes longer than {} s: its table may be locked", LONG.as_secs()),
+                    );
+                }
+                looking.await
+            }
+        };
+        let pause = match looked.map_err(CommandError::from).flatten() {
             Ok(()) => {
-                said.clear();
+                if !std::mem::take(&mut said).is_empty() {
+                    tracing::warn!("the maps of parameters are read again");
+                }
                 PAUSE
             }
             Err(error) => {
-                let text = with_causes(&error);
-                if said != text {
-                    tracing::warn!("requests go by the values that a map had last: {text}");
-                    said = text;
-                }
+                say(&mut said, with_causes(&error));
                 PAUSE_AFTER_FAILURE
             }
         };
         tokio::time::sleep(pause).await;
+    }
+}
+
+fn say(said: &mut String, why: String) {
+    if *said != why {
+        tracing::warn!("requests go by the values that a map had last: {why}");
+        *said = why;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::stop::Signal;
+
+    #[test]
+    fn a_look_that_panics_is_not_the_last_one() {
+        let (stop, looks) = (Stop::new(), Arc::new(AtomicU32::new(0)));
+        let look = || {
+            let (stop, looks) = (stop.clone(), Arc::clone(&looks));
+            async move {
+                assert!(looks.fetch_add(1, Ordering::Relaxed) > 0, "the first look");
+                stop.ask(Signal::Terminate);
+                Ok(())
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(look_always(&stop, look));
+        assert_eq!(looks.load(Ordering::Relaxed), 2);
     }
 }

@@ -416,6 +416,31 @@ fn values_are_replaced_by_those_for_which_they_stand_in_a_table() {
     assert_eq!(error["error"], "parameter tag: the values stand for more than 10000 others");
 }
 
+#[test]
+fn a_map_that_is_locked_leaves_the_values_read_last_and_is_told() {
+    let world = World::new();
+    world.db.run(TAXONOMY);
+    let config = format!("{LAYER}{}", parameter("tag", "text[]", "tags", MAPPED));
+    let (config, target) = (world.folder.config(&config), world.folder.beside("t.mbtiles"));
+    seed(&world.db.url, &target, &["--config", &config, "--zoom", "0"]).ok();
+    let log = world.folder.beside("log");
+    let mut command = program();
+    command.args(["serve", target.to_str().unwrap(), "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
+    command.args(["--drain", "0s", "--live", "--config", &config, "--database-url", &world.db.url]);
+    let served = Served::of(command.stderr(fs::File::create(&log).unwrap()));
+    let before = tiles_of(&served, "tag=sewing");
+    let said = |text: &str| fs::read_to_string(&log).unwrap().matches(text).count();
+    let why =
+        "requests go by the values that a map had last: reading it takes longer than 2 s: its table may be locked";
+    let holder = world.db.again();
+    holder.run("BEGIN; LOCK taxonomy");
+    until("the lock to be told", || said(why) == 1);
+    assert!(tiles_of(&served, "tag=sewing") == before);
+    holder.run("UPDATE taxonomy SET name = 'c' WHERE synonym = 'sewing'; COMMIT");
+    until("the edit of the taxonomy", || tiles_of(&served, "tag=sewing") != before);
+    until("the end of the lock to be told", || said("the maps of parameters are read again") == 1);
+}
+
 fn tiles_of(served: &Served, query: &str) -> Vec<Vec<u8>> {
     tiles(served, query).0
 }
