@@ -163,12 +163,17 @@ impl ConditionKey {
         matches!(self, ConditionKey::Facet { parameter, .. } if parameter == name)
     }
 
+    /// The parameter that sets the condition; `None` if several do.
+    pub(crate) fn parameter(&self) -> Option<&str> {
+        match self {
+            ConditionKey::Parameter(parameter) | ConditionKey::Facet { parameter, .. } => Some(parameter),
+            ConditionKey::Several(_) => None,
+        }
+    }
+
     /// The memory beside the key itself, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        match self {
-            ConditionKey::Parameter(parameter) | ConditionKey::Facet { parameter, .. } => parameter.len(),
-            ConditionKey::Several(_) => 0,
-        }
+        self.parameter().map_or(0, str::len)
     }
 }
 

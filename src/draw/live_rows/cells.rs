@@ -401,6 +401,7 @@ mod tests {
                     features: LiveCells::Refused,
                     are_encoded: false,
                 }),
+                why_no_facets: None,
             }
         };
         let one = Some([1.0, 1.0]);

@@ -104,6 +104,7 @@ impl LiveRows {
             snapshot: String::new(),
             is_alone: false,
             rows: LiveKind::Points(saved.rows),
+            why_no_facets: None,
         });
         *self.0.lock().await = live.collect();
     }

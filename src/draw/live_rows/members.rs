@@ -313,3 +313,27 @@ fn whole_number(FoldedValue { sql, fold, kind }: &FoldedValue) -> Option<String>
         (_, ValueKind::Bool) => Some(format!("(({sql}\n)::pg_catalog.int4)")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cells::CellShape;
+
+    #[test]
+    fn cells_of_the_deepest_zooms_make_room_for_good() {
+        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
+        let cells = |zoom| {
+            let rows = (0..1_000).map(|row| [f64::from(row) * 4e6, 1.0]);
+            RowCells::new(grid, Zoom::new(zoom).unwrap(), rows).map(Arc::new)
+        };
+        let mut known =
+            KnownCells { read: 1, zooms: (1..=3).map(|zoom| (Zoom::new(zoom).unwrap(), cells(zoom))).collect() };
+        let (all, last) = (known.bytes(), cells(3).unwrap().bytes());
+        known.bound(all);
+        assert_eq!(known.bytes(), all);
+        known.bound(all - 1);
+        assert_eq!((known.bytes(), known.zooms.len()), (all - last, 3));
+        known.bound(0);
+        assert_eq!((known.bytes(), known.zooms.len()), (0, 3));
+    }
+}

@@ -75,6 +75,8 @@ struct LiveLayer {
     /// True if the rows may look different later without a change of the table.
     ages: bool,
     rows: LiveKind,
+    /// Why the facets that the layer has are not known.
+    why_no_facets: Option<String>,
 }
 
 #[derive(Debug)]
@@ -310,6 +312,7 @@ impl LiveLayer {
             read: Instant::now(),
             ages: true,
             rows,
+            why_no_facets: None,
         }
     }
 
@@ -338,7 +341,7 @@ impl LiveLayer {
                 Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares, features).await,
                 None => Ok(false),
             },
-            LiveKind::Points(rows) => points::advance(rows, look, layer, squares).await,
+            LiveKind::Points(rows) => points::advance(rows, &mut self.why_no_facets, look, layer, squares).await,
             LiveKind::Awaited(_) | LiveKind::Refused => Ok(true),
         }
     }

@@ -11,6 +11,7 @@ use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
 use crate::draw::{PreparedLayer, Worker};
+use crate::error::with_causes;
 use crate::mvt::FeatureKey;
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Param};
@@ -43,11 +44,13 @@ pub(crate) struct LivePoints {
     pub(crate) key: FeatureKey,
     /// Those that have each value of the layer's facets; `None` if this is not known.
     pub(crate) facets: Option<Arc<FacetIndex>>,
+    /// Why it is not known, if the layer has facets.
+    pub(crate) why_no_facets: Option<String>,
 }
 
 impl LivePoints {
     fn of(kept: &KeptFeatures, key: FeatureKey) -> LivePoints {
-        LivePoints { rows: Arc::new(kept.rows()), key, facets: kept.facets() }
+        LivePoints { rows: Arc::new(kept.rows()), key, facets: kept.facets(), why_no_facets: None }
     }
 
     /// Tiles of a zoom around some of the rows, to compare them with what the database draws.
@@ -97,7 +100,10 @@ impl LiveRows {
         let definition = layer.definition();
         let kept = layers.iter().find(|kept| kept.definition == definition);
         Ok(kept.and_then(|kept| match &kept.rows {
-            LiveKind::Points(rows) => Some(LivePoints::of(rows, key(layer)?)),
+            LiveKind::Points(rows) => {
+                let why_no_facets = kept.why_no_facets.clone();
+                Some(LivePoints { why_no_facets, ..LivePoints::of(rows, key(layer)?) })
+            }
             _ => None,
         }))
     }
@@ -170,12 +176,12 @@ impl LiveRows {
         let mut layers = self.0.lock().await;
         let (definition, memory) = (layer.definition(), look.memory.saturating_sub(bytes(&layers)));
         let kept = layers.iter_mut().find(|kept| kept.definition == definition);
-        match kept.map(|kept| &mut kept.rows) {
-            Some(LiveKind::Points(rows)) if !layer.facets.is_empty() => {
-                add_facets(rows, LiveLook { memory, ..look }, layer).await
-            }
-            _ => Ok(()),
+        if let Some(LiveLayer { rows: LiveKind::Points(rows), why_no_facets, .. }) = kept
+            && !layer.facets.is_empty()
+        {
+            *why_no_facets = add_facets(rows, LiveLook { memory, ..look }, layer).await?;
         }
+        Ok(())
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
@@ -190,6 +196,7 @@ impl LiveRows {
 /// Replaces the rows in some squares. False if there are too many or they cannot be kept.
 pub(crate) async fn advance(
     kept: &mut KeptFeatures,
+    why_no_facets: &mut Option<String>,
     look: LiveLook<'_>,
     layer: &Layer,
     squares: Squares,
@@ -207,7 +214,7 @@ pub(crate) async fn advance(
     let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
     let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
     if is_replaced && kept.has_facets() {
-        add_facets(kept, LiveLook { memory, ..look }, layer).await?;
+        *why_no_facets = add_facets(kept, LiveLook { memory, ..look }, layer).await?;
     }
     let (name, squares, now) = (&layer.name, squares.len(), kept.len());
     tracing::debug!(
@@ -217,13 +224,23 @@ pub(crate) async fn advance(
 }
 
 /// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if
-/// the statement fails, none are known any more.
-async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
-    look.snapshot.keeper.set_savepoint().await?;
+/// the statement fails, none are known any more; returns why.
+async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<String>, Error> {
+    let keeper = &look.snapshot.keeper;
+    keeper.set_savepoint().await?;
     let read = facets_of(kept, look, layer).await;
-    let read = look.snapshot.keeper.or_without(read, &layer.name, "its facets are not kept").await?.flatten();
-    kept.set_facets(read);
-    Ok(())
+    let failed = read.as_ref().err().map(|error| with_causes(error));
+    let read = keeper.or_without(read, &layer.name, NO_FACETS).await?;
+    let (facets, why) = match read {
+        Some(Ok(facets)) => (Some(facets), None),
+        Some(Err(why)) => {
+            tracing::info!("layer \"{}\": {NO_FACETS}: {why}", layer.name);
+            (None, Some(why.to_owned()))
+        }
+        None => (None, failed),
+    };
+    kept.set_facets(facets);
+    Ok(why.map(|why| format!("layer \"{}\": {NO_FACETS}: {why}", layer.name)))
 }
 
 /// True if an index finds the rows of a layer by their key.
@@ -234,47 +251,52 @@ async fn has_index_on_key(look: LiveLook<'_>, layer: &Layer) -> Result<bool, Err
     Ok(look.snapshot.keeper.one(&context, HAS_INDEX_ON, &params).await?.get(0))
 }
 
-async fn facets_of(kept: &KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<FacetIndex>, Error> {
+/// The facets that [`add_facets`] adds, or why they are not kept.
+async fn facets_of(
+    kept: &KeptFeatures,
+    look: LiveLook<'_>,
+    layer: &Layer,
+) -> Result<Result<FacetIndex, &'static str>, Error> {
     let since = kept.without_facets();
     if since.is_none() && !has_index_on_key(look, layer).await? {
-        tracing::info!(
-            "layer \"{}\": its facets are not kept, so that the database chooses rows by them: no index finds rows by the key, and each change would read the whole table. Make one",
-            layer.name
-        );
-        return Ok(None);
+        return Ok(Err("no index finds rows by the key, and each change would read the whole table. Make one"));
     }
     let keys = since.as_deref().map(KeyArrays::of);
     let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
-    let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else { return Ok(None) };
-    let (mut is_known, before) = (true, index.bytes());
+    let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else {
+        return Ok(Err("there was no row when they were read"));
+    };
+    let (mut unfit, before) = (None, index.bytes());
     if since.as_ref().is_none_or(|since| !since.is_empty()) {
         let params: Vec<Param<'_>> = keys.iter().map(KeyArrays::param).collect();
         let context = format!("layer \"{}\", reading the facets of its rows", layer.name);
         let each = |row: &Row| {
-            let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
-            is_known = is_known
-                && values
-                    .collect::<Result<Vec<_>, _>>()
-                    .is_ok_and(|values| index.add(row.get(0), values.into_iter()).is_some())
-                && index.bytes() - before <= look.memory;
+            if unfit.is_none() {
+                let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
+                let values = values.collect::<Result<Vec<_>, _>>().ok();
+                unfit = match values.and_then(|values| index.add(row.get(0), values.into_iter())) {
+                    None => Some("a column has arrays in arrays"),
+                    Some(()) => (index.bytes() - before > look.memory).then_some(NO_ROOM),
+                };
+            }
             Ok(())
         };
         look.snapshot.keeper.each(&context, &statement, &params, each).await?;
     }
-    if !is_known {
-        tracing::info!(
-            "layer \"{}\": its facets are not kept, so that the database chooses rows by them: they take more memory than rows_mb allows, or a column has arrays in arrays",
-            layer.name
-        );
-        return Ok(None);
+    if let Some(unfit) = unfit {
+        return Ok(Err(unfit));
     }
     let index = index.finish();
     if since.is_none() && index.bytes() > look.memory {
-        tracing::info!("layer \"{}\": its facets are not kept: they take more memory than rows_mb allows", layer.name);
-        return Ok(None);
+        return Ok(Err(NO_ROOM));
     }
     if since.is_none() {
         tracing::debug!("layer \"{}\": its facets are kept, in {} bytes", layer.name, index.bytes());
     }
-    Ok(Some(index))
+    Ok(Ok(index))
 }
+
+/// What happens to a layer whose facets cannot be kept.
+const NO_FACETS: &str = "its facets are not kept, so that the database chooses rows by them";
+
+const NO_ROOM: &str = "they take more memory than rows_mb allows";

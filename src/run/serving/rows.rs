@@ -26,6 +26,7 @@ use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, foldable};
 use crate::run::CommandError;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::serve::LiveRowsReport;
+use crate::suggested::TRACK_INSTALL;
 
 /// The database draws this number of live tiles before rows are read: a server that is hardly used needs no rows.
 const MIN_TILES: u64 = 50;
@@ -195,6 +196,7 @@ impl ServedRows {
 
     pub(crate) fn tell_why_not(&self, why: &str) {
         *self.looked.lock() = None;
+        self.sets.note_lacking_facets(None);
         let mut told = self.told.lock();
         let was_kept = told.snapshot.take().is_some();
         told.drops += u64::from(was_kept);
@@ -357,11 +359,7 @@ impl ServedRows {
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
                 let state = self.sets.next_state(logged.into_iter());
-                let lacks_facets = |(number, layer): (usize, &Arc<Layer>)| {
-                    !layer.facets.is_empty() && layers.rows.get(&number).is_some_and(|rows| rows.facets.is_none())
-                };
-                let mut numbered = probed.layers.iter().enumerate();
-                self.sets.note_lacking_facets(state.lacks_facets() || numbered.any(lacks_facets));
+                self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));
                 (layers, state)
             }
             Err(NotKept::NotNow) => plain(),
@@ -528,6 +526,24 @@ impl ServedRows {
     }
 }
 
+/// Why facets of kept rows cannot be used; `None` if all can. They are read again with the rows.
+fn why_no_facets(all: &[Arc<Layer>], kept: &LayersWithRows, state: &SetsState) -> Option<String> {
+    let of_layer = |(number, layer): (usize, &Arc<Layer>)| {
+        let points = kept.rows.get(&number).filter(|points| !layer.facets.is_empty() && points.facets.is_none())?;
+        let unknown = || format!("layer \"{}\": its facets are read anew within ten minutes", layer.name());
+        Some(points.why_no_facets.clone().unwrap_or_else(unknown))
+    };
+    all.iter().enumerate().find_map(of_layer).or_else(|| {
+        let (part, is_lacking_now) = state.lacking_facet()?;
+        let (layer, parameter) = (all.get(part.layer)?.name(), part.condition.parameter().unwrap_or_default());
+        Some(if is_lacking_now {
+            format!("layer \"{layer}\": the change log lacks changes of the column by which the parameter \"{parameter}\" chooses rows, so that the database does. Run {TRACK_INSTALL}")
+        } else {
+            format!("layer \"{layer}\": the change log has lacked changes of the column by which the parameter \"{parameter}\" chooses rows; facets are read anew within ten minutes")
+        })
+    })
+}
+
 /// The changed positions of rows, by the number of the layer that keeps them; `None` where they are not known. The log
 /// says of each layer by itself where rows have changed whose columns it reads.
 fn changed_at_home(
@@ -552,4 +568,18 @@ fn changed_at_home(
 /// True if the rows of a layer may be kept, as far as its definition says.
 fn may_be_kept(layer: &Layer) -> bool {
     may_have_live_points(layer) || CellMembers::may_be_of(layer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_layers_share_change_where_the_log_says_so_of_one_of_them() {
+        let at = |positions: &[f64]| Some(positions.iter().map(|x| [*x, 1.0]).collect::<Vec<_>>());
+        let of_layers = [(3, at(&[5.0, 2.0])), (1, at(&[7.0, 7.0])), (3, at(&[2.0, 4.0])), (4, at(&[1.0])), (4, None)];
+        let changed = changed_at_home(of_layers.into_iter());
+        assert_eq!(changed, BTreeMap::from([(1, at(&[7.0, 7.0])), (3, at(&[2.0, 4.0, 5.0])), (4, None)]));
+        assert_eq!(changed_at_home([(4, None), (4, at(&[1.0]))].into_iter()), BTreeMap::from([(4, None)]));
+    }
 }

@@ -105,9 +105,11 @@ impl SetsState {
         self.logged_since.iter().any(|(part, since)| is_of(part) && *since <= self.facets_since)
     }
 
-    /// True if the log has not held all changes of some facet since the facets were read.
-    pub(crate) fn lacks_facets(&self) -> bool {
-        self.logged_since.iter().any(|(part, since)| part.condition.is_facet() && *since > self.facets_since)
+    /// A facet of which the log has not held all changes since the facets were read, and true if it does not hold them
+    /// now; `None` if there is no such facet.
+    pub(crate) fn lacking_facet(&self) -> Option<(&FilterPart, bool)> {
+        let is_lacking = |(part, since): &(&FilterPart, &u64)| part.condition.is_facet() && **since > self.facets_since;
+        self.logged_since.iter().find(is_lacking).map(|(part, since)| (part, *since == self.snapshot))
     }
 
     /// True if a set of this snapshot hardly holds for the next one.
@@ -132,11 +134,10 @@ pub(crate) struct ServedSets {
     by_facets: AtomicU64,
 }
 
-/// When the facets of rows were read, and whether they cannot be used.
-#[derive(Clone, Copy)]
+/// When the facets of rows were read, and why they cannot be used; `None` if they can.
 struct FacetsRead {
     at: Instant,
-    are_lacking: bool,
+    why_not: Option<String>,
 }
 
 #[derive(Default)]
@@ -154,7 +155,7 @@ impl ServedSets {
             table: Mutex::default(),
             state: Mutex::default(),
             begun: Mutex::new(Instant::now()),
-            facets_read: Mutex::new(FacetsRead { at: Instant::now(), are_lacking: false }),
+            facets_read: Mutex::new(FacetsRead { at: Instant::now(), why_not: None }),
             statements: AtomicU64::new(0),
             tiles: AtomicU64::new(0),
             by_facets: AtomicU64::new(0),
@@ -165,18 +166,18 @@ impl ServedSets {
     pub(crate) fn note_facets_read(&self) {
         let mut state = self.state.lock();
         state.facets_since = state.snapshot;
-        *self.facets_read.lock() = FacetsRead { at: Instant::now(), are_lacking: false };
+        *self.facets_read.lock() = FacetsRead { at: Instant::now(), why_not: None };
     }
 
-    /// Notes whether facets cannot be used, of which a reading would have others.
-    pub(crate) fn note_lacking_facets(&self, are_lacking: bool) {
-        self.facets_read.lock().are_lacking = are_lacking;
+    /// Notes why facets cannot be used, of which a reading may have others.
+    pub(crate) fn note_lacking_facets(&self, why: Option<String>) {
+        self.facets_read.lock().why_not = why;
     }
 
     /// True if rows have to be read anew for their facets: once these cannot be used, after a while.
     pub(crate) fn facets_are_due(&self) -> bool {
-        let FacetsRead { at, are_lacking } = *self.facets_read.lock();
-        are_lacking && at.elapsed() >= MAX_AGE
+        let facets = self.facets_read.lock();
+        facets.why_not.is_some() && facets.at.elapsed() >= MAX_AGE
     }
 
     /// Notes that a set was made of facets.
@@ -277,6 +278,7 @@ impl ServedSets {
             sets: table.sets.len(),
             set_bytes: table.bytes(),
             set_statements: self.statements.load(Ordering::Relaxed),
+            why_no_facets: self.facets_read.lock().why_not.clone(),
             facet_sets: self.by_facets.load(Ordering::Relaxed),
             set_tiles: self.tiles.load(Ordering::Relaxed),
             ..rows

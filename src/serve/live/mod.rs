@@ -142,6 +142,8 @@ pub struct LiveRowsReport {
     pub saved_seconds: Option<u64>,
     /// Why they are not written to that file; `None` if they are, or nothing was tried so far.
     pub why_not_saved: Option<String>,
+    /// Why facets cannot be used, so that the database chooses rows by them; `None` if all can, or no rows are kept.
+    pub why_no_facets: Option<String>,
     /// How many filters have a matching set, or were refused one.
     pub sets: usize,
     /// The memory that the sets take, in bytes.

@@ -111,9 +111,9 @@ properties = ["id"]
 "#;
 
 /// A server that keeps rows, and one that asks the database for each tile.
-struct Pair {
-    live: Live,
-    plain: Served,
+pub(crate) struct Pair {
+    pub(crate) live: Live,
+    pub(crate) plain: Served,
 }
 
 fn tiles(zoom: u8) -> impl Iterator<Item = (u8, u32, u32)> + Clone {
@@ -135,7 +135,7 @@ impl Pair {
         Pair::over(COLUMNS, logged, layers, rows_mb)
     }
 
-    fn over(sql: &str, logged: &str, layers: &str, rows_mb: u32) -> Pair {
+    pub(crate) fn over(sql: &str, logged: &str, layers: &str, rows_mb: u32) -> Pair {
         let live = Live::over(sql, logged, &format!("{layers}[run]\nrows_mb = {rows_mb}\n"));
         let (config, target) = (live.tracked.path("0.toml"), live.tracked.path("t.mbtiles"));
         fs::write(&config, format!("{layers}[run]\nrows_mb = 0\n")).unwrap();
@@ -166,12 +166,12 @@ impl Pair {
         })
     }
 
-    fn count(&self, what: &str) -> u64 {
+    pub(crate) fn count(&self, what: &str) -> u64 {
         self.live.rows()[what].as_u64().unwrap()
     }
 
     /// Waits until both servers draw live tiles of a state after this moment.
-    fn has_new_snapshots(&self) {
+    pub(crate) fn has_new_snapshots(&self) {
         let before = self.live.rows()["snapshot"].clone();
         self.live.tracked.db.run("SELECT pg_current_xact_id()");
         self.live.asks_until("another snapshot", |rows| rows["snapshot"].is_string() && rows["snapshot"] != before);

@@ -12,6 +12,7 @@ pub(crate) mod job_effects;
 pub(crate) mod jobs;
 pub(crate) mod killed_writer;
 pub(crate) mod live;
+mod live_facets;
 pub(crate) mod live_rows;
 pub(crate) mod live_sets;
 pub(crate) mod log;
