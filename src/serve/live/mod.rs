@@ -187,6 +187,12 @@ pub trait LiveSource: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// True if a publication purges, by tag, the tiles with these values that a later change makes other than they are at
+    /// the database state `shown`. Only for tiles in the target's scope.
+    fn purges_later_changes(&self, _given: &GivenParameters, _shown: &Cursor) -> bool {
+        false
+    }
+
     /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every
     /// server of the database has the same one.
     fn shared_secret(&self) -> Option<SharedSecret> {

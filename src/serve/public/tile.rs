@@ -13,6 +13,7 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
 use crate::serve::http::unread::AnswerMemory;
+use crate::serve::known_changes::LogAge;
 use crate::serve::live::LiveError;
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
@@ -143,10 +144,16 @@ impl Site {
         let WantedTile { state, tile, given, is_alias, expires, client } = wanted;
         let reserved = AnswerMemory::default();
         let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
+        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
+        let added = settings.headers_of(of).map_or(&[][..], |headers| &headers.headers);
+        let mut is_purged = false;
         let (read, origin) = match &given {
             Some(given) => {
                 let gated = GatedParameters { given, gate: &tileset.parameters.gate };
-                tileset.tiles.tile_with_parameters(state, tile, gated, asked).await
+                let (read, origin) = tileset.tiles.tile_with_parameters(state, tile, gated, asked).await;
+                let has_tags = || added.iter().any(|header| header.text.has_band());
+                is_purged = read.as_ref().is_ok_and(|filtered| filtered.is_purged) && has_tags();
+                (read.map(|filtered| filtered.tile), origin)
             }
             None => tileset.tiles.tile(state, tile, asked).await,
         };
@@ -155,12 +162,19 @@ impl Site {
             settings.tile_freshness.stale_within(tile.coord.zoom(), left)
         });
         let usual = match origin {
-            // A purge by path or URL does not reach what a cache holds under another address.
-            _ if is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            // A purge by path or URL does not reach what a cache holds under another address.
+            _ if is_alias && !is_purged => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
             // Nobody knows what has changed since the last look into the log.
-            _ => settings.tile_freshness.at(tile.coord.zoom(), tileset.tiles.known().log_age(Instant::now)),
+            _ => {
+                let age = tileset.tiles.known().log_age(Instant::now);
+                if is_purged && age == LogAge::Current {
+                    settings.tile_freshness.filtered_at(tile.coord.zoom())
+                } else {
+                    settings.tile_freshness.at(tile.coord.zoom(), age)
+                }
+            }
         };
         let freshness = until_expiry.as_ref().filter(|_| origin != TileOrigin::Ancestor).unwrap_or(usual);
         let source = match origin {
@@ -204,10 +218,7 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
-        if let Some(headers) = settings.headers_of(of) {
-            add_tile_headers(answer.headers_mut(), &headers.headers, names, tile);
-        }
+        add_tile_headers(answer.headers_mut(), added, names, tile);
         answer.headers_mut().insert(CACHE_STATUS, status);
         LabeledAnswer { answer, route: RouteLabel::Tile, source, tileset: None }
     }
