@@ -26,8 +26,8 @@ use crate::run::fitted_filters::{check_conditions, fitted_filters};
 use crate::run::purge::purges_filtered;
 use crate::run::{CommandError, Job};
 use crate::serve::{
-    CountRequest, GivenParameters, KnownChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport,
-    LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
+    CountRequest, GivenParameters, KnownChanges, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest,
+    LiveRowsReport, LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
 };
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -108,8 +108,8 @@ impl DatabaseTiles {
         let fingerprint = fingerprint(settings, &first.layers);
         let notes = if has_target { job.target.folder_notes() } else { None };
         let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
-        let purges_filtered = has_target && purges_filtered(&settings.tileset);
-        let sets = ServedSets::new(filters.clone(), purges_filtered);
+        let sets = ServedSets::new(filters.clone());
+        let purges_filtered = purges_filtered(&settings.tileset);
         let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint,
             live_layers: live_layers.collect(),
@@ -183,8 +183,12 @@ impl LiveSource for DatabaseTiles {
         Box::pin(self.0.count(request, stop))
     }
 
-    fn purges_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
-        self.0.purges_later_changes(given, shown)
+    fn later_changes(&self, given: &GivenParameters, shown: &Cursor) -> LaterChanges {
+        match self.0.logs_later_changes(given, shown) {
+            false => LaterChanges::Unknown,
+            true if self.0.purges_filtered => LaterChanges::Purged,
+            true => LaterChanges::Published,
+        }
     }
 
     fn shared_secret(&self) -> Option<SharedSecret> {
@@ -247,10 +251,11 @@ impl DatabaseTilesShared {
         }
     }
 
-    /// See [`LiveSource::purges_later_changes`].
-    fn purges_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
+    /// True if a reseed finds, in the change log, every later change of tiles with these values that show a database
+    /// state.
+    fn logs_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
         // The tables of maps and functions are not in the log as those of layers are.
-        if !self.purges_filtered
+        if self.described.is_some()
             || self.filters.maps_any(given)
             || self.layers.iter().any(|layer| layer.function().is_some())
         {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -151,8 +151,8 @@ pub(crate) struct ServedSets {
     facets_read: Mutex<FacetsRead>,
     /// The state from which on the kept rows were followed without a gap.
     followed_from: Mutex<Option<Cursor>>,
-    /// True if it must be known of every condition whether the log holds its changes, not only of those in use.
-    asks_about_all: bool,
+    /// True once somebody wants to know of every condition whether the log holds its changes, not only of those of sets.
+    asks_about_all: AtomicBool,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
@@ -177,10 +177,10 @@ struct SetTable {
 }
 
 impl ServedSets {
-    pub(crate) fn new(filters: FilterSettings, asks_about_all: bool) -> ServedSets {
+    pub(crate) fn new(filters: FilterSettings) -> ServedSets {
         ServedSets {
             filters,
-            asks_about_all,
+            asks_about_all: AtomicBool::new(false),
             followed_from: Mutex::default(),
             table: Mutex::default(),
             state: Mutex::default(),
@@ -204,6 +204,7 @@ impl ServedSets {
     /// True if the change log holds every change of what some conditions see that came after a database state. False if
     /// that is not known.
     pub(crate) fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
+        self.asks_about_all.store(true, Ordering::Relaxed);
         let is_followed = self.followed_from.lock().as_ref().is_some_and(|from| shown.sees_all_of(from));
         is_followed && self.state.lock().logs_all_since(parts, shown)
     }
@@ -271,9 +272,10 @@ impl ServedSets {
     pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
         let mut parts: BTreeSet<FilterPart> =
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        let asks_about_all = self.asks_about_all.load(Ordering::Relaxed);
         // The facets of rows are kept before somebody asks for them.
         for (number, layer) in layers.iter().enumerate() {
-            let is_wanted = |key: &ConditionKey| self.asks_about_all || key.is_facet();
+            let is_wanted = |key: &ConditionKey| asks_about_all || key.is_facet();
             let wanted = self.filters.of_layer(layer).into_iter().filter(|condition| is_wanted(&condition.key));
             parts.extend(wanted.map(|condition| FilterPart { layer: number, condition: condition.key }));
         }
@@ -375,7 +377,7 @@ mod tests {
     #[test]
     fn a_tile_is_followed_from_when_the_log_has_all_that_its_conditions_see() {
         let cursor = |text: &str| text.parse::<Cursor>().unwrap();
-        let sets = ServedSets::new(FilterSettings::default(), true);
+        let sets = ServedSets::new(FilterSettings::default());
         let step = |before: &str, logged: &[(&str, bool)]| {
             let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
             sets.next_state(&LoggedParts { before: &cursor(before), parts: logged.iter().map(part).collect() });
@@ -400,7 +402,7 @@ mod tests {
 
     #[test]
     fn the_sets_that_were_not_used_for_longest_make_room() {
-        let sets = ServedSets::new(FilterSettings::default(), false);
+        let sets = ServedSets::new(FilterSettings::default());
         let filters = ["a", "b", "c"].map(|name| filter(&[name]));
         let each = filters[0].bytes() + 1_000;
         sets.bound(1 << 20, 0);

@@ -292,8 +292,8 @@ pub(crate) struct GatedParameters<'a> {
 pub(crate) struct FilteredTile {
     /// `None` if it is empty.
     pub(crate) tile: Option<EncodedTile>,
-    /// True if each later change of it purges its tags.
-    pub(crate) is_purged: bool,
+    /// The database state that it shows.
+    pub(crate) shown: Option<Arc<Cursor>>,
 }
 
 impl ServedTiles {
@@ -307,11 +307,7 @@ impl ServedTiles {
     ) -> (Result<FilteredTile, TileError>, TileOrigin) {
         let Some(live) = self.live_at(tile) else { return (Err(TileError::OutOfScope), TileOrigin::Empty) };
         let (form, origin) = self.rendered(live, state, tile, Some(gated), asked).await;
-        let filtered = |form: CachedTile| {
-            let is_purged =
-                |shown: &Arc<Cursor>| state.covers(tile.coord) && live.source.purges_later_changes(gated.given, shown);
-            FilteredTile { is_purged: form.snapshot().is_some_and(is_purged), tile: form.tile }
-        };
+        let filtered = |form: CachedTile| FilteredTile { shown: form.snapshot().cloned(), tile: form.tile };
         (form.map(filtered), origin)
     }
 

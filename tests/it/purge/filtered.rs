@@ -116,6 +116,20 @@ impl World {
         answer.header("cache-control").unwrap_or_default().to_owned()
     }
 
+    /// Asks for tiles that nobody has asked for until the server keeps rows and knows what is in the log.
+    fn asks_until_long(&self) {
+        let mut deeper = (7..11_u8).flat_map(|z| (0..1_u32 << z).map(move |x| (z, x, (1_u32 << z) / 3)));
+        let is_long = |of: &&str| self.control(&format!("/1/1/0.pbf{of}")) == "max-age=1, s-maxage=3600";
+        until("caches may keep filtered tiles", || {
+            for (z, x, y) in deeper.by_ref().take(5) {
+                self.served.get(&format!("/{z}/{x}/{y}.pbf"), GZIP);
+            }
+            let (left, rows) = (deeper.clone().next(), self.served.admin("/status.json").1);
+            assert!(left.is_some(), "{}: {rows}", self.control("/1/1/0.pbf?country=AA"));
+            FOLLOWED.iter().all(|of| is_long(&of))
+        });
+    }
+
     /// The addresses of all filters, with what the server answers itself.
     fn shown(&self) -> BTreeMap<String, Vec<u8>> {
         addresses().map(|path| (path.clone(), self.served.get(&path, GZIP).body)).collect()
@@ -136,14 +150,7 @@ fn addresses() -> impl Iterator<Item = String> {
 #[test]
 fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
     let world = World::new();
-    let long = |path: &str| world.control(path) == "max-age=1, s-maxage=3600";
-    let mut deeper = (0..128_u32).flat_map(|x| (32..64_u32).map(move |y| format!("/7/{x}/{y}.pbf")));
-    until("the server keeps rows, and knows what is in the log", || {
-        for path in deeper.by_ref().take(20) {
-            world.served.get(&path, GZIP);
-        }
-        FOLLOWED.iter().all(|of| long(&format!("/1/1/0.pbf{of}")))
-    });
+    world.asks_until_long();
     // What no purge reaches: another table, a table of synonyms, a zoom that is not stored, a server's other name for it.
     for short in [
         format!("/1/1/0.pbf{BY_ANOTHER_TABLE}"),
@@ -154,6 +161,7 @@ fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
     ] {
         assert!(world.control(&short).ends_with("max-age=5"), "{short}: {}", world.control(&short));
     }
+    pinned_tiles_are_of_the_publication_that_the_address_names(&world);
     // The first publication establishes the tags; those after it purge nothing else.
     world.db.run("UPDATE api_facility SET name = name || ' a' WHERE id = (SELECT min(id) FROM api_facility)");
     world.reseed();
@@ -180,4 +188,31 @@ fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
         }
         assert!(changed > 0 && kept > addresses().count() / 3, "round {round}: {changed} changed, {kept} kept");
     }
+}
+
+fn pinned_tiles_are_of_the_publication_that_the_address_names(world: &World) {
+    let document = |query: &str| -> serde_json::Value {
+        serde_json::from_slice(&world.served.get(&format!("/tiles.json{query}"), "").body).unwrap()
+    };
+    let shown = document("")["publication"].as_u64().unwrap();
+    let template = document(&format!("?g={shown}&country=AA"))["tiles"][0].to_string();
+    assert!(template.ends_with(&format!("{{y}}.pbf?country=AA&g={shown}\"")), "{template}");
+    let tile = |query: &str, number: u64| format!("/1/1/0.pbf?{query}g={number}");
+    for (path, expected) in [
+        (tile("", shown), "public, max-age=3600"),
+        (tile("country=AA&", shown), "public, max-age=3600"),
+        (tile("listed=x&", shown), "max-age=5"),
+        // Caches would keep something newer under the number of an older publication.
+        (tile("", shown - 1), "max-age=5"),
+        ("/6/40/24.pbf?g=1".to_owned(), "max-age=5"),
+    ] {
+        assert!(world.control(&path).ends_with(expected), "{path}: {}", world.control(&path));
+    }
+    let early = world.served.get(&tile("country=AA&", shown + 1), GZIP);
+    assert_eq!(
+        (status(&early), early.header("cache-control"), early.header("retry-after")),
+        (503, Some("no-store"), Some("1"))
+    );
+    assert!(String::from_utf8_lossy(&early.body).contains("does not show that publication yet"), "{}", early.head);
+    assert_eq!(status(&world.served.get("/1/1/0.pbf?g=new", GZIP)), 400);
 }
