@@ -10,28 +10,16 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use super::dirty::listed;
 use super::{CommandError, Job, if_any};
 use crate::cdn::{
-    AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeBy,
-    PurgeOptions, PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
+    AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
+    PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
 };
-use crate::config::{TilesetSettings, layer_names};
+use crate::config::layer_names;
 use crate::manifest::publication_of;
 use crate::report::{Event, PurgeStatus, Report};
 use crate::serve::SETTLE;
 use crate::suggested::PURGE;
 use crate::target::HeaderNote;
 use crate::tile::{LayerId, Slice, TileRectList};
-
-/// True if publications purge, by tag, every tile of which a row has changed, also if only its columns for filters have.
-/// Then CDNs may keep tiles with a filter.
-pub(crate) fn purges_filtered(tileset: &TilesetSettings) -> bool {
-    let TilesetSettings { purges, filters, s3, tree, .. } = tileset;
-    // Objects of a bucket carry tags of their own, not those of a server.
-    !filters.parameters.is_empty()
-        && !purges.is_empty()
-        && purges.iter().all(|purge| purge.section.by == Some(PurgeBy::Tag))
-        && !s3.has_band()
-        && !tree.template.is_versioned()
-}
 
 /// The options of `purge`, in addition to the settings.
 #[derive(Debug, Clone, Default)]

@@ -23,7 +23,6 @@ use crate::plan::{Dirty, FeatureSearch, batches};
 use crate::postgis::{Database, Error, Layer, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::fitted_filters::{check_conditions, fitted_filters};
-use crate::run::purge::purges_filtered;
 use crate::run::{CommandError, Job};
 use crate::serve::{
     CountRequest, GivenParameters, KnownChanges, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest,
@@ -109,7 +108,7 @@ impl DatabaseTiles {
         let notes = if has_target { job.target.folder_notes() } else { None };
         let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
         let sets = ServedSets::new(filters.clone());
-        let purges_filtered = purges_filtered(&settings.tileset);
+        let purges_filtered = settings.tileset.purges_filtered();
         let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint,
             live_layers: live_layers.collect(),

@@ -10,7 +10,6 @@ use crate::config::TilesetSettings;
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::manifest::Publication;
 use crate::run::CommandError;
-use crate::run::purge::purges_filtered;
 use crate::shards::{ShardsError, WorkFolder};
 use crate::stop::Stop;
 use crate::target::{
@@ -58,7 +57,7 @@ impl TargetOptions {
             tree,
             s3: settings.s3.clone(),
             purge_queues,
-            purges_filtered: purges_filtered(settings),
+            purges_filtered: settings.purges_filtered(),
             runtime: Handle::current(),
             stop: stop.clone(),
             listeners: Vec::new(),
