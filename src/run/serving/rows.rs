@@ -550,7 +550,7 @@ fn why_no_facets(all: &[Arc<Layer>], kept: &LayersWithRows, state: &SetsState) -
 }
 
 /// The changed positions of rows, by the number of the layer that keeps them; `None` where they are not known. The log
-/// says of each layer by itself where rows have changed whose columns it reads.
+/// says of each layer by itself where its rows have changed: one of them may name a further table (`[[layer.track]]`).
 fn changed_at_home(
     of_layers: impl Iterator<Item = (usize, Option<Vec<[f64; 2]>>)>,
 ) -> BTreeMap<usize, Option<Vec<[f64; 2]>>> {

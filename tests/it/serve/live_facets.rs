@@ -11,7 +11,7 @@ use crate::support::served::{GZIP, Served, status};
 use crate::support::until;
 
 /// Columns of every type of facet: of single values and of arrays.
-const COLUMNS: [(&str, &str); 13] = [
+const COLUMNS: [(&str, &str); 14] = [
     ("t", "text"),
     ("v", "varchar(12)"),
     ("s", "smallint"),
@@ -25,10 +25,14 @@ const COLUMNS: [(&str, &str); 13] = [
     ("bs", "bigint[]"),
     ("os", "boolean[]"),
     (OF_CELLS, "integer"),
+    (OF_POINTS, "integer"),
 ];
 
 /// A column that is a facet of cells alone.
-const OF_CELLS: &str = "e";
+const OF_CELLS: &str = "c";
+
+/// A column that is a facet of points alone.
+const OF_POINTS: &str = "p";
 
 /// A parameter that means something else of points than of cells.
 const OPPOSITE: &str = "[[tileset.parameter]]\nname = \"opposite\"\ntype = \"integer\"\nwhere = { points = \"i < !opposite!\", hexagons = \"i > !opposite!\" }\n";
@@ -90,7 +94,12 @@ fn parameters(column: &str, kind: &str) -> Vec<(String, &'static str, &'static s
         "boolean" => "boolean",
         _ => "text[]",
     };
-    let mut all = vec![(format!("{column}_any"), of_each, "any"), (format!("{column}_all"), of_each, "all")];
+    let mut all = vec![(format!("{column}_any"), of_each, "any")];
+    // A tileset has at most 32 parameters.
+    if [OF_CELLS, OF_POINTS].contains(&column) {
+        return all;
+    }
+    all.push((format!("{column}_all"), of_each, "all"));
     if of_each == "integer[]" && !kind.ends_with("[]") {
         all.push((format!("{column}_range"), "range", "range"));
     }
@@ -101,25 +110,22 @@ fn parameters(column: &str, kind: &str) -> Vec<(String, &'static str, &'static s
 fn layers() -> String {
     let mut config = format!("[tileset]\nmax_shrink = \"100%\"\n{OPPOSITE}");
     for (column, kind) in COLUMNS {
-        let of_points = if column == OF_CELLS { String::new() } else { format!("points = \"{column}\", ") };
-        let facet = format!("facet = {{ {of_points}hexagons = \"{column}\" }}");
+        let of = |layer: &str, without: &str| (column != without).then(|| format!("{layer} = \"{column}\""));
+        let of_layers = [of("points", OF_CELLS), of("hexagons", OF_POINTS)].into_iter().flatten().collect::<Vec<_>>();
+        let facet = format!("facet = {{ {} }}", of_layers.join(", "));
         for (name, of_each, matching) in parameters(column, kind) {
             let parameter = format!("name = \"{name}\"\ntype = \"{of_each}\"\nmatch = \"{matching}\"\n{facet}\n");
             write!(config, "[[tileset.parameter]]\n{parameter}").unwrap();
         }
     }
-    let names = COLUMNS.map(|(column, _)| format!("\"{column}\"")).join(", ");
-    let layer = |name: &str, facets: &str| {
+    let layer = |name: &str, without: &str| {
+        let facets = COLUMNS.iter().filter(|(column, _)| *column != without).map(|(column, _)| format!("\"{column}\""));
+        let facets = facets.collect::<Vec<_>>().join(", ");
         format!("[[layer]]\nname = \"{name}\"\ntable = \"facts\"\ngeometry = \"geom\"\nfacets = [{facets}]\n")
     };
     let cells = "[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = { rows = \"count(*)\" }\n";
-    let of_points = names.replace(&format!(", \"{OF_CELLS}\""), "");
-    config
-        + &layer("hexagons", &names)
-        + "zoom = \"0-6\"\n"
-        + cells
-        + &layer("points", &of_points)
-        + "properties = [\"id\"]\n"
+    let points = layer("points", OF_CELLS) + "properties = [\"id\"]\n";
+    config + &layer("hexagons", OF_POINTS) + "zoom = \"0-6\"\n" + cells + &points
 }
 
 fn encoded(text: &str) -> String {
@@ -186,17 +192,18 @@ fn facets_of_any_values_choose_what_the_conditions_of_the_database_choose() {
         if round > 0 {
             let first = 1_000 * u32::try_from(round).unwrap();
             let part = chance.below(5);
-            // The log may name rows for one layer alone.
+            // Columns of one layer alone.
             let changes = if round % 2 == 1 {
-                format!("UPDATE facts SET {OF_CELLS} = {part} WHERE id % 5 = {part}")
+                let set = |column: &str, rest: u64| format!("UPDATE facts SET {column} = 1 WHERE id % 5 = {rest}");
+                format!("{}; {}", set(OF_CELLS, part), set(OF_POINTS, (part + 1) % 5))
             } else {
                 format!("DELETE FROM facts WHERE id % 5 = {part}; {}", any_rows(&mut chance, first..first + 60))
             };
             pair.live.tracked.db.run(&changes);
             pair.has_new_snapshots();
         }
-        for _ in 0..100 {
-            let query = any_query(&mut chance);
+        let of_one = [OF_CELLS, OF_POINTS].map(|column| format!("{column}_any=1"));
+        for query in (0..100).map(|_| any_query(&mut chance)).chain(of_one) {
             let [own, plain] = [&pair.live.served, &pair.plain].map(|served| answers(served, &query));
             for (own, plain) in own.iter().zip(&plain) {
                 let what = format!("seed {seed}, round {round}, {query}: {} {}", own.head, plain.head);
@@ -207,6 +214,10 @@ fn facets_of_any_values_choose_what_the_conditions_of_the_database_choose() {
             refused += u64::from(status(&own[0]) == 400);
         }
     }
+    let before = ["facet_sets", "set_statements"].map(|what| pair.count(what));
+    drop(answers(&pair.live.served, &format!("{OF_CELLS}_any=1&{OF_CELLS}_any=2&{OF_POINTS}_any=1&{OF_POINTS}_any=2")));
+    let now = ["facet_sets", "set_statements"].map(|what| pair.count(what));
+    assert!(now[0] > before[0] + 1 && now[1] == before[1], "{before:?} {now:?}");
     let rows = pair.live.rows();
     assert!(asked > 3 * refused && pair.count("facet_sets") > asked / 2, "{asked} asked, {refused} refused, {rows}");
     // Points and cells of the same rows keep them once.
