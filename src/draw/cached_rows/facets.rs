@@ -53,7 +53,7 @@ impl ValueRows {
 
     /// The same rows in the form that takes less memory, without spare capacity.
     fn packed(&self) -> ValueRows {
-        let few = self.len() as usize * size_of::<u32>();
+        let few = usize::try_from(self.len()).unwrap_or(usize::MAX).saturating_mul(size_of::<u32>());
         match self {
             ValueRows::Few(rows) => {
                 let many = ValueRows::Many(rows.iter().copied().collect());
@@ -222,7 +222,7 @@ impl FacetIndex {
             });
         }
         let [read, came] = all?;
-        Some(MatchingSet::of(self.version, read, came))
+        Some(MatchingSet::of(self.version, &read, &came))
     }
 }
 
@@ -486,7 +486,9 @@ mod tests {
             let of_value = ValueRows::of(rows.clone());
             assert_eq!(matches!(of_value, ValueRows::Few(_)), rows.len() == 3);
             let mut by_one = ValueRows::default();
-            rows.iter().for_each(|row| by_one.add(*row));
+            for row in rows {
+                by_one.add(*row);
+            }
             for of_value in [&of_value, &by_one, &by_one.packed()] {
                 let all: RoaringBitmap = rows.iter().copied().collect();
                 let mut others: RoaringBitmap = (0..100_000).collect();

@@ -65,7 +65,7 @@ pub(crate) struct MatchingSet {
 }
 
 impl MatchingSet {
-    pub(crate) fn of(version: RowsVersion, read: RoaringBitmap, came: RoaringBitmap) -> MatchingSet {
+    pub(crate) fn of(version: RowsVersion, read: &RoaringBitmap, came: &RoaringBitmap) -> MatchingSet {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         // Clones have no spare capacity.
         let (read, came) = (read.clone(), came.clone());
@@ -144,7 +144,7 @@ impl CachedRows {
                 }
             }
         }
-        Some(MatchingSet::of(changes.version, read, changes.serials.iter().copied().collect()))
+        Some(MatchingSet::of(changes.version, &read, &changes.serials.iter().copied().collect()))
     }
 
     /// The keys of the rows that came since the rows of a set. `None` if it is a set of other rows, or of later ones.
@@ -295,7 +295,7 @@ impl<'r> MatchingSetBuilder<'r> {
         if let Some(before) = before {
             read |= &before.read;
         }
-        MatchingSet::of(places.version(), read, came.into_iter().collect())
+        MatchingSet::of(places.version(), &read, &came.into_iter().collect())
     }
 }
 

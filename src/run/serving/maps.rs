@@ -83,13 +83,12 @@ struct MapLook {
 
 impl MapLook {
     async fn read(self: Arc<MapLook>) -> Result<(), CommandError> {
-        let database = match self.database.get() {
-            Some(known) => known,
-            None => {
-                let session = SessionOptions { connections: 1, ..self.settings.session.clone() };
-                let database = Database::new(&self.settings.connect, session, &self.stop)?;
-                self.database.get_or_init(|| database)
-            }
+        let database = if let Some(known) = self.database.get() {
+            known
+        } else {
+            let session = SessionOptions { connections: 1, ..self.settings.session.clone() };
+            let database = Database::new(&self.settings.connect, session, &self.stop)?;
+            self.database.get_or_init(|| database)
         };
         read_maps(&database.session(None).await?, &self.filters).await
     }

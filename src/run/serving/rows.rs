@@ -302,12 +302,12 @@ impl ServedRows {
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
         let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
         let number = |layer| on.layers.iter().position(|own| Arc::ptr_eq(own, layer));
-        let mut watched: Vec<(usize, &Vec<Watch>)> =
+        let mut numbered: Vec<(usize, &Vec<Watch>)> =
             layers.iter().zip(&watches).filter_map(|(layer, watches)| Some((number(layer)?, watches))).collect();
         // Cells have rows of their own where no layer of points could keep them.
-        watched.sort_by_key(|(number, _)| on.layers[*number].grid().is_some());
+        numbered.sort_by_key(|(number, _)| on.layers[*number].grid().is_some());
         let mut is_any_kept = false;
-        for (number, watches) in watched {
+        for (number, watches) in numbered {
             let Some(rows) = self.rows_layers(on.layers).swap_remove(number).filter(|rows| rows.home == number) else {
                 continue;
             };
