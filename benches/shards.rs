@@ -152,7 +152,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         let weighed = weigh(&planned, &[WeighedLayer { cost, rows: planned_points }]);
         drop(planned);
         let zooms: Vec<Zoom> = zoom_list.iter().collect();
-        let whole: f64 = cut(&weighed, &zooms, 1, CutFor::Machines).iter().map(|one| one.weight as f64 * COST_UNIT).sum();
+        let whole: f64 =
+            cut(&weighed, &zooms, 1, CutFor::Machines).iter().map(|one| one.weight as f64 * COST_UNIT).sum();
         println!("  one machine: {whole:.0} core seconds");
         for count in [4, 19, 100] {
             let parts = cut(&weighed, &zooms, count, CutFor::OneProcess);

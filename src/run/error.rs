@@ -249,9 +249,7 @@ pub enum CommandError {
         "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
     )]
     InterruptedSynchronized { target: String, signal: Signal },
-    #[error(
-        "interrupted: {target} is unchanged, and the parts that are done are kept: run the command again to go on"
-    )]
+    #[error("interrupted: {target} is unchanged, and the parts that are done are kept: run the command again to go on")]
     InterruptedInParts { target: String, signal: Signal },
 }
 

@@ -19,7 +19,9 @@ use crate::run::identity::{LogIdentity, compare};
 use crate::run::prepare::{CALL_COST, Prepared, layers_that_end_early, prepare_on};
 use crate::run::target::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
-use crate::shards::{ColumnWeights, CutFor, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
+use crate::shards::{
+    ColumnWeights, CutFor, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut,
+};
 use crate::target::{GENERATOR, Needs, new_version};
 use crate::tile::{AreaPart, Order, Zoom, ZoomList, area_of_texts, area_texts};
 

@@ -54,7 +54,9 @@ pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, C
     };
     let of = ShardRun { job, work: &work, plan: &plan };
     Box::pin(finished(of, claimed)).await.map_err(|error| match interrupted(error, &job.stop) {
-        CommandError::Interrupted(signal) => CommandError::InterruptedInParts { target: job.target.to_string(), signal },
+        CommandError::Interrupted(signal) => {
+            CommandError::InterruptedInParts { target: job.target.to_string(), signal }
+        }
         error => error,
     })
 }
@@ -105,12 +107,7 @@ struct Looked {
 }
 
 /// Finds out whether parts that are done can be used, and whether the database has a change log for new ones.
-async fn look(
-    job: &Job,
-    work: &WorkFolder,
-    plan: Option<&ShardPlan>,
-    needs: Needs,
-) -> Result<Looked, CommandError> {
+async fn look(job: &Job, work: &WorkFolder, plan: Option<&ShardPlan>, needs: Needs) -> Result<Looked, CommandError> {
     let database = job.database()?;
     let mut snapshot = job.take_snapshot(&database, false).await?;
     let (mut done, mut useless) = (Vec::new(), None);

@@ -46,11 +46,7 @@ impl BucketNotes {
         match error {
             BucketError::Changed { place } => NoteError::Changed { place },
             BucketError::TooLarge { place, .. } => NoteError::TooLong { place },
-            error => NoteError::Refused {
-                action,
-                place: format!("{}{name}", self.address()),
-                source: error.into(),
-            },
+            error => NoteError::Refused { action, place: format!("{}{name}", self.address()), source: error.into() },
         }
     }
 
