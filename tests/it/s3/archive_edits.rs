@@ -92,6 +92,11 @@ fn is_copy(seen: &Seen) -> bool {
     seen.head.to_ascii_lowercase().contains("x-amz-copy-source:")
 }
 
+/// True for a request that asks which parts the server has.
+fn is_list(seen: &Seen) -> bool {
+    seen.method == "GET" && seen.target.contains("uploadId=")
+}
+
 fn has_condition(seen: &Seen) -> bool {
     seen.head.to_ascii_lowercase().contains("x-amz-copy-source-if-match:")
 }
@@ -113,8 +118,10 @@ fn what_stays_of_an_archive_is_copied_on_the_server_and_the_rest_is_that_of_an_e
         assert!(copies.iter().any(|copy| of_range(&copy.head.to_ascii_lowercase())), "{copies:?}");
     }
     // The header, the directories, the first part, the last one, and two neighbours that are as long as they were.
-    let reads = seen.iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
-    assert_eq!(reads, 5);
+    let of_archive = |seen: &&Seen| seen.method == "GET" && seen.target.contains("/a.pmtiles");
+    let (lists, reads): (Vec<&Seen>, Vec<&Seen>) = seen.iter().filter(of_archive).partition(|seen| is_list(seen));
+    // The lengths of all parts are asked for once.
+    assert_eq!((reads.len(), lists.len()), (5, 1));
     let head = prefix.client.head_object().bucket(&prefix.location.bucket).key(key(&prefix).key);
     let head = prefix.runtime.block_on(head.send()).unwrap();
     assert_eq!(
@@ -212,6 +219,47 @@ fn a_server_that_copies_no_parts_gets_the_whole_archive() {
         let is_without = |seen: &Seen| is_copy(seen) && !has_condition(seen);
         assert_eq!(seen.iter().any(is_without), matches!(fault, Fault::Error(501, ..)), "{fault:?}");
         holds(&prefix, &changed());
+    }
+}
+
+#[test]
+fn a_server_that_copies_other_bytes_than_were_asked_for_or_does_not_say_how_many_gets_the_whole_archive() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    seeded(&prefix, &folder);
+    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
+    // As a server does that does not know the range: the whole object is a part.
+    let ignores_range = {
+        let (client, handle) = (prefix.client.clone(), prefix.runtime.handle().clone());
+        let (bucket, key) = (prefix.location.bucket.clone(), key(&prefix).key);
+        move |seen: &Seen| {
+            if !is_copy(seen) || !seen.target.contains("partNumber=2") {
+                return Fault::None;
+            }
+            let id = seen.target.split(['?', '&']).find_map(|word| word.strip_prefix("uploadId=")).unwrap();
+            let copy = client.upload_part_copy().bucket(&bucket).key(&key).upload_id(id).part_number(2);
+            let copied = handle.block_on(copy.copy_source(format!("{bucket}/{key}")).send()).unwrap();
+            let tag = copied.copy_part_result().unwrap().e_tag().unwrap();
+            let answer = format!("<CopyPartResult><ETag>{tag}</ETag></CopyPartResult>");
+            Fault::Answered(Box::leak(answer.into_boxed_str()))
+        }
+    };
+    proxy.rule(ignores_range);
+    let options = options(&proxy.endpoint);
+    edit(archive(&prefix, options.clone(), &Stop::new()), changes(), 2).unwrap();
+    assert!(proxy.take_seen().iter().any(is_list));
+    holds(&prefix, &changed());
+    assert_eq!(uploads(&prefix), 0);
+    edit(archive(&prefix, options, &Stop::new()), changes(), 3).unwrap();
+    assert!(!proxy.take_seen().iter().any(is_copy), "once is enough");
+    // It may not be asked, or an empty list is its answer.
+    for fault in [Fault::Error(403, "AccessDenied", "no"), Fault::Answered("<ListPartsResult/>")] {
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| if is_list(seen) { fault } else { Fault::None });
+        let back = [7, 101, 250].map(|at: usize| put(&large()[at])).into();
+        edit(archive(&prefix, options_with(&proxy.endpoint, |_| {}), &Stop::new()), back, 4).unwrap();
+        assert!(proxy.take_seen().iter().any(is_list), "{fault:?}");
+        holds(&prefix, &large());
+        assert_eq!(uploads(&prefix), 0);
+        edit(archive(&prefix, options_with(&prefix.endpoint, |_| {}), &Stop::new()), changes(), 5).unwrap();
     }
 }
 
