@@ -39,11 +39,11 @@ pub(crate) struct Seed {
     /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Seed in parts that are kept beside the target: if the seed is killed, the same command goes on with those that
-    /// lack. Without a change log it starts over
+    /// Seed in parts that are kept beside the target: if the seed is killed, the same command goes on with the
+    /// missing ones. Without a change log it starts over
     #[arg(long, conflicts_with_all = ["dry_run", "variant", "prune_variants"])]
     pub(crate) resume: bool,
-    /// With --resume: into how many parts a seed is cut that begins [default: one for each minute of work]
+    /// With --resume: into how many parts a new seed is cut [default: one for each minute of work]
     #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) parts: Option<u32>,
     /// Then show the result on a map in the browser, as preview does, until Ctrl-C

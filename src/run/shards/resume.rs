@@ -26,6 +26,18 @@ const CATCH_UP: Duration = Duration::from_secs(60);
 /// an earlier process has left, if they are of the same settings, tables and database; else starts over. Without a
 /// change log it seeds as a whole.
 pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, CommandError> {
+    match Box::pin(in_parts(job, parts)).await.map_err(|error| interrupted(error, &job.stop)) {
+        Ok(Some(done)) => Ok(done),
+        Ok(None) => seed::seed(job).await,
+        Err(CommandError::Interrupted(signal)) => {
+            Err(CommandError::InterruptedInParts { target: job.target.to_string(), signal })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The seed in parts; `None` if there is no change log, so that nothing was begun.
+async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, CommandError> {
     let work = job.target.parts_folder()?;
     use_work(&work.name);
     // Nobody else writes the target, or its parts, as long as this lives.
@@ -47,18 +59,12 @@ pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, C
             if let Some(why) = looked.no_log {
                 warn(job, format!("if this seed is killed, the next one starts over, as without --resume: {why}"));
                 spawn_blocking(move || drop(claimed)).await?;
-                return seed::seed(job).await;
+                return Ok(None);
             }
             Box::pin(begun(job, &work, parts, claimed)).await?
         }
     };
-    let of = ShardRun { job, work: &work, plan: &plan };
-    Box::pin(finished(of, claimed)).await.map_err(|error| match interrupted(error, &job.stop) {
-        CommandError::Interrupted(signal) => {
-            CommandError::InterruptedInParts { target: job.target.to_string(), signal }
-        }
-        error => error,
-    })
+    Box::pin(finished(ShardRun { job, work: &work, plan: &plan }, claimed)).await.map(Some)
 }
 
 fn warn(job: &Job, message: String) {
@@ -199,7 +205,7 @@ async fn begun(
     Ok((plan, claimed))
 }
 
-/// Renders the parts that lack, and publishes all.
+/// Renders the missing parts, and publishes all.
 async fn finished(of: ShardRun<'_>, claimed: Claimed) -> Result<RunReport, CommandError> {
     rendered(of).await?;
     // The commit takes the lock itself.
@@ -221,7 +227,7 @@ async fn finished(of: ShardRun<'_>, claimed: Claimed) -> Result<RunReport, Comma
     }
 }
 
-/// Renders the parts that lack.
+/// Renders the missing parts.
 async fn rendered(of: ShardRun<'_>) -> Result<(), CommandError> {
     let (folder, run, count) = (of.work.clone(), of.plan.run.clone(), of.plan.count());
     let done = spawn_blocking(move || folder.done_numbers(&run)).await??;

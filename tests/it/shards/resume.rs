@@ -136,7 +136,8 @@ fn a_stop_keeps_the_parts_that_are_done_and_says_so() {
     // It holds the target, so another one is refused.
     run(&mut resume(&tracked.db.url, &target, &[])).fails(1, &["another run is writing ", "t.mbtiles: wait until"]);
     signal(&child, "TERM");
-    wait(child).fails(143, &["interrupted"]);
+    wait(child)
+        .fails(143, &["t.mbtiles is unchanged, and the parts that are done are kept: run the command again to go on"]);
     door.run("ROLLBACK");
     let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
     assert!(ended.stderr.contains("part 2 of 3; 1 part is done"), "{}", ended.stderr);
