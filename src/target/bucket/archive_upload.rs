@@ -125,22 +125,23 @@ impl OldObject {
         wait(&self.runtime, unless_stopped(&self.stop, &self.place, written))
     }
 
-    /// True if an edit of the archive may leave bytes where they lie: the client can have parts copied, the server has
-    /// not refused it, and between the first and the last part there is another one. `tiles` is the range of the tile
-    /// data.
-    pub(crate) fn can_be_edited(&self, tiles: Range<u64>) -> bool {
+    /// True if between the first and the last part of an edited archive there is another one. `tiles` is the range of
+    /// the tile data.
+    pub(crate) fn has_part_within(&self, tiles: Range<u64>) -> bool {
         let size = self.store.options.section.part_size();
         let begin = tiles.start.next_multiple_of(size);
-        self.may_be_edited() && begin.checked_add(size).is_some_and(|end| end <= tiles.end)
+        begin.checked_add(size).is_some_and(|end| end <= tiles.end)
     }
 
-    /// As [`OldObject::can_be_edited`], as far as it is known before the archive was read.
-    pub(crate) fn may_be_edited(&self) -> bool {
+    /// True if the archive is longer than two parts.
+    pub(crate) fn is_long(&self) -> bool {
         let least = 2 * self.store.options.section.part_size();
-        self.tag().is_some()
-            && self.length.is_some_and(|length| length > least)
-            && self.store.client.can_copy_parts()
-            && !self.store.options.shared.refuses_copies()
+        self.length.is_some_and(|length| length > least)
+    }
+
+    /// True if the client can have parts of the archive copied, and the server has not refused it.
+    pub(crate) fn can_be_copied(&self) -> bool {
+        self.tag().is_some() && self.store.client.can_copy_parts() && !self.store.options.shared.refuses_copies()
     }
 }
 

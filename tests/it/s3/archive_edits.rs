@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
     BucketArchive, BucketError, BucketObject, BucketOptions, BucketPmtiles, ObjectKey, Pmtiles, ReadError, Sink as _,
-    TileEdit, TileReader as _, read_all,
+    TileEdit, TileReader as _, WrittenAnew, read_all,
 };
 use oar_tiles::tile::Order;
 
@@ -107,7 +107,7 @@ fn what_stays_of_an_archive_is_copied_on_the_server_and_the_rest_is_that_of_an_e
     let path = seeded(&prefix, &folder);
     let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
     let (written, finished) = edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), changes(), 2).unwrap();
-    assert_eq!((written.stored, written.unchanged, finished.deleted), (2, 1, 1));
+    assert_eq!((written.stored, written.unchanged, finished.deleted, finished.anew), (2, 1, 1, None));
     let seen = proxy.take_seen();
     let of_parts: Vec<&Seen> = seen.iter().filter(|seen| seen.target.contains("partNumber")).collect();
     let copies: Vec<&&Seen> = of_parts.iter().filter(|seen| is_copy(seen)).collect();
@@ -154,13 +154,14 @@ fn an_edit_of_much_is_downloaded_and_written_anew() {
     for piece in expected[..200].chunks(30) {
         sink.write(piece.iter().map(put).collect()).unwrap();
     }
-    sink.finish(&metadata("f", 2)).unwrap();
+    assert_eq!(sink.finish(&metadata("f", 2)).unwrap().anew, Some(WrittenAnew::ManyChanges));
     assert!(!proxy.take_seen().iter().any(is_copy));
     holds(&prefix, &expected);
     // Less: it turns out at the end, because too many bytes would be dead.
     expected[..140].iter_mut().for_each(|(_, bytes)| bytes.reverse());
     let edits = expected[..140].iter().map(put).collect();
-    edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), edits, 3).unwrap();
+    let (_, finished) = edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), edits, 3).unwrap();
+    assert!(matches!(finished.anew, Some(WrittenAnew::Dead(_))), "{:?}", finished.anew);
     assert!(!proxy.take_seen().iter().any(is_copy));
     holds(&prefix, &expected);
     let object = BucketObject::open(&key(&prefix), options(&prefix.endpoint), prefix.runtime.handle().clone()).unwrap();
@@ -181,7 +182,7 @@ fn a_comparison_of_many_tiles_is_not_one_request_for_each() {
     for piece in edits.chunks(10) {
         sink.write(piece.to_vec()).unwrap();
     }
-    sink.finish(&metadata("f", 2)).unwrap();
+    assert_eq!(sink.finish(&metadata("f", 2)).unwrap().anew, Some(WrittenAnew::ManyRequests));
     let reads =
         proxy.take_seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
     // 64 and the rest of their piece, three before, three for the whole.
@@ -207,6 +208,7 @@ fn a_server_that_copies_no_parts_gets_the_whole_archive() {
         let options = options_with(&proxy.endpoint, |section| section.attempts = 1);
         let (written, finished) = edit(archive(&prefix, options.clone(), &Stop::new()), changes(), 2).unwrap();
         assert_eq!((written.stored, written.unchanged, finished.deleted), (2, 1, 1));
+        assert_eq!(finished.anew, Some(WrittenAnew::NoCopies));
         let mut seen = proxy.take_seen();
         assert!(seen.iter().any(is_copy));
         holds(&prefix, &changed());

@@ -205,6 +205,7 @@ fn reasons() -> Vec<Reason> {
 #[test]
 fn a_reseed() {
     let report = ReseedReport {
+        written_anew: Some("it is small".to_owned()),
         output: "facilities.mbtiles".to_owned(),
         dirty: 160,
         patched: 120,
