@@ -7,10 +7,13 @@ use std::time::Duration;
 
 use super::helpers::{Sharded, names, without_times, write};
 use super::same_as_a_seed::pmtiles_parts;
+use super::shared_version::{filled, fresh, shown, versioned, versions};
 use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::places::{Places, files_below};
 use crate::support::process::Start as _;
-use crate::support::program::{Run, program, run, seed_command, signal, wait};
+use crate::support::program::{Run, program, run, signal, wait};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::s3::{Prefix, keys};
 use crate::support::tracked::Tracked;
 use crate::support::{Db, SmallDisk, seed, until};
 
@@ -294,39 +297,75 @@ fn a_strangers_folder_is_refused_and_a_broken_plan_can_be_given_up() {
 #[test]
 fn on_a_full_disk_the_parts_that_are_done_stay() {
     let tracked = Tracked::facilities(3_000);
-    let Some(disk) = SmallDisk::mount(&tracked.path("disk"), "260k") else { return };
+    let Some(disk) = SmallDisk::mount(&tracked.path("disk"), "20k") else { return };
     let target = disk.path.join("t.mbtiles");
-    run(&mut resume(&tracked.db.url, &target, &[])).fails(1, &["cannot write "]);
-    let status = program().args(["shards", "status", "--json", "--work"]).arg(parts(&target)).output().unwrap();
-    let status: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
-    let done = status["done"].as_u64().unwrap();
+    let done = || {
+        let status = program().args(["shards", "status", "--json", "--work"]).arg(parts(&target)).output().unwrap();
+        let status: Option<serde_json::Value> = serde_json::from_slice(&status.stdout).ok();
+        status.map_or(0, |status| status["done"].as_u64().unwrap())
+    };
+    // A little more room each time, until a part fits.
+    for kilobytes in (40..).step_by(40) {
+        run(&mut resume(&tracked.db.url, &target, &[])).fails(1, &["cannot write "]);
+        if done() > 0 {
+            break;
+        }
+        disk.resize(&format!("{kilobytes}k"));
+    }
+    let done = done();
+    assert!(done < 3, "one part does not fit");
     disk.resize("20m");
     let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
     let parts_are = if done == 1 { "part is" } else { "parts are" };
-    assert!(ended.stderr.contains(&format!("; {done} {parts_are} done")) || done == 3, "{done}: {}", ended.stderr);
+    assert!(ended.stderr.contains(&format!(" of 3; {done} {parts_are} done")), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("part 1 of 3; 0 parts"), "{}", ended.stderr);
     tracked.is_fresh(&target, &ZOOMS);
 }
 
 #[test]
 fn archives_and_versions_in_s3_go_on_as_well() {
-    let (tracked, places) = (Tracked::facilities(60), Places::new());
     for name in ["s3:t.pmtiles", "s3:t/"] {
-        let seeded = |more: &[&str]| {
-            let mut command = seed_command(&tracked.db.url, Path::new(&places.place(name)), more);
-            command.args(["--resume", "--parts", "2", "--config", &places.config]).args(ZOOMS);
-            command.envs([
-                ("AWS_ACCESS_KEY_ID", &places.prefix.keys.key),
-                ("AWS_SECRET_ACCESS_KEY", &places.prefix.keys.secret),
-            ]);
-            command
-        };
-        for step in [1, 3] {
-            is_killed_at_one_of(RENAMES, step, &seeded(&[]));
-            write(&tracked.db, &mut fastrand::Rng::with_seed(step as u64));
+        let tracked = Tracked::facilities(60);
+        let proxy = Proxy::before(&Prefix::new().endpoint, |_| Fault::None);
+        let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
+        let config = std::fs::read_to_string(&places.config).unwrap();
+        let sharded = versioned(&tracked, &places);
+        let is_archive = name.ends_with(".pmtiles");
+        if is_archive {
+            std::fs::write(&places.config, config).unwrap();
         }
-        run(&mut seeded(&[])).ok();
-        places.seed(&tracked.db, "single.mbtiles", &ZOOMS).ok();
-        assert!(places.read_by_others_or_copy(name) == places.read_by_others("single.mbtiles"), "{name}");
+        let resume = || {
+            let mut command = program();
+            command.args([
+                "seed",
+                "--resume",
+                "--parts",
+                "2",
+                "--progress",
+                "lines",
+                "--database-url",
+                &tracked.db.url,
+            ]);
+            command.args(["--output", &places.place(name)]).args(&sharded.more);
+            run(command.envs(sharded.variables.iter().map(|(name, value)| (name, value))))
+        };
+        // The second part is rendered, but that is never noted.
+        proxy.rule(|seen| match &*seen.method {
+            "PUT" if seen.target.contains("done-0002") => Fault::Error(403, "AccessDenied", "no"),
+            _ => Fault::None,
+        });
+        let failed = resume();
+        assert!(failed.code > 0 && failed.stderr.contains("done-0002.json"), "{}", failed.stderr);
+        (0..3).for_each(|seed| write(&tracked.db, &mut fastrand::Rng::with_seed(seed)));
+        proxy.rule(|_| Fault::None);
+        let ended = resume().ok();
+        assert!(ended.stderr.contains("part 2 of 2; 1 part is done"), "{}", ended.stderr);
+        let shows = if is_archive {
+            places.read_by_others_or_copy(name)
+        } else {
+            filled(versions(&places).remove(&shown(&places)).unwrap())
+        };
+        assert!(shows == fresh(&tracked, &places), "{name}");
     }
 }
 
