@@ -14,6 +14,7 @@ TILE = 100_000
 ZOOM = "14"
 
 TABLE = f"""
+CREATE EXTENSION IF NOT EXISTS postgis;
 CREATE FUNCTION noise() RETURNS text LANGUAGE sql VOLATILE PARALLEL SAFE AS $$
     SELECT encode(string_agg(sha512((random()::text || n)::bytea), ''), 'base64') FROM generate_series(1, {TILE // 64}) n $$;
 CREATE TABLE noise (id int PRIMARY KEY, text text NOT NULL, geom geometry(Point, 3857) NOT NULL);
