@@ -51,7 +51,8 @@ sub vcl_recv {
     # Tiles depend on nothing but their address.
     unset req.http.Cookie;
     # A query may hold parameters of a tile (?country=LI), and a purge by address does not reach it: it is neither kept nor answered from here.
-    # If many ask for the same parameters, leave these three lines out: each query has a copy of its own then. Purge by tag, which reaches all.
+    # If many ask for the same parameters, leave these three lines out, and purge by tag, which reaches all: each query has a copy of its own then, and
+    # filtered tiles are kept as long as others (docs/filters.md, "Filters behind a CDN").
     if (req.url ~ "\?") {
         return (pass);
     }

@@ -12,6 +12,7 @@ import time
 import urllib.parse
 import urllib.request
 
+from . import filters_cdn
 from .bench import fail, median
 from .serve import Server, with_admin
 
@@ -41,6 +42,27 @@ CREATE OR REPLACE FUNCTION chance(text, int) RETURNS float8 IMMUTABLE LANGUAGE s
 CREATE OR REPLACE FUNCTION count_of(text, int) RETURNS int IMMUTABLE LANGUAGE sql AS $$ SELECT floor(3 * chance($1, $2))::int $$"""
 FACETS = {"countries": ("text[]", "country_code"), "sectors": ("text[]", "sector"), "lists": ("integer[]", "lists"),
           "contributors": ("integer[]", "contributors_id"), "workers": ("text[]", "number_of_workers")}
+
+
+POINT_ZOOMS, POINT_COUNTRIES = range(2, 6), ["BD", "CN", "IN"]
+POINTS = """
+[serve]
+live = true
+[run]
+rows_mb = 2000
+[[tileset.parameter]]
+name = "countries"
+type = "text[]"
+facet = { facilities = "country_code" }
+[[layer]]
+name = "facilities"
+table = "index_rows"
+geometry = "location"
+key = ["id"]
+zoom = "2-14"
+facets = ["country_code"]
+properties = ["id", "name"]
+"""
 
 
 def config():
@@ -110,6 +132,29 @@ def measure(bench):
         many_users(bench, server, places)
         edits(bench, server)
         bench.row("filters, memory", "", f"{server.memory():.0f} MB", ratio=f"{rows:.0f} MB with rows alone; {server.status()}")
+    bench.timed("seed", "--config", settings, "--zoom", "1-12", "--output", target, "--force")
+    filters_cdn.measure(bench, settings, target, places)
+    plain_points(bench, places)
+
+
+def plain_points(bench, places):
+    """Large tiles of points: those of a filter beside those of a layer that has no other rows, which are only encoded and packed."""
+    took = {True: 0.0, False: 0.0}
+    for country in POINT_COUNTRIES:
+        tiles = sorted({path(zoom, place) for zoom in POINT_ZOOMS for place in places})
+        for is_filtered in (True, False):
+            where = "" if is_filtered else f"where = \"country_code = '{country}'\"\n"
+            settings, target = bench.write("points.toml", POINTS + where), bench.file("points.mbtiles")
+            bench.install_triggers("--config", settings)
+            bench.timed("seed", "--config", settings, "--zoom", "14", "--bbox", "0,0,1,1", "--output", target, "--force")
+            with serving(bench, target, settings) as server:
+                client, chance, end = Client(server.url), random.Random(2), time.monotonic() + 120
+                while not server.status()["tiles"] and time.monotonic() < end:
+                    client.asks(path(13, chance.choice(places)), f"v={chance.random()}")
+                query = f"countries={country}" if is_filtered else ""
+                client.asks("/12/0/0.pbf", query)
+                took[is_filtered] += sum(client.asks(tile, query) for tile in tiles)
+    bench.row("filters, points at zooms 2 to 5", f"{took[True]:.2f} s", ratio=f"{took[True] / took[False]:.2f} x the same points without a filter, {took[False]:.2f} s")
 
 
 class Filtered(Server):
@@ -164,7 +209,7 @@ class Client:
         begun = time.monotonic()
         self.connection.request("GET", f"{path}?{query}", headers={"Accept-Encoding": "gzip"})
         answer = self.connection.getresponse()
-        self.body = answer.read()
+        self.body, self.headers = answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         if answer.status not in (200, 204):
             raise RuntimeError(f"{path}?{query}: {answer.status}")
         return time.monotonic() - begun

@@ -43,15 +43,20 @@ def free_port():
 
 
 @contextlib.contextmanager
-def varnish(bench, backend):
+def varnish(bench, backend, keeps_queries=False):
     port = free_port()
     text = Path(f"{ROOT}/examples/varnish.vcl").read_text().replace('.port = "8080"', f'.port = "{backend}"')
+    if keeps_queries:
+        passed = '    if (req.url ~ "\\?") {\n        return (pass);\n    }\n'
+        if passed not in text:
+            fail("examples/varnish.vcl passes queries in another way")
+        text = text.replace(passed, "")
     token = Path(bench.file("purge-token"))
     token.write_text(f"{PURGE_TOKEN}\n")
     text = text.replace("/etc/varnish/purge-token", str(token))
     vcl = Path(bench.file("purge.vcl"))
     vcl.write_text(text)
-    command = [varnishd(), "-F", "-j", "none", "-s", "malloc,64m", "-a", f"127.0.0.1:{port}", "-n", bench.file("varnish"), "-f", str(vcl)]
+    command = [varnishd(), "-F", "-j", "none", "-s", "malloc,512m", "-a", f"127.0.0.1:{port}", "-n", bench.file("varnish"), "-f", str(vcl)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with ended(process):
         end = time.time() + PATIENCE_SECONDS

@@ -180,12 +180,19 @@ pub struct OutboxWriter {
     pub is_versioned: bool,
     /// Documents that change with every publication.
     pub documents: Vec<String>,
+    /// The tiles that may show something else with a filter, though they may not have changed without one. `None` if
+    /// these may be all tiles.
+    pub filtered: Option<TileRectList>,
 }
 
 impl BeforeManifest for OutboxWriter {
     fn stored(&self, stored: &PublishedTiles) -> Result<(), BeforeManifestError> {
         let changed = stored.changed.as_ref();
-        let tiles = if self.is_versioned { Some(TileRectList::default()) } else { changed.cloned() };
+        let tiles = match (changed, &self.filtered) {
+            _ if self.is_versioned => Some(TileRectList::default()),
+            (Some(changed), Some(filtered)) => TileRectList::union([changed, filtered]),
+            _ => None,
+        };
         let documents = if self.is_versioned || changed.is_none() { self.documents.clone() } else { Vec::new() };
         let is_empty = documents.is_empty() && tiles.as_ref().is_some_and(|tiles| tiles.count() == 0);
         let of_tiles = OutboxEntry {
@@ -506,6 +513,7 @@ mod tests {
             id: format!("id{number}"),
             is_versioned: false,
             documents: vec!["tiles.json".to_owned()],
+            filtered: Some(TileRectList::default()),
         }
     }
 
@@ -604,6 +612,18 @@ mod tests {
         OutboxWriter { is_versioned: true, ..writer(&notes, 2) }.stored(&PublishedTiles::default()).unwrap();
         let entry = &queue(&notes).waiting[0];
         assert_eq!((entry.tiles.as_ref().unwrap().count(), entry.documents.join(" ")), (0, "tiles.json".to_owned()));
+    }
+
+    #[test]
+    fn a_tile_that_changed_with_a_filter_alone_is_purged_too() {
+        let notes = Arc::new(MemoryNotes::default());
+        let filtered =
+            |number, tiles: Option<&str>| OutboxWriter { filtered: tiles.map(rects), ..writer(&notes, number) };
+        filtered(1, Some("2/1/1 3/0/0")).stored(&changed(rects("2/1/1"))).unwrap();
+        filtered(2, Some("4/0/0")).stored(&changed(rects(""))).unwrap();
+        assert_eq!(queue(&notes).tiles().count(), Some(3));
+        filtered(3, None).stored(&changed(rects("2/1/1"))).unwrap();
+        assert_eq!(queue(&notes).tiles().count(), None);
     }
 
     #[test]

@@ -285,6 +285,14 @@ impl FilterSettings {
         asked
     }
 
+    /// True if a table says for which values those of a request stand.
+    pub(crate) fn maps_any(&self, given: &GivenParameters) -> bool {
+        let is_mapped = |own: &ParameterSettings| {
+            own.parameter.map.is_some() && given.given.iter().any(|given| given.name == own.parameter.name)
+        };
+        self.parameters.iter().any(is_mapped)
+    }
+
     /// The values that the conditions of a request read: those that it gives, and defaults of others.
     pub(crate) fn values<'v>(&'v self, given: &'v GivenParameters) -> Vec<&'v GivenParameter> {
         let mut values: Vec<&GivenParameter> = given.given.iter().collect();

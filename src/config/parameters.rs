@@ -14,7 +14,9 @@ use super::filters::{
 };
 use super::settings::{Check, first_repeated};
 use crate::postgis::{FacetMatch, LayerOptions, LayerSection, parameter_array};
-use crate::serve::{GivenParameter, LetterCase, POSTED_NAME, Parameter, ParameterBounds, ParameterType, ValueMap};
+use crate::serve::{
+    GivenParameter, LetterCase, POSTED_NAME, PUBLICATION_NAME, Parameter, ParameterBounds, ParameterType, ValueMap,
+};
 
 /// The most parameters of a tileset.
 const MAX_PARAMETERS: usize = 32;
@@ -259,6 +261,9 @@ impl Check<'_> {
         }
         if name == POSTED_NAME {
             return wrong("has the name of the ids of posted filters: give it another one".to_owned());
+        }
+        if name == PUBLICATION_NAME {
+            return wrong("has the name of the numbers of publications: give it another one".to_owned());
         }
         Ok(())
     }

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::error::ConfigError;
-use super::settings::Check;
+use super::settings::{Check, TilesetSettings};
 use crate::cdn::{
-    CdnUrl, CdnUrlError, ItemPrice, ProviderOptions, PurgeBudget, PurgeKeyError, PurgeOptions, PurgeProvider,
+    CdnUrl, CdnUrlError, ItemPrice, ProviderOptions, PurgeBudget, PurgeBy, PurgeKeyError, PurgeOptions, PurgeProvider,
     PurgeSection,
 };
 
@@ -15,6 +15,19 @@ const REBOUND: Duration = Duration::from_secs(10);
 
 /// The default of the least time between two purges that cost money.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+impl TilesetSettings {
+    /// True if publications purge, by tag, every tile of which a row has changed, also if only its columns for filters
+    /// have. Then CDNs may keep tiles with a filter.
+    pub(crate) fn purges_filtered(&self) -> bool {
+        // Objects of a bucket carry tags of their own, not those of a server.
+        !self.filters.parameters.is_empty()
+            && !self.purges.is_empty()
+            && self.purges.iter().all(|purge| purge.section.by == Some(PurgeBy::Tag))
+            && !self.s3.has_band()
+            && !self.tree.template.is_versioned()
+    }
+}
 
 impl Check<'_> {
     pub(crate) fn purges(&self, given: &[PurgeSection]) -> Result<Vec<PurgeOptions>, ConfigError> {

@@ -143,7 +143,7 @@ impl<'a> PlannedSeed<'a> {
             unwritten: Unwritten::Delete,
             list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
             dirty: None,
-            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &provenance.publication)?,
+            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &provenance.publication, None)?,
             run: RunKind::Seed {
                 database: database(provenance.database.as_ref(), Some(&provenance.reads)),
                 snapshot: self.cursor.clone(),

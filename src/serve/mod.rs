@@ -63,19 +63,19 @@ pub use jobs::{
 };
 pub use known_changes::{KnownChanges, LogFailure, LogLook};
 pub use live::{
-    CountRequest, Counted, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource, LiveTile,
-    MAX_VALUES, ParameterRows, StateCheck,
+    CountRequest, Counted, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource,
+    LiveTile, MAX_VALUES, ParameterRows, StateCheck,
 };
 pub use observe::access_log::AccessRecord;
 pub use options::{
     AccessLogStyle, CdnHeader, EmptyStatus, LiveOptions, SETTLE, ServeOptions, TileHeader, TileHeaders, WriterOptions,
 };
 pub(crate) use options::{RefreshMode, ServeSection, TagHeader, WriterMode};
-pub(crate) use parameters::POSTED_NAME;
 pub use parameters::{
     GivenParameter, GivenParameters, LetterCase, Parameter, ParameterBounds, ParameterType, ParameterValue,
     ParametersKey, TilesetParameters, UndeclaredNames, ValueMap,
 };
+pub(crate) use parameters::{POSTED_NAME, PUBLICATION_NAME};
 pub(crate) use preview::{BASEMAP_MAXZOOM, basemap_tile, standalone, style};
 pub use public::TilesetHeaders;
 pub use public::changes::{ChangedEvent, StateEvent};

@@ -120,7 +120,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let names = TilesetNames { name: metadata.name.clone(), layers: tileset.layers.clone(), may_have_more: false };
     let before = refuse_other(target, &names)?.and_then(|before| publication_of(&before.manifest?));
     let publication = Publication::after(before.as_ref());
-    tileset.before_manifest = target.before_manifest(before.as_ref(), &publication)?;
+    tileset.before_manifest = target.before_manifest(before.as_ref(), &publication, None)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
     let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
     job.changed_out.write(copied.changed.as_ref(), &changed_scope);

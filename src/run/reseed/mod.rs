@@ -212,6 +212,8 @@ impl ReseedRun<'_> {
     /// The description of the run for the sink.
     pub(crate) fn tileset(&self, changed: &DirtyTiles) -> Result<Tileset, CommandError> {
         let before = self.look.state.manifest.publication.as_ref();
+        let dirty = TileRectList::of(changed.dirty.iter());
+        let before_manifest = self.look.job.target.before_manifest(before, &self.publication, dirty.as_ref())?;
         Ok(Tileset {
             fingerprint: self.look.state.manifest.fingerprint.clone(),
             layers: names(&self.look.layers),
@@ -224,8 +226,8 @@ impl ReseedRun<'_> {
                 complete: changed.complete,
                 is_watch: self.options.is_watch,
             },
-            dirty: TileRectList::of(changed.dirty.iter()),
-            before_manifest: self.look.job.target.before_manifest(before, &self.publication)?,
+            dirty,
+            before_manifest,
         })
     }
 

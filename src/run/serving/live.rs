@@ -13,19 +13,20 @@ use super::follow::follow;
 use super::maps::{have_maps, keep_maps, read_maps};
 use super::rows::ServedRows;
 use super::rows_file::RowsFile;
+use super::sets::{FilterPart, ServedSets};
 use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
-use crate::config::FilterSettings;
+use crate::config::{AskedCondition, FilterSettings};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::plan::{Dirty, FeatureSearch, batches};
-use crate::postgis::{Database, Error, survey};
+use crate::postgis::{Database, Error, Layer, survey};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::fitted_filters::{check_conditions, fitted_filters};
 use crate::run::{CommandError, Job};
 use crate::serve::{
-    CountRequest, GivenParameters, KnownChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport,
-    LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
+    CountRequest, GivenParameters, KnownChanges, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest,
+    LiveRowsReport, LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
 };
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
@@ -60,6 +61,9 @@ struct DatabaseTilesShared {
     /// The fingerprint when the server began. Tiles of another fingerprint would not fit the target's tiles.
     fingerprint: String,
     live_layers: Vec<LiveLayer>,
+    layers: Vec<Arc<Layer>>,
+    /// True if publications purge the tags of all dirty tiles.
+    purges_filtered: bool,
     /// The key with which tiles in Redis are signed, if the change log has a key.
     shared_secret: Option<SharedSecret>,
     /// The tileset's description of itself, if it has no target.
@@ -103,6 +107,8 @@ impl DatabaseTiles {
         let fingerprint = fingerprint(settings, &first.layers);
         let notes = if has_target { job.target.folder_notes() } else { None };
         let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
+        let sets = ServedSets::new(filters.clone());
+        let purges_filtered = settings.tileset.purges_filtered();
         let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
             fingerprint,
             live_layers: live_layers.collect(),
@@ -114,7 +120,9 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), filters.clone(), file)),
+            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), sets, file)),
+            layers: first.layers.clone(),
+            purges_filtered,
             before: Mutex::default(),
             filters,
         }));
@@ -172,6 +180,14 @@ impl LiveSource for DatabaseTiles {
 
     fn count<'a>(&'a self, request: CountRequest, stop: &'a Stop) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
         Box::pin(self.0.count(request, stop))
+    }
+
+    fn later_changes(&self, given: &GivenParameters, shown: &Cursor) -> LaterChanges {
+        match self.0.logs_later_changes(given, shown) {
+            false => LaterChanges::Unknown,
+            true if self.0.purges_filtered => LaterChanges::Purged,
+            true => LaterChanges::Published,
+        }
     }
 
     fn shared_secret(&self) -> Option<SharedSecret> {
@@ -232,6 +248,23 @@ impl DatabaseTilesShared {
                 Err(error) => tries.failed(&snapshot, &error, stop)?,
             }
         }
+    }
+
+    /// True if a reseed finds, in the change log, every later change of tiles with these values that show a database
+    /// state.
+    fn logs_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
+        // The tables of maps and functions are not in the log as those of layers are.
+        if self.described.is_some()
+            || self.filters.maps_any(given)
+            || self.layers.iter().any(|layer| layer.function().is_some())
+        {
+            return false;
+        }
+        let asked = self.layers.iter().enumerate().flat_map(|(number, layer)| {
+            let part = move |asked: AskedCondition| FilterPart { layer: number, condition: asked.key };
+            self.filters.asked(given, layer).into_iter().map(part)
+        });
+        self.rows.logs_all_since(&asked.collect::<Vec<_>>(), shown)
     }
 
     /// Waits for the matching set of a tile's filter. What fails here is found again by the rendering.

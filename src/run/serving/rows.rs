@@ -16,9 +16,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Mutex;
 
 use super::rows_file::RowsFile;
-use super::sets::{FilterPart, ServedSets, SetsState};
+use super::sets::{FilterPart, LoggedParts, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
-use crate::config::FilterSettings;
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{CellMembers, LiveLook, LivePoints, LiveRows, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
@@ -127,11 +126,11 @@ impl LayersWithRows {
 
 impl ServedRows {
     /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
-    pub(crate) fn new(memory: usize, filters: FilterSettings, file: Option<RowsFile>) -> ServedRows {
+    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<RowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             members: parking_lot::Mutex::default(),
-            sets: ServedSets::new(filters),
+            sets,
             memory,
             kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),
@@ -165,6 +164,12 @@ impl ServedRows {
         if has_sets {
             self.sets.note_drawn();
         }
+    }
+
+    /// True if the change log holds every change of what some conditions see that came after a database state. False if
+    /// that is not known, such as while no rows are kept.
+    pub(crate) fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
+        self.told.lock().snapshot.is_some() && self.sets.logs_all_since(parts, shown)
     }
 
     /// What is kept now.
@@ -242,7 +247,7 @@ impl ServedRows {
         let (why, pause) = match read {
             Ok(Some(state)) => {
                 self.told.lock().reads += 1;
-                self.sets.note_facets_read();
+                self.sets.note_rows_read(&state.shown.state);
                 self.tell_shown(&state.shown).await;
                 *kept = Kept::Rows(state);
                 if let Some(file) = &self.file {
@@ -321,10 +326,10 @@ impl ServedRows {
         }
         match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
             Ok(layers) => {
-                let logged = self.logged(database, snapshot, probed, &before.state, schema).await;
+                let parts = self.logged(database, snapshot, probed, &before.state, schema).await;
+                let state = self.sets.next_state(&LoggedParts { before: &before.state, parts });
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
-                let state = self.sets.next_state(logged.into_iter());
                 let lacks_facets = |(number, layer): (usize, &Arc<Layer>)| {
                     !layer.facets.is_empty() && layers.rows.get(&number).is_some_and(|rows| rows.facets.is_none())
                 };

@@ -7,12 +7,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::config::{ConditionKey, FilterSettings};
+use crate::cursor::Cursor;
 use crate::draw::{MAX_AGE, MatchingSet};
 use crate::postgis::Layer;
 use crate::serve::LiveRowsReport;
@@ -63,6 +64,12 @@ pub(crate) enum AskedSet {
     RefusedUntil(Instant),
 }
 
+/// Conditions, each with true if the log holds every change since the state `before` of the columns that it reads.
+pub(crate) struct LoggedParts<'a> {
+    pub(crate) before: &'a Cursor,
+    pub(crate) parts: Vec<(FilterPart, bool)>,
+}
+
 /// Which sets hold for a snapshot.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SetsState {
@@ -73,18 +80,36 @@ pub(crate) struct SetsState {
     logged_since: Arc<BTreeMap<FilterPart, u64>>,
     /// The number of the snapshot after which the facets of the rows were read.
     facets_since: u64,
+    /// The same as `logged_since`, as database states.
+    logged_from: Arc<BTreeMap<FilterPart, Cursor>>,
 }
 
 impl SetsState {
     /// The state of the next snapshot. The log has all changes since this one that the conditions of `logged` see.
-    pub(crate) fn next(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
-        let facets_since = self.facets_since;
+    pub(crate) fn next(&self, logged: &LoggedParts<'_>) -> SetsState {
         let snapshot = self.snapshot + 1;
-        let since = |(part, is_logged): (FilterPart, bool)| {
-            let before = self.logged_since.get(&part).copied().unwrap_or(self.snapshot);
-            (part, if is_logged { before } else { snapshot })
+        let since = |(part, is_logged): &(FilterPart, bool)| {
+            let before = self.logged_since.get(part).copied().unwrap_or(self.snapshot);
+            (part.clone(), if *is_logged { before } else { snapshot })
         };
-        SetsState { snapshot, logged_since: Arc::new(logged.map(since).collect()), facets_since }
+        let from = |(part, _): &(FilterPart, bool)| {
+            let before = self.logged_from.get(part).unwrap_or(logged.before);
+            (part.clone(), before.clone())
+        };
+        let are_logged = logged.parts.iter().filter(|(_, is_logged)| *is_logged);
+        SetsState {
+            snapshot,
+            logged_since: Arc::new(logged.parts.iter().map(since).collect()),
+            facets_since: self.facets_since,
+            logged_from: Arc::new(are_logged.map(from).collect()),
+        }
+    }
+
+    /// True if the log holds every change of what some conditions see that came after a database state, as far as the log
+    /// was asked.
+    fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
+        let is_logged = |part| self.logged_from.get(part).is_some_and(|from| shown.sees_all_of(from));
+        parts.iter().all(is_logged)
     }
 
     /// True if a set that was asked for on another snapshot holds for this one, but for the rows that came since.
@@ -124,6 +149,10 @@ pub(crate) struct ServedSets {
     /// When all sets were forgotten last.
     begun: Mutex<Instant>,
     facets_read: Mutex<FacetsRead>,
+    /// The state from which on the kept rows were followed without a gap.
+    followed_from: Mutex<Option<Cursor>>,
+    /// True once somebody wants to know of every condition whether the log holds its changes, not only of those of sets.
+    asks_about_all: AtomicBool,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,
     /// How many tiles were drawn with sets since the server began.
@@ -151,6 +180,8 @@ impl ServedSets {
     pub(crate) fn new(filters: FilterSettings) -> ServedSets {
         ServedSets {
             filters,
+            asks_about_all: AtomicBool::new(false),
+            followed_from: Mutex::default(),
             table: Mutex::default(),
             state: Mutex::default(),
             begun: Mutex::new(Instant::now()),
@@ -161,11 +192,21 @@ impl ServedSets {
         }
     }
 
-    /// Notes that the facets of rows were read. They are as good as the changes that the log has had since.
-    pub(crate) fn note_facets_read(&self) {
+    /// Notes that rows and their facets were read on a database state. They are as good as the changes that the log has
+    /// had since.
+    pub(crate) fn note_rows_read(&self, shown: &Cursor) {
         let mut state = self.state.lock();
         state.facets_since = state.snapshot;
+        *self.followed_from.lock() = Some(shown.clone());
         *self.facets_read.lock() = FacetsRead { at: Instant::now(), are_lacking: false };
+    }
+
+    /// True if the change log holds every change of what some conditions see that came after a database state. False if
+    /// that is not known.
+    pub(crate) fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
+        self.asks_about_all.store(true, Ordering::Relaxed);
+        let is_followed = self.followed_from.lock().as_ref().is_some_and(|from| shown.sees_all_of(from));
+        is_followed && self.state.lock().logs_all_since(parts, shown)
     }
 
     /// Notes whether facets cannot be used, of which a reading would have others.
@@ -231,10 +272,12 @@ impl ServedSets {
     pub(crate) fn narrowed(&self, layers: &[Arc<Layer>]) -> Vec<(FilterPart, Arc<Layer>)> {
         let mut parts: BTreeSet<FilterPart> =
             self.table.lock().sets.keys().flat_map(|filter| &filter.0).map(|(part, _)| part.clone()).collect();
+        let asks_about_all = self.asks_about_all.load(Ordering::Relaxed);
         // The facets of rows are kept before somebody asks for them.
         for (number, layer) in layers.iter().enumerate() {
-            let about_facets = self.filters.of_layer(layer).into_iter().filter(|condition| condition.key.is_facet());
-            parts.extend(about_facets.map(|condition| FilterPart { layer: number, condition: condition.key }));
+            let is_wanted = |key: &ConditionKey| asks_about_all || key.is_facet();
+            let wanted = self.filters.of_layer(layer).into_iter().filter(|condition| is_wanted(&condition.key));
+            parts.extend(wanted.map(|condition| FilterPart { layer: number, condition: condition.key }));
         }
         let narrowed = |part: FilterPart| {
             let layer = layers.get(part.layer)?;
@@ -247,7 +290,7 @@ impl ServedSets {
 
     /// The state of a further snapshot, to which rows were brought; see [`SetsState::next`].
     /// Sets that a statement has found are forgotten after a while: a condition may call a function that was replaced.
-    pub(crate) fn next_state(&self, logged: impl Iterator<Item = (FilterPart, bool)>) -> SetsState {
+    pub(crate) fn next_state(&self, logged: &LoggedParts<'_>) -> SetsState {
         let mut begun = self.begun.lock();
         if begun.elapsed() >= MAX_AGE {
             self.table.lock().sets.clear();
@@ -316,7 +359,7 @@ mod tests {
     fn a_set_holds_for_later_snapshots_only_while_the_log_has_what_its_conditions_see() {
         let step = |state: &SetsState, logged: &[(&str, bool)]| {
             let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
-            state.next(logged.iter().map(part))
+            state.next(&LoggedParts { before: &"1:1:".parse().unwrap(), parts: logged.iter().map(part).collect() })
         };
         let (one, both) = (filter(&["a"]), filter(&["a", "b"]));
         let first = step(&SetsState::default(), &[]);
@@ -329,6 +372,32 @@ mod tests {
         // What was not asked about is not known.
         assert!(!step(&third, &[("a", true)]).holds(&both, 3));
         assert!(!step(&step(&third, &[]), &[("a", true)]).holds(&one, 3));
+    }
+
+    #[test]
+    fn a_tile_is_followed_from_when_the_log_has_all_that_its_conditions_see() {
+        let cursor = |text: &str| text.parse::<Cursor>().unwrap();
+        let sets = ServedSets::new(FilterSettings::default());
+        let step = |before: &str, logged: &[(&str, bool)]| {
+            let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
+            sets.next_state(&LoggedParts { before: &cursor(before), parts: logged.iter().map(part).collect() });
+        };
+        let follows = |names: &[&str], shown: &str| {
+            let parts: Vec<FilterPart> = filter(names).0.into_iter().map(|(part, _)| part).collect();
+            sets.logs_all_since(&parts, &cursor(shown))
+        };
+        step("10:10:", &[("a", true)]);
+        assert!(!follows(&["a"], "12:12:"), "no rows were read");
+        sets.note_rows_read(&cursor("11:11:"));
+        assert!(follows(&["a"], "12:12:") && follows(&[], "12:12:"));
+        assert!(!follows(&["a"], "10:10:") && !follows(&[], "10:10:") && !follows(&["b"], "12:12:"));
+        step("20:20:", &[("a", true), ("b", true)]);
+        assert!(follows(&["a"], "12:12:") && follows(&["a", "b"], "20:20:") && !follows(&["b"], "12:12:"));
+        // The log lost a column for a while.
+        step("30:30:", &[("a", false), ("b", true)]);
+        assert!(!follows(&["a"], "40:40:") && follows(&["b"], "25:25:"));
+        step("40:40:", &[("a", true), ("b", true)]);
+        assert!(follows(&["a"], "40:40:") && !follows(&["a"], "35:35:"));
     }
 
     #[test]

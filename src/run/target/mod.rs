@@ -19,6 +19,7 @@ use super::{CommandError, KnownState};
 use crate::manifest::Publication;
 use crate::stop::Stop;
 use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, TargetUrl};
+use crate::tile::TileRectList;
 
 pub(crate) use claim::{Claimed, claim, judge_rows, relative};
 pub(crate) use refusal::{TilesBefore, TilesetNames, refuse_other, refuse_shrink};
@@ -68,14 +69,16 @@ impl Target {
         Ok(manifest.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest)))
     }
 
-    /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible.
+    /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible. The
+    /// run renders these tiles; `None` if it may render all.
     pub(crate) fn before_manifest(
         &self,
         before: Option<&Publication>,
         publication: &Publication,
+        rendered: Option<&TileRectList>,
     ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
         let notes = self.notes()?;
-        let outbox = self.options.outbox_writer(Arc::clone(&notes), publication);
+        let outbox = self.options.outbox_writer(Arc::clone(&notes), publication, rendered);
         let (before, publication) = (before.cloned(), publication.clone());
         let mut listeners: Vec<Arc<dyn BeforeManifest>> = self.options.listeners.clone();
         listeners.push(Arc::new(ChangeListWriter { notes, before, publication }));

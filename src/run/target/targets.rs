@@ -20,7 +20,7 @@ use crate::target::{
     VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, give_up_shared, read_all, remove_archive,
     remove_prefix, switch_directory,
 };
-use crate::tile::{LayerId, Slice, TileCoord, TileId};
+use crate::tile::{LayerId, Slice, TileCoord, TileId, TileRectList};
 
 /// Whether clients of a target are switched to another of its versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(crate) struct TargetOptions {
     pub(crate) s3: BucketOptions,
     /// The queues of the CDNs that are notified of what a run changes.
     purge_queues: Arc<[String]>,
+    /// True if CDNs keep tiles with a filter, and are told of every tile that may show something else with one.
+    purges_filtered: bool,
     pub(crate) runtime: Handle,
     pub(crate) stop: Stop,
     /// Notified of what a run changed before its manifest becomes visible, in addition to the outbox that is kept with
@@ -51,14 +53,14 @@ impl TargetOptions {
     pub(crate) fn new(settings: &TilesetSettings, force: bool, stop: &Stop) -> TargetOptions {
         let tree = TreeOptions { force, ..settings.tree.clone() };
         let purge_queues = settings.purges.iter().map(queue_name).collect();
-        let listeners = Vec::new();
         TargetOptions {
             tree,
             s3: settings.s3.clone(),
             purge_queues,
+            purges_filtered: settings.purges_filtered(),
             runtime: Handle::current(),
             stop: stop.clone(),
-            listeners,
+            listeners: Vec::new(),
         }
     }
 
@@ -71,15 +73,17 @@ impl TargetOptions {
         Ok(Target { url: TargetUrl::parse(text)?, options: self.clone(), known: None })
     }
 
-    /// What writes a run's changes to the outbox; `None` if there are no CDNs.
+    /// What writes the changes of a run that renders these tiles to the outbox; `None` if there are no CDNs.
     pub(crate) fn outbox_writer(
         &self,
         notes: Arc<dyn NoteStore>,
         publication: &Publication,
+        rendered: Option<&TileRectList>,
     ) -> Option<Arc<dyn BeforeManifest>> {
         if self.purge_queues.is_empty() {
             return None;
         }
+        let filtered = if self.purges_filtered { rendered.cloned() } else { Some(TileRectList::default()) };
         Some(Arc::new(OutboxWriter {
             notes,
             queues: self.purge_queues.to_vec(),
@@ -87,6 +91,7 @@ impl TargetOptions {
             id: publication.id.clone(),
             is_versioned: self.tree.template.is_versioned(),
             documents: Outbox::DOCUMENTS.map(str::to_owned).to_vec(),
+            filtered,
         }))
     }
 

@@ -99,6 +99,17 @@ pub struct LiveTile {
     pub shown: StateInHistory,
 }
 
+/// What is told of changes of tiles with a filter that come after the database state that they show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LaterChanges {
+    /// There may be changes that nobody is told of.
+    Unknown,
+    /// Each is in the change log, so that another publication follows.
+    Published,
+    /// That publication purges the tags of the tiles, too.
+    Purged,
+}
+
 /// What the database says of a state that a tile shows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateCheck {
@@ -185,6 +196,12 @@ pub trait LiveSource: Send + Sync + 'static {
         _stop: &'a Stop,
     ) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
+    /// What is told of later changes of tiles with these values that show the database state `shown`, in the target's
+    /// scope.
+    fn later_changes(&self, _given: &GivenParameters, _shown: &Cursor) -> LaterChanges {
+        LaterChanges::Unknown
     }
 
     /// The key with which its tiles are signed in the cache that servers share; `None` if the database has none. Every

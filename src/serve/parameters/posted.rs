@@ -29,38 +29,58 @@ const MAX_BYTES: usize = 64 << 20;
 /// How long a filter is kept that nobody uses.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
 
-/// A query without the id of a posted filter, and that id.
-#[derive(Debug, PartialEq, Eq)]
+/// The name in a query whose value is the number of the publication that a tile must show at least.
+pub(crate) const PUBLICATION_NAME: &str = "g";
+
+/// A query without the names that stand for something else than values, and what these say.
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PostedQuery<'a> {
     pub(crate) rest: Option<Cow<'a, str>>,
+    /// The id of a posted filter.
     pub(crate) id: Option<ParametersKey>,
+    /// The number of a publication.
+    pub(crate) publication: Option<u64>,
+}
+
+/// Takes the value of a name out of a query.
+/// Fails if the name stands there twice, with what to do.
+fn taken_out<'a>(
+    query: Option<Cow<'a, str>>,
+    wanted: &str,
+    instead: &str,
+) -> Result<(Option<Cow<'a, str>>, Option<String>), BadQuery> {
+    let is_it = |pair: &&str| {
+        let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
+        name == wanted || name.contains('%') && decoded(name).is_some_and(|name| name == wanted)
+    };
+    let pairs = query.as_deref().unwrap_or_default().split('&');
+    let mut values = pairs.clone().filter(is_it).map(|pair| pair.split_once('=').map_or("", |(_, value)| value));
+    let Some(value) = values.next().map(str::to_owned) else { return Ok((query, None)) };
+    if values.next().is_some() {
+        return Err(BadQuery(format!("{wanted} stands there twice: {instead}")));
+    }
+    let rest = pairs.filter(|pair| !is_it(pair)).collect::<Vec<_>>().join("&");
+    Ok(((!rest.is_empty()).then_some(Cow::Owned(rest)), Some(value).filter(|value| !value.is_empty())))
 }
 
 impl<'a> PostedQuery<'a> {
-    /// Takes the id out of a query.
-    /// Fails if it is none, or there are two.
+    /// Takes the id of a posted filter and the number of a publication out of a query.
+    /// Fails if one is none, or stands there twice.
     pub(crate) fn of(query: Option<Cow<'a, str>>) -> Result<PostedQuery<'a>, BadQuery> {
-        let is_id = |pair: &&str| {
-            let name = pair.split_once('=').map_or(*pair, |(name, _)| name);
-            name == POSTED_NAME || name.contains('%') && decoded(name).is_some_and(|name| name == POSTED_NAME)
-        };
-        let pairs = query.as_deref().unwrap_or_default().split('&');
-        let mut ids = pairs.clone().filter(is_id).map(|pair| pair.split_once('=').map_or("", |(_, id)| id));
-        let Some(id) = ids.next() else { return Ok(PostedQuery { rest: query, id: None }) };
-        if ids.next().is_some() {
-            return Err(BadQuery("filter stands there twice: post all values together".to_owned()));
-        }
-        let rest = pairs.filter(|pair| !is_id(pair)).collect::<Vec<_>>().join("&");
-        let rest = (!rest.is_empty()).then_some(Cow::Owned(rest));
-        if id.is_empty() {
-            return Ok(PostedQuery { rest, id: None });
-        }
+        let (rest, id) = taken_out(query, POSTED_NAME, "post all values together")?;
+        let (rest, publication) = taken_out(rest, PUBLICATION_NAME, "name one publication")?;
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
-        let read = Some(id).filter(|id| id.len() == 32 && id.bytes().all(is_digit));
-        let read = read.and_then(|id| u128::from_str_radix(id, 16).ok());
-        let id = read
-            .ok_or_else(|| BadQuery("filter is no id: post the values to filters, which answers with it".to_owned()))?;
-        Ok(PostedQuery { rest, id: Some(ParametersKey(id)) })
+        let id = id.map(|id| {
+            let read = Some(&id).filter(|id| id.len() == 32 && id.bytes().all(is_digit));
+            let read = read.and_then(|id| u128::from_str_radix(id, 16).ok()).map(ParametersKey);
+            let wrong = "filter is no id: post the values to filters, which answers with it";
+            read.ok_or_else(|| BadQuery(wrong.to_owned()))
+        });
+        let publication = publication.map(|number| {
+            let wrong = "g is no number of a publication: tiles.json says which one is shown";
+            number.parse().map_err(|_error| BadQuery(wrong.to_owned()))
+        });
+        Ok(PostedQuery { rest, id: id.transpose()?, publication: publication.transpose()? })
     }
 }
 
@@ -219,13 +239,20 @@ mod tests {
         let read = of("v=1&filter=0123456789abcdef0123456789abcdef&x").unwrap();
         assert_eq!((read.rest.as_deref(), read.id.unwrap().id().as_str()), (Some("v=1&x"), id));
         assert_eq!(of("%66ilter=0123456789abcdef0123456789abcdef").unwrap().id.unwrap().id(), id);
-        assert_eq!(of("a=filter").unwrap(), PostedQuery { rest: Some("a=filter".into()), id: None });
-        assert_eq!(of("filter=").unwrap(), PostedQuery { rest: None, id: None });
+        assert_eq!(of("a=filter").unwrap(), PostedQuery { rest: Some("a=filter".into()), ..PostedQuery::default() });
+        assert_eq!(of("filter=").unwrap(), PostedQuery::default());
         for query in ["filter=x", "filter=0123456789ABCDEF0123456789ABCDEF", "filter=+123456789abcdef0123456789abcdef"]
         {
             assert!(of(query).unwrap_err().starts_with("filter is no id"), "{query}");
         }
         assert!(of("filter=a&filter=b").unwrap_err().contains("twice"));
+        let both = of("g=42&filter=0123456789abcdef0123456789abcdef&gg=1").unwrap();
+        assert_eq!((both.rest.as_deref(), both.id.is_some(), both.publication), (Some("gg=1"), true, Some(42)));
+        assert_eq!(of("g=&a=1").unwrap().publication, None);
+        for query in ["g=x", "g=-1", "g=1.0", "g=99999999999999999999"] {
+            assert!(of(query).unwrap_err().starts_with("g is no number of a publication"), "{query}");
+        }
+        assert!(of("g=1&g=2").unwrap_err().contains("g stands there twice"));
     }
 
     #[test]

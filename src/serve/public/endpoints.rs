@@ -88,8 +88,8 @@ fn tilejson_document(asked: &AskedEndpoint<'_>) -> Answer {
         }
         Err(refused) => return refused,
     };
-    let given = query.canonical();
-    let parts: Vec<&str> = given.iter().chain(&signature).map(String::as_str).collect();
+    let (given, publication) = (query.canonical(), query.publication());
+    let parts: Vec<&str> = given.iter().chain(&publication).chain(&signature).map(String::as_str).collect();
     let query = (!parts.is_empty()).then(|| parts.join("&"));
     let wanted = TileJsonWanted {
         name: asked.name,

@@ -17,6 +17,9 @@ const UNNAMED_ZOOM: &str = "no-cache";
 /// The longest that caches may keep a stale tile, in seconds.
 const MAX_STALE_SECONDS: u64 = 5;
 
+/// The longest that browsers may keep a tile with a filter whose tags are purged, in seconds.
+const MAX_FILTERED_SECONDS: u64 = 1;
+
 /// How long caches may keep tiles, by zoom.
 #[derive(Debug, Clone)]
 pub(crate) struct TileFreshness {
@@ -24,6 +27,8 @@ pub(crate) struct TileFreshness {
     stale: Vec<Freshness>,
     /// While the change log cannot be read for long.
     outage: Vec<Freshness>,
+    /// Of tiles with a filter that purges reach.
+    filtered: Vec<Freshness>,
 }
 
 impl TileFreshness {
@@ -33,8 +38,10 @@ impl TileFreshness {
         let of = |zoom: u8| of_zoom(options, Zoom::new(zoom).unwrap_or(Zoom::MAX));
         let fresh: Vec<Freshness> = (0..=Zoom::MAX.get()).map(of).collect::<Result<_, _>>()?;
         let stale = fresh.iter().map(|fresh| stale(fresh, MAX_STALE_SECONDS)).collect();
-        let outage = fresh.iter().map(|fresh| outage(fresh, *options.section.outage_cdn_max_age)).collect();
-        Ok(TileFreshness { fresh, stale, outage })
+        let long = *options.section.outage_cdn_max_age;
+        let outage = fresh.iter().map(|fresh| apart(fresh, MAX_STALE_SECONDS, long)).collect();
+        let filtered = fresh.iter().map(|fresh| apart(fresh, MAX_FILTERED_SECONDS, Duration::MAX)).collect();
+        Ok(TileFreshness { fresh, stale, outage, filtered })
     }
 
     /// The headers of a zoom, by the age of what is known of the change log: whether the tile is stale is known only up
@@ -46,6 +53,11 @@ impl TileFreshness {
             LogAge::LongOutage => &self.outage,
         };
         &by_zoom[usize::from(zoom.get())]
+    }
+
+    /// The headers of a tile with a filter, which CDNs may keep like others, because they are told when it changes.
+    pub(crate) fn filtered_at(&self, zoom: Zoom) -> &Freshness {
+        &self.filtered[usize::from(zoom.get())]
     }
 
     pub(crate) fn stale_at(&self, zoom: Zoom) -> &Freshness {
@@ -112,10 +124,11 @@ fn stale(fresh: &Freshness, limit: u64) -> Freshness {
     }
 }
 
-/// The headers of a tile in a long outage of the database: browsers look for changes as often as for a stale tile, and
-/// CDNs keep their copies for at most `limit`, so that their questions do not all come to this server.
-fn outage(fresh: &Freshness, limit: Duration) -> Freshness {
-    let Freshness { browsers, cdns, surrogates } = stale(fresh, MAX_STALE_SECONDS);
+/// The headers of a tile that browsers keep for at most `seconds_of_browsers`, and CDNs for at most `limit`. In a long outage of the
+/// database, the questions of CDNs should not all come to this server; of a tile with a filter, only CDNs hear when it
+/// changes.
+fn apart(fresh: &Freshness, seconds_of_browsers: u64, limit: Duration) -> Freshness {
+    let Freshness { browsers, cdns, surrogates } = stale(fresh, seconds_of_browsers);
     let age = |value: &HeaderValue, name: &str| Some(seconds(value.to_str().ok()?, name)?.min(limit.as_secs()));
     let own = |value: &HeaderValue| HeaderValue::from_str(&format!("max-age={}", age(value, "max-age")?)).ok();
     let is_for_all = |value: &str| {
@@ -221,6 +234,26 @@ mod tests {
                 let cdns = at.cdns.as_ref().or(at.surrogates.as_ref()).map_or("", |value| value.to_str().unwrap());
                 assert_eq!([at.browsers.to_str().unwrap(), cdns], expected, "{cache} {cdn:?} {age:?}");
             }
+        }
+    }
+
+    #[test]
+    fn of_a_tile_with_a_filter_browsers_ask_each_second_and_cdns_keep_it_as_others() {
+        let all = [CdnHeader::CdnCacheControl, CdnHeader::SurrogateControl, CdnHeader::SharedMaxAge];
+        for (cache, cdn, headers, expected) in [
+            ("public, max-age=60", "max-age=86400", &all[..1], ["max-age=1", "max-age=86400"]),
+            ("public, max-age=60", "max-age=86400", &all[1..2], ["max-age=1", "max-age=86400"]),
+            ("public, max-age=60", "max-age=86400", &all[2..], ["max-age=1, s-maxage=86400", ""]),
+            ("public, max-age=60", "", &all[..1], ["max-age=1, s-maxage=60", ""]),
+            ("private, max-age=60", "", &all[..1], ["private, max-age=1", ""]),
+            ("no-store", "", &all[..1], ["no-store", ""]),
+            ("no-cache", "", &all[..1], ["no-cache", ""]),
+        ] {
+            let cdn: &[_] = if cdn.is_empty() { &[] } else { &[("", cdn)] };
+            let freshness = TileFreshness::new(&options(&[("", cache)], cdn, headers)).unwrap();
+            let at = freshness.filtered_at(Zoom::new(7).unwrap());
+            let cdns = at.cdns.as_ref().or(at.surrogates.as_ref()).map_or("", |value| value.to_str().unwrap());
+            assert_eq!([at.browsers.to_str().unwrap(), cdns], expected, "{cache} {cdn:?}");
         }
     }
 

@@ -13,11 +13,13 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
 use crate::serve::http::unread::AnswerMemory;
-use crate::serve::live::LiveError;
+use crate::serve::known_changes::LogAge;
+use crate::serve::live::{LaterChanges, LiveError};
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
 use crate::serve::parameters::{
-    BadQuery, GivenParameters, POSTED_NAME, ParametersKey, PostedQuery, TooManyKeys, UndeclaredNames, given,
+    BadQuery, GivenParameters, POSTED_NAME, PUBLICATION_NAME, ParametersKey, PostedQuery, TooManyKeys, UndeclaredNames,
+    given,
 };
 use crate::serve::signature::{SignedContent, SignedQuery, SigningKeys};
 use crate::serve::target::state::ServedState;
@@ -31,6 +33,11 @@ const RETRY_READING: Duration = Duration::from_secs(5);
 
 const BESIDE_POSTED: &str = "filter stands alone: post all values together";
 
+/// The `Retry-After` of a request for a publication that the server does not show yet.
+const RETRY_PUBLICATION: Duration = Duration::from_secs(1);
+
+const UNKNOWN_PUBLICATION: &str = "this server does not show that publication yet";
+
 const UNKNOWN_POSTED: &str = "this server does not have the filter, or not any more: post it again";
 
 /// A tile that a client wants.
@@ -42,6 +49,10 @@ pub(crate) struct WantedTile<'a> {
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another
     /// ending, or a query.
     pub(crate) is_alias: bool,
+    /// True if the request names the publication that the target shows.
+    pub(crate) is_pinned: bool,
+    /// The time of the last look at the target before `state` was taken.
+    pub(crate) looked: Instant,
     /// When a signed address ends, in seconds since 1970; no cache may keep the answer longer.
     pub(crate) expires: Option<u64>,
     pub(crate) client: ClientKey,
@@ -53,6 +64,8 @@ pub(crate) struct AskedQuery<'a> {
     given: Option<Arc<GivenParameters>>,
     /// The posted filter that it names.
     posted: Option<ParametersKey>,
+    /// The number of the publication that it names.
+    publication: Option<u64>,
     /// The same in canonical form, for a signature; empty if it gives none.
     filter: String,
     /// The tileset's name, for a signature.
@@ -74,12 +87,13 @@ impl<'a> AskedQuery<'a> {
         let signature = if keys.is_some() { SignedQuery::of(query) } else { SignedQuery::unsigned(query) };
         let bad = |error: BadQuery| answer::error(StatusCode::BAD_REQUEST, &error.to_string());
         let SiteParameters { declared, posted: all_posted, .. } = &tileset.parameters;
-        let mut query =
-            AskedQuery { given: None, posted: None, filter: String::new(), tileset: "".into(), signature, keys };
-        let PostedQuery { rest, id } = match query.signature.rest.clone() {
-            rest if declared.0.is_empty() => PostedQuery { rest, id: None },
+        let PostedQuery { rest, id, publication } = match signature.rest.clone() {
+            rest if declared.0.is_empty() => PostedQuery { rest, ..PostedQuery::default() },
             rest => PostedQuery::of(rest).map_err(bad)?,
         };
+        let (filter, tileset_name) = (String::new(), "".into());
+        let mut query =
+            AskedQuery { given: None, posted: id, publication, filter, tileset: tileset_name, signature, keys };
         let given = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
         query.given = match (id, given) {
             (None, given) => given.map(Arc::new),
@@ -89,13 +103,28 @@ impl<'a> AskedQuery<'a> {
                 Some(known.ok_or_else(|| answer::error(StatusCode::NOT_FOUND, UNKNOWN_POSTED))?)
             }
         };
-        query.posted = id;
         // Without keys nobody asks for these, which take time to make.
         if keys.is_some() {
             query.filter = query.canonical().unwrap_or_default();
             query.tileset = tileset.signed_name();
         }
         Ok(query)
+    }
+
+    /// Whether the request names the publication that the target shows.
+    /// Fails with the answer that this server does not show it yet.
+    pub(crate) fn is_pinned(&self, state: &ServedState) -> Result<bool, Answer> {
+        let Some(wanted) = self.publication else { return Ok(false) };
+        let shown = state.publication().map_or(0, |publication| publication.number);
+        if wanted > shown {
+            return Err(answer::unavailable(UNKNOWN_PUBLICATION, RETRY_PUBLICATION));
+        }
+        Ok(wanted == shown)
+    }
+
+    /// The number of a publication that the request names, as a part of a query.
+    pub(crate) fn publication(&self) -> Option<String> {
+        self.publication.map(|number| format!("{PUBLICATION_NAME}={number}"))
     }
 
     /// The query for these values in canonical form; `None` without values.
@@ -140,13 +169,23 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
-        let WantedTile { state, tile, given, is_alias, expires, client } = wanted;
+        let WantedTile { state, tile, given, is_alias, is_pinned, looked, expires, client } = wanted;
         let reserved = AnswerMemory::default();
         let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
+        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
+        let added = settings.headers_of(of).map_or(&[][..], |headers| &headers.headers);
+        let has_tags = added.iter().any(|header| header.text.has_band());
+        let is_covered = state.covers(tile.coord);
+        let mut later = if is_covered { LaterChanges::Published } else { LaterChanges::Unknown };
         let (read, origin) = match &given {
             Some(given) => {
                 let gated = GatedParameters { given, gate: &tileset.parameters.gate };
-                tileset.tiles.tile_with_parameters(state, tile, gated, asked).await
+                let (read, origin) = tileset.tiles.tile_with_parameters(state, tile, gated, asked).await;
+                let shown = read.as_ref().ok().and_then(|filtered| filtered.shown.as_deref());
+                let shown = shown.filter(|_| is_covered && (has_tags || is_pinned));
+                let told = shown.zip(tileset.live.as_ref()).map(|(shown, live)| live.later_changes(given, shown));
+                later = told.unwrap_or(LaterChanges::Unknown);
+                (read.map(|filtered| filtered.tile), origin)
             }
             None => tileset.tiles.tile(state, tile, asked).await,
         };
@@ -154,13 +193,25 @@ impl Site {
             let left = expires.saturating_sub(seconds_now());
             settings.tile_freshness.stale_within(tile.coord.zoom(), left)
         });
+        let is_purged = later == LaterChanges::Purged
+            && has_tags
+            // The caches may have been told of a later publication since.
+            && looked.elapsed() <= settings.options.settle;
+        let is_pinned = is_pinned && later != LaterChanges::Unknown;
         let usual = match origin {
-            // A purge by path or URL does not reach what a cache holds under another address.
-            _ if is_alias => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
+            // A purge by path or URL does not reach what a cache holds under another address.
+            _ if is_alias && !is_purged && !is_pinned => settings.tile_freshness.stale_at(tile.coord.zoom()),
             TileOrigin::Ancestor => &Freshness::none(),
             // Nobody knows what has changed since the last look into the log.
-            _ => settings.tile_freshness.at(tile.coord.zoom(), tileset.tiles.known().log_age(Instant::now)),
+            _ => {
+                let age = tileset.tiles.known().log_age(Instant::now);
+                if !is_pinned && is_purged && age == LogAge::Current {
+                    settings.tile_freshness.filtered_at(tile.coord.zoom())
+                } else {
+                    settings.tile_freshness.at(tile.coord.zoom(), age)
+                }
+            }
         };
         let freshness = until_expiry.as_ref().filter(|_| origin != TileOrigin::Ancestor).unwrap_or(usual);
         let source = match origin {
@@ -204,10 +255,7 @@ impl Site {
             TileOrigin::Shared => HeaderValue::from_static("oar-tiles; hit; detail=redis"),
             TileOrigin::Ancestor => HeaderValue::from_static("oar-tiles; fwd=uri-miss; detail=ancestor"),
         };
-        let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
-        if let Some(headers) = settings.headers_of(of) {
-            add_tile_headers(answer.headers_mut(), &headers.headers, names, tile);
-        }
+        add_tile_headers(answer.headers_mut(), added, names, tile);
         answer.headers_mut().insert(CACHE_STATUS, status);
         LabeledAnswer { answer, route: RouteLabel::Tile, source, tileset: None }
     }

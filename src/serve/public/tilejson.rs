@@ -99,6 +99,7 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], wanted: T
     }
     if !parameters.0.is_empty() {
         object.insert("parameters".to_owned(), parameters_json(parameters));
+        object.extend(state.publication().map(|shown| ("publication".to_owned(), shown.number.into())));
     }
     Value::Object(object)
 }

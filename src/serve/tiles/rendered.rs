@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::cache::{CacheOrigin, CachedTile, EncodedTile};
 use super::served::{ServedTiles, StaleTile};
 use super::{AskedBy, TileError, TileOrigin};
+use crate::cursor::Cursor;
 use crate::hex::hex;
 use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::address::ClientKey;
@@ -287,18 +288,27 @@ pub(crate) struct GatedParameters<'a> {
     pub(crate) gate: &'a Arc<KeyGate>,
 }
 
+/// A tile with the rows that fulfil some conditions.
+pub(crate) struct FilteredTile {
+    /// `None` if it is empty.
+    pub(crate) tile: Option<EncodedTile>,
+    /// The database state that it shows.
+    pub(crate) shown: Option<Arc<Cursor>>,
+}
+
 impl ServedTiles {
-    /// The tile with the rows that fulfil some conditions, for a client; `None` if it is empty.
+    /// The tile with the rows that fulfil some conditions, for a client.
     pub(crate) async fn tile_with_parameters(
         &self,
         state: &Arc<ServedState>,
         tile: TileId,
         gated: GatedParameters<'_>,
         asked: AskedBy<'_>,
-    ) -> (Result<Option<EncodedTile>, TileError>, TileOrigin) {
+    ) -> (Result<FilteredTile, TileError>, TileOrigin) {
         let Some(live) = self.live_at(tile) else { return (Err(TileError::OutOfScope), TileOrigin::Empty) };
         let (form, origin) = self.rendered(live, state, tile, Some(gated), asked).await;
-        (form.map(|form| form.tile), origin)
+        let filtered = |form: CachedTile| FilteredTile { shown: form.snapshot().cloned(), tile: form.tile };
+        (form.map(filtered), origin)
     }
 
     /// The rows of each layer that fulfil the conditions of a request; `None` if no tiles are rendered on request.

@@ -6,6 +6,7 @@ mod command_line;
 mod copies_and_versions;
 mod delivery;
 mod example_programs;
+mod filtered;
 mod killed;
 mod moto_cloudfront;
 mod planning;
