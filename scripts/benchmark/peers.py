@@ -1,7 +1,8 @@
 """Other programs that make the same tiles, those that are on the PATH, in turns with the seed: martin-cp, martin's bulk mode, tippecanoe, freestiler.
 
-What each wrote is decoded and compared with the seed's tiles."""
+What each wrote is decoded, and the features of each tile are counted beside those of the seed."""
 
+import gzip
 import json
 import os
 import shutil
@@ -111,21 +112,57 @@ def shown(bench, peer, ours):
         bench.row(peer.name, f"> {limit} s", f"{peer.runs[-1][1]:.0f} MB", "stopped", ratio=f"> {limit / seconds:.0f} x seed")
     else:
         ratios = [taken / seconds for taken, _, seconds in peer.runs]
-        zooms = compared(bench, ours, peer.file)
-        total = {name: sum(zoom[name] for zoom in zooms) for name in ("equal", "differ", "only_a", "only_b")}
+        tiles = features_of_tiles(bench, peer.file)
         bench.row(peer.name, f"{median(taken for taken, _, _ in peer.runs):.2f} s", f"{max(memory for _, memory, _ in peer.runs):.0f} MB",
-                  f"{total['equal'] + total['differ'] + total['only_b']:,}", megabytes(peer.file),
-                  f"{median(ratios):.1f} x seed ({listed(ratios, '.1f')})")
-        bench.note(f"{peer.name}: {total['equal']:,} tiles with the seed's content, {total['differ']:,} with another, {total['only_a']:,} of the seed's are "
-                   f"missing, {total['only_b']:,} are only there.")
+                  f"{len(tiles):,}", megabytes(peer.file), f"{median(ratios):.1f} x seed ({listed(ratios, '.1f')})")
+        bench.note(f"{peer.name}: {compared(features_of_tiles(bench, ours), tiles)}")
     remove(peer.file)
 
 
-def compared(bench, ours, theirs):
-    """The counts of each zoom of `oar-tiles diff`, which decodes tiles whose bytes differ."""
-    said = subprocess.run([bench.oar_tiles, "diff", ours, theirs, "--json"], capture_output=True, text=True)
-    try:
-        return json.loads(said.stdout)["zooms"]
-    except (ValueError, KeyError):
-        bench.note(f"{theirs} could not be compared: {said.stderr.strip()}")
-        return []
+def compared(ours, theirs):
+    """How the tiles of a peer differ from those of the seed, in words. Programs order and round features each in their own way, so these are counted."""
+    both = ours.keys() & theirs.keys()
+    alike = sum(ours[tile] == theirs[tile] for tile in both)
+    return (f"{sum(theirs.values()):,} features in all tiles, the seed {sum(ours.values()):,}; of {len(both):,} tiles that both have, {alike:,} have as many "
+            f"features; {len(ours) - len(both):,} are only in the seed, {len(theirs) - len(both):,} only in the other.")
+
+
+def features_of_tiles(bench, file):
+    """The number of features of each tile of an archive, decoded."""
+    if file.endswith(".pmtiles"):
+        flat = bench.file("flat.mbtiles")
+        subprocess.run([bench.oar_tiles, "copy", "--force", "--quiet", file, flat], check=True)
+        file = flat
+    with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as archive:
+        rows = archive.execute("SELECT zoom_level, tile_column, tile_row, tile_data FROM tiles")
+        return {tuple(row[:3]): features(row[3]) for row in rows}
+
+
+def features(blob):
+    """The number of features in all layers of a vector tile (MVT 2.1: the layers are field 3 of a tile, the features field 2 of a layer)."""
+    tile = gzip.decompress(blob) if blob[:2] == b"\x1f\x8b" else blob
+    return sum(1 for layer in fields(tile, 0, len(tile), 3) for _ in fields(tile, *layer, 2))
+
+
+def fields(message, at, end, wanted):
+    """Where the fields of a number begin and end that have a length, in a part of a protobuf message."""
+    def varint():
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = message[at]
+            at, value, shift = at + 1, value | (byte & 127) << shift, shift + 7
+            if byte < 128:
+                return value
+
+    while at < end:
+        key = varint()
+        if key & 7 == 2:
+            length = varint()
+            if key >> 3 == wanted:
+                yield at, at + length
+            at += length
+        elif key & 7 == 0:
+            varint()
+        else:
+            at += 8 if key & 7 == 1 else 4
