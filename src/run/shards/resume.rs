@@ -1,6 +1,7 @@
 //! `seed --resume`: a seed in parts, which are shards that one process renders one after the other. The work folder lies
 //! among the target's notes, so that the next process finds which parts are done.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::spawn_blocking;
@@ -11,9 +12,10 @@ use super::commit::{caught_up, commit, history, seen, seen_by_all};
 use super::run::run_alone;
 use super::status::give_up;
 use crate::clock::moment;
-use crate::postgis::probe;
+use crate::postgis::{Layer, probe};
 use crate::report::{Event, RunReport};
-use crate::run::target::{Claimed, claim};
+use crate::run::row_loss::KnownRows;
+use crate::run::target::{Claimed, claim, judge_rows};
 use crate::run::{CommandError, Job, interrupted, restarting, seed};
 use crate::shards::{DoneNote, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::suggested::use_work;
@@ -64,6 +66,10 @@ async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, Co
             Box::pin(begun(job, &work, parts, claimed)).await?
         }
     };
+    // The commit asks this again; an hour of work must not end with a refusal that could be known.
+    let known: Vec<KnownRows> = plan.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
+    let before = claimed.described.as_ref();
+    judge_rows(job, &looked.layers, before, &known, async |_layer| Ok(None)).await?;
     Box::pin(finished(ShardRun { job, work: &work, plan: &plan }, claimed)).await.map(Some)
 }
 
@@ -110,6 +116,7 @@ struct Looked {
     useless: Option<String>,
     /// Why the change log cannot bring parts to one state; `None` if it can.
     no_log: Option<String>,
+    layers: Vec<Arc<Layer>>,
 }
 
 /// Finds out whether parts that are done can be used, and whether the database has a change log for new ones.
@@ -142,11 +149,11 @@ async fn look(job: &Job, work: &WorkFolder, plan: Option<&ShardPlan>, needs: Nee
             useless = why_useless(tracking.check(since).await)?;
         }
         if useless.is_none() {
-            return Ok(Looked { done, useless, no_log: None });
+            return Ok(Looked { done, useless, no_log: None, layers: probed.layers });
         }
     }
     let no_log = why_useless(tracking.check(None).await)?;
-    Ok(Looked { done, useless, no_log })
+    Ok(Looked { done, useless, no_log, layers: probed.layers })
 }
 
 /// The notes of the parts that are done, without those that cannot be read.
