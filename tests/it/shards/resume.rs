@@ -296,9 +296,9 @@ fn a_strangers_folder_is_refused_and_a_broken_plan_can_be_given_up() {
 
 #[test]
 fn a_seed_that_would_lose_too_many_rows_is_refused_before_its_first_part() {
-    let tracked = Tracked::facilities(60);
+    let tracked = Tracked::facilities(300);
     let target = tracked.seed("t.mbtiles", &ZOOMS);
-    tracked.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 50)");
+    tracked.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 250)");
     let resume = |more: &[&str]| run(resume(&tracked.db.url, &target, more).env("OAR_TILES_MAX_SHRINK", "50%"));
     let refused = resume(&[]).fails(1, &["t.mbtiles would lose rows: ", "max_shrink is 50%"]);
     assert!(!refused.stderr.contains("part 1 of"), "{}", refused.stderr);
