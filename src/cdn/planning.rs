@@ -71,7 +71,7 @@ impl Planning<'_> {
     fn rules(&self, entries: &[OutboxEntry], max_items: usize, by: PurgeBy) -> PlanRules {
         PlanRules {
             by,
-            mixes: self.facts.mixes,
+            mixes: self.facts.mixes && !(by == PurgeBy::Tag && self.target.purges_filtered),
             max_items: max_items.min(self.facts.max_items).max(1),
             tag: self.target.tag.clone(),
             zooms: self.target.zooms.clone(),
@@ -194,6 +194,8 @@ pub struct PurgeTarget {
     pub zooms: ZoomList,
     /// The patterns of the names of its tiles: one, or one for each layer if layers are stored separately.
     pub patterns: Vec<String>,
+    /// True if CDNs keep tiles with a filter, which no purge of an address reaches.
+    pub purges_filtered: bool,
     /// Lists all tiles, for a provider that has no other way to purge everything. May wait for a disk or a server.
     pub all_tiles: AllTiles,
     /// Who sends tags with the tiles.

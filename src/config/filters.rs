@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::change_log::RequestValues;
+use crate::hex::hex;
 use crate::postgis::{
     Error, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, Layer, WantedValues, parameter_array,
 };
@@ -283,6 +285,17 @@ impl FilterSettings {
             asked.push(AskedCondition { key: ConditionKey::Several(number), values, sql: sql.clone(), facet: None });
         }
         asked
+    }
+
+    /// Identifies what the parameters mean, with 16 hexadecimal digits. Another version of the program may give others.
+    pub(crate) fn digest(&self) -> String {
+        let parameters = self.parameters.iter().map(|own| {
+            let map = own.map.as_ref().map(|map| (&map.schema, &map.table, &map.from, &map.to));
+            let Parameter { name, kind, .. } = &own.parameter;
+            format!("{name} {kind:?} {:?} {:?} {:?} {map:?}", own.conditions, own.facets, own.matching)
+        });
+        let conditions = self.conditions.iter().map(|own| format!("{own:?}"));
+        hex(&Sha256::digest(parameters.chain(conditions).collect::<Vec<_>>().join("\n"))[..8])
     }
 
     /// True if a table says for which values those of a request stand.

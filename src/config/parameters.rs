@@ -263,7 +263,7 @@ impl Check<'_> {
             return wrong("has the name of the ids of posted filters: give it another one".to_owned());
         }
         if name == PUBLICATION_NAME {
-            return wrong("has the name of the numbers of publications: give it another one".to_owned());
+            return wrong("has the name by which addresses name a publication: give it another one".to_owned());
         }
         Ok(())
     }

@@ -132,9 +132,16 @@ impl Check<'_> {
     /// Refuses to purge by tags that are not sent, because such a purge would hit nothing.
     pub(crate) fn tags_are_sent(&self, tileset: &TilesetSettings, server: &ServeOptions) -> Result<(), ConfigError> {
         let is_by_tag = tileset.purges.iter().any(|purge| purge.section.by == Some(PurgeBy::Tag));
-        let in_server = server.tile_headers.headers.iter().any(|header| header.text.has_band());
-        if !is_by_tag || in_server || tileset.s3.has_band() {
+        let of_server = || server.tile_headers.headers.iter().map(|header| &header.text);
+        if !is_by_tag {
             return Ok(());
+        }
+        if of_server().any(TileText::has_band) || tileset.s3.has_band() {
+            if of_server().any(TileText::has_name) || tileset.s3.has_name() {
+                return Ok(());
+            }
+            let what = "is \"tag\", and tiles carry {band} without {name}, by which all of them are purged at once: write both into the header".to_owned();
+            return Err(self.wrong("purge.by", what));
         }
         Err(self.wrong(
             "purge.by",

@@ -131,6 +131,7 @@ impl Job {
             tag: tileset.s3.names.tag.clone(),
             zooms: tileset.zooms.clone(),
             patterns,
+            purges_filtered: tileset.purges_filtered(),
             all_tiles,
             tags: self.tag_sender()?,
             // Servers check files at each request, but poll a target in a bucket.

@@ -134,6 +134,11 @@ impl TileText {
     pub fn has_band(&self) -> bool {
         self.0.contains(&TextPart::Filled(TilePlaceholder::Band))
     }
+
+    /// True if the text has the tag of the tileset, by which caches can purge all of its tiles.
+    pub fn has_name(&self) -> bool {
+        self.0.contains(&TextPart::Filled(TilePlaceholder::Name))
+    }
 }
 
 #[cfg(test)]

@@ -64,6 +64,8 @@ struct DatabaseTilesShared {
     layers: Vec<Arc<Layer>>,
     /// True if publications purge the tags of all dirty tiles.
     purges_filtered: bool,
+    /// Identifies what parameters mean, with 16 hexadecimal digits.
+    filters_digest: String,
     /// The key with which tiles in Redis are signed, if the change log has a key.
     shared_secret: Option<SharedSecret>,
     /// The tileset's description of itself, if it has no target.
@@ -123,6 +125,7 @@ impl DatabaseTiles {
             rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), sets, file)),
             layers: first.layers.clone(),
             purges_filtered,
+            filters_digest: settings.tileset.filters.digest(),
             before: Mutex::default(),
             filters,
         }));
@@ -180,6 +183,16 @@ impl LiveSource for DatabaseTiles {
 
     fn count<'a>(&'a self, request: CountRequest, stop: &'a Stop) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
         Box::pin(self.0.count(request, stop))
+    }
+
+    fn filters_digest(&self) -> &str {
+        &self.0.filters_digest
+    }
+
+    fn finds_in_memory(&self, given: &GivenParameters) -> bool {
+        let DatabaseTilesShared { rows, layers, filters, .. } = &*self.0;
+        let asked = layers.iter().flat_map(|layer| filters.asked(given, layer));
+        rows.are_kept() && asked.map(|asked| asked.facet).all(|facet| facet.is_some())
     }
 
     fn later_changes(&self, given: &GivenParameters, shown: &Cursor) -> LaterChanges {
@@ -253,10 +266,13 @@ impl DatabaseTilesShared {
     /// True if a reseed finds, in the change log, every later change of tiles with these values that show a database
     /// state.
     fn logs_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
-        // The tables of maps and functions are not in the log as those of layers are.
+        // The tables of maps and functions are not in the log as those of layers are. A materialized view is older than
+        // the log says until a reseed has refreshed it.
+        let sections = &self.job.settings.tileset.layers;
         if self.described.is_some()
             || self.filters.maps_any(given)
             || self.layers.iter().any(|layer| layer.function().is_some())
+            || sections.iter().any(|layer| layer.section.refresh())
         {
             return false;
         }

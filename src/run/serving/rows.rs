@@ -166,10 +166,14 @@ impl ServedRows {
         }
     }
 
+    pub(crate) fn are_kept(&self) -> bool {
+        self.told.lock().snapshot.is_some()
+    }
+
     /// True if the change log holds every change of what some conditions see that came after a database state. False if
     /// that is not known, such as while no rows are kept.
     pub(crate) fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
-        self.told.lock().snapshot.is_some() && self.sets.logs_all_since(parts, shown)
+        self.are_kept() && self.sets.logs_all_since(parts, shown)
     }
 
     /// What is kept now.

@@ -304,6 +304,12 @@ impl KnownChanges {
         self.is_followed() && self.0.state.lock().seen.as_ref().is_some_and(|seen| seen.sees_all_of(cursor))
     }
 
+    /// True if a live tile that is fresh shows at least the database state `published`: it was drawn from a state that
+    /// sees all of it, or a look has seen all of that and has not found the tile changed.
+    pub(crate) fn shows_at_least(&self, shown: &Cursor, published: Option<&Cursor>) -> bool {
+        published.is_some_and(|published| shown.sees_all_of(published) || self.has_seen(published))
+    }
+
     /// Notes that the target shows the database state `snapshot` within `scopes` from now on. Call this once requests
     /// see that state.
     pub(crate) fn set_target_state(&self, snapshot: Option<Cursor>, scopes: &[Scope]) {

@@ -198,6 +198,16 @@ pub trait LiveSource: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
+    /// Identifies what parameters mean, for the cache that servers share.
+    fn filters_digest(&self) -> &str {
+        ""
+    }
+
+    /// True if no statement is needed to find the rows that have these values.
+    fn finds_in_memory(&self, _given: &GivenParameters) -> bool {
+        false
+    }
+
     /// What is told of later changes of tiles with these values that show the database state `shown`, in the target's
     /// scope.
     fn later_changes(&self, _given: &GivenParameters, _shown: &Cursor) -> LaterChanges {

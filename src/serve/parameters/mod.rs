@@ -29,11 +29,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-pub(crate) use gate::{KeyGate, NewKey, TooManyKeys};
+pub(crate) use gate::{KeyCost, KeyGate, NewKey, TooManyKeys};
 pub(crate) use given::{BadQuery, given};
 pub use given::{GivenParameter, GivenParameters, ParametersKey, UndeclaredNames};
 pub use map::ValueMap;
-pub(crate) use posted::{POSTED_NAME, PUBLICATION_NAME, PostedFilters, PostedQuery, of_form, of_json};
+pub(crate) use posted::{POSTED_NAME, PUBLICATION_NAME, PostedFilters, PostedQuery, PublicationName, of_form, of_json};
 
 // The parameters that a tileset declares.
 

@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 
 use super::given::{BadQuery, ReadValues, decoded};
 use super::{GivenParameters, ParameterType, ParametersKey, TilesetParameters, UndeclaredNames};
+use crate::manifest::Publication;
 use crate::serve::http::address::ClientKey;
 
 /// The name in a query whose value is the id of a posted filter.
@@ -29,8 +31,44 @@ const MAX_BYTES: usize = 64 << 20;
 /// How long a filter is kept that nobody uses.
 const MAX_AGE: Duration = Duration::from_secs(24 * 3_600);
 
-/// The name in a query whose value is the number of the publication that a tile must show at least.
+/// The name in a query whose value is the publication that a tile must show at least.
 pub(crate) const PUBLICATION_NAME: &str = "g";
+
+/// How many digits of a publication's id its name has.
+const ID_DIGITS: usize = 8;
+
+/// What an address calls a publication: its number, and the beginning of its id, because another target begins to count
+/// anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicationName {
+    pub(crate) number: u64,
+    id: String,
+}
+
+impl PublicationName {
+    /// `None` if the manifest of another program has an id that an address cannot have.
+    pub(crate) fn of(publication: &Publication) -> Option<PublicationName> {
+        let id = publication.id.get(..ID_DIGITS).filter(|id| id.bytes().all(is_hex_digit))?;
+        Some(PublicationName { number: publication.number, id: id.to_owned() })
+    }
+
+    fn read(text: &str) -> Option<PublicationName> {
+        let (number, id) = text.split_once('-')?;
+        let is_id = id.len() == ID_DIGITS && id.bytes().all(is_hex_digit);
+        let number = Some(number).filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))?;
+        is_id.then(|| Some(PublicationName { number: number.parse().ok()?, id: id.to_owned() }))?
+    }
+}
+
+impl fmt::Display for PublicationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.number, self.id)
+    }
+}
+
+fn is_hex_digit(byte: u8) -> bool {
+    byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte)
+}
 
 /// A query without the names that stand for something else than values, and what these say.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -38,8 +76,7 @@ pub(crate) struct PostedQuery<'a> {
     pub(crate) rest: Option<Cow<'a, str>>,
     /// The id of a posted filter.
     pub(crate) id: Option<ParametersKey>,
-    /// The number of a publication.
-    pub(crate) publication: Option<u64>,
+    pub(crate) publication: Option<PublicationName>,
 }
 
 /// Takes the value of a name out of a query.
@@ -64,21 +101,20 @@ fn taken_out<'a>(
 }
 
 impl<'a> PostedQuery<'a> {
-    /// Takes the id of a posted filter and the number of a publication out of a query.
+    /// Takes the id of a posted filter and the name of a publication out of a query.
     /// Fails if one is none, or stands there twice.
     pub(crate) fn of(query: Option<Cow<'a, str>>) -> Result<PostedQuery<'a>, BadQuery> {
         let (rest, id) = taken_out(query, POSTED_NAME, "post all values together")?;
         let (rest, publication) = taken_out(rest, PUBLICATION_NAME, "name one publication")?;
-        let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let id = id.map(|id| {
-            let read = Some(&id).filter(|id| id.len() == 32 && id.bytes().all(is_digit));
+            let read = Some(&id).filter(|id| id.len() == 32 && id.bytes().all(is_hex_digit));
             let read = read.and_then(|id| u128::from_str_radix(id, 16).ok()).map(ParametersKey);
             let wrong = "filter is no id: post the values to filters, which answers with it";
             read.ok_or_else(|| BadQuery(wrong.to_owned()))
         });
-        let publication = publication.map(|number| {
-            let wrong = "g is no number of a publication: tiles.json says which one is shown";
-            number.parse().map_err(|_error| BadQuery(wrong.to_owned()))
+        let publication = publication.map(|name| {
+            let wrong = "g names no publication: tiles.json says which one is shown";
+            PublicationName::read(&name).ok_or_else(|| BadQuery(wrong.to_owned()))
         });
         Ok(PostedQuery { rest, id: id.transpose()?, publication: publication.transpose()? })
     }
@@ -246,11 +282,20 @@ mod tests {
             assert!(of(query).unwrap_err().starts_with("filter is no id"), "{query}");
         }
         assert!(of("filter=a&filter=b").unwrap_err().contains("twice"));
-        let both = of("g=42&filter=0123456789abcdef0123456789abcdef&gg=1").unwrap();
-        assert_eq!((both.rest.as_deref(), both.id.is_some(), both.publication), (Some("gg=1"), true, Some(42)));
+        let both = of("g=42-0123abcd&filter=0123456789abcdef0123456789abcdef&gg=1").unwrap();
+        assert_eq!((both.rest.as_deref(), both.id.is_some()), (Some("gg=1"), true));
+        assert_eq!(both.publication.map(|name| (name.number, name.to_string())), Some((42, "42-0123abcd".to_owned())));
         assert_eq!(of("g=&a=1").unwrap().publication, None);
-        for query in ["g=x", "g=-1", "g=1.0", "g=99999999999999999999"] {
-            assert!(of(query).unwrap_err().starts_with("g is no number of a publication"), "{query}");
+        for query in [
+            "g=x",
+            "g=42",
+            "g=-0123abcd",
+            "g=+1-0123abcd",
+            "g=1-0123abc",
+            "g=1-0123ABCD",
+            "g=99999999999999999999-0123abcd",
+        ] {
+            assert!(of(query).unwrap_err().starts_with("g names no publication"), "{query}");
         }
         assert!(of("g=1&g=2").unwrap_err().contains("g stands there twice"));
     }

@@ -21,6 +21,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 use crate::json::JSON_VERSION;
 use crate::manifest::Publication;
 use crate::serve::http::address::ClientKey;
+use crate::serve::parameters::PublicationName;
 use crate::serve::target::served::NoticedChange;
 use crate::serve::target::state::ServedState;
 use crate::serve::tiles::served::ServedTiles;
@@ -45,6 +46,8 @@ pub struct StateEvent {
     schema_version: u32,
     /// The number of the publication that is served; `None` if the target names none.
     publication: Option<u64>,
+    /// The value of `g` in addresses of tiles that show this publication.
+    g: Option<String>,
 }
 
 /// The data of the event `changed`.
@@ -54,6 +57,8 @@ pub struct ChangedEvent {
     schema_version: u32,
     /// The number of the publication; `None` if the target names none.
     publication: Option<u64>,
+    /// The value of `g` in addresses of tiles that show this publication.
+    g: Option<String>,
     /// The database state that the tiles show (`pg_current_snapshot()`).
     snapshot: Option<String>,
     /// When the server noticed it (RFC 3339, UTC).
@@ -102,8 +107,11 @@ impl ChangeEvents {
             return None;
         }
         let publication = state.publication();
-        let data =
-            StateEvent { schema_version: JSON_VERSION, publication: publication.map(|publication| publication.number) };
+        let data = StateEvent {
+            schema_version: JSON_VERSION,
+            publication: publication.map(|publication| publication.number),
+            g: name_of(publication),
+        };
         sender.try_send(event("state", publication, &data)).ok()?;
         subscribers.senders.push((client, sender));
         Some(receiver)
@@ -157,11 +165,17 @@ fn missed(tiles: &ServedTiles) -> NoticedChange {
     NoticedChange { publication: state.publication().cloned(), snapshot, tiles: None, time: SystemTime::now() }
 }
 
+/// What addresses call a publication.
+fn name_of(publication: Option<&Publication>) -> Option<String> {
+    Some(PublicationName::of(publication?)?.to_string())
+}
+
 fn changed(change: &NoticedChange) -> Bytes {
     let publication = change.publication.as_ref();
     let data = ChangedEvent {
         schema_version: JSON_VERSION,
         publication: publication.map(|publication| publication.number),
+        g: name_of(publication),
         snapshot: change.snapshot.clone(),
         time: humantime::format_rfc3339_millis(change.time).to_string(),
         tiles: change.tiles.as_ref().map(ToString::to_string),

@@ -14,7 +14,7 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::{self, Answer, BodyRefusal, JSON_TYPE, RequestBody, media_type_of, received};
 use crate::serve::http::route::FILTERS;
 use crate::serve::observe::metrics::RouteLabel;
-use crate::serve::parameters::{KeyGate, TooManyKeys, of_form, of_json};
+use crate::serve::parameters::{KeyCost, KeyGate, TooManyKeys, of_form, of_json};
 use crate::serve::tilesets::{NamedByPath, SiteTileset};
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
@@ -143,9 +143,10 @@ impl Site {
             given.ok_or_else(|| answer::error(StatusCode::BAD_REQUEST, "the body gives no parameter a value"))?;
         let key = given.key;
         if tileset.parameters.posted.get(&tileset.name, key).is_none() {
-            let new = self.posts.gate.admits(key, client).map_err(|TooManyKeys { retry_after }| {
-                answer::too_many("too many new filters were posted within a minute", retry_after)
-            })?;
+            let new =
+                self.posts.gate.admits(key, KeyCost::Statement, client).map_err(|TooManyKeys { retry_after }| {
+                    answer::too_many("too many new filters were posted within a minute", retry_after)
+                })?;
             new.begins();
             tileset.parameters.posted.keep(&tileset.name, given, client);
         }

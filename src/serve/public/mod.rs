@@ -285,8 +285,10 @@ impl Site {
                 let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
                 let wanted = query.and_then(|query| {
                     let (expires, is_pinned) = (query.allowed()?, query.is_pinned(&state)?);
+                    let has_undeclared = query.has_undeclared();
                     let (given, state) = (query.meant(tileset)?, &state);
-                    Ok(WantedTile { state, tile, given, is_alias: true, is_pinned, looked, expires, client })
+                    let is_alias = true;
+                    Ok(WantedTile { state, tile, given, is_alias, has_undeclared, is_pinned, looked, expires, client })
                 });
                 let wanted = match wanted {
                     Ok(wanted) => wanted,

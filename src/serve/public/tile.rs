@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{LabeledAnswer, Site, SiteSettings};
 use crate::clock::seconds_now;
+use crate::cursor::Cursor;
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer;
 use crate::serve::http::answer::{Answer, CACHE_STATUS, Content, Encoding, Freshness, holds};
@@ -18,8 +19,8 @@ use crate::serve::live::{LaterChanges, LiveError};
 use crate::serve::observe::metrics::{RouteLabel, SourceLabel};
 use crate::serve::options::TileHeader;
 use crate::serve::parameters::{
-    BadQuery, GivenParameters, POSTED_NAME, PUBLICATION_NAME, ParametersKey, PostedQuery, TooManyKeys, UndeclaredNames,
-    given,
+    BadQuery, GivenParameters, POSTED_NAME, PUBLICATION_NAME, ParametersKey, PostedQuery, PublicationName, TooManyKeys,
+    UndeclaredNames, given,
 };
 use crate::serve::signature::{SignedContent, SignedQuery, SigningKeys};
 use crate::serve::target::state::ServedState;
@@ -49,6 +50,8 @@ pub(crate) struct WantedTile<'a> {
     /// True if the request names the tile by another address than TileJSON and purges do: other escapes, another
     /// ending, or a query.
     pub(crate) is_alias: bool,
+    /// True if the query has names that mean nothing: anybody can make up as many addresses as he likes.
+    pub(crate) has_undeclared: bool,
     /// True if the request names the publication that the target shows.
     pub(crate) is_pinned: bool,
     /// The time of the last look at the target before `state` was taken.
@@ -64,8 +67,10 @@ pub(crate) struct AskedQuery<'a> {
     given: Option<Arc<GivenParameters>>,
     /// The posted filter that it names.
     posted: Option<ParametersKey>,
-    /// The number of the publication that it names.
-    publication: Option<u64>,
+    /// The publication that it names.
+    publication: Option<PublicationName>,
+    /// True if it has names that are not declared.
+    has_undeclared: bool,
     /// The same in canonical form, for a signature; empty if it gives none.
     filter: String,
     /// The tileset's name, for a signature.
@@ -92,11 +97,20 @@ impl<'a> AskedQuery<'a> {
             rest => PostedQuery::of(rest).map_err(bad)?,
         };
         let (filter, tileset_name) = (String::new(), "".into());
-        let mut query =
-            AskedQuery { given: None, posted: id, publication, filter, tileset: tileset_name, signature, keys };
-        let given = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
-        query.given = match (id, given) {
-            (None, given) => given.map(Arc::new),
+        let mut query = AskedQuery {
+            given: None,
+            posted: id,
+            publication,
+            has_undeclared: false,
+            filter,
+            tileset: tileset_name,
+            signature,
+            keys,
+        };
+        let values = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
+        query.has_undeclared = given(declared, rest.as_deref(), UndeclaredNames::Refuse).is_err();
+        query.given = match (id, values) {
+            (None, values) => values.map(Arc::new),
             (Some(_), Some(_)) => return Err(answer::error(StatusCode::BAD_REQUEST, BESIDE_POSTED)),
             (Some(id), None) => {
                 let known = all_posted.get(&tileset.name, id);
@@ -114,17 +128,21 @@ impl<'a> AskedQuery<'a> {
     /// Whether the request names the publication that the target shows.
     /// Fails with the answer that this server does not show it yet.
     pub(crate) fn is_pinned(&self, state: &ServedState) -> Result<bool, Answer> {
-        let Some(wanted) = self.publication else { return Ok(false) };
-        let shown = state.publication().map_or(0, |publication| publication.number);
-        if wanted > shown {
+        let (Some(wanted), Some(shown)) = (&self.publication, state.publication()) else { return Ok(false) };
+        if wanted.number > shown.number {
             return Err(answer::unavailable(UNKNOWN_PUBLICATION, RETRY_PUBLICATION));
         }
-        Ok(wanted == shown)
+        Ok(PublicationName::of(shown).as_ref() == Some(wanted))
     }
 
-    /// The number of a publication that the request names, as a part of a query.
+    /// The publication that the request names, as a part of a query.
     pub(crate) fn publication(&self) -> Option<String> {
-        self.publication.map(|number| format!("{PUBLICATION_NAME}={number}"))
+        self.publication.as_ref().map(|name| format!("{PUBLICATION_NAME}={name}"))
+    }
+
+    /// True if the query has names that are not declared.
+    pub(crate) fn has_undeclared(&self) -> bool {
+        self.has_undeclared
     }
 
     /// The query for these values in canonical form; `None` without values.
@@ -169,7 +187,7 @@ impl Site {
         headers: &HeaderMap,
         settings: &SiteSettings,
     ) -> LabeledAnswer {
-        let WantedTile { state, tile, given, is_alias, is_pinned, looked, expires, client } = wanted;
+        let WantedTile { state, tile, given, is_alias, has_undeclared, is_pinned, looked, expires, client } = wanted;
         let reserved = AnswerMemory::default();
         let asked = AskedBy { encoding: Encoding::for_client(headers), client, reserved: &reserved };
         let TilesetHeadersOf { tileset: of, names } = &tileset.headers;
@@ -182,7 +200,10 @@ impl Site {
                 let gated = GatedParameters { given, gate: &tileset.parameters.gate };
                 let (read, origin) = tileset.tiles.tile_with_parameters(state, tile, gated, asked).await;
                 let shown = read.as_ref().ok().and_then(|filtered| filtered.shown.as_deref());
-                let shown = shown.filter(|_| is_covered && (has_tags || is_pinned));
+                let is_asked = is_covered && !has_undeclared && (has_tags || is_pinned);
+                // A standby may be behind the one who publishes.
+                let is_new = |shown: &&Cursor| tileset.tiles.known().shows_at_least(shown, state.cursor.as_ref());
+                let shown = shown.filter(|_| is_asked).filter(is_new);
                 let told = shown.zip(tileset.live.as_ref()).map(|(shown, live)| live.later_changes(given, shown));
                 later = told.unwrap_or(LaterChanges::Unknown);
                 (read.map(|filtered| filtered.tile), origin)
@@ -196,7 +217,8 @@ impl Site {
         let is_purged = later == LaterChanges::Purged
             && has_tags
             // The caches may have been told of a later publication since.
-            && looked.elapsed() <= settings.options.settle;
+            && looked.elapsed() <= settings.options.settle
+            && tileset.target.is_current(state);
         let is_pinned = is_pinned && later != LaterChanges::Unknown;
         let usual = match origin {
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),

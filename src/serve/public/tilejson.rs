@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::serve::live::LiveLayer;
-use crate::serve::parameters::{TilesetParameters, parameters_json};
+use crate::serve::parameters::{PUBLICATION_NAME, PublicationName, TilesetParameters, parameters_json};
 use crate::serve::target::state::ServedState;
 use crate::target::VectorLayer;
 use crate::tile::{LayerId, LonLatBox, MapCenter, Slice, Zoom};
@@ -99,7 +99,8 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], wanted: T
     }
     if !parameters.0.is_empty() {
         object.insert("parameters".to_owned(), parameters_json(parameters));
-        object.extend(state.publication().map(|shown| ("publication".to_owned(), shown.number.into())));
+        let shown = state.publication().and_then(PublicationName::of);
+        object.extend(shown.map(|shown| (PUBLICATION_NAME.to_owned(), shown.to_string().into())));
     }
     Value::Object(object)
 }

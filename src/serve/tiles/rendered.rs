@@ -16,7 +16,7 @@ use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
 use crate::serve::live::{CountRequest, Counted, CountedFor, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
-use crate::serve::parameters::{GivenParameters, KeyGate, ParametersKey};
+use crate::serve::parameters::{GivenParameters, KeyCost, KeyGate, NewKey, ParametersKey, TooManyKeys};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
 use crate::tile::{Slice, TileCoord, TileId, Zoom};
@@ -47,7 +47,7 @@ impl ServedTiles {
             return (self.cached_in(from, held, asked).await, origin);
         }
         let client = asked.client;
-        let new_key = gated.map(|GatedParameters { given, gate }| gate.admits(given.key, client)).transpose();
+        let new_key = gated.map(|gated| gated.admits(live, client)).transpose();
         let waiter = new_key.map_err(TileError::TooManyKeys).and_then(|new_key| {
             let given = gated.map(|gated| Arc::clone(gated.given));
             let request = FlightRequest { client, shared_key: shared_key(live, state, key), given, new_key };
@@ -215,7 +215,7 @@ impl ServedTiles {
 }
 
 /// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes
-/// configurations by their fingerprint, and databases by a hash of the database's identity in the manifest. If the
+/// configurations by their fingerprint and by what their parameters mean, and databases by a hash of the database's identity in the manifest. If the
 /// manifest has no identity, the hash is that of the whole manifest, which each publication changes.
 pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     let shared = live.shared.as_ref()?;
@@ -229,7 +229,8 @@ pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey
     };
     // The key of the canonical form of the values, so that servers find what others have rendered, no matter how the
     // values were written.
-    let with = if parameters.is_some() { format!(":{:032x}", parameters.0) } else { String::new() };
+    let digest = live.source.filters_digest();
+    let with = if parameters.is_some() { format!(":{digest}{:032x}", parameters.0) } else { String::new() };
     Some(shared.name(&format!("{}:{origin}:{slice}:{}{with}", live.source.fingerprint(), tile.coord)))
 }
 
@@ -288,6 +289,13 @@ pub(crate) struct GatedParameters<'a> {
     pub(crate) gate: &'a Arc<KeyGate>,
 }
 
+impl GatedParameters<'_> {
+    fn admits(self, live: &LiveFlights, client: ClientKey) -> Result<NewKey, TooManyKeys> {
+        let cost = if live.source.finds_in_memory(self.given) { KeyCost::Memory } else { KeyCost::Statement };
+        self.gate.admits(self.given.key, cost, client)
+    }
+}
+
 /// A tile with the rows that fulfil some conditions.
 pub(crate) struct FilteredTile {
     /// `None` if it is empty.
@@ -322,8 +330,8 @@ impl ServedTiles {
         let live = self.live.as_ref()?;
         let counting = async {
             state.is_of(live.source.fingerprint()).map_err(TileError::Live)?;
-            let new_key = gated.map(|GatedParameters { given, gate }| gate.admits(given.key, client));
-            let new_key = new_key.transpose().map_err(TileError::TooManyKeys)?;
+            let new_key = gated.map(|gated| gated.admits(live, client)).transpose();
+            let new_key = new_key.map_err(TileError::TooManyKeys)?;
             let key = gated.map_or_else(ParametersKey::default, |gated| gated.given.key);
             let since = self.known().epochs().last_change();
             let request = CountRequest { counted, given: gated.map(|gated| Arc::clone(gated.given)), since };

@@ -159,6 +159,11 @@ impl BucketOptions {
         self.metadata.values().any(TileText::has_band)
     }
 
+    /// True if tiles carry the tag of the tileset, by which CDNs can purge all of them.
+    pub(crate) fn has_name(&self) -> bool {
+        self.metadata.values().any(TileText::has_name)
+    }
+
     /// Identifies the headers that are sent with each tile: 32 hexadecimal digits, which differ for other headers,
     /// names or layers.
     pub fn headers_digest(&self) -> String {

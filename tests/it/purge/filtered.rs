@@ -158,6 +158,7 @@ fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
         "/1/1/0.pbf?synonym=one".to_owned(),
         "/6/40/24.pbf?country=AA".to_owned(),
         "/1/1/0.pbf?other=1".to_owned(),
+        "/1/1/0.pbf?country=AA&other=1".to_owned(),
     ] {
         assert!(world.control(&short).ends_with("max-age=5"), "{short}: {}", world.control(&short));
     }
@@ -194,25 +195,29 @@ fn pinned_tiles_are_of_the_publication_that_the_address_names(world: &World) {
     let document = |query: &str| -> serde_json::Value {
         serde_json::from_slice(&world.served.get(&format!("/tiles.json{query}"), "").body).unwrap()
     };
-    let shown = document("")["publication"].as_u64().unwrap();
+    let shown = document("")["g"].as_str().unwrap().to_owned();
     let template = document(&format!("?g={shown}&country=AA"))["tiles"][0].to_string();
     assert!(template.ends_with(&format!("{{y}}.pbf?country=AA&g={shown}\"")), "{template}");
-    let tile = |query: &str, number: u64| format!("/1/1/0.pbf?{query}g={number}");
+    let (number, id) = shown.split_once('-').unwrap();
+    let tile = |query: &str, publication: &str| format!("/1/1/0.pbf?{query}g={publication}");
     for (path, expected) in [
-        (tile("", shown), "public, max-age=3600"),
-        (tile("country=AA&", shown), "public, max-age=3600"),
-        (tile("listed=x&", shown), "max-age=5"),
-        // Caches would keep something newer under the number of an older publication.
-        (tile("", shown - 1), "max-age=5"),
-        ("/6/40/24.pbf?g=1".to_owned(), "max-age=5"),
+        (tile("", &shown), "public, max-age=3600"),
+        (tile("country=AA&", &shown), "public, max-age=3600"),
+        (tile("listed=x&", &shown), "max-age=5"),
+        (tile("country=AA&made=up&", &shown), "max-age=5"),
+        // Caches would keep something newer under the name of an older publication, or of another target.
+        (tile("country=AA&", &format!("0-{id}")), "max-age=5"),
+        (tile("country=AA&", &format!("{number}-00000000")), "max-age=5"),
+        (format!("/6/40/24.pbf?g={shown}"), "max-age=5"),
     ] {
         assert!(world.control(&path).ends_with(expected), "{path}: {}", world.control(&path));
     }
-    let early = world.served.get(&tile("country=AA&", shown + 1), GZIP);
+    let later = number.parse::<u64>().unwrap() + 1;
+    let early = world.served.get(&tile("country=AA&", &format!("{later}-{id}")), GZIP);
     assert_eq!(
         (status(&early), early.header("cache-control"), early.header("retry-after")),
         (503, Some("no-store"), Some("1"))
     );
     assert!(String::from_utf8_lossy(&early.body).contains("does not show that publication yet"), "{}", early.head);
-    assert_eq!(status(&world.served.get("/1/1/0.pbf?g=new", GZIP)), 400);
+    assert_eq!(status(&world.served.get("/1/1/0.pbf?g=42", GZIP)), 400);
 }

@@ -421,3 +421,28 @@ fn what_the_database_does_not_take_is_the_clients_fault_and_no_warning() {
     );
     assert!(said.contains("warning"), "{said}");
 }
+
+#[test]
+fn the_recipe_of_a_search_finds_what_it_says() {
+    let recipes = std::fs::read_to_string(repository("docs/recipes.md")).unwrap();
+    let recipe = recipes.split("## A search in texts").nth(1).unwrap();
+    let block =
+        |kind: &str| recipe.split(&format!("```{kind}\n")).nth(1).unwrap().split("```").next().unwrap().to_owned();
+    let (db, folder) = (Db::with_facilities(60), Folder::new());
+    db.run(&block("sql"));
+    db.run(
+        "UPDATE api_facility SET name = CASE right(id, 1) WHEN '1' THEN 'Le Café 100%' WHEN '2' THEN 'cafeteria' WHEN '3' THEN '1000' ELSE 'mill' END",
+    );
+    let (config, target) = (folder.config(&block("toml")), folder.beside("t.mbtiles"));
+    seed(&db.url, &target, &["--config", &config, "--zoom", "0"]).ok();
+    let served = Served::new(target.to_str().unwrap(), &["--config", &config, "--live", "--database-url", &db.url]);
+    let count = |query: &str| {
+        let answer = served.get(&format!("/count.json?q={query}"), "");
+        serde_json::from_slice::<Value>(&answer.body).unwrap()["layers"]["facilities"]["count"].as_u64().unwrap()
+    };
+    let of = |ends: &str| db.value(&format!("SELECT count(*) FROM api_facility WHERE right(id, 1) IN ({ends})"));
+    for (query, ends) in [("CAF%C3%89", "'1', '2'"), ("100%25", "'1'"), ("100", "'1', '3'"), ("e%20c_f", "''")] {
+        assert_eq!(count(query).to_string(), of(ends), "{query}");
+    }
+    assert!(count("cafe") > 0);
+}
