@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use oar_tiles::plan::{PlanLayer, plan};
 use oar_tiles::run::shards::{COST_UNIT, LayerCost, WeighedLayer, weigh};
-use oar_tiles::shards::{Merged, PlannedShard, RunReader, RunSink, cut};
+use oar_tiles::shards::{CutFor, Merged, PlannedShard, RunReader, RunSink, cut};
 use oar_tiles::target::{Needs, Sink as _, TileEdit, WorkFiles};
 use oar_tiles::tile::{
     Coverage, Footprints, LayerFootprints, Margin, Order, SortedPoints, TileCoord, Zoom, ZoomLimits, ZoomList,
@@ -152,11 +152,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         let weighed = weigh(&planned, &[WeighedLayer { cost, rows: planned_points }]);
         drop(planned);
         let zooms: Vec<Zoom> = zoom_list.iter().collect();
-        let whole: f64 = cut(&weighed, &zooms, 1).iter().map(|one| one.weight as f64 * COST_UNIT).sum();
+        let whole: f64 =
+            cut(&weighed, &zooms, 1, CutFor::Machines).iter().map(|one| one.weight as f64 * COST_UNIT).sum();
         println!("  one machine: {whole:.0} core seconds");
+        for count in [4, 19, 100] {
+            let parts = cut(&weighed, &zooms, count, CutFor::OneProcess);
+            let core: Vec<f64> = parts.iter().map(|one| one.weight as f64 * COST_UNIT).collect();
+            println!(
+                "  {count} parts of one process: {:.0} core seconds, heaviest {:.0}, rows read {:.2} x",
+                core.iter().sum::<f64>(),
+                core.iter().copied().fold(0.0, f64::max),
+                parts.iter().map(|one| one.rows).sum::<u64>() as f64 / planned_points as f64
+            );
+        }
         for count in [8, 64, 1_000] {
             let begun = Instant::now();
-            let shards = cut(&weighed, &zooms, count);
+            let shards = cut(&weighed, &zooms, count, CutFor::Machines);
             let cutting = begun.elapsed().as_secs_f64();
             let core: Vec<f64> = shards.iter().map(|one| one.weight as f64 * COST_UNIT).collect();
             let (all, most) = (core.iter().sum::<f64>(), core.iter().copied().fold(0.0, f64::max));

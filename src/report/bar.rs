@@ -30,6 +30,8 @@ struct BarFigures {
     tiles: u64,
     bytes: u64,
     since: Instant,
+    /// The part of the seed, as the beginning of each message; empty if it has none.
+    part: String,
 }
 
 pub(crate) struct Bar {
@@ -41,7 +43,7 @@ impl Bar {
     pub(crate) fn new() -> Bar {
         let bar = ProgressBar::new_spinner();
         bar.enable_steady_tick(Duration::from_millis(100));
-        Bar { bar, seen: Mutex::new(BarFigures { tiles: 0, bytes: 0, since: Instant::now() }) }
+        Bar { bar, seen: Mutex::new(BarFigures { tiles: 0, bytes: 0, since: Instant::now(), part: String::new() }) }
     }
 
     fn style(&self, template: &str) {
@@ -58,7 +60,8 @@ impl Bar {
         seen.bytes += bytes;
         let rate = seen.tiles as f64 / seen.since.elapsed().as_secs_f64().max(0.001);
         format!(
-            "at zoom {zoom} · {} tiles so far · {} tiles/s · {}",
+            "{}at zoom {zoom} · {} tiles so far · {} tiles/s · {}",
+            seen.part,
             grouped(seen.tiles),
             grouped(rate as u64),
             sized(seen.bytes)
@@ -77,9 +80,10 @@ impl Report for Bar {
                 self.style(PLANNING);
                 self.bar.set_message(format!("reading the rows of \"{}\"", visible_line(layer)));
             }
+            Event::Part { part, of, .. } => self.seen.lock().part = format!("part {part} of {of} · "),
             Event::Planned { features, .. } => {
                 let mut seen = self.seen.lock();
-                *seen = BarFigures { tiles: 0, bytes: 0, since: Instant::now() };
+                (seen.tiles, seen.bytes, seen.since) = (0, 0, Instant::now());
                 drop(seen);
                 self.bar.reset();
                 self.bar.set_length(*features);

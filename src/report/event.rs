@@ -25,6 +25,15 @@ pub enum Event {
         /// The name of the layer.
         layer: String,
     },
+    /// A part of a seed is rendered.
+    Part {
+        /// The number of the part, counted from 1.
+        part: u32,
+        /// The number of all parts.
+        of: u32,
+        /// How many parts are done, some of them perhaps by an earlier process.
+        done: u32,
+    },
     /// The plan is made.
     Planned {
         /// The number of occupied tiles.
@@ -197,6 +206,10 @@ impl Event {
         match self {
             Event::Surveying { layer } => format!("reading where the features of \"{layer}\" lie"),
             Event::Reading { layer } => format!("reading the rows of \"{layer}\""),
+            Event::Part { part, of, done } => {
+                let are = if *done == 1 { "is" } else { "are" };
+                format!("part {part} of {of}; {} {are} done", counted(u64::from(*done), "part"))
+            }
             Event::Planned { tiles, features, batches } => {
                 let (tiles, features, batches) = (grouped(*tiles), grouped(*features), grouped(*batches));
                 format!("planned {tiles} tiles with {features} features in {batches} batches")

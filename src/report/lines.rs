@@ -66,7 +66,11 @@ impl Report for Lines {
     fn event(&self, event: &Event) {
         let mut seen = self.0.lock();
         match event {
-            Event::Surveying { .. } | Event::Reading { .. } | Event::Planned { .. } | Event::Finishing => log(event),
+            Event::Surveying { .. }
+            | Event::Reading { .. }
+            | Event::Part { .. }
+            | Event::Planned { .. }
+            | Event::Finishing => log(event),
             _ if event.is_logged() => log(event),
             _ => {}
         }

@@ -49,6 +49,9 @@ impl DirtyReport {
 pub struct ReseedReport {
     /// The path or URL of the target.
     pub output: String,
+    /// Why a PMTiles archive was written anew as a whole, instead of leaving what did not change where it lies; `None`
+    /// if it was not.
+    pub written_anew: Option<String>,
     /// The number of dirty tiles.
     pub dirty: u64,
     /// The dirty tiles in which a layer was patched instead of rendered again.
@@ -186,8 +189,9 @@ pub fn render_reseed(report: &ReseedReport) -> String {
     } else {
         "; the target's snapshot stays, for these are not all changes"
     };
+    let anew = report.written_anew.as_ref().map_or_else(String::new, |why| format!("written anew as a whole: {why}\n"));
     format!(
-        "{}{}{}{counts} ({}) in {}: {}{failed}{partly}\n",
+        "{}{}{anew}{}{counts} ({}) in {}: {}{failed}{partly}\n",
         because(&report.reasons),
         thinned_lines(&report.budgets),
         dirty(report.dirty),

@@ -249,6 +249,8 @@ pub enum CommandError {
         "interrupted: what was written so far stays in {target}, its manifest is unchanged: run the command again to go on"
     )]
     InterruptedSynchronized { target: String, signal: Signal },
+    #[error("interrupted: {target} is unchanged, and the parts that are done are kept: run the command again to go on")]
+    InterruptedInParts { target: String, signal: Signal },
 }
 
 // Files that commands write for people, in addition to the target: lists of tiles, pages, pictures, configurations.
@@ -332,7 +334,12 @@ pub(crate) fn interrupted(error: CommandError, stop: &Stop) -> CommandError {
     };
     match (stop.asked(), &error) {
         // These errors say more about what the run leaves.
-        (_, CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_)) => error,
+        (
+            _,
+            CommandError::InterruptedSynchronized { .. }
+            | CommandError::InterruptedInParts { .. }
+            | CommandError::Stopped(_),
+        ) => error,
         (Some(signal), _) if is_because_of_the_stop => CommandError::Interrupted(signal),
         _ => error,
     }
@@ -354,9 +361,10 @@ impl CommandError {
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
-            CommandError::Interrupted(_) | CommandError::InterruptedSynchronized { .. } | CommandError::Stopped(_) => {
-                ErrorKind::Interrupted
-            }
+            CommandError::Interrupted(_)
+            | CommandError::InterruptedSynchronized { .. }
+            | CommandError::InterruptedInParts { .. }
+            | CommandError::Stopped(_) => ErrorKind::Interrupted,
             CommandError::Config(_)
             | CommandError::LargeTile { .. }
             | CommandError::NothingToDraw { .. }

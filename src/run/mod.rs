@@ -128,6 +128,8 @@ pub(crate) enum JobPart {
         columns: ColumnRanges,
         /// The approximate number of rows that its tiles show, each counted once.
         rows: u64,
+        /// True if these are most of all rows.
+        reads_most: bool,
     },
 }
 
@@ -249,12 +251,12 @@ impl Job {
         self.target.work_folder(text)
     }
 
-    /// The workers that read rows in parallel; none for a shard. The rows of a shard lie in pages all over the table.
-    /// Each worker would read all of these pages, and so would the sample by which the workers divide the rows. So one
-    /// session reads the shard, and other sessions read other shards.
+    /// The workers that read rows in parallel; none for a shard, unless it reads most rows. The rows of a shard lie in
+    /// pages all over the table. Each worker would read all of these pages, and so would the sample by which the workers
+    /// divide the rows. So one session reads the shard, and other sessions read other shards.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
         match self.part {
-            JobPart::Whole => workers,
+            JobPart::Whole | JobPart::Shard { reads_most: true, .. } => workers,
             JobPart::Shard { .. } => &[],
         }
     }

@@ -462,7 +462,7 @@ async fn cached_first(
     workers: &[Worker],
     memory: usize,
 ) -> Result<Option<(PreparedLayer, LayerFootprints)>, CommandError> {
-    let JobPart::Shard { columns, rows } = &job.part else { return Ok(None) };
+    let JobPart::Shard { columns, rows, .. } = &job.part else { return Ok(None) };
     if columns.ranges().is_empty() {
         let nowhere = LayerFootprints::Same(Footprints::Points(SortedPoints::default()));
         return Ok(Some((PreparedLayer::new(layer), nowhere)));

@@ -12,6 +12,16 @@ const MIN_COLUMNS_PER_SHARD: u64 = 4;
 /// If the heaviest shards of two cuts differ by less than this share, the cut with the lower total cost is taken.
 const TIE: f64 = 0.03;
 
+/// Who renders the shards of a cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CutFor {
+    /// Machines, side by side: the heaviest shard is as light as possible.
+    Machines,
+    /// One process, one after the other: together they cost as little as possible, so rows are read as few times as
+    /// possible.
+    OneProcess,
+}
+
 /// A list of units that is cut into contiguous parts.
 struct Cut {
     units: Vec<Weighed>,
@@ -25,9 +35,10 @@ struct Cut {
 ///
 /// A shard reads the rows between its westernmost and its easternmost tile. The tiles of shallow zooms show rows of the
 /// whole world, so these zooms come first, as many as possible in one shard. The columns of the deeper zooms follow
-/// each other from west to east. The zoom at which that begins is found by trying each.
+/// each other from west to east. The zoom at which that begins is found by trying each. For one process, all zooms that
+/// come first are one shard, which reads all rows once.
 #[must_use]
-pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedShard> {
+pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32, cut_for: CutFor) -> Vec<PlannedShard> {
     let Some(deepest) = zooms.last().copied() else { return Vec::new() };
     let is_strip = |zoom: Zoom| 1_u64 << zoom.get() >= MIN_COLUMNS_PER_SHARD * u64::from(shards) || zoom == deepest;
     let units = units(weights, zooms, deepest, is_strip);
@@ -41,12 +52,21 @@ pub fn cut(weights: &ColumnWeights, zooms: &[Zoom], shards: u32) -> Vec<PlannedS
     {
         let is_ahead = |unit: &Weighed| matches!(unit.unit, CutUnit::Column(zoom, _) if zoom < first);
         let (ahead, behind): (Vec<Weighed>, Vec<Weighed>) = units.iter().copied().partition(is_ahead);
+        let is_apart = cut_for == CutFor::OneProcess && shards > 1 && !ahead.is_empty();
+        let ends = if is_apart {
+            let behind = ends(&behind, &rows, shards - 1).into_iter().map(|end| ahead.len() + end);
+            std::iter::once(ahead.len()).chain(behind).collect()
+        } else {
+            ends(&[&ahead[..], &behind[..]].concat(), &rows, shards)
+        };
         let units = [ahead, behind].concat();
-        let ends = ends(&units, &rows, shards);
         let costs: Vec<f64> = groups(&units, &ends).map(|group| group.cost(&rows)).collect();
         let (heaviest, whole) = (costs.iter().copied().fold(0.0, f64::max), costs.iter().sum());
-        let is_better = best.as_ref().is_none_or(|best| {
-            heaviest < best.heaviest * (1.0 - TIE) || heaviest < best.heaviest * (1.0 + TIE) && whole < best.whole
+        let is_better = best.as_ref().is_none_or(|best| match cut_for {
+            CutFor::Machines => {
+                heaviest < best.heaviest * (1.0 - TIE) || heaviest < best.heaviest * (1.0 + TIE) && whole < best.whole
+            }
+            CutFor::OneProcess => whole < best.whole,
         });
         if is_better {
             best = Some(Cut { units, ends, heaviest, whole });
@@ -267,6 +287,12 @@ fn each_column(batch: &Batch, mut each: impl FnMut(Zoom, u32, f64)) {
 }
 
 impl ColumnWeights {
+    /// The cost of all tiles, and of each row read once.
+    pub(crate) fn whole(&self) -> f64 {
+        let tiles: f64 = self.tiles.values().flat_map(BTreeMap::values).sum();
+        tiles + self.rows.values().flat_map(BTreeMap::values).map(|rows| rows.cost).sum::<f64>()
+    }
+
     /// Adds the cost of drawing the tiles of a batch.
     pub fn add(&mut self, batch: &Batch, cost: f64) {
         each_column(batch, |zoom, column, share| {
@@ -375,9 +401,11 @@ mod tests {
             let first = random.u8(0..=last);
             let zooms: Vec<Zoom> = zooms(last).into_iter().filter(|zoom| zoom.get() >= first).collect();
             for count in [1, 2, 3, 8, 50] {
-                let shards = cut(&weights, &zooms, count);
-                assert_eq!(shards.len(), count as usize);
-                check(&shards, &zooms);
+                for cut_for in [CutFor::Machines, CutFor::OneProcess] {
+                    let shards = cut(&weights, &zooms, count, cut_for);
+                    assert_eq!(shards.len(), count as usize);
+                    check(&shards, &zooms);
+                }
             }
         }
     }
@@ -396,7 +424,7 @@ mod tests {
             }
         }
         for count in [2, 8, 12] {
-            let shards = cut(&weights, &zooms(14), count);
+            let shards = cut(&weights, &zooms(14), count, CutFor::Machines);
             let (heaviest, all) =
                 shards.iter().fold((0, 0), |(most, all), one| (one.weight.max(most), all + one.weight));
             assert!(heaviest * u64::from(count) * 10 <= all * 13, "{count}: {heaviest} of {all}");
@@ -409,7 +437,7 @@ mod tests {
         for zoom in 0..=10 {
             weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
         }
-        let shards = cut(&weights, &zooms(10), 4);
+        let shards = cut(&weights, &zooms(10), 4, CutFor::Machines);
         let last: Vec<String> = shards[3].columns.ranges().iter().map(ToString::to_string).collect();
         assert_eq!(last.last().unwrap().split_once('-').unwrap().1, "1023");
         assert!(last.iter().any(|range| range.starts_with("5/")), "{last:?}");
@@ -423,11 +451,16 @@ mod tests {
             weights.add(&batch(zoom, 0, (1 << zoom) - 1), 1_000.0);
         }
         weights.add_rows(&batch(8, 0, 255), 1_000.0, 4_000.0);
-        let shards = cut(&weights, &zooms(8), 4);
+        let shards = cut(&weights, &zooms(8), 4, CutFor::Machines);
         check(&shards, &zooms(8));
         // The tile of zoom 0 cannot be cut. It costs 1,000 for its features, and the reading of all rows.
         assert_eq!(shards.iter().map(|shard| shard.weight).max(), Some(5_000));
         let rows: Vec<u64> = shards.iter().map(|shard| shard.rows).collect();
         assert!(rows.iter().sum::<u64>() <= 2_700, "{rows:?}");
+        // One process draws the shallow zooms from all rows, read once, and the others from each row, read once more.
+        let shards = cut(&weights, &zooms(8), 4, CutFor::OneProcess);
+        check(&shards, &zooms(8));
+        let rows: Vec<u64> = shards.iter().map(|shard| shard.rows).collect();
+        assert!(rows[0] == 1_000 && rows.iter().sum::<u64>() <= 2_100, "{rows:?}");
     }
 }

@@ -15,6 +15,14 @@ pub enum ShardsError {
         "--work {work} holds {example}, which is no part of a run: nothing was written. Name an empty folder, or one that is not there yet"
     )]
     Stranger { work: String, example: String },
+    #[error(
+        "{folder} holds {example}, which seed --resume has not left there: nothing was written. Move it away, or seed without --resume"
+    )]
+    StrangerInParts { folder: String, example: String },
+    #[error(
+        "layer \"{layer}\" has refresh = true, and what is refreshed for one part of a seed would not be what another part has read: seed without --resume"
+    )]
+    RefreshesInParts { layer: String },
     #[error("{work} holds no run: begin one with {SHARDS_BEGIN}")]
     NoPlan { work: String },
     #[error(
@@ -126,12 +134,23 @@ pub enum ShardsError {
 }
 
 impl ShardsError {
+    /// What is wrong with a file of the work folder that has to be written again; `None` for another error.
+    pub(crate) fn damage(&self) -> Option<String> {
+        match self {
+            ShardsError::Damaged { place, what } => Some(format!("{place} cannot be read ({what})")),
+            ShardsError::File(error) if error.is_missing() => Some("its file is gone".to_owned()),
+            _ => None,
+        }
+    }
+
     #[must_use]
     pub const fn kind(&self) -> ErrorKind {
         match self {
             ShardsError::NoWorkFolder { .. }
             | ShardsError::WorkIsTarget { .. }
             | ShardsError::Stranger { .. }
+            | ShardsError::StrangerInParts { .. }
+            | ShardsError::RefreshesInParts { .. }
             | ShardsError::NoPlan { .. }
             | ShardsError::TooManyShards { .. }
             | ShardsError::OtherVersion { .. }

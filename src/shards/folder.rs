@@ -148,6 +148,17 @@ impl WorkFolder {
         self.clear(run)
     }
 
+    /// Removes a plan that cannot be read, and all runs.
+    pub(crate) fn remove_plan(&self) -> Result<(), ShardsError> {
+        self.notes.remove(PLAN)?;
+        self.clear_left_over()
+    }
+
+    /// Removes what runs have left here of which the plan is gone: a process was killed while it ended one.
+    pub(crate) fn clear_left_over(&self) -> Result<(), ShardsError> {
+        self.files.runs()?.iter().try_for_each(|run| self.clear(run))
+    }
+
     /// Removes the notes and files of a run.
     pub(crate) fn clear(&self, run: &str) -> Result<(), ShardsError> {
         for name in self.notes.list(run)? {
@@ -264,6 +275,25 @@ impl WorkFolder {
     /// Notes that a shard is done. False if another attempt was faster.
     pub(crate) fn write_done(&self, run: &str, done: &DoneNote) -> Result<bool, ShardsError> {
         self.write_first(&format!("{run}/{}", done_name(done.shard)), done)
+    }
+
+    /// Removes the note and the file of a shard that is done, so that it is rendered again.
+    pub(crate) fn forget_done(&self, run: &str, shard: u32) -> Result<(), ShardsError> {
+        // A note that cannot be read names no file.
+        let file = self.done(run, shard).ok().flatten().and_then(|done| done.file);
+        self.notes.remove(&format!("{run}/{}", done_name(shard)))?;
+        file.map_or(Ok(()), |file| Ok(self.files.remove(&file)?))
+    }
+
+    /// Reads the note and the whole run of a shard. Fails if either is missing or damaged.
+    pub(crate) fn check_done(&self, run: &str, shard: u32) -> Result<(), ShardsError> {
+        let name = format!("{run}/{}", done_name(shard));
+        let missing = || ShardsError::Damaged { place: self.files.place(&name), what: "it is gone".to_owned() };
+        let done = self.done(run, shard)?.ok_or_else(missing)?;
+        if let Some(mut reader) = self.open_run(&done, 1 << 20)? {
+            while reader.next()?.is_some() {}
+        }
+        Ok(())
     }
 
     pub(crate) fn done_numbers(&self, run: &str) -> Result<Vec<u32>, ShardsError> {

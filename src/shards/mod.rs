@@ -37,7 +37,7 @@ mod plan;
 mod run_file;
 
 pub(crate) use cut::ColumnWeights;
-pub use cut::cut;
+pub use cut::{CutFor, cut};
 pub(crate) use error::ShardsError;
 pub(crate) use folder::WorkFolder;
 pub(crate) use index::index_of;

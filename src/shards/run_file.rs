@@ -195,7 +195,7 @@ impl Sink for RunSink {
 
     fn finish(self, _metadata: &Metadata) -> Result<Finished, ShardsError> {
         let place = self.place.clone();
-        self.end().map(|_run| Finished { place, deleted: 0, in_flight: None, changed: None })
+        self.end().map(|_run| Finished { place, ..Finished::default() })
     }
 }
 
@@ -496,6 +496,6 @@ impl Sink for ShardSink {
 
     fn finish(self, _metadata: &Metadata) -> Result<Finished, ShardsError> {
         let place = self.run.place().to_owned();
-        self.end().map(|_shard| Finished { place, deleted: 0, in_flight: None, changed: None })
+        self.end().map(|_shard| Finished { place, ..Finished::default() })
     }
 }

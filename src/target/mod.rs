@@ -102,7 +102,7 @@ pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesPatch, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
 pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
-pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader};
+pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader, WrittenAnew};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{DeadBytes, Described, ReadError, TileReader, read_all};
 pub use scratch::ScratchError;
@@ -253,7 +253,7 @@ pub enum OpenMode {
 }
 
 /// A target that was completed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Finished {
     /// The target's path or URL.
     pub place: String,
@@ -265,6 +265,8 @@ pub struct Finished {
     /// The list of changed tiles, if [`Tileset::list_changes`] asked for it. [`Tileset::before_manifest`] asks for it,
     /// too, but only where the changes are known without a comparison of two archives.
     pub changed: Option<ChangedTiles>,
+    /// Why an edit has written the whole archive anew, if it has.
+    pub anew: Option<WrittenAnew>,
 }
 
 /// A target that takes tiles.

@@ -23,6 +23,15 @@ pub enum WorkFileError {
 }
 
 impl WorkFileError {
+    /// True if the file is not there.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            WorkFileError::Io { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            WorkFileError::Object(error) => matches!(error, ReadError::Missing { .. }),
+            WorkFileError::Bucket(_) => false,
+        }
+    }
+
     pub const fn kind(&self) -> ErrorKind {
         match self {
             WorkFileError::Io { .. } => ErrorKind::Failed,
@@ -49,6 +58,11 @@ pub enum WorkFile {
     Object(BucketObject),
 }
 
+/// True for the name of a run.
+fn is_run(name: &str) -> bool {
+    name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 impl WorkFiles {
     /// Where a file lies, for messages.
     pub fn place(&self, name: &str) -> String {
@@ -69,26 +83,38 @@ impl WorkFiles {
     /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs
     /// have names of 16 hexadecimal digits, and what a killed run left does no harm.
     pub fn stranger(&self) -> Result<Option<String>, WorkFileError> {
-        let is_own =
-            |name: &str| name == NOTES_FOLDER || name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let first = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
+        Ok(self.names()?.into_iter().find(|name| first(name) != NOTES_FOLDER && !is_run(&first(name))))
+    }
+
+    /// The names in the folder; of a prefix, those of the first thousand objects.
+    fn names(&self) -> Result<Vec<String>, WorkFileError> {
         match self {
             WorkFiles::Folder(root) => {
                 let entries = match std::fs::read_dir(root) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
                     entries => entries.map_err(failed("read", root))?,
                 };
-                for entry in entries {
-                    let name = entry.map_err(failed("read", root))?.file_name().to_string_lossy().into_owned();
-                    if !is_own(&name) {
-                        return Ok(Some(name));
-                    }
-                }
-                Ok(None)
+                let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+                entries.map(name).collect::<io::Result<_>>().map_err(failed("read", root))
             }
-            WorkFiles::Bucket(objects) => {
-                let names = objects.first_names()?;
-                Ok(names.into_iter().find(|name| !is_own(name.split('/').next().unwrap_or_default())))
-            }
+            WorkFiles::Bucket(objects) => Ok(objects.first_names()?),
+        }
+    }
+
+    /// The runs of which files are there; of a prefix, those among the first thousand objects.
+    pub(crate) fn runs(&self) -> Result<Vec<String>, WorkFileError> {
+        let names = self.names()?.into_iter().filter_map(|name| name.split('/').next().map(str::to_owned));
+        let mut runs: Vec<String> = names.filter(|name| is_run(name)).collect();
+        runs.dedup();
+        Ok(runs)
+    }
+
+    /// True if the folder, or the one that holds it, is a symbolic link. A prefix is none.
+    pub(crate) fn is_behind_a_link(&self) -> bool {
+        match self {
+            WorkFiles::Folder(root) => root.is_symlink() || root.parent().is_some_and(Path::is_symlink),
+            WorkFiles::Bucket(_) => false,
         }
     }
 

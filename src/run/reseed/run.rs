@@ -256,6 +256,7 @@ impl ReseedRun<'_> {
         let largest = outcome.zooms.iter().max_by_key(|zoom| zoom.largest.map(|largest| largest.bytes));
         ReseedReport {
             output: target.place,
+            written_anew: target.anew.map(|why| why.to_string()),
             dirty: figures.dirty,
             patched: figures.patched,
             reasons,

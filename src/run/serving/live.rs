@@ -185,8 +185,8 @@ impl LiveSource for DatabaseTiles {
         Box::pin(self.0.count(request, stop))
     }
 
-    fn filters_digest(&self) -> &str {
-        &self.0.filters_digest
+    fn filters_digest(&self) -> String {
+        self.0.filters_digest.clone()
     }
 
     fn finds_in_memory(&self, given: &GivenParameters) -> bool {

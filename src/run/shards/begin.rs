@@ -2,13 +2,13 @@
 //! plan.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
 use super::ShardRun;
 use crate::change_log;
-use crate::change_log::tracked;
+use crate::change_log::{Cursor, tracked};
 use crate::clock::seconds;
 use crate::hex::random_hex;
 use crate::manifest::{DatabaseIdentity, DatabaseMark, Witness};
@@ -19,14 +19,34 @@ use crate::run::identity::{LogIdentity, compare};
 use crate::run::prepare::{CALL_COST, Prepared, layers_that_end_early, prepare_on};
 use crate::run::target::claim;
 use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
-use crate::shards::{ColumnWeights, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut};
+use crate::shards::{
+    ColumnWeights, CutFor, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut,
+};
 use crate::target::{GENERATOR, Needs, new_version};
 use crate::tile::{AreaPart, Order, Zoom, ZoomList, area_of_texts, area_texts};
+
+/// How many shards a plan is cut into.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum ShardCount {
+    /// This number, for machines.
+    Machines(u32),
+    /// This number, for one process.
+    Parts(u32),
+    /// As many as give one process about [`PART_TIME`] for each.
+    PartsByTime,
+}
+
+/// The estimated processor time, database and program together, of a part of a seed by one process. A kill loses at
+/// most the part that is rendered.
+const PART_TIME: Duration = Duration::from_secs(60);
+
+/// The most parts that are chosen by time. Each part opens sessions and plans its own tiles.
+const MAX_PARTS: f64 = 100.0;
 
 /// The options of `shards begin`, in addition to the settings.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct BeginOptions {
-    pub shards: u32,
+    pub shards: ShardCount,
     /// One snapshot is held for all shards.
     pub(crate) hold: bool,
     /// Nothing writes the database during the run.
@@ -52,6 +72,16 @@ pub(crate) async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -
         spawn_blocking(move || drop(sink)).await?;
         needs
     };
+    begin_claimed(job, work, options, needs).await
+}
+
+/// The same in a work folder that was checked, for a target that was found to be this tileset's and has these needs.
+pub(crate) async fn begin_claimed(
+    job: &Job,
+    work: &WorkFolder,
+    options: BeginOptions,
+    needs: Needs,
+) -> Result<BegunRun, CommandError> {
     let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
     restarting(&job.settings.database, &job.report, &job.stop, attempt).await
 }
@@ -85,7 +115,8 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,
         _ => {
-            check_tracked(job, &database, &snapshot, &prepared.layers, &prepared.reads).await?;
+            let Prepared { layers, reads, .. } = &prepared;
+            Tracking { job, database: &database, snapshot: &snapshot, layers, reads }.check(None).await?;
             StateKind::Tracked
         }
     };
@@ -165,32 +196,48 @@ async fn write(
 }
 
 /// The plan cut into shards.
-fn shards_of(prepared: &Prepared, count: u32, rows_memory: usize) -> Vec<PlannedShard> {
+fn shards_of(prepared: &Prepared, count: ShardCount, rows_memory: usize) -> Vec<PlannedShard> {
     let weighed =
         |(layer, rows): (&Arc<Layer>, &u64)| WeighedLayer { cost: LayerCost::of(layer, rows_memory), rows: *rows };
     let layers: Vec<WeighedLayer> = prepared.layers.iter().zip(&prepared.features).map(weighed).collect();
     let zooms: Vec<Zoom> = prepared.zooms.iter().map(|zoom| zoom.zoom).collect();
-    cut(&weigh(&prepared.zooms, &layers), &zooms, count)
+    let weights = weigh(&prepared.zooms, &layers);
+    match count {
+        ShardCount::Machines(count) => cut(&weights, &zooms, count, CutFor::Machines),
+        ShardCount::Parts(count) => cut(&weights, &zooms, count, CutFor::OneProcess),
+        ShardCount::PartsByTime => {
+            let parts = (weights.whole() * COST_UNIT / PART_TIME.as_secs_f64()).ceil().clamp(1.0, MAX_PARTS);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "1 to 100")]
+            cut(&weights, &zooms, parts as u32, CutFor::OneProcess)
+        }
+    }
 }
 
-/// Refuses a database whose change log could not tell the commit what changed since the shards' snapshots.
-async fn check_tracked(
-    job: &Job,
-    database: &Database,
-    snapshot: &Arc<Snapshot>,
-    layers: &[Arc<Layer>],
-    reads: &Reads,
-) -> Result<(), CommandError> {
-    if let Some(table) = &reads.row_security {
-        let why = format!("{table} has row level security, so rows may appear without being changed");
-        return Err(ShardsError::NoState { why }.into());
-    }
-    let cursor = snapshot.cursor().parse().unwrap_or_default();
-    let schema = &job.settings.database.changes.schema;
-    match tracked(database, snapshot, schema, None, layers, &cursor).await {
-        Ok(_) => Ok(()),
-        Err(change_log::ChangeLogError::LogGap(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
-        Err(other) => Err(other.into()),
+/// What the change log has to know of, seen at one snapshot.
+pub(crate) struct Tracking<'a> {
+    pub(crate) job: &'a Job,
+    pub(crate) database: &'a Database,
+    pub(crate) snapshot: &'a Snapshot,
+    pub(crate) layers: &'a [Arc<Layer>],
+    pub(crate) reads: &'a Reads,
+}
+
+impl Tracking<'_> {
+    /// Refuses a database whose change log could not tell the commit what has changed after `since`; by default, after
+    /// the snapshot.
+    pub(crate) async fn check(&self, since: Option<Cursor>) -> Result<(), CommandError> {
+        let Tracking { job, database, snapshot, layers, reads } = *self;
+        if let Some(table) = &reads.row_security {
+            let why = format!("{table} has row level security, so rows may appear without being changed");
+            return Err(ShardsError::NoState { why }.into());
+        }
+        let since = since.unwrap_or_else(|| snapshot.cursor().parse().unwrap_or_default());
+        let schema = &job.settings.database.changes.schema;
+        match tracked(database, snapshot, schema, None, layers, &since).await {
+            Ok(_) => Ok(()),
+            Err(change_log::ChangeLogError::LogGap(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
+            Err(other) => Err(other.into()),
+        }
     }
 }
 
@@ -265,6 +312,11 @@ impl ShardRun<'_> {
             return Ok(());
         };
         Err(self.other_settings(what).into())
+    }
+
+    /// The error if the target wants its tiles in another order or form than that of the plan.
+    pub(crate) fn other_needs(&self) -> ShardsError {
+        self.other_settings("the target stores its tiles in another way".to_owned())
     }
 
     fn other_settings(&self, what: String) -> ShardsError {

@@ -85,7 +85,7 @@ fn all_done(work: &WorkFolder, plan: &ShardPlan) -> Result<Vec<DoneNote>, Shards
 
 /// Reads the identity of the log, and refuses a database that is not the continuation of the one from which the plan
 /// and the shards were drawn.
-async fn history(
+pub(crate) async fn history(
     of: ShardRun<'_>,
     shards: &[DoneNote],
     shared: Option<&SharedTiles>,
@@ -248,7 +248,7 @@ fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, na
 }
 
 /// The states that the commit's snapshot has to have seen; none if all shards show the snapshot of the plan.
-fn seen(plan: &ShardPlan, shards: &[DoneNote]) -> Result<Vec<SeenByShard>, CommandError> {
+pub(crate) fn seen(plan: &ShardPlan, shards: &[DoneNote]) -> Result<Vec<SeenByShard>, CommandError> {
     if plan.state != StateKind::Tracked {
         return Ok(Vec::new());
     }

@@ -6,11 +6,13 @@
 //! | `begin` | the plan; what tiles and rows cost; whether a process has the settings and the database of the plan |
 //! | `run` | an attempt at a shard: its slot, its heartbeat, its end; renders one shard |
 //! | `commit` | waits for a database that is behind; counts, merges, publishes; renders again what changed since the snapshots of the shards |
+//! | `resume` | `seed --resume`: all shards in one process, beside the target |
 //! | `stream` | the edits of all shards, handed to the target |
 //! | `status` | finds out which shards are missing; `status` and `abort` |
 
 mod begin;
 mod commit;
+mod resume;
 mod run;
 mod status;
 mod stream;
@@ -26,9 +28,10 @@ use crate::report::{Style, report};
 use crate::shards::{ShardPlan, ShardsError, WorkFolder};
 use crate::stop::Stop;
 
-pub(crate) use begin::{BeginOptions, BegunRun, begin, boxes_of, zooms_of};
+pub(crate) use begin::{BeginOptions, BegunRun, ShardCount, begin, boxes_of, zooms_of};
 pub use begin::{COST_UNIT, LayerCost, WeighedLayer, weigh};
 pub(crate) use commit::commit;
+pub(crate) use resume::resume;
 pub(crate) use run::{ShardEnd, run};
 pub(crate) use status::{abort, status};
 

@@ -33,6 +33,13 @@ pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: 
     own.attempted(places, async |attempt| shard.rendered(attempt).await).await
 }
 
+/// The same by the only process that works on the run: it takes no place among the connections, and others see no
+/// heartbeat of it.
+pub(crate) async fn run_alone(of: ShardRun<'_>, number: u32) -> Result<ShardEnd, CommandError> {
+    let own = OwnShard { job: of.job, work: of.work, run: &of.plan.run, number };
+    Shard { of, number, own }.rendered(&own.new_attempt()).await
+}
+
 struct Shard<'a> {
     of: ShardRun<'a>,
     number: u32,
@@ -59,7 +66,7 @@ impl Shard<'_> {
         if let Some(zooms) = columns.zooms() {
             part.settings.tileset.zooms = zooms;
         }
-        part.part = JobPart::Shard { columns: columns.clone(), rows };
+        part.part = JobPart::Shard { columns: columns.clone(), rows, reads_most: reads_most(rows, &plan.rows) };
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         of.check_database(&prepared.layers, &prepared.reads, &prepared.server.identity)?;
@@ -198,6 +205,13 @@ impl Shard<'_> {
     }
 }
 
+/// True if a shard reads at least three quarters of all rows. `all` has the numbers of rows of the layers, where they
+/// are known.
+fn reads_most(rows: u64, all: &[Option<u64>]) -> bool {
+    let all: Option<u64> = all.iter().copied().sum();
+    all.is_some_and(|all| rows.saturating_mul(4) >= all.saturating_mul(3))
+}
+
 fn done_zoom(zoom: &crate::pipeline::ZoomStats) -> DoneZoom {
     DoneZoom { zoom: zoom.zoom.get(), features: zoom.features, worker_seconds: zoom.busy.as_secs_f64() }
 }
@@ -259,6 +273,16 @@ pub(crate) struct OwnShard<'a> {
 }
 
 impl OwnShard<'_> {
+    fn new_attempt(&self) -> AttemptNote {
+        AttemptNote {
+            shard: self.number,
+            attempt: random_hex(1),
+            holder: format!("process {} on {}", std::process::id(), host()),
+            began: milliseconds_now(),
+            alive: milliseconds_now(),
+        }
+    }
+
     /// Renders the shard with `render`, unless it is already done.
     pub(crate) async fn attempted(
         &self,
@@ -268,13 +292,7 @@ impl OwnShard<'_> {
         if let Some(end) = self.late().await? {
             return Ok(end);
         }
-        let attempt = AttemptNote {
-            shard: self.number,
-            attempt: random_hex(1),
-            holder: format!("process {} on {}", std::process::id(), host()),
-            began: milliseconds_now(),
-            alive: milliseconds_now(),
-        };
+        let attempt = self.new_attempt();
         let lease = match slot(self.job, self.work, places).await {
             Ok(lease) => lease,
             Err(error) => return self.unless_late(error).await,

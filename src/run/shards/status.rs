@@ -2,8 +2,8 @@
 
 use crate::clock::{milliseconds_now, moment};
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
-use crate::run::{CommandError, Job};
-use crate::shards::{RunEnd, ShardsError, StateKind, WorkFolder};
+use crate::run::{CommandError, Job, Target};
+use crate::shards::{RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
 
 /// The state of the run in a work folder. May wait for a server.
 pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
@@ -56,20 +56,33 @@ pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     })
 }
 
-/// Gives up the run in a work folder, even if another version of the program began it. Returns its id. May wait for a
-/// server.
-pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<String, CommandError> {
-    let run = work.run()?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?;
+/// Gives up the run in a work folder, even if another version of the program began it. Returns its id; `None` if the plan
+/// could not be read, and was removed. May wait for a server.
+pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<Option<String>, CommandError> {
+    let run = match work.run() {
+        Err(ShardsError::Damaged { .. }) => {
+            work.remove_plan()?;
+            return Ok(None);
+        }
+        run => run?.ok_or_else(|| ShardsError::NoPlan { work: work.name.clone() })?,
+    };
     // The plan of another program version cannot be read, and is skipped.
-    let plan = work.plan().unwrap_or_default();
-    work.end(&run, RunEnd::Aborted)?;
-    if let Some(plan) = plan
-        && let Some((plan, version)) = plan.shared().map(|version| (plan.output.clone(), version))
-        && let Err(error) = job.target.beside(&plan).and_then(|target| target.give_up_shared(&version))
-    {
-        tracing::warn!("the tiles of version {} of {plan} stay for a week: {error}", version.version);
+    match work.plan() {
+        Ok(Some(plan)) => give_up(&job.target, work, &plan)?,
+        Ok(None) | Err(_) => work.end(&run, RunEnd::Aborted)?,
     }
-    Ok(run)
+    Ok(Some(run))
+}
+
+/// Gives up the run of a plan. May wait for a server.
+pub(crate) fn give_up(target: &Target, work: &WorkFolder, plan: &ShardPlan) -> Result<(), CommandError> {
+    work.end(&plan.run, RunEnd::Aborted)?;
+    if let Some(version) = plan.shared()
+        && let Err(error) = target.beside(&plan.output).and_then(|target| target.give_up_shared(&version))
+    {
+        tracing::warn!("the tiles of version {} of {} stay for a week: {error}", version.version, plan.output);
+    }
+    Ok(())
 }
 
 // Finds out which shards are missing before a commit.

@@ -106,6 +106,9 @@ impl TargetOptions {
     }
 }
 
+/// The name of the folder, among a target's notes, for the parts of a seed by one process.
+const PARTS: &str = "parts";
+
 impl Target {
     /// A reader. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
@@ -296,13 +299,19 @@ impl Target {
 
     /// The small documents that are kept with the target.
     pub(crate) fn notes(&self) -> Result<Arc<dyn NoteStore>, CommandError> {
+        match self.folder_notes() {
+            Some(notes) => Ok(Arc::new(notes)),
+            None => Ok(Arc::new(self.bucket_notes()?)),
+        }
+    }
+
+    /// The notes of a target in a bucket.
+    fn bucket_notes(&self) -> Result<BucketNotes, CommandError> {
         let TargetOptions { s3, runtime, .. } = &self.options;
-        Ok(match (&self.url, self.folder_notes()) {
-            (_, Some(notes)) => Arc::new(notes),
-            (TargetUrl::BucketPrefix { .. }, None) => {
-                Arc::new(BucketNotes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone()))
-            }
-            (_, None) => Arc::new(BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone())),
+        Ok(if self.url.stores_objects() {
+            BucketNotes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone())
+        } else {
+            BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone())
         })
     }
 
@@ -324,18 +333,32 @@ impl Target {
         if url.is(&self.url) {
             return Err(ShardsError::WorkIsTarget { text: text.to_owned() }.into());
         }
+        self.work_folder_at(url, whole)?.ok_or_else(|| wrong().into())
+    }
+
+    /// The work folder in a directory or a prefix; `None` for an archive.
+    fn work_folder_at(&self, url: TargetUrl, name: String) -> Result<Option<WorkFolder>, CommandError> {
         let files = match &url {
             TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
             TargetUrl::BucketPrefix { .. } => {
                 let TargetOptions { s3, runtime, stop, .. } = self.options.clone();
                 WorkFiles::Bucket(Box::new(BucketWorkFiles::new(location(&url)?, s3, runtime, stop)))
             }
-            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => {
-                return Err(wrong().into());
-            }
+            TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => return Ok(None),
         };
         let folder = Target { url, options: self.options.clone(), known: None };
-        Ok(WorkFolder { name: whole, notes: folder.notes()?, files })
+        Ok(Some(WorkFolder { name, notes: folder.notes()?, files }))
+    }
+
+    /// The work folder for the parts of a seed by one process: a folder among the target's notes.
+    pub(crate) fn parts_folder(&self) -> Result<WorkFolder, CommandError> {
+        let url = match self.folder_notes() {
+            Some(notes) => TargetUrl::Directory(notes.path().join(PARTS)),
+            None => TargetUrl::parse(&format!("{}{PARTS}/", self.bucket_notes()?.address()))?,
+        };
+        let name = format!("{}/", url.to_string().trim_end_matches('/'));
+        let missing = || ShardsError::NoWorkFolder { text: name.clone() }.into();
+        self.work_folder_at(url, name.clone())?.ok_or_else(missing)
     }
 
     /// True if tiles are stored as gzip, as they always are in archives.

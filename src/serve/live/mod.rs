@@ -201,8 +201,8 @@ pub trait LiveSource: Send + Sync + 'static {
     }
 
     /// Identifies what parameters mean, for the cache that servers share.
-    fn filters_digest(&self) -> &str {
-        ""
+    fn filters_digest(&self) -> String {
+        String::new()
     }
 
     /// True if no statement is needed to find the rows that have these values.

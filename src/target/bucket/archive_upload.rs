@@ -22,11 +22,11 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, st
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, CopiedPart, Part, Put, SentParts, line_time};
+use super::client::{Condition, CopiedPart, ListedPart, Part, Put, SentParts, line_time};
 use super::lease::Lease;
 use super::refusal::{Meaning, Refusal};
 use super::store::{Store, digest};
-use super::{Action, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
+use super::{Action, BucketCause, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
 use crate::hex::hex;
 use crate::scratch::temporary_folder;
 use crate::stop::Stop;
@@ -125,22 +125,23 @@ impl OldObject {
         wait(&self.runtime, unless_stopped(&self.stop, &self.place, written))
     }
 
-    /// True if an edit of the archive may leave bytes where they lie: the client can have parts copied, the server has
-    /// not refused it, and between the first and the last part there is another one. `tiles` is the range of the tile
-    /// data.
-    pub(crate) fn can_be_edited(&self, tiles: Range<u64>) -> bool {
+    /// True if between the first and the last part of an edited archive there is another one. `tiles` is the range of
+    /// the tile data.
+    pub(crate) fn has_part_within(&self, tiles: Range<u64>) -> bool {
         let size = self.store.options.section.part_size();
         let begin = tiles.start.next_multiple_of(size);
-        self.may_be_edited() && begin.checked_add(size).is_some_and(|end| end <= tiles.end)
+        begin.checked_add(size).is_some_and(|end| end <= tiles.end)
     }
 
-    /// As [`OldObject::can_be_edited`], as far as it is known before the archive was read.
-    pub(crate) fn may_be_edited(&self) -> bool {
+    /// True if the archive is longer than two parts.
+    pub(crate) fn is_long(&self) -> bool {
         let least = 2 * self.store.options.section.part_size();
-        self.tag().is_some()
-            && self.length.is_some_and(|length| length > least)
-            && self.store.client.can_copy_parts()
-            && !self.store.options.shared.refuses_copies()
+        self.length.is_some_and(|length| length > least)
+    }
+
+    /// True if the client can have parts of the archive copied, and the server has not refused it.
+    pub(crate) fn can_be_copied(&self) -> bool {
+        self.tag().is_some() && self.store.client.can_copy_parts() && !self.store.options.shared.refuses_copies()
     }
 }
 
@@ -311,6 +312,8 @@ struct SentPart {
     tag: String,
     /// The MD5 of its bytes, if it is known.
     digest: Tag,
+    /// True if the server has copied it.
+    is_copy: bool,
 }
 
 /// Why a part could not be sent or copied.
@@ -443,7 +446,7 @@ impl Upload<'_> {
                 match sending.await {
                     Ok(tag) => {
                         let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
-                        Ok(SentPart { tag, digest })
+                        Ok(SentPart { tag, digest, is_copy: own_digest.is_none() })
                     }
                     Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => {
                         Err(PartFault::NoCopies(refusal))
@@ -459,6 +462,15 @@ impl Upload<'_> {
                 return Ok(Sent::NoCopies);
             }
         };
+        if parts.iter().any(|part| part.is_copy)
+            && let Err(refusal) = self.check_lengths(&key, id, size).await
+        {
+            if !may_take_whole(&refusal) {
+                return Err(self.error(refusal));
+            }
+            self.tell_no_copies(&refusal).await?;
+            return Ok(Sent::NoCopies);
+        }
         let digests: Option<Vec<[u8; 16]>> = parts.iter().map(|part| part.digest).collect();
         let tags = parts.into_iter().map(|part| part.tag).collect();
         self.archive.check_unchanged().await?;
@@ -477,7 +489,29 @@ impl Upload<'_> {
         }
     }
 
-    /// Says that the whole archive is sent because a copy was refused.
+    /// Refuses parts of other lengths than were asked for: a server that does not know the range of a copy may copy the
+    /// whole object, and an archive made of that would be broken. `size` is the length of all parts but the last.
+    async fn check_lengths(&self, key: &str, id: &str, size: u64) -> Result<(), Refusal> {
+        let listed = self.archive.old.store.client.list_parts(key, id).await?;
+        let expected = (0..self.length.div_ceil(size))
+            .map(|number| ListedPart { number, length: size.min(self.length - number * size) });
+        if listed.iter().copied().eq(expected.clone()) {
+            return Ok(());
+        }
+        let found = listed.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let wrong = expected.zip(found).find(|(expected, found)| *found != Some(*expected));
+        let cause = match wrong {
+            Some((ListedPart { number, length }, Some(found))) if found.number == number => {
+                format!("it made {} bytes of part {} where {length} were asked for", found.length, number + 1)
+            }
+            _ => format!("it lists {} parts of {}", listed.len(), self.length.div_ceil(size)),
+        };
+        // No run of this process should try it again.
+        self.archive.old.store.options.shared.note_no_copies();
+        Err(Refusal { meaning: Meaning::Other, cause: BucketCause(cause) })
+    }
+
+    /// Says that the whole archive is sent because a copy was refused, or is not what was asked for.
     /// Fails if it was refused because the object is another one now.
     async fn tell_no_copies(&self, refusal: &Refusal) -> Result<(), BucketError> {
         let OldObject { store, place, .. } = &self.archive.old;
@@ -489,7 +523,7 @@ impl Upload<'_> {
             tracing::info!("{place}: the server copies no parts ({cause}): sending the whole archive");
         } else {
             tracing::warn!(
-                "{place}: the server has refused to copy what stays of the archive ({cause}): sending the whole archive"
+                "{place}: the server has not copied what stays of the archive ({cause}): sending the whole archive"
             );
         }
         // Everything else may pass.

@@ -27,8 +27,8 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{
-    Answer, CONNECT_TIMEOUT, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient,
-    ObjectHeaders, Page, Part, Put, SentParts,
+    Answer, CONNECT_TIMEOUT, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object,
+    ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
 };
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
@@ -261,6 +261,26 @@ impl ObjectClient for AwsClient {
                 meaning: Meaning::Other,
                 cause: BucketCause("the server does not say that it has copied a part".to_owned()),
             })
+        }
+        .boxed()
+    }
+
+    fn list_parts<'a>(&'a self, key: &'a str, id: &'a str) -> Answer<'a, Vec<ListedPart>> {
+        async move {
+            let (mut parts, mut from) = (Vec::new(), None);
+            loop {
+                let request = self.client.list_parts().bucket(&self.bucket).key(key).upload_id(id);
+                let page = request.set_part_number_marker(from.take()).send().await.map_err(Refusal::from)?;
+                parts.extend(page.parts().iter().filter_map(|part| {
+                    let number = u64::try_from(part.part_number?).ok()?.checked_sub(1)?;
+                    Some(ListedPart { number, length: u64::try_from(part.size?).ok()? })
+                }));
+                // A page that names no part would be asked for without end.
+                match page.next_part_number_marker.filter(|_| page.is_truncated == Some(true)) {
+                    Some(marker) if !page.parts.unwrap_or_default().is_empty() => from = Some(marker),
+                    _ => return Ok(parts),
+                }
+            }
         }
         .boxed()
     }

@@ -108,6 +108,15 @@ pub(crate) struct CopiedPart<'a> {
     pub(crate) line_time: Duration,
 }
 
+/// A part that the server says it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListedPart {
+    /// Counts from 0.
+    pub(crate) number: u64,
+    /// In bytes.
+    pub(crate) length: u64,
+}
+
 /// An upload whose parts were all sent.
 #[derive(Debug)]
 pub(crate) struct SentParts<'a> {
@@ -155,6 +164,9 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     /// Fails with [`Meaning::Unknown`](super::refusal::Meaning::Unknown) if the server says that it cannot do that, or
     /// not under the condition.
     fn copy_part<'a>(&'a self, key: &'a str, id: &'a str, part: CopiedPart<'a>) -> Answer<'a, String>;
+
+    /// Lists the parts that the server has, in order.
+    fn list_parts<'a>(&'a self, key: &'a str, id: &'a str) -> Answer<'a, Vec<ListedPart>>;
 
     /// Makes an object of the parts.
     fn complete_parts<'a>(&'a self, key: &'a str, sent: SentParts<'a>) -> Answer<'a, ()>;

@@ -29,8 +29,8 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::client::{
-    Answer, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders, Page,
-    Part, Put, SentParts, line_time,
+    Answer, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object, ObjectClient,
+    ObjectHeaders, Page, Part, Put, SentParts, line_time,
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
@@ -329,6 +329,11 @@ impl ObjectClient for CloudClient {
     fn copy_part<'a>(&'a self, _: &'a str, _: &'a str, _: CopiedPart<'a>) -> Answer<'a, String> {
         let cause = BucketCause("parts cannot be copied here".to_owned());
         async move { Err(Refusal { meaning: Meaning::Unknown, cause }) }.boxed()
+    }
+
+    /// Nothing is copied, so nobody asks.
+    fn list_parts<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a, Vec<ListedPart>> {
+        async move { Ok(Vec::new()) }.boxed()
     }
 
     fn can_copy_parts(&self) -> bool {

@@ -32,6 +32,11 @@ impl BucketNotes {
         BucketNotes { location: archive.bucket_as_location(), folder, options, runtime }
     }
 
+    /// The address of the folder of the notes; ends with `/`.
+    pub(crate) fn address(&self) -> String {
+        format!("{}{}", self.location, self.folder)
+    }
+
     fn name(&self, name: &str) -> Result<String, NoteError> {
         parts(name)?;
         Ok(format!("{}{name}", self.folder))
@@ -41,11 +46,7 @@ impl BucketNotes {
         match error {
             BucketError::Changed { place } => NoteError::Changed { place },
             BucketError::TooLarge { place, .. } => NoteError::TooLong { place },
-            error => NoteError::Refused {
-                action,
-                place: format!("{}{}{name}", self.location, self.folder),
-                source: error.into(),
-            },
+            error => NoteError::Refused { action, place: format!("{}{name}", self.address()), source: error.into() },
         }
     }
 

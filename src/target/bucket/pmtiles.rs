@@ -15,7 +15,7 @@ use crate::stop::Stop;
 use crate::target::pmtiles::ReadAt;
 use crate::target::{
     Described, Finished, Metadata, Needs, Pmtiles, PmtilesError, PmtilesReader, ReadError, Sink, TileEdit,
-    TileReader as _, Tileset, Unwritten, Written,
+    TileReader as _, Tileset, Unwritten, Written, WrittenAnew,
 };
 
 /// The name of the new archive in the temporary folder.
@@ -69,30 +69,39 @@ impl BucketPmtiles {
         Ok(Some(PmtilesReader::open_copy(&path, place).map_err(PmtilesError::from)?))
     }
 
-    /// A reader of the old archive by ranges, and its description, if its tile data may stay where it lies.
-    fn old_in_place(&self) -> Result<Option<OldInPlace>, BucketError> {
+    /// A reader of the old archive by ranges, and its description, if its tile data may stay where it lies; otherwise why
+    /// it may not.
+    fn old_in_place(&self) -> Result<Result<OldInPlace, WrittenAnew>, BucketError> {
         let old = &self.archive.old;
-        if !old.may_be_edited() {
-            return Ok(None);
+        if !old.can_be_copied() {
+            return Ok(Err(WrittenAnew::NoCopies));
+        }
+        if !old.is_long() {
+            return Ok(Err(WrittenAnew::Small));
         }
         let failed = |error: ReadError| self.failed(error.into());
         let mut reader = PmtilesReader::over(Box::new(old.clone())).map_err(failed)?;
         let tiles = reader.header.tiles;
-        let Some(end) = tiles.end().filter(|end| old.can_be_edited(tiles.offset..*end)) else { return Ok(None) };
+        let Some(end) = tiles.end().filter(|end| old.has_part_within(tiles.offset..*end)) else {
+            return Ok(Err(WrittenAnew::Small));
+        };
         let unwritable = |source| BucketError::Scratch { path: temporary_folder(), source };
         let end_file = scratch_file().map_err(unwritable)?;
         old.download(end..ReadAt::length(old), &end_file, unwritable)?;
         reader.bytes = Box::new(OldArchive { object: old.clone(), tiles_end: end, end: end_file });
         let described = reader.describe().map_err(failed)?;
-        Ok(reader.can_be_edited(&described).then_some(OldInPlace { reader, described }))
+        if !reader.can_be_edited(&described) {
+            return Ok(Err(WrittenAnew::OtherLayout));
+        }
+        Ok(Ok(OldInPlace { reader, described }))
     }
 
-    /// Makes a new archive of an edit.
-    fn rebuild(&mut self) -> Result<(), BucketError> {
+    /// Makes a new archive of an edit; `why` is left out if the sink knows it.
+    fn rebuild(&mut self, why: Option<WrittenAnew>) -> Result<(), BucketError> {
         let Some(old) = self.downloaded()? else {
             return Err(PmtilesError::Missing { place: self.archive.place() }.into());
         };
-        Ok(self.sink.rebuild_from(Some(old))?)
+        Ok(self.sink.rebuild_from(Some(old), why)?)
     }
 
     /// The error of the sink. A request that ended because of a stop looks like any other that failed.
@@ -156,37 +165,42 @@ impl Sink for BucketPmtiles {
             }
             return Ok(before);
         }
-        if let Some(OldInPlace { reader, described }) = self.old_in_place()? {
-            self.sink.edit(reader, &described, tileset)?;
-            return Ok(Some(described));
-        }
+        let why = match self.old_in_place()? {
+            Ok(OldInPlace { reader, described }) => {
+                self.sink.edit(reader, &described, tileset)?;
+                return Ok(Some(described));
+            }
+            Err(why) => why,
+        };
         let Some(mut old) = self.downloaded()? else {
             return Err(PmtilesError::Missing { place: self.archive.place() }.into());
         };
         let described = old.describe().map_err(PmtilesError::from)?;
-        self.sink.rebuild(old, tileset)?;
+        self.sink.rebuild(old, tileset, why)?;
         Ok(Some(described))
     }
 
     fn write(&mut self, edits: Vec<TileEdit>) -> Result<Written, BucketError> {
         let written = self.sink.write(edits).map_err(|error| self.failed(error))?;
-        if self.sink.is_large_edit() {
-            self.rebuild()?;
+        if let Some(why) = self.sink.why_large_edit() {
+            self.rebuild(Some(why))?;
         }
         Ok(written)
     }
 
     fn finish(mut self, metadata: &Metadata) -> Result<Finished, BucketError> {
         let flights = self.archive.flights();
+        let mut why = None;
         if let Some(edited) = self.sink.lay_out(metadata).map_err(|error| self.failed(error))? {
             self.sink.tell()?;
             if self.archive.upload_edited(&edited)? {
                 let finished = self.sink.published(self.archive.place());
                 return Ok(Finished { in_flight: Some(flights.seen()), ..finished });
             }
+            why = Some(WrittenAnew::NoCopies);
         }
         if self.sink.is_edit() {
-            self.rebuild()?;
+            self.rebuild(why)?;
         }
         let BucketPmtiles { sink, archive, scratch, .. } = self;
         let finished = sink.finish(metadata)?;

@@ -248,7 +248,7 @@ impl Sink for BucketTiles {
         self.release()?;
         let in_flight = Some(self.store.flights.seen());
         let place = self.store.location.to_string();
-        Ok(Finished { place, deleted, in_flight, changed })
+        Ok(Finished { place, deleted, in_flight, changed, anew: None })
     }
 }
 

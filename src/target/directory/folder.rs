@@ -340,9 +340,14 @@ impl FolderNotes {
         FolderNotes { parent: parent.to_owned(), folder: folder_beside(&name) }
     }
 
+    /// The folder of the notes, which may not exist yet.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.parent.join(&self.folder)
+    }
+
     /// Where a note or file lies, for messages.
     pub(crate) fn place(&self, name: &str) -> String {
-        self.parent.join(&self.folder).join(name).display().to_string()
+        self.path().join(name).display().to_string()
     }
 
     fn refused(&self, action: &'static str, name: &str, source: impl Into<io::Error>) -> NoteError {

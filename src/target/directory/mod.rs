@@ -159,7 +159,7 @@ impl Sink for Directory {
         let Directory { options, stop, files, others, lock, .. } = &mut self;
         let mut store = FolderStore { files, others, lock, stop, template: options.template.text() };
         let (deleted, changed) = tree::end(&mut store, run, options, metadata)?;
-        Ok(Finished { place, deleted, in_flight: None, changed })
+        Ok(Finished { place, deleted, changed, ..Finished::default() })
     }
 }
 

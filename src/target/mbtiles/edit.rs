@@ -228,7 +228,7 @@ impl EditedArchive {
         tell(&self.before_manifest, self.changed.as_ref())?;
         self.apply(metadata)?;
         let place = self.path().display().to_string();
-        Ok(Finished { place, deleted: self.deleted, in_flight: None, changed: self.changed })
+        Ok(Finished { place, deleted: self.deleted, changed: self.changed, ..Finished::default() })
     }
 }
 

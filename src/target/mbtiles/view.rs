@@ -1,6 +1,6 @@
 //! Decides which tables and views of another program's archive are read: tables, and views over columns of one table,
-//! or of two tables that are joined by one column each (the layouts of Mapbox, tippecanoe and Planetiler). Reading any
-//! other view may never end.
+//! or of two tables that are joined by one or two columns each (the layouts of Mapbox, tippecanoe and Planetiler).
+//! Reading any other view may never end.
 
 use rusqlite::{Connection, OptionalExtension as _};
 
@@ -30,7 +30,7 @@ pub(crate) fn unfit(connection: &Connection, name: &str) -> rusqlite::Result<Opt
             Some(tables) => tables,
             None => {
                 return Ok(Some(format!(
-                    "its {name} is a view other than columns of one table, or of two that are joined by one column each: only such views are read"
+                    "its {name} is a view other than columns of one table, or of two that are joined by one or two columns each: only such views are read"
                 )));
             }
         },
@@ -79,7 +79,7 @@ pub(crate) fn computes(connection: &Connection) -> rusqlite::Result<Option<Strin
     Ok(first(table)?.map(|name| format!("its table {name:?} is virtual or has columns that are computed")))
 }
 
-/// The tables of a view over columns of one table, or of two tables that are joined by one column each. `None` for any
+/// The tables of a view over columns of one table, or of two tables that are joined by one or two columns each. `None` for any
 /// other view, because reading it may take any amount of time.
 fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     let mut words = Words { rest: words(sql)?.into_iter().peekable() };
@@ -123,6 +123,10 @@ fn tables_of_view(sql: &str) -> Option<Vec<String>> {
         } else {
             words.keyword("on")?;
             words.equal_columns()?;
+            // tippecanoe 2.72 joins by the zoom, too.
+            if words.keyword("and").is_some() {
+                words.equal_columns()?;
+            }
         }
     } else if is_left {
         return None;
@@ -254,6 +258,8 @@ mod tests {
         for sql in [
             // Mapbox, tippecanoe, openmaptiles, mbtiles.
             "CREATE VIEW tiles AS SELECT map.zoom_level AS zoom_level, map.tile_column AS tile_column, map.tile_row AS tile_row, images.tile_data AS tile_data FROM map JOIN images ON images.tile_id = map.tile_id",
+            // tippecanoe 2.72.
+            "CREATE VIEW tiles AS SELECT map.zoom_level AS zoom_level, map.tile_column AS tile_column, map.tile_row AS tile_row, images.tile_data AS tile_data FROM map JOIN images ON images.tile_id = map.tile_id and images.zoom_level = map.zoom_level",
             // Planetiler.
             "CREATE VIEW tiles AS\nselect tiles_shallow.zoom_level as zoom_level, tiles_shallow.tile_column as tile_column,\n tiles_shallow.tile_row as tile_row, tiles_data.tile_data as tile_data\nfrom tiles_shallow\njoin tiles_data on tiles_shallow.tile_data_id = tiles_data.tile_data_id;",
             "CREATE VIEW IF NOT EXISTS \"tiles\" (a, b) AS SELECT m.[zoom_level], `tile_row` FROM main.map AS m LEFT OUTER JOIN images i ON (m.tile_id = i.tile_id)",

@@ -159,7 +159,7 @@ impl NewArchive {
         refuse_companions(staging.target())?;
         let changed = comparison.map(ArchiveComparison::finish).transpose()?;
         tell(&before_manifest, changed.as_ref())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted: 0, in_flight: None, changed })
+        Ok(Finished { place: staging.publish()?.display().to_string(), changed, ..Finished::default() })
     }
 }
 

@@ -49,6 +49,42 @@ const BYTES_PER_READ_OF_WHOLE: u64 = 8 << 20;
 /// Bytes that are copied between two looks whether a stop was asked for.
 const BYTES_PER_COPY: u64 = 32 << 20;
 
+/// Why an edit writes an archive anew, in the order of a seed, instead of leaving its tile data where it lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WrittenAnew {
+    /// It is not worth an edit.
+    Small,
+    /// Another program has written it, or its metadata does not say how many of its bytes are dead.
+    OtherLayout,
+    /// What is new would take more than half of it.
+    ManyChanges,
+    /// Comparing its tiles takes more requests than fetching it.
+    ManyRequests,
+    /// Too many bytes would belong to no tile.
+    Dead(DeadBytes),
+    /// Its server copies no parts of objects.
+    NoCopies,
+}
+
+impl fmt::Display for WrittenAnew {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WrittenAnew::Small => f.write_str("it is small"),
+            WrittenAnew::OtherLayout => f.write_str(
+                "another program has written it, or its metadata does not say how many of its bytes are dead",
+            ),
+            WrittenAnew::ManyChanges => {
+                f.write_str("the changed tiles and the directories would take more than half of it")
+            }
+            WrittenAnew::ManyRequests => f.write_str("comparing its tiles takes more requests than fetching it"),
+            WrittenAnew::Dead(DeadBytes { bytes, total }) => {
+                write!(f, "{bytes} of {total} bytes of its tile data would belong to no tile")
+            }
+            WrittenAnew::NoCopies => f.write_str("its server copies no parts of objects"),
+        }
+    }
+}
+
 /// What the old archive has for a tile that is handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Held {
@@ -150,13 +186,18 @@ impl Edit {
         })
     }
 
-    /// True if a new archive has to be written instead: the changed tiles take more than half of the old tile data, there
-    /// are more than [`MAX_CHANGES`], or tiles were compared by more requests than it takes to fetch the whole archive.
-    pub(crate) fn is_large(&self) -> bool {
+    /// Why a new archive has to be written instead; `None` if it need not, so far.
+    pub(crate) fn why_large(&self) -> Option<WrittenAnew> {
         let whole = MIN_READS_OF_WHOLE.max(self.old.bytes.length() / BYTES_PER_READ_OF_WHOLE);
-        self.changes.entries.len() > MAX_CHANGES
-            || self.changes.data.length() > self.old.header.tiles.length / 2
-            || self.is_elsewhere && self.old.reads > whole
+        if self.changes.entries.len() > MAX_CHANGES || self.changes.data.length() > self.old.header.tiles.length / 2 {
+            return Some(WrittenAnew::ManyChanges);
+        }
+        (self.is_elsewhere && self.old.reads > whole).then_some(WrittenAnew::ManyRequests)
+    }
+
+    /// Where the old archive lies, for messages.
+    pub(crate) fn place(&self) -> &str {
+        self.old.bytes.place()
     }
 
     /// The file of the old archive; `None` if it lies elsewhere.
@@ -164,9 +205,13 @@ impl Edit {
         self.old.bytes.file()
     }
 
-    /// Lays out the edited archive. `None` if a new archive has to be written instead: most of it would be appended, or
-    /// [too many bytes](DeadBytes::are_too_many) would belong to no tile.
-    pub(crate) fn lay_out(&mut self, metadata: &Metadata, stop: &Stop) -> Result<Option<EditedArchive>, WriteFault> {
+    /// Lays out the edited archive. Returns why a new archive has to be written instead, if most of it would be appended,
+    /// or [too many bytes](DeadBytes::are_too_many) would belong to no tile.
+    pub(crate) fn lay_out(
+        &mut self,
+        metadata: &Metadata,
+        stop: &Stop,
+    ) -> Result<Result<EditedArchive, WrittenAnew>, WriteFault> {
         let Edit { old, changes: Changes { entries: changes, data }, dead, is_watch, .. } = self;
         let (mut directories, mut replaced) = (Directories::new(), HashMap::new());
         let (stays, clustered) = (old.header.tiles.length, old.header.clustered && changes.len() == 0);
@@ -197,25 +242,20 @@ impl Edit {
         let freed: u64 = replaced.values().map(|length| u64::from(*length)).sum();
         let dead = DeadBytes { bytes: *dead + freed, total: stays + data.length() };
         if dead.are_too_many(*is_watch) {
-            let DeadBytes { bytes, total } = dead;
-            tracing::info!(
-                "{}: {bytes} of {total} bytes of its tile data would belong to no tile: writing it anew",
-                old.bytes.place()
-            );
-            return Ok(None);
+            return Ok(Err(WrittenAnew::Dead(dead)));
         }
         let described = metadata.pmtiles((!clustered).then_some(dead.bytes));
         let end = data.end(&mut directories, &described, stop).map_err(WriteFault::of_kept)?;
         let tail_length = data.length() + end.length();
         if tail_length > TILES.midpoint(stays) {
-            return Ok(None);
+            return Ok(Err(WrittenAnew::ManyChanges));
         }
         let contents = old.header.contents.saturating_add(data.stored()).saturating_sub(replaced.len() as u64);
         let header = Header { clustered, ..directories.header(contents, metadata) };
         let mut front = end.front(&header, dead.total);
         front.resize(ROOT_END, 0);
         let tail = Arc::new(data.file().map_err(WriteFault::Kept)?);
-        Ok(Some(EditedArchive { front, stays: TILES + stays, tail, tail_length }))
+        Ok(Ok(EditedArchive { front, stays: TILES + stays, tail, tail_length }))
     }
 
     /// The reader of the old archive, and the changes.
@@ -291,9 +331,10 @@ impl EditedArchive {
             || ReadError::Damaged { place: place.to_owned(), what: "it has become shorter during the run".to_owned() };
         if !shares_bytes(old, new) {
             new.seek(SeekFrom::Start(TILES))?;
-            let copied = copy(old, self.stays(), new, stop).map_err(|source| match source.kind() {
-                io::ErrorKind::UnexpectedEof => WriteFault::Old(is_cut()),
-                _ => WriteFault::Io(source),
+            let copied = copy(old, self.stays(), new, stop).map_err(|fault| match fault {
+                CopyFault::Short => WriteFault::Old(is_cut()),
+                CopyFault::From(source) => WriteFault::Old(ReadError::Io { path: place.into(), source }),
+                CopyFault::To(source) => WriteFault::Io(source),
             });
             if !copied? {
                 return Ok(false);
@@ -306,9 +347,10 @@ impl EditedArchive {
         new.set_len(self.stays)?;
         new.write_all_at(&self.front, 0)?;
         new.seek(SeekFrom::Start(self.stays))?;
-        copy(&self.tail, 0..self.tail_length, new, stop).map_err(|source| match source.kind() {
-            io::ErrorKind::UnexpectedEof => WriteFault::Kept(source),
-            _ => WriteFault::Io(source),
+        copy(&self.tail, 0..self.tail_length, new, stop).map_err(|fault| match fault {
+            CopyFault::Short => WriteFault::Kept(io::ErrorKind::UnexpectedEof.into()),
+            CopyFault::From(source) => WriteFault::Kept(source),
+            CopyFault::To(source) => WriteFault::Io(source),
         })
     }
 }
@@ -338,20 +380,38 @@ fn shares_bytes(_: &File, _: &File) -> bool {
     false
 }
 
+/// Why bytes could not be copied from one file to another.
+enum CopyFault {
+    /// The file to read ends before the range does.
+    Short,
+    From(io::Error),
+    To(io::Error),
+}
+
 /// Appends a range of a file's bytes at the position of another: in the kernel, where that is possible
 /// (`copy_file_range`). Returns false if a stop was asked for.
-fn copy(mut from: &File, range: Range<u64>, mut to: &File, stop: &Stop) -> io::Result<bool> {
-    from.seek(SeekFrom::Start(range.start))?;
+fn copy(mut from: &File, range: Range<u64>, mut to: &File, stop: &Stop) -> Result<bool, CopyFault> {
+    from.seek(SeekFrom::Start(range.start)).map_err(CopyFault::From)?;
     let mut left = range.end - range.start;
     while left > 0 {
         if stop.asked().is_some() {
             return Ok(false);
         }
-        let copied = io::copy(&mut from.take(left.min(BYTES_PER_COPY)), &mut to)?;
-        if copied == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
+        match io::copy(&mut from.take(left.min(BYTES_PER_COPY)), &mut to) {
+            Ok(0) => return Err(CopyFault::Short),
+            Ok(copied) => left -= copied,
+            // The kernel does not say which of both files it means.
+            Err(source) => {
+                return Err(if is_readable(from, range.end) { CopyFault::To } else { CopyFault::From }(source));
+            }
         }
-        left -= copied;
     }
     Ok(true)
+}
+
+/// True if the bytes at which a copy has stopped can be read. `end` is the end of its range.
+fn is_readable(mut from: &File, end: u64) -> bool {
+    let Ok(at) = from.stream_position() else { return false };
+    let mut bytes = vec![0; usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX).min(1 << 20)];
+    from.read_exact_at(&mut bytes, at).is_ok()
 }

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::Path;
 
+use super::directories::WriteFault;
 use super::layout::{HEADER_LENGTH, ROOT_END};
 use super::rebuild_tests::{ExpectedTiles, content, held, metadata, tileset};
 use super::tests::tile;
 use super::write::TILES;
-use super::{Pmtiles, PmtilesReader};
+use super::{Pmtiles, PmtilesReader, WrittenAnew};
 use crate::stop::{Signal, Stop};
-use crate::target::{Finished, RunKind, Sink as _, TileEdit, TileReader as _, Tileset, Written};
+use crate::target::{Finished, ReadError, RunKind, Sink as _, TileEdit, TileReader as _, Tileset, Written};
 
 /// Begins an edit of an archive of any size.
 fn edit(path: &Path, tileset: &Tileset) -> Pmtiles {
@@ -214,7 +215,7 @@ fn an_edit_of_most_tiles_becomes_a_new_archive_on_the_way() {
         sink.write(piece.to_vec()).unwrap();
     }
     assert!(sink.edit.is_none() && sink.rebuild.is_some());
-    sink.finish(&metadata()).unwrap();
+    assert_eq!(sink.finish(&metadata()).unwrap().anew, Some(WrittenAnew::ManyChanges));
     let expected: BTreeSet<Vec<u8>> = even().into_values().map(|bytes| bytes.into_iter().rev().collect()).collect();
     assert!(held(&path).into_values().collect::<BTreeSet<_>>() == expected);
     assert!(PmtilesReader::open(&path).unwrap().header.clustered);
@@ -240,4 +241,24 @@ fn a_stop_or_an_old_file_that_was_cut_leaves_the_old_archive() {
     let refused = sink.write_edited(&edited).unwrap_err().to_string();
     assert!(refused.contains(" is damaged: it has become shorter during the run"), "{refused}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_copy_that_fails_in_the_middle_names_the_file_that_was_at_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("t.pmtiles");
+    seed(&path, &even());
+    let mut sink = edit(&path, &tileset());
+    sink.write(changed(&even(), 0..30)).unwrap();
+    let edited = sink.lay_out(&metadata()).unwrap().unwrap();
+    let write = |old: &File, new: &File| edited.write(old, "old.pmtiles", new, &Stop::new()).unwrap_err();
+    // A folder is not read, and a file that is open for reading is not written.
+    let (unreadable, unwritable) = (File::open(folder.path()).unwrap(), File::open(&path).unwrap());
+    let fault = write(&unreadable, &tempfile::tempfile().unwrap());
+    assert!(
+        matches!(&fault, WriteFault::Old(ReadError::Io { path, .. }) if path == Path::new("old.pmtiles")),
+        "{fault:?}"
+    );
+    let fault = write(&File::open(&path).unwrap(), &unwritable);
+    assert!(matches!(&fault, WriteFault::Io(_)), "{fault:?}");
 }

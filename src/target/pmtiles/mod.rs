@@ -48,6 +48,7 @@ use crate::stop::Stop;
 use crate::tile::{Order, Slice, TileId};
 
 pub(crate) use edit::EditedArchive;
+pub use edit::WrittenAnew;
 pub(crate) use layout::ReadAt;
 pub use read::PmtilesReader;
 
@@ -121,6 +122,8 @@ pub struct Pmtiles {
     body: Body,
     /// The old archive, if what this run does not hand over is copied from it.
     rebuild: Option<Rebuild>,
+    /// Why an edit writes the archive anew, if it does.
+    anew: Option<WrittenAnew>,
     /// The same, as long as it may be left where it lies. Nothing was written to `body` then.
     edit: Option<Box<Edit>>,
     staging: Staging,
@@ -148,6 +151,7 @@ impl Pmtiles {
         Ok(Pmtiles {
             body,
             rebuild: None,
+            anew: None,
             edit: None,
             staging,
             stop: stop.clone(),
@@ -175,8 +179,13 @@ impl Pmtiles {
     }
 
     /// Begins a new archive, for which tiles that are not handed over are copied from `old`.
-    pub(crate) fn rebuild(&mut self, old: PmtilesReader, tileset: &Tileset) -> Result<(), PmtilesError> {
-        self.rebuild = Some(Rebuild::of(old)?);
+    pub(crate) fn rebuild(
+        &mut self,
+        old: PmtilesReader,
+        tileset: &Tileset,
+        why: WrittenAnew,
+    ) -> Result<(), PmtilesError> {
+        (self.rebuild, self.anew) = (Some(Rebuild::of(old)?), Some(why));
         self.list_edits(tileset);
         Ok(())
     }
@@ -191,15 +200,20 @@ impl Pmtiles {
         self.edit.is_some()
     }
 
-    /// True if an edit has become so large that [`Pmtiles::rebuild_from`] is due.
-    pub(crate) fn is_large_edit(&self) -> bool {
-        self.edit.as_ref().is_some_and(|edit| edit.is_large())
+    /// Why [`Pmtiles::rebuild_from`] is due; `None` if it is not, so far.
+    pub(crate) fn why_large_edit(&self) -> Option<WrittenAnew> {
+        self.edit.as_ref().and_then(|edit| edit.why_large())
     }
 
     /// Turns an edit into a new archive, for which what stays is copied from `old`; `None`: from the archive that it
-    /// has read so far.
-    pub(crate) fn rebuild_from(&mut self, old: Option<PmtilesReader>) -> Result<(), PmtilesError> {
+    /// has read so far. `why` is left out if [`Pmtiles::lay_out`] knows it.
+    pub(crate) fn rebuild_from(
+        &mut self,
+        old: Option<PmtilesReader>,
+        why: Option<WrittenAnew>,
+    ) -> Result<(), PmtilesError> {
         let Some(edit) = self.edit.take() else { return Ok(()) };
+        self.anew = why.or(self.anew);
         let (read, changes) = edit.into_parts();
         let mut rebuild = Rebuild::of(old.unwrap_or(read))?;
         let handed = changes.hand_over(&mut rebuild, &mut self.body, &self.stop);
@@ -211,7 +225,14 @@ impl Pmtiles {
     /// Lays out the archive that an edit gives; `None` if there is no edit, or a new archive is to be made.
     pub(crate) fn lay_out(&mut self, metadata: &Metadata) -> Result<Option<EditedArchive>, PmtilesError> {
         let Some(edit) = &mut self.edit else { return Ok(None) };
-        edit.lay_out(metadata, &self.stop).map_err(|fault| failed(&self.staging, None, fault))
+        match edit.lay_out(metadata, &self.stop).map_err(|fault| failed(&self.staging, None, fault))? {
+            Ok(edited) => Ok(Some(edited)),
+            Err(why) => {
+                tracing::info!("{}: writing it anew: {why}", edit.place());
+                self.anew = Some(why);
+                Ok(None)
+            }
+        }
     }
 
     /// Reports the changes to the listeners ([`BeforeManifest`]) before the archive changes; only the first call does.
@@ -221,7 +242,7 @@ impl Pmtiles {
 
     /// What the run did, for an archive that was published at `place` without [`Sink::finish`].
     pub(crate) fn published(self, place: String) -> Finished {
-        Finished { place, deleted: self.deleted, in_flight: None, changed: self.changed }
+        Finished { place, deleted: self.deleted, changed: self.changed, ..Finished::default() }
     }
 
     /// Writes an edited archive into the staged file.
@@ -334,10 +355,12 @@ impl Sink for Pmtiles {
             Unwritten::Keep => {
                 let mut old = PmtilesReader::open(target)?;
                 let described = old.describe()?;
-                if old.header.tiles.length >= MIN_EDITED_BYTES && old.can_be_edited(&described) {
+                if old.header.tiles.length < MIN_EDITED_BYTES {
+                    self.rebuild(old, tileset, WrittenAnew::Small)?;
+                } else if old.can_be_edited(&described) {
                     self.edit(old, &described, tileset)?;
                 } else {
-                    self.rebuild(old, tileset)?;
+                    self.rebuild(old, tileset, WrittenAnew::OtherLayout)?;
                 }
                 Ok(Some(described))
             }
@@ -373,8 +396,10 @@ impl Sink for Pmtiles {
             written += of_tile;
         }
         // The old archive lies here.
-        if self.edit.as_ref().is_some_and(|edit| edit.is_large() && edit.old_file().is_some()) {
-            self.rebuild_from(None)?;
+        if let Some(why) = self.why_large_edit()
+            && self.edit.as_ref().is_some_and(|edit| edit.old_file().is_some())
+        {
+            self.rebuild_from(None, Some(why))?;
         }
         Ok(written)
     }
@@ -387,17 +412,20 @@ impl Sink for Pmtiles {
                 (self.deleted, self.changed.take(), std::mem::take(&mut self.before_manifest));
             let staging = self.write_edited(&edited)?;
             tell(&before_manifest, changed.as_ref())?;
-            return Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None, changed });
+            let place = staging.publish()?.display().to_string();
+            return Ok(Finished { place, deleted, changed, ..Finished::default() });
         }
-        self.rebuild_from(None)?;
-        let Pmtiles { mut body, rebuild, staging, stop, deleted, changed, comparison, before_manifest, .. } = self;
+        self.rebuild_from(None, None)?;
+        let Pmtiles { mut body, rebuild, anew, staging, stop, deleted, changed, comparison, before_manifest, .. } =
+            self;
         if let Some(mut rebuild) = rebuild {
             rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
         }
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
         let changed = comparison.map_or(Ok(changed), |comparison| comparison.finish().map(Some))?;
         tell(&before_manifest, changed.as_ref())?;
-        Ok(Finished { place: staging.publish()?.display().to_string(), deleted, in_flight: None, changed })
+        let place = staging.publish()?.display().to_string();
+        Ok(Finished { place, deleted, changed, anew, ..Finished::default() })
     }
 }
 

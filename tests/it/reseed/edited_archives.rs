@@ -114,7 +114,13 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
         told.display()
     );
     std::fs::write(&config, ROWS_LAYER.to_owned() + &purge).unwrap();
-    tracked.reseed(&path, &["--config", config.to_str().unwrap()]).ok();
+    let report = tracked.path("report.json");
+    let more = ["--config", config.to_str().unwrap(), "--report", report.to_str().unwrap()];
+    let ended = tracked.reseed(&path, &more).ok();
+    let report: serde_json::Value = serde_json::from_slice(&std::fs::read(&report).unwrap()).unwrap();
+    let why = report["written_anew"].as_str().unwrap();
+    assert!(why.contains(" bytes of its tile data would belong to no tile"), "{why}");
+    assert!(ended.stdout.contains(&format!("written anew as a whole: {why}\n")), "{}", ended.stdout);
     assert_eq!(std::fs::read_to_string(&told).unwrap().trim(), "https://tiles.test/t.pmtiles");
     assert_eq!(dead_percent(&path), None);
     assert!(std::fs::metadata(&path).unwrap().len() < length * 3 / 4);

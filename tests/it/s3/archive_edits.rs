@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use oar_tiles::stop::{Signal, Stop};
 use oar_tiles::target::{
     BucketArchive, BucketError, BucketObject, BucketOptions, BucketPmtiles, ObjectKey, Pmtiles, ReadError, Sink as _,
-    TileEdit, TileReader as _, read_all,
+    TileEdit, TileReader as _, WrittenAnew, read_all,
 };
 use oar_tiles::tile::Order;
 
@@ -92,6 +92,11 @@ fn is_copy(seen: &Seen) -> bool {
     seen.head.to_ascii_lowercase().contains("x-amz-copy-source:")
 }
 
+/// True for a request that asks which parts the server has.
+fn is_list(seen: &Seen) -> bool {
+    seen.method == "GET" && seen.target.contains("uploadId=")
+}
+
 fn has_condition(seen: &Seen) -> bool {
     seen.head.to_ascii_lowercase().contains("x-amz-copy-source-if-match:")
 }
@@ -102,7 +107,7 @@ fn what_stays_of_an_archive_is_copied_on_the_server_and_the_rest_is_that_of_an_e
     let path = seeded(&prefix, &folder);
     let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
     let (written, finished) = edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), changes(), 2).unwrap();
-    assert_eq!((written.stored, written.unchanged, finished.deleted), (2, 1, 1));
+    assert_eq!((written.stored, written.unchanged, finished.deleted, finished.anew), (2, 1, 1, None));
     let seen = proxy.take_seen();
     let of_parts: Vec<&Seen> = seen.iter().filter(|seen| seen.target.contains("partNumber")).collect();
     let copies: Vec<&&Seen> = of_parts.iter().filter(|seen| is_copy(seen)).collect();
@@ -113,8 +118,10 @@ fn what_stays_of_an_archive_is_copied_on_the_server_and_the_rest_is_that_of_an_e
         assert!(copies.iter().any(|copy| of_range(&copy.head.to_ascii_lowercase())), "{copies:?}");
     }
     // The header, the directories, the first part, the last one, and two neighbours that are as long as they were.
-    let reads = seen.iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
-    assert_eq!(reads, 5);
+    let of_archive = |seen: &&Seen| seen.method == "GET" && seen.target.contains("/a.pmtiles");
+    let (lists, reads): (Vec<&Seen>, Vec<&Seen>) = seen.iter().filter(of_archive).partition(|seen| is_list(seen));
+    // The lengths of all parts are asked for once.
+    assert_eq!((reads.len(), lists.len()), (5, 1));
     let head = prefix.client.head_object().bucket(&prefix.location.bucket).key(key(&prefix).key);
     let head = prefix.runtime.block_on(head.send()).unwrap();
     assert_eq!(
@@ -147,13 +154,14 @@ fn an_edit_of_much_is_downloaded_and_written_anew() {
     for piece in expected[..200].chunks(30) {
         sink.write(piece.iter().map(put).collect()).unwrap();
     }
-    sink.finish(&metadata("f", 2)).unwrap();
+    assert_eq!(sink.finish(&metadata("f", 2)).unwrap().anew, Some(WrittenAnew::ManyChanges));
     assert!(!proxy.take_seen().iter().any(is_copy));
     holds(&prefix, &expected);
     // Less: it turns out at the end, because too many bytes would be dead.
     expected[..140].iter_mut().for_each(|(_, bytes)| bytes.reverse());
     let edits = expected[..140].iter().map(put).collect();
-    edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), edits, 3).unwrap();
+    let (_, finished) = edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), edits, 3).unwrap();
+    assert!(matches!(finished.anew, Some(WrittenAnew::Dead(_))), "{:?}", finished.anew);
     assert!(!proxy.take_seen().iter().any(is_copy));
     holds(&prefix, &expected);
     let object = BucketObject::open(&key(&prefix), options(&prefix.endpoint), prefix.runtime.handle().clone()).unwrap();
@@ -174,7 +182,7 @@ fn a_comparison_of_many_tiles_is_not_one_request_for_each() {
     for piece in edits.chunks(10) {
         sink.write(piece.to_vec()).unwrap();
     }
-    sink.finish(&metadata("f", 2)).unwrap();
+    assert_eq!(sink.finish(&metadata("f", 2)).unwrap().anew, Some(WrittenAnew::ManyRequests));
     let reads =
         proxy.take_seen().iter().filter(|seen| seen.method == "GET" && seen.target.contains("/a.pmtiles")).count();
     // 64 and the rest of their piece, three before, three for the whole.
@@ -200,6 +208,7 @@ fn a_server_that_copies_no_parts_gets_the_whole_archive() {
         let options = options_with(&proxy.endpoint, |section| section.attempts = 1);
         let (written, finished) = edit(archive(&prefix, options.clone(), &Stop::new()), changes(), 2).unwrap();
         assert_eq!((written.stored, written.unchanged, finished.deleted), (2, 1, 1));
+        assert_eq!(finished.anew, Some(WrittenAnew::NoCopies));
         let mut seen = proxy.take_seen();
         assert!(seen.iter().any(is_copy));
         holds(&prefix, &changed());
@@ -212,6 +221,47 @@ fn a_server_that_copies_no_parts_gets_the_whole_archive() {
         let is_without = |seen: &Seen| is_copy(seen) && !has_condition(seen);
         assert_eq!(seen.iter().any(is_without), matches!(fault, Fault::Error(501, ..)), "{fault:?}");
         holds(&prefix, &changed());
+    }
+}
+
+#[test]
+fn a_server_that_copies_other_bytes_than_were_asked_for_or_does_not_say_how_many_gets_the_whole_archive() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    seeded(&prefix, &folder);
+    let proxy = Proxy::before(&prefix.endpoint, |_| Fault::None);
+    // As a server does that does not know the range: the whole object is a part.
+    let ignores_range = {
+        let (client, handle) = (prefix.client.clone(), prefix.runtime.handle().clone());
+        let (bucket, key) = (prefix.location.bucket.clone(), key(&prefix).key);
+        move |seen: &Seen| {
+            if !is_copy(seen) || !seen.target.contains("partNumber=2") {
+                return Fault::None;
+            }
+            let id = seen.target.split(['?', '&']).find_map(|word| word.strip_prefix("uploadId=")).unwrap();
+            let copy = client.upload_part_copy().bucket(&bucket).key(&key).upload_id(id).part_number(2);
+            let copied = handle.block_on(copy.copy_source(format!("{bucket}/{key}")).send()).unwrap();
+            let tag = copied.copy_part_result().unwrap().e_tag().unwrap();
+            let answer = format!("<CopyPartResult><ETag>{tag}</ETag></CopyPartResult>");
+            Fault::Answered(Box::leak(answer.into_boxed_str()))
+        }
+    };
+    proxy.rule(ignores_range);
+    let options = options(&proxy.endpoint);
+    edit(archive(&prefix, options.clone(), &Stop::new()), changes(), 2).unwrap();
+    assert!(proxy.take_seen().iter().any(is_list));
+    holds(&prefix, &changed());
+    assert_eq!(uploads(&prefix), 0);
+    edit(archive(&prefix, options, &Stop::new()), changes(), 3).unwrap();
+    assert!(!proxy.take_seen().iter().any(is_copy), "once is enough");
+    // It may not be asked, or an empty list is its answer.
+    for fault in [Fault::Error(403, "AccessDenied", "no"), Fault::Answered("<ListPartsResult/>")] {
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| if is_list(seen) { fault } else { Fault::None });
+        let back = [7, 101, 250].map(|at: usize| put(&large()[at])).into();
+        edit(archive(&prefix, options_with(&proxy.endpoint, |_| {}), &Stop::new()), back, 4).unwrap();
+        assert!(proxy.take_seen().iter().any(is_list), "{fault:?}");
+        holds(&prefix, &large());
+        assert_eq!(uploads(&prefix), 0);
+        edit(archive(&prefix, options_with(&prefix.endpoint, |_| {}), &Stop::new()), changes(), 5).unwrap();
     }
 }
 

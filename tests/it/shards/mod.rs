@@ -7,6 +7,7 @@ mod faults;
 mod killed;
 mod order;
 mod refusals;
+mod resume;
 mod same_as_a_seed;
 mod schedulers;
 mod servers;

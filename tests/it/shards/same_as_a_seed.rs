@@ -62,7 +62,7 @@ fn the_rows_of_a_shard_are_read_by_one_session_and_once() {
 
 /// The parts of a PMTiles archive (PMTiles v3, section 3) but its metadata: the counts of the header, root, leaves,
 /// tiles.
-fn parts(path: &Path) -> Vec<Vec<u8>> {
+pub(super) fn pmtiles_parts(path: &Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(path).unwrap();
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
     let part = |at: usize| bytes[number(at)..number(at) + number(at + 8)].to_vec();
@@ -76,7 +76,7 @@ fn a_pmtiles_archive_has_the_directories_and_tiles_of_a_seed() {
     for shards in [2, 7] {
         let sharded = Sharded::into(&tracked.db, tracked.folder.path(), &format!("{shards}.pmtiles"));
         sharded.whole(shards, &[]);
-        assert!(parts(Path::new(&sharded.target)) == parts(&single), "{shards} shards");
+        assert!(pmtiles_parts(Path::new(&sharded.target)) == pmtiles_parts(&single), "{shards} shards");
     }
 }
 

@@ -38,6 +38,8 @@ pub(crate) enum Fault {
     Held,
     /// It is answered as if the server had stored the object, although the server has not.
     Taken,
+    /// It is answered with this document, and not served.
+    Answered(&'static str),
     /// It is answered with an S3 error.
     Error(u16, &'static str, &'static str),
     /// The connection is reset before the request is read.
@@ -178,6 +180,11 @@ fn serve(client: &TcpStream, shared: &Shared) -> std::io::Result<()> {
                 body.len()
             );
             to_client.write_all(answer.as_bytes())?;
+            continue;
+        }
+        if let Fault::Answered(body) = fault {
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/xml\r\ncontent-length: ";
+            to_client.write_all(format!("{head}{}\r\n\r\n{body}", body.len()).as_bytes())?;
             continue;
         }
         if matches!(fault, Fault::Taken) {

@@ -149,7 +149,7 @@ impl Sink for Memory {
             changed
         });
         let deleted = self.deleted + left.len() as u64;
-        Ok(Finished { place: "memory".to_owned(), deleted, in_flight: None, changed })
+        Ok(Finished { place: "memory".to_owned(), deleted, changed, ..Finished::default() })
     }
 }
 

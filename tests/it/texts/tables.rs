@@ -205,6 +205,7 @@ fn reasons() -> Vec<Reason> {
 #[test]
 fn a_reseed() {
     let report = ReseedReport {
+        written_anew: Some("it is small".to_owned()),
         output: "facilities.mbtiles".to_owned(),
         dirty: 160,
         patched: 120,
@@ -400,6 +401,7 @@ fn the_events_of_a_run_as_json() {
     let events = [
         Event::Surveying { layer: "facilities".to_owned() },
         Event::Reading { layer: "facilities".to_owned() },
+        Event::Part { part: 8, of: 19, done: 7 },
         Event::Planned { tiles: 12_346, features: 308_500, batches: 130 },
         Event::Stored { zoom: Zoom::new(14).unwrap(), tiles: 100, features: 2_500, bytes: 350_000 },
         Event::Skipped(skipped().remove(0)),

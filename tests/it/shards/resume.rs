@@ -1,0 +1,438 @@
+//! `seed --resume`: a seed in parts by one process. Whatever is killed, changed or damaged meanwhile, the same command
+//! again leaves what a plain seed leaves, from the parts that can still be used.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use super::helpers::{Sharded, names, without_times, write};
+use super::same_as_a_seed::pmtiles_parts;
+use super::shared_version::{filled, fresh, shown, versioned, versions};
+use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
+use crate::support::places::{Places, files_below};
+use crate::support::process::Start as _;
+use crate::support::program::{Run, program, run, signal, wait};
+use crate::support::proxy::{Fault, Proxy};
+use crate::support::s3::{Prefix, keys};
+use crate::support::tracked::Tracked;
+use crate::support::{Db, SmallDisk, seed, until};
+
+const ZOOMS: [&str; 2] = ["--zoom", "0-4"];
+
+/// A seed in three parts, which says how far it is.
+fn resume(url: &str, target: &Path, more: &[&str]) -> Command {
+    let mut command = program();
+    command.args(["seed", "--resume", "--parts", "3", "--progress", "lines", "--database-url", url, "--output"]);
+    command.arg(target).args(ZOOMS).args(more);
+    command
+}
+
+/// The folder with the parts of a target.
+fn parts(target: &Path) -> PathBuf {
+    if target.to_str().unwrap().ends_with('/') {
+        return target.join(".oar-tiles/notes/parts");
+    }
+    let name = target.file_name().unwrap().to_str().unwrap();
+    target.with_file_name(format!(".{name}.oar-tiles")).join("parts")
+}
+
+/// The parts of a target as a run of shards, of which some are rendered.
+fn begun<'a>(tracked: &'a Tracked, target: &Path, done: &[u32]) -> (Sharded<'a>, String) {
+    let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), target.file_name().unwrap().to_str().unwrap());
+    sharded.work = format!("{}/", parts(target).to_str().unwrap());
+    sharded.more = ZOOMS.map(str::to_owned).to_vec();
+    let id = sharded.begin(3, &[]);
+    for part in done {
+        sharded.run(*part).ok();
+    }
+    (sharded, id)
+}
+
+/// Nothing is left of the parts but how their run has ended.
+#[track_caller]
+fn nothing_is_left(target: &Path) {
+    assert_eq!(names(&parts(target), ""), [".oar-tiles"]);
+    let left = Command::new("find").arg(parts(target)).args(["-type", "f", "-not", "-name", ".lock"]).output().unwrap();
+    let left = String::from_utf8(left.stdout).unwrap();
+    assert!(left.lines().all(|file| file.ends_with("/ended.json")), "{left}");
+}
+
+#[test]
+fn an_archive_in_parts_is_byte_for_byte_that_of_a_plain_seed_after_kills_at_random_moments() {
+    let tracked = Tracked::facilities(400);
+    let mut random = fastrand::Rng::with_seed(44);
+    for name in ["t.pmtiles", "t.mbtiles"] {
+        let plain = tracked.seed(&format!("plain-{name}"), &ZOOMS);
+        let target = tracked.path(name);
+        for _ in 0..8 {
+            let mut command = resume(&tracked.db.url, &target, &[]);
+            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).start();
+            std::thread::sleep(Duration::from_millis(random.u64(0..400)));
+            signal(&child, "KILL");
+            wait(child);
+        }
+        run(&mut resume(&tracked.db.url, &target, &[])).ok();
+        if name.ends_with(".pmtiles") {
+            assert!(pmtiles_parts(&target) == pmtiles_parts(&plain));
+        } else {
+            assert!(without_times(&target) == without_times(&plain));
+        }
+        nothing_is_left(&target);
+    }
+}
+
+#[test]
+fn killed_at_each_rename_and_sync_with_edits_between_it_shows_what_a_fresh_seed_shows() {
+    let tracked = Tracked::facilities(60);
+    let mut random = fastrand::Rng::with_seed(45);
+    for (name, operations) in [("t.mbtiles", RENAMES), ("t/", RENAMES), ("t.pmtiles", SYNCS)] {
+        let target = tracked.path(name);
+        let (mut step, mut kills) = (1, 0);
+        loop {
+            let is_killed = is_killed_at_one_of(operations, step, &resume(&tracked.db.url, &target, &[]));
+            write(&tracked.db, &mut random);
+            if is_killed {
+                run(&mut resume(&tracked.db.url, &target, &[])).ok();
+                let copy = tracked.path("copy.mbtiles");
+                run(program().args(["copy", "--force"]).arg(&target).arg(&copy)).ok();
+                tracked.is_fresh(&copy, &ZOOMS);
+            }
+            if !is_killed {
+                break;
+            }
+            kills += 1;
+            step += 1 + step / 3;
+        }
+        assert!(kills >= 3, "{name}: {kills} kills");
+    }
+}
+
+#[test]
+fn what_is_done_is_kept_and_only_the_rest_is_rendered() {
+    let tracked = Tracked::facilities(60);
+    let target = tracked.path("t.mbtiles");
+    begun(&tracked, &target, &[1, 3]);
+    tracked.db.run("UPDATE api_facility SET name = name || '!' WHERE id = (SELECT min(id) FROM api_facility)");
+    // The same target by another path.
+    let other = tracked.folder.path().join("./t.mbtiles");
+    let ended = run(&mut resume(&tracked.db.url, &other, &[])).ok();
+    assert!(ended.stderr.contains("part 2 of 3; 2 parts are done"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.matches("part ").count(), 1, "{}", ended.stderr);
+    tracked.is_fresh(&target, &ZOOMS);
+    nothing_is_left(&target);
+    // Whoever seeds again seeds everything.
+    let again = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    assert!(again.stderr.contains("part 1 of 3; 0 parts are done"), "{}", again.stderr);
+}
+
+#[test]
+fn a_stop_keeps_the_parts_that_are_done_and_says_so() {
+    let tracked = Tracked::facilities(60);
+    let target = tracked.path("t.mbtiles");
+    begun(&tracked, &target, &[1]);
+    // The second part waits for a lock.
+    let door = tracked.db.again();
+    door.run("BEGIN; LOCK TABLE api_facility");
+    let mut command = resume(&tracked.db.url, &target, &[]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
+    std::thread::sleep(Duration::from_millis(700));
+    // It holds the target, so another one is refused.
+    run(&mut resume(&tracked.db.url, &target, &[])).fails(1, &["another run is writing ", "t.mbtiles: wait until"]);
+    signal(&child, "TERM");
+    wait(child)
+        .fails(143, &["t.mbtiles is unchanged, and the parts that are done are kept: run the command again to go on"]);
+    door.run("ROLLBACK");
+    let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    assert!(ended.stderr.contains("part 2 of 3; 1 part is done"), "{}", ended.stderr);
+}
+
+#[test]
+fn without_a_change_log_it_says_before_it_begins_that_it_would_start_over() {
+    let db = Db::with_facilities(30);
+    let folder = tempfile::tempdir().unwrap();
+    let target = folder.path().join("t.mbtiles");
+    let ended = run(&mut resume(&db.url, &target, &[])).ok();
+    let said =
+        "if this seed is killed, the next one starts over, as without --resume: changes are not noted in the database";
+    let warned = ended.stderr.find(said).unwrap_or_else(|| panic!("{}", ended.stderr));
+    assert!(warned < ended.stderr.find("reading where the features").unwrap(), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("part 1 of"), "{}", ended.stderr);
+    seed(&db.url, &folder.path().join("plain.mbtiles"), &ZOOMS).ok();
+    assert!(without_times(&target) == without_times(&folder.path().join("plain.mbtiles")));
+    assert!(!parts(&target).exists());
+}
+
+/// Parts that cannot be used are given up with the reason, and all is rendered again.
+fn starts_over(change: impl FnOnce(&Tracked), more: &[&str], why: &str) -> Run {
+    let tracked = Tracked::facilities(40);
+    let target = tracked.path("t.mbtiles");
+    let (_sharded, id) = begun(&tracked, &target, &[1, 2]);
+    change(&tracked);
+    let config = tracked.path("other.toml");
+    let more: Vec<&str> =
+        more.iter().map(|flag| if *flag == "OTHER" { config.to_str().unwrap() } else { flag }).collect();
+    let ended = run(&mut resume(&tracked.db.url, &target, &more)).ok();
+    let said = ended.stderr.find("2 of 3 parts of the seed of 20").unwrap_or_else(|| panic!("{}", ended.stderr));
+    assert!(ended.stderr[said..].contains(" are of no use: "), "{}", ended.stderr);
+    assert!(ended.stderr[said..].contains(why), "{}", ended.stderr);
+    assert!(!parts(&target).join(id).exists());
+    seed(&tracked.db.url, &tracked.path("fresh.mbtiles"), &[&ZOOMS, &more[..]].concat()).ok();
+    assert!(without_times(&target) == without_times(&tracked.path("fresh.mbtiles")));
+    ended
+}
+
+#[test]
+fn parts_of_another_configuration_start_over() {
+    let other = |tracked: &Tracked| {
+        let layer = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\ngeometry = \"location\"\nkey = [\"id\"]\nbuffer = 7\n";
+        std::fs::write(tracked.path("other.toml"), layer).unwrap();
+    };
+    starts_over(other, &["--config", "OTHER"], "their fingerprint is ");
+    starts_over(|_| {}, &["--bbox", "0,0,90,60"], "bbox is ");
+}
+
+#[test]
+fn parts_of_a_table_that_was_replaced_start_over() {
+    let replaced = |tracked: &Tracked| {
+        tracked.db.run(
+            "ALTER TABLE api_facility RENAME TO api_facility_old;
+             CREATE TABLE api_facility (LIKE api_facility_old INCLUDING ALL);
+             INSERT INTO api_facility SELECT * FROM api_facility_old LIMIT 20",
+        );
+        tracked.oar_tiles(&["track", "install"]).ok();
+    };
+    starts_over(replaced, &[], "the tables and views that the layers read are not those of then");
+}
+
+#[test]
+fn parts_whose_change_log_was_pruned_or_dropped_start_over() {
+    let pruned = |tracked: &Tracked| {
+        tracked.db.run("UPDATE api_facility SET name = name || '!' WHERE id = (SELECT min(id) FROM api_facility)");
+        tracked.oar_tiles(&["track", "prune", "--older-than", "0s"]).ok();
+    };
+    starts_over(pruned, &[], "it was pruned up to transaction ");
+    let dropped = |tracked: &Tracked| drop(tracked.oar_tiles(&["track", "remove"]).ok());
+    let ended = starts_over(dropped, &[], "it has no change log in the schema ");
+    assert!(ended.stderr.contains("if this seed is killed, the next one starts over"), "{}", ended.stderr);
+}
+
+#[test]
+fn parts_of_another_version_of_the_program_start_over() {
+    let tracked = Tracked::facilities(40);
+    let target = tracked.path("t.mbtiles");
+    begun(&tracked, &target, &[1]);
+    let plan = parts(&target).join(".oar-tiles/notes/plan.json");
+    let text = std::fs::read_to_string(&plan).unwrap();
+    let ours = concat!("oar-tiles ", env!("CARGO_PKG_VERSION"));
+    assert!(text.contains(ours), "{text}");
+    std::fs::write(&plan, text.replace(ours, "oar-tiles 0.0.1")).unwrap();
+    let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    let said = "the parts that oar-tiles 0.0.1 has rendered are of no use to this version: the seed starts over";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    tracked.is_fresh(&target, &ZOOMS);
+    nothing_is_left(&target);
+}
+
+#[test]
+fn a_part_that_is_damaged_or_gone_is_rendered_again() {
+    let tracked = Tracked::facilities(60);
+    let target = tracked.path("t.mbtiles");
+    let (sharded, id) = begun(&tracked, &target, &[1, 2, 3]);
+    let files = parts(&target).join(&id);
+    let file = |part: u32| files.join(&names(&files, &format!("shard-{part:04}-"))[0]);
+    let mut bytes = std::fs::read(file(1)).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(file(1), bytes).unwrap();
+    std::fs::remove_file(file(2)).unwrap();
+    std::fs::write(sharded.notes(&id).join("done-0003.json"), "{").unwrap();
+    let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    for said in [
+        "part 1 is rendered again: ",
+        " cannot be read (",
+        "part 2 is rendered again: its file is gone",
+        "part 3 is rendered again: ",
+        "/done-0003.json in ",
+    ] {
+        assert!(ended.stderr.contains(said), "«{said}» is missing in:\n{}", ended.stderr);
+    }
+    tracked.is_fresh(&target, &ZOOMS);
+    nothing_is_left(&target);
+}
+
+#[test]
+fn a_strangers_folder_is_refused_and_a_broken_plan_can_be_given_up() {
+    let tracked = Tracked::facilities(20);
+    let target = tracked.path("t.mbtiles");
+    let seeded = || run(&mut resume(&tracked.db.url, &target, &[]));
+    std::fs::create_dir_all(parts(&target)).unwrap();
+    std::fs::write(parts(&target).join("letters.txt"), "dear").unwrap();
+    seeded()
+        .fails(2, &["parts/ holds letters.txt, which seed --resume has not left there: nothing was written. Move it"]);
+    assert_eq!(names(&parts(&target), ""), ["letters.txt"]);
+    std::fs::remove_file(parts(&target).join("letters.txt")).unwrap();
+    std::fs::remove_dir(parts(&target)).unwrap();
+    let theirs = tracked.path("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    std::os::unix::fs::symlink(&theirs, parts(&target)).unwrap();
+    seeded().fails(2, &["parts/ holds files behind a symbolic link, which seed --resume has not left there"]);
+    assert_eq!(names(&theirs, ""), [""; 0]);
+    std::fs::remove_file(parts(&target)).unwrap();
+
+    let (sharded, id) = begun(&tracked, &target, &[1]);
+    std::fs::write(parts(&target).join(".oar-tiles/notes/plan.json"), "{").unwrap();
+    seeded().fails(1, &["plan.json in ", "give the run up with oar-tiles shards abort", "/parts/, and begin again"]);
+    sharded.verb("abort", &[]).ok();
+    assert!(!parts(&target).join(id).exists());
+    seeded().ok();
+    tracked.is_fresh(&target, &ZOOMS);
+    // A run that holds one snapshot for its shards is nobody else's.
+    let holder = sharded.start("begin", &["--shards", "2", "--hold"]);
+    until("the run is begun", || sharded.verb("status", &[]).code == 0);
+    seeded().fails(1, &[" holds run ", " already: finish it with oar-tiles shards commit"]);
+    sharded.verb("abort", &[]).ok();
+    wait(holder);
+}
+
+#[test]
+fn a_seed_that_would_lose_too_many_rows_is_refused_before_its_first_part() {
+    let tracked = Tracked::facilities(300);
+    let target = tracked.seed("t.mbtiles", &ZOOMS);
+    tracked.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 250)");
+    let resume = |more: &[&str]| run(resume(&tracked.db.url, &target, more).env("OAR_TILES_MAX_SHRINK", "50%"));
+    let refused = resume(&[]).fails(1, &["t.mbtiles would lose rows: ", "max_shrink is 50%"]);
+    assert!(!refused.stderr.contains("part 1 of"), "{}", refused.stderr);
+    resume(&["--allow-shrink"]).ok();
+    tracked.is_fresh(&target, &ZOOMS);
+}
+
+#[test]
+fn on_a_full_disk_the_parts_that_are_done_stay() {
+    let tracked = Tracked::facilities(3_000);
+    let Some(disk) = SmallDisk::mount(&tracked.path("disk"), "20k") else { return };
+    let target = disk.path.join("t.mbtiles");
+    let done = || {
+        let status = program().args(["shards", "status", "--json", "--work"]).arg(parts(&target)).output().unwrap();
+        let status: Option<serde_json::Value> = serde_json::from_slice(&status.stdout).ok();
+        status.map_or(0, |status| status["done"].as_u64().unwrap())
+    };
+    // A little more room each time, until a part fits.
+    for kilobytes in (40..).step_by(40) {
+        run(&mut resume(&tracked.db.url, &target, &[])).fails(1, &["cannot write "]);
+        if done() > 0 {
+            break;
+        }
+        disk.resize(&format!("{kilobytes}k"));
+    }
+    let done = done();
+    assert!(done < 3, "one part does not fit");
+    disk.resize("20m");
+    let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    let parts_are = if done == 1 { "part is" } else { "parts are" };
+    assert!(ended.stderr.contains(&format!(" of 3; {done} {parts_are} done")), "{}", ended.stderr);
+    assert!(!ended.stderr.contains("part 1 of 3; 0 parts"), "{}", ended.stderr);
+    tracked.is_fresh(&target, &ZOOMS);
+}
+
+#[test]
+fn archives_and_versions_in_s3_go_on_as_well() {
+    for name in ["s3:t.pmtiles", "s3:t/"] {
+        let tracked = Tracked::facilities(60);
+        let proxy = Proxy::before(&Prefix::new().endpoint, |_| Fault::None);
+        let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
+        let config = std::fs::read_to_string(&places.config).unwrap();
+        let sharded = versioned(&tracked, &places);
+        let is_archive = name.ends_with(".pmtiles");
+        if is_archive {
+            std::fs::write(&places.config, config).unwrap();
+        }
+        let resume = || {
+            let mut command = program();
+            command.args([
+                "seed",
+                "--resume",
+                "--parts",
+                "2",
+                "--progress",
+                "lines",
+                "--database-url",
+                &tracked.db.url,
+            ]);
+            command.args(["--output", &places.place(name)]).args(&sharded.more);
+            run(command.envs(sharded.variables.iter().map(|(name, value)| (name, value))))
+        };
+        // The second part is rendered, but that is never noted.
+        proxy.rule(|seen| match &*seen.method {
+            "PUT" if seen.target.contains("done-0002") => Fault::Error(403, "AccessDenied", "no"),
+            _ => Fault::None,
+        });
+        let failed = resume();
+        assert!(failed.code > 0 && failed.stderr.contains("done-0002.json"), "{}", failed.stderr);
+        (0..3).for_each(|seed| write(&tracked.db, &mut fastrand::Rng::with_seed(seed)));
+        proxy.rule(|_| Fault::None);
+        let ended = resume().ok();
+        assert!(ended.stderr.contains("part 2 of 2; 1 part is done"), "{}", ended.stderr);
+        let shows = if is_archive {
+            places.read_by_others_or_copy(name)
+        } else {
+            filled(versions(&places).remove(&shown(&places)).unwrap())
+        };
+        assert!(shows == fresh(&tracked, &places), "{name}");
+    }
+}
+
+#[test]
+fn a_plain_seed_and_a_reseed_leave_parts_alone_and_a_directory_does_not_serve_them() {
+    let tracked = Tracked::facilities(40);
+    let target = tracked.path("t/");
+    begun(&tracked, &target, &[1]);
+    let kept = files_below(&parts(&target));
+    seed(&tracked.db.url, &target, &ZOOMS).ok();
+    tracked.reseed(&target, &[]).ok();
+    assert!(files_below(&parts(&target)) == kept);
+    tracked.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 20)");
+    let ended = run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    assert!(ended.stderr.contains("part 2 of 3; 1 part is done"), "{}", ended.stderr);
+    let copy = tracked.path("copy.mbtiles");
+    run(program().args(["copy"]).arg(&target).arg(&copy)).ok();
+    tracked.is_fresh(&copy, &ZOOMS);
+}
+
+/// Nobody listens at the address of the database: it is refused before anything is read.
+#[test]
+fn what_cannot_be_seeded_in_parts_is_refused_when_the_command_line_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("map.toml");
+    let target = folder.path().join("t.mbtiles");
+    let said = |more: &[&str]| run(&mut resume("postgresql://127.0.0.1:1/none", &target, more));
+    for (flag, with) in
+        [("--dry-run", "--dry-run"), ("--variant", "--variant=x"), ("--prune-variants", "--prune-variants")]
+    {
+        said(&[with]).fails(2, &["the argument '--resume' cannot be used with", flag]);
+    }
+    let mut parts_alone = program();
+    run(parts_alone.args(["seed", "--parts", "2"])).fails(2, &["--resume"]);
+    let layer = "[[layer]]\nname = \"points\"\ntable = \"points\"\ngeometry = \"geom\"\nkey = [\"id\"]\n";
+    let two = "[[tileset]]\nname = \"a\"\noutput = \"a.mbtiles\"\n[[tileset]]\nname = \"b\"\noutput = \"b/\"\n";
+    let family = "[tileset]\nname = \"f\"\n[tileset.variants]\nvalues = [{ c = \"x\" }]\nwhere = { points = \"c = !c!\" }\noutput = \"{c}.mbtiles\"\n";
+    for (text, texts) in [
+        (
+            format!("{layer}{two}"),
+            "--resume is for one tileset, and this configuration has several: choose it with --tileset (a, b)",
+        ),
+        (
+            format!("{layer}{family}"),
+            "--resume is not for a tileset with variants (f): a seed of all variants begins again",
+        ),
+        (
+            format!("{layer}refresh = true\n[tileset]\noutput = \"x.mbtiles\"\n"),
+            "layer \"points\" has refresh = true, and what is refreshed for one part of a seed would not be what another part has read: seed without --resume",
+        ),
+    ] {
+        std::fs::write(&config, text).unwrap();
+        let mut command = program();
+        command.args(["seed", "--resume", "--database-url", "postgresql://127.0.0.1:1/none", "--config"]).arg(&config);
+        run(&mut command).fails(2, &[texts]);
+    }
+    assert!(!parts(&target).exists());
+}
