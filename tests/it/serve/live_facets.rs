@@ -84,7 +84,7 @@ fn any_rows(chance: &mut Chance, ids: impl Iterator<Item = u32>) -> String {
         format!("({id}, ST_SetSRID(ST_MakePoint({x} - 170, {y} - 75), 4326), {})", values.join(", "))
     };
     let mut row = row;
-    format!("INSERT INTO facts VALUES {}", ids.map(|id| row(id)).collect::<Vec<_>>().join(", "))
+    format!("INSERT INTO facts VALUES {}", ids.map(row).collect::<Vec<_>>().join(", "))
 }
 
 /// The parameters of a column: for each way to match, one.
