@@ -84,13 +84,17 @@ const BY_TAG: &str =
 
 #[test]
 fn tags_that_nobody_sends_are_refused() {
+    let without_name = "is \"tag\", and tiles carry {band} without {name}, by which all of them are purged at once: write both into the header";
+    for more in ["[serve]\nheaders = { X-Tags = \"{band}\" }", "[s3]\nmetadata = { a = \"{band}\" }"] {
+        answered(&format!("{BY_TAG}{more}"), "purge.by", without_name);
+    }
     let refusal = "is \"tag\", and nobody sends tags: name the CDN's header in tag_headers of [serve] (before serve), or write [s3] metadata = { \"cache-tag\" = \"{name},{band}\" } (before a bucket), or purge by = \"path\"";
     for more in ["", "[s3]\nmetadata = { a = \"{name}\" }", "[serve]\nheaders = { X-Tile = \"{z}\" }"] {
         answered(&format!("{BY_TAG}{more}"), "purge.by", refusal);
     }
     for more in [
         "[serve]\ntag_headers = [\"xkey\"]",
-        "[serve]\nheaders = { X-Tags = \"{band}\" }",
+        "[serve]\nheaders = { X-Tags = \"{name} {band}\" }",
         "[s3]\nmetadata = { cache-tag = \"{name},{band}\" }",
     ] {
         resolve(&format!("{BY_TAG}{more}")).unwrap_or_else(|error| panic!("{error}: {more}"));

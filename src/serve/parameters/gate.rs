@@ -158,10 +158,11 @@ impl KeyGate {
         seen.before.remove(&key);
         seen.taken += cost.tenths();
         // Sets that waited for a worker while others were counted may be a few too many.
-        while seen.taken > self.most_tenths()
+        if seen.taken > self.most_tenths()
             && let Some(most) = seen.displaceable(client, cost)
-            && seen.displace(most)
-        {}
+        {
+            while seen.taken > self.most_tenths() && seen.displace(most) {}
+        }
         let own = seen.clients.entry(client).or_default();
         own.keys.push((key, cost));
         own.tenths += cost.tenths();

@@ -126,7 +126,7 @@ impl World {
             }
             let (left, rows) = (deeper.clone().next(), self.served.admin("/status.json").1);
             assert!(left.is_some(), "{}: {rows}", self.control("/1/1/0.pbf?country=AA"));
-            FOLLOWED.iter().all(|of| is_long(of))
+            FOLLOWED.iter().all(is_long)
         });
     }
 

@@ -83,7 +83,6 @@ fn any_rows(chance: &mut Chance, ids: impl Iterator<Item = u32>) -> String {
         let values: Vec<String> = COLUMNS.iter().map(|(_, kind)| sql_value(chance, kind)).collect();
         format!("({id}, ST_SetSRID(ST_MakePoint({x} - 170, {y} - 75), 4326), {})", values.join(", "))
     };
-    let mut row = row;
     format!("INSERT INTO facts VALUES {}", ids.map(row).collect::<Vec<_>>().join(", "))
 }
 
