@@ -191,7 +191,7 @@ pub fn render_reseed(report: &ReseedReport) -> String {
     };
     let anew = report.written_anew.as_ref().map_or_else(String::new, |why| format!("written anew as a whole: {why}\n"));
     format!(
-        "{}{}{anew}{}{counts} ({}) in {}: {}{failed}{partly}\n",
+        "{}{}{}{counts} ({}) in {}: {}{failed}{partly}\n{anew}",
         because(&report.reasons),
         thinned_lines(&report.budgets),
         dirty(report.dirty),

@@ -47,6 +47,8 @@ pub(crate) struct ServedRows {
     /// definitions.
     shared: parking_lot::Mutex<HashMap<String, String>>,
     pub(crate) sets: ServedSets,
+    /// The first database state that live tiles have shown, or since rows were lost.
+    first_shown: parking_lot::Mutex<Option<Cursor>>,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
     pub(crate) kept: Mutex<Kept>,
@@ -145,6 +147,7 @@ impl ServedRows {
             members: parking_lot::Mutex::default(),
             shared: parking_lot::Mutex::default(),
             sets,
+            first_shown: parking_lot::Mutex::default(),
             memory,
             kept: Mutex::new(Kept::not_yet()),
             drawn: AtomicU64::new(0),
@@ -269,7 +272,7 @@ impl ServedRows {
         let (why, pause) = match read {
             Ok(Some(state)) => {
                 self.told.lock().reads += 1;
-                self.sets.note_rows_read(&state.shown.state);
+                self.sets.note_rows_read();
                 self.tell_shown(&state.shown).await;
                 *kept = Kept::Rows(state);
                 if let Some(file) = &self.file {
@@ -349,6 +352,7 @@ impl ServedRows {
         schema: &str,
     ) -> (LayersWithRows, SetsState) {
         let plain = || (LayersWithRows::without(&probed.layers), SetsState::default());
+        self.first_shown.lock().get_or_insert_with(|| shown.state.clone());
         let mut kept = self.kept.lock().await;
         let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
@@ -364,8 +368,17 @@ impl ServedRows {
         }
         match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
             Ok(layers) => {
-                let parts = self.logged(database, snapshot, probed, &before.state, schema).await;
-                let state = self.sets.next_state(&LoggedParts { before: &before.state, parts });
+                let mut logged = self.logged(database, snapshot, probed, &before.state, schema).await;
+                let first = self.first_shown.lock().clone();
+                if let Some(first) = first.filter(|_| self.sets.are_new(&logged)) {
+                    // Tiles in memory may be of any state since the first one.
+                    let earlier = self.logged(database, snapshot, probed, &first, schema).await;
+                    let earlier: BTreeMap<FilterPart, Option<Cursor>> = earlier.into_iter().collect();
+                    for (part, from) in logged.iter_mut().filter(|(_, from)| from.is_some()) {
+                        *from = earlier.get(part).cloned().flatten().or(from.take());
+                    }
+                }
+                let state = self.sets.next_state(&logged);
                 self.tell_shown(shown).await;
                 *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
                 self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));
@@ -377,6 +390,7 @@ impl ServedRows {
                 self.tell_why_not(&why);
                 self.drop_rows().await;
                 *kept = Kept::lost(PAUSE_AFTER_LOSS);
+                *self.first_shown.lock() = None;
                 plain()
             }
         }
@@ -439,8 +453,8 @@ impl ServedRows {
         Ok(with_rows)
     }
 
-    /// The conditions of kept sets, each with true if the change log holds, since the state `since`, every change of
-    /// the columns that the condition reads.
+    /// The conditions of kept sets, each with `since` if the change log holds, since that state, every change of the
+    /// columns that the condition reads.
     async fn logged(
         &self,
         database: &Database,
@@ -448,7 +462,7 @@ impl ServedRows {
         probed: &Probed,
         since: &Cursor,
         schema: &str,
-    ) -> Vec<(FilterPart, bool)> {
+    ) -> LoggedParts {
         let narrowed = self.sets.narrowed(&probed.layers);
         if narrowed.is_empty() {
             return Vec::new();
@@ -463,7 +477,11 @@ impl ServedRows {
             _ => false,
         };
         let logged: Vec<bool> = (0..narrowed.len()).map(is_logged).collect();
-        narrowed.into_iter().map(|(part, _)| part).zip(logged).collect()
+        narrowed
+            .into_iter()
+            .zip(logged)
+            .map(|((part, _), is_logged)| (part, is_logged.then(|| since.clone())))
+            .collect()
     }
 
     /// Where a snapshot of live tiles stands for live rows.

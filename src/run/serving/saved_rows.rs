@@ -147,7 +147,7 @@ impl ServedRows {
         for layer in &kept {
             self.rows.read_facets(self.look(on.snapshot, ""), layer).await?;
         }
-        self.sets.note_rows_read(&on.shown.state);
+        self.sets.note_rows_read();
         on.snapshot.check_partitions(on.reads).await?;
         if let Some(file) = &self.file {
             let mut last = file.last.lock();

@@ -64,11 +64,9 @@ pub(crate) enum AskedSet {
     RefusedUntil(Instant),
 }
 
-/// Conditions, each with true if the log holds every change since the state `before` of the columns that it reads.
-pub(crate) struct LoggedParts<'a> {
-    pub(crate) before: &'a Cursor,
-    pub(crate) parts: Vec<(FilterPart, bool)>,
-}
+/// Conditions, each with the database state since which the log is known to hold every change of the columns that it
+/// reads: that of the last snapshot, or an earlier one. `None` if it does not hold those since the last snapshot.
+pub(crate) type LoggedParts = Vec<(FilterPart, Option<Cursor>)>;
 
 /// Which sets hold for a snapshot.
 #[derive(Debug, Clone, Default)]
@@ -86,22 +84,21 @@ pub(crate) struct SetsState {
 
 impl SetsState {
     /// The state of the next snapshot. The log has all changes since this one that the conditions of `logged` see.
-    pub(crate) fn next(&self, logged: &LoggedParts<'_>) -> SetsState {
+    pub(crate) fn next(&self, logged: &LoggedParts) -> SetsState {
         let snapshot = self.snapshot + 1;
-        let since = |(part, is_logged): &(FilterPart, bool)| {
+        let since = |(part, from): &(FilterPart, Option<Cursor>)| {
             let before = self.logged_since.get(part).copied().unwrap_or(self.snapshot);
-            (part.clone(), if *is_logged { before } else { snapshot })
+            (part.clone(), if from.is_some() { before } else { snapshot })
         };
-        let from = |(part, _): &(FilterPart, bool)| {
-            let before = self.logged_from.get(part).unwrap_or(logged.before);
-            (part.clone(), before.clone())
+        let from = |(part, from): &(FilterPart, Option<Cursor>)| {
+            let from = from.as_ref()?;
+            Some((part.clone(), self.logged_from.get(part).unwrap_or(from).clone()))
         };
-        let are_logged = logged.parts.iter().filter(|(_, is_logged)| *is_logged);
         SetsState {
             snapshot,
-            logged_since: Arc::new(logged.parts.iter().map(since).collect()),
+            logged_since: Arc::new(logged.iter().map(since).collect()),
             facets_since: self.facets_since,
-            logged_from: Arc::new(are_logged.map(from).collect()),
+            logged_from: Arc::new(logged.iter().filter_map(from).collect()),
         }
     }
 
@@ -151,8 +148,6 @@ pub(crate) struct ServedSets {
     /// When all sets were forgotten last.
     begun: Mutex<Instant>,
     facets_read: Mutex<FacetsRead>,
-    /// The state from which on the kept rows were followed without a gap.
-    followed_from: Mutex<Option<Cursor>>,
     /// True once somebody wants to know of every condition whether the log holds its changes, not only of those of sets.
     asks_about_all: AtomicBool,
     /// How many statements asked for sets since the server began.
@@ -182,7 +177,6 @@ impl ServedSets {
         ServedSets {
             filters,
             asks_about_all: AtomicBool::new(false),
-            followed_from: Mutex::default(),
             table: Mutex::default(),
             state: Mutex::default(),
             begun: Mutex::new(Instant::now()),
@@ -193,12 +187,12 @@ impl ServedSets {
         }
     }
 
-    /// Notes that rows and their facets were read on a database state. They are as good as the changes that the log has
-    /// had since.
-    pub(crate) fn note_rows_read(&self, shown: &Cursor) {
+    /// Notes that rows and their facets were read. They are as good as the changes that the log has had since. What the
+    /// log has had before, while no rows were kept, was not asked.
+    pub(crate) fn note_rows_read(&self) {
         let mut state = self.state.lock();
         state.facets_since = state.snapshot;
-        *self.followed_from.lock() = Some(shown.clone());
+        state.logged_from = Arc::default();
         *self.facets_read.lock() = FacetsRead { at: Instant::now(), why_not: None };
     }
 
@@ -206,8 +200,13 @@ impl ServedSets {
     /// that is not known.
     pub(crate) fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
         self.asks_about_all.store(true, Ordering::Relaxed);
-        let is_followed = self.followed_from.lock().as_ref().is_some_and(|from| shown.sees_all_of(from));
-        is_followed && self.state.lock().logs_all_since(parts, shown)
+        self.state.lock().logs_all_since(parts, shown)
+    }
+
+    /// True if it is not known yet since when the log holds the changes of some of these conditions.
+    pub(crate) fn are_new(&self, logged: &LoggedParts) -> bool {
+        let state = self.state.lock();
+        logged.iter().any(|(part, from)| from.is_some() && !state.logged_from.contains_key(part))
     }
 
     /// Notes why facets cannot be used, of which a reading may have others.
@@ -291,7 +290,7 @@ impl ServedSets {
 
     /// The state of a further snapshot, to which rows were brought; see [`SetsState::next`].
     /// Sets that a statement has found are forgotten after a while: a condition may call a function that was replaced.
-    pub(crate) fn next_state(&self, logged: &LoggedParts<'_>) -> SetsState {
+    pub(crate) fn next_state(&self, logged: &LoggedParts) -> SetsState {
         let mut begun = self.begun.lock();
         if begun.elapsed() >= MAX_AGE {
             self.table.lock().sets.clear();
@@ -360,8 +359,10 @@ mod tests {
     #[test]
     fn a_set_holds_for_later_snapshots_only_while_the_log_has_what_its_conditions_see() {
         let step = |state: &SetsState, logged: &[(&str, bool)]| {
-            let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
-            state.next(&LoggedParts { before: &"1:1:".parse().unwrap(), parts: logged.iter().map(part).collect() })
+            let part = |(name, is_logged): &(&str, bool)| {
+                (filter(&[name]).0[0].0.clone(), is_logged.then(|| "1:1:".parse().unwrap()))
+            };
+            state.next(&logged.iter().map(part).collect())
         };
         let (one, both) = (filter(&["a"]), filter(&["a", "b"]));
         let first = step(&SetsState::default(), &[]);
@@ -380,26 +381,32 @@ mod tests {
     fn a_tile_is_followed_from_when_the_log_has_all_that_its_conditions_see() {
         let cursor = |text: &str| text.parse::<Cursor>().unwrap();
         let sets = ServedSets::new(FilterSettings::default());
-        let step = |before: &str, logged: &[(&str, bool)]| {
-            let part = |(name, is_logged): &(&str, bool)| (filter(&[name]).0[0].0.clone(), *is_logged);
-            sets.next_state(&LoggedParts { before: &cursor(before), parts: logged.iter().map(part).collect() });
+        let parts = |logged: &[(&str, &str)]| -> LoggedParts {
+            let part = |(name, from): &(&str, &str)| (filter(&[name]).0[0].0.clone(), from.parse().ok());
+            logged.iter().map(part).collect()
+        };
+        let step = |logged: &[(&str, &str)]| {
+            let logged = parts(logged);
+            let are_new = sets.are_new(&logged);
+            sets.next_state(&logged);
+            are_new
         };
         let follows = |names: &[&str], shown: &str| {
             let parts: Vec<FilterPart> = filter(names).0.into_iter().map(|(part, _)| part).collect();
             sets.logs_all_since(&parts, &cursor(shown))
         };
-        step("10:10:", &[("a", true)]);
-        assert!(!follows(&["a"], "12:12:"), "no rows were read");
-        sets.note_rows_read(&cursor("11:11:"));
-        assert!(follows(&["a"], "12:12:") && follows(&[], "12:12:"));
-        assert!(!follows(&["a"], "10:10:") && !follows(&[], "10:10:") && !follows(&["b"], "12:12:"));
-        step("20:20:", &[("a", true), ("b", true)]);
+        assert!(step(&[("a", "10:10:")]) && !step(&[("a", "11:11:")]));
+        assert!(follows(&["a"], "10:10:") && !follows(&["a"], "9:9:") && !follows(&["b"], "12:12:"));
+        assert!(step(&[("a", "19:19:"), ("b", "20:20:")]));
         assert!(follows(&["a"], "12:12:") && follows(&["a", "b"], "20:20:") && !follows(&["b"], "12:12:"));
-        // The log lost a column for a while.
-        step("30:30:", &[("a", false), ("b", true)]);
+        // The log lacked a column for a while.
+        step(&[("a", ""), ("b", "30:30:")]);
         assert!(!follows(&["a"], "40:40:") && follows(&["b"], "25:25:"));
-        step("40:40:", &[("a", true), ("b", true)]);
+        step(&[("a", "40:40:"), ("b", "40:40:")]);
         assert!(follows(&["a"], "40:40:") && !follows(&["a"], "35:35:"));
+        // No rows were kept for a while.
+        sets.note_rows_read();
+        assert!(!follows(&["b"], "50:50:") && step(&[("b", "45:45:")]) && follows(&["b"], "45:45:"));
     }
 
     #[test]

@@ -31,6 +31,10 @@ name = "name"
 type = "text"
 where = { facilities = "name LIKE !name! || '%'" }
 [[tileset.parameter]]
+name = "slow"
+type = "text"
+where = { facilities = "slowly(name, !slow!)" }
+[[tileset.parameter]]
 name = "listed"
 type = "text"
 where = { facilities = "id IN (SELECT id FROM lists WHERE list = !listed!)" }
@@ -60,6 +64,8 @@ impl World {
         let (db, folder) = (Db::with_facilities(400), tempfile::tempdir().unwrap());
         db.run(
             "UPDATE api_facility SET country_code = CASE WHEN right(id, 1) < '8' THEN 'AA' ELSE 'BB' END;
+             CREATE FUNCTION slowly(text, text) RETURNS boolean LANGUAGE plpgsql IMMUTABLE AS
+                 'BEGIN IF $1 = ''slow'' THEN PERFORM pg_sleep(1.5); END IF; RETURN $1 LIKE $2 || ''%''; END';
              CREATE TABLE lists (id text, list text); INSERT INTO lists SELECT id, 'x' FROM api_facility LIMIT 100;
              CREATE TABLE synonyms (given text, meant text); INSERT INTO synonyms VALUES ('one', 'AA')",
         );
@@ -163,6 +169,7 @@ fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
         assert!(world.control(&short).ends_with("max-age=5"), "{short}: {}", world.control(&short));
     }
     pinned_tiles_are_of_the_publication_that_the_address_names(&world);
+    an_answer_of_before_a_publication_is_not_kept(&world);
     // The first publication establishes the tags; those after it purge nothing else.
     world.db.run("UPDATE api_facility SET name = name || ' a' WHERE id = (SELECT min(id) FROM api_facility)");
     world.reseed();
@@ -221,4 +228,21 @@ fn pinned_tiles_are_of_the_publication_that_the_address_names(world: &World) {
     );
     assert!(String::from_utf8_lossy(&early.body).contains("does not show that publication yet"), "{}", early.head);
     assert_eq!(status(&world.served.get("/1/1/0.pbf?g=42", GZIP)), 400);
+}
+
+/// Its rendering begins before an edit is published, and ends after the cache was told.
+fn an_answer_of_before_a_publication_is_not_kept(world: &World) {
+    world.db.run("UPDATE api_facility SET name = 'slow' WHERE id = (SELECT min(id) FROM api_facility)");
+    world.oar_tiles("reseed --progress none");
+    let path = "/1/1/0.pbf?slow=edited";
+    let answer = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| world.served.get(path, GZIP));
+        std::thread::sleep(Duration::from_millis(300));
+        world.db.run("UPDATE api_facility SET name = 'edited by then' WHERE id IN (SELECT id FROM api_facility WHERE ST_X(location) > 20 AND ST_Y(location) > 20 LIMIT 1)");
+        world.oar_tiles("reseed --progress none");
+        asking.join().unwrap()
+    });
+    let control = answer.header("cache-control").unwrap_or_default().to_owned();
+    let is_old = answer.body != world.served.get(path, GZIP).body;
+    assert!(!is_old || control.ends_with("max-age=5"), "an old tile with {control}");
 }
