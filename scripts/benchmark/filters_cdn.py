@@ -13,8 +13,10 @@ from .bench import fail
 from .purge import free_port, varnish, varnishd
 from .serve import with_admin
 
-SECONDS, REQUESTS, EDITS = 30, 500, 100
-FILTERS, ZOOMS = 200, range(3, 13)
+# The first seconds fill the cache, and do not count.
+WARM_SECONDS, SECONDS, REQUESTS, EDITS = 20, 30, 500, 100
+# Who uses a filter looks at some places through all zooms.
+FILTERS, PLACES_OF_FILTER, ZOOMS = 200, 2, range(3, 13)
 PROCESSES, THREADS = 4, 8
 
 
@@ -116,15 +118,17 @@ def a_process(arguments):
         chance, client, begun = random.Random(seed * 1000 + number), filters.Client(url), time.monotonic()
         every = PROCESSES * THREADS / REQUESTS
         step = chance.random()
-        while time.monotonic() - begun < SECONDS:
+        while time.monotonic() - begun < WARM_SECONDS + SECONDS:
             time.sleep(max(0, begun + step * every - time.monotonic()))
             step += 1
-            zoom, query = chance.choice(ZOOMS), chance.choices(queries, weights)[0]
+            zoom, number_of_filter = chance.choice(ZOOMS), chance.choices(range(FILTERS), weights)[0]
+            place = places[number_of_filter * PLACES_OF_FILTER + chance.randrange(PLACES_OF_FILTER)]
             try:
-                client.asks(filters.path(zoom, chance.choice(places[:300])), query)
+                client.asks(filters.path(zoom, place), queries[number_of_filter])
                 is_hit = client.headers.get("x-cache", "").lower() == "hit"
-                with lock:
-                    hits[zoom, is_hit] += 1
+                if time.monotonic() - begun > WARM_SECONDS:
+                    with lock:
+                        hits[zoom, is_hit] += 1
             except Exception as error:  # said in the row
                 errors.append(str(error))
 
