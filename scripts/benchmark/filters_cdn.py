@@ -99,7 +99,7 @@ def sentinels(bench, cache, ids, done, ages):
             return
         wanted = 300000 + number
         place = tuple(map(float, bench.sql(f"SELECT ST_X(location), ST_Y(location) FROM index_rows WHERE id = '{row}'").split("|")))
-        tile, query = filters.path(7, place), f"lists={wanted}"
+        tile, query = filters.path(12, place), f"lists={wanted}"
         client.asks(tile, query)
         bench.sql(f"UPDATE index_rows SET lists = '{{{wanted}}}' WHERE id = '{row}'")
         begun = time.monotonic()

@@ -235,14 +235,16 @@ fn an_answer_of_before_a_publication_is_not_kept(world: &World) {
     world.db.run("UPDATE api_facility SET name = 'slow' WHERE id = (SELECT min(id) FROM api_facility)");
     world.oar_tiles("reseed --progress none");
     let path = "/1/1/0.pbf?slow=edited";
-    let answer = std::thread::scope(|scope| {
+    let (answer, is_later) = std::thread::scope(|scope| {
         let asking = scope.spawn(|| world.served.get(path, GZIP));
         std::thread::sleep(Duration::from_millis(300));
         world.db.run("UPDATE api_facility SET name = 'edited by then' WHERE id IN (SELECT id FROM api_facility WHERE ST_X(location) > 20 AND ST_Y(location) > 20 LIMIT 1)");
         world.oar_tiles("reseed --progress none");
-        asking.join().unwrap()
+        // On a busy machine the answer may come before the cache is told.
+        let is_later = !asking.is_finished();
+        (asking.join().unwrap(), is_later)
     });
     let control = answer.header("cache-control").unwrap_or_default().to_owned();
     let is_old = answer.body != world.served.get(path, GZIP).body;
-    assert!(!is_old || control.ends_with("max-age=5"), "an old tile with {control}");
+    assert!(!is_later || !is_old || control.ends_with("max-age=5"), "an old tile with {control}");
 }
