@@ -38,7 +38,7 @@ pub(crate) struct TargetOptions {
     pub(crate) s3: BucketOptions,
     /// The queues of the CDNs that are notified of what a run changes.
     purge_queues: Arc<[String]>,
-    /// True if CDNs keep tiles with a filter, and are told of every tile that may show something else with one.
+    /// True if publications also purge dirty tiles whose bytes stayed equal, because CDNs keep filtered tiles.
     purges_filtered: bool,
     pub(crate) runtime: Handle,
     pub(crate) stop: Stop,

@@ -99,12 +99,12 @@ pub struct LiveTile {
     pub shown: StateInHistory,
 }
 
-/// What is told of changes of tiles with a filter that come after the database state that they show.
+/// Whether a publication follows the changes that come after the database state which a filtered tile shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LaterChanges {
-    /// There may be changes that nobody is told of.
+    /// Some changes may lead to no publication.
     Unknown,
-    /// Each is in the change log, so that another publication follows.
+    /// The change log has each of them, so a publication follows.
     Published,
     /// That publication purges the tags of the tiles, too.
     Purged,
@@ -210,8 +210,8 @@ pub trait LiveSource: Send + Sync + 'static {
         false
     }
 
-    /// What is told of later changes of tiles with these values that show the database state `shown`, in the target's
-    /// scope.
+    /// Whether a publication follows the changes after `shown`, the database state that a tile with the values `given`
+    /// shows. For tiles in the target's scope.
     fn later_changes(&self, _given: &GivenParameters, _shown: &Cursor) -> LaterChanges {
         LaterChanges::Unknown
     }

@@ -216,7 +216,7 @@ impl Site {
         });
         let is_purged = later == LaterChanges::Purged
             && has_tags
-            // The caches may have been told of a later publication since.
+            // A later publication may have purged the caches while this tile was rendered.
             && looked.elapsed() <= settings.options.settle
             && tileset.target.is_current(state);
         let is_pinned = is_pinned && later != LaterChanges::Unknown;
