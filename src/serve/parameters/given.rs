@@ -136,16 +136,16 @@ impl GivenParameters {
     }
 }
 
-/// Reads the query of a request for a tile; `None` if it gives no parameter. An empty value counts as not given.
+/// Reads the query of a request for a tile. An empty value counts as not given.
 /// Fails if a value is not allowed, or a name is not declared and undeclared names are refused.
 pub(crate) fn given(
     declared: &TilesetParameters,
     query: Option<&str>,
     undeclared: UndeclaredNames,
-) -> Result<Option<GivenParameters>, BadQuery> {
-    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(None) };
+) -> Result<ReadQuery, BadQuery> {
+    let Some(query) = query.filter(|query| !query.is_empty()) else { return Ok(ReadQuery::default()) };
     if declared.0.is_empty() && undeclared == UndeclaredNames::Drop {
-        return Ok(None);
+        return Ok(ReadQuery { given: None, has_undeclared: true });
     }
     if query.len() > MAX_QUERY_BYTES {
         return Err(BadQuery(format!("the query has more than {MAX_QUERY_BYTES} bytes")));
@@ -157,7 +157,16 @@ pub(crate) fn given(
         }
         read.add_pair(pair)?;
     }
-    Ok(read.all())
+    Ok(ReadQuery { has_undeclared: read.has_undeclared, given: read.all() })
+}
+
+/// What a query says.
+#[derive(Debug, Default)]
+pub(crate) struct ReadQuery {
+    /// The parameters that it gives; `None` if there is none.
+    pub(crate) given: Option<GivenParameters>,
+    /// True if it has names that are not declared, which were dropped.
+    pub(crate) has_undeclared: bool,
 }
 
 /// The values of a request, as they are read.
@@ -168,6 +177,7 @@ pub(crate) struct ReadValues<'d> {
     positions: usize,
     /// By the number of the parameter: sorted, each once.
     values: BTreeMap<usize, Vec<ParameterValue>>,
+    has_undeclared: bool,
 }
 
 impl<'d> ReadValues<'d> {
@@ -176,7 +186,7 @@ impl<'d> ReadValues<'d> {
         undeclared: UndeclaredNames,
         positions: usize,
     ) -> ReadValues<'d> {
-        ReadValues { declared, undeclared, positions, values: BTreeMap::new() }
+        ReadValues { declared, undeclared, positions, values: BTreeMap::new(), has_undeclared: false }
     }
 
     /// Adds a pair of name and value as HTML forms encode it.
@@ -184,7 +194,10 @@ impl<'d> ReadValues<'d> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         match self.named(decoded(name).as_deref())? {
             Some(index) => self.add(index, decoded(value).as_deref()),
-            None => Ok(()),
+            None => {
+                self.has_undeclared = true;
+                Ok(())
+            }
         }
     }
 
@@ -301,7 +314,8 @@ mod tests {
     }
 
     fn read(query: &str) -> Result<Option<GivenParameters>, String> {
-        given(&declared(), Some(query), UndeclaredNames::Drop).map_err(|error| error.to_string())
+        let read = given(&declared(), Some(query), UndeclaredNames::Drop);
+        read.map(|read| read.given).map_err(|error| error.to_string())
     }
 
     fn one_form(query: &str) -> String {
@@ -401,6 +415,8 @@ mod tests {
             assert!(error.contains(expected), "{query}: {error}");
             assert!(!error.contains("DROP") && error.len() < 120, "{error}");
         }
+        let has_undeclared = |query| given(&declared(), Some(query), UndeclaredNames::Drop).unwrap().has_undeclared;
+        assert!(has_undeclared("v=1") && !has_undeclared(""));
         let refused = given(&declared(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err().to_string();
         assert_eq!(refused, "the tileset takes the parameters country, workers, kind, name, share, open, box, range");
         let none = given(&TilesetParameters::default(), Some("v=1"), UndeclaredNames::Refuse).unwrap_err();

@@ -107,10 +107,10 @@ impl<'a> AskedQuery<'a> {
             signature,
             keys,
         };
-        let values = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
-        query.has_undeclared = given(declared, rest.as_deref(), UndeclaredNames::Refuse).is_err();
-        query.given = match (id, values) {
-            (None, values) => values.map(Arc::new),
+        let read = given(declared, rest.as_deref(), undeclared).map_err(bad)?;
+        query.has_undeclared = read.has_undeclared;
+        query.given = match (id, read.given) {
+            (None, given) => given.map(Arc::new),
             (Some(_), Some(_)) => return Err(answer::error(StatusCode::BAD_REQUEST, BESIDE_POSTED)),
             (Some(id), None) => {
                 let known = all_posted.get(&tileset.name, id);
