@@ -192,13 +192,11 @@ impl<'d> ReadValues<'d> {
     /// Adds a pair of name and value as HTML forms encode it.
     pub(crate) fn add_pair(&mut self, pair: &str) -> Result<(), BadQuery> {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        match self.named(decoded(name).as_deref())? {
-            Some(index) => self.add(index, decoded(value).as_deref()),
-            None => {
-                self.has_undeclared = true;
-                Ok(())
-            }
-        }
+        let Some(index) = self.named(decoded(name).as_deref())? else {
+            self.has_undeclared = true;
+            return Ok(());
+        };
+        self.add(index, decoded(value).as_deref())
     }
 
     /// The number of the parameter with a name; `None` if there is none, and such names are dropped.
