@@ -5,8 +5,8 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
-from .bench import ROOT, Bench
+from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, scale, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
+from .bench import Bench
 
 DESCRIPTION = """\
 Prints one table, measured in one run on one private database: the floor (plain SQL that draws every tile, on as many connections, results
@@ -103,6 +103,9 @@ def arguments():
     parser.add_argument("--filters", action="store_true",
                         help="only filtered live tiles of rows in the registry's shape: cold tiles of one client and of 32 with filters of their own, "
                         "and of 200 users at an even pace, by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
+    parser.add_argument("--scale", action="store_true",
+                        help="only one seed of all facilities beside one of a tenth of them, and reseeds after one move: what a row takes, memory, and the share of "
+                        "survey and plan (--facilities 30000000 --zoom 6-14 needs 40 GB of disk and 20 minutes)")
     parser.add_argument("--writers", action="store_true",
                         help="only what the triggers cost writers of Open Supply Hub's tables (scripts/open-supply-hub), narrow and wide: statement triggers "
                         "beside none and beside row triggers, on a server with fsync = on")
@@ -129,8 +132,8 @@ def arguments():
 # The measurements by their flags, in the order in which they run.
 # Instead of facilities:
 WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
-# The first of these alone, with rows of its own instead of facilities:
-WITH_OWN_ROWS = {"writers": writers.measure, "walk": walk.measure, "day": day.measure}
+# The first of these alone, which makes its own rows:
+WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "day": day.measure}
 # The first of these alone:
 WITHOUT_THE_SEED = {"variants": variants.measure, "unread": unread.measure, "filters": filters.measure, "before": before.measure}
 BESIDE_THE_SEED = {
@@ -169,10 +172,7 @@ def main():
         if alone := wanted(options, WITH_OWN_ROWS):
             alone[0](bench)
             continue
-        bench.say(f"{count} facilities, zooms {zooms_of_case} …")
-        # The vacuum sets hint bits and reads the table into memory, so that the first run pays for neither.
-        bench.psql("-v", f"count={count}", "-f", f"{ROOT}/scripts/schema.sql", "-f", f"{ROOT}/scripts/facilities.sql",
-                   "-c", "VACUUM ANALYZE api_facility")
+        bench.load_facilities()
         if alone := wanted(options, WITHOUT_THE_SEED):
             alone[0](bench)
             continue

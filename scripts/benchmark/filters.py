@@ -23,6 +23,7 @@ SINGLE_FILTERS, SINGLE_TILES = 60, 14
 EDITS = 20
 USERS, USER_TILES, USER_SECONDS = 200, 30, 20
 DEBOUNCE = "0.5s"
+MAX_SETS = 1000
 # Power laws over the values of each array: the low numbers are the most frequent.
 TABLE = """
 DROP TABLE IF EXISTS index_rows;
@@ -131,6 +132,7 @@ def measure(bench):
         many_clients(bench, server, places)
         many_users(bench, server, places)
         edits(bench, server)
+        keeps_sets(server, places)
         bench.row("filters, memory", "", f"{server.memory():.0f} MB", ratio=f"{rows:.0f} MB with rows alone; {server.status()}")
     bench.timed("seed", "--config", settings, "--zoom", "1-12", "--output", target, "--force")
     filters_cdn.measure(bench, settings, target, places)
@@ -268,6 +270,17 @@ def a_process(arguments):
     [thread.start() for thread in all_threads]
     [thread.join() for thread in all_threads]
     return took, errors
+
+
+def keeps_sets(server, places):
+    """Asks for filters until the server keeps as many sets of rows as it may."""
+    chance, client = random.Random(9), Client(server.url)
+    for _ in range(2 * MAX_SETS):
+        if server.status()["sets"] == MAX_SETS:
+            return
+        query = facets(chance)
+        for _ in range(3):
+            client.asks(path(chance.randint(1, 14), chance.choice(places)), query)
 
 
 def many_clients(bench, server, places):

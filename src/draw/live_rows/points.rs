@@ -235,7 +235,7 @@ async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) 
         Some(Ok(facets)) => (Some(facets), None),
         Some(Err(why)) => {
             tracing::info!("layer \"{}\": {NO_FACETS}: {why}", layer.name);
-            (None, Some(why.to_owned()))
+            (None, Some(why))
         }
         None => (None, failed),
     };
@@ -256,15 +256,16 @@ async fn facets_of(
     kept: &KeptFeatures,
     look: LiveLook<'_>,
     layer: &Layer,
-) -> Result<Result<FacetIndex, &'static str>, Error> {
+) -> Result<Result<FacetIndex, String>, Error> {
     let since = kept.without_facets();
     if since.is_none() && !has_index_on_key(look, layer).await? {
-        return Ok(Err("no index finds rows by the key, and each change would read the whole table. Make one"));
+        let why = "no index finds rows by the key, and each change would read the whole table. Make one";
+        return Ok(Err(why.to_owned()));
     }
     let keys = since.as_deref().map(KeyArrays::of);
     let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
     let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else {
-        return Ok(Err("there was no row when they were read"));
+        return Ok(Err("there was no row when they were read".to_owned()));
     };
     let (mut unfit, before) = (None, index.bytes());
     if since.as_ref().is_none_or(|since| !since.is_empty()) {
@@ -273,10 +274,12 @@ async fn facets_of(
         let each = |row: &Row| {
             if unfit.is_none() {
                 let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
-                let values = values.collect::<Result<Vec<_>, _>>().ok();
-                unfit = match values.and_then(|values| index.add(row.get(0), values.into_iter())) {
-                    None => Some("a column has arrays in arrays"),
-                    Some(()) => (index.bytes() - before > look.memory).then_some(NO_ROOM),
+                unfit = match values.collect::<Result<Vec<_>, _>>() {
+                    Err(error) => Some(format!("a value cannot be read: {}", with_causes(&error))),
+                    Ok(values) => match index.add(row.get(0), values.into_iter()) {
+                        None => Some("a value is not of its column's type".to_owned()),
+                        Some(()) => (index.bytes() - before > look.memory).then(|| NO_ROOM.to_owned()),
+                    },
                 };
             }
             Ok(())
@@ -288,7 +291,7 @@ async fn facets_of(
     }
     let index = index.finish();
     if since.is_none() && index.bytes() > look.memory {
-        return Ok(Err(NO_ROOM));
+        return Ok(Err(NO_ROOM.to_owned()));
     }
     if since.is_none() {
         tracing::debug!("layer \"{}\": its facets are kept, in {} bytes", layer.name, index.bytes());
