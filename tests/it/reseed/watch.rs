@@ -66,23 +66,6 @@ fn while_writers_commit_all_the_time_it_wants_no_notifications_and_misses_nothin
 }
 
 #[test]
-fn a_transaction_that_began_before_it_listened_is_not_missed() {
-    let tracked = Tracked::over(Db::with_facilities(300));
-    let target = tracked.seed("t.mbtiles", &ZOOM);
-    let early = tracked.db.again();
-    early.run("BEGIN; UPDATE api_facility SET name = 'early' WHERE id < 'C'");
-    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1h"]);
-    until("somebody watches", || tracked.db.value::<bool>(WATCHED));
-    // A later change is published meanwhile.
-    tracked.db.run("UPDATE api_facility SET name = 'later' WHERE id > 'V'");
-    watching.says(" dirty tile");
-    early.run("COMMIT");
-    watching.says(" dirty tile");
-    assert_eq!(watching.end(), 0);
-    tracked.is_fresh(&target, &ZOOM);
-}
-
-#[test]
 fn a_lost_notice_costs_no_more_than_a_poll() {
     let tracked = Tracked::over(Db::with_facilities(300));
     let target = tracked.seed("t.mbtiles", &ZOOM);

@@ -70,6 +70,14 @@ fn each_kind_of_job_changes_the_bytes_of_the_target_by_itself() {
             assert!(after.header("etag") != before.header("etag"));
             until("the CDN is told what the job has changed", || names_told() > told_before);
         }
+        // The look before the job finds nothing: only the job publishes.
+        mark("alone");
+        let told_before = names_told();
+        let (_, submitted, _) = answers.submit(&served, "", &json!({ "what": "tiles", "tiles": ["2/2/1"] }));
+        assert_eq!(followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"], "done");
+        until("the CDN is told what the job alone has changed", || names_told() > told_before);
+        let (_, submitted, _) = answers.submit(&served, "", &json!({ "what": "seed" }));
+        assert_eq!(followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"], "done");
         let stored = fleet.places.read_by_others(kind);
         assert!(tile().body == stored[&(1, 1, 0)], "{kind}");
         assert!(stored == fleet.fresh(), "{kind}: after the log's job the target is as a fresh seed");
