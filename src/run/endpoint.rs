@@ -61,6 +61,7 @@ pub(crate) enum EndpointError {
 }
 
 pub(crate) struct Endpoint {
+    /// The address as messages show it.
     address: String,
     /// Scheme, host and port, up to and with the slash before the path.
     site: String,
@@ -79,7 +80,9 @@ impl Endpoint {
     /// An endpoint, without a request. Fails if its address or a header has another form.
     pub(crate) fn new(options: &EndpointOptions) -> Result<Endpoint, CommandError> {
         let EndpointOptions { address, headers, rate } = options;
-        let unfit = |what: &str| CommandError::Unfit { target: address.clone(), what: what.to_owned() };
+        // A query may hold a key.
+        let shown = address.split_once('?').map_or_else(|| address.clone(), |(place, _)| format!("{place}?…"));
+        let unfit = |what: &str| CommandError::Unfit { target: shown.clone(), what: what.to_owned() };
         let host = address.find("://").map_or(0, |at| at + 3);
         let path = address[host..].find('/').map(|at| host + at + 1);
         let (site, path) = path.map_or((address.as_str(), ""), |at| address.split_at(at));
@@ -104,7 +107,7 @@ impl Endpoint {
         let rate = (*rate).max(1);
         let interval = Duration::from_secs(1) / rate;
         let site = site.to_owned();
-        Ok(Endpoint { address: address.clone(), site, template, headers, client, rate, interval, next: Instant::now() })
+        Ok(Endpoint { address: shown.clone(), site, template, headers, client, rate, interval, next: Instant::now() })
     }
 
     /// Requests a second, at most, as the user wants it.

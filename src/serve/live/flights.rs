@@ -790,6 +790,31 @@ mod tests {
         });
     }
 
+    /// With several standbys behind one address, the one that draws may be behind the one that was asked for changes.
+    #[test]
+    fn a_filtered_tile_shows_the_changes_that_are_known() {
+        on_runtime(async {
+            let (flights, source) = flights(1, 8);
+            *source.snapshots.lock() = ["120:120:", "125:125:", "131:131:"].into();
+            let epochs = flights.0.known.epochs();
+            epochs.mark_changed(Some(&[key(2).tile.coord]), &Arc::new("140:140:".parse().unwrap()));
+            epochs.mark_changed(Some(&[key(1).tile.coord]), &Arc::new("130:130:".parse().unwrap()));
+            let given = GivenParameters { given: Vec::new(), key: ParametersKey::default() };
+            let request = FlightRequest { given: Some(Arc::new(given)), ..FlightRequest::default() };
+            let mut waiter = flights.ask(key(1), request).unwrap();
+            let releasing = async {
+                for renders in 1..=3 {
+                    while source.renders.load(Ordering::SeqCst) < renders {
+                        tokio::task::yield_now().await;
+                    }
+                    source.go.notify_one();
+                }
+            };
+            let (landed, ()) = tokio::join!(waiter.landed(), releasing);
+            assert_eq!(landed.unwrap().snapshot().unwrap().to_string(), "131:131:");
+        });
+    }
+
     /// Snapshots are taken by several tasks at once, so a later flight may get an earlier one.
     #[test]
     fn no_flight_lands_with_an_older_state_than_a_flight_before_it() {

@@ -209,7 +209,8 @@ fn tiles_that_the_user_names_are_purged_and_what_waits_can_be_forgotten() {
 
 #[test]
 fn what_is_sent_once_more_is_paid_from_the_same_budget() {
-    let rebound = |config: String| config.replace("rebound = \"0s\"\nwait = \"2s\"", "rebound = \"1s\"\nwait = \"10s\"");
+    let rebound =
+        |config: String| config.replace("rebound = \"0s\"\nwait = \"2s\"", "rebound = \"1s\"\nwait = \"10s\"");
     let told = PurgedPlaces::with("tiles/", "settle = \"0s\"", rebound);
     told.verb("seed", &[]).ok();
     assert_eq!(told.told(), ["https://tiles.test/*"; 2]);

@@ -247,7 +247,10 @@ fn an_answer_of_before_a_publication_is_not_kept(world: &World) {
             std::thread::sleep(Duration::from_millis(300));
             world.db.run(&format!("UPDATE api_facility SET name = 'edited{round}' WHERE id IN (SELECT id FROM api_facility WHERE ST_X(location) > 20 AND ST_Y(location) > 20 LIMIT 1)"));
             let mut command = program();
-            command.args(["reseed", "--progress", "none", "--config"]).arg(&plain).args(["--database-url", &world.db.url]);
+            command
+                .args(["reseed", "--progress", "none", "--config"])
+                .arg(&plain)
+                .args(["--database-url", &world.db.url]);
             run(command.arg("--output").arg(&target)).ok();
             // On a busy machine the answer may come before the publication.
             let is_later = !asking.is_finished();

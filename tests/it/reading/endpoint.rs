@@ -43,6 +43,10 @@ fn a_target_equals_what_servers_make_of_it() {
     let same = report(&diff(&target, &format!("{}{TILES}", served.url), &["--json"]).ok());
     assert_eq!((sum(&same, "equal"), sum(&same, "packed_otherwise")), (count, 0), "{same}");
     assert_eq!(same["b"], format!("{}{TILES}", served.url));
+    // A query may hold a key, and output goes into logs.
+    let keyed = diff(&target, &format!("{}{TILES}?key=secret", served.url), &["--json"]).ok();
+    assert!(!keyed.stdout.contains("secret") && !keyed.stderr.contains("secret"), "{} {}", keyed.stdout, keyed.stderr);
+    assert_eq!(report(&keyed)["b"], format!("{}{TILES}?…", served.url));
     // nginx, with files of the same tiles, and with TLS before the server.
     let folder = tempfile::tempdir().unwrap();
     let files = folder.path().join("files");
