@@ -1,5 +1,5 @@
-//! Rows that are kept, read on a snapshot of their own: by a server for live tiles, by a watch for its looks. The change
-//! log says where they have changed since.
+//! Rows that are kept, read on a snapshot of their own: by a server for live tiles, by `reseed --watch` for
+//! its looks. The change log says where they have changed since.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;

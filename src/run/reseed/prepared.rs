@@ -13,7 +13,7 @@ use super::watched_rows::WatchedRows;
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
-    AreProven, LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
+    AreProven, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
 };
 use crate::plan::batches;
 use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
@@ -155,7 +155,7 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
         let (since, keeper) = (self.look.state.cursor.to_string(), self.keeper().await?);
-        let look = self.live_look(&since);
+        let look = self.live_step(&since);
         let counted = counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await;
         if let Some(watched) = &self.options.live {
             watched.begin_reading(&self.look).await;
@@ -164,9 +164,9 @@ impl ReseedRun<'_> {
     }
 
     /// Where this run stands for live rows. The target shows the state `since`.
-    fn live_look<'s>(&'s self, since: &'s str) -> LiveLook<'s> {
+    fn live_step<'s>(&'s self, since: &'s str) -> LiveStep<'s> {
         let (snapshot, memory) = (&*self.look.snapshot, self.look.job.rows_memory());
-        LiveLook { snapshot, since, now: snapshot.cursor(), memory }
+        LiveStep { snapshot, since, now: snapshot.cursor(), memory }
     }
 
     /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
@@ -182,7 +182,7 @@ impl ReseedRun<'_> {
         };
         watched.take_over(&self.look).await?;
         let since = self.look.state.cursor.to_string();
-        let look = self.live_look(&since);
+        let look = self.live_step(&since);
         let mut layers = Vec::new();
         for (layer, positions) in self.look.layers.iter().zip(&changed.row_positions) {
             let points = live.points(look, layer, positions.as_deref()).await?;
@@ -197,7 +197,7 @@ impl ReseedRun<'_> {
 
 /// The layers with cell counts, taken from live rows where these are kept.
 async fn counted(
-    look: LiveLook<'_>,
+    look: LiveStep<'_>,
     keeper: &Worker,
     live: Option<&LiveRows>,
     layers: &[PreparedLayer],
@@ -263,7 +263,7 @@ fn rects(tiles: &[TileCoord]) -> Vec<TileRect> {
 /// A layer whose cells were counted from live rows, with the cells that it keeps encoded. Before these are used for the
 /// first time, some of the tiles that show them are compared with what the database draws.
 async fn with_live_cells(
-    look: LiveLook<'_>,
+    look: LiveStep<'_>,
     keeper: &Worker,
     live: &LiveRows,
     prepared: PreparedLayer,

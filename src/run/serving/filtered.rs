@@ -81,13 +81,13 @@ fn filter_of<'a>(layer: usize, asked: impl IntoIterator<Item = &'a AskedConditio
 }
 
 /// The set of a filter, which only this may change.
-struct AskedFor {
+struct LockedSet {
     filter: Filter,
     kept: Arc<KeptSet>,
     held: OwnedMutexGuard<AskedSet>,
 }
 
-impl AskedFor {
+impl LockedSet {
     /// Keeps the set that a statement has found, if it found one and there is room. A set of a single snapshot is not
     /// kept if the statement was slow.
     fn takes(
@@ -125,7 +125,7 @@ impl FilteredRows<'_> {
     }
 
     /// The sets of other layers that the statement about `narrowed` finds, too, and that are wanted and not there.
-    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(AskedFor, LivePoints)> {
+    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(LockedSet, LivePoints)> {
         let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
         let alike = |(number, other): (usize, &Arc<Layer>)| {
             let points = self.snapshot.kept(number).filter(|points| points.rows.kept_count() > 0)?;
@@ -142,7 +142,7 @@ impl FilteredRows<'_> {
                 AskedSet::Set(_, on) => *on <= self.snapshot.sets.snapshot && !self.snapshot.sets.holds(&filter, *on),
                 AskedSet::RefusedUntil(until) => *until <= Instant::now(),
             };
-            is_wanted.then(|| (AskedFor { filter, kept, held }, points.clone()))
+            is_wanted.then(|| (LockedSet { filter, kept, held }, points.clone()))
         };
         others.filter_map(alike).collect()
     }
@@ -297,7 +297,7 @@ impl FilteredRows<'_> {
         let (rows, snapshot) = (Arc::clone(self.rows), Arc::clone(self.snapshot));
         let narrowed = self.filter.narrowed_by(&self.snapshot.layers[layer], asked);
         let (of_all, values) = (points.clone(), self.filter.values.clone());
-        let asked_for = AskedFor { filter, kept, held };
+        let locked = LockedSet { filter, kept, held };
         // A later zoom of the same rows may be drawn by another layer.
         let (others, alike): (Vec<_>, Vec<_>) =
             if before.is_none() { self.alike(layer, asked, &narrowed).into_iter().unzip() } else { Default::default() };
@@ -321,7 +321,7 @@ impl FilteredRows<'_> {
             rows.sets.note_statement();
             let is_slow = begun.elapsed() > MAX_BRIEF;
             let mut found = found.into_iter().flatten().map(Arc::new);
-            let own = asked_for.takes(found.next(), &rows, &snapshot, is_slow);
+            let own = locked.takes(found.next(), &rows, &snapshot, is_slow);
             // Without a set for the layer that asked, nothing is said of the others.
             for (other, set) in others.into_iter().zip(found) {
                 other.takes(Some(set), &rows, &snapshot, is_slow);

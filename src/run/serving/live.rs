@@ -12,9 +12,11 @@ use super::filtered::{FilteredRows, MAX_WAIT_WITHOUT_WORKER, SetWait};
 use super::follow::follow;
 use super::maps::{have_maps, keep_maps, read_maps};
 use super::rows::ServedRows;
-use super::rows_file::RowsFile;
+use super::saved_rows_file::SavedRowsFile;
 use super::sets::{FilterPart, ServedSets};
-use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
+use super::snapshot::{
+    LiveBounds, LiveSnapshot, NarrowedLayers, RequestFilter, SharedWork, SnapshotUse, SurveyedFootprints,
+};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::config::{AskedCondition, FilterSettings};
 use crate::encode::{Packer, Packing};
@@ -108,7 +110,7 @@ impl DatabaseTiles {
         });
         let fingerprint = fingerprint(settings, &first.layers);
         let notes = if has_target { job.target.folder_notes() } else { None };
-        let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
+        let file = notes.map(|notes| SavedRowsFile::new(notes, &fingerprint));
         let sets = ServedSets::new(filters.clone());
         let purges_filtered = settings.tileset.purges_filtered();
         let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
@@ -439,7 +441,7 @@ impl DatabaseTilesShared {
             Ok(snapshot) => {
                 drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
                 if self.rows.have_to_be_read(&snapshot.layers) {
-                    drop(tokio::spawn(reads_rows(Arc::clone(&self))));
+                    drop(tokio::spawn(read_and_save_rows(Arc::clone(&self))));
                 } else if self.rows.have_to_be_saved() {
                     drop(tokio::spawn(save_rows(Arc::clone(&self))));
                 }
@@ -507,7 +509,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 }
 
 /// Reads the live rows; if that dies, they may be read again later.
-async fn reads_rows(source: Arc<DatabaseTilesShared>) {
+async fn read_and_save_rows(source: Arc<DatabaseTilesShared>) {
     if let Err(died) = tokio::spawn(read_rows(Arc::clone(&source))).await {
         source.rows.read(Err(died.into()), &source.job.settings.database.changes.schema).await;
     }
@@ -595,8 +597,8 @@ impl LiveSnapshot {
     /// The boxes of the features that a layer shows in a tile.
     async fn searched(self: &Arc<Self>, layer: LayerIndex, tile: TileId) -> Result<SearchBox, NoBatch> {
         let zoom = tile.coord.zoom();
-        let look = self.places.look(layer, zoom, || SharedWork::start(found(Arc::clone(self), layer, zoom)));
-        let places = look.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
+        let survey = self.surveys.of(layer, zoom, || SharedWork::start(surveyed(Arc::clone(self), layer, zoom)));
+        let footprints = survey.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
         let zooms = ZoomList::of([zoom]);
         let scope = zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&[]) });
         let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
@@ -604,15 +606,15 @@ impl LiveSnapshot {
         if dirty.mark_tile(tile.coord).is_err() {
             return Ok(SearchBox::Nothing);
         }
-        Ok(FeatureSearch::new(&dirty, &self.drawn[layer.0], &places).search(&TileRect::from(tile.coord)))
+        Ok(FeatureSearch::new(&dirty, &self.drawn[layer.0], &footprints).search(&TileRect::from(tile.coord)))
     }
 }
 
 /// Surveys where the features of a layer lie.
-async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> PlacesFound {
+async fn surveyed(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> SurveyedFootprints {
     let begun = Instant::now();
     let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };
-    let looked = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
-    snapshot.prepared_for(begun.elapsed());
-    looked.map(|seen| Arc::new(seen.footprints)).map_err(Arc::new)
+    let seen = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
+    snapshot.note_preparation(begun.elapsed());
+    seen.map(|seen| Arc::new(seen.footprints)).map_err(Arc::new)
 }

@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::rows_file::RowsFile;
+use super::saved_rows_file::SavedRowsFile;
 use super::sets::{FilterPart, LoggedParts, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{CellMembers, LiveLook, LivePoints, LiveRows, PreparedLayer, may_have_live_points};
+use crate::draw::{CellMembers, LivePoints, LiveRows, LiveStep, PreparedLayer, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, foldable};
 use crate::run::CommandError;
@@ -51,46 +51,47 @@ pub(crate) struct ServedRows {
     first_shown: parking_lot::Mutex<Option<Cursor>>,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
-    pub(crate) kept: Mutex<Kept>,
+    pub(crate) kept: Mutex<RowsStage>,
     /// The live tiles that the database has drawn since rows were read last.
     drawn: AtomicU64,
-    pub(crate) told: parking_lot::Mutex<LiveRowsReport>,
-    /// When they were brought to the state that they show.
-    looked: parking_lot::Mutex<Option<Instant>>,
+    /// The rows as they are reported, but for what is counted elsewhere.
+    pub(crate) report: parking_lot::Mutex<LiveRowsReport>,
+    /// When they were brought to the state that they show; `None` if none are kept.
+    brought_at: parking_lot::Mutex<Option<Instant>>,
     /// The file that keeps them between starts; `None` if there is no place for one.
-    pub(crate) file: Option<RowsFile>,
+    pub(crate) file: Option<SavedRowsFile>,
 }
 
-pub(crate) enum Kept {
+pub(crate) enum RowsStage {
     /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
-    Rows(KeptState),
+    Rows(RowsState),
     /// No layer has rows that can be kept.
     Never,
 }
 
 /// The state of the database that the rows are of.
 #[derive(Clone)]
-pub(crate) struct KeptState {
+pub(crate) struct RowsState {
     pub(crate) shown: StateInHistory,
     /// What the layers read there ([`Reads::digest`]).
     pub(crate) reads: String,
 }
 
-impl KeptState {
-    pub(crate) fn new(shown: &StateInHistory, reads: &Reads) -> KeptState {
-        KeptState { shown: shown.clone(), reads: reads.digest.clone() }
+impl RowsState {
+    pub(crate) fn new(shown: &StateInHistory, reads: &Reads) -> RowsState {
+        RowsState { shown: shown.clone(), reads: reads.digest.clone() }
     }
 }
 
-impl Kept {
-    pub(crate) fn not_yet() -> Kept {
-        Kept::Due(Instant::now(), MIN_TILES)
+impl RowsStage {
+    pub(crate) fn not_yet() -> RowsStage {
+        RowsStage::Due(Instant::now(), MIN_TILES)
     }
 
-    fn lost(pause: Duration) -> Kept {
-        Kept::Due(Instant::now() + pause, MIN_TILES)
+    fn lost(pause: Duration) -> RowsStage {
+        RowsStage::Due(Instant::now() + pause, MIN_TILES)
     }
 }
 
@@ -141,7 +142,7 @@ impl LayersWithRows {
 
 impl ServedRows {
     /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
-    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<RowsFile>) -> ServedRows {
+    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<SavedRowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             members: parking_lot::Mutex::default(),
@@ -149,16 +150,16 @@ impl ServedRows {
             sets,
             first_shown: parking_lot::Mutex::default(),
             memory,
-            kept: Mutex::new(Kept::not_yet()),
+            kept: Mutex::new(RowsStage::not_yet()),
             drawn: AtomicU64::new(0),
-            told: parking_lot::Mutex::new(LiveRowsReport {
+            report: parking_lot::Mutex::new(LiveRowsReport {
                 why_not: Some(FEW_TILES.to_owned()),
                 why_not_saved: file
                     .is_none()
                     .then(|| "there is no local target beside which they could lie".to_owned()),
                 ..LiveRowsReport::default()
             }),
-            looked: parking_lot::Mutex::default(),
+            brought_at: parking_lot::Mutex::default(),
             file,
         }
     }
@@ -166,7 +167,7 @@ impl ServedRows {
     /// Notes that a live tile was drawn, from rows or by the database.
     pub(crate) fn note_drawn(&self, from_rows: bool) {
         if from_rows {
-            self.told.lock().tiles += 1;
+            self.report.lock().tiles += 1;
         } else {
             self.drawn.fetch_add(1, Ordering::Relaxed);
         }
@@ -174,17 +175,17 @@ impl ServedRows {
 
     /// Notes that a live tile was drawn whose cells were counted from rows, perhaps from those of matching sets.
     pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
-        let mut told = self.told.lock();
-        told.counted_tiles += 1;
-        told.tiles += u64::from(!by_database);
-        drop(told);
+        let mut report = self.report.lock();
+        report.counted_tiles += 1;
+        report.tiles += u64::from(!by_database);
+        drop(report);
         if has_sets {
             self.sets.note_drawn();
         }
     }
 
     pub(crate) fn are_kept(&self) -> bool {
-        self.told.lock().snapshot.is_some()
+        self.report.lock().snapshot.is_some()
     }
 
     /// True if the change log holds every change of what some conditions see that came after a database state. False if
@@ -195,10 +196,10 @@ impl ServedRows {
 
     /// What is kept now.
     pub(crate) fn report(&self) -> LiveRowsReport {
-        let last_look_seconds = self.looked.lock().map(|looked| looked.elapsed().as_secs());
-        let saved_seconds = self.file.as_ref().and_then(RowsFile::age).map(|age| age.as_secs());
-        let told = self.told.lock().clone();
-        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..told })
+        let last_look_seconds = self.brought_at.lock().map(|at| at.elapsed().as_secs());
+        let saved_seconds = self.file.as_ref().and_then(SavedRowsFile::age).map(|age| age.as_secs());
+        let report = self.report.lock().clone();
+        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..report })
     }
 
     pub(crate) async fn drop_rows(&self) {
@@ -206,24 +207,25 @@ impl ServedRows {
         self.sets.clear();
     }
 
-    pub(crate) fn tell_why_not(&self, why: &str) {
-        *self.looked.lock() = None;
+    /// Notes that no rows are kept, and why.
+    pub(crate) fn note_why_not(&self, why: &str) {
+        *self.brought_at.lock() = None;
         self.sets.note_lacking_facets(None);
-        let mut told = self.told.lock();
-        let was_kept = told.snapshot.take().is_some();
-        told.drops += u64::from(was_kept);
-        (told.rows, told.bytes, told.changed) = (0, 0, 0);
-        (told.being_read, told.why_not) = (false, Some(why.to_owned()));
+        let mut report = self.report.lock();
+        let was_kept = report.snapshot.take().is_some();
+        report.drops += u64::from(was_kept);
+        (report.rows, report.bytes, report.changed) = (0, 0, 0);
+        (report.being_read, report.why_not) = (false, Some(why.to_owned()));
     }
 
     /// Notes that rows are being read.
-    pub(crate) fn tell_reading(&self, why: &str) {
-        self.tell_why_not(why);
-        self.told.lock().being_read = true;
+    pub(crate) fn note_reading(&self, why: &str) {
+        self.note_why_not(why);
+        self.report.lock().being_read = true;
     }
 
     /// Notes which state the rows show now.
-    pub(crate) async fn tell_shown(&self, shown: &StateInHistory) {
+    pub(crate) async fn note_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
         let mut bytes = bytes;
         for members in self.members.lock().values().flatten() {
@@ -231,31 +233,31 @@ impl ServedRows {
             bytes += members.bytes();
         }
         self.sets.bound(self.memory, bytes);
-        *self.looked.lock() = Some(Instant::now());
-        let mut told = self.told.lock();
-        (told.rows, told.bytes, told.changed) = (rows, bytes, changed);
-        (told.being_read, told.snapshot, told.why_not) = (false, Some(shown.state.to_string()), None);
+        *self.brought_at.lock() = Some(Instant::now());
+        let mut report = self.report.lock();
+        (report.rows, report.bytes, report.changed) = (rows, bytes, changed);
+        (report.being_read, report.snapshot, report.why_not) = (false, Some(shown.state.to_string()), None);
     }
 
     /// True for one caller, who has to read the rows now.
     pub(crate) fn have_to_be_read(&self, layers: &[Arc<Layer>]) -> bool {
-        // If others look at the rows at this moment, the next snapshot asks again.
+        // If others hold the rows at this moment, the next snapshot asks again.
         let Ok(mut kept) = self.kept.try_lock() else { return false };
-        let Kept::Due(from, tiles) = *kept else { return false };
+        let RowsStage::Due(from, tiles) = *kept else { return false };
         if Instant::now() < from || self.drawn.load(Ordering::Relaxed) < tiles {
             return false;
         }
         if self.memory == 0 || !layers.iter().any(|layer| may_be_kept(layer)) {
-            self.tell_why_not(if self.memory == 0 {
+            self.note_why_not(if self.memory == 0 {
                 "rows_mb leaves no room"
             } else {
                 "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, or cells of such points, from a table with a spatial index"
             });
-            *kept = Kept::Never;
+            *kept = RowsStage::Never;
             return false;
         }
-        self.tell_reading("they are being read");
-        *kept = Kept::Reading;
+        self.note_reading("they are being read");
+        *kept = RowsStage::Reading;
         true
     }
 
@@ -264,17 +266,17 @@ impl ServedRows {
         let read = async {
             let on = on?;
             let is_any_kept = self.try_read(&on, schema).await?;
-            Ok::<_, NotKept>(is_any_kept.then(|| KeptState::new(on.shown, on.reads)))
+            Ok::<_, NotKept>(is_any_kept.then(|| RowsState::new(on.shown, on.reads)))
         };
         let read = read.await;
         self.drawn.store(0, Ordering::Relaxed);
         let mut kept = self.kept.lock().await;
         let (why, pause) = match read {
             Ok(Some(state)) => {
-                self.told.lock().reads += 1;
+                self.report.lock().reads += 1;
                 self.sets.note_rows_read();
-                self.tell_shown(&state.shown).await;
-                *kept = Kept::Rows(state);
+                self.note_shown(&state.shown).await;
+                *kept = RowsStage::Rows(state);
                 if let Some(file) = &self.file {
                     file.note_read();
                 }
@@ -288,9 +290,9 @@ impl ServedRows {
             Err(NotKept::Lost(why)) => (why, PAUSE_AFTER_LOSS),
         };
         tracing::info!("rows for live tiles are not kept, so the database draws: {why}");
-        self.tell_why_not(&why);
+        self.note_why_not(&why);
         self.drop_rows().await;
-        *kept = Kept::lost(pause);
+        *kept = RowsStage::lost(pause);
     }
 
     /// True if the rows of some layer are kept now.
@@ -299,7 +301,7 @@ impl ServedRows {
             return Ok(false);
         }
         self.drop_rows().await;
-        self.look_up_members(on.snapshot, on.layers).await?;
+        self.find_members(on.snapshot, on.layers).await?;
         // The log has to be complete for all that comes.
         let layers = self.kept_layers(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
@@ -331,14 +333,14 @@ impl ServedRows {
         if watches.iter().all(Watch::is_query) {
             return Ok(false);
         }
-        let (look, RowsLayer { home, layer }) = (self.look(on.snapshot, ""), rows);
-        let Some(points) = self.rows.read_points(look, layer).await? else { return Ok(false) };
-        self.rows.read_facets(look, layer).await?;
+        let (step, RowsLayer { home, layer }) = (self.step(on.snapshot, ""), rows);
+        let Some(points) = self.rows.read_points(step, layer).await? else { return Ok(false) };
+        self.rows.read_facets(step, layer).await?;
         // The cells of all rows are counted as the survey of a seed counts them.
         if on.layers[*home].grid().is_some() || on.draws_alike(*home, &points).await? {
             return Ok(true);
         }
-        self.rows.refuse(look, layer).await;
+        self.rows.refuse(step, layer).await;
         Ok(false)
     }
 
@@ -354,16 +356,16 @@ impl ServedRows {
         let plain = || (LayersWithRows::without(&probed.layers), SetsState::default());
         self.first_shown.lock().get_or_insert_with(|| shown.state.clone());
         let mut kept = self.kept.lock().await;
-        let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
+        let RowsStage::Rows(RowsState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
         let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
         if is_older || shown.newest == NewestLogged::NoLog {
             return plain();
         }
         if self.rows.are_old().await || self.sets.facets_are_due() {
-            self.tell_why_not("they are read anew after ten minutes");
+            self.note_why_not("they are read anew after ten minutes");
             self.drop_rows().await;
-            *kept = Kept::Due(Instant::now(), 0);
+            *kept = RowsStage::Due(Instant::now(), 0);
             return plain();
         }
         match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
@@ -379,17 +381,17 @@ impl ServedRows {
                     }
                 }
                 let state = self.sets.next_state(&logged);
-                self.tell_shown(shown).await;
-                *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
+                self.note_shown(shown).await;
+                *kept = RowsStage::Rows(RowsState::new(shown, &probed.reads));
                 self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));
                 (layers, state)
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
                 tracing::info!("rows for live tiles are read anew: {why}");
-                self.tell_why_not(&why);
+                self.note_why_not(&why);
                 self.drop_rows().await;
-                *kept = Kept::lost(PAUSE_AFTER_LOSS);
+                *kept = RowsStage::lost(PAUSE_AFTER_LOSS);
                 *self.first_shown.lock() = None;
                 plain()
             }
@@ -419,7 +421,7 @@ impl ServedRows {
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
         let changed = snapshot.without_keeping_locks(asking).await?;
         let since = before.state.to_string();
-        let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
+        let (step, kept_before) = (self.step(snapshot, &since), self.rows.point_layers().await);
         let homes = rows_layers.iter().flatten().map(|rows| rows.home);
         let changed = changed_at_home(homes.zip(changed));
         let mut with_rows = LayersWithRows::default();
@@ -430,7 +432,7 @@ impl ServedRows {
                 continue;
             };
             let positions = changed.get(home).and_then(Option::as_deref);
-            let brought = self.rows.points(look, rows, positions).await;
+            let brought = self.rows.points(step, rows, positions).await;
             let points = brought.map_err(|error| lost(&with_causes(&error)))?;
             if *home != number {
                 with_rows.homes.insert(number, *home);
@@ -484,15 +486,15 @@ impl ServedRows {
             .collect()
     }
 
-    /// Where a snapshot of live tiles stands for live rows.
-    pub(crate) fn look<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveLook<'s> {
-        LiveLook { snapshot, since, now: snapshot.cursor(), memory: self.memory }
+    /// The step of the rows to a snapshot of live tiles.
+    pub(crate) fn step<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveStep<'s> {
+        LiveStep { snapshot, since, now: snapshot.cursor(), memory: self.memory }
     }
 }
 
 impl ServedRows {
     /// Finds out how the rows of layers of cells can be kept, and which of them are those of layers of points.
-    pub(crate) async fn look_up_members(
+    pub(crate) async fn find_members(
         &self,
         snapshot: &Snapshot,
         layers: &[Arc<Layer>],

@@ -82,7 +82,7 @@ pub(crate) struct LiveSnapshot {
     /// What matching sets of this state have to be like.
     pub(crate) sets: SetsState,
     /// Where the features lie of layers without a closed formula.
-    pub(crate) places: FeaturePlaces,
+    pub(crate) surveys: FeatureSurveys,
     idle: Mutex<Vec<LiveSession>>,
     bounds: Arc<LiveBounds>,
     /// The plans of statements that take longer are logged.
@@ -147,7 +147,7 @@ impl LiveSnapshot {
             packing: settings.run.limits.packing,
             shown,
             sets,
-            places: FeaturePlaces::default(),
+            surveys: FeatureSurveys::default(),
             idle: Mutex::default(),
             bounds: Arc::clone(bounds),
             explain_after: bounds.explain_after,
@@ -163,7 +163,7 @@ impl LiveSnapshot {
     }
 
     /// Notes how long a further preparation took.
-    pub(crate) fn prepared_for(&self, took: Duration) {
+    pub(crate) fn note_preparation(&self, took: Duration) {
         *self.prepared_in.lock() += took;
     }
 
@@ -598,26 +598,26 @@ pub(crate) struct DrawnWithCells {
 // Where features lie, by layer and zoom. They are surveyed when the first tile needs them.
 
 /// Where the features of a layer lie at a zoom, or why the survey failed.
-pub(crate) type PlacesFound = Result<Arc<LayerFootprints>, Arc<Error>>;
+pub(crate) type SurveyedFootprints = Result<Arc<LayerFootprints>, Arc<Error>>;
 
 /// The surveys that were begun.
 #[derive(Default)]
-pub(crate) struct FeaturePlaces(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<PlacesFound>>>);
+pub(crate) struct FeatureSurveys(Mutex<HashMap<(LayerIndex, Zoom), SharedWork<SurveyedFootprints>>>);
 
-impl FeaturePlaces {
+impl FeatureSurveys {
     /// The survey of a layer's features at a zoom. `start` begins it if it was not begun yet, or if its task died.
-    pub(crate) fn look(
+    pub(crate) fn of(
         &self,
         layer: LayerIndex,
         zoom: Zoom,
-        start: impl FnOnce() -> SharedWork<PlacesFound>,
-    ) -> SharedWork<PlacesFound> {
-        let mut looks = self.0.lock();
-        let known = looks.get(&(layer, zoom)).filter(|look| !look.is_dead()).cloned();
+        start: impl FnOnce() -> SharedWork<SurveyedFootprints>,
+    ) -> SharedWork<SurveyedFootprints> {
+        let mut surveys = self.0.lock();
+        let known = surveys.get(&(layer, zoom)).filter(|survey| !survey.is_dead()).cloned();
         known.unwrap_or_else(|| {
-            let look = start();
-            looks.insert((layer, zoom), look.clone());
-            look
+            let survey = start();
+            surveys.insert((layer, zoom), survey.clone());
+            survey
         })
     }
 }
