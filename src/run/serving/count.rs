@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::filtered::{FilteredRows, FoundSet};
-use super::snapshot::{LiveSnapshot, RequestFilter};
+use super::request_filter::RequestFilter;
+use super::snapshot::LiveSnapshot;
 use crate::config::AskedCondition;
 use crate::draw::CachedRows;
 use crate::postgis::{Error, Facet, FrequentValue, Layer, RowCountAndBox, count_rows_and_box, frequent_values};
@@ -88,7 +89,9 @@ impl FilteredRows<'_> {
         facet: &Facet,
         asked: &[AskedCondition],
     ) -> Result<Option<Vec<FrequentValue>>, Error> {
-        let Some(points) = self.snapshot.kept(number).filter(|points| points.facets.is_some()) else { return Ok(None) };
+        let Some(points) = self.snapshot.live.points(number).filter(|points| points.facets.is_some()) else {
+            return Ok(None);
+        };
         let among = if asked.is_empty() {
             None
         } else {

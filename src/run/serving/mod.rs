@@ -2,35 +2,47 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `bounds` | the limits on the database sessions of live tiles, over all tilesets |
 //! | `count` | how many rows a request chooses, and where they lie |
+//! | `drawing` | tiles that are drawn from kept rows, or whose cells are counted from them |
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `live` | tiles that the target does not hold, rendered on request |
+//! | `live_layers` | the layers with the rows that are kept of them, and as which layer the rows of each are read |
 //! | `maps` | the tables that say for which values those of requests stand |
+//! | `request_filter` | what a request wants of the rows: further conditions of the layers, and their values |
 //! | `rows` | rows of points, kept to draw live tiles without a statement |
 //! | `saved_rows`, `saved_rows_file` | how a server takes over the rows that the one before has left; the file beside a target in which it leaves them |
+//! | `search` | the batch of a live tile, with the area in which its features are searched |
 //! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
-//! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
+//! | `shared_work` | work that is done once for all who wait for its result |
+//! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
 
+mod bounds;
 mod count;
+mod drawing;
 mod family;
 mod filtered;
 mod follow;
 mod live;
+mod live_layers;
 mod maps;
+mod request_filter;
 mod rows;
 mod saved_rows;
 mod saved_rows_file;
+mod search;
 mod sets;
+mod shared_work;
 mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use bounds::LiveBounds;
 use family::family_parts;
 use live::DatabaseTiles;
-use snapshot::LiveBounds;
 
 use super::{CommandError, Family, Job, Target, WrittenFileError, reading};
 use crate::report::{print, say_warning, write_document};

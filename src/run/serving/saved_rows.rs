@@ -110,9 +110,9 @@ impl ServedRows {
         let Some(log) = LogIdentity::read(on.snapshot, schema, []).await? else {
             return unfit("this role may not read the change log's key");
         };
-        self.find_members(on.snapshot, on.layers).await?;
+        self.owners.find(on.snapshot, on.layers).await?;
         // Of layers of cells that share rows an earlier version has saved the own ones, too.
-        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(self.members_of(layer)?.rows())));
+        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(self.owners.members_of(layer)?.rows())));
         let layers: Vec<Arc<Layer>> = self.saved_layers(on.layers).into_iter().chain(of_cells).collect();
         let (rows, key) = (Arc::clone(self), log.key().derived(PURPOSE));
         let reading = tokio::task::spawn_blocking(move || match &rows.file {
@@ -120,7 +120,7 @@ impl ServedRows {
             None => Err("there is no place for it".to_owned()),
         });
         let mut saved = reading.await.map_err(CommandError::from)?.map_err(NotUsed::Unfit)?;
-        self.share_only_with(|points| saved.layers.iter().any(|layer| layer.definition == points));
+        self.owners.share_only_with(|points| saved.layers.iter().any(|layer| layer.definition == points));
         let kept = self.saved_layers(on.layers);
         saved.layers.retain(|saved| kept.iter().any(|layer| layer.definition() == saved.definition));
         let before = self.of_this_database(on, schema, &saved.about).await?;
@@ -158,8 +158,8 @@ impl ServedRows {
 
     /// The layers as which rows are read, each once.
     fn saved_layers(&self, all: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-        let own = self.rows_layers(all).into_iter().enumerate();
-        own.filter_map(|(number, rows)| rows.filter(|rows| rows.home == number)).map(|rows| rows.layer).collect()
+        let own = self.owners.rows_layers(all).into_iter().enumerate();
+        own.filter_map(|(number, rows)| rows.filter(|rows| rows.owner == number)).map(|rows| rows.layer).collect()
     }
 
     /// The state that the rows of a file are of, if the database has reached it by the same history.
