@@ -25,7 +25,6 @@ pub(crate) struct RunLayers {
 }
 
 impl RunLayers {
-    /// Writes the statements.
     pub(crate) fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
         let layers = layers.iter().map(LayerStatements::new).collect();
         Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })

@@ -11,7 +11,6 @@ fn varint(mut value: u64, into: &mut Vec<u8>) {
     into.push(value as u8);
 }
 
-/// A field of bytes.
 fn bytes(number: u64, bytes: &[u8]) -> Vec<u8> {
     let mut field = Vec::new();
     varint(number << 3 | 2, &mut field);
@@ -20,7 +19,6 @@ fn bytes(number: u64, bytes: &[u8]) -> Vec<u8> {
     field
 }
 
-/// A field of one number.
 fn number(number: u64, value: u64) -> Vec<u8> {
     let mut field = Vec::new();
     varint(number << 3, &mut field);

@@ -118,7 +118,6 @@ impl<'a> Quarterer<'a> {
         touched_tiles(self.zoom, reach.margin, world)
     }
 
-    /// The layers of points that are drawn.
     fn of_points(&self) -> impl Iterator<Item = (usize, &PlanLayer, LayerPoints<'a>)> {
         let layers = self.layers.iter().zip(&self.reach).enumerate();
         layers.filter_map(|(number, (layer, reach))| Some((number, layer, reach.points?)))

@@ -17,7 +17,6 @@ use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
 
-/// A snapshot on which rows are read.
 pub(crate) struct RowsSnapshot<'a> {
     /// Reads on the snapshot.
     pub(crate) worker: Worker,

@@ -104,7 +104,6 @@ impl Admin {
         format!("there is {}, and for each tileset {}\n", in_words(own.collect()), in_words(of_each))
     }
 
-    /// The jobs of all tilesets, each with its tileset.
     async fn all_jobs(&self) -> Answer {
         let mut all = Vec::new();
         for (tileset, routes) in self.site.tilesets.all().iter().zip(&*self.jobs) {

@@ -226,7 +226,6 @@ impl FacetIndex {
     }
 }
 
-/// The rows with the wanted values.
 fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
     let mut found = RoaringBitmap::new();
     match wanted {

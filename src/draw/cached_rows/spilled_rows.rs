@@ -245,7 +245,6 @@ pub(crate) struct SpilledRowsWriter {
 }
 
 impl SpilledRowsWriter {
-    /// A writer to a new scratch file.
     pub(crate) fn new(limit: usize) -> io::Result<SpilledRowsWriter> {
         Ok(SpilledRowsWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
     }

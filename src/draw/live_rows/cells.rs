@@ -75,7 +75,6 @@ impl LiveCellRows {
         size_of_val(&self.at[..]) + size_of_val(&self.values[..]) + cells
     }
 
-    /// The rows from one on.
     fn rows_from(&self, first: usize) -> CellRows<'_> {
         CellRows { at: &self.at[first..], values: &self.values[first * self.folds()..] }
     }

@@ -49,7 +49,6 @@ struct Head<A> {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct LayerHead {
-    /// [`Layer::definition`].
     definition: String,
     /// When the rows were read from the table, since 1970.
     read: Duration,
@@ -237,7 +236,6 @@ impl RowParts {
         Ok(parts)
     }
 
-    /// The rows as those of a layer.
     fn of(self, layer: &Layer) -> Option<KeptFeatures> {
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
         let extent = layer.margin.extent.into();

@@ -37,7 +37,6 @@ pub(crate) struct CellMembers {
 /// All cells of a zoom.
 #[derive(Debug)]
 struct CountedWorld {
-    /// Of which rows.
     drawn: DrawnRows,
     zoom: Zoom,
     /// Empty until they are counted; `None` if they cannot be counted.
@@ -246,7 +245,6 @@ impl CellMembers {
         None
     }
 
-    /// The cells of the rows in a part of the world.
     fn counted_within(&self, layer: &Layer, zoom: Zoom, part: WorldRect, rows: &CachedRows) -> Option<CellCounts> {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });

@@ -250,7 +250,6 @@ impl LiveRows {
         bring(&mut *self.0.lock().await, step, layer, changed).await
     }
 
-    /// Reads the rows of a layer of cells.
     pub(crate) async fn read_cells(
         &self,
         step: LiveStep<'_>,

@@ -72,7 +72,6 @@ pub(crate) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     Some((reader.outline, reader.polygons))
 }
 
-/// A reader of WKB.
 struct Wkb<'a> {
     bytes: &'a [u8],
     /// The number of polygons read so far.
@@ -231,7 +230,6 @@ impl Covers<'_> {
     }
 }
 
-/// The whole world.
 const EVERYWHERE: WorldBox = WorldBox::new(0, 0, u32::MAX, u32::MAX);
 
 /// The positions of several multipoints; `None` if one of them is missing.

@@ -54,7 +54,6 @@ struct ReadRows {
 }
 
 impl WatchedRows {
-    /// The rows that are kept.
     pub(crate) const fn kept(&self) -> &LiveRows {
         &self.kept
     }

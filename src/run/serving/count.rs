@@ -29,7 +29,6 @@ fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
 }
 
 impl FilteredRows<'_> {
-    /// The rows of each layer on the snapshot.
     pub(crate) async fn counted(&self, wanted: Counted) -> Result<Vec<LayerRows>, Error> {
         let layers = &self.snapshot.layers;
         let mut numbered: Vec<(usize, LayerRows)> = Vec::new();
@@ -105,7 +104,6 @@ impl FilteredRows<'_> {
     }
 }
 
-/// Counts kept rows.
 fn counted(rows: &CachedRows) -> RowCountAndBox {
     let (mut count, mut found): (u64, Option<WorldRect>) = (0, None);
     rows.each_within(WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS }, |at, _, _| {

@@ -59,7 +59,6 @@ impl SetWait {
     }
 }
 
-/// A filter on a snapshot.
 pub(crate) struct FilteredRows<'a> {
     pub(crate) rows: &'a Arc<ServedRows>,
     pub(crate) snapshot: &'a Arc<LiveSnapshot>,

@@ -248,7 +248,6 @@ impl LiveSource for DatabaseTiles {
 }
 
 impl DatabaseTilesShared {
-    /// Renders a tile.
     async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let LiveRequest { tile, given, since } = request;
         let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
@@ -301,7 +300,6 @@ impl DatabaseTilesShared {
         drop(tokio::time::timeout_at(until.into(), preparing).await);
     }
 
-    /// Counts the rows of each layer.
     async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
         let CountRequest { counted, given, since } = request;
         let filter = RequestFilter::of(&self.filters, given.as_deref());

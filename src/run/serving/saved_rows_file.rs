@@ -37,7 +37,6 @@ pub(crate) struct LastWrite {
     pub(crate) tried: Option<Instant>,
     /// When it was written by this server.
     pub(crate) written: Option<Instant>,
-    /// The state of the rows in the file.
     pub(crate) shown: Option<StateInHistory>,
     /// True if its failure was logged.
     pub(crate) is_failure_logged: bool,
@@ -56,7 +55,6 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// The state of the rows.
     pub(crate) fn shown(&self) -> Option<StateInHistory> {
         Some(StateInHistory { state: self.witness.snapshot.parse().ok()?, newest: self.newest.parse().ok()? })
     }
@@ -98,7 +96,6 @@ impl SavedRowsFile {
         }
     }
 
-    /// The rows in the file.
     pub(crate) fn read(&self, layers: &[Arc<Layer>], key: &[u8], memory: usize) -> Result<SavedRows<About>, String> {
         let file = self.notes.open_file(NAME).map_err(|error| with_causes(&error))?;
         let file = file.ok_or_else(|| "it was removed".to_owned())?;

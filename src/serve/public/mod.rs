@@ -76,7 +76,6 @@ pub(crate) struct Site {
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
-    /// The filters that are being posted.
     pub(crate) posts: FilterPosts,
     /// The workers, and the work that waits for them.
     pub(crate) queue: WorkQueue,
@@ -364,7 +363,6 @@ impl Site {
     }
 }
 
-/// A request, and the client that it comes from.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientRequest<'a> {
     request: &'a Request<()>,

@@ -41,7 +41,6 @@ const UNKNOWN_PUBLICATION: &str = "this server does not show that publication ye
 
 const UNKNOWN_POSTED: &str = "this server does not have the filter, or not any more: post it again";
 
-/// A tile that a client wants.
 pub(crate) struct WantedTile<'a> {
     pub(crate) state: &'a Arc<ServedState>,
     pub(crate) tile: TileId,

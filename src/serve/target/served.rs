@@ -184,7 +184,6 @@ impl ServedTarget {
         state
     }
 
-    /// Which tiles changed from one state to the next.
     fn changed(&self, last: &ServedState, next: &ServedState) -> StateChange {
         let (Some(from), Some(to)) = (last.publication(), next.publication()) else { return StateChange::Everything };
         if from == to {

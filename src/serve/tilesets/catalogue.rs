@@ -10,7 +10,6 @@ use crate::json::JSON_VERSION;
 use crate::serve::public::tilejson::document_names;
 use crate::serve::tilesets;
 
-/// The path of the document.
 pub(crate) const CATALOGUE_PATH: &str = "/catalog";
 
 /// The tilesets that a server serves.

@@ -154,7 +154,6 @@ impl SiteTilesets {
         if is_own { own } else { self.addressed(form, path).unwrap_or(own) }
     }
 
-    /// The tile that `path` names by a form.
     fn addressed<'a>(&self, form: &TileAddress, path: &'a str) -> Option<NamedByPath<'a>> {
         let AddressedTile { tileset, tile } = form.read(path)?;
         let tileset = match tileset {
@@ -316,7 +315,6 @@ pub(crate) struct SiteParameters {
 /// The writer of a tileset's target.
 pub(crate) struct SiteWriter {
     pub(crate) writer: Arc<dyn Writer<WrittenTarget>>,
-    /// The handle to which the writer reports.
     pub(crate) handle: WriterHandle<WrittenTarget>,
 }
 
