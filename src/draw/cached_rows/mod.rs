@@ -339,7 +339,7 @@ fn drawn_in_pieces(
     let features = tile.features();
     tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
     // A planned tile is empty if all its rows lie beyond its buffer.
-    let mvt = if features == 0 { Vec::new() } else { tile.finish(rows.layer()) };
+    let mvt = if features == 0 { Vec::new() } else { tile.finish(&rows.layer) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
     let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);

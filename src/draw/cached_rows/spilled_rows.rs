@@ -85,7 +85,7 @@ pub(crate) struct SpilledRows {
     file: File,
     runs: Vec<RowRun>,
     /// The layer without rows.
-    layer: Features,
+    pub(crate) layer: Features,
     memory: MemoryLimit,
 }
 
@@ -126,11 +126,6 @@ impl SpilledRows {
     pub(crate) fn bytes_within(&self, part: &WorldRect) -> usize {
         let blocks = self.runs.iter().flat_map(|run| blocks_of(&run.blocks, std::slice::from_ref(part)));
         blocks.map(|block| block.bytes as usize).sum()
-    }
-
-    /// The layer of the rows, without rows.
-    pub(crate) fn layer(&self) -> &Features {
-        &self.layer
     }
 
     /// The rows of some blocks that lie in some parts of the world, in their order. Each block comes with the number of

@@ -23,7 +23,7 @@ pub(crate) struct Outlines {
     known: BTreeMap<u32, Outline>,
     bytes: usize,
     /// The number of outlines of areas that are not valid.
-    invalid: u64,
+    pub(crate) invalid: u64,
 }
 
 impl Outlines {
@@ -47,12 +47,6 @@ impl Outlines {
         self.invalid += u64::from(polygons > 0 && !is_valid_area);
         self.bytes += outline.bytes();
         self.known.insert(index, outline);
-    }
-
-    /// The number of outlines of areas that are not valid polygons. It is meaningful only if the statement checked
-    /// validity.
-    pub(crate) const fn invalid(&self) -> u64 {
-        self.invalid
     }
 
     /// The boxes of all features with these outlines.

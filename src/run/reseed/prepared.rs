@@ -9,7 +9,6 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::ReseedRun;
-use super::watched_rows::WatchedRows;
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
@@ -75,7 +74,7 @@ impl ReseedRun<'_> {
         let mut kept = Vec::new();
         for layer in &self.look.layers {
             kept.push(match &self.options.live {
-                Some(live) => live.kept().keeps_cells(layer).await,
+                Some(live) => live.kept.keeps_cells(layer).await,
                 None => false,
             });
         }
@@ -172,7 +171,7 @@ impl ReseedRun<'_> {
     /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
     fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
         let live = self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len());
-        live.map(WatchedRows::kept)
+        live.map(|live| &live.kept)
     }
 
     /// The layers of points with their live rows, where the watch keeps them.

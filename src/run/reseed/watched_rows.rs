@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// The rows that a watch keeps, and those that are being read.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedRows {
-    kept: LiveRows,
+    pub(crate) kept: LiveRows,
     reading: Mutex<Reading>,
 }
 
@@ -54,10 +54,6 @@ struct ReadRows {
 }
 
 impl WatchedRows {
-    pub(crate) const fn kept(&self) -> &LiveRows {
-        &self.kept
-    }
-
     /// Drops all rows, and those that are being read.
     pub(crate) async fn clear(&self) {
         self.end_reading();

@@ -125,7 +125,7 @@ impl RowOwners {
         let owners: Vec<usize> = definitions.iter().enumerate().map(owner).collect();
         let rows_layer = |owner: usize| {
             let layer = &all[owner];
-            let own = if may_have_live_points(layer) { layer } else { &Arc::clone(self.members_of(layer)?.rows()) };
+            let own = if may_have_live_points(layer) { layer } else { &Arc::clone(&self.members_of(layer)?.rows) };
             let mut facets = own.facets.clone();
             for (other, _) in all.iter().zip(&owners).filter(|(_, of_other)| **of_other == owner) {
                 let further = other.facets.iter().filter(|facet| !own.facets.contains(facet));

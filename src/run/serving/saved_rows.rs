@@ -112,7 +112,7 @@ impl ServedRows {
         };
         self.owners.find(on.snapshot, on.layers).await?;
         // Of layers of cells that share rows an earlier version has saved the own ones, too.
-        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(self.owners.members_of(layer)?.rows())));
+        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(&self.owners.members_of(layer)?.rows)));
         let layers: Vec<Arc<Layer>> = self.saved_layers(on.layers).into_iter().chain(of_cells).collect();
         let (rows, key) = (Arc::clone(self), log.key().derived(PURPOSE));
         let reading = tokio::task::spawn_blocking(move || match &rows.file {

@@ -284,7 +284,7 @@ impl Site {
                 let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
                 let wanted = query.and_then(|query| {
                     let (expires, is_pinned) = (query.allowed()?, query.is_pinned(&state)?);
-                    let has_undeclared = query.has_undeclared();
+                    let has_undeclared = query.has_undeclared;
                     let (given, state) = (query.meant(tileset)?, &state);
                     let is_alias = true;
                     Ok(WantedTile { state, tile, given, is_alias, has_undeclared, is_pinned, looked, expires, client })

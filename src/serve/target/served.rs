@@ -365,7 +365,7 @@ fn list(target: &ServedTarget) -> Result<(), ReadError> {
         target.poll()?;
     }
     if Arc::ptr_eq(&target.last(), &state) && target.is_current(&state) {
-        tracing::info!("{} tiles are known without a lookup", stored.count());
+        tracing::info!("{} tiles are known without a lookup", stored.tiles);
         state.keep_stored(stored);
     }
     Ok(())

@@ -84,8 +84,8 @@ pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) ->
             map: has_maps.then_some(url),
         }
     };
-    let tilesets = site.all().iter().map(|tileset| one(tileset)).collect();
-    let families = site.families().iter().map(|family| CatalogueFamily {
+    let tilesets = site.all.iter().map(|tileset| one(tileset)).collect();
+    let families = site.families.iter().map(|family| CatalogueFamily {
         name: family.name.to_string(),
         variants: family.known().listing.variants.len(),
         url: family.values.iter().fold(tilesets::url_of(family, public_url), |url, name| format!("{url}{{{name}}}/")),
