@@ -7,7 +7,6 @@ pub(crate) struct GaugeValue {
     pub(crate) value: f64,
 }
 
-/// A gauge with its help text and its values.
 pub(crate) fn gauge(name: &str, help: &str, values: &[GaugeValue]) -> String {
     let lines = values.iter().map(|GaugeValue { labels, value }| format!("{name}{{{labels}}} {value}\n"));
     format!("# HELP {name} {help}\n# TYPE {name} gauge\n") + &lines.collect::<String>()

@@ -100,7 +100,6 @@ impl PointSorter {
         Ok(())
     }
 
-    /// All points.
     pub fn finish(mut self) -> io::Result<SortedPlaces> {
         if self.file.is_none() {
             return Ok(SortedPlaces::Memory(SortedPoints::new(self.chunk)));

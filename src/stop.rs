@@ -10,7 +10,6 @@ use tokio::sync::watch;
 pub enum Signal {
     /// SIGINT, Ctrl-C.
     Interrupt,
-    /// SIGTERM.
     Terminate,
 }
 

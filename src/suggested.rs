@@ -34,7 +34,6 @@ pub const SHARDS_ABORT: SuggestedCommand = SuggestedCommand("shards abort");
 pub const SHARDS_BEGIN: SuggestedCommand = SuggestedCommand("shards begin");
 /// Joins and publishes what shards rendered.
 pub const SHARDS_COMMIT: SuggestedCommand = SuggestedCommand("shards commit");
-/// Renders a shard.
 pub const SHARDS_RUN: SuggestedCommand = SuggestedCommand("shards run");
 /// Shows how far shards are.
 pub const SHARDS_STATUS: SuggestedCommand = SuggestedCommand("shards status");

@@ -163,7 +163,7 @@ impl Delivery<'_> {
             Ok(max_items) => max_items,
             Err(ends) => return Ok(ends),
         };
-        let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
+        let planning = Planning { target: self.target, options: self.options, facts: self.options.provider.facts() };
         let by = planning.by(&queue);
         let plan = tokio::task::block_in_place(|| planning.plan_listed(&entries, max_items, &by));
         let all = names(&plan.items, &planning.addresses());
@@ -242,7 +242,7 @@ impl Delivery<'_> {
             Ok(max_items) => max_items,
             Err(ends) => return Ok(ends),
         };
-        let planning = Planning { target: self.target, options: self.options, facts: provider.facts() };
+        let planning = Planning { target: self.target, options: self.options, facts: self.options.provider.facts() };
         let by = if due.by_address { Planning::everything() } else { planning.by(queue) };
         let entries = std::slice::from_ref(&due.entry);
         let plan = tokio::task::block_in_place(|| planning.plan_listed(entries, max_items, &by));
@@ -261,7 +261,8 @@ impl Delivery<'_> {
 
     async fn send(&self, provider: &dyn Provider, names: &[PurgeName], of: &str, deadline: Instant) -> Sent {
         let batches = batches(names, |kind| provider.limits(kind), of);
-        send(provider, batches, deadline.saturating_duration_since(Instant::now()), self.stop).await
+        let within = deadline.saturating_duration_since(Instant::now());
+        send(self.options.provider.name(), provider, batches, within, self.stop).await
     }
 
     /// Writes to the outbox what was sent and what it cost. Returns how the delivery ends, or `None` if it goes on.
@@ -355,10 +356,17 @@ pub enum SendEnd {
 }
 
 /// Sends batches in their order until all are accepted, `within` has passed, a stop is asked for or the provider
-/// refuses permanently. A batch that is in flight when the time is up is waited for.
-pub async fn send(provider: &dyn Provider, batches: Vec<PurgeBatch>, within: Duration, stop: &Stop) -> Sent {
+/// refuses permanently. A batch that is in flight when the time is up is waited for. `name` is the provider's in
+/// messages.
+pub async fn send(
+    name: &str,
+    provider: &dyn Provider,
+    batches: Vec<PurgeBatch>,
+    within: Duration,
+    stop: &Stop,
+) -> Sent {
     let end = Instant::now() + within;
-    let mut pace = Pace { provider, requests: HashMap::new(), items: HashMap::new() };
+    let mut pace = Pace { name, provider, requests: HashMap::new(), items: HashMap::new() };
     let mut pauses = pace::PAUSES;
     let mut sent = Sent { left: Vec::new(), taken: 0, refusals: 0, end: SendEnd::All };
     let mut waiting = batches.into_iter();
@@ -398,7 +406,7 @@ async fn one(
             Err(SendError::Refused { what }) => return Err(SendEnd::Refused(what)),
             Err(SendError::Later { what, retry_after }) => {
                 *refusals += 1;
-                tracing::info!("{} asks to wait: {what}", pace.provider.facts().name);
+                tracing::info!("{} asks to wait: {what}", pace.name);
                 let wait = pace::pause(pauses, retry_after, fastrand::f64());
                 refusal = Some(what);
                 pause(wait, end, stop, refusal.as_ref()).await?;
@@ -420,6 +428,8 @@ async fn pause(wait: Duration, end: Instant, stop: &Stop, refusal: Option<&Strin
 
 /// The rates of a provider, by kind of names.
 struct Pace<'a> {
+    /// The provider's name in messages.
+    name: &'a str,
     provider: &'a dyn Provider,
     requests: HashMap<ItemKind, TokenBucket>,
     items: HashMap<ItemKind, TokenBucket>,

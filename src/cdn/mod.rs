@@ -31,7 +31,7 @@ pub use pace::{PurgeAllowance, PurgeBudget, SpentItems, TokenBucket};
 pub use planning::{AllTiles, PurgeTarget, TagSender};
 pub use provider::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, ItemKind, ItemPrice,
-    NginxOptions, Provider, ProviderError, ProviderOptions, PurgeBatch, PurgeOptions, PurgeProvider, PurgeSection,
-    SecretSource, VarnishOptions, batches, names, provider,
+    NginxOptions, Provider, ProviderError, ProviderFacts, ProviderOptions, PurgeBatch, PurgeOptions, PurgeProvider,
+    PurgeSection, SecretSource, VarnishOptions, batches, names, provider,
 };
 pub(crate) use provider::{PurgeKeyError, has_program};

@@ -185,7 +185,6 @@ impl LeftNames<'_> {
 /// What is known of a target whose CDNs are purged.
 #[derive(Clone)]
 pub struct PurgeTarget {
-    /// The notes of the target, with the outbox.
     pub notes: Arc<dyn NoteStore>,
     /// The number of the publication that its manifest names; `None` if there is no target.
     pub published: Option<u64>,

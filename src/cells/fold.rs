@@ -112,7 +112,6 @@ impl Folding {
         self.cells.len() + self.seen.iter().map(HashSet::len).sum::<usize>()
     }
 
-    /// The values of a cell.
     pub(crate) fn of(&self, cell: usize) -> &[Folded] {
         let (first, many) = (cell * self.folds.len(), self.folds.len());
         self.cells.get(first..first + many).unwrap_or_default()

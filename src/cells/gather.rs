@@ -128,7 +128,6 @@ pub(crate) struct ZoomGathering {
 }
 
 impl ZoomGathering {
-    /// Adds rows.
     pub(crate) fn add(&mut self, members: &Members, grid: &CellGrid, zoom: Zoom) {
         for (number, at) in members.at.iter().enumerate() {
             let next = self.all.len();

@@ -95,7 +95,6 @@ pub(crate) struct RequestCondition {
 pub(crate) struct RequestValues {
     /// An expression that depends on no row.
     pub(crate) sql: String,
-    /// Its type.
     pub(crate) kind: &'static str,
 }
 

@@ -17,8 +17,8 @@ use super::variants::not_for_variants;
 use super::{SettingFlags, on_runtime, typed};
 use crate::config::{ConfigError, JobSettings, preview_options};
 use crate::report::{Style, print, report, start_log};
-use crate::run::reseed::{FamilyWatchWriter, ReseedOptions, WatchWriter};
-use crate::run::serving::{NamedJobs, OnceReady, ServedFamily, ServedJob, ServedJobs};
+use crate::run::reseed::{FamilyReseedWriter, ReseedOptions, ReseedWriter};
+use crate::run::serving::{NamedTilesets, OnceReady, ServedFamily, ServedTileset, ServedTilesets};
 use crate::run::{CommandError, Family, Job, jobs, picture, serving};
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
@@ -311,16 +311,16 @@ fn served_jobs(
     settings: Vec<JobSettings>,
     writer: Option<WriterOptions>,
     stop: &Stop,
-) -> Result<ServedJobs, CommandError> {
+) -> Result<ServedTilesets, CommandError> {
     let (mut served, mut families) = (Vec::new(), Vec::new());
     for settings in settings {
         let report = report(Style::Warnings);
         if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
-            let watch = |writer| FamilyWatchWriter::new(family.clone(), writer, &report);
+            let watch = |writer| FamilyReseedWriter::new(family.clone(), writer, &report);
             let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenVariants>>);
             // The writer of the variants also writes the tileset without conditions.
             if let Some(all) = family.all()? {
-                served.push(ServedJob::read_only(Job::new(all, false, &report, stop)?));
+                served.push(ServedTileset::read_only(Job::new(all, false, &report, stop)?));
             }
             families.push(ServedFamily { family, writer });
             continue;
@@ -331,16 +331,18 @@ fn served_jobs(
         }
         let job = Job::new(settings, false, &report, stop)?;
         if let ServedKind::Discovered(_) = kind {
-            served.push(ServedJob::live_only(job));
+            served.push(ServedTileset::live_only(job));
             continue;
         }
-        let watch = |writer| WatchWriter::new(job.clone(), ReseedOptions::default(), writer);
+        let watch = |writer| ReseedWriter::new(job.clone(), ReseedOptions::default(), writer);
         let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenTarget>>);
-        served.push(ServedJob { writer, ..ServedJob::read_only(job) });
+        served.push(ServedTileset { writer, ..ServedTileset::read_only(job) });
     }
     Ok(match (kind, served.pop()) {
-        (ServedKind::One, Some(one)) => ServedJobs::One(Box::new(one)),
-        (_, last) => ServedJobs::ByName(NamedJobs { tilesets: served.into_iter().chain(last).collect(), families }),
+        (ServedKind::One, Some(one)) => ServedTilesets::One(Box::new(one)),
+        (_, last) => {
+            ServedTilesets::ByName(NamedTilesets { tilesets: served.into_iter().chain(last).collect(), families })
+        }
     })
 }
 
@@ -436,9 +438,9 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
     let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
-        let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedJob::live_only);
+        let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedTileset::live_only);
         let tilesets = settings.into_iter().map(job).collect::<Result<_, _>>()?;
-        let served = ServedJobs::ByName(NamedJobs { tilesets, families: Vec::new() });
+        let served = ServedTilesets::ByName(NamedTilesets { tilesets, families: Vec::new() });
         serving::run(&served, &options, then, None, stop).await
     })
 }
@@ -452,7 +454,7 @@ pub(crate) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandE
 fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &Stop) -> Result<(), CommandError> {
     on_runtime(async || {
         let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        let served = ServedJobs::One(Box::new(ServedJob::read_only(job)));
+        let served = ServedTilesets::One(Box::new(ServedTileset::read_only(job)));
         serving::run(&served, options, then, None, stop).await
     })
 }

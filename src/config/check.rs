@@ -38,7 +38,6 @@ pub(crate) struct CheckedSources<'a> {
     pub(crate) tilesets: &'a [String],
 }
 
-/// Checks all values.
 pub(crate) fn check(sources: CheckedSources<'_>) -> Result<Checked, ConfigError> {
     let mut problems = Vec::new();
     let mut values = ConfigValues::defaults()?;

@@ -184,7 +184,6 @@ impl ConditionKey {
 pub(crate) struct LayerCondition {
     pub(crate) key: ConditionKey,
     pub(crate) sql: String,
-    /// The values that it reads.
     pub(crate) values: Vec<RequestValues>,
 }
 

@@ -16,7 +16,7 @@
 //! | `areas`, `cells` | areas and counted cells as parameters |
 //! | `cached_rows/` | tiles drawn from cached rows |
 //! | `checks` | the comparison of such tiles with those that the database draws |
-//! | `live_rows/` | rows that a watch keeps between its looks, and a server between its snapshots |
+//! | `live_rows/` | rows that `reseed --watch` keeps between its looks, and a server between its snapshots |
 //! | `neighbourhood` | caching the rows near changed positions |
 //! | `repeats` | tiles with the same content as another one |
 //! | `function` | tiles that a database function returns |
@@ -67,8 +67,8 @@ pub(crate) use family::{
 };
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    AreProven, CellMembers, LiveLook, LivePoints, LiveRows, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
-    may_have_live_points, note_position, read_rows, write_rows,
+    AreProven, CellMembers, LivePoints, LiveRows, LiveStep, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
+    may_have_live_points, note_position, read_saved_rows, write_saved_rows,
 };
 pub(crate) use neighbourhood::with_neighbourhood;
 pub(crate) use statements::RunLayers;

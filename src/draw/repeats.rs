@@ -21,7 +21,7 @@ impl BatchDrawing<'_> {
         self.render_missing(&batch.repeats).await?;
         let mut plain = Vec::new();
         for Repeat { rendered, tiles: rects } in &batch.repeats {
-            match rendered.rect.first().and_then(|tile| self.layers.repeated().get(tile)) {
+            match rendered.rect.first().and_then(|tile| self.layers.repeated.get(tile)) {
                 Some(RepeatedContent::Same(content)) => {
                     for tile in rects.iter().flat_map(TileRect::iter) {
                         tiles.insert(place(tile), RenderedTile { tile, ..(*content).clone() });
@@ -45,7 +45,7 @@ impl BatchDrawing<'_> {
             else {
                 continue;
             };
-            if self.layers.repeated().get(first).is_none() {
+            if self.layers.repeated.get(first).is_none() {
                 areas.push((**rendered).clone());
                 if last != first {
                     areas.push(moved(rendered, TileRect::from(last)));
@@ -72,7 +72,7 @@ impl BatchDrawing<'_> {
                 );
             }
             let content = if is_alike { RepeatedContent::Same(Arc::new(tile)) } else { RepeatedContent::Differs };
-            self.layers.repeated().insert(rendered, content);
+            self.layers.repeated.insert(rendered, content);
         }
         Ok(())
     }

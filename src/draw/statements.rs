@@ -21,11 +21,10 @@ pub(crate) struct RunLayers {
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
     drawing: AtomicU64,
     /// Tiles whose content others repeat.
-    repeated: RepeatedTiles,
+    pub(crate) repeated: RepeatedTiles,
 }
 
 impl RunLayers {
-    /// Writes the statements.
     pub(crate) fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
         let layers = layers.iter().map(LayerStatements::new).collect();
         Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
@@ -33,11 +32,6 @@ impl RunLayers {
 
     pub(crate) fn all(&self) -> &[LayerStatements] {
         &self.layers
-    }
-
-    /// Tiles whose content others repeat.
-    pub(crate) fn repeated(&self) -> &RepeatedTiles {
-        &self.repeated
     }
 
     /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their

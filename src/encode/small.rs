@@ -131,7 +131,6 @@ const LAST_BLOCK_OF_FIXED_CODE: Code = Code { bits: 0b011, count: 3 };
 
 const END_OF_BLOCK: Code = symbol(256);
 
-/// Each byte.
 static LITERALS: [Code; 256] = {
     let mut codes = [END_OF_BLOCK; 256];
     let mut byte = 0;
@@ -155,7 +154,6 @@ static LENGTHS: [Code; MAX_MATCH + 1] = {
     codes
 };
 
-/// The distances of references.
 static DISTANCES: [Code; MAX_SMALL_TILE] = {
     let mut codes = [END_OF_BLOCK; MAX_SMALL_TILE];
     let (mut distance, mut less) = (1, 0);

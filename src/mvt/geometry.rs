@@ -56,7 +56,6 @@ struct Commands<'a> {
 }
 
 impl Commands<'_> {
-    /// The next command and its count.
     fn next(&mut self) -> Option<(u32, usize)> {
         let (command, rest) = self.rest.split_first()?;
         self.rest = rest;

@@ -271,7 +271,6 @@ impl ClipBox {
         [side(0, self.min, false), side(0, self.max, true), side(1, self.min, false), side(1, self.max, true)]
     }
 
-    /// The points inside.
     pub(crate) fn points(self, points: &[FarPosition]) -> Vec<Position> {
         let is_inside = |point: &&FarPosition| self.sides().iter().all(|side| side.holds(**point));
         points.iter().filter(is_inside).filter_map(|point| near(*point)).collect()

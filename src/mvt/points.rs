@@ -29,7 +29,6 @@ pub struct PointLayer {
     pub properties: Vec<String>,
 }
 
-/// The value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Key<'a> {
     Number(i128),

@@ -409,7 +409,7 @@ impl FeatureRun {
 #[derive(Debug, Default)]
 pub(crate) struct OutlineRuns {
     /// From west to east.
-    runs: Vec<FeatureRun>,
+    pub(crate) runs: Vec<FeatureRun>,
     features: Vec<HashSet<u32>>,
 }
 
@@ -445,9 +445,5 @@ impl OutlineRuns {
         let first = self.runs.partition_point(|run| run.run.x < columns.x0);
         let end = self.runs.partition_point(|run| run.run.x <= columns.x1);
         &self.runs[first..end.max(first)]
-    }
-
-    pub(crate) fn all(&self) -> &[FeatureRun] {
-        &self.runs
     }
 }

@@ -201,7 +201,7 @@ impl SharedContents {
         parts: &[TileRect],
     ) -> io::Result<SharedContents> {
         let mut tiles: HashMap<Box<[(usize, u32)]>, u64> = HashMap::new();
-        if outlines.all().iter().any(|run| run.run.interior.is_some()) {
+        if outlines.runs.iter().any(|run| run.run.interior.is_some()) {
             let mut members = Vec::new();
             in_slabs(zoom, layers, outlines, parts, |touches| {
                 sweep(touches, layers.len(), |swept| {

@@ -93,7 +93,7 @@ impl<'a> Quarterer<'a> {
         let reach = layers.iter().map(reach).collect();
         let mut quarterer = Quarterer { zoom, layers, contents, reach, target, plan: ZoomPlan::empty(zoom) };
         // A stack of the blocks that have not been cut yet. The first block on the curve is the last on the stack.
-        let (bits, runs) = (zoom.get(), outlines.all().to_vec());
+        let (bits, runs) = (zoom.get(), outlines.runs.clone());
         let mut waiting = vec![Block { bits, rect: whole, members, has_more: true, runs }];
         while let Some(mut block) = waiting.pop() {
             if block.has_more && quarterer.points_near(&block.rect) <= MAX_POINTS_AT_ONCE {
@@ -118,7 +118,6 @@ impl<'a> Quarterer<'a> {
         touched_tiles(self.zoom, reach.margin, world)
     }
 
-    /// The layers of points that are drawn.
     fn of_points(&self) -> impl Iterator<Item = (usize, &PlanLayer, LayerPoints<'a>)> {
         let layers = self.layers.iter().zip(&self.reach).enumerate();
         layers.filter_map(|(number, (layer, reach))| Some((number, layer, reach.points?)))

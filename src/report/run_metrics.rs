@@ -107,7 +107,6 @@ impl RunMetrics {
 #[derive(Debug, Clone)]
 struct MetricsFile {
     path: PathBuf,
-    /// The labels of the run's metrics.
     labels: String,
     /// The label of the output, followed by a comma.
     output: String,

@@ -201,7 +201,7 @@ pub(crate) fn metadata(
     };
     let vector_layers = |layer: &Layer| {
         let Some((minzoom, maxzoom)) = drawn(layer) else { return Vec::new() };
-        let declared = layer.function().map_or(&[][..], |function| &function.comment().vector_layers);
+        let declared = layer.function().map_or(&[][..], |function| &function.comment.vector_layers);
         if !declared.is_empty() {
             let within = |zoom: u8| zoom.clamp(minzoom, maxzoom);
             let one = |declared: &CommentLayer| VectorLayer {
@@ -222,7 +222,7 @@ pub(crate) fn metadata(
         vec![VectorLayer { id: layer.name().to_owned(), description, minzoom, maxzoom, fields: fields.collect() }]
     };
     let declared = |of: fn(&FunctionComment) -> &Option<String>| {
-        layers.iter().find_map(|layer| of(layer.function()?.comment()).clone())
+        layers.iter().find_map(|layer| of(&layer.function()?.comment).clone())
     };
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {

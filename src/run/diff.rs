@@ -285,7 +285,7 @@ fn run_beside_endpoint(
         return Err(CommandError::Unfit { target: target.to_string(), what });
     }
     let count = grouped(coords.len() as u64);
-    say(&format!("asking {endpoint} for {count} tiles, at most {} a second", endpoint.rate()));
+    say(&format!("asking {endpoint} for {count} tiles, at most {} a second", endpoint.rate));
     let report = DiffReport { a: target.to_string(), b: endpoint.to_string(), ..DiffReport::default() };
     let mut found = Difference { report, tiles: Vec::new() };
     let mut zooms: BTreeMap<u8, DiffZoom> = BTreeMap::new();

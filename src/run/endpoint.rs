@@ -69,7 +69,8 @@ pub(crate) struct Endpoint {
     template: Template,
     headers: HeaderMap,
     client: HttpsClient,
-    rate: u32,
+    /// Requests a second, at most, as the user wants it.
+    pub(crate) rate: u32,
     /// The least time between two requests.
     interval: Duration,
     /// When the next request may be sent.
@@ -108,11 +109,6 @@ impl Endpoint {
         let interval = Duration::from_secs(1) / rate;
         let site = site.to_owned();
         Ok(Endpoint { address: shown.clone(), site, template, headers, client, rate, interval, next: Instant::now() })
-    }
-
-    /// Requests a second, at most, as the user wants it.
-    pub(crate) const fn rate(&self) -> u32 {
-        self.rate
     }
 
     /// The error that ends the comparison.

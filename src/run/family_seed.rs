@@ -64,7 +64,7 @@ pub(crate) async fn seed_family(family: &Family, options: &FamilyOptions) -> Res
     // runs at a time.
     let side_by_side = match (&cache, &sessions) {
         (Some(_), _) => family.settings().run.workers.get(),
-        (None, Some(sessions)) => sessions.count(),
+        (None, Some(sessions)) => sessions.count,
         (None, None) => 1,
     };
     let (targets, table) = (&run.targets, &run.members.table);

@@ -1,5 +1,5 @@
-//! Rows that are kept, read on a snapshot of their own: by a server for live tiles, by a watch for its looks. The change
-//! log says where they have changed since.
+//! Rows that are kept, read on a snapshot of their own: by a server for live tiles, by `reseed --watch` for
+//! its looks. The change log says where they have changed since.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -17,7 +17,6 @@ use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 /// The number of tiles that are drawn both ways before the rows of a layer are used.
 const COMPARED_TILES: usize = 3;
 
-/// A snapshot on which rows are read.
 pub(crate) struct RowsSnapshot<'a> {
     /// Reads on the snapshot.
     pub(crate) worker: Worker,

@@ -150,7 +150,7 @@ impl RowSource {
         match self {
             RowSource::OwnSnapshot | RowSource::FamilyCache(_) => None,
             RowSource::SharedSnapshot(shared) => Some(shared),
-            RowSource::FamilySession(session) => Some(session.shared_snapshot()),
+            RowSource::FamilySession(session) => Some(&session.sessions.shared),
         }
     }
 
@@ -158,7 +158,7 @@ impl RowSource {
     fn side_by_side(&self) -> usize {
         match self {
             RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) | RowSource::FamilyCache(_) => 1,
-            RowSource::FamilySession(session) => session.side_by_side(),
+            RowSource::FamilySession(session) => session.sessions.count,
         }
     }
 }

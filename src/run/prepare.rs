@@ -86,7 +86,7 @@ pub(crate) async fn prepare_on(
     // The workers take their locks before rows are read, which takes long. A session that opened later would queue
     // behind a statement that waits for a lock of the first session.
     let packing = settings.run.limits.packing;
-    let workers = Worker::open(database, &snapshot, named.locks(), packing, sessions).await?;
+    let workers = Worker::open(database, &snapshot, &named.locks, packing, sessions).await?;
     let probed = named.probe_rows().await?;
     let mut warnings = Warnings { report, seen: Vec::new() };
     // The parts of one layer, each for its own zooms, give the same warnings.
@@ -204,7 +204,7 @@ fn batch_of_calls(zooms: &[ZoomPlan], functions: &[bool], workers: NonZeroUsize)
 /// Warns of functions that are called for every tile, because the configuration does not say where their tiles can be.
 fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warnings<'_>) {
     for (number, layer) in layers.iter().enumerate() {
-        if let Some(function) = layer.function().filter(|function| !function.is_bounded()) {
+        if let Some(function) = layer.function().filter(|function| !function.is_bounded) {
             let batches = zooms.iter().flat_map(|zoom| &zoom.batches);
             let tiles: u64 = batches.map(|batch| batch.layers[number].tiles).sum();
             warnings.add(format!(

@@ -175,7 +175,7 @@ impl Job {
     /// the outbox cannot be read or written, or a CDN that is required was not notified.
     pub(crate) async fn purge_published(&self, retries: bool) -> Result<Vec<Delivered>, CommandError> {
         let patience = DeliveryPatience { retries, repeats: true };
-        let delivered = self.tell_cdns(&self.settings.tileset.purges, patience).await?;
+        let delivered = self.notify_cdns(&self.settings.tileset.purges, patience).await?;
         let mut missing = Vec::new();
         if !self.settings.tileset.purges.is_empty() {
             let status = self.purge_status().await?;
@@ -226,7 +226,7 @@ impl Job {
         Ok(purges.iter().map(of).chain(removed.map(of_removed)).collect())
     }
 
-    async fn tell_cdns(
+    async fn notify_cdns(
         &self,
         purges: &[PurgeOptions],
         patience: DeliveryPatience,
@@ -294,7 +294,7 @@ impl PurgeTask {
         }
         let wake: Vec<Arc<Notify>> = purges.iter().map(|_| Arc::new(Notify::new())).collect();
         let one = |(options, woken): (&PurgeOptions, &Arc<Notify>)| {
-            tokio::spawn(tell_one(job.clone(), options.clone(), Arc::clone(woken)))
+            tokio::spawn(notify_cdn(job.clone(), options.clone(), Arc::clone(woken)))
         };
         let tasks = purges.iter().zip(&wake).map(one).collect();
         Some(PurgeTask { wake, tasks })
@@ -323,11 +323,11 @@ impl Drop for PurgeTask {
 }
 
 /// Notifies one CDN until a stop is asked for.
-async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
+async fn notify_cdn(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
     let mut said = Vec::new();
     while job.stop.asked().is_none() {
         let patience = DeliveryPatience { retries: false, repeats: false };
-        let delivered = job.tell_cdns(std::slice::from_ref(&options), patience).await;
+        let delivered = job.notify_cdns(std::slice::from_ref(&options), patience).await;
         let (next, messages) = match &delivered {
             Ok(all) => {
                 let next = all.iter().find_map(|one| match &one.end {

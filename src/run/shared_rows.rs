@@ -56,7 +56,6 @@ struct KeptLayer {
 
 /// Rows that another tileset of the seed has read.
 pub(crate) struct ReadBefore {
-    /// The layer with these rows.
     pub(crate) layer: PreparedLayer,
     /// True if the tileset needs all of these rows: it covers no smaller part of the world.
     pub(crate) are_own: bool,

@@ -78,7 +78,7 @@ impl Admin {
             let (store, tiles) = (tileset.jobs.clone(), tileset.tiles.clone());
             JobRoutes { store, tiles, followers: Arc::clone(&followers), draining: Arc::clone(&draining), base }
         };
-        let jobs = site.tilesets.all().iter().map(routes).collect();
+        let jobs = site.tilesets.all.iter().map(routes).collect();
         Admin { site, draining, hosts, jobs }
     }
 
@@ -104,10 +104,9 @@ impl Admin {
         format!("there is {}, and for each tileset {}\n", in_words(own.collect()), in_words(of_each))
     }
 
-    /// The jobs of all tilesets, each with its tileset.
     async fn all_jobs(&self) -> Answer {
         let mut all = Vec::new();
-        for (tileset, routes) in self.site.tilesets.all().iter().zip(&*self.jobs) {
+        for (tileset, routes) in self.site.tilesets.all.iter().zip(&*self.jobs) {
             match routes.listed().await {
                 Ok(jobs) => all.extend(jobs.into_iter().map(|mut job| {
                     job["tileset"] = (*tileset.name).into();
@@ -126,14 +125,14 @@ impl Admin {
         if self.draining.load(Ordering::Relaxed) {
             reasons.push("the server was asked to end".to_owned());
         }
-        for tileset in self.site.tilesets.all() {
+        for tileset in &self.site.tilesets.all {
             let of_tileset = tileset.reasons().await;
             match self.site.tilesets.at_root() {
                 Some(_) => reasons.extend(of_tileset),
                 None => reasons.extend(of_tileset.iter().map(|reason| format!("{}: {reason}", tileset.name))),
             }
         }
-        for family in self.site.tilesets.families() {
+        for family in &self.site.tilesets.families {
             reasons.extend(family.reasons().iter().map(|reason| format!("{}: {reason}", family.name)));
         }
         reasons
@@ -147,7 +146,7 @@ impl Admin {
             let named = |note| if is_lone { note } else { format!("{}: {note}", tileset.name) };
             notes.map(named).collect::<Vec<_>>()
         };
-        self.site.tilesets.all().iter().flat_map(named).collect()
+        self.site.tilesets.all.iter().flat_map(named).collect()
     }
 
     async fn ready(&self) -> Answer {
@@ -164,7 +163,7 @@ impl Admin {
     async fn metrics(&self) -> Answer {
         let tilesets = &self.site.tilesets;
         let mut outboxes = Vec::new();
-        for tileset in tilesets.all() {
+        for tileset in &tilesets.all {
             tileset.metrics.set_measured(&tileset.measured());
             let labels = match tilesets.at_root() {
                 Some(_) => String::new(),
@@ -172,13 +171,13 @@ impl Admin {
             };
             outboxes.extend(tileset.tiles.outbox().await.map(|outbox| LabelledOutbox { outbox, labels }));
         }
-        tilesets.families().iter().for_each(|family| family.measured());
+        tilesets.families.iter().for_each(|family| family.measured());
         let measured = Measured {
             cached_bytes: self.site.cache.bytes(),
             unread: self.site.unread.counts(),
             queue: self.site.queue.counts(),
             // All tilesets share one pool.
-            sessions: tilesets.all().iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
+            sessions: tilesets.all.iter().map(|tileset| tileset.tiles.sessions()).max().unwrap_or(0),
         };
         let text = self.site.metrics.text(measured) + &purge_metrics(&outboxes);
         private(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", text)
@@ -206,8 +205,8 @@ impl Admin {
                 described.insert("name".to_owned(), (*tileset.name).into());
                 described
             };
-            status["tilesets"] = self.site.tilesets.all().iter().map(one).collect();
-            let families = self.site.tilesets.families();
+            status["tilesets"] = self.site.tilesets.all.iter().map(one).collect();
+            let families = &self.site.tilesets.families;
             if !families.is_empty() {
                 status["families"] = families.iter().map(|family| family.describe()).collect();
             }
@@ -217,8 +216,7 @@ impl Admin {
 
     /// The live tiles and requests in flight; null if no tiles are rendered on request.
     fn live(&self) -> Value {
-        let counts: Vec<_> =
-            self.site.tilesets.all().iter().filter_map(|tileset| tileset.tiles.live_counts()).collect();
+        let counts: Vec<_> = self.site.tilesets.all.iter().filter_map(|tileset| tileset.tiles.live_counts()).collect();
         // All tilesets share the queue; requests are counted for each tileset.
         counts.first().map_or(Value::Null, |first| {
             let requests: usize = counts.iter().map(|counts| counts.requests).sum();

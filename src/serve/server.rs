@@ -150,7 +150,7 @@ impl TileServer {
     /// stopped it.
     pub async fn run(self, stop: &Stop, rereader: Option<Rereader>) -> Signal {
         let site = self.site;
-        for tileset in site.tilesets.all().iter().filter(|tileset| tileset.live.is_some()) {
+        for tileset in site.tilesets.all.iter().filter(|tileset| tileset.live.is_some()) {
             // Without a target there is nothing whose changes the log could tell.
             if !tileset.tiles.last().is_live_only() {
                 tileset.tiles.known().expect_log();
@@ -178,12 +178,12 @@ impl TileServer {
         };
         let rereading = rereader.map(|rereader| tokio::spawn(reread_at_hangup(rereader, rereading)));
         let lists_tiles = self.options.lists_tiles;
-        let tasks: Vec<_> = site.tilesets.all().iter().flat_map(|tileset| tasks(&site, tileset, lists_tiles)).collect();
-        let families = site.tilesets.families().iter().map(|family| tokio::spawn(Arc::clone(family).follow()));
+        let tasks: Vec<_> = site.tilesets.all.iter().flat_map(|tileset| tasks(&site, tileset, lists_tiles)).collect();
+        let families = site.tilesets.families.iter().map(|family| tokio::spawn(Arc::clone(family).follow()));
         let tasks: Vec<_> = tasks.into_iter().chain(families).collect();
-        let writers = site.tilesets.all().iter().filter_map(|tileset| tileset.writer.as_ref());
+        let writers = site.tilesets.all.iter().filter_map(|tileset| tileset.writer.as_ref());
         let writers = writers.map(|writer| Arc::clone(&writer.writer).run(writer.handle.clone(), stop.clone()));
-        let of_families = site.tilesets.families().iter().filter_map(|family| {
+        let of_families = site.tilesets.families.iter().filter_map(|family| {
             let written = WrittenVariants(Arc::clone(family));
             let handle = WriterHandle { written, queue: site.queue.clone(), status: family.status.clone() };
             Some(Arc::clone(family.writer.as_ref()?).run(handle, stop.clone()))
@@ -198,8 +198,8 @@ impl TileServer {
         let parting = async {
             tokio::time::sleep(*self.options.section.drain).await;
             // Subscriptions would otherwise never end.
-            site.tilesets.all().iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
-            join_all(site.tilesets.families().iter().map(|family| family.close())).await;
+            site.tilesets.all.iter().filter_map(|tileset| tileset.changes.as_ref()).for_each(ChangeEvents::end);
+            join_all(site.tilesets.families.iter().map(|family| family.close())).await;
             close.send_replace(true);
             for task in [Some(public), admin].into_iter().flatten().chain(writers) {
                 if let Err(error) = task.await {
@@ -211,7 +211,7 @@ impl TileServer {
             () = parting => {}
             () = stop.wait_again() => tracing::warn!("asked to end again: requests in flight are cut off"),
         }
-        join_all(site.tilesets.all().iter().map(|tileset| tileset.tiles.end())).await;
+        join_all(site.tilesets.all.iter().map(|tileset| tileset.tiles.end())).await;
         site.access_log.end();
         for task in tasks.into_iter().chain(rereading) {
             task.abort();
@@ -337,7 +337,7 @@ impl Rereading {
         let RereadSettings { options, headers } = read()?;
         let options = ServeOptions { base_path: self.base_path.clone(), ..options };
         let is_versioned = |tileset: &Arc<SiteTileset>| tileset.tiles.last().template.is_versioned();
-        if TileFreshness::is_immutable(&options) && !self.site.tilesets.all().iter().all(is_versioned) {
+        if TileFreshness::is_immutable(&options) && !self.site.tilesets.all.iter().all(is_versioned) {
             return Err(ServeError::Immutable.to_string());
         }
         self.site.tilesets.can_have(&options).map_err(|error| error.to_string())?;

@@ -153,14 +153,14 @@ impl Written for WrittenTarget {
     fn stand_by(&self) {
         self.clear_dirty();
         self.jobs.stands_by();
-        self.tiles.write_back().turn(None);
+        self.tiles.write_back.turn(None);
     }
 }
 
 impl WriterHandle<WrittenTarget> {
     /// The live tiles that wait to be stored.
     pub fn write_back(&self) -> &WriteBackQueue {
-        self.written.tiles.write_back()
+        &self.written.tiles.write_back
     }
 
     pub const fn jobs(&self) -> &JobStore {

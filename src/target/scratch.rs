@@ -19,7 +19,8 @@ pub struct ScratchError {
 
 #[derive(Debug)]
 pub(crate) struct Scratch {
-    connection: Connection,
+    /// The database, for statements that outlive one call.
+    pub(crate) connection: Connection,
     /// What it holds, for errors, such as "the changed tiles".
     what: &'static str,
 }
@@ -44,11 +45,6 @@ impl Scratch {
     /// Runs `work` on the database; its error names the list.
     pub(crate) fn run<T>(&self, work: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T, ScratchError> {
         work(&self.connection).map_err(|source| self.failed(source))
-    }
-
-    /// The database, for statements that outlive one call.
-    pub(crate) const fn connection(&self) -> &Connection {
-        &self.connection
     }
 
     /// The error of `SQLite`, with the name of the list.

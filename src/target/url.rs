@@ -57,7 +57,6 @@ pub enum TargetUrl {
 }
 
 impl TargetUrl {
-    /// Reads the text of a target.
     pub fn parse(text: &str) -> Result<TargetUrl, TargetUrlError> {
         let wrong = || TargetUrlError::NoKind { text: text.to_owned() };
         if let Some((scheme, rest)) = Scheme::split(text) {

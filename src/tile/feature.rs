@@ -157,7 +157,6 @@ pub enum LayerFootprints {
     ByZoom(BTreeMap<Zoom, Footprints>),
 }
 
-/// No feature.
 static NOTHING: Footprints = Footprints::Points(SortedPoints(Vec::new()));
 
 impl LayerFootprints {
@@ -547,7 +546,6 @@ struct Inside<'a> {
     open: Vec<RingAround>,
 }
 
-/// A ring around a position.
 #[derive(Debug, Clone, Copy)]
 struct RingAround {
     /// The index of its part.

@@ -131,7 +131,6 @@ impl Positions {
         places.get(number as usize).copied()
     }
 
-    /// The numbers of the positions in the Z-order.
     pub(crate) fn in_z_order(&self) -> &[u32] {
         &self.in_z_order
     }

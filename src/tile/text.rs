@@ -14,14 +14,12 @@ const IN_LAYER: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TileText(Vec<TextPart>);
 
-/// A part of such a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum TextPart {
     Plain(String),
     Filled(TilePlaceholder),
 }
 
-/// The placeholders that a tile fills in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TilePlaceholder {
     Name,

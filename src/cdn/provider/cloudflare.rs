@@ -119,10 +119,6 @@ impl ProviderKind for CloudflareOptions {
 }
 
 impl Provider for Asked<CloudflareOptions> {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let files = kind == ItemKind::Url && !self.options.origins.is_empty();
         let (requests, urls) = match self.options.plan {

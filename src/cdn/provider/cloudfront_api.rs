@@ -14,10 +14,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::Full;
 
 use super::http::{HttpAnswer, HttpClient, RequestBody, USER_AGENT};
-use super::{
-    BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderFacts, ProviderKind, PurgeBatch,
-    SendError,
-};
+use super::{BatchLimits, CloudFrontOptions, ItemKind, Provider, ProviderError, ProviderKind, PurgeBatch, SendError};
 use crate::cdn::pace::Rate;
 
 /// The URL of the API (AWS General Reference, "Amazon CloudFront endpoints").
@@ -112,10 +109,6 @@ fn judge(answer: &HttpAnswer) -> Result<(), SendError> {
 }
 
 impl Provider for CloudFront {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let max_items = match kind {
             ItemKind::Tag | ItemKind::Url => self.options.facts().max_items,

@@ -178,10 +178,6 @@ impl ProviderKind for CommandOptions {
 }
 
 impl Provider for UserProgram {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, _: ItemKind) -> BatchLimits {
         BatchLimits {
             max_items: self.options.max_items,

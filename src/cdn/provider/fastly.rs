@@ -80,10 +80,6 @@ impl ProviderKind for FastlyOptions {
 }
 
 impl Provider for Asked<FastlyOptions> {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         BatchLimits {
             max_items: if kind == ItemKind::Tag { MAX_KEYS } else { 64 },

@@ -89,9 +89,6 @@ impl ItemPrice {
 /// - It neither retries a request nor waits for the rates ([`Provider::limits`]): its caller does both.
 /// - No error text holds a secret.
 pub trait Provider: Send + Sync {
-    /// What it takes, and what it costs.
-    fn facts(&self) -> ProviderFacts;
-
     /// The documented limits of a kind of names.
     fn limits(&self, kind: ItemKind) -> BatchLimits;
 

@@ -77,10 +77,6 @@ impl ProviderKind for NginxOptions {
 }
 
 impl Provider for Asked<NginxOptions> {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let max_items = if kind == ItemKind::Url { 1_000 } else { 1 };
         BatchLimits { max_items, max_bytes: usize::MAX, bytes_around: 0, requests: OWN_RATE, items: OWN_RATE }

@@ -65,10 +65,6 @@ impl ProviderKind for VarnishOptions {
 }
 
 impl Provider for Asked<VarnishOptions> {
-    fn facts(&self) -> ProviderFacts {
-        self.options.facts()
-    }
-
     fn limits(&self, kind: ItemKind) -> BatchLimits {
         let max_items = match kind {
             ItemKind::Tag => MAX_TAGS,

@@ -23,7 +23,6 @@ use crate::tile::{Frame, Positions, TileRect, Zoom};
 /// The most cells that one statement encodes.
 const CELLS_PER_STATEMENT: usize = 8192;
 
-/// A cell that the database encoded.
 #[derive(Debug, Clone, Copy)]
 struct EncodedCell {
     zoom: Zoom,
@@ -260,7 +259,6 @@ pub(crate) struct KeptCellFeatures {
     zooms: BTreeMap<Zoom, CellsByCode>,
     /// The features of all cells, and of cells as they were before.
     features: Arc<Features>,
-    /// The number of kept cells.
     count: usize,
     /// The memory of their folded values, in bytes.
     folded: usize,

@@ -152,7 +152,7 @@ impl KeptFeatures {
 
     /// The rows by the values of the layer's facets, if those of all rows are known.
     pub(crate) fn facets(&self) -> Option<Arc<FacetIndex>> {
-        self.facets.clone().filter(|facets| facets.version() == self.changes.version)
+        self.facets.clone().filter(|facets| facets.version == self.changes.version)
     }
 
     pub(crate) fn has_facets(&self) -> bool {
@@ -161,7 +161,7 @@ impl KeptFeatures {
 
     /// The keys of the rows whose facets are not known yet. `None` if those of no row are.
     pub(crate) fn without_facets(&self) -> Option<Vec<FeatureKeyValue<'_>>> {
-        self.changes.keys_since(self.facets.as_ref()?.version(), &self.key)
+        self.changes.keys_since(self.facets.as_ref()?.version, &self.key)
     }
 
     /// Adds the facets of rows: of all, or of those that came since. `None` if there is no row.
@@ -295,7 +295,7 @@ impl KeptFeatures {
                 }
             }
             // Rows that came after those whose facets are known have no facet, so none of these is used.
-            let is_known = facets.version() == self.changes.version;
+            let is_known = facets.version == self.changes.version;
             self.facets = is_known.then(|| Arc::new(facets.renumbered(&by, changes.version)));
         }
         (self.read, self.changes) = (Arc::new(joined), changes);

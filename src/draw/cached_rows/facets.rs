@@ -13,7 +13,8 @@ use crate::postgis::{Facet, FacetChoice, FacetType, FacetValue, FrequentValue, W
 #[derive(Debug, Clone)]
 pub(crate) struct FacetIndex {
     facets: Arc<[Facet]>,
-    version: RowsVersion,
+    /// The version of the rows whose values are known.
+    pub(crate) version: RowsVersion,
     /// For each facet, the rows as read, by their places in the Z-order of their positions.
     read: Arc<[RowsByValue]>,
     /// The memory of these, in bytes.
@@ -141,11 +142,6 @@ impl FacetIndex {
         self.read_bytes + bytes(&self.came)
     }
 
-    /// The version of the rows whose values are known.
-    pub(crate) fn version(&self) -> RowsVersion {
-        self.version
-    }
-
     /// The same rows after they were joined with those that came.
     pub(crate) fn renumbered(&self, by: &Renumbering, version: RowsVersion) -> FacetIndex {
         let joined = |(read, came): (&RowsByValue, &RowsByValue)| -> RowsByValue {
@@ -226,7 +222,6 @@ impl FacetIndex {
     }
 }
 
-/// The rows with the wanted values.
 fn chosen(rows: &RowsByValue, wanted: &WantedValues) -> RoaringBitmap {
     let mut found = RoaringBitmap::new();
     match wanted {

@@ -13,7 +13,6 @@ use super::{CachedRows, EncodedRows, RowChanges, RowStore};
 use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
 use crate::tile::{Candidate, Margin, Positions, TileRect, WorldRect};
 
-/// Which rows are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct RowsVersion {
     /// A number for the rows as read or joined.

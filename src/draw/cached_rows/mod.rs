@@ -13,14 +13,14 @@
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
 //! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
-//! | `row_file` | the scratch file of a layer whose rows take more memory than allowed |
+//! | `spilled_rows` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod cell_values;
 mod cells;
 mod changed;
 mod facets;
 mod matching_set;
-mod row_file;
+mod spilled_rows;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -33,7 +33,7 @@ pub(crate) use facets::FacetIndex;
 use futures_util::future::join_all;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 use parking_lot::{Condvar, Mutex};
-use row_file::{RowFile, RowFileWriter};
+use spilled_rows::{SpilledRows, SpilledRowsWriter};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
@@ -67,7 +67,7 @@ pub(crate) struct CachedRows {
 #[derive(Debug)]
 enum RowStore {
     Memory(EncodedRows),
-    File(RowFile),
+    File(SpilledRows),
     /// The counted cells of some zooms, each drawn at its own zoom only.
     Cells(BTreeMap<Zoom, EncodedRows>),
 }
@@ -272,7 +272,7 @@ impl CachedRows {
 
 /// Draws areas from the rows in a scratch file. If their rows together take too much memory, the areas are halved; a
 /// single tile with too many rows is drawn in pieces. All areas are left to the database if the file cannot be read.
-fn drawn_from_file(rows: &RowFile, layer: &Layer, index: usize, areas: &[Area], most: &MostFeatures) -> DrawnAreas {
+fn drawn_from_file(rows: &SpilledRows, layer: &Layer, index: usize, areas: &[Area], most: &MostFeatures) -> DrawnAreas {
     let parts: Vec<WorldRect> = areas.iter().map(|area| part_of(layer, area)).collect();
     let drawn = match (rows.within(&parts, |rows| rows.draw(layer, index, areas.to_vec(), most, None)), areas) {
         (Ok(None), [area]) => match area.rect.halves() {
@@ -307,7 +307,7 @@ fn part_of(layer: &Layer, area: &Area) -> WorldRect {
 
 /// Draws an area of one tile whose rows together take more memory than allowed.
 fn drawn_in_pieces(
-    rows: &RowFile,
+    rows: &SpilledRows,
     layer: &Layer,
     index: usize,
     area: &Area,
@@ -339,7 +339,7 @@ fn drawn_in_pieces(
     let features = tile.features();
     tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
     // A planned tile is empty if all its rows lie beyond its buffer.
-    let mvt = if features == 0 { Vec::new() } else { tile.finish(rows.layer()) };
+    let mvt = if features == 0 { Vec::new() } else { tile.finish(&rows.layer) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
     let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
@@ -556,7 +556,7 @@ struct Reading {
     limit: usize,
     /// The memory that the layer's cached rows may take.
     memory: usize,
-    file: Option<RowFileWriter>,
+    file: Option<SpilledRowsWriter>,
     /// True if rows beyond that limit go to a file.
     may_spill: bool,
 }
@@ -619,7 +619,7 @@ impl Reading {
     fn spill(&mut self) -> io::Result<()> {
         let file = match &mut self.file {
             Some(file) => file,
-            None => self.file.insert(RowFileWriter::new(self.memory / 2)?),
+            None => self.file.insert(SpilledRowsWriter::new(self.memory / 2)?),
         };
         let largest = self.parts.iter_mut().enumerate().max_by_key(|(_, part)| part.bytes());
         let Some((number, part)) = largest else { return Ok(()) };

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
-use super::{LiveCells, LiveKind, LiveLayer, LiveLook, LiveRows, Squares, bytes};
+use super::{LiveCells, LiveKind, LiveLayer, LiveRows, LiveStep, Squares, bytes};
 use crate::cells::{CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
@@ -18,9 +18,9 @@ use crate::postgis::{FoldReader, sql};
 use crate::threads;
 use crate::tile::{TileCoord, TileRect, WORLD_UNITS, WorldBox, WorldRect, Zoom};
 
-/// The rows of a layer on a snapshot.
+/// The rows of a layer of cells on a snapshot.
 #[derive(Debug)]
-pub(crate) struct KeptRows {
+pub(crate) struct LiveCellRows {
     /// In world units.
     at: Vec<[f64; 2]>,
     values: Vec<Option<i64>>,
@@ -32,25 +32,25 @@ pub(crate) struct KeptRows {
 /// The number of rows that are gathered at a time.
 const ROWS_AT_A_TIME: usize = 16_384;
 
-impl KeptRows {
+impl LiveCellRows {
     /// Reads all rows; `None` if they take more than `memory` bytes, or their values are too many to be folded.
     pub(crate) async fn read(
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
         memory: usize,
-    ) -> Result<Option<KeptRows>, Error> {
+    ) -> Result<Option<LiveCellRows>, Error> {
         // Of the whole world: a target may show other boxes at other zooms, and tiles outside of its scope.
         let statement = sql::survey(layer, folds, 0, layer.zooms.max(), "");
         let reader = folds.map(|folds| FoldReader::new(folds, 2));
-        let mut rows = KeptRows { at: Vec::new(), values: Vec::new(), reader, cells: Mutex::default() };
+        let mut rows = LiveCellRows { at: Vec::new(), values: Vec::new(), reader, cells: Mutex::default() };
         let mut has_room = true;
         let each = |row: &Row| {
             has_room = has_room && rows.add(row) && rows.bytes() <= memory;
             Ok(())
         };
         let context = format!("layer \"{}\", reading its live rows", layer.name);
-        look.snapshot.keeper.each(&context, &statement, &[], each).await?;
+        step.snapshot.keeper.each(&context, &statement, &[], each).await?;
         if !has_room {
             tracing::info!(
                 "layer \"{}\": its rows are not kept between looks: they take more memory than rows_mb allows",
@@ -75,7 +75,6 @@ impl KeptRows {
         size_of_val(&self.at[..]) + size_of_val(&self.values[..]) + cells
     }
 
-    /// The rows from one on.
     fn rows_from(&self, first: usize) -> CellRows<'_> {
         CellRows { at: &self.at[first..], values: &self.values[first * self.folds()..] }
     }
@@ -89,7 +88,7 @@ impl KeptRows {
     /// or their values cannot be folded; the rows must not be used after that.
     pub(crate) async fn advance(
         &mut self,
-        LiveLook { snapshot, memory, .. }: LiveLook<'_>,
+        LiveStep { snapshot, memory, .. }: LiveStep<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
         squares: &Squares,
@@ -205,18 +204,18 @@ impl KeptRows {
 }
 
 impl LiveRows {
-    /// A layer whose cells were [counted](LiveRows::counts) for this look, with those as cached rows that some tiles
-    /// may show. Cells that no look before has shown alike are encoded. Without cached rows if that is not possible.
+    /// A layer whose cells were [counted](LiveRows::counts) for this step, with those as cached rows that some tiles
+    /// may show. Cells that no step before has shown alike are encoded. Without cached rows if that is not possible.
     pub(crate) async fn with_cells(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         prepared: PreparedLayer,
         shown: &[TileRect],
     ) -> Result<(PreparedLayer, AreProven), Error> {
         let definition = prepared.layer().definition();
         let mut layers = self.0.lock().await;
-        let memory = look.memory.saturating_sub(bytes(&layers));
-        let found = layers.iter_mut().find(|kept| kept.definition == definition && kept.is_of(look));
+        let memory = step.memory.saturating_sub(bytes(&layers));
+        let found = layers.iter_mut().find(|kept| kept.definition == definition && kept.is_of(step));
         let Some(LiveLayer { rows: LiveKind::Cells { features, .. }, .. }) = found else {
             return Ok((prepared, AreProven::Yes));
         };
@@ -225,7 +224,7 @@ impl LiveRows {
             LiveCells::Kept(cells) => (cells, AreProven::Yes),
             LiveCells::Refused => return Ok((prepared, AreProven::Yes)),
         };
-        let keeper = &look.snapshot.keeper;
+        let keeper = &step.snapshot.keeper;
         keeper.set_savepoint().await?;
         let memory = memory + cells.bytes();
         let (margin, whole) = (prepared.layer().margin, shown.iter().any(|rect| rect.tiles() > 1));
@@ -249,20 +248,20 @@ impl LiveRows {
     /// have to encode only those that change.
     pub(crate) async fn encode_cells(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Arc<Layer>,
         folds: Option<&Arc<FoldedValues>>,
     ) -> Result<(), Error> {
         for zoom in layer.zooms.iter().filter(|_| has_cacheable_cells(layer)) {
             let world = [TileRect::all(zoom)];
-            let counts = self.counts(look, layer, folds.map(|folds| &**folds), &world).await?;
+            let counts = self.counts(step, layer, folds.map(|folds| &**folds), &world).await?;
             let Some(counts) = counts.filter(|counts| counts.has(zoom)) else { break };
             let (_, bytes) = self.size().await;
-            if bytes + counts.all(zoom).len() * KeptCellFeatures::BYTES_PER_CELL > look.memory / 2 {
+            if bytes + counts.all(zoom).len() * KeptCellFeatures::BYTES_PER_CELL > step.memory / 2 {
                 break;
             }
             let prepared = PreparedLayer::new(layer).with_cells(folds.cloned(), Some(counts));
-            if !self.with_cells(look, prepared, &world).await?.0.has_cached_rows() {
+            if !self.with_cells(step, prepared, &world).await?.0.has_cached_rows() {
                 break;
             }
         }
@@ -374,7 +373,7 @@ mod tests {
         let side = 1024.0;
         let at = [[10.0, 10.0], [side - 1.0, 5.0], [side + 1.0, 5.0], [5.0 * side, 5.0 * side], [0.0, 0.0]];
         let values = (0..5).flat_map(|row| [Some(row), None]).collect();
-        let mut rows = KeptRows { at: at.to_vec(), values, reader: None, cells: Mutex::default() };
+        let mut rows = LiveCellRows { at: at.to_vec(), values, reader: None, cells: Mutex::default() };
         // So close to the edge of its square that its row may lie in the next one.
         let squares = Squares::around(&[[side + 1.5, 700.0]]);
         assert_eq!(squares.all, [[0, 0], [1, 0]].into());
@@ -387,7 +386,8 @@ mod tests {
     fn rows_kept_for_half_of_their_time_are_wanted_again_and_stay_until_others_are_there() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let kept = |definition: &str, cursor: &str, age: u64, at: Option<[f64; 2]>| {
-            let rows = KeptRows { at: at.into_iter().collect(), values: vec![], reader: None, cells: Mutex::default() };
+            let all = at.into_iter().collect();
+            let rows = LiveCellRows { at: all, values: vec![], reader: None, cells: Mutex::default() };
             LiveLayer {
                 definition: definition.to_owned(),
                 cursor: cursor.to_owned(),

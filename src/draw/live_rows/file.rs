@@ -49,7 +49,6 @@ struct Head<A> {
 
 #[derive(Debug, Serialize, Deserialize)]
 struct LayerHead {
-    /// [`Layer::definition`].
     definition: String,
     /// When the rows were read from the table, since 1970.
     read: Duration,
@@ -111,7 +110,7 @@ impl LiveRows {
 }
 
 /// Writes rows to an empty file, signed with `key`.
-pub(crate) fn write_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, key: &[u8]) -> io::Result<()> {
+pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, key: &[u8]) -> io::Result<()> {
     let head_of = |layer: &SavedLayer| {
         let lengths = layer.rows.in_order().map(|(rows, number)| rows.features.encoded(number).map_or(0, <[u8]>::len));
         LayerHead {
@@ -147,9 +146,9 @@ pub(crate) fn write_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, key: &
 }
 
 /// Reads the rows of some layers that were signed with `key`, if they take at most `memory` bytes.
-/// Fails with [`io::ErrorKind::InvalidData`] if the file is not what [`write_rows`] has written, or the rows are of
-/// other layers.
-pub(crate) fn read_rows<A: DeserializeOwned>(
+/// Fails with [`io::ErrorKind::InvalidData`] if the file is not what [`write_saved_rows`] has written, or the rows are
+/// of other layers.
+pub(crate) fn read_saved_rows<A: DeserializeOwned>(
     file: &File,
     layers: &[Arc<Layer>],
     key: &[u8],
@@ -237,7 +236,6 @@ impl RowParts {
         Ok(parts)
     }
 
-    /// The rows as those of a layer.
     fn of(self, layer: &Layer) -> Option<KeptFeatures> {
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
         let extent = layer.margin.extent.into();
@@ -325,7 +323,7 @@ mod tests {
 
     fn written(saved: &SavedRows<String>) -> Vec<u8> {
         let mut file = tempfile::tempfile().unwrap();
-        write_rows(&file, saved, b"key").unwrap();
+        write_saved_rows(&file, saved, b"key").unwrap();
         let mut bytes = Vec::new();
         file.seek(SeekFrom::Start(0)).unwrap();
         file.read_to_end(&mut bytes).unwrap();

@@ -23,7 +23,8 @@ use crate::tile::{Margin, Positions, TileBounds, TileRect, WORLD_UNITS, WorldRec
 /// How the rows of a layer of cells are kept.
 #[derive(Debug)]
 pub(crate) struct CellMembers {
-    rows: Arc<Layer>,
+    /// The rows as a layer of points.
+    pub(crate) rows: Arc<Layer>,
     folds: Option<Arc<FoldedValues>>,
     /// The encoded values of its cells; `None` if the database draws each.
     values: Option<CellValues>,
@@ -37,7 +38,6 @@ pub(crate) struct CellMembers {
 /// All cells of a zoom.
 #[derive(Debug)]
 struct CountedWorld {
-    /// Of which rows.
     drawn: DrawnRows,
     zoom: Zoom,
     /// Empty until they are counted; `None` if they cannot be counted.
@@ -104,11 +104,6 @@ impl CellMembers {
     /// True if the rows of a layer of cells may be kept, as far as its definition says.
     pub(crate) fn may_be_of(layer: &Layer) -> bool {
         layer.grid().is_some() && key(&rows_of(layer, Vec::new())) == Some(FeatureKey::Property(0))
-    }
-
-    /// The rows as a layer of points.
-    pub(crate) fn rows(&self) -> &Arc<Layer> {
-        &self.rows
     }
 
     /// True if the kept rows of a layer of points are those of the cells, too, in the same order, and the cells need no
@@ -246,7 +241,6 @@ impl CellMembers {
         None
     }
 
-    /// The cells of the rows in a part of the world.
     fn counted_within(&self, layer: &Layer, zoom: Zoom, part: WorldRect, rows: &CachedRows) -> Option<CellCounts> {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });

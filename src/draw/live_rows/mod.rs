@@ -1,5 +1,5 @@
-//! Live rows: the rows of layers, kept by a watch between its looks and by a server between its snapshots, so that what
-//! is near a change is drawn without reading the table again.
+//! Live rows: the rows of layers, kept by `reseed --watch` between its looks and by a server between its snapshots, so
+//! that what is near a change is drawn without reading the table again.
 //!
 //! ```text
 //!  a look that needs them ─► all rows ─► live rows at the snapshot ─► counted cells, tiles of points
@@ -30,8 +30,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub(crate) use cells::AreProven;
-use cells::{KeptRows, NeededPart};
-pub(crate) use file::{SavedLayer, SavedRows, read_rows, write_rows};
+use cells::{LiveCellRows, NeededPart};
+pub(crate) use file::{SavedLayer, SavedRows, read_saved_rows, write_saved_rows};
 pub(crate) use members::CellMembers;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
@@ -46,14 +46,14 @@ use crate::tile::{ChangeLocation, TileRect, WorldBox, Zoom};
 #[derive(Debug, Default)]
 pub(crate) struct LiveRows(Mutex<Vec<LiveLayer>>);
 
-/// Where a look stands in the database's history.
+/// The state to which live rows are brought, or at which they are read.
 #[derive(Clone, Copy)]
-pub(crate) struct LiveLook<'a> {
+pub(crate) struct LiveStep<'a> {
     pub snapshot: &'a Snapshot,
-    /// The state of the database from which on the look has read the change log. A watch reads from the state that its
-    /// target shows.
+    /// The state of the database since which the changes are known; empty if rows are read. `reseed --watch` reads the
+    /// change log from the state that its target shows.
     pub since: &'a str,
-    /// The state that the look's snapshot sees.
+    /// The state that the snapshot sees.
     pub now: &'a str,
     /// The memory that live rows may take, in bytes.
     pub memory: usize,
@@ -69,7 +69,7 @@ struct LiveLayer {
     /// The snapshot in which they are so. On a standby, snapshots with the same cursor may show different rows.
     snapshot: String,
     /// True if rows that were read to replace these could not be used: they did not fit into memory beside them, or
-    /// could not be brought to the snapshot of a look.
+    /// could not be brought to a later snapshot.
     is_alone: bool,
     read: Instant,
     /// True if the rows may look different later without a change of the table.
@@ -83,7 +83,7 @@ struct LiveLayer {
 enum LiveKind {
     Cells {
         folds: Option<FoldedValues>,
-        rows: Arc<KeptRows>,
+        rows: Arc<LiveCellRows>,
         features: LiveCells,
         /// True if the cells of all zooms were encoded when the rows were read, as far as there was room.
         are_encoded: bool,
@@ -239,41 +239,40 @@ impl LiveRows {
         (points.sum(), bytes(&layers))
     }
 
-    /// Brings the rows of a layer from the state `look.since` to the look's snapshot, if they are kept. They are
+    /// Brings the rows of a layer from the state `step.since` to the step's snapshot, if they are kept. They are
     /// dropped if they are of another state, or if the changed positions are not known.
     pub(crate) async fn bring(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Layer,
         changed: Option<&[[f64; 2]]>,
     ) -> Result<(), Error> {
-        bring(&mut *self.0.lock().await, look, layer, changed).await
+        bring(&mut *self.0.lock().await, step, layer, changed).await
     }
 
-    /// Reads the rows of a layer of cells.
     pub(crate) async fn read_cells(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
     ) -> Result<(), Error> {
-        read_cells(&mut *self.0.lock().await, look, layer, folds).await
+        read_cells(&mut *self.0.lock().await, step, layer, folds).await
     }
 
     /// The counted cells of a layer around some tiles. Its rows are read if they are not kept yet and the tiles span
     /// much of the world. `None` if the rows are not kept, so that a survey has to count.
     pub(crate) async fn counts(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Layer,
         folds: Option<&FoldedValues>,
         shown: &[TileRect],
     ) -> Result<Option<Arc<CellCounts>>, Error> {
-        let Some(grid) = layer.grid().filter(|_| is_suited(layer) && look.memory > 0) else { return Ok(None) };
+        let Some(grid) = layer.grid().filter(|_| is_suited(layer) && step.memory > 0) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
         let is_current = |kept: &LiveLayer| match &kept.rows {
-            LiveKind::Cells { folds: own, .. } => own.as_ref() == folds && kept.is_of(look),
+            LiveKind::Cells { folds: own, .. } => own.as_ref() == folds && kept.is_of(step),
             _ => true,
         };
         layers.retain(|kept| kept.definition != definition || is_current(kept));
@@ -281,7 +280,7 @@ impl LiveRows {
             Some(place) => place,
             None if shown.iter().all(|tiles| tiles.zoom.get() > MAX_KEPT_ZOOM) => return Ok(None),
             None => {
-                read_cells(&mut layers, look, layer, folds).await?;
+                read_cells(&mut layers, step, layer, folds).await?;
                 layers.len() - 1
             }
         };
@@ -294,7 +293,7 @@ impl LiveRows {
         // Cells that a tile shows may have members as far beyond it as its own cells reach.
         let needed = NeededPart::around(shown, |zoom| 2 * layer.reach(zoom));
         let rows = Arc::clone(rows);
-        let memory = look.memory.saturating_sub(bytes(&layers));
+        let memory = step.memory.saturating_sub(bytes(&layers));
         let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed, memory));
         let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         Ok(Some(Arc::new(counted)))
@@ -302,11 +301,11 @@ impl LiveRows {
 }
 
 impl LiveLayer {
-    fn new(definition: String, look: LiveLook<'_>, rows: LiveKind) -> LiveLayer {
-        let snapshot = look.snapshot.exported().id.clone();
+    fn new(definition: String, step: LiveStep<'_>, rows: LiveKind) -> LiveLayer {
+        let snapshot = step.snapshot.exported().id.clone();
         LiveLayer {
             definition,
-            cursor: look.now.to_owned(),
+            cursor: step.now.to_owned(),
             snapshot,
             is_alone: false,
             read: Instant::now(),
@@ -321,13 +320,13 @@ impl LiveLayer {
         if self.ages { self.read.elapsed() } else { Duration::ZERO }
     }
 
-    /// True if the rows are those of the look's snapshot.
-    fn is_of(&self, look: LiveLook<'_>) -> bool {
-        self.cursor == look.now && self.snapshot == look.snapshot.exported().id
+    /// True if the rows are those of the step's snapshot.
+    fn is_of(&self, step: LiveStep<'_>) -> bool {
+        self.cursor == step.now && self.snapshot == step.snapshot.exported().id
     }
 
     /// Replaces the rows at changed positions. False if they must not be used after that.
-    async fn advance(&mut self, look: LiveLook<'_>, layer: &Layer, changed: &[[f64; 2]]) -> Result<bool, Error> {
+    async fn advance(&mut self, step: LiveStep<'_>, layer: &Layer, changed: &[[f64; 2]]) -> Result<bool, Error> {
         if changed.len() > MAX_CHANGED_POSITIONS {
             return Ok(false);
         }
@@ -335,13 +334,13 @@ impl LiveLayer {
             return Ok(true);
         }
         let squares = Squares::around(changed);
-        look.snapshot.keeper.set_savepoint().await?;
+        step.snapshot.keeper.set_savepoint().await?;
         match &mut self.rows {
             LiveKind::Cells { folds, rows, features, .. } => match Arc::get_mut(rows) {
-                Some(rows) => rows.advance(look, layer, folds.as_ref(), &squares, features).await,
+                Some(rows) => rows.advance(step, layer, folds.as_ref(), &squares, features).await,
                 None => Ok(false),
             },
-            LiveKind::Points(rows) => points::advance(rows, &mut self.why_no_facets, look, layer, squares).await,
+            LiveKind::Points(rows) => points::advance(rows, &mut self.why_no_facets, step, layer, squares).await,
             LiveKind::Awaited(_) | LiveKind::Refused => Ok(true),
         }
     }
@@ -355,14 +354,14 @@ fn bytes(layers: &[LiveLayer]) -> usize {
 /// Reads the rows of a layer of cells, of which `layers` has none.
 async fn read_cells(
     layers: &mut Vec<LiveLayer>,
-    look: LiveLook<'_>,
+    step: LiveStep<'_>,
     layer: &Layer,
     folds: Option<&FoldedValues>,
 ) -> Result<(), Error> {
-    let memory = look.memory.saturating_sub(bytes(layers));
-    look.snapshot.keeper.set_savepoint().await?;
-    let read = KeptRows::read(look, layer, folds, memory).await;
-    let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+    let memory = step.memory.saturating_sub(bytes(layers));
+    step.snapshot.keeper.set_savepoint().await?;
+    let read = LiveCellRows::read(step, layer, folds, memory).await;
+    let rows = step.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
     let features =
         if has_cacheable_cells(layer) { LiveCells::Unproven(KeptCellFeatures::default()) } else { LiveCells::Refused };
     let rows = rows.map_or(LiveKind::Refused, |rows| LiveKind::Cells {
@@ -371,7 +370,7 @@ async fn read_cells(
         features,
         are_encoded: false,
     });
-    layers.push(LiveLayer::new(layer.definition(), look, rows));
+    layers.push(LiveLayer::new(layer.definition(), step, rows));
     Ok(())
 }
 
@@ -380,30 +379,30 @@ const NOT_KEPT: &str = "its rows are not kept";
 
 async fn bring(
     layers: &mut Vec<LiveLayer>,
-    look: LiveLook<'_>,
+    step: LiveStep<'_>,
     layer: &Layer,
     changed: Option<&[[f64; 2]]>,
 ) -> Result<(), Error> {
     let definition = layer.definition();
     let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(()) };
     let others = bytes(layers) - layers[place].rows.bytes();
-    let look = LiveLook { memory: look.memory.saturating_sub(others), ..look };
+    let step = LiveStep { memory: step.memory.saturating_sub(others), ..step };
     let kept = &mut layers[place];
-    if !kept.rows.is_kept() || kept.is_of(look) {
+    if !kept.rows.is_kept() || kept.is_of(step) {
         return Ok(());
     }
-    let brought = match changed.filter(|_| kept.cursor == look.since && kept.age() < MAX_AGE) {
-        Some(changed) => kept.advance(look, layer, changed).await,
+    let brought = match changed.filter(|_| kept.cursor == step.since && kept.age() < MAX_AGE) {
+        Some(changed) => kept.advance(step, layer, changed).await,
         None => Ok(false),
     };
     // Whatever fails now, the rows are no longer of the state that they are said to be of.
     if matches!(brought, Ok(true)) {
-        look.now.clone_into(&mut kept.cursor);
-        kept.snapshot.clone_from(&look.snapshot.exported().id);
+        step.now.clone_into(&mut kept.cursor);
+        kept.snapshot.clone_from(&step.snapshot.exported().id);
         return Ok(());
     }
     layers.swap_remove(place);
-    let brought = look.snapshot.keeper.or_without(brought, &layer.name, "its live rows are dropped").await?;
+    let brought = step.snapshot.keeper.or_without(brought, &layer.name, "its live rows are dropped").await?;
     if brought.is_some() {
         tracing::debug!("layer \"{}\": its live rows are of another state: they are read anew", layer.name);
     }

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::keys::KeyArrays;
-use super::{LiveKind, LiveLayer, LiveLook, LiveRows, NOT_KEPT, Squares, bring, bytes, is_suited};
+use super::{LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
@@ -19,8 +19,8 @@ use crate::postgis::sql::{ExpectedRows, HAS_INDEX_ON, RowChoice, facet_values};
 use crate::postgis::{count_rows, shows_rows_as_written};
 use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 
-/// A watch keeps the rows of a layer of points from this number of changed positions on, counted over its looks. With
-/// fewer, reading the rows near each change costs less than reading all rows.
+/// `reseed --watch` keeps the rows of a layer of points from this number of changed positions on, counted over its
+/// looks. With fewer, reading the rows near each change costs less than reading all rows.
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
 /// The memory that a row is expected to take, in bytes: itself, and each of its properties. If all rows might take more
@@ -88,15 +88,15 @@ pub(crate) fn may_have_live_points(layer: &Layer) -> bool {
 }
 
 impl LiveRows {
-    /// The kept rows of a layer of points, brought to the look's snapshot. `None` if they are not kept.
+    /// The kept rows of a layer of points, brought to the step's snapshot. `None` if they are not kept.
     pub(crate) async fn points(
         &self,
-        look: LiveLook<'_>,
+        step: LiveStep<'_>,
         layer: &Layer,
         changed: Option<&[[f64; 2]]>,
     ) -> Result<Option<LivePoints>, Error> {
         let mut layers = self.0.lock().await;
-        bring(&mut layers, look, layer, changed).await?;
+        bring(&mut layers, step, layer, changed).await?;
         let definition = layer.definition();
         let kept = layers.iter().find(|kept| kept.definition == definition);
         Ok(kept.and_then(|kept| match &kept.rows {
@@ -110,8 +110,8 @@ impl LiveRows {
 
     /// Notes that positions of a layer have changed whose rows are not kept. Once many have, reading all of its rows
     /// pays: they are [wanted](LiveRows::wanted).
-    pub(crate) async fn note_changed(&self, look: LiveLook<'_>, layer: &Layer, changed: usize) {
-        if key(layer).is_none() || look.memory == 0 {
+    pub(crate) async fn note_changed(&self, step: LiveStep<'_>, layer: &Layer, changed: usize) {
+        if key(layer).is_none() || step.memory == 0 {
             return;
         }
         let mut layers = self.0.lock().await;
@@ -119,42 +119,42 @@ impl LiveRows {
         match layers.iter_mut().find(|kept| kept.definition == definition) {
             Some(LiveLayer { rows: LiveKind::Awaited(positions), .. }) => *positions += changed,
             Some(_) => {}
-            None => layers.push(LiveLayer::new(definition, look, LiveKind::Awaited(changed))),
+            None => layers.push(LiveLayer::new(definition, step, LiveKind::Awaited(changed))),
         }
     }
 
     /// Reads the rows of a layer of points. `None` if they cannot be kept.
-    pub(crate) async fn read_points(&self, look: LiveLook<'_>, layer: &Layer) -> Result<Option<LivePoints>, Error> {
+    pub(crate) async fn read_points(&self, step: LiveStep<'_>, layer: &Layer) -> Result<Option<LivePoints>, Error> {
         let Some(key) = key(layer) else { return Ok(None) };
         let mut layers = self.0.lock().await;
         let definition = layer.definition();
         layers.retain(|kept| kept.definition != definition);
-        look.snapshot.keeper.set_savepoint().await?;
-        let counted = count_rows(look.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await;
-        let counted = look.snapshot.keeper.or_without(counted, &layer.name, NOT_KEPT).await?;
+        step.snapshot.keeper.set_savepoint().await?;
+        let counted = count_rows(step.snapshot, layer, &Coverage::new(&[]), layer.zooms()).await;
+        let counted = step.snapshot.keeper.or_without(counted, &layer.name, NOT_KEPT).await?;
         let count = counted.map(Option::unwrap_or_default);
         let Some(count) = count else {
-            layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+            layers.push(LiveLayer::new(definition, step, LiveKind::Refused));
             return Ok(None);
         };
-        let memory = look.memory.saturating_sub(bytes(&layers));
+        let memory = step.memory.saturating_sub(bytes(&layers));
         let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * layer.properties.len() as u64;
         if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
             tracing::info!(
                 "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
                 layer.name
             );
-            layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+            layers.push(LiveLayer::new(definition, step, LiveKind::Refused));
             return Ok(None);
         }
         // The rest is for what finds the rows in space.
         let memory = memory - memory / ROOM_FOR_PLACES;
         let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
-        let readers = RowReaders { keeper: &look.snapshot.keeper, others: &[] };
+        let readers = RowReaders { keeper: &step.snapshot.keeper, others: &[] };
         // Of the whole world: a target may show other boxes at other zooms.
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
-        let rows = look.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
+        let rows = step.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
         let rows =
             rows.and_then(|rows| KeptFeatures::new(rows, key.clone())).map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
@@ -166,30 +166,30 @@ impl LiveRows {
             _ => None,
         };
         // As good as the change log, then, which also notes that a column is altered.
-        let ages = points.is_none() || !shows_rows_as_written(look.snapshot, layer).await?;
-        layers.push(LiveLayer { ages, ..LiveLayer::new(definition, look, rows) });
+        let ages = points.is_none() || !shows_rows_as_written(step.snapshot, layer).await?;
+        layers.push(LiveLayer { ages, ..LiveLayer::new(definition, step, rows) });
         Ok(points)
     }
 
-    /// Reads the facets of a layer whose rows are kept and are those of the look's snapshot.
-    pub(crate) async fn read_facets(&self, look: LiveLook<'_>, layer: &Layer) -> Result<(), Error> {
+    /// Reads the facets of a layer whose rows are kept and are those of the step's snapshot.
+    pub(crate) async fn read_facets(&self, step: LiveStep<'_>, layer: &Layer) -> Result<(), Error> {
         let mut layers = self.0.lock().await;
-        let (definition, memory) = (layer.definition(), look.memory.saturating_sub(bytes(&layers)));
+        let (definition, memory) = (layer.definition(), step.memory.saturating_sub(bytes(&layers)));
         let kept = layers.iter_mut().find(|kept| kept.definition == definition);
         if let Some(LiveLayer { rows: LiveKind::Points(rows), why_no_facets, .. }) = kept
             && !layer.facets.is_empty()
         {
-            *why_no_facets = add_facets(rows, LiveLook { memory, ..look }, layer).await?;
+            *why_no_facets = add_facets(rows, LiveStep { memory, ..step }, layer).await?;
         }
         Ok(())
     }
 
     /// Drops the rows of a layer for good: they do not give what the database draws.
-    pub(crate) async fn refuse(&self, look: LiveLook<'_>, layer: &Layer) {
+    pub(crate) async fn refuse(&self, step: LiveStep<'_>, layer: &Layer) {
         let definition = layer.definition();
         let mut layers = self.0.lock().await;
         layers.retain(|kept| kept.definition != definition);
-        layers.push(LiveLayer::new(definition, look, LiveKind::Refused));
+        layers.push(LiveLayer::new(definition, step, LiveKind::Refused));
     }
 }
 
@@ -197,14 +197,14 @@ impl LiveRows {
 pub(crate) async fn advance(
     kept: &mut KeptFeatures,
     why_no_facets: &mut Option<String>,
-    look: LiveLook<'_>,
+    step: LiveStep<'_>,
     layer: &Layer,
     squares: Squares,
 ) -> Result<bool, Error> {
     let rects = squares.rects();
     let areas = Areas::without_margin(layer, &rects);
-    let (session, parts) = ([&look.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
-    let memory = look.memory.saturating_sub(kept.bytes());
+    let (session, parts) = ([&step.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
+    let memory = step.memory.saturating_sub(kept.bytes());
     let Some(fresh) =
         CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false }).await?
     else {
@@ -214,7 +214,7 @@ pub(crate) async fn advance(
     let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
     let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
     if is_replaced && kept.has_facets() {
-        *why_no_facets = add_facets(kept, LiveLook { memory, ..look }, layer).await?;
+        *why_no_facets = add_facets(kept, LiveStep { memory, ..step }, layer).await?;
     }
     let (name, squares, now) = (&layer.name, squares.len(), kept.len());
     tracing::debug!(
@@ -225,10 +225,10 @@ pub(crate) async fn advance(
 
 /// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if
 /// the statement fails, none are known any more; returns why.
-async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) -> Result<Option<String>, Error> {
-    let keeper = &look.snapshot.keeper;
+async fn add_facets(kept: &mut KeptFeatures, step: LiveStep<'_>, layer: &Layer) -> Result<Option<String>, Error> {
+    let keeper = &step.snapshot.keeper;
     keeper.set_savepoint().await?;
-    let read = facets_of(kept, look, layer).await;
+    let read = facets_of(kept, step, layer).await;
     let failed = read.as_ref().err().map(|error| with_causes(error));
     let read = keeper.or_without(read, &layer.name, NO_FACETS).await?;
     let (facets, why) = match read {
@@ -244,21 +244,21 @@ async fn add_facets(kept: &mut KeptFeatures, look: LiveLook<'_>, layer: &Layer) 
 }
 
 /// True if an index finds the rows of a layer by their key.
-async fn has_index_on_key(look: LiveLook<'_>, layer: &Layer) -> Result<bool, Error> {
+async fn has_index_on_key(step: LiveStep<'_>, layer: &Layer) -> Result<bool, Error> {
     let Some(key) = layer.key.first() else { return Ok(false) };
     let params: [Param<'_>; 2] = [(&layer.relation, Type::TEXT), (&key.quoted, Type::TEXT)];
     let context = format!("layer \"{}\", looking for an index on its key", layer.name);
-    Ok(look.snapshot.keeper.one(&context, HAS_INDEX_ON, &params).await?.get(0))
+    Ok(step.snapshot.keeper.one(&context, HAS_INDEX_ON, &params).await?.get(0))
 }
 
 /// The facets that [`add_facets`] adds, or why they are not kept.
 async fn facets_of(
     kept: &KeptFeatures,
-    look: LiveLook<'_>,
+    step: LiveStep<'_>,
     layer: &Layer,
 ) -> Result<Result<FacetIndex, String>, Error> {
     let since = kept.without_facets();
-    if since.is_none() && !has_index_on_key(look, layer).await? {
+    if since.is_none() && !has_index_on_key(step, layer).await? {
         let why = "no index finds rows by the key, and each change would read the whole table. Make one";
         return Ok(Err(why.to_owned()));
     }
@@ -278,19 +278,19 @@ async fn facets_of(
                     Err(error) => Some(format!("a value cannot be read: {}", with_causes(&error))),
                     Ok(values) => match index.add(row.get(0), values.into_iter()) {
                         None => Some("a value is not of its column's type".to_owned()),
-                        Some(()) => (index.bytes() - before > look.memory).then(|| NO_ROOM.to_owned()),
+                        Some(()) => (index.bytes() - before > step.memory).then(|| NO_ROOM.to_owned()),
                     },
                 };
             }
             Ok(())
         };
-        look.snapshot.keeper.each(&context, &statement, &params, each).await?;
+        step.snapshot.keeper.each(&context, &statement, &params, each).await?;
     }
     if let Some(unfit) = unfit {
         return Ok(Err(unfit));
     }
     let index = index.finish();
-    if since.is_none() && index.bytes() > look.memory {
+    if since.is_none() && index.bytes() > step.memory {
         return Ok(Err(NO_ROOM.to_owned()));
     }
     if since.is_none() {

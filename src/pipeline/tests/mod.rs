@@ -133,7 +133,6 @@ fn batch(x: u32) -> Batch {
     }
 }
 
-/// A tile with one feature.
 fn rendered(tile: TileCoord) -> RenderedTile {
     let layers = vec![RenderedLayer { layer: LayerId(0), bytes: 1 }];
     RenderedTile { mvt: vec![1], layers, features: 1, ..RenderedTile::empty(tile) }

@@ -178,7 +178,6 @@ impl fmt::Display for FacetValue {
     }
 }
 
-/// The values that a request wants of a facet.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum WantedValues {
     /// At least one, each once; see [`FacetMatch::Any`].

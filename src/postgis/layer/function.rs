@@ -56,16 +56,6 @@ impl FunctionComment {
 }
 
 impl CalledFunction {
-    /// What its comment says of its tiles.
-    pub(crate) fn comment(&self) -> &FunctionComment {
-        &self.comment
-    }
-
-    /// True if the layer's rows determine where tiles may be; otherwise the function is called for every tile.
-    pub(crate) fn is_bounded(&self) -> bool {
-        self.is_bounded
-    }
-
     /// Its name and the types of its arguments.
     pub(crate) fn signature(&self) -> String {
         format!("{}({})", self.name, self.arguments.join(", "))

@@ -54,7 +54,8 @@ pub(crate) struct NamedLayers<'a> {
     snapshot: &'a Snapshot,
     server: Server,
     layers: Vec<NamedLayer<'a>>,
-    locks: LayerLocks,
+    /// The locks on everything that the layers read.
+    pub(crate) locks: LayerLocks,
     superuser: Option<String>,
 }
 
@@ -75,11 +76,6 @@ pub(crate) async fn probe_names<'a>(
 }
 
 impl NamedLayers<'_> {
-    /// The locks on everything that the layers read.
-    pub(crate) fn locks(&self) -> &LayerLocks {
-        &self.locks
-    }
-
     /// Probes the rows: their reference systems, their types of geometry and their keys. Fails if the rows of a layer
     /// do not fit, or a table that it reads was rewritten or replaced after the snapshot was taken.
     pub(crate) async fn probe_rows(self) -> Result<Probed, Error> {

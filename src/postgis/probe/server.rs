@@ -16,7 +16,6 @@ pub struct Server {
 /// feature ids.
 const OLDEST_POSTGIS: (u32, u32) = (3, 1);
 
-/// The server and database of a snapshot.
 pub(crate) async fn server_of(snapshot: &Snapshot) -> Result<Server, Error> {
     server(&snapshot.keeper).await
 }

@@ -273,7 +273,6 @@ pub(crate) struct LockWait {
     /// True if the waiting process belongs to the run.
     pub(crate) is_ours: bool,
     pub(crate) pid: i32,
-    /// The OID of the relation.
     pub(crate) relation: u32,
     /// Schema and relation, quoted; "relation" and the OID if the catalog does not show it yet.
     pub(crate) name: String,

@@ -95,7 +95,6 @@ impl Session {
         self.answered(context, Box::pin(self.client.query_typed_one(sql, params))).await
     }
 
-    /// The answer to a query.
     async fn answered<T>(
         &self,
         context: &str,

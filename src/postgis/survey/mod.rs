@@ -379,7 +379,7 @@ impl SurveyPass<'_> {
             read.map_err(|error| explain(error, layer))?;
         }
         let (mut counts, mut gathered, mut point_file) = (None, BTreeMap::new(), None);
-        let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid() } else { 0 };
+        let invalid_areas = if layer.is_same_in_each_tile() { outlines.invalid } else { 0 };
         let footprints = match cells {
             Some(cells) => {
                 let GatheredCells { rows: members, footprints, counts: counted } = cells.finish().await;

@@ -23,7 +23,7 @@ pub(crate) struct Outlines {
     known: BTreeMap<u32, Outline>,
     bytes: usize,
     /// The number of outlines of areas that are not valid.
-    invalid: u64,
+    pub(crate) invalid: u64,
 }
 
 impl Outlines {
@@ -49,12 +49,6 @@ impl Outlines {
         self.known.insert(index, outline);
     }
 
-    /// The number of outlines of areas that are not valid polygons. It is meaningful only if the statement checked
-    /// validity.
-    pub(crate) const fn invalid(&self) -> u64 {
-        self.invalid
-    }
-
     /// The boxes of all features with these outlines.
     pub(crate) fn with(self, boxes: Vec<BoxFootprint>) -> Footprints {
         if self.known.is_empty() {
@@ -72,7 +66,6 @@ pub(crate) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
     Some((reader.outline, reader.polygons))
 }
 
-/// A reader of WKB.
 struct Wkb<'a> {
     bytes: &'a [u8],
     /// The number of polygons read so far.
@@ -231,7 +224,6 @@ impl Covers<'_> {
     }
 }
 
-/// The whole world.
 const EVERYWHERE: WorldBox = WorldBox::new(0, 0, u32::MAX, u32::MAX);
 
 /// The positions of several multipoints; `None` if one of them is missing.

@@ -64,7 +64,7 @@ impl FamilyCache {
         let snapshot = job.take_snapshot(&database, false).await?;
         let named = probe_names(&snapshot, &settings.tileset.layers).await?;
         let sessions = settings.run.workers.get();
-        let workers = Worker::open(&database, &snapshot, named.locks(), settings.run.limits.packing, sessions).await?;
+        let workers = Worker::open(&database, &snapshot, &named.locks, settings.run.limits.packing, sessions).await?;
         let probed = match named.probe_rows().await {
             Ok(probed) => probed,
             // A key may be unique only within each variant.

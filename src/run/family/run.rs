@@ -83,7 +83,6 @@ pub(crate) enum FamilyWork {
     LookAgain,
 }
 
-/// How a run of a family ended.
 #[derive(Debug)]
 pub(crate) struct FamilyOutcome {
     pub report: FamilyReport,

@@ -30,15 +30,15 @@ pub(crate) struct FamilySessions {
     /// Sessions that no variant is using.
     idle: Mutex<Vec<Arc<Snapshot>>>,
     /// The most sessions that there may be.
-    count: usize,
+    pub(crate) count: usize,
     /// The snapshot that the family shares with other tilesets.
-    shared: SharedSnapshot,
+    pub(crate) shared: SharedSnapshot,
 }
 
 /// The session that draws one variant.
 #[derive(Clone)]
 pub(crate) struct SessionPart {
-    sessions: Arc<FamilySessions>,
+    pub(crate) sessions: Arc<FamilySessions>,
     session: Arc<Snapshot>,
 }
 
@@ -85,11 +85,6 @@ impl FamilySessions {
         }))
     }
 
-    /// How many variants may be drawn in parallel.
-    pub(crate) const fn count(&self) -> usize {
-        self.count
-    }
-
     pub(crate) async fn take(self: &Arc<FamilySessions>) -> Result<SessionPart, CommandError> {
         let idle = self.idle.lock().pop();
         let session = match idle {
@@ -120,16 +115,6 @@ impl SessionPart {
     /// What the change log says of the database at the snapshot.
     pub(crate) fn log(&self) -> Option<LogIdentity> {
         self.sessions.log.clone()
-    }
-
-    /// The snapshot that the family shares with other tilesets.
-    pub(crate) fn shared_snapshot(&self) -> &SharedSnapshot {
-        &self.sessions.shared
-    }
-
-    /// How many variants are drawn in parallel and share the memory of a run.
-    pub(crate) fn side_by_side(&self) -> usize {
-        self.sessions.count
     }
 
     /// Surveys and plans the variant of a job.

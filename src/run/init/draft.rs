@@ -26,7 +26,7 @@ pub(crate) struct Draft {
     database: String,
     name: String,
     last_zoom: u8,
-    parts: Vec<DraftPart>,
+    pub(crate) parts: Vec<DraftPart>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,10 +190,6 @@ impl Draft {
             _ => discovery.database.clone(),
         };
         Draft { made_for, database: discovery.database.clone(), name, last_zoom, parts }
-    }
-
-    pub(crate) fn parts(&self) -> &[DraftPart] {
-        &self.parts
     }
 
     /// The number of layers that are drawn.

@@ -276,10 +276,10 @@ impl LayerDraft<'_> {
         let relation = &self.found.relation;
         let row = |column: &String| format!("drawn.{}", quoted(column));
         let geometry = &self.geometry.column;
-        let mut columns: Vec<String> = properties.columns().to_vec();
+        let mut columns: Vec<String> = properties.columns.clone();
         match key {
             RowKey::Columns(names) => {
-                columns.extend(names.iter().filter(|name| !properties.columns().contains(name)).cloned());
+                columns.extend(names.iter().filter(|name| !properties.columns.contains(name)).cloned());
             }
             RowKey::Today(name) if !columns.contains(name) => columns.push(name.clone()),
             RowKey::Today(_) | RowKey::Content { .. } => {}
@@ -339,7 +339,7 @@ enum Treatment {
 pub(crate) struct DraftProperties {
     /// The name and SQL expression of each property; `None` if the expression is the column of this name.
     named: Vec<(String, Option<String>)>,
-    columns: Vec<String>,
+    pub(crate) columns: Vec<String>,
     /// The columns that are left out, and why.
     left_out: Vec<String>,
     /// The names of the columns that are left out because there are many.
@@ -426,10 +426,6 @@ impl DraftProperties {
             columns.push(column.name.clone());
         }
         DraftProperties { named, columns, left_out, not_chosen }
-    }
-
-    pub(crate) fn columns(&self) -> &[String] {
-        &self.columns
     }
 
     /// The lines for the properties among the layer's own keys.

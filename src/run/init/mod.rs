@@ -68,7 +68,7 @@ pub(crate) async fn draft(
     let found = DiscoveredTables {
         columns: columns(&discovery, &draft),
         functions: functions(&discovery, &draft),
-        remarks: draft.parts().iter().flat_map(|part| part.remarks.clone()).collect(),
+        remarks: draft.parts.iter().flat_map(|part| part.remarks.clone()).collect(),
         output: draft.output(),
         layers: draft.layers(),
     };
@@ -141,11 +141,11 @@ fn nothing(database: &Database, tables: &[String], discovery: &Discovery) -> Com
 fn columns(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredColumn> {
     let found =
         discovery.relations.iter().flat_map(|found| found.geometries.iter().map(move |geometry| (found, geometry)));
-    found.zip(draft.parts()).map(|((found, geometry), part)| column(found, geometry, part.problem.clone())).collect()
+    found.zip(&draft.parts).map(|((found, geometry), part)| column(found, geometry, part.problem.clone())).collect()
 }
 
 fn functions(discovery: &Discovery, draft: &Draft) -> Vec<DiscoveredFunction> {
-    let parts = draft.parts().iter().rev().take(discovery.functions.len()).rev();
+    let parts = draft.parts.iter().rev().take(discovery.functions.len()).rev();
     let function = |(found, part): (&SpatialFunction, &draft::DraftPart)| DiscoveredFunction {
         name: found.name_for_people(),
         problem: part.problem.clone(),

@@ -70,7 +70,7 @@ pub(crate) async fn reseed_family(
         if let Some(publication) = untouched.remove(&number) {
             run.tally.published.insert(settings.tileset.output.clone(), publication);
             if !settings.tileset.purges.is_empty() && !reseeding.dry_run {
-                tell_cdns(&mut run, settings).await?;
+                notify_cdns(&mut run, settings).await?;
             }
             continue;
         }
@@ -125,7 +125,7 @@ async fn untouched(
 }
 
 /// Sends CDNs what an earlier run of a variant has left in the outbox.
-async fn tell_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
+async fn notify_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
     let output = settings.tileset.output.clone();
     let job = run.targets.job(settings)?;
     if let Err(error) = job.purge_published(false).await {

@@ -47,7 +47,7 @@ use crate::target::{ChangedTiles, PartialScope, RunKind, Tileset, Unwritten};
 use crate::tile::{Coverage, Order, Scope, TileRectList, ZoomList, area_of_texts, area_texts};
 
 pub(crate) use family::{reseed_family, watch_family};
-pub(crate) use writer::{FamilyWatchWriter, WatchWriter};
+pub(crate) use writer::{FamilyReseedWriter, ReseedWriter};
 
 /// The options of `reseed`, in addition to the settings.
 #[derive(Debug, Clone, Default)]
@@ -97,7 +97,7 @@ impl DirtyListener {
         DirtyListener(Arc::new(listener))
     }
 
-    fn tell(&self, tiles: Option<&TileRectList>) {
+    fn notify(&self, tiles: Option<&TileRectList>) {
         (self.0)(tiles);
     }
 }

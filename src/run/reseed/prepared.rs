@@ -9,11 +9,10 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::ReseedRun;
-use super::watched_rows::WatchedRows;
 use crate::draw::choice::{LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
-    AreProven, LiveLook, LiveRows, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
+    AreProven, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
 };
 use crate::plan::batches;
 use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
@@ -75,7 +74,7 @@ impl ReseedRun<'_> {
         let mut kept = Vec::new();
         for layer in &self.look.layers {
             kept.push(match &self.options.live {
-                Some(live) => live.kept().keeps_cells(layer).await,
+                Some(live) => live.kept.keeps_cells(layer).await,
                 None => false,
             });
         }
@@ -155,7 +154,7 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
         let (since, keeper) = (self.look.state.cursor.to_string(), self.keeper().await?);
-        let look = self.live_look(&since);
+        let look = self.live_step(&since);
         let counted = counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await;
         if let Some(watched) = &self.options.live {
             watched.begin_reading(&self.look).await;
@@ -164,15 +163,15 @@ impl ReseedRun<'_> {
     }
 
     /// Where this run stands for live rows. The target shows the state `since`.
-    fn live_look<'s>(&'s self, since: &'s str) -> LiveLook<'s> {
+    fn live_step<'s>(&'s self, since: &'s str) -> LiveStep<'s> {
         let (snapshot, memory) = (&*self.look.snapshot, self.look.job.rows_memory());
-        LiveLook { snapshot, since, now: snapshot.cursor(), memory }
+        LiveStep { snapshot, since, now: snapshot.cursor(), memory }
     }
 
     /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
     fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
         let live = self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len());
-        live.map(WatchedRows::kept)
+        live.map(|live| &live.kept)
     }
 
     /// The layers of points with their live rows, where the watch keeps them.
@@ -182,7 +181,7 @@ impl ReseedRun<'_> {
         };
         watched.take_over(&self.look).await?;
         let since = self.look.state.cursor.to_string();
-        let look = self.live_look(&since);
+        let look = self.live_step(&since);
         let mut layers = Vec::new();
         for (layer, positions) in self.look.layers.iter().zip(&changed.row_positions) {
             let points = live.points(look, layer, positions.as_deref()).await?;
@@ -197,7 +196,7 @@ impl ReseedRun<'_> {
 
 /// The layers with cell counts, taken from live rows where these are kept.
 async fn counted(
-    look: LiveLook<'_>,
+    look: LiveStep<'_>,
     keeper: &Worker,
     live: Option<&LiveRows>,
     layers: &[PreparedLayer],
@@ -263,7 +262,7 @@ fn rects(tiles: &[TileCoord]) -> Vec<TileRect> {
 /// A layer whose cells were counted from live rows, with the cells that it keeps encoded. Before these are used for the
 /// first time, some of the tiles that show them are compared with what the database draws.
 async fn with_live_cells(
-    look: LiveLook<'_>,
+    look: LiveStep<'_>,
     keeper: &Worker,
     live: &LiveRows,
     prepared: PreparedLayer,

@@ -121,7 +121,7 @@ impl ReseedRun<'_> {
 
     /// Seeds the whole target instead.
     async fn seed(self) -> Result<ReseedOutcome, CommandError> {
-        self.tell_dirty(None);
+        self.notify_dirty(None);
         if let Some(live) = &self.options.live {
             // The seed needs their memory.
             live.clear().await;
@@ -133,9 +133,9 @@ impl ReseedRun<'_> {
         Ok(ReseedOutcome::Seeded(Box::new(done)))
     }
 
-    fn tell_dirty(&self, tiles: Option<&TileRectList>) {
+    fn notify_dirty(&self, tiles: Option<&TileRectList>) {
         if let Some(listener) = &self.options.on_dirty {
-            listener.tell(tiles);
+            listener.notify(tiles);
         }
     }
 
@@ -156,7 +156,7 @@ impl ReseedRun<'_> {
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
         let rows = self.rows(&changed).await?;
-        self.tell_dirty(changed.changed().as_ref());
+        self.notify_dirty(changed.changed().as_ref());
         let Some(OpenedTarget { sink, before, held }) = self.open(tileset).await? else { return Ok(None) };
         let planned = self.begun.elapsed();
 

@@ -39,8 +39,8 @@ const MAX_LOOK_PAUSE: Duration = Duration::from_millis(500);
 /// s before they kill.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// Watches one target, or a family.
-struct ReseedWatch<'a, W, F> {
+/// The loop of `reseed --watch` over one target, or a family.
+struct ReseedLoop<'a, W, F> {
     watched: &'a W,
     /// The run of `watched`, for its settings, report and stop.
     job: &'a Job,
@@ -71,7 +71,7 @@ pub(crate) async fn watch<W: Watched>(
     options.is_watch = true;
     let purging = watched.purge_task();
     let watch =
-        ReseedWatch { watched, job, options, each, database, purging: &purging, waking: None, said: String::new() };
+        ReseedLoop { watched, job, options, each, database, purging: &purging, waking: None, said: String::new() };
     let ended = watch.run().await;
     if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
         purging.end().await;
@@ -79,7 +79,7 @@ pub(crate) async fn watch<W: Watched>(
     ended
 }
 
-impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<'_, W, F> {
+impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
         let (mut pauses, mut has_looked) = (PAUSES, false);
         let mut unsaid = Some(self.follows().await);

@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 
 use crate::change_log::newest_logged;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-use crate::draw::{LiveLook, LiveRows, Worker};
+use crate::draw::{LiveRows, LiveStep, Worker};
 use crate::error::with_causes;
 use crate::postgis::{counts_cells, foldable, probe};
 use crate::run::dirty::Look;
@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(30);
 /// The rows that a watch keeps, and those that are being read.
 #[derive(Debug, Default)]
 pub(crate) struct WatchedRows {
-    kept: LiveRows,
+    pub(crate) kept: LiveRows,
     reading: Mutex<Reading>,
 }
 
@@ -54,11 +54,6 @@ struct ReadRows {
 }
 
 impl WatchedRows {
-    /// The rows that are kept.
-    pub(crate) const fn kept(&self) -> &LiveRows {
-        &self.kept
-    }
-
     /// Drops all rows, and those that are being read.
     pub(crate) async fn clear(&self) {
         self.end_reading();
@@ -159,7 +154,7 @@ async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Optio
         }
     };
     let since = shown.state.to_string();
-    let at = LiveLook { snapshot, since: &since, now: snapshot.cursor(), memory };
+    let at = LiveStep { snapshot, since: &since, now: snapshot.cursor(), memory };
     for (layer, positions) in layers.iter().zip(&changed) {
         rows.bring(at, layer, positions.as_deref()).await?;
     }
@@ -184,7 +179,7 @@ async fn read(job: Job, wanted: Vec<String>, memory: usize) -> Result<ReadRows, 
         shown: &shown,
     };
     let (rows, look) =
-        (LiveRows::default(), LiveLook { snapshot: &snapshot, since: "", now: snapshot.cursor(), memory });
+        (LiveRows::default(), LiveStep { snapshot: &snapshot, since: "", now: snapshot.cursor(), memory });
     for (number, layer) in on.layers.iter().enumerate().filter(|(_, layer)| wanted.contains(&layer.definition())) {
         if layer.grid().is_some() {
             let folds = foldable(&snapshot, layer).await?;

@@ -181,16 +181,16 @@ fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static
 }
 
 /// Keeps the target of a job up to date for a server.
-pub(crate) struct WatchWriter {
+pub(crate) struct ReseedWriter {
     job: Job,
     options: ReseedOptions,
     writer: WriterOptions,
 }
 
-impl WatchWriter {
+impl ReseedWriter {
     /// A writer for the job's target.
-    pub(crate) fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<WatchWriter> {
-        Arc::new(WatchWriter { job, options, writer })
+    pub(crate) fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<ReseedWriter> {
+        Arc::new(ReseedWriter { job, options, writer })
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) {
@@ -234,22 +234,22 @@ impl WatchWriter {
     }
 }
 
-impl Writer<WrittenTarget> for WatchWriter {
+impl Writer<WrittenTarget> for ReseedWriter {
     fn run(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) -> BoxFuture<'static, ()> {
         on_thread(move || self.write(handle, stop))
     }
 }
 
 /// Keeps all variants of a tileset up to date for a server, under a lease that is kept with the family's manifest.
-pub(crate) struct FamilyWatchWriter {
+pub(crate) struct FamilyReseedWriter {
     family: Family,
     writer: WriterOptions,
     report: Arc<dyn Report>,
 }
 
-impl FamilyWatchWriter {
-    pub(crate) fn new(family: Family, writer: WriterOptions, report: &Arc<dyn Report>) -> Arc<FamilyWatchWriter> {
-        Arc::new(FamilyWatchWriter { family, writer, report: Arc::clone(report) })
+impl FamilyReseedWriter {
+    pub(crate) fn new(family: Family, writer: WriterOptions, report: &Arc<dyn Report>) -> Arc<FamilyReseedWriter> {
+        Arc::new(FamilyReseedWriter { family, writer, report: Arc::clone(report) })
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) {
@@ -278,7 +278,7 @@ impl FamilyWatchWriter {
     }
 }
 
-impl Writer<WrittenVariants> for FamilyWatchWriter {
+impl Writer<WrittenVariants> for FamilyReseedWriter {
     fn run(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) -> BoxFuture<'static, ()> {
         on_thread(move || self.write(handle, stop))
     }

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::filtered::{FilteredRows, FoundSet};
-use super::snapshot::{LiveSnapshot, RequestFilter};
+use super::request_filter::RequestFilter;
+use super::snapshot::LiveSnapshot;
 use crate::config::AskedCondition;
 use crate::draw::CachedRows;
 use crate::postgis::{Error, Facet, FrequentValue, Layer, RowCountAndBox, count_rows_and_box, frequent_values};
@@ -28,7 +29,6 @@ fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
 }
 
 impl FilteredRows<'_> {
-    /// The rows of each layer on the snapshot.
     pub(crate) async fn counted(&self, wanted: Counted) -> Result<Vec<LayerRows>, Error> {
         let layers = &self.snapshot.layers;
         let mut numbered: Vec<(usize, LayerRows)> = Vec::new();
@@ -88,7 +88,9 @@ impl FilteredRows<'_> {
         facet: &Facet,
         asked: &[AskedCondition],
     ) -> Result<Option<Vec<FrequentValue>>, Error> {
-        let Some(points) = self.snapshot.kept(number).filter(|points| points.facets.is_some()) else { return Ok(None) };
+        let Some(points) = self.snapshot.live.points(number).filter(|points| points.facets.is_some()) else {
+            return Ok(None);
+        };
         let among = if asked.is_empty() {
             None
         } else {
@@ -102,7 +104,6 @@ impl FilteredRows<'_> {
     }
 }
 
-/// Counts kept rows.
 fn counted(rows: &CachedRows) -> RowCountAndBox {
     let (mut count, mut found): (u64, Option<WorldRect>) = (0, None);
     rows.each_within(WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS }, |at, _, _| {

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 use futures_util::FutureExt as _;
 use tokio::sync::OwnedMutexGuard;
 
+use super::request_filter::RequestFilter;
 use super::rows::ServedRows;
 use super::sets::{AskedSet, Filter, FilterPart, KeptSet};
-use super::snapshot::{LiveSnapshot, RequestFilter, SharedWork};
+use super::shared_work::SharedWork;
+use super::snapshot::LiveSnapshot;
 use crate::config::AskedCondition;
 use crate::draw::{CachedRows, LivePoints, MatchingSet};
 use crate::error::with_causes;
@@ -57,7 +59,6 @@ impl SetWait {
     }
 }
 
-/// A filter on a snapshot.
 pub(crate) struct FilteredRows<'a> {
     pub(crate) rows: &'a Arc<ServedRows>,
     pub(crate) snapshot: &'a Arc<LiveSnapshot>,
@@ -81,13 +82,13 @@ fn filter_of<'a>(layer: usize, asked: impl IntoIterator<Item = &'a AskedConditio
 }
 
 /// The set of a filter, which only this may change.
-struct AskedFor {
+struct LockedSet {
     filter: Filter,
     kept: Arc<KeptSet>,
     held: OwnedMutexGuard<AskedSet>,
 }
 
-impl AskedFor {
+impl LockedSet {
     /// Keeps the set that a statement has found, if it found one and there is room. A set of a single snapshot is not
     /// kept if the statement was slow.
     fn takes(
@@ -110,31 +111,31 @@ impl AskedFor {
 impl FilteredRows<'_> {
     /// The number of the layer under which the set of some conditions is kept: that of the layer which keeps the rows,
     /// if the request sets the same conditions on it.
-    fn home(&self, layer: usize, asked: &[AskedCondition]) -> usize {
-        let home = self.snapshot.home(layer);
-        if home == layer {
+    fn owner(&self, layer: usize, asked: &[AskedCondition]) -> usize {
+        let owner = self.snapshot.live.owner(layer);
+        if owner == layer {
             return layer;
         }
-        let at_home = self.filter.of_layer(&self.snapshot.layers[home]);
+        let of_owner = self.filter.of_layer(&self.snapshot.layers[owner]);
         let is_set = |asked: &AskedCondition| {
             let same =
                 |one: &AskedCondition| (&one.key, &one.sql, &one.facet) == (&asked.key, &asked.sql, &asked.facet);
-            at_home.iter().any(same)
+            of_owner.iter().any(same)
         };
-        if asked.iter().all(is_set) { home } else { layer }
+        if asked.iter().all(is_set) { owner } else { layer }
     }
 
     /// The sets of other layers that the statement about `narrowed` finds, too, and that are wanted and not there.
-    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(AskedFor, LivePoints)> {
+    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(LockedSet, LivePoints)> {
         let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
         let alike = |(number, other): (usize, &Arc<Layer>)| {
-            let points = self.snapshot.kept(number).filter(|points| points.rows.kept_count() > 0)?;
+            let points = self.snapshot.live.points(number).filter(|points| points.rows.kept_count() > 0)?;
             let own = self.filter.of_layer(other).into_iter();
             let own: Vec<AskedCondition> = own.filter(|own| asked.iter().any(|asked| asked.key == own.key)).collect();
             if !LivePoints::ask_alike(narrowed, &self.filter.narrowed_by(other, &own)) {
                 return None;
             }
-            let filter = filter_of(self.home(number, &own), &own);
+            let filter = filter_of(self.owner(number, &own), &own);
             let kept = self.rows.sets.of(&filter)?;
             let held = Arc::clone(&kept.asked).try_lock_owned().ok()?;
             let is_wanted = match &*held {
@@ -142,7 +143,7 @@ impl FilteredRows<'_> {
                 AskedSet::Set(_, on) => *on <= self.snapshot.sets.snapshot && !self.snapshot.sets.holds(&filter, *on),
                 AskedSet::RefusedUntil(until) => *until <= Instant::now(),
             };
-            is_wanted.then(|| (AskedFor { filter, kept, held }, points.clone()))
+            is_wanted.then(|| (LockedSet { filter, kept, held }, points.clone()))
         };
         others.filter_map(alike).collect()
     }
@@ -168,7 +169,7 @@ impl FilteredRows<'_> {
     /// The kept rows of a layer that the filter leaves, by the layer's number; `None` if they are not known without the
     /// database.
     pub(crate) async fn kept(&self, layer: usize) -> Result<Option<Arc<CachedRows>>, Error> {
-        let Some(points) = self.snapshot.kept(layer) else { return Ok(None) };
+        let Some(points) = self.snapshot.live.points(layer) else { return Ok(None) };
         let asked = self.filter.of_layer(&self.snapshot.layers[layer]);
         if asked.is_empty() {
             return Ok(Some(Arc::clone(&points.rows)));
@@ -195,7 +196,7 @@ impl FilteredRows<'_> {
         points: &LivePoints,
         asked: &[AskedCondition],
     ) -> Result<FoundSet, Error> {
-        let layer = self.home(layer, asked);
+        let layer = self.owner(layer, asked);
         match Box::pin(self.by_facets(layer, points, asked)).await? {
             FoundSet::Refused => Box::pin(self.by_statement(layer, points, asked)).await,
             found => Ok(found),
@@ -297,7 +298,7 @@ impl FilteredRows<'_> {
         let (rows, snapshot) = (Arc::clone(self.rows), Arc::clone(self.snapshot));
         let narrowed = self.filter.narrowed_by(&self.snapshot.layers[layer], asked);
         let (of_all, values) = (points.clone(), self.filter.values.clone());
-        let asked_for = AskedFor { filter, kept, held };
+        let locked = LockedSet { filter, kept, held };
         // A later zoom of the same rows may be drawn by another layer.
         let (others, alike): (Vec<_>, Vec<_>) =
             if before.is_none() { self.alike(layer, asked, &narrowed).into_iter().unzip() } else { Default::default() };
@@ -321,7 +322,7 @@ impl FilteredRows<'_> {
             rows.sets.note_statement();
             let is_slow = begun.elapsed() > MAX_BRIEF;
             let mut found = found.into_iter().flatten().map(Arc::new);
-            let own = asked_for.takes(found.next(), &rows, &snapshot, is_slow);
+            let own = locked.takes(found.next(), &rows, &snapshot, is_slow);
             // Without a set for the layer that asked, nothing is said of the others.
             for (other, set) in others.into_iter().zip(found) {
                 other.takes(Some(set), &rows, &snapshot, is_slow);

@@ -8,19 +8,22 @@ use std::time::{Duration, Instant};
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 
+use super::bounds::LiveBounds;
 use super::filtered::{FilteredRows, MAX_WAIT_WITHOUT_WORKER, SetWait};
 use super::follow::follow;
 use super::maps::{have_maps, keep_maps, read_maps};
+use super::request_filter::{NarrowedLayers, RequestFilter};
 use super::rows::ServedRows;
-use super::rows_file::RowsFile;
+use super::saved_rows_file::SavedRowsFile;
+use super::search::NoBatch;
 use super::sets::{FilterPart, ServedSets};
-use super::snapshot::{LiveBounds, LiveSnapshot, NarrowedLayers, PlacesFound, RequestFilter, SharedWork, SnapshotUse};
+use super::shared_work::SharedWork;
+use super::snapshot::{LiveSnapshot, SnapshotUse};
 use crate::change_log::{Cursor, CursorError, newest_logged_now};
 use crate::config::{AskedCondition, FilterSettings};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
-use crate::plan::{Dirty, FeatureSearch, batches};
-use crate::postgis::{Database, Error, Layer, survey};
+use crate::postgis::{Database, Error, Layer};
 use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
 use crate::run::fitted_filters::{check_conditions, fitted_filters};
 use crate::run::{CommandError, Job};
@@ -31,7 +34,7 @@ use crate::serve::{
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
 use crate::stop::Stop;
 use crate::target::Described;
-use crate::tile::{Batch, Coverage, LayerCount, LayerIndex, Scope, SearchBox, Slice, TileId, TileRect, Zoom, ZoomList};
+use crate::tile::{Slice, TileId};
 
 /// The pause after a snapshot could not be taken, in which the database is not asked again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -108,7 +111,7 @@ impl DatabaseTiles {
         });
         let fingerprint = fingerprint(settings, &first.layers);
         let notes = if has_target { job.target.folder_notes() } else { None };
-        let file = notes.map(|notes| RowsFile::new(notes, &fingerprint));
+        let file = notes.map(|notes| SavedRowsFile::new(notes, &fingerprint));
         let sets = ServedSets::new(filters.clone());
         let purges_filtered = settings.tileset.purges_filtered();
         let tiles = DatabaseTiles(Arc::new(DatabaseTilesShared {
@@ -245,7 +248,6 @@ impl LiveSource for DatabaseTiles {
 }
 
 impl DatabaseTilesShared {
-    /// Renders a tile.
     async fn render(self: &Arc<Self>, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
         let LiveRequest { tile, given, since } = request;
         let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
@@ -298,7 +300,6 @@ impl DatabaseTilesShared {
         drop(tokio::time::timeout_at(until.into(), preparing).await);
     }
 
-    /// Counts the rows of each layer.
     async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
         let CountRequest { counted, given, since } = request;
         let filter = RequestFilter::of(&self.filters, given.as_deref());
@@ -439,7 +440,7 @@ impl DatabaseTilesShared {
             Ok(snapshot) => {
                 drop(tokio::spawn(retire(Arc::clone(&self), Arc::downgrade(snapshot))));
                 if self.rows.have_to_be_read(&snapshot.layers) {
-                    drop(tokio::spawn(reads_rows(Arc::clone(&self))));
+                    drop(tokio::spawn(read_and_save_rows(Arc::clone(&self))));
                 } else if self.rows.have_to_be_saved() {
                     drop(tokio::spawn(save_rows(Arc::clone(&self))));
                 }
@@ -507,7 +508,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 }
 
 /// Reads the live rows; if that dies, they may be read again later.
-async fn reads_rows(source: Arc<DatabaseTilesShared>) {
+async fn read_and_save_rows(source: Arc<DatabaseTilesShared>) {
     if let Err(died) = tokio::spawn(read_rows(Arc::clone(&source))).await {
         source.rows.read(Err(died.into()), &source.job.settings.database.changes.schema).await;
     }
@@ -558,61 +559,4 @@ fn live_error(error: &dyn std::error::Error, kind: ErrorKind) -> LiveError {
         ErrorKind::Transient(_) => LiveError::Away(text),
         _ => LiveError::Failed(text),
     }
-}
-
-// The area in which the features of a live tile are searched. If a closed formula leads from the tile to the layer's
-// reference system, it is the tile. Otherwise it is the boxes of the features that a survey of all features has found
-// there.
-
-/// Why no batch could be made for a tile.
-pub(crate) enum NoBatch {
-    /// The survey of the features failed.
-    Failed(Arc<Error>),
-    /// The task of the survey died.
-    Died,
-}
-
-impl LiveSnapshot {
-    /// The batch of one tile; `None` if no layer is drawn there.
-    pub(crate) async fn batch(self: &Arc<Self>, tile: TileId) -> Result<Option<Batch>, NoBatch> {
-        let one = [tile.coord];
-        let made = batches(&one, &self.drawn, std::num::NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
-        let Some(mut batch) = made.into_iter().next() else { return Ok(None) };
-        for (index, layer) in self.layers.iter().enumerate() {
-            let is_wanted = tile.slice == Slice::Whole || tile.slice == Slice::Layer(layer.id());
-            let is_drawn = batch.layers[index].tiles > 0;
-            if is_wanted && is_drawn && !layer.is_found_by_area() {
-                let search = self.searched(LayerIndex(index), tile).await?;
-                batch.areas.iter_mut().for_each(|area| area.search[index] = search.clone());
-            } else if !is_wanted {
-                batch.areas.iter_mut().for_each(|area| area.search[index] = SearchBox::Nothing);
-                batch.layers[index] = LayerCount::default();
-            }
-        }
-        Ok(batch.layers.iter().any(|count| count.tiles > 0).then_some(batch))
-    }
-
-    /// The boxes of the features that a layer shows in a tile.
-    async fn searched(self: &Arc<Self>, layer: LayerIndex, tile: TileId) -> Result<SearchBox, NoBatch> {
-        let zoom = tile.coord.zoom();
-        let look = self.places.look(layer, zoom, || SharedWork::start(found(Arc::clone(self), layer, zoom)));
-        let places = look.done().await.ok_or(NoBatch::Died)?.map_err(NoBatch::Failed)?;
-        let zooms = ZoomList::of([zoom]);
-        let scope = zooms.map(|zooms| Scope { zooms, coverage: Coverage::new(&[]) });
-        let mut dirty = Dirty::new(&scope.into_iter().collect::<Vec<_>>(), 1);
-        // A single tile is never too many.
-        if dirty.mark_tile(tile.coord).is_err() {
-            return Ok(SearchBox::Nothing);
-        }
-        Ok(FeatureSearch::new(&dirty, &self.drawn[layer.0], &places).search(&TileRect::from(tile.coord)))
-    }
-}
-
-/// Surveys where the features of a layer lie.
-async fn found(snapshot: Arc<LiveSnapshot>, layer: LayerIndex, zoom: Zoom) -> PlacesFound {
-    let begun = Instant::now();
-    let Some(zooms) = ZoomList::of([zoom]) else { return Err(Arc::new(Error::Interrupted)) };
-    let looked = survey(&snapshot.snapshot, &snapshot.layers[layer.0], None, &Coverage::new(&[]), &zooms).await;
-    snapshot.prepared_for(begun.elapsed());
-    looked.map(|seen| Arc::new(seen.footprints)).map_err(Arc::new)
 }

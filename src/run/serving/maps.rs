@@ -1,5 +1,5 @@
-//! The tables that say for which values those of requests stand: read before the first request, and looked at again and
-//! again, because nothing else notes their changes.
+//! The tables that say for which values those of requests stand: read before the first request, and again and again
+//! after it, because nothing else notes their changes.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::run::CommandError;
 use crate::serve::ParameterType;
 use crate::stop::Stop;
 
-/// The most rows of a table. All of them are read at each look.
+/// The most rows of a table. All of them are read each time.
 const MAX_ROWS: usize = 10_000;
 
-/// The pause between two looks.
+/// The pause between two readings.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// The time after which a look that is not done is logged: a table may be locked.
+/// The time after which a reading that is not done is logged: a table may be locked.
 const LONG: Duration = Duration::from_secs(2);
 
-/// The pause after a look that failed.
+/// The pause after a reading that failed.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 2_000 });
 
 /// Reads the tables of all parameters.
@@ -62,27 +62,26 @@ async fn read_map(session: &Session, settings: &ParameterSettings) -> Result<(),
     map.set(parameter, rows).map_err(|what| unfit(format!("{table}: {what}")))
 }
 
-/// True if there is a table to look at.
+/// True if there is a table to read.
 pub(crate) fn have_maps(filters: &FilterSettings) -> bool {
     filters.parameters.iter().any(|settings| settings.map.is_some())
 }
 
-/// Looks at the tables of a tileset until a stop is asked for. If a look fails, requests go by what the last one found.
+/// Reads the tables of a tileset until a stop is asked for. If a reading fails, requests go by what the last one found.
 pub(crate) async fn keep_maps(settings: DatabaseSettings, filters: FilterSettings, stop: Stop) {
-    let look = Arc::new(MapLook { settings, filters, stop: stop.clone(), database: OnceLock::new() });
-    look_always(&stop, || Arc::clone(&look).read()).await;
+    let reader = Arc::new(MapReader { settings, filters, stop: stop.clone(), database: OnceLock::new() });
+    read_always(&stop, || Arc::clone(&reader).read()).await;
 }
 
-/// A look at the tables.
-struct MapLook {
+struct MapReader {
     settings: DatabaseSettings,
     filters: FilterSettings,
     stop: Stop,
     database: OnceLock<Database>,
 }
 
-impl MapLook {
-    async fn read(self: Arc<MapLook>) -> Result<(), CommandError> {
+impl MapReader {
+    async fn read(self: Arc<MapReader>) -> Result<(), CommandError> {
         let database = if let Some(known) = self.database.get() {
             known
         } else {
@@ -94,17 +93,17 @@ impl MapLook {
     }
 }
 
-/// Looks again and again, until a stop is asked for. What fails is logged, once while it fails alike, and so is a look
-/// that panics or takes long.
-async fn look_always<L>(stop: &Stop, look: impl Fn() -> L)
+/// Reads again and again, until a stop is asked for. What fails is logged, once while it fails alike, and so is a
+/// reading that panics or takes long.
+async fn read_always<R>(stop: &Stop, read: impl Fn() -> R)
 where
-    L: Future<Output = Result<(), CommandError>> + Send + 'static,
+    R: Future<Output = Result<(), CommandError>> + Send + 'static,
 {
     let mut said = String::new();
     while stop.asked().is_none() {
-        let mut looking = tokio::spawn(look());
-        let looked = match tokio::time::timeout(LONG, &mut looking).await {
-            Ok(looked) => looked,
+        let mut reading = tokio::spawn(read());
+        let result = match tokio::time::timeout(LONG, &mut reading).await {
+            Ok(result) => result,
             Err(_long) => {
                 if said.is_empty() {
                     say(
@@ -112,10 +111,10 @@ where
                         format!("reading it takes longer than {} s: its table may be locked", LONG.as_secs()),
                     );
                 }
-                looking.await
+                reading.await
             }
         };
-        let pause = match looked.map_err(CommandError::from).flatten() {
+        let pause = match result.map_err(CommandError::from).flatten() {
             Ok(()) => {
                 if !std::mem::take(&mut said).is_empty() {
                     tracing::warn!("the maps of parameters are read again");
@@ -146,18 +145,18 @@ mod tests {
     use crate::stop::Signal;
 
     #[test]
-    fn a_look_that_panics_is_not_the_last_one() {
-        let (stop, looks) = (Stop::new(), Arc::new(AtomicU32::new(0)));
-        let look = || {
-            let (stop, looks) = (stop.clone(), Arc::clone(&looks));
+    fn a_reading_that_panics_is_not_the_last_one() {
+        let (stop, readings) = (Stop::new(), Arc::new(AtomicU32::new(0)));
+        let read = || {
+            let (stop, readings) = (stop.clone(), Arc::clone(&readings));
             async move {
-                assert!(looks.fetch_add(1, Ordering::Relaxed) > 0, "the first look");
+                assert!(readings.fetch_add(1, Ordering::Relaxed) > 0, "the first reading");
                 stop.ask(Signal::Terminate);
                 Ok(())
             }
         };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        runtime.block_on(look_always(&stop, look));
-        assert_eq!(looks.load(Ordering::Relaxed), 2);
+        runtime.block_on(read_always(&stop, read));
+        assert_eq!(readings.load(Ordering::Relaxed), 2);
     }
 }

@@ -2,35 +2,47 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `bounds` | the limits on the database sessions of live tiles, over all tilesets |
 //! | `count` | how many rows a request chooses, and where they lie |
+//! | `drawing` | tiles that are drawn from kept rows, or whose cells are counted from them |
 //! | `family` | the variants of a tileset, by their family's manifest |
 //! | `filtered` | the kept rows that a request's filter leaves |
 //! | `follow` | the change log, followed for stale tiles and for live ones |
 //! | `live` | tiles that the target does not hold, rendered on request |
+//! | `live_layers` | the layers with the rows that are kept of them, and as which layer the rows of each are read |
 //! | `maps` | the tables that say for which values those of requests stand |
+//! | `request_filter` | what a request wants of the rows: further conditions of the layers, and their values |
 //! | `rows` | rows of points, kept to draw live tiles without a statement |
-//! | `rows_file`, `saved_rows` | the file beside a target in which a server leaves these rows; how the next one takes them over |
+//! | `saved_rows`, `saved_rows_file` | how a server takes over the rows that the one before has left; the file beside a target in which it leaves them |
+//! | `search` | the batch of a live tile, with the area in which its features are searched |
 //! | `sets` | the sets of rows that match filters: their places, bounds, and for which states they hold |
-//! | `snapshot` | the database state that live tiles show for some seconds, the sessions on it and their limits over all tilesets; tiles of requests that give values for parameters; work that is done once for all who wait for its result |
+//! | `shared_work` | work that is done once for all who wait for its result |
+//! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
 
+mod bounds;
 mod count;
+mod drawing;
 mod family;
 mod filtered;
 mod follow;
 mod live;
+mod live_layers;
 mod maps;
+mod request_filter;
 mod rows;
-mod rows_file;
 mod saved_rows;
+mod saved_rows_file;
+mod search;
 mod sets;
+mod shared_work;
 mod snapshot;
 
 use std::path::Path;
 use std::sync::Arc;
 
+use bounds::LiveBounds;
 use family::family_parts;
 use live::DatabaseTiles;
-use snapshot::LiveBounds;
 
 use super::{CommandError, Family, Job, Target, WrittenFileError, reading};
 use crate::report::{print, say_warning, write_document};
@@ -52,7 +64,7 @@ pub(crate) enum OnceReady {
 }
 
 /// A tileset that is served, and the writer that keeps its target up to date meanwhile.
-pub(crate) struct ServedJob {
+pub(crate) struct ServedTileset {
     pub job: Job,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
@@ -60,29 +72,29 @@ pub(crate) struct ServedJob {
     pub(crate) has_target: bool,
 }
 
-impl ServedJob {
+impl ServedTileset {
     /// A tileset that other processes write.
-    pub(crate) const fn read_only(job: Job) -> ServedJob {
-        ServedJob { job, writer: None, has_target: true }
+    pub(crate) const fn read_only(job: Job) -> ServedTileset {
+        ServedTileset { job, writer: None, has_target: true }
     }
 
     /// A tileset without a target.
-    pub(crate) const fn live_only(job: Job) -> ServedJob {
-        ServedJob { job, writer: None, has_target: false }
+    pub(crate) const fn live_only(job: Job) -> ServedTileset {
+        ServedTileset { job, writer: None, has_target: false }
     }
 }
 
 /// The tilesets that a server serves.
-pub(crate) enum ServedJobs {
+pub(crate) enum ServedTilesets {
     /// One, at the root of all paths.
-    One(Box<ServedJob>),
+    One(Box<ServedTileset>),
     /// Several, each below its name.
-    ByName(NamedJobs),
+    ByName(NamedTilesets),
 }
 
 /// The tilesets of a server, each below its name.
-pub(crate) struct NamedJobs {
-    pub(crate) tilesets: Vec<ServedJob>,
+pub(crate) struct NamedTilesets {
+    pub(crate) tilesets: Vec<ServedTileset>,
     /// The tilesets with variants. Their tilesets without conditions, if wanted, are in `tilesets`.
     pub(crate) families: Vec<ServedFamily>,
 }
@@ -94,31 +106,31 @@ pub(crate) struct ServedFamily {
     pub writer: Option<Arc<dyn Writer<WrittenVariants>>>,
 }
 
-impl NamedJobs {
+impl NamedTilesets {
     fn has(&self, name: &str) -> bool {
         self.tilesets.iter().any(|served| served.job.settings.tileset.name == name)
     }
 }
 
-impl ServedJobs {
+impl ServedTilesets {
     fn families(&self) -> &[ServedFamily] {
         match self {
-            ServedJobs::One(_) => &[],
-            ServedJobs::ByName(named) => &named.families,
+            ServedTilesets::One(_) => &[],
+            ServedTilesets::ByName(named) => &named.families,
         }
     }
 
-    fn all(&self) -> &[ServedJob] {
+    fn all(&self) -> &[ServedTileset] {
         match self {
-            ServedJobs::One(one) => std::slice::from_ref(one),
-            ServedJobs::ByName(named) => &named.tilesets,
+            ServedTilesets::One(one) => std::slice::from_ref(one),
+            ServedTilesets::ByName(named) => &named.tilesets,
         }
     }
 
     const fn addressing(&self) -> Addressing {
         match self {
-            ServedJobs::One(_) => Addressing::Root,
-            ServedJobs::ByName(_) => Addressing::ByName,
+            ServedTilesets::One(_) => Addressing::Root,
+            ServedTilesets::ByName(_) => Addressing::ByName,
         }
     }
 }
@@ -128,7 +140,7 @@ impl ServedJobs {
 /// Fails if a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the
 /// server was stopped.
 pub(crate) async fn run(
-    jobs: &ServedJobs,
+    jobs: &ServedTilesets,
     options: &ServeOptions,
     then: OnceReady,
     reread: Option<SettingsReader>,
@@ -139,11 +151,11 @@ pub(crate) async fn run(
     let server = start(jobs, options, stop).await?;
     let url = server.public_url();
     match jobs {
-        ServedJobs::One(one) => {
+        ServedTilesets::One(one) => {
             let shown = if options.section.preview { "a map of it at" } else { "its tiles at" };
             print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
         }
-        ServedJobs::ByName(named) => {
+        ServedTilesets::ByName(named) => {
             let count = named.tilesets.len();
             let lone = named.families.iter().filter(|served| !named.has(served.family.name())).count();
             let maps = if options.section.preview { format!(", maps of them at {url}") } else { String::new() };
@@ -169,7 +181,7 @@ fn is_opened_by_desktop(url: &str) -> bool {
 /// Opens the targets and begins to listen. Fails if a target cannot be read, an address cannot be used, or live tiles
 /// are wanted and cannot be rendered.
 pub(crate) async fn start(
-    served: &ServedJobs,
+    served: &ServedTilesets,
     options: &ServeOptions,
     stop: &Stop,
 ) -> Result<TileServer, CommandError> {
@@ -203,7 +215,7 @@ pub(crate) async fn start(
 
 /// A tileset in the form that the server uses.
 async fn parts(
-    served: &ServedJob,
+    served: &ServedTileset,
     options: &ServeOptions,
     bounds: &Arc<LiveBounds>,
 ) -> Result<TilesetParts, CommandError> {

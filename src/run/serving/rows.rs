@@ -8,20 +8,21 @@
 //! A snapshot of live tiles has the rows in its own state, or none; then the database draws. Without a change log that
 //! is known to be complete, nothing is kept.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
-use super::rows_file::RowsFile;
+use super::live_layers::{KeptLayer, LiveLayers, RowOwners, RowsLayer};
+use super::saved_rows_file::SavedRowsFile;
 use super::sets::{FilterPart, LoggedParts, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{CellMembers, LiveLook, LivePoints, LiveRows, PreparedLayer, may_have_live_points};
+use crate::draw::{CellMembers, LiveRows, LiveStep, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
-use crate::postgis::{Database, Layer, Probed, Reads, Snapshot, foldable};
+use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
 use crate::serve::LiveRowsReport;
@@ -41,56 +42,53 @@ const PAUSE_AFTER_REFUSAL: Duration = Duration::from_secs(600);
 /// The live rows of a tileset that is served live.
 pub(crate) struct ServedRows {
     pub(crate) rows: LiveRows,
-    /// How the rows of layers of cells are kept, by the layers' definitions; `None` if they are not.
-    members: parking_lot::Mutex<HashMap<String, Option<Arc<CellMembers>>>>,
-    /// For layers of cells without rows of their own, the layer of points whose rows these are, too: by their
-    /// definitions.
-    shared: parking_lot::Mutex<HashMap<String, String>>,
+    pub(crate) owners: RowOwners,
     pub(crate) sets: ServedSets,
     /// The first database state that live tiles have shown, or since rows were lost.
     first_shown: parking_lot::Mutex<Option<Cursor>>,
     /// The memory that they may take, in bytes.
     pub(crate) memory: usize,
-    pub(crate) kept: Mutex<Kept>,
+    pub(crate) kept: Mutex<RowsStage>,
     /// The live tiles that the database has drawn since rows were read last.
     drawn: AtomicU64,
-    pub(crate) told: parking_lot::Mutex<LiveRowsReport>,
-    /// When they were brought to the state that they show.
-    looked: parking_lot::Mutex<Option<Instant>>,
+    /// The rows as they are reported, but for what is counted elsewhere.
+    pub(crate) report: parking_lot::Mutex<LiveRowsReport>,
+    /// When they were brought to the state that they show; `None` if none are kept.
+    brought_at: parking_lot::Mutex<Option<Instant>>,
     /// The file that keeps them between starts; `None` if there is no place for one.
-    pub(crate) file: Option<RowsFile>,
+    pub(crate) file: Option<SavedRowsFile>,
 }
 
-pub(crate) enum Kept {
+pub(crate) enum RowsStage {
     /// They are to be read, but not before this moment, and not before the database has drawn this number of tiles.
     Due(Instant, u64),
     Reading,
-    Rows(KeptState),
+    Rows(RowsState),
     /// No layer has rows that can be kept.
     Never,
 }
 
 /// The state of the database that the rows are of.
 #[derive(Clone)]
-pub(crate) struct KeptState {
+pub(crate) struct RowsState {
     pub(crate) shown: StateInHistory,
     /// What the layers read there ([`Reads::digest`]).
     pub(crate) reads: String,
 }
 
-impl KeptState {
-    pub(crate) fn new(shown: &StateInHistory, reads: &Reads) -> KeptState {
-        KeptState { shown: shown.clone(), reads: reads.digest.clone() }
+impl RowsState {
+    pub(crate) fn new(shown: &StateInHistory, reads: &Reads) -> RowsState {
+        RowsState { shown: shown.clone(), reads: reads.digest.clone() }
     }
 }
 
-impl Kept {
-    pub(crate) fn not_yet() -> Kept {
-        Kept::Due(Instant::now(), MIN_TILES)
+impl RowsStage {
+    pub(crate) fn not_yet() -> RowsStage {
+        RowsStage::Due(Instant::now(), MIN_TILES)
     }
 
-    fn lost(pause: Duration) -> Kept {
-        Kept::Due(Instant::now() + pause, MIN_TILES)
+    fn lost(pause: Duration) -> RowsStage {
+        RowsStage::Due(Instant::now() + pause, MIN_TILES)
     }
 }
 
@@ -112,53 +110,25 @@ impl<E: Into<CommandError>> From<E> for NotKept {
     }
 }
 
-/// The layers of a snapshot with the rows that are kept of them.
-#[derive(Default)]
-pub(crate) struct LayersWithRows {
-    /// All layers, those of points with their rows.
-    pub(crate) prepared: Vec<PreparedLayer>,
-    /// The rows that are kept, by the layers' numbers.
-    pub(crate) rows: BTreeMap<usize, LivePoints>,
-    /// The layers of cells among these.
-    pub(crate) cells: BTreeMap<usize, Arc<CellMembers>>,
-    /// Of these, the layers whose rows are those of a layer of points, with the number of that layer.
-    pub(crate) homes: BTreeMap<usize, usize>,
-}
-
-/// The layer as which the rows of a layer are read.
-pub(crate) struct RowsLayer {
-    /// The number of the layer that keeps them: the layer's own one, or that of a layer of points with the same rows.
-    pub(crate) home: usize,
-    pub(crate) layer: Arc<Layer>,
-}
-
-impl LayersWithRows {
-    /// The layers without rows.
-    pub(crate) fn without(layers: &[Arc<Layer>]) -> LayersWithRows {
-        LayersWithRows { prepared: layers.iter().map(PreparedLayer::new).collect(), ..LayersWithRows::default() }
-    }
-}
-
 impl ServedRows {
     /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
-    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<RowsFile>) -> ServedRows {
+    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<SavedRowsFile>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
-            members: parking_lot::Mutex::default(),
-            shared: parking_lot::Mutex::default(),
+            owners: RowOwners::default(),
             sets,
             first_shown: parking_lot::Mutex::default(),
             memory,
-            kept: Mutex::new(Kept::not_yet()),
+            kept: Mutex::new(RowsStage::not_yet()),
             drawn: AtomicU64::new(0),
-            told: parking_lot::Mutex::new(LiveRowsReport {
+            report: parking_lot::Mutex::new(LiveRowsReport {
                 why_not: Some(FEW_TILES.to_owned()),
                 why_not_saved: file
                     .is_none()
                     .then(|| "there is no local target beside which they could lie".to_owned()),
                 ..LiveRowsReport::default()
             }),
-            looked: parking_lot::Mutex::default(),
+            brought_at: parking_lot::Mutex::default(),
             file,
         }
     }
@@ -166,7 +136,7 @@ impl ServedRows {
     /// Notes that a live tile was drawn, from rows or by the database.
     pub(crate) fn note_drawn(&self, from_rows: bool) {
         if from_rows {
-            self.told.lock().tiles += 1;
+            self.report.lock().tiles += 1;
         } else {
             self.drawn.fetch_add(1, Ordering::Relaxed);
         }
@@ -174,17 +144,17 @@ impl ServedRows {
 
     /// Notes that a live tile was drawn whose cells were counted from rows, perhaps from those of matching sets.
     pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
-        let mut told = self.told.lock();
-        told.counted_tiles += 1;
-        told.tiles += u64::from(!by_database);
-        drop(told);
+        let mut report = self.report.lock();
+        report.counted_tiles += 1;
+        report.tiles += u64::from(!by_database);
+        drop(report);
         if has_sets {
             self.sets.note_drawn();
         }
     }
 
     pub(crate) fn are_kept(&self) -> bool {
-        self.told.lock().snapshot.is_some()
+        self.report.lock().snapshot.is_some()
     }
 
     /// True if the change log holds every change of what some conditions see that came after a database state. False if
@@ -195,10 +165,10 @@ impl ServedRows {
 
     /// What is kept now.
     pub(crate) fn report(&self) -> LiveRowsReport {
-        let last_look_seconds = self.looked.lock().map(|looked| looked.elapsed().as_secs());
-        let saved_seconds = self.file.as_ref().and_then(RowsFile::age).map(|age| age.as_secs());
-        let told = self.told.lock().clone();
-        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..told })
+        let last_look_seconds = self.brought_at.lock().map(|at| at.elapsed().as_secs());
+        let saved_seconds = self.file.as_ref().and_then(SavedRowsFile::age).map(|age| age.as_secs());
+        let report = self.report.lock().clone();
+        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..report })
     }
 
     pub(crate) async fn drop_rows(&self) {
@@ -206,56 +176,53 @@ impl ServedRows {
         self.sets.clear();
     }
 
-    pub(crate) fn tell_why_not(&self, why: &str) {
-        *self.looked.lock() = None;
+    /// Notes that no rows are kept, and why.
+    pub(crate) fn note_why_not(&self, why: &str) {
+        *self.brought_at.lock() = None;
         self.sets.note_lacking_facets(None);
-        let mut told = self.told.lock();
-        let was_kept = told.snapshot.take().is_some();
-        told.drops += u64::from(was_kept);
-        (told.rows, told.bytes, told.changed) = (0, 0, 0);
-        (told.being_read, told.why_not) = (false, Some(why.to_owned()));
+        let mut report = self.report.lock();
+        let was_kept = report.snapshot.take().is_some();
+        report.drops += u64::from(was_kept);
+        (report.rows, report.bytes, report.changed) = (0, 0, 0);
+        (report.being_read, report.why_not) = (false, Some(why.to_owned()));
     }
 
     /// Notes that rows are being read.
-    pub(crate) fn tell_reading(&self, why: &str) {
-        self.tell_why_not(why);
-        self.told.lock().being_read = true;
+    pub(crate) fn note_reading(&self, why: &str) {
+        self.note_why_not(why);
+        self.report.lock().being_read = true;
     }
 
     /// Notes which state the rows show now.
-    pub(crate) async fn tell_shown(&self, shown: &StateInHistory) {
+    pub(crate) async fn note_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
-        let mut bytes = bytes;
-        for members in self.members.lock().values().flatten() {
-            members.bound(self.memory.saturating_sub(bytes));
-            bytes += members.bytes();
-        }
+        let bytes = self.owners.bound(self.memory, bytes);
         self.sets.bound(self.memory, bytes);
-        *self.looked.lock() = Some(Instant::now());
-        let mut told = self.told.lock();
-        (told.rows, told.bytes, told.changed) = (rows, bytes, changed);
-        (told.being_read, told.snapshot, told.why_not) = (false, Some(shown.state.to_string()), None);
+        *self.brought_at.lock() = Some(Instant::now());
+        let mut report = self.report.lock();
+        (report.rows, report.bytes, report.changed) = (rows, bytes, changed);
+        (report.being_read, report.snapshot, report.why_not) = (false, Some(shown.state.to_string()), None);
     }
 
     /// True for one caller, who has to read the rows now.
     pub(crate) fn have_to_be_read(&self, layers: &[Arc<Layer>]) -> bool {
-        // If others look at the rows at this moment, the next snapshot asks again.
+        // If others hold the rows at this moment, the next snapshot asks again.
         let Ok(mut kept) = self.kept.try_lock() else { return false };
-        let Kept::Due(from, tiles) = *kept else { return false };
+        let RowsStage::Due(from, tiles) = *kept else { return false };
         if Instant::now() < from || self.drawn.load(Ordering::Relaxed) < tiles {
             return false;
         }
         if self.memory == 0 || !layers.iter().any(|layer| may_be_kept(layer)) {
-            self.tell_why_not(if self.memory == 0 {
+            self.note_why_not(if self.memory == 0 {
                 "rows_mb leaves no room"
             } else {
                 "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, or cells of such points, from a table with a spatial index"
             });
-            *kept = Kept::Never;
+            *kept = RowsStage::Never;
             return false;
         }
-        self.tell_reading("they are being read");
-        *kept = Kept::Reading;
+        self.note_reading("they are being read");
+        *kept = RowsStage::Reading;
         true
     }
 
@@ -264,17 +231,17 @@ impl ServedRows {
         let read = async {
             let on = on?;
             let is_any_kept = self.try_read(&on, schema).await?;
-            Ok::<_, NotKept>(is_any_kept.then(|| KeptState::new(on.shown, on.reads)))
+            Ok::<_, NotKept>(is_any_kept.then(|| RowsState::new(on.shown, on.reads)))
         };
         let read = read.await;
         self.drawn.store(0, Ordering::Relaxed);
         let mut kept = self.kept.lock().await;
         let (why, pause) = match read {
             Ok(Some(state)) => {
-                self.told.lock().reads += 1;
+                self.report.lock().reads += 1;
                 self.sets.note_rows_read();
-                self.tell_shown(&state.shown).await;
-                *kept = Kept::Rows(state);
+                self.note_shown(&state.shown).await;
+                *kept = RowsStage::Rows(state);
                 if let Some(file) = &self.file {
                     file.note_read();
                 }
@@ -288,9 +255,9 @@ impl ServedRows {
             Err(NotKept::Lost(why)) => (why, PAUSE_AFTER_LOSS),
         };
         tracing::info!("rows for live tiles are not kept, so the database draws: {why}");
-        self.tell_why_not(&why);
+        self.note_why_not(&why);
         self.drop_rows().await;
-        *kept = Kept::lost(pause);
+        *kept = RowsStage::lost(pause);
     }
 
     /// True if the rows of some layer are kept now.
@@ -299,9 +266,9 @@ impl ServedRows {
             return Ok(false);
         }
         self.drop_rows().await;
-        self.look_up_members(on.snapshot, on.layers).await?;
+        self.owners.find(on.snapshot, on.layers).await?;
         // The log has to be complete for all that comes.
-        let layers = self.kept_layers(on.layers);
+        let layers = self.owners.kept_layers(on.layers);
         let asking = tracked(on.database, on.snapshot, schema, None, &layers, &on.shown.state);
         let watches = on.snapshot.without_keeping_locks(Box::pin(asking)).await?;
         let number = |layer| on.layers.iter().position(|own| Arc::ptr_eq(own, layer));
@@ -311,14 +278,13 @@ impl ServedRows {
         numbered.sort_by_key(|(number, _)| on.layers[*number].grid().is_some());
         let mut is_any_kept = false;
         for (number, watches) in numbered {
-            let Some(rows) = self.rows_layers(on.layers).swap_remove(number).filter(|rows| rows.home == number) else {
-                continue;
-            };
+            let rows = self.owners.rows_layers(on.layers).swap_remove(number);
+            let Some(rows) = rows.filter(|rows| rows.owner == number) else { continue };
             if self.read_layer(on, &rows, watches).await? {
                 is_any_kept = true;
             } else {
                 let definition = on.layers[number].definition();
-                self.share_only_with(|points| points != definition);
+                self.owners.share_only_with(|points| points != definition);
             }
         }
         on.snapshot.check_partitions(on.reads).await?;
@@ -331,14 +297,14 @@ impl ServedRows {
         if watches.iter().all(Watch::is_query) {
             return Ok(false);
         }
-        let (look, RowsLayer { home, layer }) = (self.look(on.snapshot, ""), rows);
-        let Some(points) = self.rows.read_points(look, layer).await? else { return Ok(false) };
-        self.rows.read_facets(look, layer).await?;
+        let (step, RowsLayer { owner, layer }) = (self.step(on.snapshot, ""), rows);
+        let Some(points) = self.rows.read_points(step, layer).await? else { return Ok(false) };
+        self.rows.read_facets(step, layer).await?;
         // The cells of all rows are counted as the survey of a seed counts them.
-        if on.layers[*home].grid().is_some() || on.draws_alike(*home, &points).await? {
+        if on.layers[*owner].grid().is_some() || on.draws_alike(*owner, &points).await? {
             return Ok(true);
         }
-        self.rows.refuse(look, layer).await;
+        self.rows.refuse(step, layer).await;
         Ok(false)
     }
 
@@ -350,20 +316,20 @@ impl ServedRows {
         probed: &Probed,
         shown: &StateInHistory,
         schema: &str,
-    ) -> (LayersWithRows, SetsState) {
-        let plain = || (LayersWithRows::without(&probed.layers), SetsState::default());
+    ) -> (LiveLayers, SetsState) {
+        let plain = || (LiveLayers::without_rows(&probed.layers), SetsState::default());
         self.first_shown.lock().get_or_insert_with(|| shown.state.clone());
         let mut kept = self.kept.lock().await;
-        let Kept::Rows(KeptState { shown: before, .. }) = &*kept else { return plain() };
+        let RowsStage::Rows(RowsState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
         let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
         if is_older || shown.newest == NewestLogged::NoLog {
             return plain();
         }
         if self.rows.are_old().await || self.sets.facets_are_due() {
-            self.tell_why_not("they are read anew after ten minutes");
+            self.note_why_not("they are read anew after ten minutes");
             self.drop_rows().await;
-            *kept = Kept::Due(Instant::now(), 0);
+            *kept = RowsStage::Due(Instant::now(), 0);
             return plain();
         }
         match self.brought(database, snapshot, &probed.layers, &probed.reads, before, schema).await {
@@ -379,17 +345,17 @@ impl ServedRows {
                     }
                 }
                 let state = self.sets.next_state(&logged);
-                self.tell_shown(shown).await;
-                *kept = Kept::Rows(KeptState::new(shown, &probed.reads));
+                self.note_shown(shown).await;
+                *kept = RowsStage::Rows(RowsState::new(shown, &probed.reads));
                 self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));
                 (layers, state)
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
                 tracing::info!("rows for live tiles are read anew: {why}");
-                self.tell_why_not(&why);
+                self.note_why_not(&why);
                 self.drop_rows().await;
-                *kept = Kept::lost(PAUSE_AFTER_LOSS);
+                *kept = RowsStage::lost(PAUSE_AFTER_LOSS);
                 *self.first_shown.lock() = None;
                 plain()
             }
@@ -405,7 +371,7 @@ impl ServedRows {
         reads: &Reads,
         before: &StateInHistory,
         schema: &str,
-    ) -> Result<LayersWithRows, NotKept> {
+    ) -> Result<LiveLayers, NotKept> {
         let lost = |why: &str| NotKept::Lost(why.to_owned());
         if reads.row_security.is_some() {
             // Policies may change without a change of a row.
@@ -414,36 +380,25 @@ impl ServedRows {
         if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
-        let (layers, rows_layers) = (self.kept_layers(all), self.rows_layers(all));
+        let (layers, rows_layers) = (self.owners.kept_layers(all), self.owners.rows_layers(all));
         // The tables of the log are not locked for as long as the snapshot lives.
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));
         let changed = snapshot.without_keeping_locks(asking).await?;
         let since = before.state.to_string();
-        let (look, kept_before) = (self.look(snapshot, &since), self.rows.point_layers().await);
-        let homes = rows_layers.iter().flatten().map(|rows| rows.home);
-        let changed = changed_at_home(homes.zip(changed));
-        let mut with_rows = LayersWithRows::default();
-        for (number, (layer, rows)) in all.iter().zip(&rows_layers).enumerate() {
-            let plain = PreparedLayer::new(layer);
-            let Some(RowsLayer { home, layer: rows }) = rows else {
-                with_rows.prepared.push(plain);
+        let (step, kept_before) = (self.step(snapshot, &since), self.rows.point_layers().await);
+        let owners = rows_layers.iter().flatten().map(|rows| rows.owner);
+        let changed = changed_by_owner(owners.zip(changed));
+        let mut with_rows = LiveLayers::default();
+        for (layer, rows) in all.iter().zip(&rows_layers) {
+            let Some(RowsLayer { owner, layer: rows }) = rows else {
+                with_rows.push(layer, None);
                 continue;
             };
-            let positions = changed.get(home).and_then(Option::as_deref);
-            let brought = self.rows.points(look, rows, positions).await;
+            let positions = changed.get(owner).and_then(Option::as_deref);
+            let brought = self.rows.points(step, rows, positions).await;
             let points = brought.map_err(|error| lost(&with_causes(&error)))?;
-            if *home != number {
-                with_rows.homes.insert(number, *home);
-            }
-            with_rows.prepared.push(match (&points, self.members_of(layer)) {
-                (Some(_), Some(members)) => {
-                    with_rows.cells.insert(number, members);
-                    plain
-                }
-                (Some(points), None) => plain.with_live_points(points),
-                (None, _) => plain,
-            });
-            with_rows.rows.extend(points.map(|points| (number, points)));
+            let kept = |points| KeptLayer { points, members: self.owners.members_of(layer), owner: *owner };
+            with_rows.push(layer, points.map(kept));
         }
         if self.rows.point_layers().await < kept_before {
             return Err(lost("what changed since is not known, or too much"));
@@ -484,79 +439,16 @@ impl ServedRows {
             .collect()
     }
 
-    /// Where a snapshot of live tiles stands for live rows.
-    pub(crate) fn look<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveLook<'s> {
-        LiveLook { snapshot, since, now: snapshot.cursor(), memory: self.memory }
-    }
-}
-
-impl ServedRows {
-    /// Finds out how the rows of layers of cells can be kept, and which of them are those of layers of points.
-    pub(crate) async fn look_up_members(
-        &self,
-        snapshot: &Snapshot,
-        layers: &[Arc<Layer>],
-    ) -> Result<(), crate::postgis::Error> {
-        self.members.lock().clear();
-        for layer in layers.iter().filter(|layer| CellMembers::may_be_of(layer)) {
-            let members = CellMembers::of(layer, foldable(snapshot, layer).await?);
-            self.members.lock().insert(layer.definition(), members.map(Arc::new));
-        }
-        let shared = |cells: &Arc<Layer>| {
-            let members = self.members_of(cells)?;
-            let points = layers.iter().find(|points| members.are_rows_of(points))?;
-            Some((cells.definition(), points.definition()))
-        };
-        *self.shared.lock() = layers.iter().filter_map(shared).collect();
-        Ok(())
-    }
-
-    /// Lets layers of cells have rows of their own where `are_kept` is false for the definition of the layer of points
-    /// with which they would share them.
-    pub(crate) fn share_only_with(&self, are_kept: impl Fn(&str) -> bool) {
-        self.shared.lock().retain(|_, points| are_kept(points));
-    }
-
-    pub(crate) fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {
-        layer.grid()?;
-        self.members.lock().get(&layer.definition()).cloned().flatten()
-    }
-
-    /// For each of all layers, the layer as which its rows are read; `None` if they are not kept.
-    pub(crate) fn rows_layers(&self, all: &[Arc<Layer>]) -> Vec<Option<RowsLayer>> {
-        let definitions: Vec<String> = all.iter().map(|layer| layer.definition()).collect();
-        let shared = self.shared.lock();
-        let home = |(number, own): (usize, &String)| {
-            let points = shared.get(own).and_then(|points| definitions.iter().position(|other| other == points));
-            points.unwrap_or(number)
-        };
-        let homes: Vec<usize> = definitions.iter().enumerate().map(home).collect();
-        let rows_layer = |home: usize| {
-            let layer = &all[home];
-            let own = if may_have_live_points(layer) { layer } else { &Arc::clone(self.members_of(layer)?.rows()) };
-            let mut facets = own.facets.clone();
-            for (other, _) in all.iter().zip(&homes).filter(|(_, of_other)| **of_other == home) {
-                let further = other.facets.iter().filter(|facet| !own.facets.contains(facet));
-                facets.extend(further.cloned());
-            }
-            let has_further = facets.len() > own.facets.len();
-            let layer = if has_further { Arc::new(Layer { facets, ..(**own).clone() }) } else { Arc::clone(own) };
-            Some(RowsLayer { home, layer })
-        };
-        homes.iter().map(|home| rows_layer(*home)).collect()
-    }
-
-    /// The layers whose rows may be kept.
-    fn kept_layers(&self, layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-        let kept = layers.iter().zip(self.rows_layers(layers)).filter(|(_, rows)| rows.is_some());
-        kept.map(|(layer, _)| Arc::clone(layer)).collect()
+    /// The step of the rows to a snapshot of live tiles.
+    pub(crate) fn step<'s>(&self, snapshot: &'s Snapshot, since: &'s str) -> LiveStep<'s> {
+        LiveStep { snapshot, since, now: snapshot.cursor(), memory: self.memory }
     }
 }
 
 /// Why facets of kept rows cannot be used; `None` if all can. They are read again with the rows.
-fn why_no_facets(all: &[Arc<Layer>], kept: &LayersWithRows, state: &SetsState) -> Option<String> {
+fn why_no_facets(all: &[Arc<Layer>], kept: &LiveLayers, state: &SetsState) -> Option<String> {
     let of_layer = |(number, layer): (usize, &Arc<Layer>)| {
-        let points = kept.rows.get(&number).filter(|points| !layer.facets.is_empty() && points.facets.is_none())?;
+        let points = kept.points(number).filter(|points| !layer.facets.is_empty() && points.facets.is_none())?;
         let unknown = || format!("layer \"{}\": its facets are read anew within ten minutes", layer.name());
         Some(points.why_no_facets.clone().unwrap_or_else(unknown))
     };
@@ -573,20 +465,20 @@ fn why_no_facets(all: &[Arc<Layer>], kept: &LayersWithRows, state: &SetsState) -
 
 /// The changed positions of rows, by the number of the layer that keeps them; `None` where they are not known. The log
 /// says of each layer by itself where its rows have changed: one of them may name a further table (`[[layer.track]]`).
-fn changed_at_home(
+fn changed_by_owner(
     of_layers: impl Iterator<Item = (usize, Option<Vec<[f64; 2]>>)>,
 ) -> BTreeMap<usize, Option<Vec<[f64; 2]>>> {
     let mut all: BTreeMap<usize, Option<Vec<[f64; 2]>>> = BTreeMap::new();
-    for (home, own) in of_layers {
-        match (all.remove(&home), own) {
-            (None, own) => all.insert(home, own),
+    for (owner, own) in of_layers {
+        match (all.remove(&owner), own) {
+            (None, own) => all.insert(owner, own),
             (Some(Some(mut known)), Some(own)) => {
                 known.extend(own);
                 known.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
                 known.dedup();
-                all.insert(home, Some(known))
+                all.insert(owner, Some(known))
             }
-            (Some(_), _) => all.insert(home, None),
+            (Some(_), _) => all.insert(owner, None),
         };
     }
     all
@@ -605,8 +497,8 @@ mod tests {
     fn rows_that_layers_share_change_where_the_log_says_so_of_one_of_them() {
         let at = |positions: &[f64]| Some(positions.iter().map(|x| [*x, 1.0]).collect::<Vec<_>>());
         let of_layers = [(3, at(&[5.0, 2.0])), (1, at(&[7.0, 7.0])), (3, at(&[2.0, 4.0])), (4, at(&[1.0])), (4, None)];
-        let changed = changed_at_home(of_layers.into_iter());
+        let changed = changed_by_owner(of_layers.into_iter());
         assert_eq!(changed, BTreeMap::from([(1, at(&[7.0, 7.0])), (3, at(&[2.0, 4.0, 5.0])), (4, None)]));
-        assert_eq!(changed_at_home([(4, None), (4, at(&[1.0]))].into_iter()), BTreeMap::from([(4, None)]));
+        assert_eq!(changed_by_owner([(4, None), (4, at(&[1.0]))].into_iter()), BTreeMap::from([(4, None)]));
     }
 }

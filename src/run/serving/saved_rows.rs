@@ -11,8 +11,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use super::rows::{FEW_TILES, Kept, KeptState, NotKept, ServedRows};
-use super::rows_file::{About, RowsFile};
+use super::rows::{FEW_TILES, NotKept, RowsStage, RowsState, ServedRows};
+use super::saved_rows_file::{About, SavedRowsFile};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{MAX_AGE, SavedLayer, SavedRows};
 use crate::postgis::{Database, Layer, Snapshot, server_of, shows_rows_as_written};
@@ -50,27 +50,27 @@ impl ServedRows {
             return false;
         }
         let rows = Arc::clone(self);
-        let looking = tokio::task::spawn_blocking(move || rows.file.as_ref().map_or(Ok(false), RowsFile::is_there));
-        match looking.await {
+        let asking = tokio::task::spawn_blocking(move || rows.file.as_ref().map_or(Ok(false), SavedRowsFile::is_there));
+        match asking.await {
             Ok(Ok(true)) => {}
             Ok(Err(why)) => {
-                self.tell_ignored(why);
+                self.note_ignored(why);
                 return false;
             }
             Ok(Ok(false)) | Err(_) => return false,
         }
         let mut kept = self.kept.lock().await;
-        if !matches!(&*kept, Kept::Due(..)) {
+        if !matches!(&*kept, RowsStage::Due(..)) {
             return false;
         }
-        self.tell_reading("the rows of an earlier server are being taken over");
-        *kept = Kept::Reading;
+        self.note_reading("the rows of an earlier server are being taken over");
+        *kept = RowsStage::Reading;
         true
     }
 
-    fn tell_ignored(&self, why: String) {
+    fn note_ignored(&self, why: String) {
         tracing::info!("the rows for live tiles of an earlier server are ignored: {why}");
-        self.told.lock().why_not_loaded = Some(why);
+        self.report.lock().why_not_loaded = Some(why);
     }
 
     /// Takes the rows of an earlier server over, on a snapshot that nobody else uses.
@@ -83,36 +83,36 @@ impl ServedRows {
         let mut kept = self.kept.lock().await;
         let why = match loaded {
             Ok(state) => {
-                self.told.lock().loads += 1;
-                self.tell_shown(&state.shown).await;
+                self.report.lock().loads += 1;
+                self.note_shown(&state.shown).await;
                 let report = self.report();
                 tracing::info!(
                     "{} rows for live tiles were taken over from an earlier server in {:.1} s, and no table was read",
                     report.rows,
                     begun.elapsed().as_secs_f64()
                 );
-                *kept = Kept::Rows(state);
+                *kept = RowsStage::Rows(state);
                 return;
             }
             Err(NotUsed::Unfit(why) | NotUsed::Failed(NotKept::Lost(why))) => why,
             Err(NotUsed::Failed(NotKept::NotNow)) => "the change log is locked".to_owned(),
         };
         self.drop_rows().await;
-        self.tell_ignored(why);
-        self.tell_why_not(FEW_TILES);
-        *kept = Kept::not_yet();
+        self.note_ignored(why);
+        self.note_why_not(FEW_TILES);
+        *kept = RowsStage::not_yet();
     }
 
-    async fn try_load(self: &Arc<ServedRows>, on: &RowsSnapshot<'_>, schema: &str) -> Result<KeptState, NotUsed> {
+    async fn try_load(self: &Arc<ServedRows>, on: &RowsSnapshot<'_>, schema: &str) -> Result<RowsState, NotUsed> {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
             return unfit("there is no change log, or a table has row level security");
         }
         let Some(log) = LogIdentity::read(on.snapshot, schema, []).await? else {
             return unfit("this role may not read the change log's key");
         };
-        self.look_up_members(on.snapshot, on.layers).await?;
+        self.owners.find(on.snapshot, on.layers).await?;
         // Of layers of cells that share rows an earlier version has saved the own ones, too.
-        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(self.members_of(layer)?.rows())));
+        let of_cells = on.layers.iter().filter_map(|layer| Some(Arc::clone(&self.owners.members_of(layer)?.rows)));
         let layers: Vec<Arc<Layer>> = self.saved_layers(on.layers).into_iter().chain(of_cells).collect();
         let (rows, key) = (Arc::clone(self), log.key().derived(PURPOSE));
         let reading = tokio::task::spawn_blocking(move || match &rows.file {
@@ -120,7 +120,7 @@ impl ServedRows {
             None => Err("there is no place for it".to_owned()),
         });
         let mut saved = reading.await.map_err(CommandError::from)?.map_err(NotUsed::Unfit)?;
-        self.share_only_with(|points| saved.layers.iter().any(|layer| layer.definition == points));
+        self.owners.share_only_with(|points| saved.layers.iter().any(|layer| layer.definition == points));
         let kept = self.saved_layers(on.layers);
         saved.layers.retain(|saved| kept.iter().any(|layer| layer.definition() == saved.definition));
         let before = self.of_this_database(on, schema, &saved.about).await?;
@@ -137,15 +137,15 @@ impl ServedRows {
         self.rows.replace(saved.layers, &before.state.to_string(), age).await;
         self.brought(on.database, on.snapshot, on.layers, on.reads, &before, schema).await?;
         for (number, layer) in on.layers.iter().enumerate().filter(|(_, layer)| layer.grid().is_none()) {
-            let look = self.look(on.snapshot, "");
-            if let Some(points) = self.rows.points(look, layer, None).await?
+            let step = self.step(on.snapshot, "");
+            if let Some(points) = self.rows.points(step, layer, None).await?
                 && !on.draws_alike(number, &points).await?
             {
                 return unfit("the database draws other tiles");
             }
         }
         for layer in &kept {
-            self.rows.read_facets(self.look(on.snapshot, ""), layer).await?;
+            self.rows.read_facets(self.step(on.snapshot, ""), layer).await?;
         }
         self.sets.note_rows_read();
         on.snapshot.check_partitions(on.reads).await?;
@@ -153,13 +153,13 @@ impl ServedRows {
             let mut last = file.last.lock();
             (last.tried, last.shown) = (Some(Instant::now()), Some(before));
         }
-        Ok(KeptState::new(on.shown, on.reads))
+        Ok(RowsState::new(on.shown, on.reads))
     }
 
     /// The layers as which rows are read, each once.
     fn saved_layers(&self, all: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-        let own = self.rows_layers(all).into_iter().enumerate();
-        own.filter_map(|(number, rows)| rows.filter(|rows| rows.home == number)).map(|rows| rows.layer).collect()
+        let own = self.owners.rows_layers(all).into_iter().enumerate();
+        own.filter_map(|(number, rows)| rows.filter(|rows| rows.owner == number)).map(|rows| rows.layer).collect()
     }
 
     /// The state that the rows of a file are of, if the database has reached it by the same history.
@@ -196,7 +196,7 @@ impl ServedRows {
     pub(crate) fn have_to_be_saved(&self) -> bool {
         let Some(file) = &self.file else { return false };
         let Ok(kept) = self.kept.try_lock() else { return false };
-        let Kept::Rows(state) = &*kept else { return false };
+        let RowsStage::Rows(state) = &*kept else { return false };
         let is_due = file.is_due(&state.shown);
         if is_due {
             file.last.lock().tried = Some(Instant::now());
@@ -212,30 +212,30 @@ impl ServedRows {
             Ok(None) => return,
             Ok(Some(shown)) => {
                 let mut last = file.last.lock();
-                (last.written, last.shown, last.was_told) = (Some(Instant::now()), Some(shown), false);
-                self.told.lock().why_not_saved = None;
+                (last.written, last.shown, last.is_failure_logged) = (Some(Instant::now()), Some(shown), false);
+                self.report.lock().why_not_saved = None;
                 return;
             }
             Err(NotKept::Lost(why)) => why,
             Err(NotKept::NotNow) => "the change log is locked".to_owned(),
         };
-        let was_told = std::mem::replace(&mut file.last.lock().was_told, true);
-        if !was_told {
+        let is_failure_logged = std::mem::replace(&mut file.last.lock().is_failure_logged, true);
+        if !is_failure_logged {
             tracing::warn!("rows for live tiles are not kept for the next start: {why}");
         }
-        self.told.lock().why_not_saved = Some(why);
+        self.report.lock().why_not_saved = Some(why);
     }
 
     /// The state of the rows that were written; `None` if there was nothing to write, or another server is writing.
     async fn try_save(
         self: &Arc<ServedRows>,
-        file: &RowsFile,
+        file: &SavedRowsFile,
         database: &Database,
         schema: &str,
     ) -> Result<Option<StateInHistory>, NotKept> {
-        let (KeptState { shown, reads }, layers) = {
+        let (RowsState { shown, reads }, layers) = {
             let kept = self.kept.lock().await;
-            let Kept::Rows(state) = &*kept else { return Ok(None) };
+            let RowsStage::Rows(state) = &*kept else { return Ok(None) };
             (state.clone(), self.rows.saved().await)
         };
         if file.last.lock().shown.as_ref() == Some(&shown) || layers.is_empty() {

@@ -309,7 +309,6 @@ impl ServedSets {
         table.evict();
     }
 
-    /// Forgets all sets.
     pub(crate) fn clear(&self) {
         self.table.lock().sets.clear();
     }

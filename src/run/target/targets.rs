@@ -305,7 +305,6 @@ impl Target {
         }
     }
 
-    /// The notes of a target in a bucket.
     fn bucket_notes(&self) -> Result<BucketNotes, CommandError> {
         let TargetOptions { s3, runtime, .. } = &self.options;
         Ok(if self.url.stores_objects() {

@@ -60,7 +60,6 @@ pub(crate) const fn raise_descriptors(connections: usize) -> usize {
     connections
 }
 
-/// The limits for the connections of a listener.
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
     /// The most open connections.

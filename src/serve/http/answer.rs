@@ -307,7 +307,6 @@ pub(crate) fn add_timing(answer: &mut Answer, source: &str, took: Duration) {
     insert(answer.headers_mut(), SERVER_TIMING, &value);
 }
 
-/// The length of the body, in bytes.
 pub(crate) fn body_bytes(answer: &Answer) -> u64 {
     hyper::body::Body::size_hint(answer.body()).exact().unwrap_or(0)
 }

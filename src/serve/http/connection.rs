@@ -139,7 +139,6 @@ pub(crate) struct Connection {
     /// When the last request was answered, in milliseconds after `begun`, plus 1; 0 before the first request.
     last: AtomicU64,
     sending: Arc<Sending>,
-    /// Ends the connection at once.
     end: Notify,
 }
 

@@ -156,7 +156,6 @@ impl UnreadTable {
         others.max_by_key(|(_, places)| places.bytes).map(|(other, places)| (*other, places.bytes))
     }
 
-    /// The oldest answer of a client.
     fn oldest_of(&self, client: ClientKey) -> Option<u64> {
         self.answers.iter().find(|(_, answer)| answer.client == client).map(|(number, _)| *number)
     }

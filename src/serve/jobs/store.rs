@@ -24,7 +24,6 @@ pub(crate) const MAX_WAITING_JOBS: usize = 100;
 /// The most ended jobs that are kept; if there are more, the oldest are deleted.
 const MAX_ENDED_JOBS: usize = 100;
 
-/// The most keys of a job.
 pub(crate) const MAX_KEYS_PER_JOB: usize = 64;
 
 /// The most attempts to find a free number while another process submits jobs, too.
@@ -278,7 +277,6 @@ impl JobStore {
 pub enum JobEnd {
     /// The job succeeded, with this closing report.
     Done(Value),
-    /// It failed, for this cause.
     Failed(String),
     Cancelled,
     /// The writer ends or has lost its lease: the job waits for the next writer.

@@ -48,7 +48,6 @@ pub enum Counted {
     RowsAndOwnValues,
 }
 
-/// What is to be counted.
 #[derive(Debug, Clone)]
 pub struct CountRequest {
     pub counted: Counted,

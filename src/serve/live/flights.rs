@@ -228,7 +228,7 @@ impl FlightState {
         let ticket = if enters_later { None } else { Some(self.enqueue(class, request.client)) };
         let entry = FlightEntry {
             number,
-            ticket: ticket.as_ref().map(WorkTicket::number),
+            ticket: ticket.as_ref().map(|ticket| ticket.number),
             waiters: usize::from(is_live),
             goes_on: !is_live,
             stop: stop.clone(),
@@ -341,7 +341,7 @@ impl FlightState {
         };
         let class = if entry.waiters > 0 { WorkClass::Live } else { flight.class };
         let ticket = self.enqueue(class, flight.request.client);
-        entry.ticket = Some(ticket.number());
+        entry.ticket = Some(ticket.number);
         Ok(ticket)
     }
 

@@ -75,7 +75,6 @@ pub struct LiveLayer {
     /// The identity of the layer; layers of the configuration that are one layer drawn differently at different zooms
     /// share it.
     pub id: LayerId,
-    /// The zooms at which it is drawn.
     pub zooms: ZoomList,
 }
 

@@ -150,7 +150,6 @@ pub(crate) struct KeptCount {
     pub(crate) rows: Result<Arc<Vec<LayerRows>>, LiveError>,
 }
 
-/// Where a count is kept.
 pub(crate) type CountPlace = Arc<tokio::sync::Mutex<Option<KeptCount>>>;
 
 /// The counts of a tileset by the values of their requests. Whoever counts locks the entry, so that others with the

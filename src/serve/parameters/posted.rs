@@ -74,7 +74,6 @@ fn is_hex_digit(byte: u8) -> bool {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct PostedQuery<'a> {
     pub(crate) rest: Option<Cow<'a, str>>,
-    /// The id of a posted filter.
     pub(crate) id: Option<ParametersKey>,
     pub(crate) publication: Option<PublicationName>,
 }

@@ -19,7 +19,6 @@ use crate::serve::tilesets::{NamedByPath, SiteTileset};
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 
-/// The most bytes of a filter.
 const MAX_BODY_BYTES: usize = 256 << 10;
 
 /// The limit for the time in which it has to come.

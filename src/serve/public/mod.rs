@@ -76,7 +76,6 @@ pub(crate) struct Site {
     pub(crate) settings: RwLock<Arc<SiteSettings>>,
     /// How long caches may keep a document.
     pub(crate) document_freshness: Freshness,
-    /// The filters that are being posted.
     pub(crate) posts: FilterPosts,
     /// The workers, and the work that waits for them.
     pub(crate) queue: WorkQueue,
@@ -285,7 +284,7 @@ impl Site {
                 let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
                 let wanted = query.and_then(|query| {
                     let (expires, is_pinned) = (query.allowed()?, query.is_pinned(&state)?);
-                    let has_undeclared = query.has_undeclared();
+                    let has_undeclared = query.has_undeclared;
                     let (given, state) = (query.meant(tileset)?, &state);
                     let is_alias = true;
                     Ok(WantedTile { state, tile, given, is_alias, has_undeclared, is_pinned, looked, expires, client })
@@ -364,7 +363,6 @@ impl Site {
     }
 }
 
-/// A request, and the client that it comes from.
 #[derive(Clone, Copy)]
 pub(crate) struct ClientRequest<'a> {
     request: &'a Request<()>,

@@ -41,7 +41,6 @@ const UNKNOWN_PUBLICATION: &str = "this server does not show that publication ye
 
 const UNKNOWN_POSTED: &str = "this server does not have the filter, or not any more: post it again";
 
-/// A tile that a client wants.
 pub(crate) struct WantedTile<'a> {
     pub(crate) state: &'a Arc<ServedState>,
     pub(crate) tile: TileId,
@@ -70,7 +69,7 @@ pub(crate) struct AskedQuery<'a> {
     /// The publication that it names.
     publication: Option<PublicationName>,
     /// True if it has names that are not declared.
-    has_undeclared: bool,
+    pub(crate) has_undeclared: bool,
     /// The same in canonical form, for a signature; empty if it gives none.
     filter: String,
     /// The tileset's name, for a signature.
@@ -138,11 +137,6 @@ impl<'a> AskedQuery<'a> {
     /// The publication that the request names, as a part of a query.
     pub(crate) fn publication(&self) -> Option<String> {
         self.publication.as_ref().map(|name| format!("{PUBLICATION_NAME}={name}"))
-    }
-
-    /// True if the query has names that are not declared.
-    pub(crate) fn has_undeclared(&self) -> bool {
-        self.has_undeclared
     }
 
     /// The query for these values in canonical form; `None` without values.

@@ -160,28 +160,6 @@ mod tests {
         WorkerShares::new(NonZeroUsize::new(workers).unwrap(), Some(reserved), Some(guaranteed)).unwrap()
     }
 
-    /// Starts tasks until the rule allows no more; returns the load after that.
-    fn settled(shares: WorkerShares, mut load: QueueLoad) -> QueueLoad {
-        while let Some(next) = next_start(shares, load) {
-            load = started(load, next);
-        }
-        load
-    }
-
-    fn started(mut load: QueueLoad, next: NextStart) -> QueueLoad {
-        match next {
-            NextStart::Live => {
-                load.running_live += 1;
-                load.waiting_live -= 1;
-            }
-            NextStart::Background => {
-                load.running_background += 1;
-                load.waiting_background -= 1;
-            }
-        }
-        load
-    }
-
     fn load(running: [usize; 2], waiting: [usize; 2]) -> QueueLoad {
         QueueLoad {
             running_live: running[0],
@@ -189,55 +167,6 @@ mod tests {
             waiting_live: waiting[0],
             waiting_background: waiting[1],
             is_background_due: false,
-        }
-    }
-
-    /// Workers, reserved, guaranteed; then running, waiting and starting tasks, live and background each.
-    type Case = ([usize; 3], [usize; 2], [usize; 2], [usize; 2]);
-
-    #[test]
-    fn what_starts_at_once_is_as_in_the_tables() {
-        let cases: [Case; 12] = [
-            ([10, 4, 0], [0, 6], [8, 0], [4, 0]),
-            ([10, 4, 0], [0, 0], [0, 20], [0, 6]),
-            // Renderd starves background work here; one guaranteed worker prevents that.
-            ([10, 4, 0], [6, 0], [0, 3], [0, 0]),
-            ([10, 4, 1], [6, 0], [0, 3], [0, 1]),
-            ([10, 4, 1], [9, 0], [5, 3], [0, 1]),
-            ([10, 4, 1], [10, 0], [5, 3], [0, 0]),
-            ([10, 4, 1], [0, 6], [8, 3], [4, 0]),
-            ([4, 1, 1], [3, 0], [2, 2], [0, 1]),
-            ([2, 1, 1], [1, 0], [4, 4], [0, 1]),
-            ([2, 1, 1], [0, 1], [4, 4], [1, 0]),
-            ([4, 2, 0], [1, 1], [0, 1], [0, 0]),
-            ([1, 0, 0], [0, 0], [1, 1], [1, 0]),
-        ];
-        for ([workers, reserved, guaranteed], running, waiting, starts) in cases {
-            let after = settled(shares(workers, reserved, guaranteed), load(running, waiting));
-            let found = [after.running_live - running[0], after.running_background - running[1]];
-            assert_eq!(found, starts, "{workers} {reserved} {guaranteed}: {running:?} {waiting:?}");
-        }
-    }
-
-    #[test]
-    fn after_live_requests_no_seed_starts_while_fewer_than_five_workers_are_free() {
-        // Renderd's example: 10 workers, 6 seeds run, 8 live requests come and end one by one.
-        let shares = shares(10, 4, 0);
-        let mut now = settled(shares, load([0, 6], [8, 20]));
-        assert_eq!((now.running_live, now.waiting_live), (4, 4));
-        for ended in 1..=8 {
-            now.running_live -= 1;
-            now = settled(shares, now);
-            assert_eq!(now.running_live, 4_usize.min(8 - ended), "after {ended} ends");
-            assert_eq!(now.running_background, 6);
-        }
-        // Seeds end: none starts in their place until 4 other workers stay free.
-        let mut now = settled(shares, load([4, 6], [0, 20]));
-        for running in (1..=5).rev() {
-            now.running_background -= 1;
-            now = settled(shares, now);
-            let free = 10 - 4 - running;
-            assert_eq!(now.running_background, if free < 5 { running } else { running + 1 });
         }
     }
 

@@ -178,7 +178,8 @@ pub struct WorkQueue(Arc<QueueShared>);
 /// A task's place in the queue, until it has its permit.
 pub struct WorkTicket {
     queue: WorkQueue,
-    number: u64,
+    /// The number by which the ticket can be promoted.
+    pub(crate) number: u64,
     granted: oneshot::Receiver<WorkPermit>,
 }
 
@@ -221,11 +222,6 @@ impl WorkTicket {
     /// True if the task was a live request that made room for one of another client.
     pub(crate) fn was_displaced(&self) -> bool {
         self.queue.0.state.lock().displaced.contains(&self.number)
-    }
-
-    /// The number by which the ticket can be promoted.
-    pub(crate) const fn number(&self) -> u64 {
-        self.number
     }
 }
 
@@ -452,15 +448,15 @@ mod tests {
         let queue = queue(2, 1, 0);
         let (first, _second) = (queue.enter(WorkClass::Live), queue.enter(WorkClass::Live));
         let (mut refresh, mut live) = (queue.enter(WorkClass::Refresh), queue.enter(WorkClass::Live));
-        queue.promote(refresh.number(), ClientKey::default());
-        queue.promote(live.number(), ClientKey::default());
+        queue.promote(refresh.number, ClientKey::default());
+        queue.promote(live.number, ClientKey::default());
         assert_eq!(counts(&queue), [2, 0, 2, 0]);
         drop(first);
         let permit = granted(&mut refresh).unwrap();
         assert_eq!(permit.class(), WorkClass::Live);
         assert!(granted(&mut live).is_none());
         // A task that runs already is not promoted.
-        queue.promote(refresh.number(), ClientKey::default());
+        queue.promote(refresh.number, ClientKey::default());
         drop(permit);
         assert!(granted(&mut live).is_some());
     }
@@ -557,7 +553,7 @@ mod tests {
         let queue = queue(1, 0, 0);
         let running = queue.enter_for(client(1), 64);
         let mut greedy: Vec<_> = (0..4).map(|_| queue.enter_for(client(1), 64)).collect();
-        queue.promote(greedy[3].number(), client(2));
+        queue.promote(greedy[3].number, client(2));
         drop(running);
         let first = granted(&mut greedy[0]).unwrap();
         drop(first);
@@ -577,7 +573,7 @@ mod tests {
                         let class = WorkClass::ALL[number % WorkClass::ALL.len()];
                         let mut ticket = queue.enter(class);
                         if number % 7 == 0 {
-                            queue.promote(ticket.number(), ClientKey::default());
+                            queue.promote(ticket.number, ClientKey::default());
                         }
                         if number % 11 == 0 {
                             return;

@@ -184,7 +184,6 @@ impl ServedTarget {
         state
     }
 
-    /// Which tiles changed from one state to the next.
     fn changed(&self, last: &ServedState, next: &ServedState) -> StateChange {
         let (Some(from), Some(to)) = (last.publication(), next.publication()) else { return StateChange::Everything };
         if from == to {
@@ -366,7 +365,7 @@ fn list(target: &ServedTarget) -> Result<(), ReadError> {
         target.poll()?;
     }
     if Arc::ptr_eq(&target.last(), &state) && target.is_current(&state) {
-        tracing::info!("{} tiles are known without a lookup", stored.count());
+        tracing::info!("{} tiles are known without a lookup", stored.tiles);
         state.keep_stored(stored);
     }
     Ok(())

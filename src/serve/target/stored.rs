@@ -19,7 +19,8 @@ struct StoredRange {
 pub(crate) struct StoredTiles {
     /// The ranges of each slice, in order, with gaps between them.
     ranges: HashMap<Slice, Vec<StoredRange>>,
-    tiles: u64,
+    /// The number of tiles in the list.
+    pub(crate) tiles: u64,
 }
 
 impl StoredTiles {
@@ -51,11 +52,6 @@ impl StoredTiles {
         let at = ranges.partition_point(|range| range.end <= place);
         ranges.get(at).is_some_and(|range| range.first <= place)
     }
-
-    /// The number of tiles in the list.
-    pub(crate) const fn count(&self) -> u64 {
-        self.tiles
-    }
 }
 
 #[cfg(test)]
@@ -83,7 +79,7 @@ mod tests {
         }
         listed.reverse();
         let (count, stored) = (listed.len() as u64, StoredTiles::new(listed));
-        assert_eq!(stored.count(), count);
+        assert_eq!(stored.tiles, count);
         for (tile, is_held) in all {
             assert_eq!(stored.holds(tile), is_held, "{tile}");
         }

@@ -74,7 +74,7 @@ impl ServedTiles {
             (Ok(packed), _) => {
                 let stored = packed.tile.as_ref().filter(|_| gated.is_none() && !state.covers(tile.coord));
                 if let Some(stored) = stored {
-                    self.write_back().note(tile.coord, stored.body.len());
+                    self.write_back.note(tile.coord, stored.body.len());
                 }
                 if origin == TileOrigin::Live && gated.is_none() && live.options.neighbours {
                     self.render_neighbours(live, state, tile).await;

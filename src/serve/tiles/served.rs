@@ -76,7 +76,7 @@ pub(crate) struct ServedTiles {
     /// Which stored tiles are stale.
     pub(crate) staleness: Arc<Staleness>,
     /// Live tiles that the writer will store.
-    write_back: WriteBackQueue,
+    pub(crate) write_back: WriteBackQueue,
 }
 
 impl ServedTiles {
@@ -423,11 +423,6 @@ impl ServedTiles {
         };
         asked.reserved.keep(reserved.ok_or(TileError::TooMuchUnread(client))?.into_hold());
         Ok(form)
-    }
-
-    /// The live tiles that wait to be stored.
-    pub(crate) const fn write_back(&self) -> &WriteBackQueue {
-        &self.write_back
     }
 
     /// What this server knows of the change log.

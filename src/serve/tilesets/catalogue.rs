@@ -10,7 +10,6 @@ use crate::json::JSON_VERSION;
 use crate::serve::public::tilejson::document_names;
 use crate::serve::tilesets;
 
-/// The path of the document.
 pub(crate) const CATALOGUE_PATH: &str = "/catalog";
 
 /// The tilesets that a server serves.
@@ -85,8 +84,8 @@ pub(crate) fn document(site: &SiteTilesets, public_url: &str, has_maps: bool) ->
             map: has_maps.then_some(url),
         }
     };
-    let tilesets = site.all().iter().map(|tileset| one(tileset)).collect();
-    let families = site.families().iter().map(|family| CatalogueFamily {
+    let tilesets = site.all.iter().map(|tileset| one(tileset)).collect();
+    let families = site.families.iter().map(|family| CatalogueFamily {
         name: family.name.to_string(),
         variants: family.known().listing.variants.len(),
         url: family.values.iter().fold(tilesets::url_of(family, public_url), |url, name| format!("{url}{{{name}}}/")),

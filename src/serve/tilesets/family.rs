@@ -242,7 +242,6 @@ fn tasks_of(tileset: &Arc<SiteTileset>) -> Vec<JoinHandle<()>> {
 
 // What a path below a family names: a variant, or the tileset without conditions, which has the name of the family.
 
-/// The list of a family's variants.
 pub(crate) const LIST: &str = "variants.json";
 
 /// What a path below a family names.
@@ -324,7 +323,6 @@ pub struct VariantListing {
 /// Opens the variant of this number. Called on a runtime; does not wait.
 pub type VariantOpener = Arc<dyn Fn(usize) -> Result<TilesetParts, ReadError> + Send + Sync>;
 
-/// A variant in the manifest of its family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedVariant {
     /// Its values, in the order of the address.

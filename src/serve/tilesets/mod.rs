@@ -31,7 +31,6 @@ use super::parameters::{KeyGate, PostedFilters, TilesetParameters};
 use super::public::changes::ChangeEvents;
 use super::signature::SIGNED_NAMES;
 use super::target::served::ServedTarget;
-use super::target::stored::StoredTiles;
 use super::tiles::served::ServedTiles;
 use super::writer::{Writer, WriterHandle, WrittenTarget};
 use crate::clock::seconds_now;
@@ -80,8 +79,10 @@ pub(crate) struct NamedVariant<'a> {
 
 pub(crate) struct SiteTilesets {
     addressing: Addressing,
-    all: Vec<Arc<SiteTileset>>,
-    families: Vec<Arc<SiteFamily>>,
+    /// All tilesets, in the order of the configuration.
+    pub(crate) all: Vec<Arc<SiteTileset>>,
+    /// The families, in the order of the configuration.
+    pub(crate) families: Vec<Arc<SiteFamily>>,
 }
 
 impl SiteTilesets {
@@ -92,16 +93,6 @@ impl SiteTilesets {
         families: Vec<Arc<SiteFamily>>,
     ) -> SiteTilesets {
         SiteTilesets { addressing, all, families }
-    }
-
-    /// The families, in the order of the configuration.
-    pub(crate) fn families(&self) -> &[Arc<SiteFamily>] {
-        &self.families
-    }
-
-    /// All tilesets, in the order of the configuration.
-    pub(crate) fn all(&self) -> &[Arc<SiteTileset>] {
-        &self.all
     }
 
     /// The tileset to which all paths belong; `None` if tilesets are addressed by name.
@@ -154,7 +145,6 @@ impl SiteTilesets {
         if is_own { own } else { self.addressed(form, path).unwrap_or(own) }
     }
 
-    /// The tile that `path` names by a form.
     fn addressed<'a>(&self, form: &TileAddress, path: &'a str) -> Option<NamedByPath<'a>> {
         let AddressedTile { tileset, tile } = form.read(path)?;
         let tileset = match tileset {
@@ -316,7 +306,6 @@ pub(crate) struct SiteParameters {
 /// The writer of a tileset's target.
 pub(crate) struct SiteWriter {
     pub(crate) writer: Arc<dyn Writer<WrittenTarget>>,
-    /// The handle to which the writer reports.
     pub(crate) handle: WriterHandle<WrittenTarget>,
 }
 
@@ -386,7 +375,7 @@ impl SiteTileset {
             "writer": self.writer.as_ref().map(|writer| writer.handle.describe()),
             "live_rows": self.tiles.live_rows(),
             "change_log": self.tiles.live_layers().map(|_| self.tiles.known().describe()),
-            "known_tiles": state.stored().map(StoredTiles::count),
+            "known_tiles": state.stored().map(|stored| stored.tiles),
         });
         match members {
             Value::Object(members) => members,
@@ -399,7 +388,7 @@ impl SiteTileset {
         let state = self.tiles.last();
         MeasuredTileset {
             snapshot_age: snapshot_age(state.manifest.as_ref().map(|manifest| manifest.started)),
-            known_tiles: state.stored().map(StoredTiles::count),
+            known_tiles: state.stored().map(|stored| stored.tiles),
             publication: state.publication().map(|publication| publication.number),
             lag: self.writer.as_ref().map(|writer| writer.handle.lag_seconds()),
             live_rows: self.tiles.live_rows().unwrap_or_default(),

@@ -67,7 +67,8 @@ enum StoredFile {
 /// A writer of the files of one target. It writes one file at a time; several writers may work on one target.
 #[derive(Debug)]
 pub(crate) struct Files {
-    root: OpenFolder,
+    /// The target's folder; all names are relative to it.
+    pub(crate) root: OpenFolder,
     /// The program's own folder, on the same file system as the target.
     own: OpenFolder,
     /// The name in `own` under which a file is written before it is renamed.
@@ -109,11 +110,6 @@ impl Files {
     /// True if a file was written or removed since the last sync.
     pub(crate) fn has_changed(&self) -> bool {
         !self.changed.is_empty()
-    }
-
-    /// The target's folder; all names are relative to it.
-    pub(crate) const fn root(&self) -> &OpenFolder {
-        &self.root
     }
 
     fn partial_path(&self) -> PathBuf {

@@ -47,7 +47,7 @@ impl FolderStore<'_> {
     }
 
     fn path(&self) -> PathBuf {
-        self.files.root().path().to_owned()
+        self.files.root.path().to_owned()
     }
 
     fn interrupted(&self) -> DirectoryError {
@@ -88,7 +88,7 @@ impl TreeStore for FolderStore<'_> {
     }
 
     fn latest(&mut self) -> Result<Option<Latest>, DirectoryError> {
-        latest(self.files.root())
+        latest(&self.files.root)
     }
 
     /// Also removes files that a killed run left next to tiles.
@@ -99,7 +99,7 @@ impl TreeStore for FolderStore<'_> {
         each: &mut dyn FnMut(TileId, Tag) -> Result<(), ScratchError>,
     ) -> Result<(), DirectoryError> {
         let mut left_behind = Vec::new();
-        let walked = walk(self.files.root(), template, self.stop, |name| {
+        let walked = walk(&self.files.root, template, self.stop, |name| {
             let Some(id) = template.read(name) else {
                 if staged_tile(name).is_some_and(|tile| template.read(&tile).is_some()) {
                     left_behind.push(name.to_owned());
@@ -171,7 +171,7 @@ impl TreeStore for FolderStore<'_> {
 
     fn names(&mut self, folder: &str) -> Result<BTreeSet<String>, DirectoryError> {
         let mut names = BTreeSet::new();
-        let folder = self.files.root().find(folder.trim_end_matches('/'));
+        let folder = self.files.root.find(folder.trim_end_matches('/'));
         match folder.and_then(|folder| folder.each(|name, _| names.extend([name.to_owned()]))) {
             Err(error) if !error.is_missing() => Err(error.into_error("read the folder")),
             _ => Ok(names),
@@ -218,7 +218,7 @@ impl TreeStore for FolderStore<'_> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        match self.files.root().find(VERSIONS.trim_end_matches('/')) {
+        match self.files.root.find(VERSIONS.trim_end_matches('/')) {
             Ok(versions) => versions.remove_filled(version).map_err(|error| error.into_error("remove"))?,
             Err(missing) if missing.is_missing() => {}
             Err(error) => return Err(error.into_error("remove")),

@@ -157,8 +157,7 @@ impl EditedArchive {
     fn apply(&self, metadata: &Metadata) -> Result<(), MbtilesError> {
         let connection = &self.archive.connection;
         self.archive.guard.begin();
-        let fits_in_memory =
-            self.pending.count() <= MAX_CHANGES_IN_MEMORY && self.pending.bytes() <= MAX_BYTES_IN_MEMORY;
+        let fits_in_memory = self.pending.count <= MAX_CHANGES_IN_MEMORY && self.pending.bytes <= MAX_BYTES_IN_MEMORY;
         let begin = if fits_in_memory {
             "PRAGMA cache_spill = OFF; BEGIN IMMEDIATE"
         } else {
@@ -171,7 +170,7 @@ impl EditedArchive {
         self.apply_tiles()?;
         self.archive.guard.begin();
         let described = || -> rusqlite::Result<()> {
-            if self.pending.count() > 0 {
+            if self.pending.count > 0 {
                 connection.execute("DELETE FROM metadata WHERE name = 'agg_tiles_hash'", [])?;
             }
             for (name, value) in metadata.every_row() {
@@ -299,6 +298,7 @@ pub(crate) enum PendingChange {
 pub(crate) struct PendingEdits {
     changes: Scratch,
     count: u64,
+    /// The size of their tiles.
     bytes: u64,
 }
 
@@ -309,15 +309,6 @@ impl PendingEdits {
             "CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob)",
         )?;
         Ok(PendingEdits { changes, count: 0, bytes: 0 })
-    }
-
-    pub(crate) const fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Total size of the pending edits' tiles, in bytes.
-    pub(crate) const fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     pub(crate) fn push(&mut self, tile: TileCoord, change: PendingChange, bytes: &[u8]) -> Result<(), ScratchError> {
@@ -344,7 +335,7 @@ impl PendingEdits {
     ) -> Result<(), E> {
         let failed = |error| self.changes.failed(error);
         let all = "SELECT place, kind, bytes FROM change ORDER BY number";
-        let mut changes = self.changes.connection().prepare(all).map_err(failed)?;
+        let mut changes = self.changes.connection.prepare(all).map_err(failed)?;
         let mut rows = changes.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
             let read = || -> rusqlite::Result<_> {
@@ -464,6 +455,6 @@ mod pending_tests {
                 Ok::<(), ScratchError>(())
             })
             .unwrap();
-        assert_eq!((next.next(), pending.count()), (None, 16_384));
+        assert_eq!((next.next(), pending.count), (None, 16_384));
     }
 }

@@ -63,7 +63,6 @@ pub(crate) struct Inventory {
     ahead: VecDeque<(TileId, Tag)>,
 }
 
-/// Rows that are read at a time.
 const ROWS_PER_READ: i64 = 4_096;
 
 #[derive(Debug, Default, PartialEq, Eq)]

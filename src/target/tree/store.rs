@@ -78,7 +78,6 @@ pub(crate) trait TreeStore {
     /// A note; `None` if there is none.
     fn get(&mut self, name: &str) -> Result<Option<Vec<u8>>, Self::Error>;
 
-    /// The `metadata.json` of a version.
     fn metadata_of(&mut self, version: &str) -> Result<Option<Vec<u8>>, Self::Error> {
         self.get(&notes::of_version(version, notes::METADATA))
     }

@@ -49,7 +49,7 @@ fn sent_within(given: ProviderOptions, items: &[PurgeItem], within: Duration) ->
         let provider = provider(&given).await.unwrap();
         let addresses = TileAddresses::new(given.url.clone(), vec!["{z}/{x}/{y}.pbf".to_owned()]);
         let batches = batches(&names(items, &addresses), |kind| provider.limits(kind), "7");
-        send(&*provider, batches, within, &Stop::new()).await
+        send(given.provider.name(), &*provider, batches, within, &Stop::new()).await
     })
 }
 

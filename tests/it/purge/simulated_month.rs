@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use oar_tiles::cdn::{
     CloudFrontOptions, CloudflareOptions, CloudflarePlan, CommandOptions, FastlyOptions, FullPyramid, ItemKind,
-    ItemPrice, NginxOptions, PlanRules, Provider, ProviderOptions, PurgeAllowance, PurgeBatch, PurgeBudget, PurgeBy,
-    PurgeItem, PurgeOptions, PurgeSection, SecretSource, SpentItems, TileAddresses, TilesToPurge, TokenBucket,
-    VarnishOptions, batches, names, plan, provider,
+    ItemPrice, NginxOptions, PlanRules, Provider, ProviderFacts, ProviderOptions, PurgeAllowance, PurgeBatch,
+    PurgeBudget, PurgeBy, PurgeItem, PurgeOptions, PurgeSection, SecretSource, SpentItems, TileAddresses, TilesToPurge,
+    TokenBucket, VarnishOptions, batches, names, plan, provider,
 };
 use oar_tiles::tile::{TileCoord, TilesetTag, Zoom, ZoomList};
 
@@ -30,6 +30,7 @@ struct SimulatedMonth {
 /// How a month is simulated.
 struct MonthCase<'a> {
     provider: &'a dyn Provider,
+    facts: ProviderFacts,
     by: PurgeBy,
     budget: PurgeBudget,
     seconds_between: u64,
@@ -76,7 +77,7 @@ impl SimulatedPace {
 /// edits is simulated, and the figures are scaled up to the month.
 fn month(case: &MonthCase<'_>) -> SimulatedMonth {
     const MONTH: u64 = 30 * 86_400;
-    let facts = case.provider.facts();
+    let facts = case.facts;
     let zooms: ZoomList = "0-14".parse().unwrap();
     let addresses = TileAddresses::new("https://h/".parse().unwrap(), vec!["{z}/{x}/{y}.pbf".to_owned()]);
     let begin = humantime::parse_rfc3339("2026-11-01T00:00:00Z").unwrap();
@@ -189,7 +190,7 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
     };
     for given in providers(token.path()) {
         let provider = runtime.block_on(provider(&options(&given))).unwrap();
-        let facts = provider.facts();
+        let facts = given.facts();
         let costs = facts.price != ItemPrice::FREE;
         let min_interval = Duration::from_secs(if costs { 60 } else { 0 });
         let plan = match &given {
@@ -206,7 +207,7 @@ fn a_budget_is_kept_whatever_is_edited_and_the_manual_says_what_it_comes_to() {
             for limit in limits {
                 for (edits, seconds_between) in [("100 a day", 864), ("10 a minute", 6)] {
                     let budget = PurgeBudget { items_per_month: NonZeroU64::new(*limit), min_interval };
-                    let case = MonthCase { provider: &*provider, by, budget, seconds_between };
+                    let case = MonthCase { provider: &*provider, facts, by, budget, seconds_between };
                     let month = month(&case);
                     if *limit > 0 {
                         // The last purges may fall into the next month, of which a day's items are allowed in advance.

@@ -1,4 +1,4 @@
-//! Cached rows in a scratch file, for layers whose rows take more memory than allowed.
+//! Cached rows that are spilled to a scratch file, for layers whose rows take more memory than allowed.
 //!
 //! ```text
 //!  rows of a session, by their keys ─► in memory, until all take too much ─► sorted from west to east ─► run of blocks ─┐
@@ -10,8 +10,6 @@
 //! keys in parallel, so a row is numbered within its range until all ranges are read. Within a run, the rows are sorted
 //! by columns of tiles at a common deepest zoom ([`COLUMN_ZOOM`]), so that a batch, which is a few columns or a square,
 //! reads a few long pieces.
-//!
-//! `writer`: from rows to the file.
 
 use std::fs::File;
 use std::io;
@@ -81,17 +79,17 @@ struct RowRun {
     blocks: Vec<RowBlock>,
 }
 
-/// Encoded rows in a scratch file.
+/// Cached rows in a scratch file.
 #[derive(Debug)]
-pub(crate) struct RowFile {
+pub(crate) struct SpilledRows {
     file: File,
     runs: Vec<RowRun>,
     /// The layer without rows.
-    layer: Features,
+    pub(crate) layer: Features,
     memory: MemoryLimit,
 }
 
-impl RowFile {
+impl SpilledRows {
     /// The most memory that the rows take: the index of the blocks, and the rows of the batches in work.
     pub(crate) fn bytes(&self) -> usize {
         self.runs.iter().map(|run| run.blocks.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
@@ -128,11 +126,6 @@ impl RowFile {
     pub(crate) fn bytes_within(&self, part: &WorldRect) -> usize {
         let blocks = self.runs.iter().flat_map(|run| blocks_of(&run.blocks, std::slice::from_ref(part)));
         blocks.map(|block| block.bytes as usize).sum()
-    }
-
-    /// The layer of the rows, without rows.
-    pub(crate) fn layer(&self) -> &Features {
-        &self.layer
     }
 
     /// The rows of some blocks that lie in some parts of the world, in their order. Each block comes with the number of
@@ -237,7 +230,7 @@ fn wide(header: &[u8], at: usize) -> f64 {
 // Writes rows to a scratch file, in runs.
 
 /// Writes rows to a scratch file, in runs.
-pub(crate) struct RowFileWriter {
+pub(crate) struct SpilledRowsWriter {
     file: File,
     runs: Vec<RowRun>,
     written: u64,
@@ -246,10 +239,9 @@ pub(crate) struct RowFileWriter {
     limit: usize,
 }
 
-impl RowFileWriter {
-    /// A writer to a new scratch file.
-    pub(crate) fn new(limit: usize) -> io::Result<RowFileWriter> {
-        Ok(RowFileWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
+impl SpilledRowsWriter {
+    pub(crate) fn new(limit: usize) -> io::Result<SpilledRowsWriter> {
+        Ok(SpilledRowsWriter { file: scratch_file()?, runs: Vec::new(), written: 0, limit })
     }
 
     /// Writes further rows of a part: their positions and bytes. `first` is the number of the first of these rows
@@ -316,8 +308,8 @@ impl RowFileWriter {
 
     /// Returns the file with all rows. `rows` are the numbers of rows of the parts, in their order; `layer` is their
     /// layer, with or without rows.
-    pub(crate) fn finish(self, rows: &[u64], layer: &Features) -> RowFile {
-        let RowFileWriter { file, mut runs, written, limit } = self;
+    pub(crate) fn finish(self, rows: &[u64], layer: &Features) -> SpilledRows {
+        let SpilledRowsWriter { file, mut runs, written, limit } = self;
         tracing::debug!(
             "{} rows are in the scratch file, in {} runs of {written} bytes",
             rows.iter().sum::<u64>(),
@@ -332,7 +324,7 @@ impl RowFileWriter {
         // In the order of the rows. The sort is stable, and the runs of a part were written in their order.
         runs.sort_by_key(|run| run.base);
         let layer = layer.with_encoded(Vec::new(), std::iter::empty());
-        RowFile { file, runs, layer, memory: MemoryLimit::new(limit) }
+        SpilledRows { file, runs, layer, memory: MemoryLimit::new(limit) }
     }
 }
 
@@ -369,8 +361,8 @@ mod tests {
     }
 
     /// The rows in runs of `run` rows, those of the second half read by another session.
-    fn written(at: &[[f64; 2]], run: usize, limit: usize) -> RowFile {
-        let mut writer = RowFileWriter::new(limit).unwrap();
+    fn written(at: &[[f64; 2]], run: usize, limit: usize) -> SpilledRows {
+        let mut writer = SpilledRowsWriter::new(limit).unwrap();
         let half = at.len() / 2;
         for (part, range) in [0..half, half..at.len()].into_iter().enumerate().rev() {
             for first in range.clone().step_by(run) {

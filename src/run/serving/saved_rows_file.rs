@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use crate::cursor::StateInHistory;
-use crate::draw::{SavedRows, read_rows, write_rows};
+use crate::draw::{SavedRows, read_saved_rows, write_saved_rows};
 use crate::error::with_causes;
 use crate::manifest::{DatabaseMark, Witness};
 use crate::postgis::Layer;
@@ -22,7 +22,7 @@ const NAME: &str = "live-rows";
 const PAUSE: Duration = Duration::from_secs(300);
 
 /// Where the rows of a tileset are kept between starts.
-pub(crate) struct RowsFile {
+pub(crate) struct SavedRowsFile {
     notes: FolderNotes,
     /// The fingerprint of the configuration, with the versions of the program's drawing.
     pub(crate) fingerprint: String,
@@ -37,10 +37,9 @@ pub(crate) struct LastWrite {
     pub(crate) tried: Option<Instant>,
     /// When it was written by this server.
     pub(crate) written: Option<Instant>,
-    /// The state of the rows in the file.
     pub(crate) shown: Option<StateInHistory>,
     /// True if its failure was logged.
-    pub(crate) was_told: bool,
+    pub(crate) is_failure_logged: bool,
 }
 
 /// What the rows of a file depend on.
@@ -56,17 +55,16 @@ pub(crate) struct About {
 }
 
 impl About {
-    /// The state of the rows.
     pub(crate) fn shown(&self) -> Option<StateInHistory> {
         Some(StateInHistory { state: self.witness.snapshot.parse().ok()?, newest: self.newest.parse().ok()? })
     }
 }
 
-impl RowsFile {
+impl SavedRowsFile {
     /// The file beside a target, for a tileset with this fingerprint.
-    pub(crate) fn new(notes: FolderNotes, fingerprint: &str) -> RowsFile {
+    pub(crate) fn new(notes: FolderNotes, fingerprint: &str) -> SavedRowsFile {
         let fingerprint = fingerprint.to_owned();
-        RowsFile { notes, fingerprint, last: Mutex::default(), writing: tokio::sync::Mutex::default() }
+        SavedRowsFile { notes, fingerprint, last: Mutex::default(), writing: tokio::sync::Mutex::default() }
     }
 
     /// The time since this server wrote it; `None` if it has not.
@@ -98,16 +96,15 @@ impl RowsFile {
         }
     }
 
-    /// The rows in the file.
     pub(crate) fn read(&self, layers: &[Arc<Layer>], key: &[u8], memory: usize) -> Result<SavedRows<About>, String> {
         let file = self.notes.open_file(NAME).map_err(|error| with_causes(&error))?;
         let file = file.ok_or_else(|| "it was removed".to_owned())?;
-        read_rows(&file, layers, key, memory).map_err(|error| error.to_string())
+        read_saved_rows(&file, layers, key, memory).map_err(|error| error.to_string())
     }
 
     /// Writes the file. False if another server is writing it.
     pub(crate) fn write(&self, saved: &SavedRows<About>, key: &[u8]) -> Result<bool, CommandError> {
-        let fill = |file: &std::fs::File| -> io::Result<()> { write_rows(file, saved, key) };
+        let fill = |file: &std::fs::File| -> io::Result<()> { write_saved_rows(file, saved, key) };
         Ok(self.notes.write_file(NAME, fill)?)
     }
 }
