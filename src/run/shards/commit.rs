@@ -129,9 +129,10 @@ async fn attempt(
     }
     let order = plan.needs().order;
     let record = records(plan, shards, repaired.as_ref(), &layer_names);
-    let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
-    let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
-
+    let of_repairs = repaired.as_ref().and_then(|repaired| repaired.bounds);
+    // The rows may have come after the plan, and before the snapshot of the shard that shows them.
+    let of_shards = shards.iter().filter_map(|shard| shard.bounds);
+    let bounds = of_shards.chain(of_repairs).fold(plan.bounds, LonLatBox::joined);
     let seed = PlannedSeed {
         job,
         fingerprint: plan.fingerprint.clone(),

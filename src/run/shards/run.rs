@@ -114,6 +114,8 @@ impl Shard<'_> {
             cursor: snapshot.cursor().to_owned(),
             witness,
             seen,
+            // Without a feature the bounds are those of the whole area.
+            bounds: (tiles > 0).then_some(prepared.bounds),
             zooms: outcome.zooms.iter().map(done_zoom).collect(),
             layers: describe::record(&outcome, &names),
             plan_seconds: (prepared.took + reading).as_secs_f64(),

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use oar_tiles::target::{PmtilesReader, TileReader as _};
+
 use super::helpers::{Sharded, names, without_times, write};
 use super::same_as_a_seed::pmtiles_parts;
 use super::shared_version::{filled, fresh, shown, versioned, versions};
@@ -123,6 +125,22 @@ fn what_is_done_is_kept_and_only_the_rest_is_rendered() {
     // Whoever seeds again seeds everything.
     let again = run(&mut resume(&tracked.db.url, &target, &[])).ok();
     assert!(again.stderr.contains("part 1 of 3; 0 parts are done"), "{}", again.stderr);
+}
+
+/// Map clients ask for no tile beyond the bounds.
+#[test]
+fn the_bounds_hold_a_row_that_came_between_the_plan_and_its_part() {
+    let tracked = Tracked::facilities(40);
+    let place = |x: &str, y: &str| format!("SET location = ST_SetSRID(ST_MakePoint({x}, {y}), 4326)");
+    tracked.db.run(&format!("UPDATE api_facility {}", place("5 + random() * 5", "45 + random() * 5")));
+    let target = tracked.path("t.pmtiles");
+    begun(&tracked, &target, &[]);
+    let one = "WHERE id = (SELECT min(id) FROM api_facility)";
+    tracked.db.run(&format!("UPDATE api_facility {} {one}", place("150", "-30")));
+    run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    let bounds = |path: &Path| PmtilesReader::open(path).unwrap().describe().unwrap().bounds.unwrap();
+    let (found, fresh) = (bounds(&target), bounds(&tracked.seed("fresh.pmtiles", &ZOOMS)));
+    assert_eq!(found.joined(fresh), found, "{fresh:?}");
 }
 
 #[test]
