@@ -209,7 +209,7 @@ class Client:
     def asks(self, path, query):
         """Seconds until the answer."""
         begun = time.monotonic()
-        self.connection.request("GET", f"{path}?{query}", headers={"Accept-Encoding": "gzip"})
+        self.connection.request("GET", f"{path}?{query}", headers={"Accept-Encoding": "gzip", "Host": "127.0.0.1"})
         answer = self.connection.getresponse()
         self.body, self.headers = answer.read(), {name.lower(): value for name, value in answer.getheaders()}
         if answer.status not in (200, 204):

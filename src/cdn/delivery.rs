@@ -35,10 +35,23 @@ pub enum DeliveryEnd {
     Done,
     /// The rest waits for the next command, for this reason.
     Waits(String),
+    /// The rest waits until the run that wrote it has published.
+    Unpublished,
     /// Everything was sent, and will be sent once more (rebound) after this time.
     Repeats(Duration),
     /// The provider refuses until somebody changes something.
     Stopped(String),
+}
+
+impl DeliveryEnd {
+    /// Why the rest waits; `None` if nothing does.
+    pub fn waits_for(&self) -> Option<&str> {
+        match self {
+            DeliveryEnd::Waits(why) => Some(why),
+            DeliveryEnd::Unpublished => Some("a run has not published it yet"),
+            DeliveryEnd::Done | DeliveryEnd::Repeats(_) | DeliveryEnd::Stopped(_) => None,
+        }
+    }
 }
 
 /// The name of a provider's queue in the outbox.
@@ -134,8 +147,8 @@ impl Delivery<'_> {
         let entries = queue.ready(self.target.published);
         if entries.is_empty() {
             let Some(next) = queue.rebounds.iter().map(|rebound| rebound.at).min() else {
-                let waits = (!queue.waiting.is_empty()).then(|| "a run has not published it yet".to_owned());
-                return Ok(Some(waits.map_or(DeliveryEnd::Done, DeliveryEnd::Waits)));
+                let is_all = queue.waiting.is_empty();
+                return Ok(Some(if is_all { DeliveryEnd::Done } else { DeliveryEnd::Unpublished }));
             };
             let wait = Duration::from_secs(next.saturating_sub(seconds_now()));
             let is_over = self.patience.repeats && self.pause(wait, deadline).await;
@@ -169,7 +182,7 @@ impl Delivery<'_> {
             queue.sent(&noted);
             if let Some(rebound) = self.options.rebound {
                 let merged = noted.entries.iter().cloned().reduce(OutboxEntry::merged);
-                let at = seconds_now() + rebound.as_secs().max(1);
+                let at = due(rebound);
                 if let Some(entry) = merged {
                     let entry = OutboxEntry { id: noted.of.clone(), ..entry };
                     queue.add_rebound(Rebound { at, entry, by_address: by.establishes.is_some() });
@@ -211,7 +224,7 @@ impl Delivery<'_> {
             now.left.clone_from(&left);
             if let (true, Some(rebound)) = (left.is_empty(), self.options.rebound) {
                 let of = std::mem::take(&mut now.left_of);
-                let at = seconds_now() + rebound.as_secs().max(1);
+                let at = due(rebound);
                 now.rebounds.iter_mut().filter(|one| one.entry.id == of).for_each(|one| one.at = one.at.max(at));
             }
         })
@@ -295,6 +308,11 @@ impl Delivery<'_> {
         tokio::task::block_in_place(changed)?;
         Ok(())
     }
+}
+
+/// When a rebound is due, in seconds since 1970: rounded up, because it may not come early.
+fn due(rebound: Duration) -> u64 {
+    seconds_now() + rebound.as_secs().max(1) + 1
 }
 
 fn left_names(batches: &[PurgeBatch]) -> Vec<PurgeName> {

@@ -2,7 +2,7 @@
 //!
 //! | server | woken by |
 //! |---|---|
-//! | any other server | notifications |
+//! | any other server | notifications, and polling after each for a while ([`Hearing`]) |
 //! | `max_prepared_transactions` is set: a transaction with a notification cannot be prepared, so the triggers send none | polling |
 //! | a standby, which has no notifications | polling |
 //! | another session holds the advisory lock, so notifications may not come | both; each poll tries the lock again |
@@ -20,6 +20,15 @@ const LOCK_TRIAL: Duration = Duration::from_secs(1);
 
 /// The pause between two attempts to take the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long changes must have stayed away until notifications are wanted again.
+const QUIET: Duration = Duration::from_secs(5);
+
+/// The pause between two polls while notifications are not wanted.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
+
+/// The least pause between two polls, as a multiple of the time that the last one took.
+const SHARE_OF_POLLS: u32 = 20;
 
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,15 +88,44 @@ struct LogTail {
     rows: u64,
 }
 
+/// What a change is heard by.
+///
+/// A transaction with a notification holds a lock of the whole server while it commits, so sessions that commit all the
+/// time would wait for each other's `fsync`. So the advisory lock, without which the triggers send no notification, is
+/// given up while changes keep coming:
+///
+/// ```text
+/// Settling ──► Notified ──► Busy ──► Settling
+///   the transactions      two notifications   no change
+///   of before have ended  within `QUIET`      for `QUIET`
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Hearing {
+    /// Each commit sends a notification.
+    Notified,
+    /// The lock is held, but transactions before this one may have looked for it earlier, and commit without a
+    /// notification: both.
+    Settling { horizon: u64 },
+    /// Polling, and the lock is not held; when the last change came.
+    Busy { last_change: Instant },
+    /// Polling.
+    Without(NotifyObstacle),
+}
+
 /// Waits for changes. Dropping it closes its connection.
 #[derive(Debug)]
 pub(crate) struct Waking {
     listener: Listener,
     schema: String,
-    /// Why notifications may not come; `None` if they do.
-    obstacle: Option<NotifyObstacle>,
+    hearing: Hearing,
+    /// When the last notification but that of the present change came.
+    last_notified: Option<Instant>,
+    /// A notification came since [`Waking::forget`].
+    is_notified: bool,
     /// What the last poll found; `None` before the first.
     tail: Option<LogTail>,
+    /// How long the last poll took.
+    took: Duration,
 }
 
 impl Waking {
@@ -97,49 +135,66 @@ impl Waking {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(CONTEXT, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
-        let obstacle = NotifyObstacle::of(fact(0), fact(1));
-        let mut waking = Waking { listener, schema: schema.to_owned(), obstacle, tail: None };
-        if waking.obstacle.is_none() {
+        let hearing = match NotifyObstacle::of(fact(0), fact(1)) {
+            None => Hearing::Without(NotifyObstacle::Held),
+            Some(obstacle) => Hearing::Without(obstacle),
+        };
+        let mut waking = Waking {
+            listener,
+            schema: schema.to_owned(),
+            hearing,
+            last_notified: None,
+            is_notified: false,
+            tail: None,
+            took: Duration::ZERO,
+        };
+        if waking.hearing == Hearing::Without(NotifyObstacle::Held) {
             waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
-            while !waking.try_lock().await? {
-                if begun.elapsed() >= LOCK_TRIAL {
-                    waking.obstacle = Some(NotifyObstacle::Held);
-                    break;
-                }
+            while !waking.try_lock().await? && begun.elapsed() < LOCK_TRIAL {
                 tokio::time::sleep(LOCK_PAUSE).await;
             }
         }
-        if waking.obstacle.is_some() {
-            waking.poll().await?;
-        }
+        waking.poll().await?;
         Ok(waking)
     }
 
-    /// Why notifications may not come; `None` if they do.
+    /// Why notifications may not come; `None` if they do, or are not wanted for a while.
     pub(crate) fn obstacle(&self) -> Option<&NotifyObstacle> {
-        self.obstacle.as_ref()
+        match &self.hearing {
+            Hearing::Without(obstacle) => Some(obstacle),
+            Hearing::Notified | Hearing::Settling { .. } | Hearing::Busy { .. } => None,
+        }
     }
 
     /// Waits for the next change. `every` is the pause between two polls if notifications may not come.
     pub(crate) async fn change(&mut self, every: Duration) -> Result<(), Error> {
         loop {
-            match &self.obstacle {
-                None => return self.listener.notification().await,
+            let pause = match self.hearing {
+                Hearing::Busy { .. } | Hearing::Settling { .. } => every.min(BUSY_PAUSE),
+                Hearing::Notified | Hearing::Without(_) => every,
+            };
+            let poll = tokio::time::sleep(pause.max(self.took * SHARE_OF_POLLS));
+            let has_heard = match self.hearing {
+                Hearing::Notified => {
+                    self.listener.notification().await?;
+                    true
+                }
                 // If the triggers cannot take the lock either, they send notifications.
-                Some(NotifyObstacle::Held) => tokio::select! {
-                    heard = self.listener.notification() => return heard,
-                    () = tokio::time::sleep(every) => {}
+                Hearing::Settling { .. } | Hearing::Without(NotifyObstacle::Held) => tokio::select! {
+                    heard = self.listener.notification() => heard.map(|()| true)?,
+                    () = poll => false,
                 },
-                Some(NotifyObstacle::Prepared { .. } | NotifyObstacle::Standby) => tokio::time::sleep(every).await,
-            }
-            if self.obstacle == Some(NotifyObstacle::Held) && self.try_lock().await? {
-                tracing::info!("the advisory lock is free: notifications wake this run from now on");
-                self.obstacle = None;
-                // Changes since the last poll may have sent no notification.
+                Hearing::Busy { .. } | Hearing::Without(_) => {
+                    poll.await;
+                    false
+                }
+            };
+            if has_heard {
+                self.is_notified = true;
                 return Ok(());
             }
-            if self.poll().await? {
+            if self.poll_and_settle().await? {
                 return Ok(());
             }
         }
@@ -154,28 +209,64 @@ impl Waking {
     /// come, they say so, and this only checks that they still can: that of a commit may come some milliseconds after
     /// it.
     pub(crate) async fn has_grown(&mut self) -> Result<bool, Error> {
-        match self.obstacle {
-            None => self.check().await.map(|()| false),
-            Some(_) => self.poll().await,
+        match self.hearing {
+            Hearing::Notified => self.check().await.map(|()| false),
+            _ => self.poll_and_settle().await,
         }
     }
 
     /// Discards the changes until now. A snapshot that is taken after this sees them.
     pub(crate) async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
-        if self.obstacle.is_some() {
-            self.poll().await?;
+        let is_listening = matches!(self.hearing, Hearing::Notified | Hearing::Settling { .. });
+        if std::mem::take(&mut self.is_notified) && is_listening {
+            let last = self.last_notified.replace(Instant::now());
+            if last.is_some_and(|last| last.elapsed() < QUIET) {
+                // All of this session's: a call whose answer nobody waited for may have taken it once more.
+                self.listener.ask(CONTEXT, "SELECT pg_advisory_unlock_all()").await?;
+                tracing::debug!("changes keep coming: this run polls the change log until they stay away");
+                self.hearing = Hearing::Busy { last_change: Instant::now() };
+            }
         }
-        Ok(())
+        match self.hearing {
+            Hearing::Notified => Ok(()),
+            _ => self.poll().await.map(drop),
+        }
     }
 
     /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any
     /// session that holds the lock could block this run.
-    async fn try_lock(&self) -> Result<bool, Error> {
+    async fn try_lock(&mut self) -> Result<bool, Error> {
         let (class, object) = WATCHER_LOCK;
         let rows =
             self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
-        Ok(rows.first().and_then(|row| row.get(0)) == Some("t"))
+        let is_held = rows.first().and_then(|row| row.get(0)) == Some("t");
+        if is_held {
+            let rows = self.listener.ask(CONTEXT, "SELECT pg_snapshot_xmax(pg_current_snapshot())").await?;
+            let horizon = rows.first().and_then(|row| row.get(0)?.parse().ok());
+            self.hearing = Hearing::Settling { horizon: horizon.unwrap_or(u64::MAX) };
+        }
+        Ok(is_held)
+    }
+
+    /// Polls, and sees whether notifications can be relied on from now on, or are wanted again.
+    async fn poll_and_settle(&mut self) -> Result<bool, Error> {
+        let has_grown = self.poll().await?;
+        let xmin = self.tail.as_ref().and_then(|tail| tail.xmin.parse::<u64>().ok());
+        match &mut self.hearing {
+            Hearing::Settling { horizon } if xmin.is_some_and(|xmin| xmin >= *horizon) => {
+                self.hearing = Hearing::Notified;
+            }
+            Hearing::Busy { last_change } if has_grown => *last_change = Instant::now(),
+            Hearing::Busy { last_change } if last_change.elapsed() >= QUIET => drop(self.try_lock().await?),
+            Hearing::Without(NotifyObstacle::Held) => {
+                if self.try_lock().await? {
+                    tracing::info!("the advisory lock is free: notifications wake this run from now on");
+                }
+            }
+            Hearing::Notified | Hearing::Settling { .. } | Hearing::Busy { .. } | Hearing::Without(_) => {}
+        }
+        Ok(has_grown)
     }
 
     /// Polls. True if the log has grown since the last call. Reads the few entries of the index on `change.xid` from
@@ -190,7 +281,9 @@ impl Waking {
              FROM {}.change AS noted WHERE noted.xid >= ({from})::xid8",
             quoted(&self.schema)
         );
+        let begun = Instant::now();
         let rows = self.listener.ask(CONTEXT, &sql).await?;
+        self.took = begun.elapsed();
         let Some(row) = rows.first() else { return Ok(false) };
         let count = |column| row.get(column).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
         let (found, left) = (count(1), count(2));

@@ -133,7 +133,9 @@ fn render_delivered(all: &[Delivered]) -> String {
     let line = |one: &Delivered| {
         let end = match &one.end {
             DeliveryEnd::Done => "nothing waits".to_owned(),
-            DeliveryEnd::Waits(why) => format!("the rest waits: {why}"),
+            end @ (DeliveryEnd::Waits(_) | DeliveryEnd::Unpublished) => {
+                format!("the rest waits: {}", end.waits_for().unwrap_or_default())
+            }
             DeliveryEnd::Repeats(wait) => {
                 format!("nothing waits but the same once more, in {}", timed(wait.as_secs_f64()))
             }

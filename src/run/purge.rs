@@ -265,8 +265,9 @@ fn warning(one: &Delivered) -> Option<String> {
     let (provider, url) = (one.provider, &one.url);
     match &one.end {
         DeliveryEnd::Done | DeliveryEnd::Repeats(_) => None,
-        DeliveryEnd::Waits(why) => Some(format!(
-            "{provider} ({url}) was not told everything yet: {why}. The next run tells the rest, or {PURGE}"
+        end @ (DeliveryEnd::Waits(_) | DeliveryEnd::Unpublished) => Some(format!(
+            "{provider} ({url}) was not told everything yet: {}. The next run tells the rest, or {PURGE}",
+            end.waits_for().unwrap_or_default()
         )),
         DeliveryEnd::Stopped(why) => Some(format!(
             "{provider} ({url}) refuses to be told what changed, and shows old tiles: {why}. Put that right, then run {PURGE}"
@@ -330,11 +331,13 @@ async fn tell_one(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
         let (next, messages) = match &delivered {
             Ok(all) => {
                 let next = all.iter().find_map(|one| match &one.end {
-                    DeliveryEnd::Waits(_) => Some(PURGE_RETRY),
+                    DeliveryEnd::Waits(_) | DeliveryEnd::Unpublished => Some(PURGE_RETRY),
                     DeliveryEnd::Repeats(wait) => Some(*wait),
                     DeliveryEnd::Done | DeliveryEnd::Stopped(_) => None,
                 });
-                (next, all.iter().filter_map(warning).collect())
+                // What this process is about to publish wakes this task again.
+                let is_told = |one: &&Delivered| one.end != DeliveryEnd::Unpublished;
+                (next, all.iter().filter(is_told).filter_map(warning).collect())
             }
             Err(error) => (Some(PURGE_RETRY), vec![error.to_string()]),
         };

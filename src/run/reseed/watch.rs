@@ -138,6 +138,10 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedWatch<
             }
             if let Some(jobs) = self.options.jobs.clone() {
                 Box::pin(self.watched.run_jobs(&self.options, &jobs, &mut self.each)).await?;
+                // Jobs publish, too.
+                if let Some(purging) = self.purging {
+                    purging.wake();
+                }
             }
             if let Some(_signal) = self.woken().await {
                 return Ok(());

@@ -35,7 +35,7 @@ const PAUSES: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_
 const PAUSE_WITHOUT_LOG: Duration = Duration::from_secs(30);
 
 /// Bounds the share of the time that is spent in looks: a look begins at the earliest after this many times the
-/// duration of the previous one.
+/// duration of the previous one, but after [`LOOK_PAUSE`] at the latest, because what is known grows old.
 const SHARE_OF_LOOKS: u32 = 4;
 
 /// The number of sessions that following needs: one that looks, one that listens.
@@ -161,7 +161,7 @@ async fn followed(
                 change = heard.change(LOOK_PAUSE) => {
                     change?;
                     let debounce = *settings.database.changes.debounce;
-                    let pause = debounce.min(MAX_DEBOUNCE).max(took * SHARE_OF_LOOKS);
+                    let pause = debounce.min(MAX_DEBOUNCE).max((took * SHARE_OF_LOOKS).min(LOOK_PAUSE));
                     tokio::time::sleep(pause).await;
                     break;
                 }

@@ -50,6 +50,9 @@ struct LeastStates {
     /// The database state that a tile must show at least, by the counter that it shares with other tiles in
     /// [`LastChanged`].
     by_slot: HashMap<usize, Arc<Cursor>>,
+    /// The database state that shows the latest known change of any tile whatever, and of a tile, in the same way.
+    any_changed: Option<Arc<Cursor>>,
+    changed: HashMap<usize, Arc<Cursor>>,
     /// The latest database state in which a tile was rendered or taken over, in the same way: clients may have seen it.
     answered: HashMap<usize, Arc<Cursor>>,
 }
@@ -78,6 +81,12 @@ impl LeastStates {
     /// Notes that every tile must show at least the database state `shown`.
     fn raise_all(&mut self, shown: &Arc<Cursor>) {
         self.all = Some(later(self.all.as_ref(), shown));
+    }
+
+    /// Notes that a tile has changed, which the database state `seen` shows.
+    fn change(&mut self, tile: TileCoord, seen: &Arc<Cursor>) {
+        self.changed.insert(LastChanged::slot(tile), Arc::clone(seen));
+        self.raise(tile, seen);
     }
 
     /// Notes that a tile must show at least the database state `shown`.
@@ -148,11 +157,12 @@ impl LiveEpochs {
         match tiles {
             None => {
                 least.raise_all(seen);
+                least.any_changed = Some(Arc::clone(seen));
                 self.changed.change_all(now);
             }
             Some(tiles) => {
                 for tile in tiles {
-                    least.raise(*tile, seen);
+                    least.change(*tile, seen);
                 }
                 self.changed.change(tiles.iter().copied(), now);
             }
@@ -172,7 +182,8 @@ impl LiveEpochs {
         let mut least = self.least.lock();
         least.answered.clear();
         least.by_slot.clear();
-        least.all = None;
+        least.changed.clear();
+        (least.all, least.any_changed) = (None, None);
         self.other_history.store(now, Ordering::Release);
         self.latest.fetch_max(now, Ordering::AcqRel);
         self.changed.change_all(now);
@@ -226,6 +237,12 @@ impl LiveEpochs {
             least.answer(tile, shown);
         }
         is_new
+    }
+
+    /// The database states that show the known changes of a tile.
+    pub(crate) fn known_changes(&self, tile: TileCoord) -> Vec<Arc<Cursor>> {
+        let least = self.least.lock();
+        least.any_changed.iter().chain(least.changed.get(&LastChanged::slot(tile))).cloned().collect()
     }
 
     /// Notes that a client may see a tile with some parameters in the database state `shown`.

@@ -477,17 +477,19 @@ impl FlightState {
     /// tile end in another order than they began, and a snapshot may be taken late: without this, the answer to a later
     /// request could be older than an answer before it.
     async fn render_not_older(&self, request: LiveRequest, stop: &Stop) -> Result<LiveTile, LiveError> {
-        let mut since = request.since;
+        let (epochs, coord, mut since) = (self.known.epochs(), request.tile.coord, request.since);
+        // Another standby than the one that was asked for changes may be behind it.
+        let changes = if request.given.is_some() { epochs.known_changes(coord) } else { Vec::new() };
         for _ in 0..MAX_RENDERINGS {
             let rendered = self.source.render(LiveRequest { since, ..request.clone() }, stop).await?;
-            let (epochs, coord, shown) =
-                (self.known.epochs(), request.tile.coord, Arc::new(rendered.shown.state.clone()));
-            if request.given.is_some() {
+            let shown = Arc::new(rendered.shown.state.clone());
+            if request.given.is_none() {
+                if epochs.try_record_answer(coord, &shown) {
+                    return Ok(rendered);
+                }
+            } else if changes.iter().all(|change| shown.sees_all_of(change)) {
                 // Of the tiles with parameters, memory holds the latest state.
                 epochs.answers_with_parameters(coord, &shown);
-                return Ok(rendered);
-            }
-            if epochs.try_record_answer(coord, &shown) {
                 return Ok(rendered);
             }
             since = Instant::now();

@@ -214,11 +214,9 @@ impl Site {
             let left = expires.saturating_sub(seconds_now());
             settings.tile_freshness.stale_within(tile.coord.zoom(), left)
         });
-        let is_purged = later == LaterChanges::Purged
-            && has_tags
-            // A later publication may have purged the caches while this tile was rendered.
-            && looked.elapsed() <= settings.options.settle
-            && tileset.target.is_current(state);
+        let is_purged = later == LaterChanges::Purged && has_tags;
+        // A later publication may have purged the caches while this tile was rendered.
+        let is_late = is_purged && (looked.elapsed() > settings.options.settle || !tileset.target.is_current(state));
         let is_pinned = is_pinned && later != LaterChanges::Unknown;
         let usual = match origin {
             TileOrigin::Stale(_) => settings.tile_freshness.stale_at(tile.coord.zoom()),
@@ -267,6 +265,9 @@ impl Site {
             }
         };
         answer.body_mut().is_counted_by(reserved.into_hold());
+        if is_late && !is_pinned {
+            answer::forbid_keeping(&mut answer);
+        }
         let status = match origin {
             TileOrigin::Memory | TileOrigin::Ahead | TileOrigin::Empty => HeaderValue::from_static("oar-tiles; hit"),
             TileOrigin::Target | TileOrigin::Live => HeaderValue::from_static("oar-tiles; fwd=uri-miss; stored"),

@@ -209,7 +209,7 @@ fn tiles_that_the_user_names_are_purged_and_what_waits_can_be_forgotten() {
 
 #[test]
 fn what_is_sent_once_more_is_paid_from_the_same_budget() {
-    let rebound = |config: String| config.replace("rebound = \"0s\"", "rebound = \"1s\"");
+    let rebound = |config: String| config.replace("rebound = \"0s\"\nwait = \"2s\"", "rebound = \"1s\"\nwait = \"10s\"");
     let told = PurgedPlaces::with("tiles/", "settle = \"0s\"", rebound);
     told.verb("seed", &[]).ok();
     assert_eq!(told.told(), ["https://tiles.test/*"; 2]);
@@ -229,7 +229,7 @@ fn what_is_sent_once_more_keeps_the_least_time_between_two_purges() {
     let told = PurgedPlaces::with("tiles/", "settle = \"0s\"\nmin_interval = \"1h\"", rebound);
     let warned = told.verb("seed", &[]).ok().stderr;
     assert_eq!(told.told(), ["https://tiles.test/*"], "{warned}");
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
     let warned = told.verb("purge", &[]).ok().stderr;
     assert!(warned.contains("the budget allows the next item in 59m"), "{warned}");
     assert!(told.told().is_empty());

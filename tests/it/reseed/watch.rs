@@ -31,6 +31,41 @@ fn a_commit_wakes_it_and_a_signal_ends_it_with_success() {
 }
 
 #[test]
+fn while_writers_commit_all_the_time_it_wants_no_notifications_and_misses_nothing() {
+    let tracked = Tracked::over(Db::with_facilities(300));
+    let target = tracked.seed("t.mbtiles", &ZOOM);
+    // The poll is so slow that only a notification, or a look of its own, can find a change.
+    let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1h"]);
+    until("somebody watches", || tracked.db.value::<bool>(WATCHED));
+    let mut number = 0;
+    let mut edit = || {
+        number += 1;
+        tracked.db.run(&format!("UPDATE api_facility SET name = 'w{number}' WHERE id < 'C'"));
+    };
+    let is_shown = || {
+        let mut command = program();
+        command.args(["reseed", "--dry-run", "--database-url", &tracked.db.url, "--output"]).arg(&target);
+        run(&mut command).ok().stdout.starts_with("nothing to do")
+    };
+    until("it gives up notifications", || {
+        edit();
+        !tracked.db.value::<bool>(WATCHED)
+    });
+    edit();
+    until("the target shows the last edit", is_shown);
+    // Its trigger finds nobody who waits, and somebody does when it commits.
+    let early = tracked.db.again();
+    early.run("BEGIN; UPDATE api_facility SET name = 'early' WHERE id < 'C'");
+    until("it wants notifications again", || tracked.db.value::<bool>(WATCHED));
+    early.run("COMMIT");
+    until("the target shows an edit that sent no notification", is_shown);
+    edit();
+    until("the target shows an edit that sent one", is_shown);
+    assert_eq!(watching.end(), 0);
+    tracked.is_fresh(&target, &ZOOM);
+}
+
+#[test]
 fn a_lost_notice_costs_no_more_than_a_poll() {
     let tracked = Tracked::over(Db::with_facilities(300));
     let target = tracked.seed("t.mbtiles", &ZOOM);

@@ -28,10 +28,18 @@ fn shows(body: &[u8], text: &str) -> bool {
 fn each_kind_of_job_changes_the_bytes_of_the_target_by_itself() {
     for kind in ["t.mbtiles", "s3:tiles/"] {
         // The watch looks at the start and before a job, and not by itself: whatever changes is a job's doing.
+        let folder = tempfile::tempdir().unwrap();
+        let told = folder.path().join("told");
+        let purge = format!(
+            "[[purge]]\nprovider = \"command\"\nurl = \"https://tiles.test/\"\nsettle = \"0s\"\nprogram = ['sh', '-c', 'cat \"$OAR_TILES_PURGE_LIST\" >>\"$0\"', '{}']\n[changes]",
+            told.display()
+        );
         let fleet = fleet_with(kind, |config| {
             let layer = config.find("[s3]").unwrap();
-            format!("{MARKED}{}", &config[layer..]).replace("debounce = \"20ms\"", "debounce = \"10m\"\npoll = \"10m\"")
+            let config = format!("{MARKED}{}", &config[layer..]).replace("[changes]", &purge);
+            config.replace("debounce = \"20ms\"", "debounce = \"10m\"\npoll = \"10m\"")
         });
+        let names_told = || std::fs::read(&told).map_or(0, |told| told.len());
         let served = writer(&fleet, kind);
         let mut answers = Answers::default();
         let tile = || served.get("/1/1/0.pbf", GZIP);
@@ -48,7 +56,7 @@ fn each_kind_of_job_changes_the_bytes_of_the_target_by_itself() {
         .enumerate()
         {
             let text = format!("marked{number}");
-            let before = tile();
+            let (before, told_before) = (tile(), names_told());
             mark(&text);
             // A reseed by the log renders what has changed, with the mark of now.
             fleet.db.run("UPDATE api_facility SET name = name || '!'");
@@ -60,7 +68,16 @@ fn each_kind_of_job_changes_the_bytes_of_the_target_by_itself() {
             let after = tile();
             assert!(shows(&after.body, &text), "{kind} {job}: {last}");
             assert!(after.header("etag") != before.header("etag"));
+            until("the CDN is told what the job has changed", || names_told() > told_before);
         }
+        // The look before the job finds nothing: only the job publishes.
+        mark("alone");
+        let told_before = names_told();
+        let (_, submitted, _) = answers.submit(&served, "", &json!({ "what": "tiles", "tiles": ["2/2/1"] }));
+        assert_eq!(followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"], "done");
+        until("the CDN is told what the job alone has changed", || names_told() > told_before);
+        let (_, submitted, _) = answers.submit(&served, "", &json!({ "what": "seed" }));
+        assert_eq!(followed(&served, submitted["id"].as_u64().unwrap()).pop().unwrap()["state"], "done");
         let stored = fleet.places.read_by_others(kind);
         assert!(tile().body == stored[&(1, 1, 0)], "{kind}");
         assert!(stored == fleet.fresh(), "{kind}: after the log's job the target is as a fresh seed");
