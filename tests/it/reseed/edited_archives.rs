@@ -153,9 +153,13 @@ fn an_archive_that_somebody_else_writes_or_replaces_during_an_edit_or_a_rebuild_
     for length in [200, 20_000] {
         let mut all = tiles(100, 1);
         all.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
-        all.iter_mut().for_each(|(_, bytes)| *bytes = std::iter::repeat_with(|| chance.u8(..)).take(length).collect());
+        for (_, bytes) in &mut all {
+            *bytes = std::iter::repeat_with(|| chance.u8(..)).take(length).collect();
+        }
         let ours = archive(&path, &all);
-        all.iter_mut().for_each(|(_, bytes)| bytes.reverse());
+        for (_, bytes) in &mut all {
+            bytes.reverse();
+        }
         let backup = archive(&other, &all);
         assert_eq!(backup.len(), ours.len());
         let by_others: [(&str, &dyn Fn()); 5] = [
