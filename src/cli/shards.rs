@@ -313,9 +313,7 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
         if let Err(CommandError::Shards(ShardsError::NoPlan { work })) = &found
             && let Some(run) = committed(&arguments.given, &arguments.work.work, stop)?
         {
-            if !arguments.quiet {
-                say(&format!("run {run} was committed already, and {work} holds no other: nothing to do"));
-            }
+            committed_already(&run, work, arguments.quiet);
             return Ok(());
         }
         let (work, mut job, plan) = found?;
@@ -325,12 +323,21 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
         let prints = !matches!(style(&job.settings, arguments.quiet), Style::Json | Style::Quiet);
         let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
         let job = job.with_changed_out(arguments.changed_out.as_deref())?;
-        let done = Box::pin(shards::commit(&job, &work, &plan, arguments.catch_up)).await?;
+        let Some(done) = Box::pin(shards::commit(&job, &work, &plan, arguments.catch_up)).await? else {
+            committed_already(&plan.run, &work.name, arguments.quiet);
+            return job.purge_published(false).await.map(drop);
+        };
         // The run is committed: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
         let purged = job.purge_published(false).await.map(drop);
         first_failure([purged, seed::complete(&done), shown, job.changed_out.result()])
     })
+}
+
+fn committed_already(run: &str, work: &str, is_quiet: bool) {
+    if !is_quiet {
+        say(&format!("run {run} was committed already, and {work} holds no other: nothing to do"));
+    }
 }
 
 /// The run that was committed last, if no run ended after it. Removes what its commit has left in the work folder.

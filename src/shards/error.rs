@@ -111,6 +111,10 @@ pub enum ShardsError {
         ahead: String,
     },
     #[error(
+        "the database has not seen yet what the parts have ({behind} is behind {ahead}): seed from the primary, or run the command again once the replica has caught up. The parts are kept"
+    )]
+    BehindParts { behind: String, ahead: String },
+    #[error(
         "the shards of run {run} rendered {rendered} tiles for {planned} planned: the result is not complete, nothing was published. Please report this"
     )]
     Miscounted { run: String, planned: u64, rendered: u64 },
@@ -172,6 +176,7 @@ impl ShardsError {
             | ShardsError::OtherDatabase { .. }
             | ShardsError::Missing { .. }
             | ShardsError::Behind { .. }
+            | ShardsError::BehindParts { .. }
             | ShardsError::Miscounted { .. }
             | ShardsError::Order { .. }
             | ShardsError::LostSlot { .. }

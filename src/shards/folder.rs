@@ -22,7 +22,7 @@ use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, Run
 use super::{RunReader, ShardsError};
 use crate::clock::milliseconds_now;
 use crate::postgis::ExportedSnapshot;
-use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles};
+use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles, is_id, shard_of_file};
 
 const PLAN: &str = "plan.json";
 
@@ -43,11 +43,11 @@ pub(crate) struct WorkFolder {
 impl WorkFolder {
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, ShardsError> {
         let Some(note) = self.notes.read(name)? else { return Ok(None) };
-        let damaged = |error: serde_json::Error| ShardsError::Damaged {
-            place: format!("{name} in {}", self.name),
-            what: error.to_string(),
-        };
-        serde_json::from_slice(&note.body).map(Some).map_err(damaged)
+        serde_json::from_slice(&note.body).map(Some).map_err(|error| self.damaged(name, error.to_string()))
+    }
+
+    fn damaged(&self, name: &str, what: String) -> ShardsError {
+        ShardsError::Damaged { place: format!("{name} in {}", self.name), what }
     }
 
     /// Writes a note that must not exist yet. False if it does.
@@ -68,6 +68,7 @@ impl WorkFolder {
             generator: String,
         }
         let Some(OfVersion { version, run, generator }) = self.read(PLAN)? else { return Ok(None) };
+        let run = self.checked(run)?;
         if version != PLAN_VERSION || generator != GENERATOR {
             let (work, ours) = (self.name.clone(), GENERATOR.to_owned());
             return Err(ShardsError::OtherVersion { work, run, theirs: generator, ours });
@@ -81,7 +82,12 @@ impl WorkFolder {
         struct OfRun {
             run: String,
         }
-        Ok(self.read::<OfRun>(PLAN)?.map(|plan| plan.run))
+        self.read::<OfRun>(PLAN)?.map(|plan| self.checked(plan.run)).transpose()
+    }
+
+    /// The id of a run as the plan has it. It becomes the name of a folder, so it must not lead elsewhere.
+    fn checked(&self, run: String) -> Result<String, ShardsError> {
+        if is_id(&run) { Ok(run) } else { Err(self.damaged(PLAN, format!("{run:?} is no id of a run"))) }
     }
 
     pub(crate) fn begun(&self) -> Result<ShardPlan, ShardsError> {
@@ -161,10 +167,29 @@ impl WorkFolder {
 
     /// Removes the notes and files of a run.
     pub(crate) fn clear(&self, run: &str) -> Result<(), ShardsError> {
+        // The note of the runs that have ended may say anything.
+        if !is_id(run) {
+            return Ok(());
+        }
         for name in self.notes.list(run)? {
             self.notes.remove(&name)?;
         }
-        Ok(self.files.remove(&format!("{run}/"))?)
+        Ok(self.files.clear(run, &[])?)
+    }
+
+    /// Removes the files of a run that no shard names which is done: a process was killed while it wrote them. Must not
+    /// be called while another process renders a shard.
+    pub(crate) fn clear_unnamed(&self, run: &str) -> Result<(), ShardsError> {
+        let mut named = Vec::new();
+        for shard in self.done_numbers(run)? {
+            match self.done(run, shard) {
+                Ok(done) => named.extend(done.and_then(|done| done.file)),
+                // It will be rendered again.
+                Err(ShardsError::Damaged { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.files.clear(run, &named)?)
     }
 }
 
@@ -269,7 +294,15 @@ fn attempt_name(run: &str, attempt: &AttemptNote) -> String {
 impl WorkFolder {
     /// The note of a shard that is done; `None` if it is not.
     pub(crate) fn done(&self, run: &str, shard: u32) -> Result<Option<DoneNote>, ShardsError> {
-        self.read(&format!("{run}/{}", done_name(shard)))
+        let name = format!("{run}/{}", done_name(shard));
+        let done: Option<DoneNote> = self.read(&name)?;
+        let is_own =
+            |file: &str| file.strip_prefix(run).and_then(|leaf| shard_of_file(leaf.strip_prefix('/')?)) == Some(shard);
+        match done.as_ref().and_then(|done| done.file.as_deref()) {
+            // It is read and removed, so it must not lead elsewhere.
+            Some(file) if !is_own(file) => Err(self.damaged(&name, format!("{file:?} is no file of shard {shard}"))),
+            _ => Ok(done),
+        }
     }
 
     /// Notes that a shard is done. False if another attempt was faster.

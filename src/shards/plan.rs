@@ -8,7 +8,7 @@ use crate::target::{Needs, SharedVersion};
 use crate::tile::{ColumnRanges, LonLatBox, Order};
 
 /// The version of the layout of the plan and of the runs.
-pub const PLAN_VERSION: u32 = 4;
+pub const PLAN_VERSION: u32 = 5;
 
 /// How the shards are brought to one state of the database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,11 +87,35 @@ mod bounds_text {
     }
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<LonLatBox, D::Error> {
-        let text = String::deserialize(deserializer)?;
+        read(&String::deserialize(deserializer)?).map_err(D::Error::custom)
+    }
+
+    fn read(text: &str) -> Result<LonLatBox, String> {
         let sides: Option<Vec<f64>> = text.split(',').map(|side| side.parse().ok()).collect();
         match sides.as_deref() {
             Some(&[west, south, east, north]) => Ok(LonLatBox { west, south, east, north }),
-            _ => Err(D::Error::custom(format!("{text:?} are no bounds"))),
+            _ => Err(format!("{text:?} are no bounds")),
+        }
+    }
+
+    /// The same where there may be none.
+    pub(crate) mod optional {
+        use serde::de::Error as _;
+        use serde::{Deserialize as _, Deserializer, Serializer};
+
+        use crate::tile::LonLatBox;
+
+        #[expect(clippy::ref_option, reason = "serde hands the field over as it is")]
+        pub(crate) fn serialize<S: Serializer>(bounds: &Option<LonLatBox>, serializer: S) -> Result<S::Ok, S::Error> {
+            match bounds {
+                Some(bounds) => super::serialize(bounds, serializer),
+                None => serializer.serialize_none(),
+            }
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<LonLatBox>, D::Error> {
+            let text = Option::<String>::deserialize(deserializer)?;
+            text.map(|text| super::read(&text)).transpose().map_err(D::Error::custom)
         }
     }
 }
@@ -205,6 +229,9 @@ pub(crate) struct DoneNote {
     pub(crate) is_exact: bool,
     /// The number of tiles that it planned.
     pub tiles: u64,
+    /// The box around its features, which may have come after the plan; `None` if it has none.
+    #[serde(with = "bounds_text::optional")]
+    pub(crate) bounds: Option<LonLatBox>,
     pub cursor: String,
     #[serde(default)]
     pub witness: Option<Witness>,

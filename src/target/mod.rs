@@ -89,12 +89,14 @@ use crate::tile::{Order, Scope, TileId, TileRectList};
 
 pub(crate) use lease_clock::{LeaseClock, host};
 pub(crate) use url::{Storage, is_archive_name};
+pub(crate) use work_files::{is_id, shard_of_file};
 
 pub use bucket::{
     Action, BucketArchive, BucketCause, BucketError, BucketLocation, BucketNotes, BucketObject, BucketOptions,
     BucketPmtiles, BucketReader, BucketShared, BucketTiles, BucketWorkFiles, CacheRule, CloudSettings, Encryption,
     Flight, Flights, HeaderNote, InFlight, LocationError, ObjectKey, RewrittenHeaders, S3Keys, S3Section, Scheme,
-    SharedVersion, VersionTiles, bucket_versions, give_up_shared, remove_archive, remove_prefix, without_user,
+    SharedState, SharedVersion, VersionTiles, WorkLease, bucket_versions, give_up_shared, remove_archive,
+    remove_prefix, without_user,
 };
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};

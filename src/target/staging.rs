@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -56,6 +56,8 @@ pub enum StagingError {
         /// The cause, from the writer of the file.
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error("{} was changed by somebody else during the run: it is left alone. See that only one program writes this target, then run the command again", target.display())]
+    Changed { target: PathBuf },
     #[error("interrupted while writing {}", path.display())]
     Interrupted { path: PathBuf },
     #[error("cannot {action} {}: {next}", path.display())]
@@ -79,6 +81,7 @@ impl StagingError {
             StagingError::Unreadable { .. }
             | StagingError::Busy { .. }
             | StagingError::DiskFull { .. }
+            | StagingError::Changed { .. }
             | StagingError::Io { .. }
             | StagingError::Unsynced { .. } => ErrorKind::Failed,
         }
@@ -115,6 +118,32 @@ pub(crate) struct Staging {
     /// effect.
     folder: OwnedFd,
     lock: Option<File>,
+    /// The state of the target that a new file was made of.
+    read: Option<FileState>,
+}
+
+/// What changes if a file is written or replaced by another one, whatever its length and times are then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileState {
+    device: u64,
+    inode: u64,
+    length: u64,
+    /// In seconds and nanoseconds, as are the times of the last change of anything, names and rights too.
+    written: [i64; 2],
+    changed: [i64; 2],
+}
+
+impl FileState {
+    fn of(path: &Path) -> Option<FileState> {
+        let found = fs::metadata(path).ok()?;
+        Some(FileState {
+            device: found.dev(),
+            inode: found.ino(),
+            length: found.len(),
+            written: [found.mtime(), found.mtime_nsec()],
+            changed: [found.ctime(), found.ctime_nsec()],
+        })
+    }
 }
 
 impl Staging {
@@ -158,7 +187,7 @@ impl Staging {
         let handle = rustix::fs::open(folder, FOLDER_HANDLE | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let handle = handle.map_err(|error| refused(("write", error.into())))?;
         match lock_file::take(handle.as_fd(), last_name(&path), LeftOver::Removed, Rights::Usual).map_err(refused)? {
-            Taken::Ours(file) => Ok(Staging { target, path, folder: handle, lock: Some(file) }),
+            Taken::Ours(file) => Ok(Staging { target, path, folder: handle, lock: Some(file), read: None }),
             Taken::Theirs(_) => Err(StagingError::Busy { target }),
         }
     }
@@ -202,6 +231,19 @@ impl Staging {
         }
     }
 
+    /// Notes the state of the target. Must be called before a file is read that the new one is made of.
+    pub(crate) fn note_target(&mut self) {
+        self.read = FileState::of(&self.target);
+    }
+
+    /// Fails if somebody else has written or replaced the target since its state was noted.
+    pub(crate) fn check_target(&self) -> Result<(), StagingError> {
+        if self.read.is_some() && FileState::of(&self.target) != self.read {
+            return Err(StagingError::Changed { target: self.target.clone() });
+        }
+        Ok(())
+    }
+
     /// The error for a target of another kind.
     pub(crate) fn foreign(&self, kind: &FileKind, what: &'static str) -> StagingError {
         StagingError::Foreign { path: self.target.clone(), kind: kind.name, what }
@@ -237,6 +279,7 @@ impl Staging {
             let source = io::Error::other("somebody else removed or replaced the new file");
             return Err(failed("publish", &self.path, source));
         }
+        self.check_target()?;
         renameat(&self.folder, last_name(&self.path), &self.folder, last_name(&self.target))
             .map_err(|source| failed("replace", &self.target, source.into()))?;
         self.lock = None;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::NamedTempFile;
 
-use super::{BucketError, BucketObject, BucketWorkFiles, ReadError};
+use super::{BucketError, BucketObject, BucketWorkFiles, ReadError, WorkLease};
 use crate::error::ErrorKind;
 
 /// Why a file of a work folder could not be written or read.
@@ -58,9 +58,18 @@ pub enum WorkFile {
     Object(BucketObject),
 }
 
-/// True for the name of a run.
-fn is_run(name: &str) -> bool {
+/// The beginning and the end of the name of a file that has no final name yet.
+const UNFINISHED: (&str, &str) = (".oar-tiles.", ".part");
+
+/// True for an id, as runs have it and the files in their folders: 16 hexadecimal digits.
+pub(crate) fn is_id(name: &str) -> bool {
     name.len() == 16 && name.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+/// The shard of which a file in the folder of a run is the sorted run, `shard-0017-ID.run`; `None` for another file.
+pub(crate) fn shard_of_file(name: &str) -> Option<u32> {
+    let (shard, id) = name.strip_prefix("shard-")?.strip_suffix(".run")?.split_once('-')?;
+    if is_id(id) { shard.parse().ok() } else { None }
 }
 
 impl WorkFiles {
@@ -80,32 +89,39 @@ impl WorkFiles {
         }
     }
 
-    /// Finds a file or folder that this program would not have left in a work folder; `None` if there is none. Runs
-    /// have names of 16 hexadecimal digits, and what a killed run left does no harm.
+    /// Finds a file, folder or link that this program would not have left in a work folder; `None` if there is none.
+    /// Runs are folders with names of 16 hexadecimal digits, and what a killed run left does no harm.
     pub fn stranger(&self) -> Result<Option<String>, WorkFileError> {
         let first = |name: &String| name.split('/').next().unwrap_or_default().to_owned();
-        Ok(self.names()?.into_iter().find(|name| first(name) != NOTES_FOLDER && !is_run(&first(name))))
+        let is_folder = |name: &str| match self {
+            WorkFiles::Folder(root) => root.join(name).symlink_metadata().is_ok_and(|found| found.is_dir()),
+            WorkFiles::Bucket(_) => true,
+        };
+        let is_ours = |name: &str| (name == NOTES_FOLDER || is_id(name)) && is_folder(name);
+        Ok(self.names()?.into_iter().find(|name| !is_ours(&first(name))))
     }
 
     /// The names in the folder; of a prefix, those of the first thousand objects.
     fn names(&self) -> Result<Vec<String>, WorkFileError> {
         match self {
-            WorkFiles::Folder(root) => {
-                let entries = match std::fs::read_dir(root) {
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-                    entries => entries.map_err(failed("read", root))?,
-                };
-                let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
-                entries.map(name).collect::<io::Result<_>>().map_err(failed("read", root))
-            }
-            WorkFiles::Bucket(objects) => Ok(objects.first_names()?),
+            WorkFiles::Folder(root) => names_in(root),
+            WorkFiles::Bucket(objects) => Ok(objects.first_names("")?),
+        }
+    }
+
+    /// Takes the lease on a prefix. `None` for a local folder, which has none.
+    /// Fails if another process holds it.
+    pub(crate) fn lease(&self) -> Result<Option<WorkLease>, WorkFileError> {
+        match self {
+            WorkFiles::Folder(_) => Ok(None),
+            WorkFiles::Bucket(objects) => Ok(Some(objects.lease()?)),
         }
     }
 
     /// The runs of which files are there; of a prefix, those among the first thousand objects.
     pub(crate) fn runs(&self) -> Result<Vec<String>, WorkFileError> {
         let names = self.names()?.into_iter().filter_map(|name| name.split('/').next().map(str::to_owned));
-        let mut runs: Vec<String> = names.filter(|name| is_run(name)).collect();
+        let mut runs: Vec<String> = names.filter(|name| is_id(name)).collect();
         runs.dedup();
         Ok(runs)
     }
@@ -129,7 +145,8 @@ impl WorkFiles {
             }
             WorkFiles::Bucket(_) => std::env::temp_dir(),
         };
-        let made = tempfile::Builder::new().prefix(".oar-tiles.").suffix(".part").tempfile_in(&folder);
+        let (prefix, suffix) = UNFINISHED;
+        let made = tempfile::Builder::new().prefix(prefix).suffix(suffix).tempfile_in(&folder);
         made.map_err(failed("write a file in", &folder))
     }
 
@@ -160,19 +177,59 @@ impl WorkFiles {
         }
     }
 
-    /// Removes a file, or a folder with its files (a name that ends with `/`), if it is there.
+    /// Removes a file, if it is there.
     pub fn remove(&self, name: &str) -> Result<(), WorkFileError> {
-        let root = match self {
-            WorkFiles::Folder(root) => root,
-            WorkFiles::Bucket(objects) => return Ok(objects.remove_all(name)?),
-        };
-        let path = root.join(name);
-        let removed = if name.ends_with('/') { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path)(error)),
-            _ => Ok(()),
+        match self {
+            WorkFiles::Folder(root) => {
+                let path = root.join(name);
+                unless_missing(std::fs::remove_file(&path)).map_err(failed("remove", &path))
+            }
+            WorkFiles::Bucket(objects) => Ok(objects.remove_all(name)?),
         }
     }
+
+    /// Removes the files of a run but those in `kept`, and then its folder, if it is empty. Somebody else's files, and
+    /// what lies behind a link, stay.
+    pub(crate) fn clear(&self, run: &str, kept: &[String]) -> Result<(), WorkFileError> {
+        let (begin, end) = UNFINISHED;
+        let is_ours = |leaf: &str| shard_of_file(leaf).is_some() || leaf.starts_with(begin) && leaf.ends_with(end);
+        let root = match self {
+            WorkFiles::Folder(root) => root,
+            WorkFiles::Bucket(objects) if kept.is_empty() => return Ok(objects.remove_all(&format!("{run}/"))?),
+            WorkFiles::Bucket(objects) => {
+                let names = objects.first_names(&format!("{run}/"))?;
+                return names.iter().filter(|name| !kept.contains(name)).try_for_each(|name| self.remove(name));
+            }
+        };
+        let folder = root.join(run);
+        if !folder.symlink_metadata().is_ok_and(|found| found.is_dir()) {
+            return Ok(());
+        }
+        for leaf in names_in(&folder)?.iter().filter(|leaf| is_ours(leaf)) {
+            let name = format!("{run}/{leaf}");
+            if !kept.contains(&name) {
+                self.remove(&name)?;
+            }
+        }
+        match unless_missing(std::fs::remove_dir(&folder)) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => Ok(()),
+            removed => removed.map_err(failed("remove", &folder)),
+        }
+    }
+}
+
+/// The names in a folder; none if there is no such folder.
+fn names_in(folder: &Path) -> Result<Vec<String>, WorkFileError> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(failed("read", folder))?,
+    };
+    let name = |entry: io::Result<std::fs::DirEntry>| Ok(entry?.file_name().to_string_lossy().into_owned());
+    entries.map(name).collect::<io::Result<_>>().map_err(failed("read", folder))
+}
+
+fn unless_missing(removed: io::Result<()>) -> io::Result<()> {
+    removed.or_else(|error| if error.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(error) })
 }
 
 impl WorkFile {

@@ -290,6 +290,15 @@ impl ShardRun<'_> {
         Err(self.other_database(OTHER_HISTORY.to_owned()))
     }
 
+    /// Refuses a database that is not that of the plan.
+    pub(crate) fn check_identity(&self, identity: &DatabaseIdentity) -> Result<(), ShardsError> {
+        let planned = DatabaseMark::Plain(self.plan.database.clone());
+        compare(Some(&planned), identity, None).map(drop).map_err(|why| {
+            let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
+            self.other_database(why)
+        })
+    }
+
     /// Refuses layers or a database that are not those of the plan.
     pub(crate) fn check_database(
         &self,
@@ -298,10 +307,7 @@ impl ShardRun<'_> {
         identity: &DatabaseIdentity,
     ) -> Result<(), CommandError> {
         let plan = self.plan;
-        if let Err(why) = compare(Some(&DatabaseMark::Plain(plan.database.clone())), identity, None) {
-            let why = why.replacen("it shows", "its plan is of", 1).replace(": its snapshot says nothing here", "");
-            return Err(self.other_database(why).into());
-        }
+        self.check_identity(identity)?;
         let ours = fingerprint(&self.job.settings, layers);
         let what = if ours != plan.fingerprint {
             format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)

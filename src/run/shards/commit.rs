@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use parking_lot::Mutex;
 use tokio::task::spawn_blocking;
 
 use super::ShardRun;
@@ -29,33 +30,48 @@ use crate::run::seed::PlannedSeed;
 use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative};
 use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
-use crate::target::Described;
+use crate::target::{Described, SharedState};
 use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
 
 /// The number of threads that read the notes of shards. Each may wait for a server.
 const READERS: usize = 16;
 
-/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards. Fails if a
-/// shard is missing, the settings are not those of the plan, or the target cannot be written. The target is then
-/// unchanged, unless the error says otherwise.
+/// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards. `None` if an
+/// earlier commit was killed after it had published the version of the shards. Fails if a shard is missing, the settings
+/// are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error says
+/// otherwise.
 pub(crate) async fn commit(
     job: &Job,
     work: &WorkFolder,
     plan: &ShardPlan,
     wait: Duration,
-) -> Result<RunReport, CommandError> {
-    let of = ShardRun { job, work, plan };
+) -> Result<Option<RunReport>, CommandError> {
+    commit_claimed(ShardRun { job, work, plan }, None, wait).await
+}
+
+/// The same into a target that is claimed; `None` if the commit has to claim it.
+pub(crate) async fn commit_claimed(
+    of: ShardRun<'_>,
+    claimed: Option<Claimed>,
+    wait: Duration,
+) -> Result<Option<RunReport>, CommandError> {
+    let ShardRun { job, work, plan } = of;
     of.check_settings()?;
     let (folder, planned) = (work.clone(), plan.clone());
     let shards = spawn_blocking(move || all_done(&folder, &planned)).await??;
-    let attempt = async |restarts| Box::pin(attempt(of, &shards, wait, restarts)).await;
+    let claimed = Mutex::new(claimed);
+    let attempt = async |restarts| {
+        let held = claimed.lock().take();
+        Box::pin(attempt(of, &shards, held, wait, restarts)).await
+    };
     let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
     let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
     spawn_blocking(move || folder.end(&run, RunEnd::Committed)).await??;
+    let Some(done) = done else { return Ok(None) };
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
     job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
-    Ok(done)
+    Ok(Some(done))
 }
 
 /// The notes of all shards, in their order.
@@ -104,12 +120,22 @@ pub(crate) async fn history(
 async fn attempt(
     of: ShardRun<'_>,
     shards: &[DoneNote],
+    held: Option<Claimed>,
     wait: Duration,
     restarts: u32,
-) -> Result<RunReport, CommandError> {
+) -> Result<Option<RunReport>, CommandError> {
     let begun = Instant::now();
     let ShardRun { job, work, plan } = of;
-    let claimed = claimed(job, plan).await?;
+    let claimed = match held {
+        Some(claimed) => claimed,
+        None => claim(job).await?,
+    };
+    let (mut claimed, state) = shared_state(plan, claimed).await?;
+    if state == Some(SharedState::Published) {
+        return Ok(None);
+    }
+    // The version that the shards have written is published instead of a new one.
+    plan.shared().into_iter().for_each(|version| claimed.sink.adopt(version));
     let database = job.database()?;
     let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
     let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
@@ -129,9 +155,10 @@ async fn attempt(
     }
     let order = plan.needs().order;
     let record = records(plan, shards, repaired.as_ref(), &layer_names);
-    let bounds = repaired.as_ref().and_then(|repaired| repaired.bounds);
-    let bounds = bounds.map_or(plan.bounds, |more| plan.bounds.joined(more));
-
+    let of_repairs = repaired.as_ref().and_then(|repaired| repaired.bounds);
+    // The rows may have come after the plan, and before the snapshot of the shard that shows them.
+    let of_shards = shards.iter().filter_map(|shard| shard.bounds);
+    let bounds = of_shards.chain(of_repairs).fold(plan.bounds, LonLatBox::joined);
     let seed = PlannedSeed {
         job,
         fingerprint: plan.fingerprint.clone(),
@@ -165,7 +192,7 @@ async fn attempt(
     let writing = StageTimes { writing: merged, ..StageTimes::default() };
     let stages = RunStages::new(&writing, Duration::ZERO, begun.elapsed(), shards.len());
     let sum = |of: fn(&DoneNote) -> f64| shards.iter().map(of).sum::<f64>();
-    Ok(finished.seed_report(RunReport {
+    Ok(Some(finished.seed_report(RunReport {
         bytes,
         plan_seconds: plan.plan_seconds + sum(|shard| shard.plan_seconds),
         reading_seconds: sum(|shard| shard.reading_seconds),
@@ -176,16 +203,20 @@ async fn attempt(
         zooms: run_zooms(zooms, shards),
         skipped: plan.skipped.clone(),
         ..RunReport::default()
-    }))
+    })))
 }
 
-/// Opens the target. A version that the shards have written is published instead of a new one.
-async fn claimed(job: &Job, plan: &ShardPlan) -> Result<Claimed, CommandError> {
-    let mut claimed = claim(job).await?;
-    if let Some(version) = plan.shared() {
-        claimed.sink.adopt(version);
-    }
-    Ok(claimed)
+/// What has become of the version that the shards of a plan write; `None` if they write none.
+pub(crate) async fn shared_state(
+    plan: &ShardPlan,
+    claimed: Claimed,
+) -> Result<(Claimed, Option<SharedState>), CommandError> {
+    let Some(version) = plan.shared() else { return Ok((claimed, None)) };
+    let asked = spawn_blocking(move || {
+        let state = claimed.sink.shared_state(&version)?;
+        Ok::<_, CommandError>((claimed, Some(state)))
+    });
+    asked.await?
 }
 
 /// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not
@@ -198,8 +229,8 @@ fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
 }
 
 /// The numbers of rows for the manifest. Unless all shards show the snapshot of the plan, they may show rows that the
-/// plan has not counted: these are counted at the commit's snapshot.
-async fn rows(
+/// plan has not counted: these are counted at this snapshot.
+pub(crate) async fn rows(
     job: &Job,
     plan: &ShardPlan,
     before: Option<&Described>,

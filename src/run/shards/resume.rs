@@ -8,18 +8,18 @@ use tokio::task::spawn_blocking;
 
 use super::ShardRun;
 use super::begin::{BeginOptions, ShardCount, Tracking, begin_claimed};
-use super::commit::{caught_up, commit, history, seen, seen_by_all};
+use super::commit::{caught_up, commit_claimed, history, rows, seen, seen_by_all, shared_state};
 use super::run::run_alone;
 use super::status::give_up;
 use crate::clock::moment;
-use crate::postgis::{Layer, probe};
+use crate::postgis::{Layer, Snapshot, probe, server_of};
 use crate::report::{Event, RunReport};
 use crate::run::row_loss::KnownRows;
 use crate::run::target::{Claimed, claim, judge_rows};
-use crate::run::{CommandError, Job, interrupted, restarting, seed};
-use crate::shards::{DoneNote, ShardPlan, ShardsError, StateKind, WorkFolder};
+use crate::run::{CommandError, Job, OTHER_HISTORY, interrupted, restarting, seed};
+use crate::shards::{DoneNote, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::suggested::use_work;
-use crate::target::Needs;
+use crate::target::{Needs, SharedState, TargetError, WorkLease};
 
 /// How long a database that is behind those of the parts may take to catch up, as a replica has to.
 const CATCH_UP: Duration = Duration::from_secs(60);
@@ -34,23 +34,49 @@ pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, C
         Err(CommandError::Interrupted(signal)) => {
             Err(CommandError::InterruptedInParts { target: job.target.to_string(), signal })
         }
+        Err(CommandError::Shards(ShardsError::Behind { behind, ahead, .. })) => {
+            Err(ShardsError::BehindParts { behind, ahead }.into())
+        }
         Err(error) => Err(error),
     }
 }
 
-/// The seed in parts; `None` if there is no change log, so that nothing was begun.
+/// The seed in parts; `None` if it is left to a plain seed: there is no change log, and nothing was begun.
 async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, CommandError> {
     let work = job.target.parts_folder()?;
     use_work(&work.name);
-    // Nobody else writes the target, or its parts, as long as this lives.
+    // Nobody else writes the target, or its parts, as long as these live. An archive in a bucket may have no lock.
     let claimed = claim(job).await?;
+    let files = work.files.clone();
+    let lease = spawn_blocking(move || files.lease()).await?.map_err(ShardsError::from)?;
     let needs = claimed.sink.needs();
     let folder = work.clone();
-    let found = spawn_blocking(move || found(&folder)).await??.map(|plan| of_target(plan, job));
-    let look = async |_restarts| Box::pin(look(job, &work, found.as_ref(), needs)).await;
+    let mut found = spawn_blocking(move || found(&folder)).await??.map(|plan| of_target(plan, job));
+    let (claimed, state) = match &found {
+        Some(plan) if job.target.can_share_version() => shared_state(plan, claimed).await?,
+        _ => (claimed, None),
+    };
+    if state == Some(SharedState::Published)
+        && let Some(plan) = found.take()
+    {
+        // The commit was killed at its end. Clients may have the tiles of the version, which never change again.
+        let (started, version) = (moment(plan.started), plan.shared_version.unwrap_or_default());
+        warn(job, format!("the seed of {started} is published already, as version {version}: this one starts over"));
+        let folder = work.clone();
+        spawn_blocking(move || folder.end(&plan.run, RunEnd::Committed)).await??;
+    }
+    let is_gone = state == Some(SharedState::Gone);
+    let look = async |_restarts| Box::pin(look(job, &work, found.as_ref(), needs, is_gone)).await;
     let looked = restarting(&job.settings.database, &job.report, &job.stop, look).await?;
     let (plan, claimed) = match (found, looked.useless) {
-        (Some(plan), None) => (plan, claimed),
+        (Some(plan), None) => {
+            let (folder, run) = (work.clone(), plan.run.clone());
+            spawn_blocking(move || folder.clear_unnamed(&run)).await??;
+            // The commit asks this again; an hour of work must not end with a refusal that could be known.
+            rows(job, &plan, claimed.described.as_ref(), &looked.layers, &looked.snapshot).await?;
+            drop(looked.snapshot);
+            (plan, claimed)
+        }
         (found, useless) => {
             if let (Some(plan), Some(why)) = (found, useless) {
                 let (done, of) = (looked.done.len(), plan.count());
@@ -63,14 +89,20 @@ async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, Co
                 spawn_blocking(move || drop(claimed)).await?;
                 return Ok(None);
             }
-            Box::pin(begun(job, &work, parts, claimed)).await?
+            drop(looked.snapshot);
+            let (plan, claimed) = Box::pin(begun(job, &work, parts, claimed)).await?;
+            let known: Vec<KnownRows> = plan.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
+            let before = claimed.described.as_ref();
+            if let Err(refused) = judge_rows(job, &looked.layers, before, &known, async |_layer| Ok(None)).await {
+                // Its parts are as many as suit these rows.
+                let (target, folder) = (job.target.clone(), work.clone());
+                spawn_blocking(move || give_up(&target, &folder, &plan)).await??;
+                return Err(refused);
+            }
+            (plan, claimed)
         }
     };
-    // The commit asks this again; an hour of work must not end with a refusal that could be known.
-    let known: Vec<KnownRows> = plan.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
-    let before = claimed.described.as_ref();
-    judge_rows(job, &looked.layers, before, &known, async |_layer| Ok(None)).await?;
-    Box::pin(finished(ShardRun { job, work: &work, plan: &plan }, claimed)).await.map(Some)
+    Box::pin(finished(ShardRun { job, work: &work, plan: &plan }, claimed, lease.as_ref())).await
 }
 
 fn warn(job: &Job, message: String) {
@@ -94,7 +126,7 @@ fn found(work: &WorkFolder) -> Result<Option<ShardPlan>, ShardsError> {
     let plan = match work.plan() {
         Err(ShardsError::OtherVersion { run, theirs, .. }) => {
             tracing::warn!("the parts that {theirs} has rendered are of no use to this version: the seed starts over");
-            work.end(&run, crate::shards::RunEnd::Aborted)?;
+            work.end(&run, RunEnd::Aborted)?;
             None
         }
         plan => plan?,
@@ -108,6 +140,10 @@ fn found(work: &WorkFolder) -> Result<Option<ShardPlan>, ShardsError> {
     }
 }
 
+/// Why parts cannot be used whose version is gone.
+const GONE: &str =
+    "the version that they have written was not published for a week, or was given up, and another run has removed it";
+
 /// What the database says of a seed in parts.
 struct Looked {
     /// The parts that are done.
@@ -117,10 +153,18 @@ struct Looked {
     /// Why the change log cannot bring parts to one state; `None` if it can.
     no_log: Option<String>,
     layers: Vec<Arc<Layer>>,
+    snapshot: Arc<Snapshot>,
 }
 
 /// Finds out whether parts that are done can be used, and whether the database has a change log for new ones.
-async fn look(job: &Job, work: &WorkFolder, plan: Option<&ShardPlan>, needs: Needs) -> Result<Looked, CommandError> {
+/// `is_gone` says that the version that they have written does not exist any more.
+async fn look(
+    job: &Job,
+    work: &WorkFolder,
+    plan: Option<&ShardPlan>,
+    needs: Needs,
+    is_gone: bool,
+) -> Result<Looked, CommandError> {
     let database = job.database()?;
     let mut snapshot = job.take_snapshot(&database, false).await?;
     let (mut done, mut useless) = (Vec::new(), None);
@@ -129,13 +173,26 @@ async fn look(job: &Job, work: &WorkFolder, plan: Option<&ShardPlan>, needs: Nee
         let (folder, planned) = (work.clone(), plan.clone());
         done = spawn_blocking(move || readable(&folder, &planned)).await??;
         let fits = if plan.needs() == needs { of.check_settings() } else { Err(of.other_needs().into()) };
-        useless = why_useless(fits)?;
+        useless = why_useless(fits)?.or_else(|| is_gone.then(|| GONE.to_owned()));
         if useless.is_none() {
-            useless = why_useless(history(of, &done, None, &snapshot, snapshot.cursor()).await.map(drop))?;
-        }
-        if useless.is_none() {
-            drop(snapshot);
-            snapshot = caught_up(job, &database, &seen(plan, &done)?, CATCH_UP).await?;
+            let server = server_of(&snapshot).await?;
+            useless = why_useless(of.check_identity(&server.identity).map_err(CommandError::from))?;
+            if useless.is_none() {
+                useless = why_useless(history(of, &done, None, &snapshot, snapshot.cursor()).await.map(drop))?;
+            }
+            if useless.is_none() {
+                drop(snapshot);
+                let ahead = seen(plan, &done)?;
+                // Only a standby catches up.
+                let patience = if server.in_recovery { CATCH_UP } else { Duration::ZERO };
+                snapshot = match caught_up(job, &database, &ahead, patience).await {
+                    Err(CommandError::Shards(ShardsError::Behind { .. })) if !server.in_recovery => {
+                        useless = Some(OTHER_HISTORY.to_owned());
+                        job.take_snapshot(&database, false).await?
+                    }
+                    caught_up => caught_up?,
+                };
+            }
         }
     }
     let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
@@ -149,11 +206,11 @@ async fn look(job: &Job, work: &WorkFolder, plan: Option<&ShardPlan>, needs: Nee
             useless = why_useless(tracking.check(since).await)?;
         }
         if useless.is_none() {
-            return Ok(Looked { done, useless, no_log: None, layers: probed.layers });
+            return Ok(Looked { done, useless, no_log: None, layers: probed.layers, snapshot });
         }
     }
     let no_log = why_useless(tracking.check(None).await)?;
-    Ok(Looked { done, useless, no_log, layers: probed.layers })
+    Ok(Looked { done, useless, no_log, layers: probed.layers, snapshot })
 }
 
 /// The notes of the parts that are done, without those that cannot be read.
@@ -213,11 +270,15 @@ async fn begun(
 }
 
 /// Renders the missing parts, and publishes all.
-async fn finished(of: ShardRun<'_>, claimed: Claimed) -> Result<RunReport, CommandError> {
-    rendered(of).await?;
-    // The commit takes the lock itself.
-    spawn_blocking(move || drop(claimed)).await?;
-    match Box::pin(commit(of.job, of.work, of.plan, CATCH_UP)).await {
+async fn finished(
+    of: ShardRun<'_>,
+    claimed: Claimed,
+    lease: Option<&WorkLease>,
+) -> Result<Option<RunReport>, CommandError> {
+    rendered(of, lease).await?;
+    // An archive without a lock may have been replaced meanwhile: the commit looks at it as it is then.
+    let claimed = spawn_blocking(move || Some(claimed).filter(|claimed| claimed.sink.is_locked())).await?;
+    match Box::pin(commit_claimed(of, claimed, CATCH_UP)).await {
         Err(CommandError::Shards(error)) if error.damage().is_some() => {
             let (folder, plan) = (of.work.clone(), of.plan.clone());
             let damaged = spawn_blocking(move || forget_damaged(&folder, &plan)).await??;
@@ -227,19 +288,20 @@ async fn finished(of: ShardRun<'_>, claimed: Claimed) -> Result<RunReport, Comma
             for (part, what) in damaged {
                 warn(of.job, format!("part {part} is rendered again: {what}"));
             }
-            rendered(of).await?;
-            Box::pin(commit(of.job, of.work, of.plan, CATCH_UP)).await
+            rendered(of, lease).await?;
+            Box::pin(commit_claimed(of, None, CATCH_UP)).await
         }
         committed => committed,
     }
 }
 
-/// Renders the missing parts.
-async fn rendered(of: ShardRun<'_>) -> Result<(), CommandError> {
+/// Renders the missing parts. `lease` is the lease on their folder.
+async fn rendered(of: ShardRun<'_>, lease: Option<&WorkLease>) -> Result<(), CommandError> {
     let (folder, run, count) = (of.work.clone(), of.plan.run.clone(), of.plan.count());
     let done = spawn_blocking(move || folder.done_numbers(&run)).await??;
     let missing: Vec<u32> = (1..=count).filter(|part| !done.contains(part)).collect();
     for (rendered, part) in missing.iter().enumerate() {
+        lease.map_or(Ok(()), WorkLease::check).map_err(TargetError::from)?;
         let finished = count - u32::try_from(missing.len() - rendered).unwrap_or(count);
         of.job.report.event(&Event::Part { part: *part, of: count, done: finished });
         run_alone(of, *part).await?;

@@ -37,6 +37,9 @@ pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: 
 /// heartbeat of it.
 pub(crate) async fn run_alone(of: ShardRun<'_>, number: u32) -> Result<ShardEnd, CommandError> {
     let own = OwnShard { job: of.job, work: of.work, run: &of.plan.run, number };
+    if let Some(end) = own.late().await? {
+        return Ok(end);
+    }
     Shard { of, number, own }.rendered(&own.new_attempt()).await
 }
 
@@ -111,6 +114,8 @@ impl Shard<'_> {
             adding: adding.map(|adding| adding.id),
             is_exact,
             tiles,
+            // Without a feature the bounds are those of the whole area.
+            bounds: (tiles > 0).then_some(prepared.bounds),
             cursor: snapshot.cursor().to_owned(),
             witness,
             seen,

@@ -16,9 +16,9 @@ use crate::target::{
     BeforeManifest, BucketNotes, BucketObject, BucketOptions, BucketPmtiles, BucketReader, BucketTiles,
     BucketWorkFiles, Described, Directory, DirectoryReader, Finished, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError,
-    RewrittenHeaders, Scheme, SharedVersion, Sink, TargetError, TargetUrl, TileEdit, TileReader, Tileset, TreeOptions,
-    VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, give_up_shared, read_all, remove_archive,
-    remove_prefix, switch_directory,
+    RewrittenHeaders, Scheme, SharedState, SharedVersion, Sink, TargetError, TargetUrl, TileEdit, TileReader, Tileset,
+    TreeOptions, VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, give_up_shared, read_all,
+    remove_archive, remove_prefix, switch_directory,
 };
 use crate::tile::{LayerId, Slice, TileCoord, TileId, TileRectList};
 
@@ -393,9 +393,25 @@ impl OpenedSink {
         self.0.needs()
     }
 
+    /// True if no other run can write the target meanwhile.
+    pub(crate) const fn is_locked(&self) -> bool {
+        match &self.0 {
+            AnySink::BucketPmtiles(sink) => sink.is_locked(),
+            AnySink::Mbtiles(_) | AnySink::Pmtiles(_) | AnySink::Directory(_) | AnySink::Bucket(_) => true,
+        }
+    }
+
     /// See [`Sink::claim`].
     pub(crate) fn claim(&mut self) -> Result<(), TargetError> {
         self.0.claim()
+    }
+
+    /// See [`BucketTiles::shared_state`]; only a prefix has such versions.
+    pub(crate) fn shared_state(&self, version: &SharedVersion) -> Result<SharedState, TargetError> {
+        match &self.0 {
+            AnySink::Bucket(sink) => Ok(sink.shared_state(version)?),
+            _ => Ok(SharedState::Gone),
+        }
     }
 
     /// Makes the run write and publish a version that shards have written; only a prefix has such versions.

@@ -226,6 +226,11 @@ impl BucketArchive {
         self.old.store.flights.clone()
     }
 
+    /// True if no other run can replace the object meanwhile. Otherwise the upload fails if one has.
+    pub(crate) const fn is_locked(&self) -> bool {
+        self.lease.is_some()
+    }
+
     /// The object's URL.
     pub(crate) fn place(&self) -> String {
         self.old.place.clone()

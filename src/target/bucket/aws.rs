@@ -267,17 +267,20 @@ impl ObjectClient for AwsClient {
 
     fn list_parts<'a>(&'a self, key: &'a str, id: &'a str) -> Answer<'a, Vec<ListedPart>> {
         async move {
-            let (mut parts, mut from) = (Vec::new(), None);
+            let (mut parts, mut from): (Vec<ListedPart>, Option<String>) = (Vec::new(), None);
             loop {
                 let request = self.client.list_parts().bucket(&self.bucket).key(key).upload_id(id);
-                let page = request.set_part_number_marker(from.take()).send().await.map_err(Refusal::from)?;
+                let page = request.set_part_number_marker(from.clone()).send().await.map_err(Refusal::from)?;
                 parts.extend(page.parts().iter().filter_map(|part| {
                     let number = u64::try_from(part.part_number?).ok()?.checked_sub(1)?;
                     Some(ListedPart { number, length: u64::try_from(part.size?).ok()? })
                 }));
-                // A page that names no part would be asked for without end.
+                // A page that names no part, or the same ones as the page before, would be asked for without end.
+                let number = |marker: &Option<String>| marker.as_ref().and_then(|marker| marker.parse::<u32>().ok());
                 match page.next_part_number_marker.filter(|_| page.is_truncated == Some(true)) {
-                    Some(marker) if !page.parts.unwrap_or_default().is_empty() => from = Some(marker),
+                    Some(next) if !page.parts.unwrap_or_default().is_empty() && number(&from) < next.parse().ok() => {
+                        from = Some(next);
+                    }
                     _ => return Ok(parts),
                 }
             }

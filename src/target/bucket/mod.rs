@@ -73,8 +73,8 @@ pub use prefix::BucketTiles;
 pub use read::{BucketObject, BucketReader, bucket_versions};
 pub use shared::BucketShared;
 pub use store::{remove_archive, remove_prefix};
-pub use version::{SharedVersion, VersionTiles, give_up_shared};
-pub use work_objects::BucketWorkFiles;
+pub use version::{SharedState, SharedVersion, VersionTiles, give_up_shared};
+pub use work_objects::{BucketWorkFiles, WorkLease};
 
 /// How long a run waits after a stop was asked for while the server undoes something: while it gives back the lease or
 /// aborts an upload. The process ends 2 s after the signal.

@@ -53,6 +53,11 @@ impl BucketPmtiles {
         Ok(BucketPmtiles { sink, archive, scratch })
     }
 
+    /// See [`BucketArchive::is_locked`].
+    pub(crate) const fn is_locked(&self) -> bool {
+        self.archive.is_locked()
+    }
+
     /// The count of requests in flight; it stays readable after [`Sink::finish`].
     pub fn flights(&self) -> Flights {
         self.archive.flights()

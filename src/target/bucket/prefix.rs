@@ -10,7 +10,7 @@ use super::lease::Lease;
 use super::prefix_store::{PrefixStore, SeenNotes, claim};
 use super::store::Store;
 use super::tile_requests::Uploads;
-use super::version::{SharedVersion, VersionNote};
+use super::version::{SharedState, SharedVersion, VersionNote};
 use super::{BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, unless_stopped, wait};
 use crate::stop::Stop;
 use crate::target::tree::notes::Begun;
@@ -290,6 +290,20 @@ impl BucketTiles {
         let metadata = notes::begun(layers, &self.tree.template);
         prefix.put(&name, &metadata.map_err(|source| prefix.note_error(&name, source))?)?;
         self.release()
+    }
+
+    /// What has become of a version that shards write. If clients see it, its notes are written again, because the
+    /// commit may have been killed before it had written all of them.
+    pub fn shared_state(&self, version: &SharedVersion) -> Result<SharedState, BucketError> {
+        let Some(lease) = &self.lease else { return Err(self.not_open()) };
+        let mut prefix = PrefixStore::new(&self.runtime, &self.stop, &self.store, lease, true);
+        let latest = prefix.latest()?;
+        let state = prefix.wait(version.state(&self.store, latest.as_ref()))?;
+        if let Some(latest) = latest.filter(|latest| latest.version == version.version) {
+            tree::switch(&mut prefix, &latest, &version.version)?;
+            prefix.note_published(&version.version)?;
+        }
+        Ok(state)
     }
 
     /// Makes this run write and publish a version that shards have written, instead of a version of its own. Must be

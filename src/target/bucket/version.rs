@@ -75,19 +75,34 @@ impl SharedVersion {
         notes::of_version(&self.version, BEGUN)
     }
 
-    /// Refuses a version that does not belong, or no longer belongs, to the run. Must be called with the lease held:
-    /// only a holder of it removes a version.
-    pub(crate) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), BucketError> {
-        // A commit that was killed after it had published may be repeated.
+    /// Whether the run may still publish the version. Must be called with the lease held: only a holder of it publishes
+    /// or removes a version.
+    pub(crate) async fn state(&self, store: &Store, published: Option<&Latest>) -> Result<SharedState, BucketError> {
         if published.is_some_and(|latest| latest.versions.iter().any(|known| known.version == self.version)) {
-            return Ok(());
+            return Ok(SharedState::Published);
         }
         let note = VersionNote::read(store.get(&self.note()).await?.as_ref());
-        if note.shards.as_deref() == Some(&*self.run) {
+        Ok(if note.shards.as_deref() == Some(&*self.run) { SharedState::Awaited } else { SharedState::Gone })
+    }
+
+    /// Refuses a version that the run may not publish, or not any more; see [`SharedVersion::state`].
+    pub(crate) async fn check(&self, store: &Store, published: Option<&Latest>) -> Result<(), BucketError> {
+        if self.state(store, published).await? == SharedState::Awaited {
             return Ok(());
         }
         Err(BucketError::NoVersion { place: store.location.to_string(), version: self.version.clone() })
     }
+}
+
+/// What has become of a version that shards write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedState {
+    /// It waits for the commit of its run.
+    Awaited,
+    /// Clients may have its tiles, which never change again.
+    Published,
+    /// It was given up, or another run has removed it.
+    Gone,
 }
 
 /// Gives up a version of shards: the next run of the target removes its tiles. May wait for the server.

@@ -4,8 +4,12 @@ use std::path::Path;
 
 use tokio::runtime::Handle;
 
+use super::lease::Lease;
 use super::store::Store;
-use super::{BucketArchive, BucketError, BucketLocation, BucketObject, BucketOptions, ObjectKey, remove_prefix, wait};
+use super::{
+    BucketArchive, BucketError, BucketLocation, BucketObject, BucketOptions, MAX_UNDO_TIME, ObjectKey, remove_prefix,
+    unless_stopped, wait,
+};
 use crate::stop::Stop;
 use crate::target::ReadError;
 
@@ -28,6 +32,17 @@ impl BucketWorkFiles {
         format!("{}{name}", self.location)
     }
 
+    /// Takes the lease on the objects.
+    /// Fails if another process holds it.
+    pub(crate) fn lease(&self) -> Result<WorkLease, BucketError> {
+        let taken = async {
+            let store = Store::open(self.location.clone(), self.options.clone()).await?;
+            Lease::take(&store, &self.runtime).await
+        };
+        let lease = wait(&self.runtime, unless_stopped(&self.stop, &self.location, taken))?;
+        Ok(WorkLease { lease, runtime: self.runtime.clone(), place: self.location.to_string() })
+    }
+
     fn key(&self, name: &str) -> ObjectKey {
         ObjectKey {
             scheme: self.location.scheme,
@@ -46,11 +61,11 @@ impl BucketWorkFiles {
         BucketObject::open(&self.key(name), self.options.clone(), self.runtime.clone())
     }
 
-    /// The names of the first thousand objects.
-    pub(crate) fn first_names(&self) -> Result<Vec<String>, BucketError> {
+    /// The names of the first thousand objects that begin with a text.
+    pub(crate) fn first_names(&self, begin: &str) -> Result<Vec<String>, BucketError> {
         wait(&self.runtime, async {
             let store = Store::open(self.location.clone(), self.options.clone()).await?;
-            Ok(store.list("", None).await?.found.into_iter().map(|object| object.name).collect())
+            Ok(store.list(begin, None).await?.found.into_iter().map(|object| object.name).collect())
         })
     }
 
@@ -58,5 +73,30 @@ impl BucketWorkFiles {
     pub(crate) fn remove_all(&self, begin: &str) -> Result<(), BucketError> {
         let location = BucketLocation { prefix: format!("{}{begin}", self.location.prefix), ..self.location.clone() };
         remove_prefix(location, self.options.clone(), &self.runtime)
+    }
+}
+
+/// The lease on the objects of a work folder. It is given back when it is dropped.
+#[derive(Debug)]
+pub struct WorkLease {
+    lease: Lease,
+    runtime: Handle,
+    place: String,
+}
+
+impl WorkLease {
+    /// Fails if the lease was lost. Sends no request.
+    pub(crate) fn check(&self) -> Result<(), BucketError> {
+        self.lease.check()
+    }
+}
+
+impl Drop for WorkLease {
+    fn drop(&mut self) {
+        // The timer needs the runtime in which it is made.
+        let release = async { tokio::time::timeout(MAX_UNDO_TIME, self.lease.release()).await };
+        if !matches!(wait(&self.runtime, release), Ok(Ok(()))) {
+            tracing::warn!("the lease on {} could not be given back, and expires by itself", self.place);
+        }
     }
 }

@@ -253,7 +253,10 @@ impl Pmtiles {
         let old = old.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
         let old = old.map_err(|source| ReadError::Io { path: target.to_owned(), source })?;
         match edited.write(&old, &target.display().to_string(), &new, &stop) {
-            Ok(true) => Ok(staging),
+            Ok(true) => {
+                staging.check_target()?;
+                Ok(staging)
+            }
             Ok(false) => Err(staging.interrupted().into()),
             Err(fault) => Err(failed(&staging, None, fault)),
         }
@@ -337,6 +340,9 @@ impl Sink for Pmtiles {
 
     fn begin(&mut self, tileset: &Tileset) -> Result<Option<Described>, PmtilesError> {
         self.before_manifest.clone_from(&tileset.before_manifest);
+        if tileset.unwritten == Unwritten::Keep {
+            self.staging.note_target();
+        }
         let target = self.staging.target();
         match tileset.unwritten {
             Unwritten::Delete if !tileset.list_changes => Ok(None),
@@ -422,6 +428,7 @@ impl Sink for Pmtiles {
             rebuild.rest(&mut body, &stop).map_err(|fault| failed(&staging, None, fault))?;
         }
         body.finish(metadata, &stop).map_err(|fault| failed(&staging, None, fault))?;
+        staging.check_target()?;
         let changed = comparison.map_or(Ok(changed), |comparison| comparison.finish().map(Some))?;
         tell(&before_manifest, changed.as_ref())?;
         let place = staging.publish()?.display().to_string();
@@ -435,7 +442,8 @@ fn failed(staging: &Staging, tile: Option<TileId>, fault: WriteFault) -> Pmtiles
         WriteFault::Kept(source) => PmtilesError::Kept { target: staging.target().to_owned(), source },
         WriteFault::Scratch(error) => error.into(),
         WriteFault::Pack(error) => error.into(),
-        WriteFault::Old(error) => error.into(),
+        // What is read then is of no archive.
+        WriteFault::Old(error) => staging.check_target().map_or_else(PmtilesError::from, |()| error.into()),
         WriteFault::Stopped => staging.interrupted().into(),
         WriteFault::Size(bytes) => {
             let what = if bytes == 0 { "has no bytes" } else { "has 4 GiB or more" };

@@ -3,11 +3,15 @@
 
 use std::path::Path;
 
-use oar_tiles::target::{PmtilesReader, TileReader as _};
+use oar_tiles::stop::Stop;
+use oar_tiles::target::{Pmtiles, PmtilesReader, Sink as _, TileReader as _};
+use oar_tiles::tile::Order;
 
 use super::changed_out::stored;
+use crate::s3::edits::{Tiles, put, staying};
 use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::program::{ROWS_LAYER, program, run};
+use crate::support::s3::{metadata, tiles, tileset};
 use crate::support::tracked::{SOME, Tracked, differences};
 use crate::support::watch_process::Watching;
 
@@ -129,4 +133,66 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     let bytes = std::fs::read(&path).unwrap();
     tracked.reseed(&path, &[]).ok();
     assert!(std::fs::read(&path).unwrap() == bytes);
+}
+
+/// An archive of these tiles.
+fn archive(path: &Path, tiles: &Tiles) -> Vec<u8> {
+    let mut sink = Pmtiles::create(path, &Stop::new()).unwrap();
+    sink.begin(&tileset("f")).unwrap();
+    sink.write(tiles.iter().map(put).collect()).unwrap();
+    sink.finish(&metadata("f", 1)).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn an_archive_that_somebody_else_writes_or_replaces_during_an_edit_or_a_rebuild_stays_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    let [path, other, copy] = ["t.pmtiles", "backup.pmtiles", "copy.pmtiles"].map(|name| folder.path().join(name));
+    let mut chance = fastrand::Rng::with_seed(6);
+    // The larger one is edited.
+    for length in [200, 20_000] {
+        let mut all = tiles(100, 1);
+        all.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
+        for (_, bytes) in &mut all {
+            *bytes = std::iter::repeat_with(|| chance.u8(..)).take(length).collect();
+        }
+        let ours = archive(&path, &all);
+        for (_, bytes) in &mut all {
+            bytes.reverse();
+        }
+        let backup = archive(&other, &all);
+        assert_eq!(backup.len(), ours.len());
+        let by_others: [(&str, &dyn Fn()); 5] = [
+            ("cp", &|| std::fs::write(&path, &backup).unwrap()),
+            ("cp -p", &|| {
+                let file = std::fs::File::options().write(true).open(&path).unwrap();
+                let times = file.metadata().unwrap().modified().unwrap();
+                std::io::Write::write_all(&mut &file, &backup).unwrap();
+                file.set_modified(times).unwrap();
+            }),
+            ("cp, cut off", &|| std::fs::write(&path, &backup[..backup.len() / 2]).unwrap()),
+            ("mv", &|| {
+                std::fs::copy(&other, &copy).unwrap();
+                std::fs::rename(&copy, &path).unwrap();
+            }),
+            ("rm", &|| std::fs::remove_file(&path).unwrap()),
+        ];
+        for (how, write) in by_others {
+            std::fs::write(&path, &ours).unwrap();
+            // The times of a file are those of the system's clock, which has ticks.
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            let mut sink = Pmtiles::create(&path, &Stop::new()).unwrap();
+            sink.begin(&staying()).unwrap();
+            sink.write(vec![put(&all[50])]).unwrap();
+            write();
+            let theirs = std::fs::read(&path).ok();
+            let error = sink.finish(&metadata("f", 2)).unwrap_err().to_string();
+            assert!(
+                error.contains("t.pmtiles was changed by somebody else during the run"),
+                "{how}, {length}: {error}"
+            );
+            assert!(std::fs::read(&path).ok() == theirs, "{how}, {length}");
+            assert!(!folder.path().join(".t.pmtiles.partial").exists(), "{how}, {length}");
+        }
+    }
 }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use oar_tiles::target::{PmtilesReader, TileReader as _};
+
 use super::helpers::{Sharded, names, without_times, write};
 use super::same_as_a_seed::pmtiles_parts;
 use super::shared_version::{filled, fresh, shown, versioned, versions};
@@ -125,6 +127,22 @@ fn what_is_done_is_kept_and_only_the_rest_is_rendered() {
     assert!(again.stderr.contains("part 1 of 3; 0 parts are done"), "{}", again.stderr);
 }
 
+/// Map clients ask for no tile beyond the bounds.
+#[test]
+fn the_bounds_hold_a_row_that_came_between_the_plan_and_its_part() {
+    let tracked = Tracked::facilities(40);
+    let place = |x: &str, y: &str| format!("SET location = ST_SetSRID(ST_MakePoint({x}, {y}), 4326)");
+    tracked.db.run(&format!("UPDATE api_facility {}", place("5 + random() * 5", "45 + random() * 5")));
+    let target = tracked.path("t.pmtiles");
+    begun(&tracked, &target, &[]);
+    let one = "WHERE id = (SELECT min(id) FROM api_facility)";
+    tracked.db.run(&format!("UPDATE api_facility {} {one}", place("150", "-30")));
+    run(&mut resume(&tracked.db.url, &target, &[])).ok();
+    let bounds = |path: &Path| PmtilesReader::open(path).unwrap().describe().unwrap().bounds.unwrap();
+    let (found, fresh) = (bounds(&target), bounds(&tracked.seed("fresh.pmtiles", &ZOOMS)));
+    assert_eq!(found.joined(fresh), found, "{fresh:?}");
+}
+
 #[test]
 fn a_stop_keeps_the_parts_that_are_done_and_says_so() {
     let tracked = Tracked::facilities(60);
@@ -179,6 +197,32 @@ fn starts_over(change: impl FnOnce(&Tracked), more: &[&str], why: &str) -> Run {
     seed(&tracked.db.url, &tracked.path("fresh.mbtiles"), &[&ZOOMS, &more[..]].concat()).ok();
     assert!(without_times(&target) == without_times(&tracked.path("fresh.mbtiles")));
     ended
+}
+
+/// Changes a note of the parts.
+fn rewritten(target: &Path, name: &str, change: impl Fn(&mut serde_json::Value)) {
+    let notes = parts(target).join(".oar-tiles/notes");
+    let folders = names(&notes, "").into_iter().map(|folder| notes.join(folder)).chain([notes.clone()]);
+    let path = folders.map(|folder| folder.join(name)).find(|path| path.exists()).unwrap();
+    let mut note = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    change(&mut note);
+    std::fs::write(path, serde_json::to_vec(&note).unwrap()).unwrap();
+}
+
+/// A standby may catch up, and is waited for; a primary never does.
+#[test]
+fn parts_of_another_database_or_of_a_state_that_was_lost_start_over_at_once() {
+    let lost = |tracked: &Tracked| {
+        for part in ["done-0001.json", "done-0002.json"] {
+            rewritten(&tracked.path("t.mbtiles"), part, |note| note["seen"] = "4000000000:4000000000:".into());
+        }
+    };
+    starts_over(lost, &[], "it shows changes that the database's change log does not hold any more");
+    let elsewhere = |tracked: &Tracked| {
+        lost(tracked);
+        rewritten(&tracked.path("t.mbtiles"), "plan.json", |plan| plan["database"]["name"] = "elsewhere".into());
+    };
+    starts_over(elsewhere, &[], "its plan is of another database (\"elsewhere\"");
 }
 
 #[test]
@@ -295,6 +339,58 @@ fn a_strangers_folder_is_refused_and_a_broken_plan_can_be_given_up() {
 }
 
 #[test]
+fn nothing_outside_of_the_folder_of_parts_is_removed_and_nothing_of_others_in_it() {
+    let tracked = Tracked::facilities(20);
+    let target = tracked.path("t.mbtiles");
+    let seeded = || run(&mut resume(&tracked.db.url, &target, &[]));
+    let theirs = tracked.path("theirs");
+    std::fs::create_dir(&theirs).unwrap();
+    let letters = theirs.join("letters.txt");
+    std::fs::write(&letters, "dear").unwrap();
+    // A link with the name of a run.
+    let link = parts(&target).join("0123456789abcdef");
+    std::fs::create_dir_all(parts(&target)).unwrap();
+    std::os::unix::fs::symlink(&theirs, &link).unwrap();
+    seeded().fails(2, &["parts/ holds 0123456789abcdef, which seed --resume has not left there"]);
+    assert!(letters.exists() && link.is_symlink());
+    std::fs::remove_file(&link).unwrap();
+    // A folder with such a name.
+    std::fs::create_dir(&link).unwrap();
+    std::fs::rename(&letters, link.join("letters.txt")).unwrap();
+    seeded().ok();
+    std::fs::rename(link.join("letters.txt"), &letters).unwrap();
+    std::fs::remove_dir(&link).unwrap();
+    // Notes that name other files and folders.
+    for file in [letters.to_str().unwrap(), "../../theirs/letters.txt"] {
+        begun(&tracked, &target, &[1, 2, 3]);
+        rewritten(&target, "done-0002.json", |note| note["file"] = file.into());
+        let ended = seeded().ok();
+        assert!(ended.stderr.contains("part 2 is rendered again: ") && letters.exists(), "{}", ended.stderr);
+    }
+    begun(&tracked, &target, &[1]);
+    rewritten(&target, "plan.json", |plan| plan["run"] = "../../theirs".into());
+    seeded().fails(1, &["plan.json in ", "\"../../theirs\" is no id of a run", "oar-tiles shards abort"]);
+    assert!(letters.exists());
+}
+
+#[test]
+fn what_killed_seeds_have_left_of_parts_is_removed_before_the_next_part() {
+    let tracked = Tracked::facilities(300);
+    let target = tracked.seed("t.mbtiles", &ZOOMS);
+    let (_sharded, id) = begun(&tracked, &target, &[1]);
+    let files = parts(&target).join(id);
+    let done = names(&files, "shard-0001-");
+    for name in ["shard-0002-0123456789abcdef.run", "shard-0001-0123456789abcdef.run", ".oar-tiles.a1B2c3.part"] {
+        std::fs::write(files.join(name), "some tiles").unwrap();
+    }
+    // It is refused before its next part.
+    tracked.db.run("DELETE FROM api_facility WHERE id IN (SELECT id FROM api_facility ORDER BY md5(id) LIMIT 250)");
+    run(resume(&tracked.db.url, &target, &[]).env("OAR_TILES_MAX_SHRINK", "50%")).fails(1, &["would lose rows: "]);
+    assert_eq!(done.len(), 1);
+    assert_eq!(names(&files, ""), done);
+}
+
+#[test]
 fn a_seed_that_would_lose_too_many_rows_is_refused_before_its_first_part() {
     let tracked = Tracked::facilities(300);
     let target = tracked.seed("t.mbtiles", &ZOOMS);
@@ -304,6 +400,29 @@ fn a_seed_that_would_lose_too_many_rows_is_refused_before_its_first_part() {
     assert!(!refused.stderr.contains("part 1 of"), "{}", refused.stderr);
     resume(&["--allow-shrink"]).ok();
     tracked.is_fresh(&target, &ZOOMS);
+}
+
+#[test]
+fn whether_a_seed_that_goes_on_loses_rows_is_judged_by_those_that_are_there_now() {
+    let tracked = Tracked::facilities(300);
+    let target = tracked.seed("t.mbtiles", &ZOOMS);
+    let resume = || run(resume(&tracked.db.url, &target, &[]).env("OAR_TILES_MAX_SHRINK", "50%"));
+    let lose = || {
+        tracked.db.run(
+            "CREATE TABLE lost AS SELECT * FROM api_facility ORDER BY md5(id) LIMIT 250;
+             DELETE FROM api_facility WHERE id IN (SELECT id FROM lost)",
+        );
+    };
+    lose();
+    begun(&tracked, &target, &[1]);
+    tracked.db.run("INSERT INTO api_facility SELECT * FROM lost; DROP TABLE lost");
+    let ended = resume().ok();
+    assert!(ended.stderr.contains("part 2 of 3; 1 part is done"), "{}", ended.stderr);
+    tracked.is_fresh(&target, &ZOOMS);
+    begun(&tracked, &target, &[1]);
+    lose();
+    let refused = resume().fails(1, &["t.mbtiles would lose rows: ", "max_shrink is 50%"]);
+    assert!(!refused.stderr.contains("part 2 of"), "{}", refused.stderr);
 }
 
 #[test]
@@ -334,51 +453,135 @@ fn on_a_full_disk_the_parts_that_are_done_stay() {
     tracked.is_fresh(&target, &ZOOMS);
 }
 
+/// A target in S3 behind a proxy.
+struct InS3 {
+    tracked: Tracked,
+    proxy: Proxy,
+    places: Places,
+    name: &'static str,
+}
+
+impl InS3 {
+    fn new(name: &'static str) -> InS3 {
+        let proxy = Proxy::before(&Prefix::new().endpoint, |_| Fault::None);
+        let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
+        InS3 { tracked: Tracked::facilities(60), proxy, places, name }
+    }
+
+    fn is_archive(&self) -> bool {
+        self.name.ends_with(".pmtiles")
+    }
+
+    /// A seed in two parts, of a prefix as a new version.
+    fn resume(&self) -> Command {
+        let config = std::fs::read_to_string(&self.places.config).unwrap().replace("lease = \"2s\"", "lease = \"20s\"");
+        let Sharded { more, variables, .. } = versioned(&self.tracked, &self.places);
+        if self.is_archive() || config.contains("[target]") {
+            std::fs::write(&self.places.config, config).unwrap();
+        }
+        let mut command = program();
+        command.args(["seed", "--resume", "--parts", "2", "--progress", "lines", "--database-url"]);
+        command.args([&self.tracked.db.url, "--output", &self.places.place(self.name)]).args(more).envs(variables);
+        command
+    }
+
+    /// Runs a seed whose note with this name the server refuses.
+    fn fails_at(&self, note: &'static str) {
+        self.proxy.rule(move |seen| match &*seen.method {
+            "PUT" if seen.target.contains(note) => Fault::Error(403, "AccessDenied", "no"),
+            _ => Fault::None,
+        });
+        let failed = run(&mut self.resume());
+        assert!(failed.code > 0 && failed.stderr.contains(note), "{}", failed.stderr);
+        self.proxy.rule(|_| Fault::None);
+    }
+
+    #[track_caller]
+    fn is_fresh(&self) {
+        let shows = if self.is_archive() {
+            self.places.read_by_others_or_copy(self.name)
+        } else {
+            filled(versions(&self.places).remove(&shown(&self.places)).unwrap())
+        };
+        assert!(shows == fresh(&self.tracked, &self.places), "{}", self.name);
+    }
+}
+
 #[test]
 fn archives_and_versions_in_s3_go_on_as_well() {
     for name in ["s3:t.pmtiles", "s3:t/"] {
-        let tracked = Tracked::facilities(60);
-        let proxy = Proxy::before(&Prefix::new().endpoint, |_| Fault::None);
-        let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
-        let config = std::fs::read_to_string(&places.config).unwrap();
-        let sharded = versioned(&tracked, &places);
-        let is_archive = name.ends_with(".pmtiles");
-        if is_archive {
-            std::fs::write(&places.config, config).unwrap();
-        }
-        let resume = || {
-            let mut command = program();
-            command.args([
-                "seed",
-                "--resume",
-                "--parts",
-                "2",
-                "--progress",
-                "lines",
-                "--database-url",
-                &tracked.db.url,
-            ]);
-            command.args(["--output", &places.place(name)]).args(&sharded.more);
-            run(command.envs(sharded.variables.iter().map(|(name, value)| (name, value))))
-        };
+        let target = InS3::new(name);
         // The second part is rendered, but that is never noted.
-        proxy.rule(|seen| match &*seen.method {
-            "PUT" if seen.target.contains("done-0002") => Fault::Error(403, "AccessDenied", "no"),
-            _ => Fault::None,
-        });
-        let failed = resume();
-        assert!(failed.code > 0 && failed.stderr.contains("done-0002.json"), "{}", failed.stderr);
-        (0..3).for_each(|seed| write(&tracked.db, &mut fastrand::Rng::with_seed(seed)));
-        proxy.rule(|_| Fault::None);
-        let ended = resume().ok();
+        target.fails_at("done-0002");
+        (0..3).for_each(|seed| write(&target.tracked.db, &mut fastrand::Rng::with_seed(seed)));
+        target.proxy.take_seen();
+        let ended = run(&mut target.resume()).ok();
         assert!(ended.stderr.contains("part 2 of 2; 1 part is done"), "{}", ended.stderr);
-        let shows = if is_archive {
-            places.read_by_others_or_copy(name)
-        } else {
-            filled(versions(&places).remove(&shown(&places)).unwrap())
-        };
-        assert!(shows == fresh(&tracked, &places), "{name}");
+        target.is_fresh();
+        // The lease on a prefix is not given back between the last part and the commit.
+        let seen = target.proxy.take_seen();
+        let done = seen.iter().position(|seen| seen.target.contains("done-0002") && seen.method == "PUT").unwrap();
+        let mut until_commit = seen[done..].iter().take_while(|seen| !seen.target.contains("/t/latest.json"));
+        assert!(!until_commit.any(|seen| seen.target.contains("/t/.oar-tiles/lease.json") && seen.method == "PUT"));
     }
+}
+
+#[test]
+fn a_second_seed_of_an_archive_in_s3_is_refused_and_leaves_the_parts_of_the_first_alone() {
+    let target = InS3::new("s3:t.pmtiles");
+    target.fails_at("done-0002");
+    let door = target.tracked.db.again();
+    door.run("BEGIN; LOCK TABLE api_facility");
+    let child = target.resume().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
+    let lease = ".t.pmtiles.oar-tiles/parts/.oar-tiles/lease.json";
+    until("the parts are held", || target.places.prefix.note(lease).unwrap()["holder"].is_object());
+    let of_parts = || {
+        let mut objects = target.places.prefix.objects();
+        objects.retain(|name, _| name.contains("/parts/") && name != lease);
+        objects
+    };
+    let before = of_parts();
+    run(&mut target.resume()).fails(1, &["another run is writing s3://", "/parts/: oar-tiles "]);
+    assert!(of_parts() == before && !before.is_empty());
+    door.run("ROLLBACK");
+    wait(child).ok();
+    target.is_fresh();
+}
+
+/// Clients keep the tiles of a version for good.
+#[test]
+fn a_version_that_is_published_is_never_edited() {
+    let target = InS3::new("s3:t/");
+    // The last step of a seed: it was published before.
+    target.fails_at("ended.json");
+    let published = shown(&target.places);
+    let tiles = versions(&target.places).remove(&published).unwrap();
+    target.tracked.db.run("UPDATE api_facility SET name = name || '!'");
+    let ended = run(&mut target.resume()).ok();
+    let said = format!(" is published already, as version {published}: this one starts over");
+    assert!(ended.stderr.contains(&said), "{}", ended.stderr);
+    assert!(shown(&target.places) != published);
+    assert!(versions(&target.places).remove(&published).unwrap() == tiles);
+    target.is_fresh();
+}
+
+#[test]
+fn parts_whose_version_is_gone_start_over() {
+    let target = InS3::new("s3:t/");
+    target.fails_at("done-0002");
+    // As a run that removes it begins.
+    for name in target.places.prefix.objects().keys().filter(|name| name.ends_with("/begun.json")) {
+        target.places.prefix.put(name, b"{}");
+    }
+    let ended = run(&mut target.resume()).ok();
+    let said = "1 of 2 parts of the seed of 20";
+    assert!(ended.stderr.contains(said), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains(" are of no use: the version that they have written was not published for a week"),
+        "{}",
+        ended.stderr
+    );
+    target.is_fresh();
 }
 
 #[test]

@@ -242,6 +242,33 @@ fn a_version_of_shards_is_left_alone_until_it_is_given_up_and_then_removed() {
     sharded.verb("commit", &[]).fails(4, &["version ", " was given up, or was not published for a week"]);
 }
 
+/// Clients keep the tiles of a version for good.
+#[test]
+fn a_commit_after_one_that_was_killed_once_clients_were_switched_writes_notes_only() {
+    let tracked = Tracked::facilities(60);
+    let proxy = Proxy::before(&Prefix::new().endpoint, |_| Fault::None);
+    let places = Places::with(Prefix::on(&proxy.endpoint, keys()));
+    let sharded = versioned(&tracked, &places);
+    sharded.whole(1, &[]);
+    sharded.begin(1, &[]);
+    sharded.run(1).ok();
+    proxy.rule(|seen| match &*seen.method {
+        "PUT" if seen.target.contains("/t/metadata.json") => Fault::Error(403, "AccessDenied", "no"),
+        _ => Fault::None,
+    });
+    assert!(sharded.verb("commit", &[]).code > 0);
+    proxy.rule(|_| Fault::None);
+    let (published, before) = (shown(&places), versions(&places));
+    tracked.db.run("UPDATE api_facility SET name = name || '!'");
+    let again = sharded.verb("commit", &[]).ok();
+    assert!(again.stderr.contains(" was committed already, and "), "{}", again.stderr);
+    assert_eq!(shown(&places), published);
+    assert!(versions(&places) == before);
+    let own = places.prefix.objects().into_keys().find(|name| name.ends_with(&format!("/{published}/metadata.json")));
+    assert_eq!(places.prefix.note("t/metadata.json"), places.prefix.note(&own.unwrap()));
+    sharded.verb("status", &[]).fails(2, &["holds no run"]);
+}
+
 #[test]
 fn whatever_is_killed_a_version_shows_the_state_of_its_commit() {
     let tracked = Tracked::facilities(150);
