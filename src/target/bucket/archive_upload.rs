@@ -314,6 +314,8 @@ enum Sent {
 
 /// A part that the server has.
 struct SentPart {
+    /// From 0 on.
+    number: u64,
     tag: String,
     /// The MD5 of its bytes, if it is known.
     digest: Tag,
@@ -429,29 +431,33 @@ impl Upload<'_> {
             .unwrap_or(1)
             .clamp(1, store.options.section.in_flight.get());
         let key = store.key(name);
+        let range = |number: u64| number * size..self.length.min((number + 1) * size);
+        let mut numbers: Vec<u64> = (0..self.length.div_ceil(size)).collect();
+        // The server copies while the others are sent.
+        numbers.sort_by_key(|number| self.copied(&range(*number)).is_some());
         // One part after the other is read and handed over, as the client wants it; they are sent at once.
-        let sent = stream::iter(0..self.length.div_ceil(size))
+        let sent = stream::iter(numbers)
             .then(|number| {
-                let range = number * size..self.length.min((number + 1) * size);
+                let range = range(number);
                 let (key, line_time) = (&key, line_time(size));
                 async move {
                     if let Some(tag) = self.copied(&range) {
                         let part = CopiedPart { number, range, tag: Some(tag), line_time };
-                        return Ok((None, self.copy(key, id, part).boxed()));
+                        return Ok((number, None, self.copy(key, id, part).boxed()));
                     }
                     let bytes = self.read(range).await?;
                     let digest: [u8; 16] = Md5::digest(&bytes).into();
                     let part = Part { number, bytes, digest, line_time };
-                    Ok((Some(digest), store.client.put_part(key, id, part)))
+                    Ok((number, Some(digest), store.client.put_part(key, id, part)))
                 }
             })
             .map(|part: Result<_, BucketError>| async move {
-                let (own_digest, sending) = part?;
+                let (number, own_digest, sending) = part?;
                 let _flight = store.flights.begin();
                 match sending.await {
                     Ok(tag) => {
                         let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
-                        Ok(SentPart { tag, digest, is_copy: own_digest.is_none() })
+                        Ok(SentPart { number, tag, digest, is_copy: own_digest.is_none() })
                     }
                     Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => {
                         Err(PartFault::NoCopies(refusal))
@@ -460,7 +466,10 @@ impl Upload<'_> {
                 }
             });
         let parts = match sent.buffered(at_once).try_collect::<Vec<SentPart>>().await {
-            Ok(parts) => parts,
+            Ok(mut parts) => {
+                parts.sort_by_key(|part| part.number);
+                parts
+            }
             Err(PartFault::Failed(error)) => return Err(error),
             Err(PartFault::NoCopies(refusal)) => {
                 self.tell_no_copies(&refusal).await?;
