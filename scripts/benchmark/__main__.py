@@ -104,7 +104,7 @@ def arguments():
                         help="only filtered live tiles of rows in the registry's shape: cold tiles of one client and of 32 with filters of their own, "
                         "and of 200 users at an even pace, by facets and by text, and how soon an edit is in an answer (use --facilities 1200000)")
     parser.add_argument("--scale", action="store_true",
-                        help="only one seed of all facilities beside one of a tenth of them, and reseeds after one move: what a row takes, memory, and the share of "
+                        help="only one seed of all facilities beside one of a tenth of them and one with --resume, and reseeds after one move: what a row takes, memory, and the share of "
                         "survey and plan (--facilities 30000000 --zoom 6-14 needs 40 GB of disk and 20 minutes)")
     parser.add_argument("--writers", action="store_true",
                         help="only what the triggers cost writers of Open Supply Hub's tables (scripts/open-supply-hub), narrow and wide: statement triggers "

@@ -1,4 +1,4 @@
-"""Many rows: the seed of all facilities beside that of a tenth of them, without the floor, and reseeds after one move."""
+"""Many rows: the seed of all facilities beside that of a tenth of them and one in parts (--resume), without the floor; and reseeds after one move."""
 
 from .bench import median, megabytes, remove, tiles_in
 
@@ -20,6 +20,11 @@ def measure(bench):
         beside = f" ({per_row[1] / per_row[0]:.2f} x a tenth of them)" if per_row[1:] else ""
         bench.row("oar-tiles seed", f"{seconds:.1f} s", f"{told['peak_mb']:.0f} MB", f"{tiles_in(archive):,}", megabytes(archive),
                   f"{per_row[-1] * 1e6:.1f} µs a row{beside}; survey and plan {planned / seconds:.0%}, reading rows {told['reading_seconds'] / seconds:.0%}")
+        resumed = bench.file("resumed.mbtiles")
+        remove(resumed)
+        in_parts, told = bench.timed("seed", "--resume", "--zoom", bench.zooms, "--output", resumed)
+        bench.row("seed --resume", f"{in_parts:.1f} s", f"{told['peak_mb']:.0f} MB", f"{tiles_in(resumed):,}", megabytes(resumed), f"{in_parts / seconds:.2f} x the seed")
+        remove(resumed)
         took = []
         for move in range(MOVES):
             bench.sql(MOVE.format(move * 1000))

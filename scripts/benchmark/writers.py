@@ -129,10 +129,12 @@ def commits(bench, definitions):
     done = subprocess.run([*bench.command("seed"), "--config", config, "--zoom", "1"], capture_output=True, text=True)
     if done.returncode:
         fail(done.stderr)
-    # One who listens and looks at nothing; and a watch.
+    # One who listens all the time; a watch that does nothing else than listen, as watches do; and one that publishes.
     listening = bench.psql_command()
     watching = [*bench.command("reseed"), "--config", config, "--watch", "--or-seed"], None
-    kinds = {"no triggers": None, "triggers": None, "triggers, and a listener": listening, "triggers, and reseed --watch": watching}
+    waiting = [*watching[0], "--debounce", "1h"], None
+    kinds = {"no triggers": None, "triggers": None, "triggers, and a listener": listening, "triggers, and a watch that publishes nothing": waiting,
+             "triggers, and reseed --watch": watching}
     rates = {kind: [] for kind in kinds}
     for _ in range(bench.runs):
         for kind, watch in kinds.items():

@@ -25,10 +25,13 @@ const LOCK_PAUSE: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_secs(5);
 
 /// The pause between two polls while notifications are not wanted.
-const BUSY_PAUSE: Duration = Duration::from_millis(100);
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
 
 /// The least pause between two polls, as a multiple of the time that the last one took.
-const SHARE_OF_POLLS: u32 = 20;
+const SHARE_OF_POLLS: u32 = 4;
+
+/// The longest pause between two polls because they take long.
+const MAX_PAUSE: Duration = Duration::from_millis(500);
 
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +98,9 @@ struct LogTail {
 /// given up while changes keep coming:
 ///
 /// ```text
-/// Settling ──► Notified ──► Busy ──► Settling
-///   the transactions      two notifications   no change
-///   of before have ended  within `QUIET`      for `QUIET`
+/// Settling ─────────► Notified ────────► Busy ───────► Settling
+///    the transactions           a             no change
+///    of before have ended   notification     for `QUIET`
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Hearing {
@@ -118,10 +121,6 @@ pub(crate) struct Waking {
     listener: Listener,
     schema: String,
     hearing: Hearing,
-    /// When the last notification but that of the present change came.
-    last_notified: Option<Instant>,
-    /// A notification came since [`Waking::forget`].
-    is_notified: bool,
     /// What the last poll found; `None` before the first.
     tail: Option<LogTail>,
     /// How long the last poll took.
@@ -139,15 +138,7 @@ impl Waking {
             None => Hearing::Without(NotifyObstacle::Held),
             Some(obstacle) => Hearing::Without(obstacle),
         };
-        let mut waking = Waking {
-            listener,
-            schema: schema.to_owned(),
-            hearing,
-            last_notified: None,
-            is_notified: false,
-            tail: None,
-            took: Duration::ZERO,
-        };
+        let mut waking = Waking { listener, schema: schema.to_owned(), hearing, tail: None, took: Duration::ZERO };
         if waking.hearing == Hearing::Without(NotifyObstacle::Held) {
             waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
             let begun = Instant::now();
@@ -170,29 +161,26 @@ impl Waking {
     /// Waits for the next change. `every` is the pause between two polls if notifications may not come.
     pub(crate) async fn change(&mut self, every: Duration) -> Result<(), Error> {
         loop {
-            let pause = match self.hearing {
-                Hearing::Busy { .. } | Hearing::Settling { .. } => every.min(BUSY_PAUSE),
-                Hearing::Notified | Hearing::Without(_) => every,
-            };
-            let poll = tokio::time::sleep(pause.max(self.took * SHARE_OF_POLLS));
-            let has_heard = match self.hearing {
+            let pause = if matches!(self.hearing, Hearing::Busy { .. }) { every.min(BUSY_PAUSE) } else { every };
+            let poll = tokio::time::sleep(pause.max((self.took * SHARE_OF_POLLS).min(MAX_PAUSE)));
+            match self.hearing {
                 Hearing::Notified => {
                     self.listener.notification().await?;
-                    true
+                    return self.give_up_notifications().await;
                 }
-                // If the triggers cannot take the lock either, they send notifications.
-                Hearing::Settling { .. } | Hearing::Without(NotifyObstacle::Held) => tokio::select! {
-                    heard = self.listener.notification() => heard.map(|()| true)?,
-                    () = poll => false,
+                Hearing::Settling { .. } => tokio::select! {
+                    heard = self.listener.notification() => {
+                        heard?;
+                        return self.give_up_notifications().await;
+                    }
+                    () = poll => {}
                 },
-                Hearing::Busy { .. } | Hearing::Without(_) => {
-                    poll.await;
-                    false
-                }
-            };
-            if has_heard {
-                self.is_notified = true;
-                return Ok(());
+                // If the triggers cannot take the lock either, they send notifications.
+                Hearing::Without(NotifyObstacle::Held) => tokio::select! {
+                    heard = self.listener.notification() => return heard,
+                    () = poll => {}
+                },
+                Hearing::Busy { .. } | Hearing::Without(_) => poll.await,
             }
             if self.poll_and_settle().await? {
                 return Ok(());
@@ -200,38 +188,31 @@ impl Waking {
         }
     }
 
+    /// Gives up the lock, because changes have begun to come. Whoever waits for [`Waking::change`] may drop it at the
+    /// request: then the lock stays held, which does no harm but to writers.
+    async fn give_up_notifications(&mut self) -> Result<(), Error> {
+        self.hearing = Hearing::Busy { last_change: Instant::now() };
+        // All locks of this session: a request whose answer nobody waited for may have taken it once more.
+        self.listener.ask(CONTEXT, "SELECT pg_advisory_unlock_all()").await.map(drop)
+    }
+
     /// Checks that the connection still answers.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
     }
 
-    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`]. Where notifications
-    /// come, they say so, and this only checks that they still can: that of a commit may come some milliseconds after
-    /// it.
+    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`], also where
+    /// notifications come: that of a commit may come some milliseconds after it, or never (a pooler of transactions).
     pub(crate) async fn has_grown(&mut self) -> Result<bool, Error> {
-        match self.hearing {
-            Hearing::Notified => self.check().await.map(|()| false),
-            _ => self.poll_and_settle().await,
-        }
+        self.poll_and_settle().await
     }
 
     /// Discards the changes until now. A snapshot that is taken after this sees them.
     pub(crate) async fn forget(&mut self) -> Result<(), Error> {
         self.listener.forget();
-        let is_listening = matches!(self.hearing, Hearing::Notified | Hearing::Settling { .. });
-        if std::mem::take(&mut self.is_notified) && is_listening {
-            let last = self.last_notified.replace(Instant::now());
-            if last.is_some_and(|last| last.elapsed() < QUIET) {
-                // All of this session's: a call whose answer nobody waited for may have taken it once more.
-                self.listener.ask(CONTEXT, "SELECT pg_advisory_unlock_all()").await?;
-                tracing::debug!("changes keep coming: this run polls the change log until they stay away");
-                self.hearing = Hearing::Busy { last_change: Instant::now() };
-            }
-        }
-        match self.hearing {
-            Hearing::Notified => Ok(()),
-            _ => self.poll().await.map(drop),
-        }
+        // What came since the last poll need not be counted.
+        self.tail = None;
+        self.poll().await.map(drop)
     }
 
     /// Takes the lock by which the triggers see that a process waits, if it is free immediately. If this waited, any
@@ -242,7 +223,9 @@ impl Waking {
             self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
         let is_held = rows.first().and_then(|row| row.get(0)) == Some("t");
         if is_held {
-            let rows = self.listener.ask(CONTEXT, "SELECT pg_snapshot_xmax(pg_current_snapshot())").await?;
+            // A transaction of its own: the end of a snapshot (`pg_snapshot_xmax`) leaves out transactions that run and
+            // began after all that have ended.
+            let rows = self.listener.ask(CONTEXT, "SELECT pg_current_xact_id()").await?;
             let horizon = rows.first().and_then(|row| row.get(0)?.parse().ok());
             self.hearing = Hearing::Settling { horizon: horizon.unwrap_or(u64::MAX) };
         }
@@ -259,7 +242,8 @@ impl Waking {
             }
             Hearing::Busy { last_change } if has_grown => *last_change = Instant::now(),
             Hearing::Busy { last_change } if last_change.elapsed() >= QUIET => drop(self.try_lock().await?),
-            Hearing::Without(NotifyObstacle::Held) => {
+            // A change is told before anything is asked.
+            Hearing::Without(NotifyObstacle::Held) if !has_grown => {
                 if self.try_lock().await? {
                     tracing::info!("the advisory lock is free: notifications wake this run from now on");
                 }

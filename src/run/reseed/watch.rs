@@ -137,9 +137,13 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                 }
             }
             if let Some(jobs) = self.options.jobs.clone() {
-                Box::pin(self.watched.run_jobs(&self.options, &jobs, &mut self.each)).await?;
-                // Jobs publish, too.
-                if let Some(purging) = self.purging {
+                let (each, mut has_published) = (&mut self.each, false);
+                let mut each = |outcome: &W::Outcome| {
+                    has_published |= self.watched.published(outcome).is_some();
+                    each(outcome)
+                };
+                Box::pin(self.watched.run_jobs(&self.options, &jobs, &mut each)).await?;
+                if let (Some(purging), true) = (self.purging, has_published) {
                     purging.wake();
                 }
             }

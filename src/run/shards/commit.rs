@@ -330,7 +330,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The database state that a shard has seen.
 pub(crate) struct SeenByShard {
     shard: u32,
-    seen: Cursor,
+    pub(crate) seen: Cursor,
 }
 
 impl SeenByShard {

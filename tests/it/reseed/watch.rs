@@ -57,6 +57,8 @@ fn while_writers_commit_all_the_time_it_wants_no_notifications_and_misses_nothin
     let early = tracked.db.again();
     early.run("BEGIN; UPDATE api_facility SET name = 'early' WHERE id < 'C'");
     until("it wants notifications again", || tracked.db.value::<bool>(WATCHED));
+    // Longer than the pause between two polls.
+    std::thread::sleep(std::time::Duration::from_millis(1_200));
     early.run("COMMIT");
     until("the target shows an edit that sent no notification", is_shown);
     edit();
