@@ -330,7 +330,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// The database state that a shard has seen.
 pub(crate) struct SeenByShard {
     shard: u32,
-    pub(crate) seen: Cursor,
+    seen: Cursor,
 }
 
 impl SeenByShard {

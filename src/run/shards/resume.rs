@@ -12,7 +12,6 @@ use super::commit::{caught_up, commit_claimed, history, rows, seen, seen_by_all,
 use super::run::run_alone;
 use super::status::give_up;
 use crate::clock::moment;
-use crate::cursor::Cursor;
 use crate::postgis::{Layer, Snapshot, probe, server_of};
 use crate::report::{Event, RunReport};
 use crate::run::row_loss::KnownRows;
@@ -182,16 +181,17 @@ async fn look(
                 useless = why_useless(history(of, &done, None, &snapshot, snapshot.cursor()).await.map(drop))?;
             }
             if useless.is_none() {
-                let (ahead, now) = (seen(plan, &done)?, snapshot.cursor().parse::<Cursor>()?);
-                if !ahead.iter().all(|part| now.sees_all_of(&part.seen)) {
-                    // Only a standby catches up.
-                    if server.in_recovery {
-                        drop(snapshot);
-                        snapshot = caught_up(job, &database, &ahead, CATCH_UP).await?;
-                    } else {
+                drop(snapshot);
+                let ahead = seen(plan, &done)?;
+                // Only a standby catches up.
+                let patience = if server.in_recovery { CATCH_UP } else { Duration::ZERO };
+                snapshot = match caught_up(job, &database, &ahead, patience).await {
+                    Err(CommandError::Shards(ShardsError::Behind { .. })) if !server.in_recovery => {
                         useless = Some(OTHER_HISTORY.to_owned());
+                        job.take_snapshot(&database, false).await?
                     }
-                }
+                    caught_up => caught_up?,
+                };
             }
         }
     }
