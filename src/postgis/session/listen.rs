@@ -55,8 +55,11 @@ impl Listener {
             }
         });
         let listener = Listener { notified, server, client, stop: database.stop.clone() };
-        // It waits outside of a transaction, for hours if nobody writes.
-        listener.ask("opening a session", &lift(&[IDLE_LIMIT], false)).await?;
+        // It waits outside of a transaction, for hours if nobody writes. A statement ends, also if it waits for a lock,
+        // when nobody waits for its answer any more.
+        let limit = (ANSWER_TIMEOUT + Duration::from_secs(1)).as_millis();
+        let opening = format!("{} SET statement_timeout = {limit}", lift(&[IDLE_LIMIT], false));
+        listener.ask("opening a session", &opening).await?;
         Ok(listener)
     }
 
