@@ -134,10 +134,7 @@ impl Waking {
         let listener = Listener::open(database).await?;
         let facts = listener.ask(CONTEXT, FACTS).await?;
         let fact = |column| facts.first().and_then(|row| row.get(column)).unwrap_or_default();
-        let hearing = match NotifyObstacle::of(fact(0), fact(1)) {
-            None => Hearing::Without(NotifyObstacle::Held),
-            Some(obstacle) => Hearing::Without(obstacle),
-        };
+        let hearing = Hearing::Without(NotifyObstacle::of(fact(0), fact(1)).unwrap_or(NotifyObstacle::Held));
         let mut waking = Waking { listener, schema: schema.to_owned(), hearing, tail: None, took: Duration::ZERO };
         if waking.hearing == Hearing::Without(NotifyObstacle::Held) {
             waking.listener.ask(CONTEXT, &format!("LISTEN {}", quoted(schema))).await?;
@@ -182,7 +179,7 @@ impl Waking {
                 },
                 Hearing::Busy { .. } | Hearing::Without(_) => poll.await,
             }
-            if self.poll_and_settle().await? {
+            if self.has_grown().await? {
                 return Ok(());
             }
         }
@@ -199,12 +196,6 @@ impl Waking {
     /// Checks that the connection still answers.
     pub(crate) async fn check(&self) -> Result<(), Error> {
         self.listener.ask(CONTEXT, "SELECT").await.map(drop)
-    }
-
-    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`], also where
-    /// notifications come: that of a commit may come some milliseconds after it, or never (a pooler of transactions).
-    pub(crate) async fn has_grown(&mut self) -> Result<bool, Error> {
-        self.poll_and_settle().await
     }
 
     /// Discards the changes until now. A snapshot that is taken after this sees them.
@@ -232,8 +223,10 @@ impl Waking {
         Ok(is_held)
     }
 
-    /// Polls, and sees whether notifications can be relied on from now on, or are wanted again.
-    async fn poll_and_settle(&mut self) -> Result<bool, Error> {
+    /// Asks the server whether the log has grown since the last call, and since [`Waking::forget`], also where
+    /// notifications come: that of a commit may come some milliseconds after it, or never (a pooler of transactions).
+    /// Then sees whether notifications can be relied on from now on, or are wanted again.
+    pub(crate) async fn has_grown(&mut self) -> Result<bool, Error> {
         let has_grown = self.poll().await?;
         let xmin = self.tail.as_ref().and_then(|tail| tail.xmin.parse::<u64>().ok());
         match &mut self.hearing {
