@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cached_rows::{DrawnAreas, MostFeatures};
+use super::cached_rows::{CachedRows, DrawnAreas, MostFeatures};
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::statements::RunLayers;
 use super::{BatchTiles, PreparedLayer, Worker};
+use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
 use crate::tile::{Area, Batch, SearchBox, TileRect};
@@ -61,15 +62,46 @@ impl BatchDrawing<'_> {
         let prepared = self.prepared(index);
         let Some(rows) = prepared.cached_rows() else { return Ok(None) };
         let (layer, rows, areas) = (Arc::clone(prepared.layer()), Arc::clone(rows), areas.to_vec());
-        let (begun, most) = (Instant::now(), MostFeatures::of(&layer, max_features));
-        let drawing = tokio::task::spawn_blocking(move || rows.draw(&layer, index, &areas, &most, None));
-        let drawn = tokio::select! {
+        if rows.are_shapes() {
+            return self.with_cached_shapes(&layer, &rows, index, areas).await;
+        }
+        let most = MostFeatures::of(&layer, max_features);
+        let drawn = self.off_thread(move || rows.draw(&layer, index, &areas, &most, None)).await?;
+        Ok(Some(drawn))
+    }
+
+    /// Computes something on a thread of its own.
+    async fn off_thread<T: Send + 'static>(self, compute: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+        let begun = Instant::now();
+        let computed = tokio::select! {
             biased;
             _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),
-            drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+            done = tokio::task::spawn_blocking(compute) => {
+                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+            }
         };
         self.layers.note_drawing(begun.elapsed());
-        Ok(Some(drawn))
+        Ok(computed)
+    }
+
+    /// A layer's part of some areas from cached lines and polygons. The database draws those of which it is not known
+    /// how they come out.
+    async fn with_cached_shapes(
+        self,
+        layer: &Arc<Layer>,
+        rows: &Arc<CachedRows>,
+        index: usize,
+        areas: Vec<Area>,
+    ) -> Result<Option<DrawnAreas>, Error> {
+        let (own_layer, own_rows) = (Arc::clone(layer), Arc::clone(rows));
+        let scene = self.off_thread(move || own_rows.shape_scene(&own_layer, index, &areas)).await?;
+        let Some(mut scene) = scene else { return Ok(None) };
+        let asked = rows.ask_for_shapes(self.session(), layer, &mut scene).await?;
+        if asked > 0 {
+            tracing::debug!("layer \"{}\": shapes drawn one by one by the database: {asked}", layer.name);
+        }
+        let (layer, rows) = (Arc::clone(layer), Arc::clone(rows));
+        Ok(Some(self.off_thread(move || rows.draw_scene(&layer, &scene)).await?))
     }
 
     /// A tile of the layer's deepest zoom around one of its cached rows, within a batch whose tiles have very many

@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
 //! | cached rows | points that differ from tile to tile only by their places and the tile's address | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, none of the tile's points is ambiguous, and none is left out |
+//! | cached rows | lines and polygons that are drawn as they are stored | [`Preparation::CacheRows`] in a seed of many | the rows are cached, and none in the tile has very many vertices |
 //! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
 //! | database | every layer | nothing | always |
 //!
@@ -40,6 +41,11 @@ pub(crate) enum Preparation {
 pub(crate) fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
     match work {
         LayerWork::Seed(cost) if layer.has_cacheable_rows && should_cache_rows(cost) => Preparation::CacheRows,
+        LayerWork::Seed(cost)
+            if layer.has_cacheable_shapes && cost.rows >= MIN_CACHED_SHAPES && should_cache_rows(cost) =>
+        {
+            Preparation::CacheRows
+        }
         LayerWork::Reseed { knows_positions: true, memory: 1.. } if layer.is_patchable => {
             Preparation::CacheNeighbourhood
         }
@@ -60,6 +66,10 @@ pub(crate) struct CacheCost {
 
 /// Caching reads each row once more than the survey does. That pays if a row is drawn in at least this many tiles.
 const MIN_TILES_PER_ROW: u64 = 3;
+
+/// The fewest lines and polygons that are cached. Fewer are mostly large ones, such as countries, and the database draws
+/// few in no time.
+const MIN_CACHED_SHAPES: u64 = 1_000;
 
 /// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least three tiles.
 ///
@@ -89,7 +99,14 @@ mod tests {
 
     #[test]
     fn what_is_prepared_follows_from_the_layer_and_the_work() {
-        let points = LayerTraits { has_cacheable_rows: true, is_thinned: false, is_patchable: true };
+        let points = LayerTraits {
+            has_cacheable_rows: true,
+            has_cacheable_shapes: false,
+            is_thinned: false,
+            is_patchable: true,
+        };
+        let shapes = LayerTraits { has_cacheable_rows: false, has_cacheable_shapes: true, is_patchable: false, ..points };
+        let many = CacheCost { rows: 1_000, features: 3_000, memory: 100 };
         let numbered = LayerTraits { is_patchable: false, ..points };
         let drawn = LayerTraits { has_cacheable_rows: false, ..numbered };
         let cost = CacheCost { rows: 1, features: 9, memory: 100 };
@@ -101,6 +118,10 @@ mod tests {
             (numbered, reseed, Preparation::None),
             (drawn, LayerWork::Seed(cost), Preparation::None),
             (points, LayerWork::Seed(CacheCost { rows: 0, ..cost }), Preparation::None),
+            (shapes, LayerWork::Seed(cost), Preparation::None),
+            (shapes, LayerWork::Seed(many), Preparation::CacheRows),
+            (shapes, LayerWork::Seed(CacheCost { features: 2_999, ..many }), Preparation::None),
+            (shapes, reseed, Preparation::None),
             (points, reseed, Preparation::CacheNeighbourhood),
             (points, LayerWork::Reseed { knows_positions: false, memory: 1 }, Preparation::None),
             (points, LayerWork::Reseed { knows_positions: true, memory: 0 }, Preparation::None),

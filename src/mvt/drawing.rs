@@ -11,7 +11,7 @@ use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::features::{AROUND, Features, MISSING, first_value};
-use super::points::{layer_field, put_ends, put_extent, put_names, put_point};
+use super::points::{layer_field, put_ends, put_extent, put_feature, put_names};
 use super::wire::{next_number, put_bytes, put_number, put_packed, zigzag};
 
 /// The value that begins at an offset.
@@ -92,6 +92,45 @@ impl<'f> FeatureList<'f> {
     }
 }
 
+/// The geometry of a feature in the grid of a tile.
+pub trait FeatureGeometry: Copy {
+    /// Its type (MVT 2.1, section 4.3.4).
+    fn geometry_type(self) -> u64;
+    /// Appends its commands (section 4.3).
+    fn put(self, bytes: &mut Vec<u8>);
+}
+
+/// A single position: x, y.
+impl FeatureGeometry for [i32; 2] {
+    fn geometry_type(self) -> u64 {
+        1
+    }
+
+    fn put(self, bytes: &mut Vec<u8>) {
+        // MoveTo, once (section 4.3.1).
+        for number in [9, zigzag(self[0]), zigzag(self[1])] {
+            put_packed(bytes, number);
+        }
+    }
+}
+
+/// A geometry whose commands are there already.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodedGeometry<'a> {
+    pub(crate) geometry_type: u64,
+    pub(crate) commands: &'a [u8],
+}
+
+impl FeatureGeometry for EncodedGeometry<'_> {
+    fn geometry_type(self) -> u64 {
+        self.geometry_type
+    }
+
+    fn put(self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(self.commands);
+    }
+}
+
 /// Cached features, and what all of them have alike in a tile.
 #[derive(Clone, Copy)]
 struct CachedFeatures<'a> {
@@ -106,7 +145,7 @@ struct FeatureBuffers {
 }
 
 impl FeatureBuffers {
-    /// Appends a feature, by its number, at a position of the tile's grid. `number` returns the number of a value in
+    /// Appends a feature, by its number, with its geometry in the tile. `number` returns the number of a value in
     /// the tile, from the value's offset in the bytes of the features, or of the constants behind them, and the value.
     /// `None` if there is no such feature, or if a value has no number.
     fn put(
@@ -114,7 +153,7 @@ impl FeatureBuffers {
         layer: &mut Vec<u8>,
         CachedFeatures { features, constants }: CachedFeatures<'_>,
         feature: u32,
-        at: [i32; 2],
+        geometry: impl FeatureGeometry,
         mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
     ) -> Option<()> {
         let (start, mut rest) = features.feature(feature)?;
@@ -137,12 +176,9 @@ impl FeatureBuffers {
             put_packed(&mut self.tags, key as u64);
             put_packed(&mut self.tags, number(start, value)?.into());
         }
-        // MoveTo, once (section 4.3.1).
         self.geometry.clear();
-        for number in [9, zigzag(at[0]), zigzag(at[1])] {
-            put_packed(&mut self.geometry, number);
-        }
-        put_point(layer, id, &self.tags, &self.geometry);
+        geometry.put(&mut self.geometry);
+        put_feature(layer, id, &self.tags, geometry.geometry_type(), &self.geometry);
         Some(())
     }
 }
@@ -204,14 +240,14 @@ impl<'f> Drawer<'f> {
         Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
     }
 
-    /// A tile with some of the features, given by their numbers in their order in the tile and their positions in the
-    /// tile's grid. Without features, it has no layer.
+    /// A tile with some of the features, given by their numbers in their order in the tile and their geometries there.
+    /// Without features, it has no layer.
     ///
     /// `None` if there is no such feature.
     pub fn tile(
         &mut self,
         constants: &TileConstants,
-        drawn: impl Iterator<Item = (u32, [i32; 2])> + Clone,
+        drawn: impl Iterator<Item = (u32, impl FeatureGeometry)> + Clone,
     ) -> Option<Vec<u8>> {
         let Drawer { features, values, layer, buffers } = self;
         let features = *features;
@@ -227,7 +263,7 @@ impl<'f> Drawer<'f> {
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
         let mut is_empty = true;
-        for (feature, point) in drawn {
+        for (feature, geometry) in drawn {
             if std::mem::take(&mut is_empty) {
                 put_bytes(layer, 1, name);
             }
@@ -238,7 +274,7 @@ impl<'f> Drawer<'f> {
                 }
                 Some(number)
             };
-            buffers.put(layer, CachedFeatures { features, constants }, feature, point, number)?;
+            buffers.put(layer, CachedFeatures { features, constants }, feature, geometry, number)?;
         }
         if is_empty {
             return Some(Vec::new());

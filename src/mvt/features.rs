@@ -252,7 +252,7 @@ pub(crate) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mvt::points::{put_ends, put_point};
+    use crate::mvt::points::{put_ends, put_feature};
     use crate::mvt::wire::{put_bytes, put_number, zigzag};
     use crate::mvt::{Drawer, TileConstants, TileInPieces, put_layer};
 
@@ -288,7 +288,7 @@ mod tests {
             for number in [9, zigzag(at[0]), zigzag(at[1])] {
                 put_packed(&mut geometry, number);
             }
-            put_point(&mut layer, *id, &tags, &geometry);
+            put_feature(&mut layer, *id, &tags, 1, &geometry);
         }
         put_ends(&mut layer, properties, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
         let mut tile = Vec::new();
@@ -322,7 +322,7 @@ mod tests {
             let expected: Vec<_> = wanted.iter().map(|number| rows[*number as usize]).collect();
             assert_eq!(drawer.tile(&none, drawn), Some(tile(&properties, &expected)), "{wanted:?}");
         }
-        assert_eq!(drawer.tile(&none, std::iter::empty()), Some(Vec::new()));
+        assert_eq!(drawer.tile(&none, std::iter::empty::<(u32, [i32; 2])>()), Some(Vec::new()));
         assert_eq!(drawer.tile(&none, std::iter::once((5, [0, 0]))), None);
         // Large tiles, too.
         let many = || (0..20_000).map(|n| (n % 5, rows[n as usize % 5].2));

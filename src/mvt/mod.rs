@@ -11,18 +11,23 @@
 //! | `features` | rows that were encoded once ([`Features`]) |
 //! | `drawing` | tiles drawn from them ([`Drawer`], [`TileInPieces`]) |
 //! | `points` | replaces some features of a layer of points ([`replaced`]), which is how tiles are patched |
+//! | `shapes` | lines and polygons in the grid of a tile ([`ShapeDrawer`]) |
+//! | `clip`, `rings` | parts of that: cutting, and polygons as Wagyu returns them |
 //! | `overzoom` | a deeper tile drawn from one of its ancestors ([`overzoomed`]) |
 //! | `compare` | two tiles, feature by feature ([`differences`]) |
 //! | `wire` | the part of Protocol Buffers that tiles use |
 
 #![warn(missing_docs, reason = "users of the library begin here")]
 
+mod clip;
 mod compare;
 mod drawing;
 mod features;
 mod geometry;
 mod overzoom;
 mod points;
+mod rings;
+mod shapes;
 mod wire;
 
 use std::collections::HashSet;
@@ -30,12 +35,14 @@ use std::collections::HashSet;
 use wire::{Broken, Fields, numbers, signed};
 
 pub use compare::{LayerDifference, LayerExtents, differences};
-pub use drawing::{Drawer, TileConstants, TileInPieces};
+pub(crate) use drawing::EncodedGeometry;
+pub use drawing::{Drawer, FeatureGeometry, TileConstants, TileInPieces};
 pub use features::Features;
 pub(crate) use features::MISSING;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub(crate) use points::Key as FeatureKeyValue;
+pub(crate) use shapes::{Drawn, DrawingRules, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
 
 /// A decoded layer (section 4.1).

@@ -159,13 +159,13 @@ fn write(
             put_packed(&mut tags, key);
             put_packed(&mut tags, numbers.of(*is_fresh, usize::try_from(value).ok()?)?);
         }
-        put_point(layer, point.id, &tags, point.geometry);
+        put_feature(layer, point.id, &tags, 1, point.geometry);
     }
     put_ends(layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)
 }
 
 /// Appends a feature to a layer.
-pub(crate) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry: &[u8]) {
+pub(crate) fn put_feature(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geometry_type: u64, geometry: &[u8]) {
     let bytes = |value: &[u8]| 1 + packed_size(value.len() as u64) + value.len();
     let id_size = id.map_or(0, |id| 1 + packed_size(id));
     let tags_size = if tags.is_empty() { 0 } else { bytes(tags) };
@@ -177,7 +177,7 @@ pub(crate) fn put_point(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geome
     if !tags.is_empty() {
         put_bytes(layer, 2, tags);
     }
-    put_number(layer, 3, 1);
+    put_number(layer, 3, geometry_type);
     put_bytes(layer, 4, geometry);
 }
 

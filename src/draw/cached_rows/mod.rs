@@ -13,6 +13,8 @@
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
 //! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
+//! | `shapes` | lines and polygons |
+//! | `shape_rules` | how the server at hand draws these |
 //! | `spilled_rows` | the scratch file of a layer whose rows take more memory than allowed |
 
 mod cell_values;
@@ -20,6 +22,8 @@ mod cells;
 mod changed;
 mod facets;
 mod matching_set;
+mod shape_rules;
+mod shapes;
 mod spilled_rows;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +37,8 @@ pub(crate) use facets::FacetIndex;
 use futures_util::future::join_all;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 use parking_lot::{Condvar, Mutex};
+use shape_rules::rules_of_server;
+use shapes::{Geometries, Scene, ShapeRows};
 use spilled_rows::{SpilledRows, SpilledRowsWriter};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -40,7 +46,7 @@ use tokio_postgres::types::Type;
 use super::BatchTiles;
 use super::areas::is_searched;
 use super::family_tiles::FamilyTiles;
-use crate::mvt::{Drawer, Features, TileInPieces};
+use crate::mvt::{Drawer, DrawingRules, Features, TileInPieces};
 use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session, Snapshot};
 use crate::postgis::split::RowScan;
@@ -70,6 +76,7 @@ enum RowStore {
     File(SpilledRows),
     /// The counted cells of some zooms, each drawn at its own zoom only.
     Cells(BTreeMap<Zoom, EncodedRows>),
+    Shapes(ShapeRows),
 }
 
 /// Encoded rows, numbered in their order in a tile.
@@ -167,6 +174,7 @@ impl CachedRows {
             RowStore::Memory(rows) => rows.bytes(),
             RowStore::File(rows) => rows.bytes(),
             RowStore::Cells(zooms) => zooms.values().map(EncodedRows::bytes).sum(),
+            RowStore::Shapes(rows) => rows.bytes(),
         }
     }
 
@@ -179,7 +187,7 @@ impl CachedRows {
     pub(crate) fn count(&self) -> usize {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.len(),
-            RowStore::File(_) | RowStore::Cells(_) => 0,
+            RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => 0,
         }
     }
 
@@ -193,7 +201,7 @@ impl CachedRows {
                 numbers: Some(numbers.to_vec()),
                 ..EncodedRows::default()
             },
-            RowStore::File(_) | RowStore::Cells(_) => EncodedRows::default(),
+            RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
         };
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
@@ -203,7 +211,7 @@ impl CachedRows {
     pub(crate) fn worlds(&self) -> Vec<u64> {
         match &self.rows {
             RowStore::Memory(rows) => rows.positions.worlds().collect(),
-            RowStore::File(_) | RowStore::Cells(_) => Vec::new(),
+            RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => Vec::new(),
         }
     }
 
@@ -254,6 +262,14 @@ impl CachedRows {
         let mut drawn = match &self.rows {
             RowStore::Memory(rows) => rows.draw(layer, index, areas, most, shared),
             RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas, most),
+            RowStore::Shapes(rows) => {
+                let scene = rows.scene(layer, index, areas);
+                if scene.is_known() {
+                    rows.draw(layer, &scene)
+                } else {
+                    DrawnAreas { left: scene.into_areas(), ..DrawnAreas::default() }
+                }
+            }
             RowStore::Cells(zooms) => {
                 let mut drawn = DrawnAreas::default();
                 for of_zoom in areas.chunk_by(|one, next| one.rect.zoom == next.rect.zoom) {
@@ -267,6 +283,51 @@ impl CachedRows {
         };
         drawn.left.extend(others);
         drawn
+    }
+}
+
+/// Lines and polygons that some areas show.
+pub(crate) struct ShapeScene {
+    scene: Scene,
+    others: Vec<Area>,
+}
+
+impl CachedRows {
+    /// What some areas show of cached lines and polygons, as far as it is known without the database; `None` if the
+    /// rows are points or cells.
+    pub(crate) fn shape_scene(&self, layer: &Layer, index: usize, areas: &[Area]) -> Option<ShapeScene> {
+        let RowStore::Shapes(rows) = &self.rows else { return None };
+        let searched = areas.iter().filter(|area| is_searched(area, index)).cloned();
+        let (areas, others): (Vec<Area>, Vec<Area>) = searched.partition(|area| ShapeRows::serve(area, index));
+        Some(ShapeScene { scene: rows.scene(layer, index, areas), others })
+    }
+
+    /// Lets the database draw what a scene does not know.
+    pub(crate) async fn ask_for_shapes(
+        &self,
+        session: &Session,
+        layer: &Layer,
+        scene: &mut ShapeScene,
+    ) -> Result<usize, Error> {
+        match &self.rows {
+            RowStore::Shapes(rows) => rows.ask(session, layer, &mut scene.scene).await,
+            _ => Ok(0),
+        }
+    }
+
+    /// The tiles of a scene.
+    pub(crate) fn draw_scene(&self, layer: &Layer, scene: &ShapeScene) -> DrawnAreas {
+        let mut drawn = match &self.rows {
+            RowStore::Shapes(rows) => rows.draw(layer, &scene.scene),
+            _ => DrawnAreas::default(),
+        };
+        drawn.left.extend_from_slice(&scene.others);
+        drawn
+    }
+
+    /// True if the rows are lines and polygons.
+    pub(crate) fn are_shapes(&self) -> bool {
+        matches!(self.rows, RowStore::Shapes(_))
     }
 }
 
@@ -530,6 +591,8 @@ enum RowsRefused {
     Others,
     /// The scratch file cannot be written.
     NoRoom(io::Error),
+    /// The server draws lines and polygons in a way that is not known here.
+    OtherRules,
 }
 
 impl RowsRefused {
@@ -538,6 +601,9 @@ impl RowsRefused {
             RowsRefused::NotPlain => "ST_AsMVT does not write them as plain points".to_owned(),
             RowsRefused::TooManyDirtyTiles => "they are too many".to_owned(),
             RowsRefused::TooLarge => "they take more memory than rows_mb allows".to_owned(),
+            RowsRefused::OtherRules => {
+                "this PostGIS draws lines and polygons otherwise than those that are known".to_owned()
+            }
             RowsRefused::Others => "other rows come with each query".to_owned(),
             RowsRefused::NoRoom(error) => format!(
                 "they take more memory than rows_mb allows, and the temporary folder {} does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
@@ -559,19 +625,23 @@ struct Reading {
     file: Option<SpilledRowsWriter>,
     /// True if rows beyond that limit go to a file.
     may_spill: bool,
+    /// How the server draws lines and polygons; `None` if the rows are points.
+    rules: Option<DrawingRules>,
 }
 
 struct PartRows {
     /// The rows in memory, which are the last ones of the part.
     features: Features,
     at: Vec<[f64; 2]>,
+    /// Those of lines and polygons.
+    geometries: Geometries,
     /// The number of all rows read so far.
     rows: u64,
 }
 
 impl PartRows {
     fn bytes(&self) -> usize {
-        self.features.size() + self.at.len() * Positions::SIZE
+        self.features.size() + self.at.len() * Positions::SIZE + self.geometries.bytes()
     }
 }
 
@@ -585,24 +655,32 @@ impl Reading {
         let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
         let part = |_| PartRows {
             features: Features::new(properties(), rows, memory / parts),
-            at: Vec::with_capacity(rows),
+            at: Vec::with_capacity(if layer.shape.points { rows } else { 0 }),
+            geometries: Geometries::default(),
             rows: 0,
         };
         // While the parts are joined, the first one is in memory twice.
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
         let parts = (0..parts).map(part).collect();
-        Reading { parts, bytes: 0, limit, memory, file: None, may_spill }
+        Reading { parts, bytes: 0, limit, memory, file: None, may_spill: may_spill && layer.shape.points, rules: None }
     }
 
-    /// Adds a group of rows to a part: their positions, and the layer into which `ST_AsMVT` encoded them.
-    fn add(&mut self, part: usize, x: Vec<f64>, y: Vec<f64>, mvt: &[u8]) -> Result<(), RowsRefused> {
+    /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, and
+    /// where they lie.
+    fn add(&mut self, part: usize, row: &Row) -> Result<(), RowsRefused> {
         let part = &mut self.parts[part];
         let before = part.bytes();
-        if part.features.add(mvt) != Some(x.len()) {
+        let Some(added) = part.features.add(row.get(0)) else { return Err(RowsRefused::NotPlain) };
+        part.rows += added as u64;
+        if self.rules.is_some() {
+            part.geometries.add(row).ok_or(RowsRefused::NotPlain)?;
+        } else {
+            let [x, y]: [Vec<f64>; 2] = [row.get(1), row.get(2)];
+            part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
+        }
+        if part.at.len() + part.geometries.len() != part.features.len() {
             return Err(RowsRefused::NotPlain);
         }
-        part.rows += x.len() as u64;
-        part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
         self.bytes += part.bytes() - before;
         while self.bytes > self.limit {
             if !self.may_spill {
@@ -646,10 +724,10 @@ impl Reading {
                 self.spill().map_err(RowsRefused::NoRoom)?;
             }
         }
-        let Reading { parts, file, .. } = self;
+        let Reading { parts, file, rules, .. } = self;
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
         let mut parts = parts.into_iter();
-        let Some(PartRows { mut features, mut at, .. }) = parts.next() else { return Err(RowsRefused::Others) };
+        let Some(PartRows { mut features, mut at, mut geometries, .. }) = parts.next() else { return Err(RowsRefused::Others) };
         let others: Vec<PartRows> = parts.collect();
         if let Some(file) = file {
             // A part without rows has no layer.
@@ -660,9 +738,14 @@ impl Reading {
         }
         features.reserve(others.iter().map(|part| &part.features));
         at.reserve_exact(others.iter().map(|part| part.at.len()).sum());
+        geometries.reserve(others.iter().map(|part| &part.geometries));
         for part in others {
             features.append(&part.features).ok_or(RowsRefused::NotPlain)?;
             at.extend(part.at);
+            geometries.append(&part.geometries);
+        }
+        if let Some(rules) = rules {
+            return Ok(RowStore::Shapes(ShapeRows::new(features, geometries, rules)));
         }
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
         Ok(RowStore::Memory(EncodedRows { positions, features, ..EncodedRows::default() }))
@@ -737,7 +820,19 @@ impl CachedRows {
         };
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&layer_extent, Type::INT4), (&max_bytes, Type::INT8)];
         params.extend(own);
-        let reading = Mutex::new((Reading::new(layer, expected, room, parts.len()), None));
+        let mut reading = Reading::new(layer, expected, room, parts.len());
+        if !layer.shape.points {
+            let rules = match sessions.first() {
+                Some(session) => rules_of_server(session, &layer.name).await?,
+                None => None,
+            };
+            if rules.is_none() {
+                tracing::info!("layer \"{}\": its rows are not cached: {}", layer.name, RowsRefused::OtherRules.text());
+                return Ok(None);
+            }
+            reading.rules = rules;
+        }
+        let reading = Mutex::new((reading, None));
         let context = format!("layer \"{}\", reading its rows", layer.name);
         let statements = sessions.iter().zip(parts).enumerate().map(async |(number, (session, part))| {
             let statement = sql::cached_rows(layer, *part, parameters);
@@ -751,7 +846,7 @@ impl CachedRows {
                 let mut reading = reading.lock();
                 let (reading, refused) = &mut *reading;
                 if refused.is_none() {
-                    *refused = reading.add(number, row.get(0), row.get(1), row.get(2)).err();
+                    *refused = reading.add(number, row).err();
                 }
                 Ok(())
             };

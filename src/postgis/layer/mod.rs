@@ -440,6 +440,12 @@ impl Layer {
             && self.has_plain_values
     }
 
+    /// True if the layer's features are lines and polygons that are drawn as they are stored, from the same rows in
+    /// every tile.
+    fn has_cacheable_shapes(&self) -> bool {
+        self.lists_tiles() && !self.repairs() && !self.placement().has_crossing_rows() && self.has_plain_values
+    }
+
     /// True if `ST_AsMVT` writes each property as one value.
     pub(crate) fn has_plain_values(&self) -> bool {
         self.has_plain_values
@@ -449,6 +455,7 @@ impl Layer {
     pub(crate) fn traits(&self) -> LayerTraits {
         LayerTraits {
             has_cacheable_rows: self.has_cacheable_rows(),
+            has_cacheable_shapes: self.has_cacheable_shapes(),
             is_thinned: self.budget.thins(),
             is_patchable: self.has_cacheable_rows() && self.as_points().is_some(),
         }
@@ -490,6 +497,8 @@ pub(crate) struct LayerTraits {
     /// True if its features are single points that differ from tile to tile only by their places and by the tile's own
     /// address, so that its rows may be cached.
     pub(crate) has_cacheable_rows: bool,
+    /// True if its features are lines and polygons that are drawn as they are stored, from the same rows in every tile.
+    pub(crate) has_cacheable_shapes: bool,
     /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
     pub(crate) is_thinned: bool,
     /// True if its rows may be cached and the features of a tile are identified and sorted by their keys in the tile,

@@ -58,8 +58,9 @@ pub(crate) struct CachedRowsParameters {
     pub(crate) max_bytes: usize,
 }
 
-/// The rows of a layer of points that lie in the world, in the order of the keys, in groups: arrays of their positions
-/// in metres of EPSG:3857 (x, y), and an MVT layer that `ST_AsMVT` writes of them, all at one position.
+/// The rows of a layer that lie in the world, in the order of the keys, in groups: where they lie, and an MVT layer that
+/// `ST_AsMVT` writes of them, all at one position. Points lie at arrays of positions in metres of EPSG:3857 (x, y);
+/// lines and polygons are [shapes](shape_columns).
 pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried_anywhere(layer);
@@ -87,12 +88,18 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
     // The rank is computed only so that the statement fails if a row's rank does.
     let rank = layer.rank.iter().map(|_| format!(" + 0 * ({RANK} IS NULL)::int4"));
     let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, rank.collect::<String>());
+    let (places, gathered) = if layer.shape.points {
+        ("x, y", "array_agg(drawn.x), array_agg(drawn.y)".to_owned())
+    } else {
+        ("west, north, east, south, wkb, has_own_box", shape_columns())
+    };
+    let size = if layer.shape.points { size } else { format!("{size} + octet_length(wkb)") };
     format!(
-        "{with}SELECT array_agg(drawn.x), array_agg(drawn.y), ST_AsMVT(feature.*, ${name}, ${extent}, {arguments})
+        "{with}SELECT ST_AsMVT(feature.*, ${name}, ${extent}, {arguments}), {gathered}
 FROM (
-    SELECT greatest(number / {MAX_ROWS_PER_GROUP}, bytes / {MAX_BYTES_PER_GROUP}) AS part, number, x, y, NULL::int8 AS tile, ST_MakePoint(0, 0) AS mvt_geometry{names}
+    SELECT greatest(number / {MAX_ROWS_PER_GROUP}, bytes / {MAX_BYTES_PER_GROUP}) AS part, number, {places}, NULL::int8 AS tile, ST_MakePoint(0, 0) AS mvt_geometry{names}
     FROM (
-        SELECT row_number() OVER sorted - 1 AS number, sum({size}) OVER sorted AS bytes, x, y{names}
+        SELECT row_number() OVER sorted - 1 AS number, sum({size}) OVER sorted AS bytes, {places}{names}
         FROM (
             {located}
             OFFSET 0
@@ -109,6 +116,22 @@ GROUP BY drawn.part",
         in_world = is_in_world(layer.placement()),
     )
 }
+
+/// Lines and polygons, gathered in the order of the keys: arrays of their boxes in world units (west, north, east,
+/// south), their geometries in EPSG:3857 as little-endian WKB that follow each other, and whether the server knows the
+/// box of each: `ST_AsMVTGeom` drops a geometry by it.
+fn shape_columns() -> String {
+    let sides = ["west", "north", "east", "south"].map(|side| format!("array_agg(drawn.{side})"));
+    format!("{}, string_agg(drawn.wkb, ''::bytea), bool_and(drawn.has_own_box)", sides.join(", "))
+}
+
+/// The statement that draws geometries in tiles. The parameters: `$1` the geometries in EPSG:3857 as WKB; `$2..$5` west,
+/// south, east and north of the tile of each; `$6` the extent, `$7` the buffer. Returns the geometries in the order of
+/// the parameters, in grid units, as WKB; NULL where nothing is drawn.
+pub(crate) const DRAWN_SHAPES: &str = "
+    SELECT ST_AsBinary(ST_AsMVTGeom(ST_GeomFromWKB(wkb, 3857), ST_MakeEnvelope(w, s, e, n, 3857), $6, $7, true), 'NDR')
+    FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS asked (wkb, w, s, e, n, number)
+    ORDER BY number";
 
 /// The statement that encodes counted cells once, in the order of zooms and codes. The parameters are those of
 /// [`render`](super::render()), with one area for each zoom.
@@ -144,8 +167,19 @@ pub(crate) fn in_boxes(
     keys: &str,
 ) -> String {
     let placement = layer.placement();
+    let place = if layer.shape.points {
+        "ST_X(m) AS x, ST_Y(m) AS y".to_owned()
+    } else {
+        // The box of a geometry that was transformed is its own. That of a stored one is whatever its writer made of it.
+        let is_own = if layer.shape.srid == 3857 {
+            "postgis_hasbbox(m) AND m ~= postgis_addbbox(postgis_dropbbox(m)) OR ST_NPoints(m) = 2"
+        } else {
+            "postgis_hasbbox(m) OR ST_NPoints(m) = 2"
+        };
+        format!("ST_AsBinary(m, 'NDR') AS wkb, {is_own} AS has_own_box")
+    };
     format!(
-        "SELECT ST_X(m) AS x, ST_Y(m) AS y, {world}{names}
+        "SELECT {place}, {world}{names}
             FROM (SELECT {projected} AS m{values} FROM {relation} WHERE true {near} {keys} {filter} OFFSET 0) AS placed",
         world = world_columns(placement),
         projected = projected(placement),

@@ -22,7 +22,7 @@ fn written(folder: &Path, text: &str) -> String {
 /// Seeds layers with and without cached rows, and compares every tile. `read_once` is the number of layers with cached
 /// rows. Gives the output of the first run.
 #[track_caller]
-fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: usize) -> String {
+pub(crate) fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], read_once: usize) -> String {
     let folder = tempfile::tempdir().unwrap();
     let config = written(folder.path(), layers);
     let seeded = |rows_mb: &str| {

@@ -2,6 +2,7 @@
 
 pub(crate) mod budgets;
 pub(crate) mod cached_rows;
+mod cached_shapes;
 pub(crate) mod client_filters;
 pub(crate) mod column_types;
 pub(crate) mod drawing_versions;

@@ -1,0 +1,508 @@
+//! Lines and polygons that are cached: read once, and drawn in every tile with the arithmetic of `ST_AsMVTGeom`. What
+//! is not proven to come out equal, such as a polygon that touches itself, is drawn by the database, each in its tile.
+
+use std::collections::HashSet;
+
+use tokio_postgres::Row;
+
+use super::shape_rules::drawn_by_server;
+use super::{DrawnAreas, MAX_LEFT_SHARE};
+use crate::mvt::{
+    Drawer, Drawn, DrawingRules, EncodedGeometry, Features, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid,
+};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Session};
+use crate::source::{RenderedLayer, RenderedTile};
+use crate::tile::{
+    Area, Frame, HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, Order, Positions, SearchBox,
+    TileCoord, TileRect,
+};
+
+/// The geometries of cached rows, numbered as their features are.
+#[derive(Debug, Default)]
+pub(super) struct Geometries {
+    /// The geometries as little-endian WKB (OGC 06-103r4, section 8).
+    wkb: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where the geometry of a row is, on the map and among the bytes.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// One beyond its last byte.
+    end: usize,
+    /// The box in world units, as the survey computes it: west, north, east, south.
+    sides: [u32; 4],
+    /// The width and the height of the box in metres, as the server stores it.
+    size: [f64; 2],
+    kind: ShapeKind,
+    vertices: u32,
+}
+
+/// A geometry with more vertices is left to the database, with the other features of its tiles: it costs little more
+/// there, and sending it would cost more.
+const MAX_VERTICES: u32 = 2_000;
+
+impl Geometries {
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The memory in use, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.wkb.len() + size_of_val(&self.places[..])
+    }
+
+    /// Adds a group of rows: columns 1 to 6 of the statement that reads them. `None` if one of them cannot be drawn as
+    /// the database draws it.
+    pub(super) fn add(&mut self, row: &Row) -> Option<()> {
+        let sides: [Vec<i64>; 4] = [1, 2, 3, 4].map(|column: usize| row.get(column));
+        let (wkb, has_own_boxes): (&[u8], bool) = (row.get(5), row.get(6));
+        if !has_own_boxes {
+            return None;
+        }
+        let mut rest = wkb;
+        for number in 0..sides[0].len() {
+            let parsed = Parsed::split(&mut rest)?;
+            // An end on the edge of the world belongs to its last unit.
+            let unit = |column: usize| u32::try_from((*sides[column].get(number)?).min(u32::MAX.into())).ok();
+            self.places.push(Place {
+                end: self.wkb.len() + wkb.len() - rest.len(),
+                sides: [unit(0)?, unit(1)?, unit(2)?, unit(3)?],
+                size: parsed.size,
+                kind: parsed.kind,
+                vertices: parsed.vertices,
+            });
+        }
+        self.wkb.extend_from_slice(wkb);
+        rest.is_empty().then_some(())
+    }
+
+    /// Appends other geometries.
+    pub(super) fn append(&mut self, other: &Geometries) {
+        let before = self.wkb.len();
+        self.wkb.extend_from_slice(&other.wkb);
+        self.places.extend(other.places.iter().map(|place| Place { end: before + place.end, ..*place }));
+    }
+
+    /// Reserves memory for others.
+    pub(super) fn reserve<'g>(&mut self, others: impl Iterator<Item = &'g Geometries> + Clone) {
+        self.wkb.reserve_exact(others.clone().map(|other| other.wkb.len()).sum());
+        self.places.reserve_exact(others.map(|other| other.places.len()).sum());
+    }
+
+    fn wkb(&self, number: u32) -> Option<&[u8]> {
+        let number = number as usize;
+        let start = number.checked_sub(1).map_or(Some(0), |before| Some(self.places.get(before)?.end))?;
+        self.wkb.get(start..self.places.get(number)?.end)
+    }
+}
+
+/// What the bytes of a geometry say, but for its vertices.
+struct Parsed {
+    kind: ShapeKind,
+    vertices: u32,
+    size: [f64; 2],
+}
+
+/// Reads WKB.
+struct Wkb<'a>(&'a [u8]);
+
+impl<'a> Wkb<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn number(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    /// The type of the next geometry.
+    fn kind(&mut self) -> Option<u32> {
+        (self.take::<1>()? == [1]).then_some(())?;
+        self.number()
+    }
+
+    /// The bytes of the next vertices, sixteen each.
+    fn vertices(&mut self) -> Option<&'a [u8]> {
+        let length = (self.number()? as usize).checked_mul(16)?;
+        let (vertices, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(vertices)
+    }
+
+    /// Calls `each` with the parts of the next geometry, and returns its kind. A polygon among several is of another
+    /// kind, and so is everything else, whose parts are not read.
+    fn parts(&mut self, each: &mut impl FnMut(&'a [u8])) -> Option<ShapeKind> {
+        match self.kind()? {
+            2 => {
+                each(self.vertices()?);
+                Some(ShapeKind::Lines)
+            }
+            3 => {
+                for _ in 0..self.number()? {
+                    each(self.vertices()?);
+                }
+                Some(ShapeKind::Polygon)
+            }
+            kind @ (5 | 6) => {
+                let parts = self.number()?;
+                for _ in 0..parts {
+                    self.parts(each)?;
+                }
+                match (kind, parts) {
+                    (5, _) => Some(ShapeKind::Lines),
+                    (_, 1) => Some(ShapeKind::Polygon),
+                    _ => Some(ShapeKind::Other),
+                }
+            }
+            _ => None,
+        }
+    }
+}
+
+fn vertex(bytes: &[u8]) -> Option<[f64; 2]> {
+    let (x, y) = bytes.split_first_chunk::<8>()?;
+    Some([f64::from_le_bytes(*x), f64::from_le_bytes(*y.first_chunk()?)])
+}
+
+impl Parsed {
+    /// Reads one geometry from the beginning of the bytes.
+    fn split(rest: &mut &[u8]) -> Option<Parsed> {
+        let (mut low, mut high, mut vertices) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2], 0);
+        let mut wkb = Wkb(rest);
+        let kind = wkb.parts(&mut |part| {
+            for at in part.chunks_exact(16).filter_map(vertex) {
+                vertices += 1;
+                for axis in 0..2 {
+                    low[axis] = low[axis].min(at[axis]);
+                    high[axis] = high[axis].max(at[axis]);
+                }
+            }
+        })?;
+        *rest = wkb.0;
+        let size = [0, 1].map(|axis: usize| stored_end(high[axis], f32::next_up) - stored_end(low[axis], f32::next_down));
+        Some(Parsed { kind, vertices, size })
+    }
+}
+
+/// An end of a box as the server stores it: in single precision, rounded outwards (`next_float_down`, `next_float_up`
+/// of liblwgeom).
+#[expect(clippy::cast_possible_truncation, reason = "what is meant")]
+fn stored_end(end: f64, outwards: fn(f32) -> f32) -> f64 {
+    let single = end as f32;
+    let rounded = f64::from(single);
+    // The next number outwards is greater for an upper end, and less for a lower one.
+    let is_inside = (rounded < end) == (outwards(0.0) > 0.0) && rounded != end;
+    if is_inside { f64::from(outwards(single)) } else { rounded }
+}
+
+/// A geometry, read for drawing.
+#[derive(Debug, Default)]
+pub(super) struct ReadShape {
+    vertices: Vec<[f64; 2]>,
+    ends: Vec<u32>,
+}
+
+impl ReadShape {
+    /// Reads the geometry of a row.
+    pub(super) fn read(&mut self, wkb: &[u8]) -> Option<ShapeKind> {
+        self.vertices.clear();
+        self.ends.clear();
+        let (vertices, ends) = (&mut self.vertices, &mut self.ends);
+        Wkb(wkb).parts(&mut |part| {
+            vertices.extend(part.chunks_exact(16).filter_map(vertex));
+            ends.push(u32::try_from(vertices.len()).unwrap_or(u32::MAX));
+        })
+    }
+
+    /// Reads a geometry that the database has drawn, whose coordinates are grid units.
+    #[expect(clippy::cast_possible_truncation, reason = "an extent and its buffer stay below 2^21")]
+    pub(super) fn drawn(&mut self, wkb: &[u8]) -> Option<(ShapeKind, Parts)> {
+        let kind = self.read(wkb)?;
+        // Several polygons are the rings of all of them.
+        let kind = if kind == ShapeKind::Lines { kind } else { ShapeKind::Polygon };
+        let (mut parts, mut begin) = (Parts::default(), 0);
+        for end in &self.ends {
+            let part = self.vertices.get(begin..*end as usize)?;
+            begin = *end as usize;
+            let open = if kind == ShapeKind::Polygon { part.len().checked_sub(1)? } else { part.len() };
+            parts.vertices.extend(part[..open].iter().map(|at| at.map(|unit| unit as i32)));
+            parts.end_part();
+        }
+        Some((kind, parts))
+    }
+
+    pub(super) fn shape(&self, kind: ShapeKind, size: [f64; 2]) -> Shape<'_> {
+        Shape { kind, vertices: &self.vertices, ends: &self.ends, size }
+    }
+}
+
+/// The size of the box of a geometry, as the server stores it; `None` if the bytes are broken.
+pub(super) fn stored_size(wkb: &[u8]) -> Option<[f64; 2]> {
+    let mut rest = wkb;
+    Parsed::split(&mut rest).map(|parsed| parsed.size)
+}
+
+/// The cached lines and polygons of a layer.
+#[derive(Debug)]
+pub(super) struct ShapeRows {
+    pub(super) features: Features,
+    geometries: Geometries,
+    rules: DrawingRules,
+    /// The rows by the size of their boxes, so that small ones are not searched as far as large ones.
+    sizes: Vec<RowsOfSize>,
+}
+
+/// Rows whose boxes have about the same size.
+#[derive(Debug)]
+struct RowsOfSize {
+    /// How far a row reaches from the middle of its box, at most, in world units.
+    reach: i64,
+    middles: Positions,
+    rows: Vec<u32>,
+}
+
+/// The quotient of the greatest sizes of two groups of rows, as a power of 2.
+const BITS_PER_SIZE: u32 = 2;
+
+impl ShapeRows {
+    pub(super) fn new(features: Features, geometries: Geometries, rules: DrawingRules) -> ShapeRows {
+        let mut groups: Vec<Vec<u32>> = vec![Vec::new(); 33_usize.div_ceil(BITS_PER_SIZE as usize) + 1];
+        let length = |place: &Place| {
+            let [west, north, east, south] = place.sides;
+            east.saturating_sub(west).max(south.saturating_sub(north))
+        };
+        for (number, place) in (0..).zip(&geometries.places) {
+            let bits = u32::BITS - length(place).leading_zeros();
+            groups[bits.div_ceil(BITS_PER_SIZE) as usize].push(number);
+        }
+        let groups = groups.into_iter().filter(|rows| !rows.is_empty()).map(|rows| {
+            let places = rows.iter().map(|row| &geometries.places[*row as usize]);
+            let reach = places.clone().map(|place| i64::from(length(place)) / 2 + 1).max().unwrap_or_default();
+            let middle = |place: &Place| {
+                let [west, north, east, south] = place.sides.map(f64::from);
+                [f64::midpoint(west, east), f64::midpoint(north, south)]
+            };
+            let middles = Positions::new(places.map(middle).collect(), Frame::WorldUnits);
+            RowsOfSize { reach, middles, rows }
+        });
+        let sizes = groups.collect();
+        ShapeRows { features, geometries, rules, sizes }
+    }
+
+    /// The memory in use, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let sizes = self.sizes.iter().map(|rows| rows.middles.bytes() + size_of_val(&rows.rows[..]));
+        self.features.size() + self.geometries.bytes() + sizes.sum::<usize>()
+    }
+
+    /// True if the rows are searched in an area as a statement would search them.
+    pub(super) fn serve(area: &Area, index: usize) -> bool {
+        matches!(area.search.get(index), Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::Listed(..)))
+    }
+
+    /// The rows that a statement would look at in an area's tiles, each with its tile.
+    fn candidates(&self, layer: &Layer, index: usize, area: &Area, found: &mut Vec<Candidate>) {
+        let (rect, margin) = (&area.rect, layer.margin.units(area.rect.zoom));
+        let listed: Option<HashSet<u64>> = match area.search.get(index) {
+            Some(SearchBox::Listed(_, tiles)) => {
+                let tiles = tiles.iter().flat_map(TileRect::iter);
+                Some(tiles.map(|tile| Order::ZoomColumnTmsRow.place(tile)).collect())
+            }
+            _ => None,
+        };
+        let tile = |unit: i64| unit >> (32 - rect.zoom.get());
+        for group in &self.sizes {
+            let part = rect.world(margin + group.reach + 1);
+            for number in group.middles.near(&[part]).into_iter().flatten() {
+                let row = group.rows[*number as usize];
+                let [west, north, east, south] = self.geometries.places[row as usize].sides.map(i64::from);
+                let [columns, rows] = [[west, east], [north, south]].map(|[low, high]| [tile(low - margin), tile(high + margin)]);
+                // The plan lists tiles only of shapes whose boxes touch many.
+                let is_small = ((columns[1] - columns[0] + 1) * (rows[1] - rows[0] + 1)).cast_unsigned() < MIN_TILES_OF_OUTLINE;
+                for x in columns[0].max(rect.x0.into())..=columns[1].min(rect.x1.into()) {
+                    for y in rows[0].max(rect.y0.into())..=rows[1].min(rect.y1.into()) {
+                        let coord = u32::try_from(x).ok().zip(u32::try_from(y).ok());
+                        let Some(coord) = coord.and_then(|(x, y)| TileCoord::new(rect.zoom, x, y)) else { continue };
+                        let tile = Order::ZoomColumnTmsRow.place(coord);
+                        if is_small || listed.as_ref().is_none_or(|listed| listed.contains(&tile)) {
+                            found.push(Candidate { tile, row });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// What the areas show, as far as it is known without the database.
+    pub(super) fn scene(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> Scene {
+        let mut candidates = Vec::new();
+        for area in &areas {
+            self.candidates(layer, index, area, &mut candidates);
+        }
+        candidates.sort_unstable();
+        let mut scene = Scene { areas, seen: Vec::with_capacity(candidates.len()), commands: Vec::new(), heavy: Vec::new() };
+        let (mut drawer, mut read) = (ShapeDrawer::default(), ReadShape::default());
+        for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
+            let Some(tile) = Order::ZoomColumnTmsRow.tile(of_tile[0].tile) else { continue };
+            let grid = tile_grid(layer, tile);
+            let before = scene.seen.len();
+            for candidate in of_tile {
+                let place = &self.geometries.places[candidate.row as usize];
+                let wkb = self.geometries.wkb(candidate.row).unwrap_or_default();
+                let drawn = match read.read(wkb) {
+                    Some(kind) => drawer.draw(read.shape(kind, place.size), &grid, self.rules),
+                    None => Drawn::Unknown,
+                };
+                if drawn == Drawn::Unknown && place.vertices > MAX_VERTICES {
+                    scene.seen.truncate(before);
+                    scene.heavy.push(tile);
+                    break;
+                }
+                let shown = match drawn {
+                    Drawn::Nothing => Shown::Nothing,
+                    Drawn::Unknown => Shown::Unknown,
+                    Drawn::Parts => scene.put(place.kind, drawer.parts()),
+                };
+                scene.seen.push(Seen { candidate: *candidate, shown });
+            }
+        }
+        scene
+    }
+
+    /// Lets the database draw what is not known, and returns how many shapes that were.
+    pub(super) async fn ask(&self, session: &Session, layer: &Layer, scene: &mut Scene) -> Result<usize, Error> {
+        let unknown: Vec<usize> = (0..scene.seen.len()).filter(|at| scene.seen[*at].shown == Shown::Unknown).collect();
+        for some in unknown.chunks(MAX_ASKED) {
+            let asked = some.iter().map(|at| {
+                let Candidate { tile, row } = scene.seen[*at].candidate;
+                let sides = Order::ZoomColumnTmsRow.tile(tile).map_or([0.0, 0.0, 1.0, 1.0], sides_of);
+                (self.geometries.wkb(row).unwrap_or_default(), sides)
+            });
+            let frame = [layer.margin.extent, layer.margin.buffer];
+            let Some(drawn) = drawn_by_server(session, &layer.name, frame, asked).await? else {
+                let tiles = some.iter().map(|at| scene.seen[*at].candidate.tile);
+                let tiles: HashSet<u64> = tiles.collect();
+                scene.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));
+                scene.heavy.extend(tiles.into_iter().filter_map(|tile| Order::ZoomColumnTmsRow.tile(tile)));
+                return Box::pin(self.ask(session, layer, scene)).await;
+            };
+            for (at, parts) in some.iter().zip(drawn) {
+                scene.seen[*at].shown = match parts {
+                    None => Shown::Nothing,
+                    Some((kind, parts)) => scene.put(kind, &parts),
+                };
+            }
+        }
+        Ok(unknown.len())
+    }
+
+    /// The tiles of a scene of which everything is known.
+    pub(super) fn draw(&self, layer: &Layer, scene: &Scene) -> DrawnAreas {
+        let mut drawer = Drawer::new(&self.features);
+        let mut drawn = DrawnAreas::default();
+        let mut left: Vec<TileCoord> = scene.heavy.clone();
+        for of_tile in scene.seen.chunk_by(|one, next| one.candidate.tile == next.candidate.tile) {
+            let place = of_tile[0].candidate.tile;
+            let Some(tile) = Order::ZoomColumnTmsRow.tile(place) else { continue };
+            let shown = of_tile.iter().filter_map(|seen| Some((seen.candidate.row, scene.geometry(seen.shown)?)));
+            let features = shown.clone().count() as u64;
+            let Some(mvt) = drawer.tile(&layer.constants(tile), shown) else {
+                left.push(tile);
+                continue;
+            };
+            drawn.count.tiles += 1;
+            drawn.count.features += features;
+            let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
+            let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared: None };
+            drawn.tiles.insert(place.cast_signed(), rendered);
+        }
+        if left.len() as u64 * MAX_LEFT_SHARE > drawn.count.tiles {
+            return DrawnAreas { left: scene.areas.clone(), ..DrawnAreas::default() };
+        }
+        let area_of = |tile: TileCoord| {
+            let rect = TileRect::from(tile);
+            scene.areas.iter().find(|area| area.rect.common(&rect).is_some()).map(|area| area.within(rect))
+        };
+        drawn.left = left.into_iter().filter_map(area_of).collect();
+        drawn
+    }
+}
+
+/// The most shapes that one statement draws.
+const MAX_ASKED: usize = 1_000;
+
+/// A row and a tile that its box touches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Candidate {
+    /// The tile's place in the order of archives.
+    tile: u64,
+    row: u32,
+}
+
+/// What some areas show of the cached rows.
+pub(super) struct Scene {
+    areas: Vec<Area>,
+    /// Sorted by tile and row.
+    seen: Vec<Seen>,
+    /// The geometries that are drawn, as the commands of features.
+    commands: Vec<u8>,
+    /// The tiles that are left to the database.
+    heavy: Vec<TileCoord>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    candidate: Candidate,
+    shown: Shown,
+}
+
+/// What a tile shows of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shown {
+    Nothing,
+    Unknown,
+    /// The commands from one offset to another.
+    Commands { geometry_type: u64, from: usize, end: usize },
+}
+
+impl Scene {
+    /// True if everything is known.
+    pub(super) fn is_known(&self) -> bool {
+        self.seen.iter().all(|seen| seen.shown != Shown::Unknown)
+    }
+
+    pub(super) fn into_areas(self) -> Vec<Area> {
+        self.areas
+    }
+
+    fn put(&mut self, kind: ShapeKind, parts: &Parts) -> Shown {
+        let from = self.commands.len();
+        parts.put(kind, &mut self.commands);
+        Shown::Commands { geometry_type: kind.geometry_type(), from, end: self.commands.len() }
+    }
+
+    fn geometry(&self, shown: Shown) -> Option<EncodedGeometry<'_>> {
+        let Shown::Commands { geometry_type, from, end } = shown else { return None };
+        Some(EncodedGeometry { geometry_type, commands: self.commands.get(from..end)? })
+    }
+}
+
+fn tile_grid(layer: &Layer, tile: TileCoord) -> TileGrid {
+    TileGrid::new(sides_of(tile), layer.margin.extent, layer.margin.buffer)
+}
+
+/// The sides of a tile in metres: west, south, east, north, in the arithmetic of the statement that renders.
+fn sides_of(tile: TileCoord) -> [f64; 4] {
+    let side = 2.0 * HALF_WORLD_METRES / f64::from(1_u32 << tile.zoom().get());
+    let [x, y] = [tile.x(), tile.y()].map(f64::from);
+    [
+        -HALF_WORLD_METRES + x * side,
+        HALF_WORLD_METRES - (y + 1.0) * side,
+        -HALF_WORLD_METRES + (x + 1.0) * side,
+        HALF_WORLD_METRES - y * side,
+    ]
+}

@@ -1,0 +1,299 @@
+//! Lines and polygons in the grid of a tile, vertex for vertex as `ST_AsMVTGeom` of PostGIS 3.3 to 3.7 gives them
+//! (`postgis/mvt.c`, `liblwgeom/ptarray.c`): moved to the grid, rounded, freed of vertices on straight lines, and cut to
+//! the tile and its buffer. What differs from version to version is a rule in [`DrawingRules`].
+
+use super::clip::{ClipBox, clip_line, clip_ring};
+use super::rings::{RingsDrawn, drawn_rings};
+use super::wire::{put_packed, zigzag};
+
+/// How the server at hand draws shapes, where versions differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct DrawingRules {
+    /// True if a line that goes to a vertex and straight back keeps that vertex (PostGIS 3.4 and later).
+    pub(crate) keeps_turns: bool,
+    /// True if a line is cut by `dy · (dx₁ / dx)` (GEOS 3.12 and later), not by `dy · dx₁ / dx`: both are rounded.
+    pub(crate) divides_first: bool,
+}
+
+impl DrawingRules {
+    /// All rules that are known.
+    pub(crate) const ALL: [DrawingRules; 4] = [
+        DrawingRules { keeps_turns: true, divides_first: true },
+        DrawingRules { keeps_turns: false, divides_first: false },
+        DrawingRules { keeps_turns: true, divides_first: false },
+        DrawingRules { keeps_turns: false, divides_first: true },
+    ];
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ShapeKind {
+    /// One line or several.
+    Lines,
+    /// One polygon: its parts are rings, the outer one first.
+    Polygon,
+    /// Anything else, which the database draws.
+    Other,
+}
+
+impl ShapeKind {
+    /// The type of a feature's geometry (MVT 2.1, section 4.3.4).
+    pub(crate) const fn geometry_type(self) -> u64 {
+        match self {
+            ShapeKind::Lines => 2,
+            ShapeKind::Polygon | ShapeKind::Other => 3,
+        }
+    }
+}
+
+/// A geometry in metres of EPSG:3857.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Shape<'a> {
+    pub(crate) kind: ShapeKind,
+    /// The vertices of all parts. The rings of a polygon are closed: the last vertex of each is its first.
+    pub(crate) vertices: &'a [[f64; 2]],
+    /// One beyond the last vertex of each part.
+    pub(crate) ends: &'a [u32],
+    /// The width and the height of its box, as the server stores it: in single precision, rounded outwards.
+    pub(crate) size: [f64; 2],
+}
+
+impl<'a> Shape<'a> {
+    fn parts(self) -> impl Iterator<Item = &'a [[f64; 2]]> {
+        let ends = self.ends.iter().map(|end| *end as usize);
+        let starts = std::iter::once(0).chain(ends.clone());
+        starts.zip(ends).filter_map(move |(start, end)| self.vertices.get(start..end))
+    }
+}
+
+/// A rectangle that becomes a tile: how positions in it become grid units.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TileGrid {
+    scale: [f64; 2],
+    offset: [f64; 2],
+    /// A line or polygon whose box is smaller along both axes is not drawn: half a grid unit.
+    least: [f64; 2],
+    clip: ClipBox,
+}
+
+impl TileGrid {
+    /// The grid of a rectangle with these sides: west, south, east, north. Every operation is one of `mvt_geom`'s, in
+    /// its order.
+    pub(crate) fn new([west, south, east, north]: [f64; 4], extent: u32, buffer: u32) -> TileGrid {
+        let [extent, buffer] = [extent, buffer].map(f64::from);
+        let [width, height] = [east - west, north - south];
+        let scale = [extent / width, -(extent / height)];
+        TileGrid {
+            scale,
+            offset: [-west * scale[0], -north * scale[1]],
+            least: [width / extent / 2.0, height / extent / 2.0],
+            clip: ClipBox { low: -buffer, high: extent + buffer },
+        }
+    }
+
+    /// The vertices of a part in grid units, without repeated ones.
+    fn rounded(&self, part: &[[f64; 2]], to: &mut Vec<[f64; 2]>) {
+        to.clear();
+        for [x, y] in part {
+            let at = [self.scale[0] * x + self.offset[0], self.scale[1] * y + self.offset[1]];
+            push_new(to, at.map(f64::round_ties_even));
+        }
+    }
+}
+
+/// Adds a vertex unless it is the last one once more.
+fn push_new(to: &mut Vec<[f64; 2]>, at: [f64; 2]) {
+    if to.last() != Some(&at) {
+        to.push(at);
+    }
+}
+
+/// What a tile shows of a shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Drawn {
+    /// Nothing.
+    Nothing,
+    /// The parts of [`ShapeDrawer::parts`].
+    Parts,
+    /// What is not proven here: the database has to draw it.
+    Unknown,
+}
+
+/// Draws shapes, one at a time. Its vectors are used again.
+#[derive(Debug, Default)]
+pub(crate) struct ShapeDrawer {
+    rounded: Vec<[f64; 2]>,
+    clipped: Vec<[f64; 2]>,
+    vertices: Vec<[f64; 2]>,
+    ends: Vec<usize>,
+    parts: Parts,
+}
+
+/// Lines, or the rings of a polygon without their closing vertices, in grid units.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Parts {
+    pub(crate) vertices: Vec<[i32; 2]>,
+    /// One beyond the last vertex of each part.
+    pub(crate) ends: Vec<usize>,
+}
+
+impl Parts {
+    pub(crate) fn clear(&mut self) {
+        self.vertices.clear();
+        self.ends.clear();
+    }
+
+    pub(crate) fn end_part(&mut self) {
+        self.ends.push(self.vertices.len());
+    }
+
+    /// Appends the geometry of a feature: its commands (MVT 2.1, section 4.3).
+    pub(crate) fn put(&self, kind: ShapeKind, bytes: &mut Vec<u8>) {
+        const MOVE_TO_ONE: u64 = 9;
+        const CLOSE_PATH: u64 = 15;
+        let (mut begin, mut pen) = (0, [0, 0]);
+        for end in &self.ends {
+            let part = &self.vertices[begin..*end];
+            begin = *end;
+            for (number, vertex) in part.iter().enumerate() {
+                match number {
+                    0 => put_packed(bytes, MOVE_TO_ONE),
+                    1 => put_packed(bytes, ((part.len() as u64 - 1) << 3) | 2),
+                    _ => {}
+                }
+                put_packed(bytes, zigzag(vertex[0] - pen[0]));
+                put_packed(bytes, zigzag(vertex[1] - pen[1]));
+                pen = *vertex;
+            }
+            if kind == ShapeKind::Polygon {
+                put_packed(bytes, CLOSE_PATH);
+            }
+        }
+    }
+}
+
+impl ShapeDrawer {
+    /// The parts that were drawn last.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Draws a shape in a tile.
+    pub(crate) fn draw(&mut self, shape: Shape<'_>, grid: &TileGrid, rules: DrawingRules) -> Drawn {
+        self.parts.clear();
+        if shape.kind == ShapeKind::Other {
+            return Drawn::Unknown;
+        }
+        if shape.size[0] < grid.least[0] && shape.size[1] < grid.least[1] {
+            return Drawn::Nothing;
+        }
+        self.vertices.clear();
+        self.ends.clear();
+        for part in shape.parts() {
+            grid.rounded(part, &mut self.rounded);
+            let is_ring = shape.kind == ShapeKind::Polygon;
+            let least = if is_ring { 4 } else { 2 };
+            if self.rounded.len() >= least {
+                drop_straight(&mut self.rounded, rules);
+            }
+            let is_point = self.rounded.len() == 2 && self.rounded[0] == self.rounded[1];
+            if self.rounded.len() < least || is_point {
+                if is_ring && self.ends.is_empty() {
+                    return Drawn::Nothing;
+                }
+                continue;
+            }
+            self.vertices.extend_from_slice(&self.rounded);
+            self.ends.push(self.vertices.len());
+        }
+        if self.ends.is_empty() {
+            return Drawn::Nothing;
+        }
+        match shape.kind {
+            ShapeKind::Polygon => self.polygon(grid.clip),
+            ShapeKind::Lines | ShapeKind::Other => self.lines(grid.clip, rules),
+        }
+    }
+
+    fn lines(&mut self, clip: ClipBox, rules: DrawingRules) -> Drawn {
+        if clip.is_beside(&self.vertices) {
+            return Drawn::Nothing;
+        }
+        let is_within = clip.holds(&self.vertices);
+        // Pieces are rounded, and repeated vertices dropped, whether the line was cut or not.
+        let mut put = |piece: &[[f64; 2]]| {
+            self.rounded.clear();
+            piece.iter().for_each(|at| push_new(&mut self.rounded, at.map(f64::round_ties_even)));
+            if self.rounded.len() > 1 {
+                self.parts.vertices.extend(self.rounded.iter().map(|at| whole(*at)));
+                self.parts.end_part();
+            }
+        };
+        let mut begin = 0;
+        for end in &self.ends {
+            let line = &self.vertices[begin..*end];
+            begin = *end;
+            if is_within {
+                put(line);
+            } else {
+                clip_line(line, clip, rules.divides_first, &mut self.clipped, &mut put);
+            }
+        }
+        if self.parts.ends.is_empty() { Drawn::Nothing } else { Drawn::Parts }
+    }
+
+    /// Cuts each ring by itself, and joins them by the even-odd rule (`lwgeom_wagyu.cpp`).
+    fn polygon(&mut self, clip: ClipBox) -> Drawn {
+        let mut rings: [Option<Vec<[i32; 2]>>; 2] = [None, None];
+        let is_within = clip.holds(&self.vertices);
+        let (mut begin, mut found) = (0, 0);
+        for (number, end) in self.ends.iter().enumerate() {
+            let ring = &self.vertices[begin..*end];
+            begin = *end;
+            let ring = if is_within { ring } else { clip_ring(ring, clip, &mut self.clipped, &mut self.rounded) };
+            if ring.len() < 4 {
+                if number == 0 {
+                    return Drawn::Nothing;
+                }
+                continue;
+            }
+            let Some(place) = rings.get_mut(found) else { return Drawn::Unknown };
+            found += 1;
+            *place = Some(ring.iter().map(|at| whole(*at)).collect());
+        }
+        let [Some(outer), hole] = rings else { return Drawn::Nothing };
+        match drawn_rings(&outer, hole.as_deref(), &mut self.parts) {
+            RingsDrawn::Simple => Drawn::Parts,
+            RingsDrawn::Unknown => Drawn::Unknown,
+        }
+    }
+}
+
+/// Coordinates without their fractions, as C converts a double to an integer.
+#[expect(clippy::cast_possible_truncation, reason = "what is meant; an extent and its buffer stay below 2^21")]
+fn whole(at: [f64; 2]) -> [i32; 2] {
+    at.map(|unit| unit as i32)
+}
+
+/// Drops the vertices that lie on the straight line between the vertex kept before and the next one
+/// (`ptarray_simplify_in_place` with a tolerance of 0).
+fn drop_straight(line: &mut Vec<[f64; 2]>, rules: DrawingRules) {
+    let count = line.len();
+    if count < 3 {
+        return;
+    }
+    let mut kept = 0;
+    for number in 1..count - 1 {
+        let (from, at, next) = (line[kept], line[number], line[number + 1]);
+        let [to_next, to_at] = [next, at].map(|end| [end[0] - from[0], end[1] - from[1]]);
+        let length = to_next[0] * to_next[0] + to_next[1] * to_next[1];
+        let along = to_at[0] * to_next[0] + to_at[1] * to_next[1];
+        let beside = to_at[0] * to_next[1] - to_at[1] * to_next[0];
+        let turns_back = rules.keeps_turns && from == next;
+        if turns_back || along < 0.0 || along > length || beside != 0.0 {
+            kept += 1;
+            line[kept] = at;
+        }
+    }
+    line[kept + 1] = line[count - 1];
+    line.truncate(kept + 2);
+}
