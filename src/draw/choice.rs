@@ -105,7 +105,8 @@ mod tests {
             is_thinned: false,
             is_patchable: true,
         };
-        let shapes = LayerTraits { has_cacheable_rows: false, has_cacheable_shapes: true, is_patchable: false, ..points };
+        let shapes =
+            LayerTraits { has_cacheable_rows: false, has_cacheable_shapes: true, is_patchable: false, ..points };
         let many = CacheCost { rows: 1_000, features: 3_000, memory: 100 };
         let numbered = LayerTraits { is_patchable: false, ..points };
         let drawn = LayerTraits { has_cacheable_rows: false, ..numbered };

@@ -1,6 +1,8 @@
 //! Cuts lines and rings to the square of a tile and its buffer: lines as GEOS does (`GEOSClipByRect`), rings as
 //! liblwgeom does (`lwgeom_clip_to_ordinate_range`), operation for operation, so that the results are equal bit for bit.
 
+#![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
+
 /// A square: its least and its greatest coordinate along both axes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ClipBox {
@@ -38,9 +40,8 @@ impl ClipBox {
 
     /// True if the box around the vertices does not touch the square.
     pub(crate) fn is_beside(self, vertices: &[[f64; 2]]) -> bool {
-        (0..2).any(|axis| {
-            vertices.iter().all(|at| at[axis] < self.low) || vertices.iter().all(|at| at[axis] > self.high)
-        })
+        (0..2)
+            .any(|axis| vertices.iter().all(|at| at[axis] < self.low) || vertices.iter().all(|at| at[axis] > self.high))
     }
 
     fn side(self, [x, y]: [f64; 2]) -> Side {
@@ -49,8 +50,10 @@ impl ClipBox {
             return Side::Outside;
         }
         let bit = |is_there: bool, side: Sides| if is_there { side } else { 0 };
-        let sides =
-            bit(x == self.low, LEFT) | bit(x == self.high, RIGHT) | bit(y == self.low, LOWER) | bit(y == self.high, UPPER);
+        let sides = bit(x == self.low, LEFT)
+            | bit(x == self.high, RIGHT)
+            | bit(y == self.low, LOWER)
+            | bit(y == self.high, UPPER);
         if sides == 0 { Side::Inside } else { Side::On(sides) }
     }
 
@@ -102,7 +105,7 @@ pub(crate) fn clip_line(
                         put(&[from, end]);
                     }
                 }
-                on => {
+                on @ Side::On(_) => {
                     if !on.shares_side(clip.side(from)) {
                         entered = Some(from);
                     }
@@ -120,7 +123,6 @@ pub(crate) fn clip_line(
             let before = at;
             at = clip.side(*vertex);
             match at {
-                Side::Inside => {}
                 Side::Outside => {
                     let end = clip.moved_in(*vertex, line[next - 1], divides_first);
                     at = clip.side(end);
@@ -135,7 +137,7 @@ pub(crate) fn clip_line(
                     }
                     first = next;
                 }
-                Side::On(_) => {}
+                Side::Inside | Side::On(_) => {}
             }
         }
         match left {

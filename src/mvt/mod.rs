@@ -42,8 +42,8 @@ pub(crate) use features::MISSING;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub(crate) use points::Key as FeatureKeyValue;
-pub(crate) use shapes::{Drawn, DrawingRules, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid};
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
+pub(crate) use shapes::{DrawingRules, Drawn, Form, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid};
 
 /// A decoded layer (section 4.1).
 #[derive(Debug, Clone, PartialEq)]

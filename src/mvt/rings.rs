@@ -12,7 +12,11 @@
 //!   (`start_list_on_local_maximum`). If that is the left chain, the ring begins at the eastern end of the edge; else
 //!   at the vertex of the left chain before the edge.
 //!
-//! Everything else is left to the database.
+//! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at any
+//! place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it divides,
+//! to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
+//! [`MAX_SIZE_OF_FORM`] are either equal or much farther apart than doubles are. (Where edges cross, it rounds the
+//! intersection, and half a unit away from zero.)
 
 use super::shapes::Parts;
 
@@ -20,6 +24,8 @@ use super::shapes::Parts;
 pub(crate) enum RingsDrawn {
     /// The rings are parts now.
     Simple,
+    /// The database has to draw them, but the result depends on their form alone, and not on their place.
+    SameAnywhere,
     /// The database has to draw them.
     Unknown,
 }
@@ -27,16 +33,21 @@ pub(crate) enum RingsDrawn {
 /// The most vertices of a polygon that are compared with each other.
 const MAX_VERTICES: usize = 256;
 
+/// The most units along a side of the box of a polygon of which only the form counts, and the most vertices.
+const MAX_SIZE_OF_FORM: i32 = 64;
+
 /// Draws a polygon with at most one hole. The rings are closed.
 pub(crate) fn drawn_rings(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>, to: &mut Parts) -> RingsDrawn {
     let all: Option<Vec<Ring>> = std::iter::once(outer).chain(hole).map(Ring::new).collect();
-    let Some(rings) = all else { return RingsDrawn::Unknown };
-    let are_apart = rings.iter().map(|ring| ring.vertices.len()).sum::<usize>() <= MAX_VERTICES && are_apart(&rings);
-    if !are_apart || !rings.get(1).is_none_or(|hole| rings[0].surrounds(hole.vertices[0])) {
-        return RingsDrawn::Unknown;
-    }
-    let starts: Option<Vec<usize>> = rings.iter().map(Ring::start).collect();
-    let Some(starts) = starts else { return RingsDrawn::Unknown };
+    let rings = all.filter(|rings| {
+        rings.iter().map(|ring| ring.vertices.len()).sum::<usize>() <= MAX_VERTICES
+            && are_apart(rings)
+            && rings.get(1).is_none_or(|hole| rings[0].surrounds(hole.vertices[0]))
+    });
+    let starts: Option<Vec<usize>> = rings.as_ref().and_then(|rings| rings.iter().map(Ring::start).collect());
+    let (Some(rings), Some(starts)) = (rings, starts) else {
+        return if is_same_anywhere(outer, hole) { RingsDrawn::SameAnywhere } else { RingsDrawn::Unknown };
+    };
     for (number, (ring, start)) in rings.iter().zip(starts).enumerate() {
         let (before, from) = ring.vertices.split_at(start);
         if number == 0 {
@@ -51,6 +62,21 @@ pub(crate) fn drawn_rings(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>, to: &mu
     RingsDrawn::Simple
 }
 
+/// True if the result for closed rings depends on their form alone.
+fn is_same_anywhere(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>) -> bool {
+    let rings = || std::iter::once(outer).chain(hole);
+    let vertices = || rings().flatten();
+    let is_small = |axis: usize| {
+        let ends = [vertices().map(|at| at[axis]).min(), vertices().map(|at| at[axis]).max()];
+        matches!(ends, [Some(low), Some(high)] if high - low <= MAX_SIZE_OF_FORM)
+    };
+    if vertices().count() > MAX_SIZE_OF_FORM.unsigned_abs() as usize || !is_small(0) || !is_small(1) {
+        return false;
+    }
+    let edges: Vec<[[i32; 2]; 2]> = rings().flat_map(|ring| ring.windows(2)).map(|edge| [edge[0], edge[1]]).collect();
+    (1..edges.len()).all(|number| edges[..number].iter().all(|other| !do_cross(edges[number], *other)))
+}
+
 /// A ring in the direction of an outer ring: clockwise on a map, as y grows southwards.
 struct Ring {
     vertices: Vec<[i32; 2]>,
@@ -59,7 +85,8 @@ struct Ring {
 }
 
 fn cross(from: [i32; 2], at: [i32; 2], to: [i32; 2]) -> i64 {
-    let [[x1, y1], [x2, y2]] = [at, to].map(|end| [0, 1].map(|axis: usize| i64::from(end[axis]) - i64::from(from[axis])));
+    let [[x1, y1], [x2, y2]] =
+        [at, to].map(|end| [0, 1].map(|axis: usize| i64::from(end[axis]) - i64::from(from[axis])));
     x1 * y2 - x2 * y1
 }
 
@@ -99,24 +126,14 @@ impl Ring {
         self.vertices.iter().zip(next).map(|(from, to)| [*from, *to])
     }
 
-    /// The index of the vertex at which the ring begins. `None` if it goes up or down more than once.
+    /// The index of the vertex at which the ring begins. `None` if it is northernmost at two places.
     fn start(&self) -> Option<usize> {
         let count = self.vertices.len();
-        let mut steps = self.edges().map(|[from, to]| (to[1] - from[1]).signum()).filter(|step| *step != 0);
-        let first = steps.next()?;
-        let mut before = first;
-        let mut turns = 0;
-        for step in steps.chain([first]) {
-            turns += u32::from(step != before);
-            before = step;
-        }
-        if turns != 2 {
-            return None;
-        }
         let north = self.vertices.iter().map(|vertex| vertex[1]).min()?;
         let is_north = |number: usize| self.vertices[number % count][1] == north;
         // The western end of the northern edge, or the northernmost vertex: its edge comes from the south.
-        let top = (0..count).find(|number| is_north(*number) && !is_north(number + count - 1))?;
+        let mut tops = (0..count).filter(|number| is_north(*number) && !is_north(number + count - 1));
+        let (top, None) = (tops.next()?, tops.next()) else { return None };
         if !is_north(top + 1) {
             return Some(top);
         }

@@ -2,6 +2,8 @@
 //! (`postgis/mvt.c`, `liblwgeom/ptarray.c`): moved to the grid, rounded, freed of vertices on straight lines, and cut to
 //! the tile and its buffer. What differs from version to version is a rule in [`DrawingRules`].
 
+#![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
+
 use super::clip::{ClipBox, clip_line, clip_ring};
 use super::rings::{RingsDrawn, drawn_rings};
 use super::wire::{put_packed, zigzag};
@@ -116,6 +118,15 @@ pub(crate) enum Drawn {
     Parts,
     /// What is not proven here: the database has to draw it.
     Unknown,
+    /// The same, but shapes of the same [`Form`](ShapeDrawer::form) come out equal at any place.
+    SameAnywhere,
+}
+
+/// The rings of a polygon in grid units, counted from its first vertex: what decides how it is drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Form {
+    outer: Vec<[i8; 2]>,
+    hole: Vec<[i8; 2]>,
 }
 
 /// Draws shapes, one at a time. Its vectors are used again.
@@ -126,6 +137,8 @@ pub(crate) struct ShapeDrawer {
     vertices: Vec<[f64; 2]>,
     ends: Vec<usize>,
     parts: Parts,
+    /// The polygon that was cut last: its outer ring, and its hole.
+    rings: [Vec<[i32; 2]>; 2],
 }
 
 /// Lines, or the rings of a polygon without their closing vertices, in grid units.
@@ -144,6 +157,12 @@ impl Parts {
 
     pub(crate) fn end_part(&mut self) {
         self.ends.push(self.vertices.len());
+    }
+
+    /// The same parts elsewhere: `step` units farther along each axis.
+    pub(crate) fn moved(&self, step: [i32; 2]) -> Parts {
+        let vertices = self.vertices.iter().map(|at| [at[0] + step[0], at[1] + step[1]]).collect();
+        Parts { vertices, ends: self.ends.clone() }
     }
 
     /// Appends the geometry of a feature: its commands (MVT 2.1, section 4.3).
@@ -175,6 +194,18 @@ impl ShapeDrawer {
     /// The parts that were drawn last.
     pub(crate) fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// The form of the polygon that was drawn last, and the place of its first vertex. `None` if it is too large.
+    pub(crate) fn form(&self) -> Option<(Form, [i32; 2])> {
+        let first = *self.rings[0].first()?;
+        let ring = |ring: &Vec<[i32; 2]>| -> Option<Vec<[i8; 2]>> {
+            let step =
+                |at: &[i32; 2]| Some([i8::try_from(at[0] - first[0]).ok()?, i8::try_from(at[1] - first[1]).ok()?]);
+            ring.iter().map(step).collect()
+        };
+        let [outer, hole] = &self.rings;
+        Some((Form { outer: ring(outer)?, hole: ring(hole)? }, first))
     }
 
     /// Draws a shape in a tile.
@@ -222,7 +253,9 @@ impl ShapeDrawer {
         // Pieces are rounded, and repeated vertices dropped, whether the line was cut or not.
         let mut put = |piece: &[[f64; 2]]| {
             self.rounded.clear();
-            piece.iter().for_each(|at| push_new(&mut self.rounded, at.map(f64::round_ties_even)));
+            for at in piece {
+                push_new(&mut self.rounded, at.map(f64::round_ties_even));
+            }
             if self.rounded.len() > 1 {
                 self.parts.vertices.extend(self.rounded.iter().map(|at| whole(*at)));
                 self.parts.end_part();
@@ -243,7 +276,7 @@ impl ShapeDrawer {
 
     /// Cuts each ring by itself, and joins them by the even-odd rule (`lwgeom_wagyu.cpp`).
     fn polygon(&mut self, clip: ClipBox) -> Drawn {
-        let mut rings: [Option<Vec<[i32; 2]>>; 2] = [None, None];
+        self.rings.iter_mut().for_each(Vec::clear);
         let is_within = clip.holds(&self.vertices);
         let (mut begin, mut found) = (0, 0);
         for (number, end) in self.ends.iter().enumerate() {
@@ -256,13 +289,14 @@ impl ShapeDrawer {
                 }
                 continue;
             }
-            let Some(place) = rings.get_mut(found) else { return Drawn::Unknown };
+            let Some(place) = self.rings.get_mut(found) else { return Drawn::Unknown };
             found += 1;
-            *place = Some(ring.iter().map(|at| whole(*at)).collect());
+            place.extend(ring.iter().map(|at| whole(*at)));
         }
-        let [Some(outer), hole] = rings else { return Drawn::Nothing };
-        match drawn_rings(&outer, hole.as_deref(), &mut self.parts) {
+        let [outer, hole] = &self.rings;
+        match drawn_rings(outer, (found > 1).then_some(hole), &mut self.parts) {
             RingsDrawn::Simple => Drawn::Parts,
+            RingsDrawn::SameAnywhere => Drawn::SameAnywhere,
             RingsDrawn::Unknown => Drawn::Unknown,
         }
     }

@@ -252,12 +252,13 @@ pub(crate) async fn with_cached_rows(
             layer = layer.cache_cells(snapshot, job.readers(workers), memory).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         } else {
-            let why = match (layer.layer().traits().has_cacheable_rows, memory) {
+            let traits = layer.layer().traits();
+            let why = match (traits.has_cacheable_rows || traits.has_cacheable_shapes, memory) {
                 (false, _) => {
-                    "they are no single points with plain values, or differ by zoom (cells, an array, an object, !zoom! in a query)"
+                    "they have other than plain values, are simplified, repaired or left out of large tiles, or differ by zoom (cells, an array, an object, !zoom! in a query)"
                 }
                 (true, 0) => "rows_mb leaves no room",
-                (true, _) => "each is drawn in fewer than 3 tiles",
+                (true, _) => "each is drawn in fewer than 3 tiles, or they are a few lines and polygons",
             };
             tracing::info!("layer \"{}\": its rows are not cached: {why}", layer.layer().name());
         }

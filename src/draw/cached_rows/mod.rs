@@ -727,7 +727,9 @@ impl Reading {
         let Reading { parts, file, rules, .. } = self;
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
         let mut parts = parts.into_iter();
-        let Some(PartRows { mut features, mut at, mut geometries, .. }) = parts.next() else { return Err(RowsRefused::Others) };
+        let Some(PartRows { mut features, mut at, mut geometries, .. }) = parts.next() else {
+            return Err(RowsRefused::Others);
+        };
         let others: Vec<PartRows> = parts.collect();
         if let Some(file) = file {
             // A part without rows has no layer.

@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::shapes::{ReadShape, stored_size};
-use crate::mvt::{Drawn, DrawingRules, Parts, ShapeDrawer, ShapeKind, TileGrid};
+use crate::mvt::{DrawingRules, Drawn, Parts, ShapeDrawer, ShapeKind, TileGrid};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 
@@ -58,7 +58,7 @@ fn drawn_here(wkb: &[u8], rules: DrawingRules) -> Option<Option<(ShapeKind, Part
     let kind = read.read(wkb)?;
     let shape = read.shape(kind, stored_size(wkb)?);
     match drawer.draw(shape, &TileGrid::new(SIDES, EXTENT, BUFFER), rules) {
-        Drawn::Unknown => None,
+        Drawn::Unknown | Drawn::SameAnywhere => None,
         Drawn::Nothing => Some(None),
         Drawn::Parts => Some(Some((kind, drawer.parts().clone()))),
     }
@@ -96,8 +96,24 @@ const EXAMPLES: &[Example] = &[
         &[[20.0, 20.0], [30.0, 20.0], [30.0, 30.0], [20.0, 30.0], [20.0, 20.0]],
     ]),
     // An edge in the north, with a step on the way up.
-    Example::Polygon(&[&[[10.0, 10.0], [50.0, 10.0], [50.0, 30.0], [30.0, 30.0], [30.0, 50.0], [10.0, 50.0], [10.0, 10.0]]]),
-    Example::Polygon(&[&[[50.0, 10.0], [10.0, 10.0], [10.0, 30.0], [30.0, 30.0], [30.0, 50.0], [50.0, 50.0], [50.0, 10.0]]]),
+    Example::Polygon(&[&[
+        [10.0, 10.0],
+        [50.0, 10.0],
+        [50.0, 30.0],
+        [30.0, 30.0],
+        [30.0, 50.0],
+        [10.0, 50.0],
+        [10.0, 10.0],
+    ]]),
+    Example::Polygon(&[&[
+        [50.0, 10.0],
+        [10.0, 10.0],
+        [10.0, 30.0],
+        [30.0, 30.0],
+        [30.0, 50.0],
+        [50.0, 50.0],
+        [50.0, 10.0],
+    ]]),
     // Cut at two sides of the tile and its buffer.
     Example::Polygon(&[&[[4100.0, -100.0], [4300.0, 20.0], [4111.0, 200.0], [3950.0, 30.0], [4100.0, -100.0]]]),
     Example::Polygon(&[&[[-200.0, -200.0], [5000.0, -200.0], [5000.0, 5000.0], [-200.0, 5000.0], [-200.0, -200.0]]]),

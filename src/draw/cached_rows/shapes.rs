@@ -1,21 +1,21 @@
 //! Lines and polygons that are cached: read once, and drawn in every tile with the arithmetic of `ST_AsMVTGeom`. What
 //! is not proven to come out equal, such as a polygon that touches itself, is drawn by the database, each in its tile.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::shape_rules::drawn_by_server;
 use super::{DrawnAreas, MAX_LEFT_SHARE};
 use crate::mvt::{
-    Drawer, Drawn, DrawingRules, EncodedGeometry, Features, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid,
+    Drawer, DrawingRules, Drawn, EncodedGeometry, Features, Form, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid,
 };
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session};
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Frame, HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, Order, Positions, SearchBox,
-    TileCoord, TileRect,
+    Area, Frame, HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, Order, Positions, SearchBox, TileCoord, TileRect,
 };
 
 /// The geometries of cached rows, numbered as their features are.
@@ -133,17 +133,17 @@ impl<'a> Wkb<'a> {
         Some(vertices)
     }
 
-    /// Calls `each` with the parts of the next geometry, and returns its kind. A polygon among several is of another
+    /// Calls `each` with the parts of the next geometry, and whether each is a hole, and returns its kind. A polygon among several is of another
     /// kind, and so is everything else, whose parts are not read.
-    fn parts(&mut self, each: &mut impl FnMut(&'a [u8])) -> Option<ShapeKind> {
+    fn parts(&mut self, each: &mut impl FnMut(&'a [u8], bool)) -> Option<ShapeKind> {
         match self.kind()? {
             2 => {
-                each(self.vertices()?);
+                each(self.vertices()?, false);
                 Some(ShapeKind::Lines)
             }
             3 => {
-                for _ in 0..self.number()? {
-                    each(self.vertices()?);
+                for number in 0..self.number()? {
+                    each(self.vertices()?, number > 0);
                 }
                 Some(ShapeKind::Polygon)
             }
@@ -171,11 +171,12 @@ fn vertex(bytes: &[u8]) -> Option<[f64; 2]> {
 impl Parsed {
     /// Reads one geometry from the beginning of the bytes.
     fn split(rest: &mut &[u8]) -> Option<Parsed> {
-        let (mut low, mut high, mut vertices) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2], 0);
+        let (mut low, mut high, mut vertices) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2], 0_u32);
         let mut wkb = Wkb(rest);
-        let kind = wkb.parts(&mut |part| {
-            for at in part.chunks_exact(16).filter_map(vertex) {
-                vertices += 1;
+        let kind = wkb.parts(&mut |part, is_hole| {
+            vertices += u32::try_from(part.len() / 16).unwrap_or(u32::MAX);
+            // The box of a polygon is that of its outer ring (`lwpoly_calculate_gbox`), wherever its holes are.
+            for at in part.chunks_exact(16).filter_map(vertex).filter(|_| !is_hole) {
                 for axis in 0..2 {
                     low[axis] = low[axis].min(at[axis]);
                     high[axis] = high[axis].max(at[axis]);
@@ -183,14 +184,15 @@ impl Parsed {
             }
         })?;
         *rest = wkb.0;
-        let size = [0, 1].map(|axis: usize| stored_end(high[axis], f32::next_up) - stored_end(low[axis], f32::next_down));
+        let size =
+            [0, 1].map(|axis: usize| stored_end(high[axis], f32::next_up) - stored_end(low[axis], f32::next_down));
         Some(Parsed { kind, vertices, size })
     }
 }
 
 /// An end of a box as the server stores it: in single precision, rounded outwards (`next_float_down`, `next_float_up`
 /// of liblwgeom).
-#[expect(clippy::cast_possible_truncation, reason = "what is meant")]
+#[expect(clippy::cast_possible_truncation, clippy::float_cmp, reason = "what is meant")]
 fn stored_end(end: f64, outwards: fn(f32) -> f32) -> f64 {
     let single = end as f32;
     let rounded = f64::from(single);
@@ -212,7 +214,7 @@ impl ReadShape {
         self.vertices.clear();
         self.ends.clear();
         let (vertices, ends) = (&mut self.vertices, &mut self.ends);
-        Wkb(wkb).parts(&mut |part| {
+        Wkb(wkb).parts(&mut |part, _| {
             vertices.extend(part.chunks_exact(16).filter_map(vertex));
             ends.push(u32::try_from(vertices.len()).unwrap_or(u32::MAX));
         })
@@ -252,6 +254,8 @@ pub(super) struct ShapeRows {
     pub(super) features: Features,
     geometries: Geometries,
     rules: DrawingRules,
+    /// What the database has drawn of polygons that come out equal at any place, counted from their first vertices.
+    forms: Mutex<HashMap<Form, Option<Parts>>>,
     /// The rows by the size of their boxes, so that small ones are not searched as far as large ones.
     sizes: Vec<RowsOfSize>,
 }
@@ -290,7 +294,7 @@ impl ShapeRows {
             RowsOfSize { reach, middles, rows }
         });
         let sizes = groups.collect();
-        ShapeRows { features, geometries, rules, sizes }
+        ShapeRows { features, geometries, rules, forms: Mutex::default(), sizes }
     }
 
     /// The memory in use, in bytes.
@@ -320,9 +324,11 @@ impl ShapeRows {
             for number in group.middles.near(&[part]).into_iter().flatten() {
                 let row = group.rows[*number as usize];
                 let [west, north, east, south] = self.geometries.places[row as usize].sides.map(i64::from);
-                let [columns, rows] = [[west, east], [north, south]].map(|[low, high]| [tile(low - margin), tile(high + margin)]);
+                let [columns, rows] =
+                    [[west, east], [north, south]].map(|[low, high]| [tile(low - margin), tile(high + margin)]);
                 // The plan lists tiles only of shapes whose boxes touch many.
-                let is_small = ((columns[1] - columns[0] + 1) * (rows[1] - rows[0] + 1)).cast_unsigned() < MIN_TILES_OF_OUTLINE;
+                let is_small =
+                    ((columns[1] - columns[0] + 1) * (rows[1] - rows[0] + 1)).cast_unsigned() < MIN_TILES_OF_OUTLINE;
                 for x in columns[0].max(rect.x0.into())..=columns[1].min(rect.x1.into()) {
                     for y in rows[0].max(rect.y0.into())..=rows[1].min(rect.y1.into()) {
                         let coord = u32::try_from(x).ok().zip(u32::try_from(y).ok());
@@ -344,7 +350,13 @@ impl ShapeRows {
             self.candidates(layer, index, area, &mut candidates);
         }
         candidates.sort_unstable();
-        let mut scene = Scene { areas, seen: Vec::with_capacity(candidates.len()), commands: Vec::new(), heavy: Vec::new() };
+        let mut scene = Scene {
+            areas,
+            seen: Vec::with_capacity(candidates.len()),
+            commands: Vec::new(),
+            forms: BTreeMap::new(),
+            heavy: Vec::new(),
+        };
         let (mut drawer, mut read) = (ShapeDrawer::default(), ReadShape::default());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = Order::ZoomColumnTmsRow.tile(of_tile[0].tile) else { continue };
@@ -359,6 +371,7 @@ impl ShapeRows {
                 };
                 if drawn == Drawn::Unknown && place.vertices > MAX_VERTICES {
                     scene.seen.truncate(before);
+                    scene.forms.split_off(&before);
                     scene.heavy.push(tile);
                     break;
                 }
@@ -366,6 +379,7 @@ impl ShapeRows {
                     Drawn::Nothing => Shown::Nothing,
                     Drawn::Unknown => Shown::Unknown,
                     Drawn::Parts => scene.put(place.kind, drawer.parts()),
+                    Drawn::SameAnywhere => self.of_known_form(&mut scene, drawer.form()),
                 };
                 scene.seen.push(Seen { candidate: *candidate, shown });
             }
@@ -373,31 +387,87 @@ impl ShapeRows {
         scene
     }
 
+    /// What is shown of a polygon whose form alone counts.
+    fn of_known_form(&self, scene: &mut Scene, form: Option<(Form, [i32; 2])>) -> Shown {
+        let Some((form, first)) = form else { return Shown::Unknown };
+        let forms = self.forms.lock();
+        match forms.get(&form) {
+            Some(None) => Shown::Nothing,
+            Some(Some(parts)) => scene.put(ShapeKind::Polygon, &parts.moved(first)),
+            None => {
+                if forms.len() < MAX_FORMS {
+                    scene.forms.insert(scene.seen.len(), (form, first));
+                }
+                Shown::Unknown
+            }
+        }
+    }
+
+    /// Fills in what is shown of polygons whose forms are known by now. Returns what is still unknown, each form once.
+    fn still_unknown(&self, scene: &mut Scene) -> Vec<usize> {
+        let (forms, mut new) = (self.forms.lock(), HashSet::new());
+        let mut unknown = Vec::new();
+        for at in 0..scene.seen.len() {
+            if scene.seen[at].shown != Shown::Unknown {
+                continue;
+            }
+            let Some((form, first)) = scene.forms.get(&at).cloned() else {
+                unknown.push(at);
+                continue;
+            };
+            match forms.get(&form) {
+                Some(None) => scene.seen[at].shown = Shown::Nothing,
+                Some(Some(parts)) => {
+                    let shown = scene.put(ShapeKind::Polygon, &parts.moved(first));
+                    scene.seen[at].shown = shown;
+                }
+                None => {
+                    if new.insert(form) {
+                        unknown.push(at);
+                    }
+                }
+            }
+        }
+        unknown
+    }
+
+    /// Notes what the database has drawn of a form.
+    fn note_form(&self, scene: &Scene, at: usize, drawn: Option<&Parts>) {
+        let Some((form, [x, y])) = scene.forms.get(&at) else { return };
+        let mut forms = self.forms.lock();
+        if forms.len() < MAX_FORMS {
+            forms.insert(form.clone(), drawn.map(|parts| parts.moved([-x, -y])));
+        }
+    }
+
     /// Lets the database draw what is not known, and returns how many shapes that were.
     pub(super) async fn ask(&self, session: &Session, layer: &Layer, scene: &mut Scene) -> Result<usize, Error> {
-        let unknown: Vec<usize> = (0..scene.seen.len()).filter(|at| scene.seen[*at].shown == Shown::Unknown).collect();
-        for some in unknown.chunks(MAX_ASKED) {
-            let asked = some.iter().map(|at| {
+        let mut asked_for = 0;
+        loop {
+            let mut unknown = self.still_unknown(scene);
+            unknown.truncate(MAX_ASKED);
+            if unknown.is_empty() {
+                return Ok(asked_for);
+            }
+            asked_for += unknown.len();
+            let asked = unknown.iter().map(|at| {
                 let Candidate { tile, row } = scene.seen[*at].candidate;
                 let sides = Order::ZoomColumnTmsRow.tile(tile).map_or([0.0, 0.0, 1.0, 1.0], sides_of);
                 (self.geometries.wkb(row).unwrap_or_default(), sides)
             });
             let frame = [layer.margin.extent, layer.margin.buffer];
             let Some(drawn) = drawn_by_server(session, &layer.name, frame, asked).await? else {
-                let tiles = some.iter().map(|at| scene.seen[*at].candidate.tile);
-                let tiles: HashSet<u64> = tiles.collect();
-                scene.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));
-                scene.heavy.extend(tiles.into_iter().filter_map(|tile| Order::ZoomColumnTmsRow.tile(tile)));
-                return Box::pin(self.ask(session, layer, scene)).await;
+                scene.leave_unknown();
+                return Ok(asked_for);
             };
-            for (at, parts) in some.iter().zip(drawn) {
-                scene.seen[*at].shown = match parts {
+            for (at, shown) in unknown.into_iter().zip(drawn) {
+                self.note_form(scene, at, shown.as_ref().map(|(_, parts)| parts));
+                scene.seen[at].shown = match shown {
                     None => Shown::Nothing,
                     Some((kind, parts)) => scene.put(kind, &parts),
                 };
             }
         }
-        Ok(unknown.len())
     }
 
     /// The tiles of a scene of which everything is known.
@@ -435,6 +505,9 @@ impl ShapeRows {
 /// The most shapes that one statement draws.
 const MAX_ASKED: usize = 1_000;
 
+/// The most forms of polygons that are kept.
+const MAX_FORMS: usize = 100_000;
+
 /// A row and a tile that its box touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
@@ -450,6 +523,8 @@ pub(super) struct Scene {
     seen: Vec<Seen>,
     /// The geometries that are drawn, as the commands of features.
     commands: Vec<u8>,
+    /// The forms of some that are unknown, with the places of their first vertices, by their index.
+    forms: BTreeMap<usize, (Form, [i32; 2])>,
     /// The tiles that are left to the database.
     heavy: Vec<TileCoord>,
 }
@@ -466,13 +541,26 @@ enum Shown {
     Nothing,
     Unknown,
     /// The commands from one offset to another.
-    Commands { geometry_type: u64, from: usize, end: usize },
+    Commands {
+        geometry_type: u64,
+        from: usize,
+        end: usize,
+    },
 }
 
 impl Scene {
     /// True if everything is known.
     pub(super) fn is_known(&self) -> bool {
         self.seen.iter().all(|seen| seen.shown != Shown::Unknown)
+    }
+
+    /// Leaves the tiles that show something unknown to the database.
+    fn leave_unknown(&mut self) {
+        let unknown = self.seen.iter().filter(|seen| seen.shown == Shown::Unknown);
+        let tiles: HashSet<u64> = unknown.map(|seen| seen.candidate.tile).collect();
+        self.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));
+        self.heavy.extend(tiles.into_iter().filter_map(|tile| Order::ZoomColumnTmsRow.tile(tile)));
+        self.forms.clear();
     }
 
     pub(super) fn into_areas(self) -> Vec<Area> {

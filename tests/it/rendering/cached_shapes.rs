@@ -6,7 +6,9 @@ use crate::support::Db;
 const SHAPES: &str = include_str!("cached_shapes.sql");
 
 fn layer(table: &str, geometry: &str, more: &str) -> String {
-    format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\ngeometry = \"{geometry}\"\nproperties = [\"name\", \"class\"]\n{more}\n")
+    format!(
+        "[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\ngeometry = \"{geometry}\"\nproperties = [\"name\", \"class\"]\n{more}\n"
+    )
 }
 
 #[test]
