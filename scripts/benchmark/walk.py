@@ -180,7 +180,7 @@ async def asks(host, wanted, zoom, query, tiles, errors):
             except queue.Empty:
                 break
             begun = time.monotonic()
-            writer.write(f"GET /tile/{layer}/1-1-a/{zoom}/{x}/{y}.pbf?{query} HTTP/1.1\r\nHost: {host.netloc}\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+            writer.write(f"GET /tile/{layer}/1-1-a/{zoom}/{x}/{y}.pbf{query and '?' + query} HTTP/1.1\r\nHost: {host.netloc}\r\nAccept-Encoding: gzip\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = [line.split(":")[1] for line in head.split("\r\n") if line.startswith("content-length:")]
             await reader.readexactly(int(length[0]) if length else 0)
