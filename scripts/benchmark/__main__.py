@@ -113,8 +113,8 @@ def arguments():
                         help="only users who walk over the map of Open Supply Hub with filters (examples/open-supply-hub.toml): a statement for each tile, as its "
                         "application has it, beside oar-tiles serve; then --walk-cdn")
     parser.add_argument("--walk-cdn", action="store_true",
-                        help="only the part of --walk behind a real Varnish: how many of the walk's addresses it still has after 1 and 100 edits (with "
-                        "--facilities 20000 in about a minute)")
+                        help="only the part of --walk behind a real Varnish: how many of the walk's addresses it still has after one edit and after "
+                        "100 (--facilities 20000)")
     parser.add_argument("--day", action="store_true",
                         help="only a day of writers of Open Supply Hub's tables in two minutes beside oar-tiles serve --live --writer: how soon commits are in "
                         "answers, and whether the tiles end as a seed makes them")

@@ -16,7 +16,7 @@ from .purge import PATIENCE_SECONDS, free_port, varnish, varnishd
 from .serve import with_admin
 
 # Each number of edits is committed, the cache is purged, and all addresses are asked for.
-EDITS = [1, 1, 1, 100]
+EDITS = [1, 1, 100]
 # Caches keep some filtered tiles this long, and no purge reaches them; in that time the last purge is sent again, too.
 SHORT_LIVED_SECONDS = 6.5
 # Lists of edited facilities.
