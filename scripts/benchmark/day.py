@@ -182,10 +182,10 @@ def beside(bench, probes, what, writes, then=None):
         finally:
             ended.set()
 
-    writing, begun, running = threading.Thread(target=all_of_it), time.monotonic(), []
+    writing, begun, running = threading.Thread(target=all_of_it, daemon=True), time.monotonic(), []
     writing.start()
     while not ended.is_set() or not then and time.monotonic() - begun < LEAST_SECONDS:
-        running.append(threading.Thread(target=probes.one))
+        running.append(threading.Thread(target=probes.one, daemon=True))
         running[-1].start()
         pause = max(0, begun + len(running) / PROBES_PER_SECOND - time.monotonic())
         ended.wait(pause) if then else time.sleep(pause)
