@@ -117,7 +117,8 @@ mod tests {
         let rows = [("sewing", "Sewing"), ("cut and sew", "Cutting"), ("cut and sew", "Sewing"), ("mill", "weaving")];
         let rows = rows.map(|(given, meant)| (given.to_owned(), meant.to_owned())).to_vec();
         parameter.map.as_ref().unwrap().set(&parameter, rows).unwrap();
-        let offered = ["Sewing", "Cutting", "weaving", "mill", "Dyeing", "dyeing", ""].map(|text| parameter.offers(text));
+        let offered =
+            ["Sewing", "Cutting", "weaving", "mill", "Dyeing", "dyeing", ""].map(|text| parameter.offers(text));
         assert_eq!(offered, [true, false, true, false, false, true, false]);
     }
 }

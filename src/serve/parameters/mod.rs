@@ -117,10 +117,11 @@ impl Parameter {
     /// number, and an empty text is no value.
     pub(crate) fn offers(&self, text: &str) -> bool {
         let read = ParameterValue::read(self, text, 0);
-        !text.is_empty() && read.is_ok_and(|value| match &self.map {
-            Some(map) => map.is_meant(&value, text),
-            None => self.kind == ParameterType::Range || value.texts == [text],
-        })
+        !text.is_empty()
+            && read.is_ok_and(|value| match &self.map {
+                Some(map) => map.is_meant(&value, text),
+                None => self.kind == ParameterType::Range || value.texts == [text],
+            })
     }
 
     /// The parameter as the TileJSON describes it.
