@@ -111,7 +111,10 @@ def arguments():
                         "beside none and beside row triggers, on a server with fsync = on")
     parser.add_argument("--walk", action="store_true",
                         help="only users who walk over the map of Open Supply Hub with filters (examples/open-supply-hub.toml): a statement for each tile, as its "
-                        "application has it, beside oar-tiles serve")
+                        "application has it, beside oar-tiles serve; then --walk-cdn")
+    parser.add_argument("--walk-cdn", action="store_true",
+                        help="only the part of --walk behind a real Varnish: how many of the walk's addresses it still has after one edit and after "
+                        "100 (--facilities 20000)")
     parser.add_argument("--day", action="store_true",
                         help="only a day of writers of Open Supply Hub's tables in two minutes beside oar-tiles serve --live --writer: how soon commits are in "
                         "answers, and whether the tiles end as a seed makes them")
@@ -133,7 +136,7 @@ def arguments():
 # Instead of facilities:
 WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
 # The first of these alone, which makes its own rows:
-WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "day": day.measure}
+WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "walk_cdn": walk.measure, "day": day.measure}
 # The first of these alone:
 WITHOUT_THE_SEED = {"variants": variants.measure, "unread": unread.measure, "filters": filters.measure, "before": before.measure}
 BESIDE_THE_SEED = {
@@ -154,10 +157,10 @@ def main():
     options.watch_targets = options.watch_targets or ["mbtiles", "directory", "s3"]
     if options.servers:
         needs_s3 = options.targets or options.shards or options.edited_archive or options.watch and "s3" in options.watch_targets
-        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * options.purge
+        print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * (options.purge or options.walk or options.walk_cdn)
               + " durable" * options.writers)
         return
-    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.day:
+    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.walk_cdn or options.day:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]

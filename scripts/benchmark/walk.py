@@ -1,9 +1,10 @@
 """Users who walk over the map of Open Supply Hub, each with filters of their own: the application's way, a statement for each tile of one layer, beside
-`oar-tiles serve`. The same walk, rows and cores; no CDN in front of either, as after an edit in the application's way."""
+`oar-tiles serve`. The same walk, rows and cores; no CDN in front of either, as after an edit in the application's way. Then what a CDN keeps of it (walk_cdn.py)."""
 
 import asyncio
 import contextlib
 import http.server
+import itertools
 import math
 import multiprocessing
 import queue
@@ -13,7 +14,7 @@ import threading
 import time
 import urllib.parse
 
-from . import open_supply_hub
+from . import open_supply_hub, walk_cdn
 from .bench import fail
 from .filters import percentiles
 from .serve import ended, with_admin
@@ -25,6 +26,8 @@ COLUMNS, LINES, AT_A_TIME = 4, 3, 6
 # Between two views of a user, in seconds.
 PAUSES = (1, 4)
 SECONDS, WARM_UP_SECONDS = 60, 20
+# Views of a user in that time, by these pauses.
+RECORDED_VIEWS = 21
 # Connections of the application to the database: two of its machines with five workers each.
 CONNECTIONS = 10
 COUNTRIES = ["BD", "CN", "VN", "IN", "TR", "PT", "IT", "US", "BR", "PK"]
@@ -54,13 +57,27 @@ def measure(bench):
     open_supply_hub.fill(bench, WIDTH)
     places = [tuple(map(float, line.split("|"))) for line in bench.sql(
         "SELECT ST_X(location), ST_Y(location) FROM api_facility ORDER BY hashtext(id), id LIMIT 3000").splitlines()]
-    with application(bench) as url:
-        walks(bench, "a statement for each tile", url, places)
+    if bench.options.walk:
+        with application(bench) as url:
+            walks(bench, "a statement for each tile", url, places)
     config = open_supply_hub.config(bench, "\n[run]\nrows_mb = 2000\n")
     bench.install_triggers("--config", config)
     done = subprocess.run([*bench.command("seed"), "--config", config], capture_output=True, text=True)
     if done.returncode:
         fail(done.stderr)
+    if bench.options.walk:
+        ours(bench, config, places)
+    addresses = {address for user in range(USERS) for address in recorded(2000 + user, places)}
+    walk_cdn.measure(bench, config, places, sorted(addresses))
+
+
+def recorded(seed, places):
+    """The addresses of the views of a user, without repeats: what the walk asks for in a minute."""
+    for zoom, tiles, query in itertools.islice(views_of(seed, places), RECORDED_VIEWS):
+        yield from ((zoom, f"/{layer_of(zoom)}/{zoom}/{x}/{y}.pbf", query) for x, y in tiles)
+
+
+def ours(bench, config, places):
     command = [bench.oar_tiles, "serve", "--config", config, "--database-url", bench.url, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
                "--trusted-proxy", "127.0.0.1", "--drain", "0s"]
     with with_admin(bench, command, "walk.log") as (_, url, _):
@@ -119,20 +136,26 @@ def a_filter(chance):
     return sorted(set(given))
 
 
-async def a_user(url, places, end, seed, views, tiles, errors):
-    """Searches, zooms in to a place, clicks, searches again."""
-    chance, host = random.Random(seed), urllib.parse.urlsplit(url)
-    await asyncio.sleep(chance.uniform(0, PAUSES[1]))
-    while time.monotonic() < end:
+def views_of(seed, places):
+    """Searches, zooms in to a place, clicks, searches again: zoom, tiles and query of each view, without end."""
+    chance = random.Random(seed)
+    while True:
         place, query = chance.choice(places), urllib.parse.urlencode(a_filter(chance))
         for zoom in [2, 4, 6, 9, 11, 12, 14]:
-            if time.monotonic() >= end:
-                return
-            begun, wanted = time.monotonic(), queue.SimpleQueue()
-            [wanted.put(tile) for tile in a_view(zoom, place)]
-            await asyncio.gather(*(asks(host, wanted, zoom, query, tiles, errors) for _ in range(AT_A_TIME)))
-            views.append(time.monotonic() - begun)
-            await asyncio.sleep(chance.uniform(*PAUSES))
+            yield zoom, a_view(zoom, place), query
+
+
+async def a_user(url, places, end, seed, views, tiles, errors):
+    pauses, host = random.Random(seed), urllib.parse.urlsplit(url)
+    await asyncio.sleep(pauses.uniform(0, PAUSES[1]))
+    for zoom, view, query in views_of(seed, places):
+        if time.monotonic() >= end:
+            return
+        begun, wanted = time.monotonic(), queue.SimpleQueue()
+        [wanted.put(tile) for tile in view]
+        await asyncio.gather(*(asks(host, wanted, zoom, query, tiles, errors) for _ in range(AT_A_TIME)))
+        views.append(time.monotonic() - begun)
+        await asyncio.sleep(pauses.uniform(*PAUSES))
 
 
 def a_view(zoom, place):
@@ -142,9 +165,13 @@ def a_view(zoom, place):
     return [(column % side, line) for column in range(west, west + min(COLUMNS, side)) for line in range(north, north + LINES) if 0 <= line < side]
 
 
+def layer_of(zoom):
+    return "facilitygrid" if zoom <= 11 else "facilities"
+
+
 async def asks(host, wanted, zoom, query, tiles, errors):
     """One of a browser's connections: asks for tiles until none is left."""
-    layer = "facilitygrid" if zoom <= 11 else "facilities"
+    layer = layer_of(zoom)
     try:
         reader, writer = await asyncio.open_connection(host.hostname, host.port)
         while True:
@@ -153,7 +180,7 @@ async def asks(host, wanted, zoom, query, tiles, errors):
             except queue.Empty:
                 break
             begun = time.monotonic()
-            writer.write(f"GET /tile/{layer}/1-1-a/{zoom}/{x}/{y}.pbf?{query} HTTP/1.1\r\nHost: {host.netloc}\r\nAccept-Encoding: gzip\r\n\r\n".encode())
+            writer.write(f"GET /tile/{layer}/1-1-a/{zoom}/{x}/{y}.pbf{query and '?' + query} HTTP/1.1\r\nHost: {host.netloc}\r\nAccept-Encoding: gzip\r\n\r\n".encode())
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
             length = [line.split(":")[1] for line in head.split("\r\n") if line.startswith("content-length:")]
             await reader.readexactly(int(length[0]) if length else 0)

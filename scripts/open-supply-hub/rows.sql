@@ -32,6 +32,14 @@ INSERT INTO api_facilityclaim (facility_id, contributor_id, status) SELECT id, b
 INSERT INTO api_facilityalias (os_id, facility_id, reason) SELECT 'XX' || substr(id, 3), id, 'MERGE' FROM api_facility WHERE chance(id, 8) < 0.01;
 INSERT INTO api_partnerfield (name, "group") VALUES ('emissions_estimate', 'climate'), ('wage_survey', 'labour');
 INSERT INTO api_contributor_partner_fields VALUES (3, 'emissions_estimate'), (4, 'wage_survey'), (4, 'emissions_estimate');
+-- The types themselves, and other words for them; one word may stand for several types.
+INSERT INTO tile_words (word, facility_type, processing_type) SELECT word, facility_type, processing_type FROM (VALUES
+    ('Final Product Assembly', NULL, '{assembly,garment factory}'::text[]), ('Final Product Assembly', 'Sewing', '{stitching,cut and sew}'),
+    ('Final Product Assembly', 'Cutting', '{pattern cutting,cut and sew}'), ('Textile or Material Production', NULL, '{textile mill,fabric}'),
+    ('Textile or Material Production', 'Weaving', '{loom,woven fabric}'), ('Textile or Material Production', 'Dyeing', '{dye house,colouring}'),
+    ('Textile or Material Production', 'Washing', '{laundry,garment wash}'), ('Raw Material Processing or Production', NULL, '{raw material,ginning}')
+) AS type (facility_type, processing_type, words), LATERAL unnest(words || lower(coalesce(processing_type, facility_type))) AS word;
+INSERT INTO tile_words (word, product_type) VALUES ('trainers', 'shoes'), ('sneakers', 'shoes'), ('bags', 'accessories'), ('tops', 'shirts');
 UPDATE api_facility AS f SET created_from_id = i.id FROM (SELECT facility_id, min(id) AS id FROM api_facilitylistitem GROUP BY facility_id) AS i WHERE i.facility_id = f.id;
 CREATE INDEX ON api_facilitylistitem (facility_id);
 CREATE INDEX ON api_facilitylistitem (source_id);

@@ -3,7 +3,7 @@
 CREATE EXTENSION IF NOT EXISTS postgis;
 CREATE EXTENSION IF NOT EXISTS unaccent;
 DROP TABLE IF EXISTS api_facility, api_facilityindex, api_facilityalias, api_facilitymatch, api_facilitylistitem, api_source, api_contributor,
-    api_facilitylist, api_extendedfield, api_facilityclaim, api_partnerfield, api_contributor_partner_fields, api_version, fixture CASCADE;
+    api_facilitylist, api_extendedfield, api_facilityclaim, api_partnerfield, api_contributor_partner_fields, api_version, tile_words, fixture CASCADE;
 CREATE TABLE fixture (width int NOT NULL);
 INSERT INTO fixture VALUES (:width);
 
@@ -89,6 +89,8 @@ CREATE TABLE api_contributor_partner_fields (
     partnerfield_id varchar(200) NOT NULL,
     PRIMARY KEY (contributor_id, partnerfield_id)
 );
+-- The words by which searches find types, each in lower case, with the types that it stands for. The application has such words in its code.
+CREATE TABLE tile_words (word text NOT NULL, facility_type text, processing_type text, product_type text);
 CREATE TABLE api_version (name varchar(200) PRIMARY KEY, version int NOT NULL);
 INSERT INTO api_version VALUES ('tile_version', 1);
 

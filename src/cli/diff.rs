@@ -128,12 +128,16 @@ fn render_diff(diff: &DiffReport) -> String {
         sum.differ += zoom.differ;
         sum.only_a += zoom.only_a;
         sum.only_b += zoom.only_b;
+        sum.both_empty += zoom.both_empty;
     }
     if diff.zooms.len() > 1 {
         lines.push(line("all", &sum));
     }
     if sum.packed_otherwise > 0 {
         lines.push(format!("equal, but packed otherwise: {}", grouped(sum.packed_otherwise)));
+    }
+    if sum.both_empty > 0 {
+        lines.push(format!("asked for, and empty in both: {}", grouped(sum.both_empty)));
     }
     if sum.only_a > 0 && sum.equal + sum.differ + sum.only_b == 0 {
         lines.push("B has none of these tiles: is its address right?".to_owned());

@@ -27,7 +27,7 @@ pub struct DiffReport {
     pub a: String,
     /// The path or URL of the second target, or the address of a running endpoint.
     pub b: String,
-    /// The counts of each zoom in which one of them has tiles.
+    /// The counts of each zoom in which one of them has tiles, or the endpoint was asked for some.
     pub zooms: Vec<DiffZoom>,
     /// How tiles of a running endpoint differ, at most 1,000 of them; empty for two targets.
     pub differing: Vec<DifferingTile>,
@@ -69,6 +69,8 @@ pub struct DiffZoom {
     pub only_a: u64,
     /// Tiles that only the second target has.
     pub only_b: u64,
+    /// Tiles for which a running endpoint was asked, and that neither has. They are no difference.
+    pub both_empty: u64,
 }
 
 impl DiffReport {

@@ -349,7 +349,10 @@ impl Difference {
         let EndpointComparison { holds, is_same, layers } = compared;
         let counts = counts(zooms, tile);
         let difference = match holds {
-            [false, false] => return,
+            [false, false] => {
+                counts.both_empty += 1;
+                return;
+            }
             [true, true] if layers.is_empty() => {
                 counts.equal += 1;
                 counts.packed_otherwise += u64::from(!is_same);

@@ -43,6 +43,15 @@ impl ValueMap {
         Ok(())
     }
 
+    /// True if a value stands for this text, alone or among others.
+    pub(crate) fn is_meant(&self, value: &ParameterValue, text: &str) -> bool {
+        let map = self.0.read();
+        match value.texts.first().and_then(|given| map.get(given)) {
+            Some(meant) => meant.contains(text),
+            None => value.texts == [text],
+        }
+    }
+
     /// The values for which those of a parameter stand. One that the table does not have stands for itself.
     fn of(&self, given: &GivenParameter) -> Result<Vec<ParameterValue>, BadQuery> {
         let map = self.0.read();
@@ -79,5 +88,37 @@ impl GivenParameters {
         };
         let given = self.given.iter().map(meant).collect::<Result<Vec<_>, BadQuery>>()?;
         Ok(Arc::new(GivenParameters { key: key(&given), given }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::parameters::{LetterCase, ParameterBounds};
+
+    #[test]
+    fn a_value_is_offered_if_giving_it_finds_it() {
+        let bounds = ParameterBounds {
+            case: LetterCase::Lower,
+            allowed: Vec::new(),
+            pattern: None,
+            max_length: 20,
+            min: None,
+            max: None,
+        };
+        let parameter = Parameter {
+            name: "type".to_owned(),
+            description: None,
+            kind: ParameterType::Text,
+            most: std::num::NonZeroUsize::new(5),
+            bounds,
+            map: Some(ValueMap::default()),
+        };
+        let rows = [("sewing", "Sewing"), ("cut and sew", "Cutting"), ("cut and sew", "Sewing"), ("mill", "weaving")];
+        let rows = rows.map(|(given, meant)| (given.to_owned(), meant.to_owned())).to_vec();
+        parameter.map.as_ref().unwrap().set(&parameter, rows).unwrap();
+        let offered =
+            ["Sewing", "Cutting", "weaving", "mill", "Dyeing", "dyeing", ""].map(|text| parameter.offers(text));
+        assert_eq!(offered, [true, false, true, false, false, true, false]);
     }
 }

@@ -113,11 +113,15 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// True if a request may give this text as a value, and it is that value's canonical form. A range is given as a
-    /// single number.
+    /// True if a request that gives this text chooses the rows that have it as their value. A range is given as a single
+    /// number, and an empty text is no value.
     pub(crate) fn offers(&self, text: &str) -> bool {
         let read = ParameterValue::read(self, text, 0);
-        read.is_ok_and(|value| self.kind == ParameterType::Range || value.texts == [text])
+        !text.is_empty()
+            && read.is_ok_and(|value| match &self.map {
+                Some(map) => map.is_meant(&value, text),
+                None => self.kind == ParameterType::Range || value.texts == [text],
+            })
     }
 
     /// The parameter as the TileJSON describes it.

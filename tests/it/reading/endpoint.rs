@@ -90,7 +90,8 @@ fn each_kind_of_difference_is_counted_and_named() {
     let served = Served::new(b.to_str().unwrap(), &[]);
     let url = format!("{}{TILES}", served.url);
     let all: String = one.keys().chain(other.keys()).map(|(z, x, y)| format!("{z}/{x}/{y}\n")).collect();
-    std::fs::write(path("all.txt"), format!("{all}6/0/0\n")).unwrap();
+    // Two tiles that neither has.
+    std::fs::write(path("all.txt"), format!("{all}6/0/0\n5/0/0\n")).unwrap();
     let list = ["--tiles", path("all.txt").to_str().unwrap()].map(str::to_owned);
     let list: Vec<&str> = list.iter().map(String::as_str).collect();
     let message = format!("differ in {} tiles", wrong.len());
@@ -101,6 +102,7 @@ fn each_kind_of_difference_is_counted_and_named() {
     assert_eq!(sum(&found, "only_b"), count(&|tile| !one.contains_key(tile)), "{found}");
     assert_eq!(sum(&found, "differ"), count(&|tile| one.contains_key(tile) && other.contains_key(tile)), "{found}");
     assert_eq!(sum(&found, "equal"), one.keys().filter(|tile| one.get(tile) == other.get(tile)).count(), "{found}");
+    assert_eq!(sum(&found, "both_empty"), 2, "{found}");
     // At zoom 0 nobody sees that the one facility has moved.
     let world = &found["differing"][0];
     assert_eq!(world["tile"], "0/0/0");
@@ -117,6 +119,7 @@ fn each_kind_of_difference_is_counted_and_named() {
     let line = "0/0/0 facilities: 1 feature only in A; 1 feature only in B; 3 features with other properties (name)\n";
     assert!(table.stdout.contains(line), "{}", table.stdout);
     assert!(table.stdout.contains(" moved, by 1 unit at most\n"), "{}", table.stdout);
+    assert!(table.stdout.contains("\nasked for, and empty in both: 2\n"), "{}", table.stdout);
     let map = diff(&a, &url, &[&list[..], &["--geojson", "--zoom", "5"]].concat()).fails(1, &[]);
     assert_eq!(report(&map)["features"].as_array().unwrap().len(), wrong.iter().filter(|tile| tile.0 == 5).count());
 }

@@ -12,7 +12,7 @@ use crate::support::served::{Served, status};
 use crate::support::{Db, repository, until};
 
 /// Queries of the map, and the condition that each has to be.
-const ASKED: [(&str, &str); 23] = [
+const ASKED: [(&str, &str); 26] = [
     ("countries=bd&countries=TR", "country_code IN ('BD', 'TR')"),
     ("contributors=1&contributors=3", "1 = ANY (contributors_id) OR 3 = ANY (contributors_id)"),
     (
@@ -28,7 +28,11 @@ const ASKED: [(&str, &str); 23] = [
     ("number_of_workers=More%20than%2010000&countries=CN", "number_of_workers::text ~ 'More' AND country_code = 'CN'"),
     ("facility_type=Final%20Product%20Assembly", "facility_type[1] ~ '^Final'"),
     ("processing_type=Sewing&processing_type=Dyeing", "processing_type::text ~ 'Sewing|Dyeing'"),
+    // Words of the table: of a type of processing, its type of facility; of several types, in any case of letters; beside a type itself.
+    ("facility_type=Stitching", "facility_type[1] ~ '^Final'"),
+    ("processing_type=CUT%20and%20Sew&processing_type=washing", "processing_type::text ~ 'Cutting|Sewing|Washing'"),
     ("product_type=SH%C3%96ES", "product_type::text ~ 'shoes'"),
+    ("product_type=Sneakers&product_type=%22Jeans%20/%26%20:D%C3%A9-ni,m%20%22", "product_type::text ~ 'shoes|denim'"),
     ("native_language_name=t%C3%8Axtil", "native_language_name::text ~* 'Têxtil'"),
     (
         "parent_company=Parent%202&parent_company=4",
@@ -166,6 +170,10 @@ fn the_example_shows_what_the_statements_say_under_each_parameter_and_after_each
         ],
     };
     assert!(compared.all("at first") > 100);
+    // What the page of a server offers: each type, although requests give it in lower case.
+    let offered = compared.served.json("/facilities/values.json")["layers"]["facilities"]["values"].clone();
+    let values = |name: &str| offered[name].as_array().unwrap().len();
+    assert_eq!((values("facility_type"), values("processing_type")), (3, 5), "{offered}");
 
     let equal_index = |when: &str| {
         let columns = "id, name, location, contributors_id, contrib_types, lists, sector, number_of_workers, custom_text_search, product_type, parent_company_id";
