@@ -11,8 +11,8 @@
 //! | `features` | rows that were encoded once ([`Features`]) |
 //! | `drawing` | tiles drawn from them ([`Drawer`], [`TileInPieces`]) |
 //! | `points` | replaces some features of a layer of points ([`replaced`]), which is how tiles are patched |
-//! | `shapes` | lines and polygons in the grid of a tile ([`ShapeDrawer`]) |
-//! | `clip`, `rings` | parts of that: cutting, and polygons as Wagyu returns them |
+//! | `shapes` | lines and polygons in the grid of a tile (`ShapeDrawer`) |
+//! | `clip`, `rings`, `parts` | pieces of that: cutting, polygons as Wagyu returns them, commands |
 //! | `overzoom` | a deeper tile drawn from one of its ancestors ([`overzoomed`]) |
 //! | `compare` | two tiles, feature by feature ([`differences`]) |
 //! | `wire` | the part of Protocol Buffers that tiles use |
@@ -25,6 +25,7 @@ mod drawing;
 mod features;
 mod geometry;
 mod overzoom;
+mod parts;
 mod points;
 mod rings;
 mod shapes;
@@ -41,9 +42,10 @@ pub use features::Features;
 pub(crate) use features::MISSING;
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
+pub(crate) use parts::{Parts, ShapeKind};
 pub(crate) use points::Key as FeatureKeyValue;
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
-pub(crate) use shapes::{DrawingRules, Drawn, Form, Parts, Shape, ShapeDrawer, ShapeKind, TileGrid};
+pub(crate) use shapes::{DrawingRules, Drawn, Form, Shape, ShapeDrawer, TileGrid};
 
 /// A decoded layer (section 4.1).
 #[derive(Debug, Clone, PartialEq)]

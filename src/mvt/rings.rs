@@ -1,5 +1,5 @@
 //! A polygon in grid units as Wagyu returns it, the library with which `ST_AsMVTGeom` makes polygons valid
-//! (`deps/wagyu`).
+//! (version 0.5.0, which PostGIS contains).
 //!
 //! Wagyu sweeps over the edges from south to north. Where no edge comes near another one, it only does three things: it
 //! drops vertices on straight lines, turns each ring in the direction that tiles want, and begins it at another vertex.
@@ -18,7 +18,7 @@
 //! [`MAX_SIZE_OF_FORM`] are either equal or much farther apart than doubles are. (Where edges cross, it rounds the
 //! intersection, and half a unit away from zero.)
 
-use super::shapes::Parts;
+use super::parts::Parts;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RingsDrawn {

@@ -5,8 +5,8 @@
 #![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
 
 use super::clip::{ClipBox, clip_line, clip_ring};
+use super::parts::{Parts, ShapeKind};
 use super::rings::{RingsDrawn, drawn_rings};
-use super::wire::{put_packed, zigzag};
 
 /// How the server at hand draws shapes, where versions differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,26 +25,6 @@ impl DrawingRules {
         DrawingRules { keeps_turns: true, divides_first: false },
         DrawingRules { keeps_turns: false, divides_first: true },
     ];
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ShapeKind {
-    /// One line or several.
-    Lines,
-    /// One polygon: its parts are rings, the outer one first.
-    Polygon,
-    /// Anything else, which the database draws.
-    Other,
-}
-
-impl ShapeKind {
-    /// The type of a feature's geometry (MVT 2.1, section 4.3.4).
-    pub(crate) const fn geometry_type(self) -> u64 {
-        match self {
-            ShapeKind::Lines => 2,
-            ShapeKind::Polygon | ShapeKind::Other => 3,
-        }
-    }
 }
 
 /// A geometry in metres of EPSG:3857.
@@ -139,55 +119,6 @@ pub(crate) struct ShapeDrawer {
     parts: Parts,
     /// The polygon that was cut last: its outer ring, and its hole.
     rings: [Vec<[i32; 2]>; 2],
-}
-
-/// Lines, or the rings of a polygon without their closing vertices, in grid units.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Parts {
-    pub(crate) vertices: Vec<[i32; 2]>,
-    /// One beyond the last vertex of each part.
-    pub(crate) ends: Vec<usize>,
-}
-
-impl Parts {
-    pub(crate) fn clear(&mut self) {
-        self.vertices.clear();
-        self.ends.clear();
-    }
-
-    pub(crate) fn end_part(&mut self) {
-        self.ends.push(self.vertices.len());
-    }
-
-    /// The same parts elsewhere: `step` units farther along each axis.
-    pub(crate) fn moved(&self, step: [i32; 2]) -> Parts {
-        let vertices = self.vertices.iter().map(|at| [at[0] + step[0], at[1] + step[1]]).collect();
-        Parts { vertices, ends: self.ends.clone() }
-    }
-
-    /// Appends the geometry of a feature: its commands (MVT 2.1, section 4.3).
-    pub(crate) fn put(&self, kind: ShapeKind, bytes: &mut Vec<u8>) {
-        const MOVE_TO_ONE: u64 = 9;
-        const CLOSE_PATH: u64 = 15;
-        let (mut begin, mut pen) = (0, [0, 0]);
-        for end in &self.ends {
-            let part = &self.vertices[begin..*end];
-            begin = *end;
-            for (number, vertex) in part.iter().enumerate() {
-                match number {
-                    0 => put_packed(bytes, MOVE_TO_ONE),
-                    1 => put_packed(bytes, ((part.len() as u64 - 1) << 3) | 2),
-                    _ => {}
-                }
-                put_packed(bytes, zigzag(vertex[0] - pen[0]));
-                put_packed(bytes, zigzag(vertex[1] - pen[1]));
-                pen = *vertex;
-            }
-            if kind == ShapeKind::Polygon {
-                put_packed(bytes, CLOSE_PATH);
-            }
-        }
-    }
 }
 
 impl ShapeDrawer {

@@ -14,6 +14,7 @@
 //! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
 //! | `shapes` | lines and polygons |
+//! | `shape_wkb` | their geometries as the database sends them |
 //! | `shape_rules` | how the server at hand draws these |
 //! | `spilled_rows` | the scratch file of a layer whose rows take more memory than allowed |
 
@@ -23,6 +24,7 @@ mod changed;
 mod facets;
 mod matching_set;
 mod shape_rules;
+mod shape_wkb;
 mod shapes;
 mod spilled_rows;
 

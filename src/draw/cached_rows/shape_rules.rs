@@ -3,7 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::shapes::{ReadShape, stored_size};
+use super::shape_wkb::{ReadShape, stored_size};
 use crate::mvt::{DrawingRules, Drawn, Parts, ShapeDrawer, ShapeKind, TileGrid};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;

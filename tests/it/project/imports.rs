@@ -59,7 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("encode", &["small"]),
-    ("mvt", &["tests wire", "geometry points", "compare features overzoom", "drawing"]),
+    ("mvt", &["tests wire", "clip geometry parts points", "compare features overzoom rings", "drawing shapes"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
     ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
     ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
