@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::prepared::{CountingWorker, Counts};
-use super::{ReseedOptions, ReseedOutcome, ReseedRun};
+use super::{MAX_DEAD_PERCENT_OF_WATCH, ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::manifest::Publication;
@@ -148,13 +148,33 @@ impl ReseedRun<'_> {
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
         let Look { state, job, .. } = &self.look;
         let is_readdressed = state.is_readdressed(&job.settings, &job.target);
-        let is_wasteful = state.described.dead.is_some_and(|dead| dead.are_too_many(self.options.is_watch));
-        is_whole && (state.needs_repair() || is_readdressed || is_without_witness || is_wasteful)
+        is_whole && (state.needs_repair() || is_readdressed || is_without_witness || self.is_wasteful())
+    }
+
+    /// True if too many bytes of the archive are dead.
+    fn is_wasteful(&self) -> bool {
+        let percent = self.options.compaction.percent;
+        self.look.state.described.dead.is_some_and(|dead| dead.exceed(percent))
+    }
+
+    /// Says that a watch writes its archive anew at an hour that nobody has chosen.
+    fn say_compaction(&self) {
+        if self.options.compaction.percent == MAX_DEAD_PERCENT_OF_WATCH {
+            let message = format!(
+                "more than half of the bytes of {} are dead: it is written anew as a whole, and changes wait until that is done. compact_between in [changes] names hours at which that is done before it is due",
+                self.look.job.target
+            );
+            self.look.job.report.event(&Event::Warning { message });
+        }
     }
 
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
+        let has_put_off_compaction = self.is_wasteful() && self.max_dead_percent(&changed).is_none();
+        if self.is_wasteful() && !has_put_off_compaction {
+            self.say_compaction();
+        }
         let rows = self.rows(&changed).await?;
         self.notify_dirty(changed.changed().as_ref());
         let Some(OpenedTarget { sink, before, held }) = self.open(tileset).await? else { return Ok(None) };
@@ -197,7 +217,7 @@ impl ReseedRun<'_> {
             planned,
             rendered,
         };
-        let done = self.report(&changed, &outcome, finished, &figures);
+        let done = ReseedReport { has_put_off_compaction, ..self.report(&changed, &outcome, finished, &figures) };
         self.look.job.report.event(&done.event());
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
@@ -281,6 +301,7 @@ impl ReseedRun<'_> {
             seconds: self.begun.elapsed().as_secs_f64(),
             latency_seconds: changed.oldest(),
             restarts: self.restarts,
+            has_put_off_compaction: false,
         }
     }
 

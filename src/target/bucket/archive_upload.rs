@@ -643,8 +643,7 @@ pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Han
     wait(runtime, async {
         let store = Store::open(archive.bucket_as_location(), options).await?;
         if store.client.keeps_uploads()
-            && let Some(mut noted) =
-                NotedUploads::begin(&store, &archive.key, &noted_uploads::note_name(archive)).await
+            && let Some(mut noted) = NotedUploads::begin(&store, &archive.key, &noted_uploads::note_name(archive)).await
         {
             noted.replaced().await;
         }

@@ -2,6 +2,7 @@
 //! and a run of its own removes it.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{Pmtiles, PmtilesReader, Sink as _, TileReader as _};
@@ -13,6 +14,7 @@ use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::program::{ROWS_LAYER, program, run};
 use crate::support::s3::{metadata, tiles, tileset};
 use crate::support::tracked::{SOME, Tracked, differences};
+use crate::support::until;
 use crate::support::watch_process::Watching;
 
 /// At these zooms each tile has few facilities, so that few bytes change with one of them.
@@ -133,6 +135,55 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     let bytes = std::fs::read(&path).unwrap();
     tracked.reseed(&path, &[]).ok();
     assert!(std::fs::read(&path).unwrap() == bytes);
+}
+
+/// A part of the day that begins and ends so many hours from now.
+fn hours_from_now(begin: u64, end: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 60;
+    let time = |hours: u64| format!("{:02}:{:02}", (now / 60 + hours) % 24, now % 60);
+    format!("{}-{}", time(begin), time(end))
+}
+
+#[test]
+fn a_watch_writes_an_archive_anew_between_two_publishes_and_earlier_at_hours_that_its_operator_sets() {
+    let tracked = Tracked::facilities(3_000);
+    let config = tracked.path("c.toml");
+    let mut changes = (0..).map(|number| {
+        // An eighth of the facilities each time.
+        let digits = ["01", "23", "45", "67", "89", "ab", "cd", "ef"][number % 8];
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+    });
+    let quiet = hours_from_now(23, 25);
+    for (hours, percent, says) in
+        [(hours_from_now(2, 4), 50, Some("more than half of the bytes of ")), (quiet.clone(), 30, None)]
+    {
+        let path = tracked.seed("t.pmtiles", &ZOOMS);
+        std::fs::write(&config, format!("{ROWS_LAYER}[changes]\ncompact_between = \"{hours}\"\n")).unwrap();
+        let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h", "--config", config.to_str().unwrap()]);
+        // No publish does it, whatever it leaves.
+        while dead_percent(&path) <= Some(percent) {
+            changes.next();
+            watching.says(" dirty tile");
+        }
+        changes.next();
+        watching.says(" dirty tile");
+        says.map(|text| watching.says(text));
+        until("the archive is written anew", || dead_percent(&path).is_none());
+        assert_eq!(watching.end(), 0);
+        is_fresh(&tracked, &path);
+    }
+    // A look that finds no changes does it, too.
+    let path = tracked.path("t.pmtiles");
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
+    while dead_percent(&path) <= Some(30) {
+        changes.next();
+        watching.says(" dirty tile");
+    }
+    assert_eq!(watching.end(), 0);
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h", "--config", config.to_str().unwrap()]);
+    until("the archive is written anew", || dead_percent(&path).is_none());
+    assert_eq!(watching.end(), 0);
+    is_fresh(&tracked, &path);
 }
 
 /// An archive of these tiles.
