@@ -72,6 +72,8 @@ pub struct ReseedOptions {
     pub(crate) live: Option<Arc<WatchedRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
+    /// True for a look of a watch.
+    pub(crate) is_watch: bool,
     /// When a PMTiles archive is written anew because of its dead bytes.
     pub(crate) compaction: Compaction,
 }

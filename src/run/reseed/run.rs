@@ -24,7 +24,7 @@ use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::render::{render_batches, unless_outdated};
 use crate::run::seed::seed_target;
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{CommandError, Job, Target, TilesWanted, describe, dirty_file};
+use crate::run::{ChangedOut, CommandError, Job, Target, TilesWanted, describe, dirty_file};
 use crate::target::{Described, OpenMode, Sink as _, Tileset};
 use crate::tile::{Batch, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
@@ -196,9 +196,13 @@ impl ReseedRun<'_> {
         refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held, left)?;
 
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
-        if let Some(path) = &self.options.dirty_out {
+        // Of a watch that publishes no change they stay as the last publish has written them.
+        let stays = tiles.is_empty() && self.options.is_watch;
+        if let Some(path) = self.options.dirty_out.as_ref().filter(|_| !stays) {
             dirty_file::write(path, &tiles)?;
         }
+        let silent = stays.then(|| Job { changed_out: ChangedOut::default(), ..self.look.job.clone() });
+        let job = silent.as_ref().unwrap_or(&self.look.job);
         let provenance = self.provenance(&changed, rows).await?;
         let stored = StoredTiles {
             written: outcome.written,
@@ -206,7 +210,7 @@ impl ReseedRun<'_> {
             bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
             warnings: self.look.superuser.iter().cloned().collect(),
         };
-        let run = StoredRun { job: &self.look.job, layers: &self.look.layers, provenance, tiles: stored };
+        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
         let finished = run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);

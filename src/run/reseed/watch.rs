@@ -68,6 +68,7 @@ pub(crate) async fn watch<W: Watched>(
     // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change
     // retries them.
     options.filter.leaves_unrendered = true;
+    options.is_watch = true;
     // A job is a publish, too.
     options.compaction = Compaction::of_watch(None, false, SystemTime::now());
     let purging = watched.purge_task();

@@ -613,7 +613,7 @@ impl Upload<'_> {
     /// are deleted.
     async fn abort(&self, id: &str, noted: Option<NotedUploads>) {
         let OldObject { store, name, stop, place, .. } = &self.archive.old;
-        let next = if noted.is_some() {
+        let next = if noted.as_ref().is_some_and(|noted| noted.names(id)) {
             "The next run that replaces the archive aborts it"
         } else {
             "Abort the upload, or have a lifecycle rule remove such parts"

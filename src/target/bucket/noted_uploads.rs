@@ -116,6 +116,11 @@ impl NotedUploads {
         }
     }
 
+    /// True if the note names an upload.
+    pub(crate) fn names(&self, id: &str) -> bool {
+        self.uploads.iter().any(|upload| upload.id == id)
+    }
+
     /// Notes that this run's upload is aborted.
     pub(crate) async fn aborted(&mut self) {
         self.over.extend(self.own.take());
