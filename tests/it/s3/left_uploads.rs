@@ -1,6 +1,7 @@
 //! Uploads in parts that a run has left in the bucket: the next one aborts them, and no other program's.
 
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 
@@ -125,7 +126,7 @@ fn a_run_without_these_rights_says_so_and_goes_on() {
         command.arg("copy").arg(&source).args([&target, "--force", "--config", &places.config]);
         command.args(["--public-url", "relative"]).env("OAR_TILES_S3_ENDPOINT", &proxy.endpoint);
         let ended = run(places.with_keys(&mut command)).ok();
-        assert!(prefix.objects()["a.pmtiles"] == std::fs::read(&source).unwrap());
+        assert!(prefix.objects()["a.pmtiles"].len() > 12 << 20);
         ended.stderr
     };
     const DENIED: Fault = Fault::Error(403, "AccessDenied", "no");
@@ -197,15 +198,40 @@ fn a_run_under_way_keeps_its_upload_unless_another_has_replaced_the_archive() {
             other => panic!("{other:?}"),
         };
         assert!(prefix.objects()["a.pmtiles"] == expected);
+        // The other one is known from a time after this run had begun: the next one aborts it.
+        let left = usize::from(!is_replaced);
+        assert_eq!((uploads(&prefix), noted(&prefix).unwrap().len()), (left, left));
+        upload(&prefix, options(&prefix.endpoint), &theirs.0).unwrap();
         assert_eq!((uploads(&prefix), noted(&prefix)), (0, Some(vec![])));
     }
+}
+
+#[test]
+fn the_upload_of_a_process_that_has_ended_is_aborted_though_the_next_run_fails() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    leave_one(&prefix, &folder);
+    let first = noted(&prefix);
+    // This process, to which the upload belongs, is alive.
+    let fails = |seen: &Seen| {
+        if seen.target.contains("partNumber=2") { Fault::Error(403, "AccessDenied", "no") } else { Fault::None }
+    };
+    let proxy = Proxy::before(&prefix.endpoint, fails);
+    upload(&prefix, hasty(&proxy), &file(&folder, 1).0).unwrap_err();
+    assert_eq!((uploads(&prefix), noted(&prefix)), (1, first));
+    let note = String::from_utf8(prefix.objects()[".a.pmtiles.oar-tiles/uploads.json"].clone()).unwrap();
+    // Beyond the largest process id of Linux (2^22).
+    let gone = note.replace(&format!("\"pid\": {}", std::process::id()), "\"pid\": 8388608");
+    assert_ne!(gone, note);
+    prefix.put(".a.pmtiles.oar-tiles/uploads.json", gone.as_bytes());
+    upload(&prefix, hasty(&proxy), &file(&folder, 1).0).unwrap_err();
+    assert_eq!((uploads(&prefix), noted(&prefix)), (0, Some(vec![])));
 }
 
 /// A table of which every row is a tile of its own at zoom 8, most of them with 240 kB that no packer shortens much.
 const SPOTS: &str = "
     CREATE TABLE spot (id integer PRIMARY KEY, number integer DEFAULT 0, text text, location geometry(Point, 4326));
     INSERT INTO spot (id, text, location)
-        SELECT id, CASE id WHEN 50 THEN '' ELSE (SELECT string_agg(md5(id || ' ' || n), '') FROM generate_series(1, 7500) n) END,
+        SELECT id, CASE id WHEN 50 THEN '' ELSE (SELECT string_agg(md5(id || ' ' || n), '') FROM generate_series(1, 6600) n) END,
             ST_SetSRID(ST_MakePoint(id % 10 * 2 + 1, id / 10 * 2 + 1), 4326)
         FROM generate_series(0, 99) id";
 
@@ -284,12 +310,13 @@ fn an_edit_that_is_killed_at_any_request_is_completed_by_the_next_run_and_leaves
             }
             if number == last {
                 let process = of_rule.load(Ordering::Relaxed).to_string();
-                assert!(std::process::Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
+                assert!(Command::new("kill").args(["-KILL", &process]).status().unwrap().success());
             }
             Fault::Lost
         });
         let old = tag();
-        let started = reseed(&proxy.endpoint).stdin(std::process::Stdio::null()).start();
+        let mut command = reseed(&proxy.endpoint);
+        let started = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start();
         process.store(started.id(), Ordering::Relaxed);
         let ended = started.wait_with_output().unwrap();
         if ended.status.success() {
