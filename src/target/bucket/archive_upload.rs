@@ -23,10 +23,13 @@ use tokio::runtime::Handle;
 
 use super::client::{Condition, CopiedPart, ListedPart, Part, Put, SentParts, line_time};
 use super::lease::Lease;
-use super::noted_uploads::{self, NotedUploads, abort_surely};
+use super::noted_uploads::{NotedUploads, abort_surely};
 use super::refusal::{Meaning, Refusal};
 use super::store::{Store, digest};
-use super::{Action, BucketCause, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
+use super::{
+    Action, BucketCause, BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped,
+    wait,
+};
 use crate::hex::hex;
 use crate::scratch::temporary_folder;
 use crate::stop::Stop;
@@ -54,8 +57,8 @@ pub struct BucketArchive {
     pub(crate) old: OldObject,
     /// The lease on the archive, where an upload in parts honours no condition.
     lease: Option<Box<Lease>>,
-    /// The name of the note on uploads, where they outlive their process.
-    uploads_note: Option<String>,
+    /// True if its uploads in parts are noted: several runs may write it, and an upload outlives its process.
+    notes_uploads: bool,
 }
 
 /// An object as it was when a run began: it is read only as long as nobody replaces it.
@@ -207,9 +210,8 @@ impl BucketArchive {
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let (place, seen) = (store.place(&name), Condition::as_seen(tag.as_ref()));
         let notes_uploads = writers == Writers::Several && store.client.keeps_uploads();
-        let uploads_note = notes_uploads.then(|| noted_uploads::note_name(key));
         let old = OldObject { runtime, stop: stop.clone(), store, name, place, seen, length };
-        Ok(BucketArchive { old, lease, uploads_note })
+        Ok(BucketArchive { old, lease, notes_uploads })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
@@ -373,8 +375,11 @@ impl Upload<'_> {
     async fn noted_uploads(&self) -> Option<NotedUploads> {
         let OldObject { store, name, length, .. } = &self.archive.old;
         let may_have_uploads = self.has_parts(self.length) || length.is_none_or(|length| self.has_parts(length));
-        let note = self.archive.uploads_note.as_ref().filter(|_| may_have_uploads)?;
-        NotedUploads::begin(store, name, note).await
+        if !self.archive.notes_uploads || !may_have_uploads {
+            return None;
+        }
+        let BucketLocation { scheme, bucket, .. } = store.location.clone();
+        NotedUploads::begin(store, &ObjectKey { scheme, bucket, key: name.clone() }).await
     }
 
     /// Aborts what other runs have left. The archive is published, so that a stop cannot undo it any more.
@@ -643,7 +648,7 @@ pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Han
     wait(runtime, async {
         let store = Store::open(archive.bucket_as_location(), options).await?;
         if store.client.keeps_uploads()
-            && let Some(mut noted) = NotedUploads::begin(&store, &archive.key, &noted_uploads::note_name(archive)).await
+            && let Some(mut noted) = NotedUploads::begin(&store, archive).await
         {
             noted.replaced().await;
         }

@@ -34,11 +34,6 @@ const MAX_ATTEMPTS: u32 = 4;
 /// The pauses between the requests that abort an upload, less than [`MAX_UNDO_TIME`](super::MAX_UNDO_TIME) altogether.
 const PAUSES_OF_ABORTS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
 
-/// The name of the note of an archive, in its bucket.
-pub(crate) fn note_name(archive: &ObjectKey) -> String {
-    format!("{}/uploads.json", archive.folder_beside())
-}
-
 #[derive(Debug, Default, Serialize, Deserialize)]
 struct Note {
     #[serde(default)]
@@ -83,20 +78,21 @@ pub(crate) struct NotedUploads {
 }
 
 impl NotedUploads {
-    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read.
-    pub(crate) async fn begin(store: &Arc<Store>, archive: &str, name: &str) -> Option<NotedUploads> {
+    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read. `store` holds
+    /// the whole bucket.
+    pub(crate) async fn begin(store: &Arc<Store>, archive: &ObjectKey) -> Option<NotedUploads> {
         let mut noted = NotedUploads {
             store: Arc::clone(store),
-            archive: archive.to_owned(),
-            name: name.to_owned(),
+            archive: archive.key.clone(),
+            name: format!("{}/uploads.json", archive.folder_beside()),
             uploads: Vec::new(),
             seen: Condition::Absent,
             over: Vec::new(),
             own: None,
         };
         if let Err(error) = noted.read().await {
-            let (archive, cause) = (store.place(archive), with_causes(&error));
-            noted.warn(format!("what killed runs have left of uploads to {archive} is not looked for: {cause}"));
+            let cause = with_causes(&error);
+            noted.warn(&format!("what killed runs have left of uploads to {archive} is not looked for: {cause}"));
             return None;
         }
         let now = SystemTime::now();
@@ -110,7 +106,7 @@ impl NotedUploads {
         let new = NotedUpload::new(id.to_owned(), length, SystemTime::now());
         if let Err(error) = self.write(Some(new)).await {
             let (archive, cause) = (self.store.place(&self.archive), with_causes(&error));
-            self.warn(format!(
+            self.warn(&format!(
                 "if this run is killed, the parts of its upload to {archive} stay in the bucket: {cause}"
             ));
         }
@@ -156,7 +152,7 @@ impl NotedUploads {
         if let Some(refusal) = refused.first() {
             let error = self.store.error(Action::Abort, &self.archive, refusal.clone());
             let (count, cause) = (refused.len(), with_causes(&error));
-            self.warn(format!("uploads to {archive} that earlier runs have left, and that stay: {count}: {cause}"));
+            self.warn(&format!("uploads to {archive} that earlier runs have left, and that stay: {count}: {cause}"));
         }
         self.over.extend(aborted);
     }
@@ -204,8 +200,8 @@ impl NotedUploads {
     }
 
     /// Warns, unless the last warning of this process was the same: a watch begins many uploads.
-    fn warn(&self, message: String) {
-        if self.store.options.shared.is_new_warning(&message) {
+    fn warn(&self, message: &str) {
+        if self.store.options.shared.is_new_warning(message) {
             tracing::warn!("{message}");
         }
     }

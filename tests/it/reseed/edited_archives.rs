@@ -187,6 +187,39 @@ fn a_watch_writes_an_archive_anew_between_two_publishes_and_earlier_at_hours_tha
     is_fresh(&tracked, &path);
 }
 
+#[test]
+fn a_watch_of_a_family_writes_a_variant_anew_after_its_publish() {
+    let tracked = Tracked::facilities(3_000);
+    let (config, path) = (tracked.path("c.toml"), tracked.path("of-x.pmtiles"));
+    let text = format!(
+        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{}\"\n{ROWS_LAYER}",
+        tracked.folder.path().display(),
+        hours_from_now(23, 25)
+    );
+    std::fs::write(&config, text).unwrap();
+    let with_config = ["--config", config.to_str().unwrap(), "--database-url", &tracked.db.url];
+    run(program().args(["track", "install"]).args(with_config)).ok();
+    run(program().args(["seed", "--progress", "none"]).args(with_config)).ok();
+    let mut command = program();
+    command.args(["reseed", "--watch", "--progress", "none", "--debounce", "50ms", "--poll", "1h"]).args(with_config);
+    let watching = Watching::of(&mut command);
+    watching.says("from snapshot ");
+    let mut found = Vec::new();
+    // An eighth of the facilities each time.
+    for digits in ["01", "23", "45", "67", "89", "ab", "cd", "ef"] {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+        watching.says("published ");
+        found.push(dead_percent(&path));
+        if found.len() > 1 && found.last() == Some(&None) {
+            break;
+        }
+    }
+    assert_eq!(watching.end(), 0);
+    let [.., Some(before), None] = found[..] else { panic!("{found:?}") };
+    assert!(before > 30, "{found:?}");
+    is_fresh(&tracked, &path);
+}
+
 /// An archive of these tiles.
 fn archive(path: &Path, tiles: &Tiles) -> Vec<u8> {
     let mut sink = Pmtiles::create(path, &Stop::new()).unwrap();

@@ -44,6 +44,9 @@ fn is_note(seen: &Seen) -> bool {
     seen.target.contains("/uploads.json")
 }
 
+/// What a server says to those who may not do what they ask for.
+const DENIED: Fault = Fault::Error(403, "AccessDenied", "no");
+
 /// Options that make one attempt.
 fn hasty(proxy: &Proxy) -> BucketOptions {
     options_with(&proxy.endpoint, |section| section.attempts = 1)
@@ -53,7 +56,7 @@ fn hasty(proxy: &Proxy) -> BucketOptions {
 fn leave_one(prefix: &Prefix, folder: &tempfile::TempDir) {
     let proxy = Proxy::before(&prefix.endpoint, |seen| {
         let is_second = seen.target.contains("partNumber=2");
-        if is_second || aborts(seen) { Fault::Error(403, "AccessDenied", "no") } else { Fault::None }
+        if is_second || aborts(seen) { DENIED } else { Fault::None }
     });
     upload(prefix, hasty(&proxy), &file(folder, 200).0).unwrap_err();
 }
@@ -71,10 +74,10 @@ fn the_next_run_aborts_what_a_run_has_left_and_no_other_programs_upload() {
     // To the same key, and to one that begins with it.
     for name in ["a.pmtiles", "a.pmtiles.new"] {
         let name = format!("{}{name}", prefix.location.prefix);
-        let begin = prefix.client.create_multipart_upload().bucket(&prefix.location.bucket).key(&name);
-        let begun = prefix.runtime.block_on(begin.send()).unwrap();
+        let create = prefix.client.create_multipart_upload().bucket(&prefix.location.bucket).key(&name);
+        let created = prefix.runtime.block_on(create.send()).unwrap();
         let part = prefix.client.upload_part().bucket(&prefix.location.bucket).key(&name).part_number(1);
-        let part = part.upload_id(begun.upload_id().unwrap()).body(b"theirs".to_vec().into());
+        let part = part.upload_id(created.upload_id().unwrap()).body(b"theirs".to_vec().into());
         prefix.runtime.block_on(part.send()).unwrap();
     }
     leave_one(&prefix, &folder);
@@ -129,7 +132,6 @@ fn a_run_without_these_rights_says_so_and_goes_on() {
         assert!(prefix.objects()["a.pmtiles"].len() > 12 << 20);
         ended.stderr
     };
-    const DENIED: Fault = Fault::Error(403, "AccessDenied", "no");
     leave_one(prefix, &folder);
     for (rule, warning) in [
         (
@@ -213,7 +215,7 @@ fn the_upload_of_a_process_that_has_ended_is_aborted_though_the_next_run_fails()
     let first = noted(&prefix);
     // This process, to which the upload belongs, is alive.
     let fails = |seen: &Seen| {
-        if seen.target.contains("partNumber=2") { Fault::Error(403, "AccessDenied", "no") } else { Fault::None }
+        if seen.target.contains("partNumber=2") { DENIED } else { Fault::None }
     };
     let proxy = Proxy::before(&prefix.endpoint, fails);
     upload(&prefix, hasty(&proxy), &file(&folder, 1).0).unwrap_err();
