@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::time::Duration;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
@@ -56,6 +57,59 @@ macro_rules! has_schema_of {
 }
 
 pub(crate) use {has_schema_of, is_text_in_json, shows_its_name_alone};
+
+/// A part of each day in UTC, such as `02:00-05:00`; one whose end comes before its beginning contains midnight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HoursOfDay {
+    /// In minutes since midnight, as `end`.
+    begin: u16,
+    end: u16,
+}
+
+impl HoursOfDay {
+    /// True if the moment lies in them; their end does not.
+    pub(crate) fn contain(self, now: SystemTime) -> bool {
+        let minute = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60 % 1_440);
+        let HoursOfDay { begin, end } = self;
+        let (begun, ended) = (minute >= u64::from(begin), minute >= u64::from(end));
+        if begin < end { begun && !ended } else { begun || !ended }
+    }
+}
+
+impl fmt::Display for HoursOfDay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let HoursOfDay { begin, end } = self;
+        write!(f, "{:02}:{:02}-{:02}:{:02}", begin / 60, begin % 60, end / 60, end % 60)
+    }
+}
+
+/// The error for a text that names no hours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("\"{0}\" is no part of a day: write two times in UTC, such as \"02:00-05:00\"")]
+pub(crate) struct HoursOfDayError(String);
+
+impl FromStr for HoursOfDay {
+    type Err = HoursOfDayError;
+
+    fn from_str(text: &str) -> Result<HoursOfDay, HoursOfDayError> {
+        let number = |text: &str, below: u16| {
+            let is_plain = (1..=2).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit());
+            text.parse::<u16>().ok().filter(|number| is_plain && *number < below)
+        };
+        let minutes = |time: &str| {
+            let (hour, minute) = time.trim().split_once(':')?;
+            Some(number(hour, 24)? * 60 + number(minute, 60)?)
+        };
+        let hours = text.split_once('-').and_then(|(begin, end)| {
+            let (begin, end) = (minutes(begin)?, minutes(end)?);
+            (begin != end).then_some(HoursOfDay { begin, end })
+        });
+        hours.ok_or_else(|| HoursOfDayError(text.to_owned()))
+    }
+}
+
+is_text_in_json!(HoursOfDay);
+has_schema_of!(HoursOfDay, String, inline = true);
 
 /// A duration such as `30s` or `10m`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -150,4 +204,31 @@ pub(crate) fn names_schema<T: Named>(_generator: &mut SchemaGenerator) -> Schema
 /// For a section in which every key may be missing: the sample has its default.
 pub(crate) fn no_key_is_required(schema: &mut Schema) {
     schema.remove("required");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hours_of_a_day_are_read_and_may_contain_midnight() {
+        let at = |minute: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400 + minute * 60 + 59);
+        for (text, shown, inside, outside) in [
+            ("02:00-05:30", "02:00-05:30", [120, 200, 329], [0, 119, 330]),
+            ("22:00 - 4:05", "22:00-04:05", [1_320, 0, 244], [1_319, 245, 700]),
+            ("5:00-00:00", "05:00-00:00", [300, 301, 1_439], [0, 1, 299]),
+        ] {
+            let hours: HoursOfDay = text.parse().unwrap();
+            assert_eq!(hours.to_string(), shown);
+            assert!(inside.into_iter().all(|minute| hours.contain(at(minute))), "{text}");
+            assert!(!outside.into_iter().any(|minute| hours.contain(at(minute))), "{text}");
+        }
+        for text in
+            ["", "-", "02:00", "02:00-02:00", "02:00-24:00", "02:60-03:00", "2-5", "+2:00-05:00", "02:00-05:00Z"]
+        {
+            let error = text.parse::<HoursOfDay>().unwrap_err().to_string();
+            let expected = "is no part of a day: write two times in UTC, such as \"02:00-05:00\"";
+            assert_eq!(error, format!("\"{text}\" {expected}"));
+        }
+    }
 }

@@ -47,7 +47,7 @@ use serde::Deserialize;
 
 use crate::hex::hex;
 use crate::postgis::Layer;
-use crate::setting::{TimeSpan, no_key_is_required};
+use crate::setting::{HoursOfDay, TimeSpan, no_key_is_required};
 
 pub use crate::cursor::Cursor;
 pub(crate) use crate::cursor::{CursorError, NewestLogged, StateInHistory};
@@ -78,6 +78,7 @@ pub struct ChangesOptions {
     pub(crate) truncate_rows: u32,
     pub(crate) debounce: TimeSpan,
     pub(crate) poll: TimeSpan,
+    pub(crate) compact_between: Option<HoursOfDay>,
 }
 
 /// A hash of everything that decides which rows and columns the layer reads. Configurations with the same hash share

@@ -101,6 +101,9 @@ pub struct ReseedReport {
     pub latency_seconds: Option<f64>,
     /// How often the run began again on a new snapshot.
     pub restarts: u32,
+    /// True if a watch has put off writing the archive anew: what it does next.
+    #[serde(skip)]
+    pub has_put_off_compaction: bool,
 }
 
 impl ReseedReport {

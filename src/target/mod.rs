@@ -88,6 +88,7 @@ use std::sync::Arc;
 use crate::tile::{Order, Scope, TileId, TileRectList};
 
 pub(crate) use lease_clock::{LeaseClock, host};
+pub(crate) use read::MAX_DEAD_PERCENT;
 pub(crate) use url::{Storage, is_archive_name};
 pub(crate) use work_files::{is_id, shard_of_file};
 
@@ -231,8 +232,9 @@ pub enum RunKind {
         /// True if the whole target is up to date once the run has finished. Then the run has repaired what earlier,
         /// unfinished runs of the same tileset and database left.
         complete: bool,
-        /// True for a look of a watch, which puts off what takes long ([`DeadBytes`]).
-        is_watch: bool,
+        /// The share of [`DeadBytes`], in percent of the tile data, beyond which a PMTiles archive is written anew as a
+        /// whole; `None` if that is put off.
+        max_dead_percent: Option<u64>,
     },
     Copy,
 }

@@ -115,18 +115,13 @@ pub struct DeadBytes {
     pub total: u64,
 }
 
-/// The share of dead bytes, in percent of the tile data, beyond which a run writes an archive anew as a whole.
-const MAX_DEAD_PERCENT: u64 = 30;
-
-/// The same for a watch, which has no time for this between two changes: by then the archive is twice as large as it
-/// has to be.
-const MAX_DEAD_PERCENT_OF_WATCH: u64 = 50;
+/// The share of dead bytes, in percent of the tile data, beyond which a run of its own writes an archive anew as a whole.
+pub(crate) const MAX_DEAD_PERCENT: u64 = 30;
 
 impl DeadBytes {
-    /// True if a run, or a look of a watch, has to write the archive anew as a whole.
-    pub(crate) const fn are_too_many(self, is_watch: bool) -> bool {
-        let most = if is_watch { MAX_DEAD_PERCENT_OF_WATCH } else { MAX_DEAD_PERCENT };
-        self.bytes.saturating_mul(100) > self.total.saturating_mul(most)
+    /// True if they are more than so many percent of the tile data.
+    pub(crate) const fn exceed(self, percent: u64) -> bool {
+        self.bytes.saturating_mul(100) > self.total.saturating_mul(percent)
     }
 }
 

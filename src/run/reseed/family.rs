@@ -57,8 +57,11 @@ pub(crate) async fn reseed_family(
     {
         return Ok(nothing);
     }
-    if let Some(all) = run.all.take() {
-        one(&mut run, reseeding, all, true).await?;
+    let mut put_off = Vec::new();
+    if let Some(all) = run.all.take()
+        && one(&mut run, reseeding, all.clone(), true).await?
+    {
+        put_off.push(all);
     }
     let mut untouched = match look {
         Some(look) => untouched(&run, look, &known).await?,
@@ -78,7 +81,14 @@ pub(crate) async fn reseed_family(
         if !is_known {
             run.tally.report.added.push(settings.tileset.output.display().to_string());
         }
-        one(&mut run, reseeding, settings, is_known).await?;
+        if one(&mut run, reseeding, settings, is_known).await? {
+            let table = &run.members.table;
+            put_off.push(family.variant(&table.parameters, &table.rows[number])?);
+        }
+    }
+    let compacting = ReseedOptions { compaction: reseeding.compaction.now(), ..reseeding.clone() };
+    for settings in put_off {
+        one(&mut run, &compacting, settings, true).await?;
     }
     run.finish().await
 }
@@ -134,13 +144,14 @@ async fn notify_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(
     Ok(())
 }
 
-/// Brings one target up to date, or seeds it if it is new. Its failure does not stop the others.
+/// Brings one target up to date, or seeds it if it is new. Its failure does not stop the others. Returns true if it is
+/// time to write its archive anew, and that was put off.
 async fn one(
     run: &mut FamilyRun<'_>,
     options: &ReseedOptions,
     settings: JobSettings,
     is_known: bool,
-) -> Result<(), CommandError> {
+) -> Result<bool, CommandError> {
     let output = settings.tileset.output.clone();
     let reseeded = async {
         if !is_known {
@@ -162,17 +173,20 @@ async fn one(
         let stays = is_nothing && before.is_some() && publication_of(&job.target).await? == before;
         Ok((outcome, before.filter(|_| stays)))
     };
-    let tally = &mut run.tally;
+    let (tally, mut has_put_off_compaction) = (&mut run.tally, false);
     match reseeded.await {
         Ok((outcome, unchanged)) => match &outcome {
             ReseedOutcome::Nothing => tally.published.extend(unchanged.map(|publication| (output, publication))),
             ReseedOutcome::Planned(plan) => tally.planned(plan),
-            ReseedOutcome::Done(done) => tally.reseeded(output, done),
+            ReseedOutcome::Done(done) => {
+                has_put_off_compaction = done.has_put_off_compaction;
+                tally.reseeded(output, done);
+            }
             ReseedOutcome::Seeded(done) => tally.seeded(output, done),
         },
         Err(error) => tally.failed(&output, error, &run.options.stop)?,
     }
-    Ok(())
+    Ok(has_put_off_compaction)
 }
 
 /// The id of the publication that a target shows; `None` if it cannot be read.
@@ -290,6 +304,11 @@ impl Watched for WatchedFamily<'_> {
             latency_seconds: None,
             seconds: done.seconds,
         })
+    }
+
+    fn has_put_off_compaction(&self, _: &FamilyLooked) -> bool {
+        // The look has done it for each variant, after all of them were published.
+        false
     }
 
     fn problem(&self, looked: &FamilyLooked) -> Option<String> {

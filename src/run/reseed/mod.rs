@@ -42,8 +42,8 @@ use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
-use crate::setting::shows_its_name_alone;
-use crate::target::{ChangedTiles, PartialScope, RunKind, Tileset, Unwritten};
+use crate::setting::{HoursOfDay, shows_its_name_alone};
+use crate::target::{ChangedTiles, MAX_DEAD_PERCENT, PartialScope, RunKind, Tileset, Unwritten};
 use crate::tile::{Coverage, Order, Scope, TileRectList, ZoomList, area_of_texts, area_texts};
 
 pub(crate) use family::{reseed_family, watch_family};
@@ -72,8 +72,42 @@ pub struct ReseedOptions {
     pub(crate) live: Option<Arc<WatchedRows>>,
     /// Jobs of clients, which a watch runs between two looks.
     pub jobs: Option<JobStore>,
-    /// True for a look of a watch, which puts off what takes long.
+    /// True for a look of a watch.
     pub(crate) is_watch: bool,
+    /// When a PMTiles archive is written anew because of its dead bytes.
+    pub(crate) compaction: Compaction,
+}
+
+/// When a reseed writes a PMTiles archive anew as a whole because of its dead bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compaction {
+    /// The share of dead bytes beyond which it does, in percent of the tile data.
+    percent: u64,
+    /// False for a look of a watch, which does it only if there is nothing else to publish.
+    with_changes: bool,
+}
+
+impl Default for Compaction {
+    fn default() -> Compaction {
+        Compaction { percent: MAX_DEAD_PERCENT, with_changes: true }
+    }
+}
+
+/// The percentage of [`Compaction`] in a watch, at the hours for which its operator has not asked for it: then the
+/// archive is twice as large as it has to be.
+const MAX_DEAD_PERCENT_OF_WATCH: u64 = 50;
+
+impl Compaction {
+    /// That of a watch at this moment.
+    fn of_watch(hours: Option<HoursOfDay>, with_changes: bool, now: SystemTime) -> Compaction {
+        let is_asked_for = hours.is_some_and(|hours| hours.contain(now));
+        Compaction { percent: if is_asked_for { MAX_DEAD_PERCENT } else { MAX_DEAD_PERCENT_OF_WATCH }, with_changes }
+    }
+
+    /// The same for a run that does what a look of a watch has put off.
+    fn now(self) -> Compaction {
+        Compaction { with_changes: true, ..self }
+    }
 }
 
 /// When a reseed seeds its target instead.
@@ -224,11 +258,17 @@ impl ReseedRun<'_> {
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
-                is_watch: self.options.is_watch,
+                max_dead_percent: self.max_dead_percent(changed),
             },
             dirty,
             before_manifest,
         })
+    }
+
+    /// The share of dead bytes beyond which the sink writes an archive anew; `None` if it does not.
+    fn max_dead_percent(&self, changed: &DirtyTiles) -> Option<u64> {
+        let Compaction { percent, with_changes } = self.options.compaction;
+        (with_changes || changed.dirty.iter().next().is_none()).then_some(percent)
     }
 
     /// The mark of the database that the manifest has after this run.

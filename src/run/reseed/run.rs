@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::prepared::{CountingWorker, Counts};
-use super::{ReseedOptions, ReseedOutcome, ReseedRun};
+use super::{MAX_DEAD_PERCENT_OF_WATCH, ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::manifest::Publication;
@@ -24,7 +24,7 @@ use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::render::{render_batches, unless_outdated};
 use crate::run::seed::seed_target;
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{CommandError, Job, Target, TilesWanted, describe, dirty_file};
+use crate::run::{ChangedOut, CommandError, Job, Target, TilesWanted, describe, dirty_file};
 use crate::target::{Described, OpenMode, Sink as _, Tileset};
 use crate::tile::{Batch, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
@@ -148,13 +148,33 @@ impl ReseedRun<'_> {
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
         let Look { state, job, .. } = &self.look;
         let is_readdressed = state.is_readdressed(&job.settings, &job.target);
-        let is_wasteful = state.described.dead.is_some_and(|dead| dead.are_too_many(self.options.is_watch));
-        is_whole && (state.needs_repair() || is_readdressed || is_without_witness || is_wasteful)
+        is_whole && (state.needs_repair() || is_readdressed || is_without_witness || self.is_wasteful())
+    }
+
+    /// True if too many bytes of the archive are dead.
+    fn is_wasteful(&self) -> bool {
+        let percent = self.options.compaction.percent;
+        self.look.state.described.dead.is_some_and(|dead| dead.exceed(percent))
+    }
+
+    /// Says that a watch writes its archive anew at an hour that nobody has chosen.
+    fn say_compaction(&self) {
+        if self.options.compaction.percent == MAX_DEAD_PERCENT_OF_WATCH {
+            let message = format!(
+                "more than half of the bytes of {} are dead: it is written anew as a whole, and changes wait until that is done. compact_between in [changes] names hours at which that is done before it is due",
+                self.look.job.target
+            );
+            self.look.job.report.event(&Event::Warning { message });
+        }
     }
 
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
+        let has_put_off_compaction = self.is_wasteful() && self.max_dead_percent(&changed).is_none();
+        if self.is_wasteful() && !has_put_off_compaction {
+            self.say_compaction();
+        }
         let rows = self.rows(&changed).await?;
         self.notify_dirty(changed.changed().as_ref());
         let Some(OpenedTarget { sink, before, held }) = self.open(tileset).await? else { return Ok(None) };
@@ -176,9 +196,13 @@ impl ReseedRun<'_> {
         refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held, left)?;
 
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
-        if let Some(path) = &self.options.dirty_out {
+        // Of a watch that publishes no change they stay as the last publish has written them.
+        let stays = tiles.is_empty() && self.options.is_watch;
+        if let Some(path) = self.options.dirty_out.as_ref().filter(|_| !stays) {
             dirty_file::write(path, &tiles)?;
         }
+        let silent = stays.then(|| Job { changed_out: ChangedOut::default(), ..self.look.job.clone() });
+        let job = silent.as_ref().unwrap_or(&self.look.job);
         let provenance = self.provenance(&changed, rows).await?;
         let stored = StoredTiles {
             written: outcome.written,
@@ -186,7 +210,7 @@ impl ReseedRun<'_> {
             bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
             warnings: self.look.superuser.iter().cloned().collect(),
         };
-        let run = StoredRun { job: &self.look.job, layers: &self.look.layers, provenance, tiles: stored };
+        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
         let finished = run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);
@@ -197,7 +221,7 @@ impl ReseedRun<'_> {
             planned,
             rendered,
         };
-        let done = self.report(&changed, &outcome, finished, &figures);
+        let done = ReseedReport { has_put_off_compaction, ..self.report(&changed, &outcome, finished, &figures) };
         self.look.job.report.event(&done.event());
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
@@ -281,6 +305,7 @@ impl ReseedRun<'_> {
             seconds: self.begun.elapsed().as_secs_f64(),
             latency_seconds: changed.oldest(),
             restarts: self.restarts,
+            has_put_off_compaction: false,
         }
     }
 

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
 use super::jobs::run_queued;
 use super::watched_rows::WatchedRows;
-use super::{ReseedOptions, ReseedOutcome, once};
+use super::{Compaction, ReseedOptions, ReseedOutcome, once};
 use crate::backoff::Backoff;
 use crate::change_log::Waking;
 use crate::error::ErrorKind;
@@ -69,6 +69,8 @@ pub(crate) async fn watch<W: Watched>(
     // retries them.
     options.filter.leaves_unrendered = true;
     options.is_watch = true;
+    // A job is a publish, too.
+    options.compaction = Compaction::of_watch(None, false, SystemTime::now());
     let purging = watched.purge_task();
     let watch =
         ReseedLoop { watched, job, options, each, database, purging: &purging, waking: None, said: String::new() };
@@ -81,7 +83,7 @@ pub(crate) async fn watch<W: Watched>(
 
 impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'_, W, F> {
     async fn run(mut self) -> Result<(), CommandError> {
-        let (mut pauses, mut has_looked) = (PAUSES, false);
+        let (mut pauses, mut has_looked, mut compacts) = (PAUSES, false, false);
         let mut unsaid = Some(self.follows().await);
         if !self.options.is_retry {
             self.say_what_it_follows(&mut unsaid);
@@ -90,7 +92,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
             // Listening begins before the look: a change after the look sends a notification, and the look sees a
             // change before it.
             let obstacle = self.begin_waking().await;
-            let (looked, was_at_work) = Box::pin(self.look(!has_looked)).await;
+            let (looked, was_at_work) = Box::pin(self.look(!has_looked, compacts)).await;
+            let has_compacted = std::mem::take(&mut compacts);
             match looked {
                 Ok(outcome) => {
                     // Now it is certain that the log can be used again.
@@ -102,6 +105,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                     if let Some(obstacle) = obstacle {
                         self.say_once(obstacle);
                     }
+                    compacts = !has_compacted && self.watched.has_put_off_compaction(&outcome);
                     let published = self.watched.published(&outcome);
                     if let Some(event) = &published {
                         self.job.report.event(event);
@@ -147,6 +151,10 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                     purging.wake();
                 }
             }
+            // What was published is on its way to clients.
+            if compacts {
+                continue;
+            }
             if let Some(_signal) = self.woken().await {
                 return Ok(());
             }
@@ -173,11 +181,14 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         }
     }
 
-    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also
-    /// returns whether it had begun to render.
-    async fn look(&self, is_first: bool) -> (Result<W::Outcome, CommandError>, bool) {
+    /// One reseed, which may write an archive anew although there are changes to publish if it `compacts`. A stop ends it
+    /// at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had begun
+    /// to render.
+    async fn look(&self, is_first: bool, compacts: bool) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
         let mut options = self.options.clone();
+        let hours = self.job.settings.database.changes.compact_between;
+        options.compaction = Compaction::of_watch(hours, compacts, SystemTime::now());
         options.filter.written_back = options.write_back.as_ref().map(WriteBackQueue::batch).unwrap_or_default();
         let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
@@ -368,6 +379,10 @@ pub(crate) trait Watched {
 
     fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
 
+    /// True if it is time to write an archive anew because of its dead bytes, and the look has left that to the next
+    /// one.
+    fn has_put_off_compaction(&self, outcome: &Self::Outcome) -> bool;
+
     /// What an outcome lacks until the next look adds it; `None` if it is complete.
     fn problem(&self, outcome: &Self::Outcome) -> Option<String>;
 
@@ -446,6 +461,10 @@ impl Watched for WatchedTarget<'_> {
                 seconds: done.plan_seconds + done.render_seconds + done.finish_seconds,
             }),
         }
+    }
+
+    fn has_put_off_compaction(&self, outcome: &ReseedOutcome) -> bool {
+        matches!(outcome, ReseedOutcome::Done(done) if done.has_put_off_compaction)
     }
 
     fn problem(&self, outcome: &ReseedOutcome) -> Option<String> {

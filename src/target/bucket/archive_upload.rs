@@ -16,7 +16,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, stream};
 use md5::{Digest as _, Md5};
@@ -24,9 +23,13 @@ use tokio::runtime::Handle;
 
 use super::client::{Condition, CopiedPart, ListedPart, Part, Put, SentParts, line_time};
 use super::lease::Lease;
+use super::noted_uploads::{NotedUploads, abort_surely};
 use super::refusal::{Meaning, Refusal};
 use super::store::{Store, digest};
-use super::{Action, BucketCause, BucketError, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped, wait};
+use super::{
+    Action, BucketCause, BucketError, BucketLocation, BucketOptions, Flights, MAX_UNDO_TIME, ObjectKey, unless_stopped,
+    wait,
+};
 use crate::hex::hex;
 use crate::scratch::temporary_folder;
 use crate::stop::Stop;
@@ -48,15 +51,14 @@ const DOWNLOAD_BYTES_PER_REQUEST: u64 = 8 << 20;
 /// The most requests of a download in flight.
 const MAX_DOWNLOADS_IN_FLIGHT: usize = 8;
 
-/// The pauses between the requests that abort the upload of an edit, less than [`MAX_UNDO_TIME`] altogether.
-const PAUSES_OF_ABORTS: [Duration; 2] = [Duration::from_millis(100), Duration::from_millis(400)];
-
 /// An archive in a bucket that a run is going to replace.
 #[derive(Debug)]
 pub struct BucketArchive {
     pub(crate) old: OldObject,
     /// The lease on the archive, where an upload in parts honours no condition.
     lease: Option<Box<Lease>>,
+    /// True if its uploads in parts are noted: several runs may write it, and an upload outlives its process.
+    notes_uploads: bool,
 }
 
 /// An object as it was when a run began: it is read only as long as nobody replaces it.
@@ -207,8 +209,9 @@ impl BucketArchive {
         let (store, lease, there) = wait(&runtime, unless_stopped(stop, key, beginning))?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
         let (place, seen) = (store.place(&name), Condition::as_seen(tag.as_ref()));
+        let notes_uploads = writers == Writers::Several && store.client.keeps_uploads();
         let old = OldObject { runtime, stop: stop.clone(), store, name, place, seen, length };
-        Ok(BucketArchive { old, lease })
+        Ok(BucketArchive { old, lease, notes_uploads })
     }
 
     /// Downloads the object that was there at the beginning; returns its URL, or `None` if there was none.
@@ -337,23 +340,62 @@ impl From<BucketError> for PartFault {
 
 impl Upload<'_> {
     async fn send(&self) -> Result<Sent, BucketError> {
-        let OldObject { store, stop, place, .. } = &self.archive.old;
+        let OldObject { stop, place, .. } = &self.archive.old;
         let interrupted = || BucketError::Interrupted { place: place.clone() };
-        if self.length <= store.options.section.part_size() {
-            return unless_stopped(stop, place, self.send_at_once()).await;
+        let mut noted = unless_stopped(stop, place, async { Ok(self.noted_uploads().await) }).await?;
+        if !self.has_parts(self.length) {
+            let sent = unless_stopped(stop, place, self.send_at_once()).await?;
+            self.note_replaced(noted).await;
+            return Ok(sent);
         }
         // A stop does not cancel this request at once: an upload whose id did not arrive could not be aborted.
         let id =
             Box::pin(stop.within(MAX_UNDO_TIME, self.begin_parts())).await.unwrap_or_else(|| Err(interrupted()))?;
-        let sent = unless_stopped(stop, place, self.send_parts(&id)).await;
-        if !matches!(sent, Ok(Sent::Stored)) {
-            self.abort(&id).await;
+        let sending = async {
+            if let Some(noted) = &mut noted {
+                noted.add(&id, self.length).await;
+            }
+            self.send_parts(&id).await
+        };
+        let sent = unless_stopped(stop, place, sending).await;
+        if matches!(sent, Ok(Sent::Stored)) {
+            self.note_replaced(noted).await;
+        } else {
+            self.abort(&id, noted).await;
         }
         sent
     }
 
+    /// True if an archive of this length is sent in parts.
+    fn has_parts(&self, length: u64) -> bool {
+        length > self.archive.old.store.options.section.part_size()
+    }
+
+    /// What is noted of uploads to this archive. A short archive that replaces a short one asks for nothing.
+    async fn noted_uploads(&self) -> Option<NotedUploads> {
+        let OldObject { store, name, length, .. } = &self.archive.old;
+        let may_have_uploads = self.has_parts(self.length) || length.is_none_or(|length| self.has_parts(length));
+        if !self.archive.notes_uploads || !may_have_uploads {
+            return None;
+        }
+        let BucketLocation { scheme, bucket, .. } = store.location.clone();
+        NotedUploads::begin(store, &ObjectKey { scheme, bucket, key: name.clone() }).await
+    }
+
+    /// Aborts what other runs have left. The archive is published, so that a stop cannot undo it any more.
+    async fn note_replaced(&self, noted: Option<NotedUploads>) {
+        if let Some(mut noted) = noted {
+            self.archive.old.stop.within(MAX_UNDO_TIME, noted.replaced()).await;
+        }
+    }
+
+    /// The error of a request of this upload. What is missing is the upload, or the object that it was to replace.
     fn error(&self, refusal: Refusal) -> BucketError {
-        self.archive.old.store.error(Action::Put, &self.archive.old.name, refusal)
+        let OldObject { store, name, place, .. } = &self.archive.old;
+        match refusal.meaning {
+            Meaning::Missing => BucketError::Changed { place: place.clone() },
+            _ => store.error(Action::Put, name, refusal),
+        }
     }
 
     /// Reads bytes that are to be sent.
@@ -574,35 +616,46 @@ impl Upload<'_> {
 
     /// Asks the server to delete the parts. Warns if the upload could not be aborted: its parts cost money until they
     /// are deleted.
-    ///
-    /// A copy that the server is still at may end after the upload was aborted, and its part stays (Amazon S3 API
-    /// Reference, `AbortMultipartUpload`). So an edit asks again, until the server knows no such upload.
-    async fn abort(&self, id: &str) {
+    async fn abort(&self, id: &str, noted: Option<NotedUploads>) {
         let OldObject { store, name, stop, place, .. } = &self.archive.old;
-        let key = store.key(name);
-        let pauses: &[Duration] = if matches!(self.source, Source::Edited(_)) { &PAUSES_OF_ABORTS } else { &[] };
+        let next = if noted.as_ref().is_some_and(|noted| noted.names(id)) {
+            "The next run that replaces the archive aborts it"
+        } else {
+            "Abort the upload, or have a lifecycle rule remove such parts"
+        };
         let aborting = async {
-            let mut aborted = store.client.abort_parts(&key, id).await;
-            for pause in pauses {
-                if aborted.is_err() {
-                    break;
-                }
-                tokio::time::sleep(*pause).await;
-                aborted = store.client.abort_parts(&key, id).await;
+            let aborted = abort_surely(store, name, id, matches!(self.source, Source::Edited(_))).await;
+            if let (Ok(()), Some(mut noted)) = (&aborted, noted) {
+                noted.aborted().await;
             }
             aborted
         };
         match stop.within(MAX_UNDO_TIME, aborting).await {
-            Some(Err(refusal)) if refusal.meaning != Meaning::Missing => {
+            Some(Err(refusal)) => {
                 let error = store.error(Action::Abort, name, refusal.clone());
-                tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}", refusal.cause);
+                tracing::warn!("the parts of upload {id} stay in the bucket: {error}: {}. {next}", refusal.cause);
             }
-            Some(_) => {}
+            Some(Ok(())) => {}
             None => tracing::warn!(
-                "the parts of upload {id} to {place} may stay in the bucket: the server has not answered in time. Abort the upload, or have a lifecycle rule remove such parts"
+                "the parts of upload {id} to {place} may stay in the bucket: the server has not answered in time. {next}"
             ),
         }
     }
+}
+
+/// Deletes an archive, and its notes. May wait for the server.
+pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
+    wait(runtime, async {
+        let store = Store::open(archive.bucket_as_location(), options).await?;
+        if store.client.keeps_uploads()
+            && let Some(mut noted) = NotedUploads::begin(&store, archive).await
+        {
+            noted.replaced().await;
+        }
+        let mut names = vec![archive.key.clone()];
+        names.extend(store.names(&format!("{}/", archive.folder_beside())).await?);
+        store.remove(&names).await
+    })
 }
 
 /// True if the server may take the whole archive although it has refused to copy a part with this.

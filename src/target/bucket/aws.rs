@@ -315,6 +315,10 @@ impl ObjectClient for AwsClient {
         true
     }
 
+    fn keeps_uploads(&self) -> bool {
+        true
+    }
+
     fn can_copy_parts(&self) -> bool {
         true
     }

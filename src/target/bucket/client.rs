@@ -177,6 +177,9 @@ pub(crate) trait ObjectClient: fmt::Debug + Send + Sync {
     /// True if [`ObjectClient::complete_parts`] honours its condition. If not, an archive is written under a lease.
     fn has_conditional_parts(&self) -> bool;
 
+    /// True if an upload in parts stays until it is aborted, which another process can do by its id.
+    fn keeps_uploads(&self) -> bool;
+
     /// True if the client may have parts copied; whether the server can, only [`ObjectClient::copy_part`] says.
     fn can_copy_parts(&self) -> bool;
 

@@ -336,6 +336,10 @@ impl ObjectClient for CloudClient {
         async move { Ok(Vec::new()) }.boxed()
     }
 
+    fn keeps_uploads(&self) -> bool {
+        false
+    }
+
     fn can_copy_parts(&self) -> bool {
         false
     }

@@ -417,9 +417,10 @@ impl Holder {
     }
 
     /// True if the process has certainly ended: it ran in this boot and process namespace, in which no process has its
-    /// id now.
-    fn is_gone(&self) -> bool {
-        !self.scope.is_empty() && self.scope == scope() && !Path::new("/proc").join(self.pid.to_string()).exists()
+    /// id now. A system may hide the processes of others (`hidepid` of proc(5)), and then the first one, too.
+    pub(crate) fn is_gone(&self) -> bool {
+        let exists = |pid: u32| Path::new("/proc").join(pid.to_string()).exists();
+        !self.scope.is_empty() && self.scope == scope() && exists(1) && !exists(self.pid)
     }
 }
 

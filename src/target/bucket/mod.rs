@@ -20,7 +20,7 @@
 //! | `prefix`, `prefix_store`, `tile_requests`, `note` | a run of the sink from its beginning to its notes |
 //! | `headers`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
-//! | `archive_upload`, `pmtiles` | an archive that is uploaded as a whole |
+//! | `archive_upload`, `noted_uploads`, `pmtiles` | an archive that is uploaded as a whole, and what killed runs have left of that |
 //! | `read` | reads tiles and archives back |
 //! | `version` | a version that the shards of a seed write together |
 //! | `work_objects` | what the shards of a seed leave for its commit |
@@ -39,6 +39,7 @@ mod headers;
 mod lease;
 mod location;
 mod note;
+mod noted_uploads;
 mod object_notes;
 mod options;
 mod pmtiles;
@@ -61,7 +62,7 @@ use tokio::runtime::Handle;
 
 use crate::stop::Stop;
 
-pub use archive_upload::BucketArchive;
+pub use archive_upload::{BucketArchive, remove_archive};
 pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
 pub use headers::{HeaderNote, RewrittenHeaders};
@@ -72,7 +73,7 @@ pub use pmtiles::BucketPmtiles;
 pub use prefix::BucketTiles;
 pub use read::{BucketObject, BucketReader, bucket_versions};
 pub use shared::BucketShared;
-pub use store::{remove_archive, remove_prefix};
+pub use store::remove_prefix;
 pub use version::{SharedState, SharedVersion, VersionTiles, give_up_shared};
 pub use work_objects::{BucketWorkFiles, WorkLease};
 

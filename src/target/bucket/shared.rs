@@ -42,6 +42,8 @@ struct SharedParts {
     refuses_copies: bool,
     /// True if the server has refused to do so under a condition.
     refuses_copy_conditions: bool,
+    /// The last warning about uploads that stay in the bucket.
+    said_of_uploads: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -157,6 +159,16 @@ impl BucketShared {
     /// Notes that the server copies parts without a condition only.
     pub(crate) fn note_no_copy_conditions(&self) {
         self.parts.lock().refuses_copy_conditions = true;
+    }
+
+    /// True if a warning about uploads is another than the last one; it is the last one from now on.
+    pub(crate) fn is_new_warning(&self, message: &str) -> bool {
+        let said = &mut self.parts.lock().said_of_uploads;
+        if said == message {
+            return false;
+        }
+        message.clone_into(said);
+        true
     }
 
     /// Waits until a read of up to `bytes` bytes may begin; it may run until the permit is dropped. Small reads need no

@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use super::client::{Condition, Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
-use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
+use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions, wait};
 use crate::target::read::MAX_NOTE;
 use crate::target::tree::Tag;
 
@@ -134,23 +134,11 @@ impl Store {
     }
 }
 
-// Deletes whole targets.
-
 /// Deletes every object below a prefix. May wait for the server.
 pub fn remove_prefix(location: BucketLocation, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
     wait(runtime, async {
         let store = Store::open(location, options).await?;
         store.remove(&store.names("").await?).await
-    })
-}
-
-/// Deletes an archive, and its notes. May wait for the server.
-pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
-    wait(runtime, async {
-        let store = Store::open(archive.bucket_as_location(), options).await?;
-        let mut names = vec![archive.key.clone()];
-        names.extend(store.names(&format!("{}/", archive.folder_beside())).await?);
-        store.remove(&names).await
     })
 }
 

@@ -100,7 +100,7 @@ pub(crate) struct Edit {
     old: PmtilesReader,
     /// The dead bytes of the old archive.
     dead: u64,
-    is_watch: bool,
+    max_dead_percent: Option<u64>,
     /// True if each read of the old archive is a request.
     is_elsewhere: bool,
     changes: Changes,
@@ -128,12 +128,16 @@ impl PmtilesReader {
 impl Edit {
     /// Begins to edit an archive that [can be edited](PmtilesReader::can_be_edited).
     /// Fails if the scratch file cannot be made.
-    pub(crate) fn of(mut old: PmtilesReader, described: &Described, is_watch: bool) -> Result<Edit, WriteFault> {
+    pub(crate) fn of(
+        mut old: PmtilesReader,
+        described: &Described,
+        max_dead_percent: Option<u64>,
+    ) -> Result<Edit, WriteFault> {
         old.keep_open()?;
         let data = scratch_file().and_then(|file| TileData::begin(file, 0)).map_err(WriteFault::Kept)?;
         Ok(Edit {
             dead: described.dead.map_or(0, |dead| dead.bytes),
-            is_watch,
+            max_dead_percent,
             is_elsewhere: old.bytes.file().is_none(),
             old,
             changes: Changes { entries: Records::new("the list of changed tiles"), data },
@@ -206,13 +210,13 @@ impl Edit {
     }
 
     /// Lays out the edited archive. Returns why a new archive has to be written instead, if most of it would be appended,
-    /// or [too many bytes](DeadBytes::are_too_many) would belong to no tile.
+    /// or [too many bytes](RunKind::Reseed::max_dead_percent) would belong to no tile.
     pub(crate) fn lay_out(
         &mut self,
         metadata: &Metadata,
         stop: &Stop,
     ) -> Result<Result<EditedArchive, WrittenAnew>, WriteFault> {
-        let Edit { old, changes: Changes { entries: changes, data }, dead, is_watch, .. } = self;
+        let Edit { old, changes: Changes { entries: changes, data }, dead, max_dead_percent, .. } = self;
         let (mut directories, mut replaced) = (Directories::new(), HashMap::new());
         let (stays, clustered) = (old.header.tiles.length, old.header.clustered && changes.len() == 0);
         let mut walk = CutWalk::of(old)?;
@@ -241,7 +245,7 @@ impl Edit {
         }
         let freed: u64 = replaced.values().map(|length| u64::from(*length)).sum();
         let dead = DeadBytes { bytes: *dead + freed, total: stays + data.length() };
-        if dead.are_too_many(*is_watch) {
+        if max_dead_percent.is_some_and(|percent| dead.exceed(percent)) {
             return Ok(Err(WrittenAnew::Dead(dead)));
         }
         let described = metadata.pmtiles((!clustered).then_some(dead.bytes));

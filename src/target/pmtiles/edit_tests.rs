@@ -166,11 +166,14 @@ fn an_edit_without_changes_moves_the_metadata_alone() {
 }
 
 #[test]
-fn a_watch_puts_off_a_new_archive_longer_than_a_run() {
+fn a_watch_puts_off_a_new_archive_longer_than_a_run_and_never_writes_it_in_a_publish() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("t.pmtiles");
-    let watch =
-        Tileset { run: RunKind::Reseed { database: "d".to_owned(), complete: true, is_watch: true }, ..tileset() };
+    let of = |max_dead_percent| Tileset {
+        run: RunKind::Reseed { database: "d".to_owned(), complete: true, max_dead_percent },
+        ..tileset()
+    };
+    let (watch, publish) = (of(Some(50)), of(None));
     let dead = || PmtilesReader::open(&path).unwrap().describe().unwrap().dead.unwrap();
     for (tileset, expected) in [
         // Of 300 kB 60 are replaced each time: their bytes are dead, and as many are appended.
@@ -184,14 +187,16 @@ fn a_watch_puts_off_a_new_archive_longer_than_a_run() {
             assert_eq!((dead().bytes, dead().total), (bytes * 1_000, total * 1_000), "{round}");
         }
     }
-    // The next ones of the watch: 240 of 540, 300 of 600, and once more is too much.
+    // The next ones of the watch: 240 of 540, 300 of 600, and once more is too much, unless it publishes changes.
     let mut tiles = even();
     for (id, bytes) in tiles.range_mut(0..180) {
         assert!(*id < 180);
         bytes.reverse();
     }
-    for (ids, expected) in [(180..240, 240_000), (240..300, 300_000), (0..60, 0)] {
-        apply(edit(&path, &watch), &changed(&tiles, ids));
+    for (tileset, ids, expected) in
+        [(&watch, 180..240, 240_000), (&watch, 240..300, 300_000), (&publish, 0..60, 360_000), (&watch, 60..120, 0)]
+    {
+        apply(edit(&path, tileset), &changed(&tiles, ids));
         assert_eq!(dead().bytes, expected);
     }
     // A run without changes, too, where a watch has left it to others.

@@ -36,6 +36,7 @@ use write::Body;
 
 use super::compare::{ArchiveComparison, NO_ARCHIVE, PACKED_OTHERWISE};
 use super::publication::tell;
+use super::read::MAX_DEAD_PERCENT;
 use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
@@ -171,8 +172,11 @@ impl Pmtiles {
         described: &Described,
         tileset: &Tileset,
     ) -> Result<(), PmtilesError> {
-        let is_watch = matches!(tileset.run, RunKind::Reseed { is_watch: true, .. });
-        let edit = Edit::of(old, described, is_watch);
+        let max_dead_percent = match tileset.run {
+            RunKind::Reseed { max_dead_percent, .. } => max_dead_percent,
+            RunKind::Seed { .. } | RunKind::Copy => Some(MAX_DEAD_PERCENT),
+        };
+        let edit = Edit::of(old, described, max_dead_percent);
         self.edit = Some(Box::new(edit.map_err(|fault| failed(&self.staging, None, fault))?));
         self.list_edits(tileset);
         Ok(())

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(left("0-8", "0-9", false, &[tile(9, 1, 1)]), ["Replaced 0-9"], "nothing speaks for it any more");
         let reseed = |complete| Tileset {
             unwritten: Unwritten::Keep,
-            run: RunKind::Reseed { database: "d".to_owned(), complete, is_watch: false },
+            run: RunKind::Reseed { database: "d".to_owned(), complete, max_dead_percent: Some(30) },
             ..tileset("0-4", &[])
         };
         assert_eq!(OpenIntents::begin(&reseed(true), wide.to_vec(), Some(&manifest("0-4")), true).left(), []);

@@ -85,7 +85,7 @@ fn is_noted_at_every_step<T: Target>(new: impl Fn() -> T) {
             assert_eq!((&noted.fingerprint, &*noted.zooms), (&run.fingerprint, "0-7"), "{what}, step {step}");
             assert_eq!(noted.run == IntentKind::Copy, run.run == RunKind::Copy);
             // An edit that is not complete leaves the note, a run of the same scope takes it out.
-            let stays = RunKind::Reseed { database: "d".to_owned(), complete: false, is_watch: false };
+            let stays = RunKind::Reseed { database: "d".to_owned(), complete: false, max_dead_percent: Some(30) };
             let edit = Tileset { unwritten: Unwritten::Keep, run: stays, ..tileset("0-4", &[]) };
             if run.fingerprint == edit.fingerprint && step > 0 {
                 let mut editor = once_free(|| target.editor());

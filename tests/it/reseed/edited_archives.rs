@@ -2,6 +2,7 @@
 //! and a run of its own removes it.
 
 use std::path::Path;
+use std::time::SystemTime;
 
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{Pmtiles, PmtilesReader, Sink as _, TileReader as _};
@@ -13,6 +14,7 @@ use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::program::{ROWS_LAYER, program, run};
 use crate::support::s3::{metadata, tiles, tileset};
 use crate::support::tracked::{SOME, Tracked, differences};
+use crate::support::until;
 use crate::support::watch_process::Watching;
 
 /// At these zooms each tile has few facilities, so that few bytes change with one of them.
@@ -133,6 +135,89 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     let bytes = std::fs::read(&path).unwrap();
     tracked.reseed(&path, &[]).ok();
     assert!(std::fs::read(&path).unwrap() == bytes);
+}
+
+/// A part of the day that begins and ends so many hours from now.
+fn hours_from_now(begin: u64, end: u64) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs() / 60;
+    let time = |hours: u64| format!("{:02}:{:02}", (now / 60 + hours) % 24, now % 60);
+    format!("{}-{}", time(begin), time(end))
+}
+
+#[test]
+fn a_watch_writes_an_archive_anew_between_two_publishes_and_earlier_at_hours_that_its_operator_sets() {
+    let tracked = Tracked::facilities(3_000);
+    let config = tracked.path("c.toml");
+    let mut number = 0;
+    // An eighth of the facilities each time.
+    let mut change = |watching: &Watching| {
+        let digits = ["01", "23", "45", "67", "89", "ab", "cd", "ef"][number % 8];
+        number += 1;
+        assert!(number <= 40, "no publish leaves as many dead bytes");
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+        watching.says(" dirty tile");
+    };
+    let quiet = hours_from_now(23, 25);
+    for (hours, percent, says) in
+        [(hours_from_now(2, 4), 50, Some("more than half of the bytes of ")), (quiet.clone(), 30, None)]
+    {
+        let path = tracked.seed("t.pmtiles", &ZOOMS);
+        std::fs::write(&config, format!("{ROWS_LAYER}[changes]\ncompact_between = \"{hours}\"\n")).unwrap();
+        let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h", "--config", config.to_str().unwrap()]);
+        // No publish does it, whatever it leaves.
+        while dead_percent(&path) <= Some(percent) {
+            change(&watching);
+        }
+        change(&watching);
+        says.map(|text| watching.says(text));
+        until("the archive is written anew", || dead_percent(&path).is_none());
+        assert_eq!(watching.end(), 0);
+        is_fresh(&tracked, &path);
+    }
+    // A look that finds no changes does it, too.
+    let path = tracked.path("t.pmtiles");
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
+    while dead_percent(&path) <= Some(30) {
+        change(&watching);
+    }
+    assert_eq!(watching.end(), 0);
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h", "--config", config.to_str().unwrap()]);
+    until("the archive is written anew", || dead_percent(&path).is_none());
+    assert_eq!(watching.end(), 0);
+    is_fresh(&tracked, &path);
+}
+
+#[test]
+fn a_watch_of_a_family_writes_a_variant_anew_after_its_publish() {
+    let tracked = Tracked::facilities(3_000);
+    let (config, path) = (tracked.path("c.toml"), tracked.path("of-x.pmtiles"));
+    let text = format!(
+        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{}\"\n{ROWS_LAYER}",
+        tracked.folder.path().display(),
+        hours_from_now(23, 25)
+    );
+    std::fs::write(&config, text).unwrap();
+    let with_config = ["--config", config.to_str().unwrap(), "--database-url", &tracked.db.url];
+    run(program().args(["track", "install"]).args(with_config)).ok();
+    run(program().args(["seed", "--progress", "none"]).args(with_config)).ok();
+    let mut command = program();
+    command.args(["reseed", "--watch", "--progress", "none", "--debounce", "50ms", "--poll", "1h"]).args(with_config);
+    let watching = Watching::of(&mut command);
+    watching.says("from snapshot ");
+    let mut found = Vec::new();
+    // An eighth of the facilities each time.
+    for digits in ["01", "23", "45", "67", "89", "ab", "cd", "ef"] {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+        watching.says("published ");
+        found.push(dead_percent(&path));
+        if found.len() > 1 && found.last() == Some(&None) {
+            break;
+        }
+    }
+    assert_eq!(watching.end(), 0);
+    let [.., Some(before), None] = found[..] else { panic!("{found:?}") };
+    assert!(before > 30, "{found:?}");
+    is_fresh(&tracked, &path);
 }
 
 /// An archive of these tiles.

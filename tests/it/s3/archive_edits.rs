@@ -38,13 +38,19 @@ fn large() -> Tiles {
     LARGE.clone()
 }
 
-/// A file with an archive of the large tiles, and the same archive in the bucket.
-fn seeded(prefix: &Prefix, folder: &tempfile::TempDir) -> std::path::PathBuf {
+/// A file with an archive of the large tiles.
+pub(super) fn large_archive(folder: &tempfile::TempDir) -> std::path::PathBuf {
     let path = folder.path().join("a.pmtiles");
     let mut local = Pmtiles::create(&path, &Stop::new()).unwrap();
     local.begin(&tileset("f")).unwrap();
     local.write(large().iter().map(put).collect()).unwrap();
     local.finish(&metadata("f", 1)).unwrap();
+    path
+}
+
+/// The same, and the same archive in the bucket.
+fn seeded(prefix: &Prefix, folder: &tempfile::TempDir) -> std::path::PathBuf {
+    let path = large_archive(folder);
     let handle = prefix.runtime.handle().clone();
     let archive = BucketArchive::begin(&key(prefix), options(&prefix.endpoint), handle, &Stop::new()).unwrap();
     archive.upload(&path).unwrap();

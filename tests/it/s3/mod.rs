@@ -7,4 +7,5 @@ pub(crate) mod faults;
 mod headers;
 pub(crate) mod keys;
 pub(crate) mod lease;
+mod left_uploads;
 pub(crate) mod prefixes;

@@ -58,7 +58,10 @@ fn publish<T: Target>(target: &T, notes: &Arc<dyn NoteStore>, whole: bool, edits
     if whole {
         run_to(once_free(|| target.sink()), &run, edits, &publication, end);
     } else {
-        let run = Tileset { run: RunKind::Reseed { database: "d".to_owned(), complete: true, is_watch: false }, ..run };
+        let run = Tileset {
+            run: RunKind::Reseed { database: "d".to_owned(), complete: true, max_dead_percent: Some(30) },
+            ..run
+        };
         run_to(once_free(|| target.editor()), &run, edits, &publication, end);
     }
 }

@@ -231,6 +231,7 @@ fn a_reseed() {
         seconds: 0.29,
         latency_seconds: Some(1.5),
         restarts: 0,
+        has_put_off_compaction: false,
     };
     compare("reseed", &both(&render_reseed(&report), &report));
     let partial = ReseedReport { complete: false, budgets: Vec::new(), ..report.clone() };
