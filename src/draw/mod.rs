@@ -391,6 +391,11 @@ impl PreparedLayer {
         if is_few { self.cached_footprints() } else { None }
     }
 
+    /// True if its rows are cached, and are lines and polygons.
+    pub(crate) fn has_cached_shapes(&self) -> bool {
+        self.cached_rows.as_ref().is_some_and(|rows| rows.are_shapes())
+    }
+
     /// The memory that its cached rows take, in bytes.
     pub(crate) fn cached_bytes(&self) -> usize {
         self.cached_rows.as_ref().map_or(0, |rows| rows.bytes())

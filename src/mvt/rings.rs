@@ -15,8 +15,9 @@
 //! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at any
 //! place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it divides,
 //! to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
-//! [`MAX_SIZE_OF_FORM`] are either equal or much farther apart than doubles are. (Where edges cross, it rounds the
-//! intersection, and half a unit away from zero.)
+//! [`MAX_SIZE_OF_FORM`] are either half a unit or much farther from it than doubles are from each other. It takes what
+//! is within four steps of a double for half a unit, which is enough if x is not near zero: there steps are smaller than
+//! the error of the quotient. (Where edges cross, it rounds the intersection, and half a unit away from zero.)
 
 use super::parts::Parts;
 
@@ -70,7 +71,8 @@ fn is_same_anywhere(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>) -> bool {
         let ends = [vertices().map(|at| at[axis]).min(), vertices().map(|at| at[axis]).max()];
         matches!(ends, [Some(low), Some(high)] if high - low <= MAX_SIZE_OF_FORM)
     };
-    if vertices().count() > MAX_SIZE_OF_FORM.unsigned_abs() as usize || !is_small(0) || !is_small(1) {
+    let is_near_zero = vertices().any(|at| at[0] < MAX_SIZE_OF_FORM);
+    if vertices().count() > MAX_SIZE_OF_FORM.unsigned_abs() as usize || is_near_zero || !is_small(0) || !is_small(1) {
         return false;
     }
     let edges: Vec<[[i32; 2]; 2]> = rings().flat_map(|ring| ring.windows(2)).map(|edge| [edge[0], edge[1]]).collect();

@@ -72,6 +72,11 @@ impl TileGrid {
         }
     }
 
+    /// True if a line or polygon whose box has this width and height, in metres, is too small to be drawn.
+    pub(crate) fn drops(&self, size: [f64; 2]) -> bool {
+        size[0] < self.least[0] && size[1] < self.least[1]
+    }
+
     /// The vertices of a part in grid units, without repeated ones.
     fn rounded(&self, part: &[[f64; 2]], to: &mut Vec<[f64; 2]>) {
         to.clear();
@@ -145,7 +150,7 @@ impl ShapeDrawer {
         if shape.kind == ShapeKind::Other {
             return Drawn::Unknown;
         }
-        if shape.size[0] < grid.least[0] && shape.size[1] < grid.least[1] {
+        if grid.drops(shape.size) {
             return Drawn::Nothing;
         }
         self.vertices.clear();

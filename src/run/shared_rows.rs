@@ -180,6 +180,10 @@ impl Job {
         let shared = self.shared_rows()?.kept.lock();
         let is_it = |kept: &&KeptLayer| kept.snapshot == *snapshot.exported() && have_same_rows(&kept.options, options);
         let kept = shared.layers.iter().find(is_it)?;
+        // Lines and polygons are drawn from rows only where none is left out of a tile, and the limits may differ.
+        if kept.rows.has_cached_shapes() && !layer.layer().traits().has_cacheable_shapes {
+            return None;
+        }
         let layer = layer.clone().with_rows_of(&kept.rows);
         let are_own = own.has_rows_of(&all);
         let skipped = kept.skipped.as_ref().filter(|_| are_own && layer.layer().is_found_by_area());

@@ -137,6 +137,9 @@ impl DrawnAreas {
 /// tiles one by one.
 const MAX_LEFT_SHARE: u64 = 8;
 
+/// The least memory that a cached line or polygon takes beside its geometry, in bytes.
+const MIN_SHAPE_BYTES: usize = 100;
+
 /// The expected number of rows, and the most memory that they may take when cached.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct CacheLimits {
@@ -312,7 +315,15 @@ impl CachedRows {
         scene: &mut ShapeScene,
     ) -> Result<usize, Error> {
         match &self.rows {
-            RowStore::Shapes(rows) => rows.ask(session, layer, &mut scene.scene).await,
+            RowStore::Shapes(rows) => {
+                // The statements of the tiles handle errors, down to the tile that a failing row lies in.
+                let asked = session.at_savepoint(rows.ask(session, layer, &mut scene.scene).await).await?;
+                if let Err(error) = &asked {
+                    tracing::debug!("{error}: the database draws the tiles of these shapes");
+                    scene.scene.leave_unknown();
+                }
+                Ok(asked.unwrap_or_default())
+            }
             _ => Ok(0),
         }
     }
@@ -595,6 +606,8 @@ enum RowsRefused {
     NoRoom(io::Error),
     /// The server draws lines and polygons in a way that is not known here.
     OtherRules,
+    /// Some geometries are not lines or polygons of two dimensions.
+    OtherShapes,
 }
 
 impl RowsRefused {
@@ -603,6 +616,9 @@ impl RowsRefused {
             RowsRefused::NotPlain => "ST_AsMVT does not write them as plain points".to_owned(),
             RowsRefused::TooManyDirtyTiles => "they are too many".to_owned(),
             RowsRefused::TooLarge => "they take more memory than rows_mb allows".to_owned(),
+            RowsRefused::OtherShapes => {
+                "some are not lines or polygons of two dimensions whose boxes PostGIS has stored".to_owned()
+            }
             RowsRefused::OtherRules => {
                 "this PostGIS draws lines and polygons otherwise than those that are known".to_owned()
             }
@@ -675,7 +691,7 @@ impl Reading {
         let Some(added) = part.features.add(row.get(0)) else { return Err(RowsRefused::NotPlain) };
         part.rows += added as u64;
         if self.rules.is_some() {
-            part.geometries.add(row).ok_or(RowsRefused::NotPlain)?;
+            part.geometries.add(row).ok_or(RowsRefused::OtherShapes)?;
         } else {
             let [x, y]: [Vec<f64>; 2] = [row.get(1), row.get(2)];
             part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
@@ -790,6 +806,21 @@ impl CachedRows {
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
+        if !layer.shape.points {
+            let context = format!("layer \"{}\", looking at some of its rows", layer.name);
+            let some = readers.keeper.one(&context, &sql::some_shapes(layer, boxes), &params).await?;
+            let (are_others, bytes): (Option<bool>, Option<f64>) = (some.get(0), some.get(1));
+            let all = rows.count() as f64 * (bytes.unwrap_or_default() + MIN_SHAPE_BYTES as f64);
+            let refused = if are_others == Some(true) {
+                Some(RowsRefused::OtherShapes)
+            } else {
+                (all > memory as f64).then_some(RowsRefused::TooLarge)
+            };
+            if let Some(refused) = refused {
+                tracing::info!("layer \"{}\": its rows are not cached: {}", layer.name, refused.text());
+                return Ok(None);
+            }
+        }
         let scan = RowScan { boxes, params: &params, with_values: true, rows: Some(rows.count()) };
         let ranges = split::key_ranges(readers.keeper, layer, scan, readers.others.len()).await?;
         let whole = [RowChoice::Boxes { boxes, rows, keys: None }];
@@ -825,7 +856,7 @@ impl CachedRows {
         let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&layer_extent, Type::INT4), (&max_bytes, Type::INT8)];
         params.extend(own);
         let mut reading = Reading::new(layer, expected, room, parts.len());
-        if !layer.shape.points {
+        if !layer.shape.points && matches!(parts, [RowChoice::Boxes { .. }, ..]) {
             let rules = match sessions.first() {
                 Some(session) => rules_of_server(session, &layer.name).await?,
                 None => None,

@@ -6,6 +6,8 @@ use crate::mvt::{Parts, Shape, ShapeKind};
 pub(super) struct Parsed {
     pub(super) kind: ShapeKind,
     pub(super) vertices: u32,
+    /// The number of lines or polygons.
+    pub(super) members: u32,
     /// The width and the height of the box in metres, as the server stores it.
     pub(super) size: [f64; 2],
 }
@@ -76,10 +78,12 @@ fn vertex(bytes: &[u8]) -> Option<[f64; 2]> {
 impl Parsed {
     /// Reads one geometry from the beginning of the bytes.
     pub(super) fn split(rest: &mut &[u8]) -> Option<Parsed> {
-        let (mut low, mut high, mut vertices) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2], 0_u32);
+        let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
+        let (mut vertices, mut members) = (0_u32, 0_u32);
         let mut wkb = Wkb(rest);
         let kind = wkb.parts(&mut |part, is_hole| {
             vertices += u32::try_from(part.len() / 16).unwrap_or(u32::MAX);
+            members += u32::from(!is_hole);
             // The box of a polygon is that of its outer ring (`lwpoly_calculate_gbox`), wherever its holes are.
             for at in part.chunks_exact(16).filter_map(vertex).filter(|_| !is_hole) {
                 for axis in 0..2 {
@@ -91,7 +95,7 @@ impl Parsed {
         *rest = wkb.0;
         let size =
             [0, 1].map(|axis: usize| stored_end(high[axis], f32::next_up) - stored_end(low[axis], f32::next_down));
-        Some(Parsed { kind, vertices, size })
+        Some(Parsed { kind, vertices, members, size })
     }
 }
 

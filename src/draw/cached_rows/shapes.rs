@@ -37,8 +37,16 @@ struct Place {
     /// The width and the height of the box in metres, as the server stores it.
     size: [f64; 2],
     kind: ShapeKind,
-    vertices: u32,
+    /// True if the database draws the tiles that show it, with everything else in them, unless it is known what they
+    /// show of it.
+    is_heavy: bool,
+    /// True if the database draws the tiles that show it in any case.
+    has_many_members: bool,
 }
+
+/// The most members of a geometry that the statement which draws tiles passes on as they are. Of more, it looks at those
+/// near the tiles, by whose box a shape may be too small to be drawn.
+const MAX_MEMBERS: u32 = 4;
 
 /// A geometry with more vertices is left to the database, with the other features of its tiles: it costs little more
 /// there, and sending it would cost more.
@@ -72,7 +80,8 @@ impl Geometries {
                 sides: [unit(0)?, unit(1)?, unit(2)?, unit(3)?],
                 size: parsed.size,
                 kind: parsed.kind,
-                vertices: parsed.vertices,
+                is_heavy: parsed.vertices > MAX_VERTICES,
+                has_many_members: parsed.members > MAX_MEMBERS,
             });
         }
         self.wkb.extend_from_slice(wkb);
@@ -215,16 +224,26 @@ impl ShapeRows {
             let before = scene.seen.len();
             for candidate in of_tile {
                 let place = &self.geometries.places[candidate.row as usize];
-                let wkb = self.geometries.wkb(candidate.row).unwrap_or_default();
-                let drawn = match read.read(wkb) {
-                    Some(kind) => drawer.draw(read.shape(kind, place.size), &grid, self.rules),
-                    None => Drawn::Unknown,
+                let drawn = if place.has_many_members {
+                    Drawn::Unknown
+                } else if place.kind != ShapeKind::Other && grid.drops(place.size) {
+                    Drawn::Nothing
+                } else {
+                    let wkb = self.geometries.wkb(candidate.row).unwrap_or_default();
+                    match read.read(wkb) {
+                        Some(kind) => drawer.draw(read.shape(kind, place.size), &grid, self.rules),
+                        None => Drawn::Unknown,
+                    }
                 };
-                if drawn == Drawn::Unknown && place.vertices > MAX_VERTICES {
+                if place.has_many_members || drawn == Drawn::Unknown && place.is_heavy {
                     scene.seen.truncate(before);
                     scene.forms.split_off(&before);
                     scene.heavy.push(tile);
                     break;
+                }
+                // One candidate is enough to count the tile.
+                if drawn == Drawn::Nothing && scene.seen.len() > before {
+                    continue;
                 }
                 let shown = match drawn {
                     Drawn::Nothing => Shown::Nothing,
@@ -272,8 +291,9 @@ impl ShapeRows {
                     let shown = scene.put(ShapeKind::Polygon, &parts.moved(first));
                     scene.seen[at].shown = shown;
                 }
+                // A form that is not kept is not known in the next round either.
                 None => {
-                    if new.insert(form) {
+                    if new.insert(form) || forms.len() >= MAX_FORMS {
                         unknown.push(at);
                     }
                 }
@@ -294,6 +314,9 @@ impl ShapeRows {
     /// Lets the database draw what is not known, and returns how many shapes that were.
     pub(super) async fn ask(&self, session: &Session, layer: &Layer, scene: &mut Scene) -> Result<usize, Error> {
         let mut asked_for = 0;
+        if scene.is_left() {
+            return Ok(0);
+        }
         loop {
             let mut unknown = self.still_unknown(scene);
             unknown.truncate(MAX_ASKED);
@@ -341,7 +364,7 @@ impl ShapeRows {
             let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared: None };
             drawn.tiles.insert(place.cast_signed(), rendered);
         }
-        if left.len() as u64 * MAX_LEFT_SHARE > drawn.count.tiles {
+        if scene.is_left() || left.len() as u64 * MAX_LEFT_SHARE > drawn.count.tiles {
             return DrawnAreas { left: scene.areas.clone(), ..DrawnAreas::default() };
         }
         let area_of = |tile: TileCoord| {
@@ -405,8 +428,14 @@ impl Scene {
         self.seen.iter().all(|seen| seen.shown != Shown::Unknown)
     }
 
+    /// True if so many tiles are left to the database that it draws all of them.
+    pub(super) fn is_left(&self) -> bool {
+        let seen = self.seen.chunk_by(|one, next| one.candidate.tile == next.candidate.tile).count();
+        self.heavy.len() as u64 * MAX_LEFT_SHARE > seen as u64
+    }
+
     /// Leaves the tiles that show something unknown to the database.
-    fn leave_unknown(&mut self) {
+    pub(super) fn leave_unknown(&mut self) {
         let unknown = self.seen.iter().filter(|seen| seen.shown == Shown::Unknown);
         let tiles: HashSet<u64> = unknown.map(|seen| seen.candidate.tile).collect();
         self.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));

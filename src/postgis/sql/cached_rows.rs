@@ -230,6 +230,23 @@ pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     )
 }
 
+/// Some rows of a layer of lines and polygons: whether one is neither, or has more than two dimensions, and the bytes of
+/// their geometries on average; NULL if there are none. The parameters are those of the survey.
+pub(crate) fn some_shapes(layer: &Layer, boxes: usize) -> String {
+    let placement = layer.placement();
+    let g = placement.stored();
+    format!(
+        "SELECT bool_or(ST_NDims(g) > 2 OR GeometryType(g) NOT IN ('LINESTRING', 'MULTILINESTRING', 'POLYGON', 'MULTIPOLYGON')), avg(ST_MemSize(g))::float8
+FROM (SELECT {g} AS g FROM {} WHERE {g} IS NOT NULL {} {} LIMIT {ROWS_LOOKED_AT}) AS some",
+        scanned(layer, boxes),
+        near(placement, boxes),
+        filter(layer)
+    )
+}
+
+/// The rows that are looked at before all are read.
+const ROWS_LOOKED_AT: u32 = 1_000;
+
 /// A number below `shares` that depends only on the geometry of a row: rows with equal geometries have the same number.
 /// 0 without a geometry.
 fn hash_share(layer: &Layer, shares: u64) -> String {

@@ -29,7 +29,7 @@ pub(crate) use cached_rows::ExpectedRows;
 pub(crate) use cached_rows::{
     CachedRowsParameters, DRAWN_SHAPES, HAS_INDEX_ON, KeyArray, KeyRange, KeySample, RowChoice, TABLE_PAGES,
     cached_rows, encoded_cells, facet_values, first_value, hash_conditions, key_bounds, matching_keys, members,
-    members_near, members_of_one, row_keys, scan, value_column,
+    members_near, members_of_one, row_keys, scan, some_shapes, value_column,
 };
 pub(crate) use cells::FoldedValues;
 pub(crate) use cells::{

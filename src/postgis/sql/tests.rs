@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, SurveyedRepair, cached_rows,
-    hash_conditions, key_bounds, read_statements, render, scan, skipped, survey,
+    hash_conditions, key_bounds, read_statements, render, scan, skipped, some_shapes, survey,
 };
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
@@ -135,6 +135,7 @@ fn the_statements_that_read_rows() {
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     let whole = RowChoice::Boxes { boxes: 1, rows: ExpectedRows::Counted(1_000), keys: None };
     compare("cached_rows", &cached_rows(&points(), whole, parameters));
+    compare("cached_shapes", &format!("{};\n{}", cached_rows(&shapes(), whole, parameters), some_shapes(&shapes(), 1)));
     let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
     let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();
     let sampled = key_bounds(&points(), 3, KeySample::Pages { percent: 12.5 }).unwrap_or_default();

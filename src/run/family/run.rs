@@ -394,7 +394,8 @@ impl FamilyTally {
         self.report.reseeded += u64::from(is_dirty);
     }
 
-    fn shows(&mut self, output: PathBuf, manifest: Option<&Manifest>) {
+    /// Notes which publication a target shows.
+    pub(crate) fn shows(&mut self, output: PathBuf, manifest: Option<&Manifest>) {
         let publication = manifest.and_then(|manifest| manifest.publication.clone());
         self.published.extend(publication.map(|publication| (output, publication.id)));
     }

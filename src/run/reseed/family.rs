@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::watch::{Watched, with_cause};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
 use crate::config::{JobSettings, ValueSegment};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, with_causes};
 use crate::report::{Event, FamilyReport};
 use crate::run::family::{FamilyLook, FamilyRun, VariantState};
 use crate::run::family_seed::{FamilySource, seed_family_target};
@@ -88,9 +88,45 @@ pub(crate) async fn reseed_family(
     }
     let compacting = ReseedOptions { compaction: reseeding.compaction.now(), ..reseeding.clone() };
     for settings in put_off {
-        one(&mut run, &compacting, settings, true).await?;
+        if !compacted(&mut run, &compacting, settings).await? {
+            break;
+        }
     }
     run.finish().await
+}
+
+/// Writes the archive of a variant anew that shows all changes already, so that an error is only told. False if there
+/// was one, and the others have to wait as well.
+async fn compacted(
+    run: &mut FamilyRun<'_>,
+    options: &ReseedOptions,
+    settings: JobSettings,
+) -> Result<bool, CommandError> {
+    let output = settings.tileset.output.clone();
+    let job = run.targets.job(settings)?;
+    let written = async {
+        let outcome = Box::pin(reseed(&job, options)).await?;
+        job.purge_published(false).await?;
+        outcome.complete()?;
+        Ok::<_, CommandError>(outcome)
+    };
+    match written.await {
+        Ok(ReseedOutcome::Done(done)) => run.tally.shows(output, done.manifest.as_ref()),
+        Ok(ReseedOutcome::Nothing | ReseedOutcome::Planned(_) | ReseedOutcome::Seeded(_)) => {}
+        Err(error) => {
+            // A stop ends the run where it is noticed next.
+            if error.kind() != ErrorKind::Interrupted {
+                let message = format!(
+                    "{} shows all changes, and keeps its dead bytes until the next change: {}",
+                    output.display(),
+                    with_causes(&error)
+                );
+                run.options.report.event(&Event::Warning { message });
+            }
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel

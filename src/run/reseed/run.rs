@@ -161,7 +161,7 @@ impl ReseedRun<'_> {
     fn say_compaction(&self) {
         if self.options.compaction.percent == MAX_DEAD_PERCENT_OF_WATCH {
             let message = format!(
-                "more than half of the bytes of {} are dead: it is written anew as a whole, and changes wait until that is done. compact_between in [changes] names hours at which that is done before it is due",
+                "more than half of the bytes of {} belong to no tile any more: it is written anew as a whole, and changes wait until that is done. With quiet hours in compact_between in [changes], that is done there, beyond 30 %",
                 self.look.job.target
             );
             self.look.job.report.event(&Event::Warning { message });

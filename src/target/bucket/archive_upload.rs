@@ -647,13 +647,13 @@ impl Upload<'_> {
 pub fn remove_archive(archive: &ObjectKey, options: BucketOptions, runtime: &Handle) -> Result<(), BucketError> {
     wait(runtime, async {
         let store = Store::open(archive.bucket_as_location(), options).await?;
-        if store.client.keeps_uploads()
-            && let Some(mut noted) = NotedUploads::begin(&store, archive).await
-        {
+        let noted = if store.client.keeps_uploads() { NotedUploads::begin(&store, archive).await } else { None };
+        // Nobody can complete an upload any more only when the archive is gone.
+        store.remove(std::slice::from_ref(&archive.key)).await?;
+        if let Some(mut noted) = noted {
             noted.replaced().await;
         }
-        let mut names = vec![archive.key.clone()];
-        names.extend(store.names(&format!("{}/", archive.folder_beside())).await?);
+        let names: Vec<String> = store.names(&format!("{}/", archive.folder_beside())).await?;
         store.remove(&names).await
     })
 }

@@ -448,8 +448,12 @@ impl Document {
     }
 }
 
-/// The boot and the process namespace, if Linux reports them.
+/// The boot and the process namespace, if Linux reports them, and if `/proc` shows the processes of this namespace.
 fn scope() -> String {
+    let own = std::fs::read_link("/proc/self").unwrap_or_default();
+    if own.as_os_str() != std::process::id().to_string().as_str() {
+        return String::new();
+    }
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let namespace = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
     if boot.is_empty() || namespace.as_os_str().is_empty() {

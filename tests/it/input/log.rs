@@ -70,7 +70,7 @@ fn a_first_seed_does_not_say_that_nothing_is_there_and_v_says_why_rows_are_not_c
     let objects = "properties = { id = \"id\", object = \"jsonb_build_object('a', id)\" }\n";
     std::fs::write(&config, LAYER.replace("properties = [\"id\"]\n", objects)).unwrap();
     let objects = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
-    assert!(objects.contains("not cached: they are no single points with plain values"), "{objects}");
+    assert!(objects.contains("not cached: they have other than plain values, are simplified"), "{objects}");
 }
 
 #[test]

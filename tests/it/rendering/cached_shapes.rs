@@ -32,11 +32,24 @@ fn lines_and_polygons_read_once_are_drawn_as_the_database_draws_them() {
     compare(&db, "6-13", &both, &["--bbox", "6.9,43.9,7.02,44.2"], 2);
 }
 
-/// What another writer made of a geometry's stored box decides whether `ST_AsMVTGeom` draws it.
+/// What another writer made of a geometry's stored box decides whether `ST_AsMVTGeom` draws it; heights, whether two
+/// vertices are the same.
 #[test]
-fn shapes_without_a_box_of_their_own_are_drawn_by_the_database() {
+fn shapes_that_cannot_be_read_once_are_drawn_by_the_database() {
     let db = Db::new();
     db.run(SHAPES);
     db.run("UPDATE lines SET metres = postgis_dropbbox(metres) WHERE id = 77");
-    compare(&db, "8-12", &layer("lines", "metres", ""), &[], 0);
+    let stderr = compare(&db, "8-12", &layer("lines", "metres", ""), &[], 0);
+    assert!(stderr.contains("reading the rows of"), "{stderr}");
+    // Heights are seen before all rows are read, and so are points.
+    for (column, other) in
+        [("high", "ST_Force3D(metres)"), ("mixed", "CASE WHEN id = 3 THEN ST_Centroid(metres) ELSE metres END")]
+    {
+        db.run(&format!("CREATE TABLE {column} AS SELECT id, name, class, {other} AS metres FROM areas; ALTER TABLE {column} ADD PRIMARY KEY (id)"));
+        let stderr = compare(&db, "8-12", &layer(column, "metres", ""), &[], 0);
+        assert!(
+            stderr.contains("its rows are not cached: some are not lines or polygons of two dimensions"),
+            "{stderr}"
+        );
+    }
 }
