@@ -237,7 +237,7 @@ pub(crate) fn some_shapes(layer: &Layer, boxes: usize) -> String {
     let g = placement.stored();
     format!(
         "SELECT bool_or(ST_NDims(g) > 2 OR GeometryType(g) NOT IN ('LINESTRING', 'MULTILINESTRING', 'POLYGON', 'MULTIPOLYGON')), avg(ST_MemSize(g))::float8
-FROM (SELECT {g} AS g FROM {} WHERE {g} IS NOT NULL {} {} LIMIT {ROWS_LOOKED_AT}) AS some",
+FROM (SELECT {g} AS g FROM {} WHERE {g} IS NOT NULL {} {} LIMIT {ROWS_LOOKED_AT}) AS first_rows",
         scanned(layer, boxes),
         near(placement, boxes),
         filter(layer)
