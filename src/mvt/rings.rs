@@ -189,3 +189,23 @@ fn is_near([from, to]: [[i32; 2]; 2], [x, y]: [i32; 2]) -> bool {
     let (west, east) = if slope > 0.0 { (at - up, at + down) } else { (at - down, at + up) };
     (f64::from(x) >= west - 0.5 - ROUNDING) && (f64::from(x) <= east + 0.5 + ROUNDING)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An edge of this polygon passes a corner of the unit square around another vertex. Wagyu sees that where the steps
+    /// of doubles are larger than the error of the edge's position there, and not near x = 0.
+    #[test]
+    fn near_the_western_edge_of_a_tile_a_form_is_not_the_same_as_elsewhere() {
+        let ring = [[15, 10], [15, 2], [1, 6], [-12, -5], [-14, 3], [15, 10]];
+        let drawn = |step: i32| {
+            let moved = ring.map(|[x, y]| [x + step, y]);
+            drawn_rings(&moved, None, &mut Parts::default())
+        };
+        assert_eq!(drawn(1_000), RingsDrawn::SameAnywhere);
+        assert_eq!(drawn(MAX_SIZE_OF_FORM + 14), RingsDrawn::SameAnywhere);
+        assert_eq!(drawn(MAX_SIZE_OF_FORM + 13), RingsDrawn::Unknown);
+        assert_eq!(drawn(0), RingsDrawn::Unknown);
+    }
+}

@@ -15,6 +15,7 @@
 //! | `split` | parts of a table that several sessions read in parallel |
 //! | `survey/` | the positions of all features, and the cells that are counted meanwhile |
 //! | `variants` | the values of the variants of a tileset |
+//! | `wkb` | geometries as the database sends them |
 //! | `discover/` | the tables and views with a geometry, for users who have no configuration yet |
 //!
 //! Imports go down these levels; `tests/it/project/imports.rs` holds the table.
@@ -28,6 +29,7 @@ pub(crate) mod split;
 pub(crate) mod sql;
 mod survey;
 pub(crate) mod variants;
+pub(crate) mod wkb;
 
 pub(crate) use discover::{
     CatalogColumn, ColumnExtent, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, OSM_ID, SpatialFunction,

@@ -119,7 +119,7 @@ pub struct DeadBytes {
 pub(crate) const MAX_DEAD_PERCENT: u64 = 30;
 
 impl DeadBytes {
-    /// True if they are more than so many percent of the tile data.
+    /// True if the dead bytes are more than `percent` of the tile data.
     pub(crate) const fn exceed(self, percent: u64) -> bool {
         self.bytes.saturating_mul(100) > self.total.saturating_mul(percent)
     }

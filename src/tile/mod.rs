@@ -51,7 +51,7 @@ pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRect
 pub use scope::{Scope, ScopeError, area_of_texts, area_texts};
 pub use tag::{BandRoot, TilesetTag};
 pub use text::{TileText, TileTextError, TileTextNames};
-pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect};
+pub use world_box::{LAST_UNIT, SourceBox, WorldBox, WorldRect, single_above, single_below};
 pub use zoom::{Zoom, ZoomError, ZoomLimits, ZoomList};
 
 /// Half the side of the Web Mercator square in metres: π times the WGS 84 semi-major axis (EPSG:3857).

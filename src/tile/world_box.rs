@@ -162,3 +162,15 @@ impl SourceBox<f32> {
         }
     }
 }
+
+/// The greatest number of single precision that is not above a value.
+#[expect(clippy::cast_possible_truncation, reason = "corrected afterwards")]
+pub fn single_below(value: f64) -> f32 {
+    if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 }
+}
+
+/// The least number of single precision that is not below a value.
+#[expect(clippy::cast_possible_truncation, reason = "corrected afterwards")]
+pub fn single_above(value: f64) -> f32 {
+    if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 }
+}

@@ -267,14 +267,8 @@ impl CachedRows {
         let mut drawn = match &self.rows {
             RowStore::Memory(rows) => rows.draw(layer, index, areas, most, shared),
             RowStore::File(rows) => drawn_from_file(rows, layer, index, &areas, most),
-            RowStore::Shapes(rows) => {
-                let scene = rows.scene(layer, index, areas);
-                if scene.is_known() {
-                    rows.draw(layer, &scene)
-                } else {
-                    DrawnAreas { left: scene.into_areas(), ..DrawnAreas::default() }
-                }
-            }
+            // They may need the database (`shape_scene`).
+            RowStore::Shapes(_) => DrawnAreas { left: areas, ..DrawnAreas::default() },
             RowStore::Cells(zooms) => {
                 let mut drawn = DrawnAreas::default();
                 for of_zoom in areas.chunk_by(|one, next| one.rect.zoom == next.rect.zoom) {

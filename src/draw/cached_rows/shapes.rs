@@ -423,12 +423,7 @@ enum Shown {
 }
 
 impl Scene {
-    /// True if everything is known.
-    pub(super) fn is_known(&self) -> bool {
-        self.seen.iter().all(|seen| seen.shown != Shown::Unknown)
-    }
-
-    /// True if so many tiles are left to the database that it draws all of them.
+    /// True if more than one tile in [`MAX_LEFT_SHARE`] is left to the database, which then draws all of them.
     pub(super) fn is_left(&self) -> bool {
         let seen = self.seen.chunk_by(|one, next| one.candidate.tile == next.candidate.tile).count();
         self.heavy.len() as u64 * MAX_LEFT_SHARE > seen as u64
@@ -441,10 +436,6 @@ impl Scene {
         self.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));
         self.heavy.extend(tiles.into_iter().filter_map(|tile| Order::ZoomColumnTmsRow.tile(tile)));
         self.forms.clear();
-    }
-
-    pub(super) fn into_areas(self) -> Vec<Area> {
-        self.areas
     }
 
     fn put(&mut self, kind: ShapeKind, parts: &Parts) -> Shown {

@@ -32,6 +32,7 @@ use crate::postgis::{split, sql};
 use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile, PointSorter, SortedPlaces};
 use crate::tile::{
     BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, WorldRect, Zoom, ZoomList,
+    single_above, single_below,
 };
 
 pub(crate) use folding::FoldReader;
@@ -451,12 +452,10 @@ pub(crate) fn position(row: &Row) -> Option<[f64; 2]> {
 
 /// The box of a row in the reference system of its column, rounded outwards, from the columns 2 to 5. `min_x` is
 /// greater than `max_x` for a box that crosses ±180°.
-#[expect(clippy::cast_possible_truncation, reason = "the result is rounded outwards")]
 pub(crate) fn source_box(row: &Row) -> Option<SourceBox<f32>> {
     let side = |column: usize| row.get::<_, Option<f64>>(column);
     let (x0, y0, x1, y1) = (side(2)?, side(3)?, side(4)?, side(5)?);
-    let below = |value: f64| if f64::from(value as f32) > value { (value as f32).next_down() } else { value as f32 };
-    let above = |value: f64| if f64::from(value as f32) < value { (value as f32).next_up() } else { value as f32 };
+    let (below, above) = (single_below, single_above);
     if x0 > x1 {
         // A box that crosses ±180° is searched on each side of ±180° separately, so each side must lie inside the row.
         return Some(SourceBox { min_x: above(x0), min_y: below(y0), max_x: below(x1), max_y: above(y1) });

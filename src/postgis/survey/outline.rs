@@ -7,6 +7,7 @@ use tokio_postgres::Row;
 use crate::postgis::layer::{Layer, Placement};
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql;
+use crate::postgis::wkb::WkbReader;
 use crate::tile::{
     BoxFootprint, ChangeLocation, Footprints, HALF_WORLD_METRES, Outline, OutlinedBoxes, WORLD_UNITS, WorldBox,
 };
@@ -61,75 +62,19 @@ impl Outlines {
 /// The outline of a geometry in EPSG:3857, as little-endian WKB of two dimensions (OGC 06-103r4, section 8), and how
 /// many polygons it has. `None` if it has a type without straight edges, or lies far outside of the world.
 pub(crate) fn outline(wkb: &[u8]) -> Option<(Outline, u32)> {
-    let mut reader = Wkb { bytes: wkb, polygons: 0, outline: Outline::default() };
-    reader.geometry(0)?;
-    Some((reader.outline, reader.polygons))
-}
-
-struct Wkb<'a> {
-    bytes: &'a [u8],
-    /// The number of polygons read so far.
-    polygons: u32,
-    outline: Outline,
-}
-
-impl Wkb<'_> {
-    /// Collections in collections deeper than this are not read.
-    const MAX_DEPTH: u32 = 16;
-
-    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (first, rest) = self.bytes.split_first_chunk::<N>()?;
-        self.bytes = rest;
-        Some(*first)
-    }
-
-    fn number(&mut self) -> Option<u32> {
-        self.take().map(u32::from_le_bytes)
-    }
-
-    fn geometry(&mut self, depth: u32) -> Option<()> {
-        let little_endian = self.take::<1>()? == [1];
-        if !little_endian || depth > Wkb::MAX_DEPTH {
-            return None;
-        }
-        match self.number()? {
-            1 => self.part(1, None),
-            2 => {
-                let vertices = self.number()?;
-                self.part(vertices, None)
-            }
-            3 => {
-                let polygon = self.polygons;
-                self.polygons += 1;
-                for _ in 0..self.number()? {
-                    let vertices = self.number()?;
-                    self.part(vertices, Some(polygon))?;
-                }
-                Some(())
-            }
-            4..=7 => {
-                for _ in 0..self.number()? {
-                    self.geometry(depth + 1)?;
-                }
-                Some(())
-            }
-            _ => None,
-        }
-    }
-
-    /// The vertices of a point, a line or a ring.
-    fn part(&mut self, vertices: u32, polygon: Option<u32>) -> Option<()> {
-        self.outline.begin(polygon);
-        for _ in 0..vertices {
-            let [x, y] = [self.take().map(f64::from_le_bytes)?, self.take().map(f64::from_le_bytes)?];
+    let (mut reader, mut outline) = (WkbReader::new(wkb), Outline::default());
+    reader.read(&mut |part| {
+        outline.begin(part.polygon);
+        for [x, y] in part.vertices() {
             let share = |metres: f64| (metres + HALF_WORLD_METRES) / (2.0 * HALF_WORLD_METRES);
-            if !self.outline.add([share(x), share(-y)]) {
+            if !outline.add([share(x), share(-y)]) {
                 return None;
             }
         }
-        self.outline.end();
+        outline.end();
         Some(())
-    }
+    })?;
+    Some((outline, reader.polygons()))
 }
 
 // Positions of changed geometries for which the change log holds covers (`postgis/sql/survey.rs`) in a reference system

@@ -62,7 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mvt", &["tests wire", "clip geometry parts points", "compare features overzoom rings", "drawing shapes"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
     ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
-    ("postgis", &["session", "layer", "sql variants", "probe split", "discover refresh survey"]),
+    ("postgis", &["session wkb", "layer", "sql variants", "probe split", "discover refresh survey"]),
     (
         "report",
         &[
