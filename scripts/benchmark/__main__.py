@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, scale, seed, serve, shapes, shards, targets, unread, variants, walk, watch, writers
+from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, scale, seed, serve, shapes, shards, targets, towns, unread, variants, walk, watch, writers
 from .bench import Bench
 
 DESCRIPTION = """\
@@ -71,7 +71,9 @@ def arguments():
                         "packages; needs npm and ogr2ogr), beside tippecanoe, if it is on the PATH, and freestiler, if python3 has it and geopandas, "
                         "instead of facilities")
     parser.add_argument("--buildings", type=number, metavar="N",
-                        help="with --shapes: also N buildings (500000 take a minute)")
+                        help="only N footprints, N parcels and N roads in towns beside the floor, with their reseeds; with --peers also the other programs "
+                        "(500000 take ten minutes without these)")
+    parser.add_argument("--kinds", action="append", choices=list(towns.TOWNS), help="with --buildings: only these; may be given again")
     parser.add_argument("--repair", action="store_true",
                         help="only shapes of 3,000 and 100,000 vertices that are not valid: with repair = true, without, and made valid before; with --before also "
                         "by another program")
@@ -134,7 +136,7 @@ def arguments():
 
 # The measurements by their flags, in the order in which they run.
 # Instead of facilities:
-WITHOUT_FACILITIES = {"shapes": shapes.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
+WITHOUT_FACILITIES = {"shapes": shapes.measure, "buildings": towns.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
 # The first of these alone, which makes its own rows:
 WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "walk_cdn": walk.measure, "day": day.measure}
 # The first of these alone:

@@ -18,11 +18,17 @@ STRIPS_PER_WORKER = 4
 
 @dataclass
 class Table:
-    """What is drawn: a table in EPSG:4326, the geometry's column, and the properties, the first of which is the key."""
+    """What is drawn: a table in EPSG:4326 or 3857, the geometry's column, and the properties, the first of which is the key."""
 
     name: str
     geometry: str
     properties: list
+    srid: int = 4326
+
+    @property
+    def half_width(self):
+        """Half of the width of the world, in the units of its coordinates."""
+        return HALF if self.srid == 3857 else 180
 
 
 def measure(bench, table):
@@ -68,7 +74,8 @@ def measure(bench, table):
 def strips(bench, table, zoom):
     """The first and last columns of strips with about the same number of rows each, by their western sides."""
     count = STRIPS_PER_WORKER * int(bench.workers)
-    column = f"floor((ST_XMin({table.geometry}) + 180) / 360 * {1 << zoom})"
+    half = table.half_width
+    column = f"floor((ST_XMin({table.geometry}) + {half}) / {2 * half} * {1 << zoom})"
     # Strips end where a part of the rows ends; none is empty.
     shares = ", ".join(f"{number / count}" for number in range(1, count))
     ends = bench.sql(f"SELECT DISTINCT unnest(percentile_disc(ARRAY[{shares}]) WITHIN GROUP (ORDER BY {column}))::int "
@@ -81,13 +88,14 @@ def strips(bench, table, zoom):
 def statement(table, low, high, first, last, zoom):
     """Draws the tiles of some zooms below the columns `first` to `last` of `zoom`: how many show something, and their bytes."""
     names = ", ".join(table.properties)
-    degrees = 360 / (1 << zoom)
+    half = table.half_width
+    side = 2 * half / (1 << zoom)
     # A little more than the buffer of the shallowest zoom on both sides; the tiles decide.
-    west, east = first * degrees - 180 - degrees / 32, (last + 1) * degrees - 180 + degrees / 32
+    west, east = first * side - half - side / 32, (last + 1) * side - half + side / 32
     return f"""
 WITH shapes AS MATERIALIZED (
     SELECT ST_Transform({table.geometry}, 3857) AS m, {names} FROM "{table.name}"
-    WHERE {table.geometry} && ST_MakeEnvelope({west}, -90, {east}, 90, 4326)
+    WHERE {table.geometry} && ST_MakeEnvelope({west}, {-half}, {east}, {half}, {table.srid})
 ),
 ranges AS (
     SELECT m, z, {names},

@@ -11,15 +11,21 @@ import subprocess
 from dataclasses import dataclass, field
 
 from .bench import listed, median, megabytes, remove
-from .shapes import FREESTILER, has_freestiler
 
 # The properties of the seed, as a file of features: the export is not counted.
 EXPORT = """
 \\set FETCH_COUNT 10000
-SELECT json_build_object('type', 'Feature', 'geometry', ST_AsGeoJSON(location, 15)::json, 'properties',
-    (SELECT json_object_agg(key, value) FROM jsonb_each(to_jsonb(f) - 'location')
+SELECT json_build_object('type', 'Feature', 'geometry', ST_AsGeoJSON(ST_Transform(:"geometry", 4326), 15)::json, 'properties',
+    (SELECT json_object_agg(key, value) FROM jsonb_each(to_jsonb(f) - :'geometry')
      WHERE key = ANY (:'fields'::text[]) AND value <> 'null'))
-FROM api_facility AS f;
+FROM :"table" AS f;
+"""
+
+# freestiler (PyPI) draws the features of a GeoDataFrame: file of features, archive, layer, zooms.
+FREESTILER = """
+import sys, geopandas, freestiler
+frame = geopandas.read_file(sys.argv[1]).set_crs(4326, allow_override=True)
+freestiler.freestile(frame, sys.argv[2], layer_name=sys.argv[3], min_zoom=int(sys.argv[4]), max_zoom=int(sys.argv[5]))
 """
 
 
@@ -39,12 +45,17 @@ class Peer:
 def measure(bench):
     with sqlite3.connect(f"file:{bench.seeded.archive}?mode=ro", uri=True) as archive:
         layer = json.loads(archive.execute("SELECT value FROM metadata WHERE name = 'json'").fetchone()[0])["vector_layers"][0]
+    beside(bench, "api_facility", "location", layer["id"], layer["fields"])
+
+
+def beside(bench, table, geometry, layer, fields):
+    """The seed of a table's layer, and each peer, in turns."""
     features = bench.file("features.geojsonl")
-    peers = found(bench, layer, features)
+    peers = found(bench, table, layer, features)
     if any(peer.reads_file for peer in peers):
-        fields = "{" + ",".join(json.dumps(field) for field in layer["fields"]) + "}"
+        fields = "{" + ",".join(json.dumps(field) for field in fields) + "}"
         with open(features, "w") as out:
-            bench.psql("-v", f"fields={fields}", stdout=out, input=EXPORT)
+            bench.psql("-v", f"fields={fields}", "-v", f"table={table}", "-v", f"geometry={geometry}", stdout=out, input=EXPORT)
     ours = bench.file("beside-peers.mbtiles")
     for _ in range(bench.runs):
         remove(ours)
@@ -62,12 +73,12 @@ def measure(bench):
     remove(features)
 
 
-def found(bench, layer, features):
+def found(bench, table, layer, features):
     """The peers that are there."""
     peers = []
     # Several connections, as many as the seed has.
     of_martin = ["--mbtiles-type", "flat", "--min-zoom", bench.low, "--max-zoom", bench.high, "--concurrency", bench.workers,
-                 "--pool-size", bench.workers, "--source", "api_facility", bench.url]
+                 "--pool-size", bench.workers, "--source", table, bench.url]
     martin_cp, bulk, tippecanoe, freestiler = (bench.file(f"{name}.{kind}") for name, kind in [
         ("martin-cp", "mbtiles"), ("bulk", "mbtiles"), ("tippecanoe", "mbtiles"), ("freestiler", "pmtiles")])
     if shutil.which("martin-cp"):
@@ -78,11 +89,11 @@ def found(bench, layer, features):
     if shutil.which("tippecanoe"):
         os.environ["TIPPECANOE_MAX_THREADS"] = bench.workers
         # Nothing dropped, nothing thinned; a buffer of 4/256 of a tile is the 64/4096 of the seed.
-        command = ["tippecanoe", "--quiet", "--force", "-o", tippecanoe, "-l", layer["id"], "-Z", bench.low, "-z", bench.high, "-r1",
-                   "--no-feature-limit", "--no-tile-size-limit", "--buffer=4", "--read-parallel", features]
+        command = ["tippecanoe", "--quiet", "--force", "-o", tippecanoe, "-l", layer, "-Z", bench.low, "-z", bench.high, "-r1",
+                   "--no-feature-limit", "--no-tile-size-limit", "--no-tiny-polygon-reduction", "--buffer=4", "--read-parallel", features]
         peers.append(Peer(version("tippecanoe"), tippecanoe, command, reads_file=True))
     if has_freestiler():
-        command = ["python3", "-c", FREESTILER, features, freestiler, layer["id"], bench.low, bench.high]
+        command = ["python3", "-c", FREESTILER, features, freestiler, layer, bench.low, bench.high]
         peers.append(Peer("freestiler, as it is", freestiler, command, reads_file=True))
     names = " ".join(peer.command[0] + " " + peer.name for peer in peers)
     missing = [name for name in ("martin-cp", "bulk mode", "tippecanoe", "freestiler") if name not in names]
@@ -96,6 +107,11 @@ def version(program):
     said = subprocess.run([program, "--version"], capture_output=True, text=True)
     line = (said.stdout + said.stderr).strip().partition("\n")[0]
     return line if program in line else f"{program} {line}"
+
+
+def has_freestiler():
+    """Whether the python3 on the PATH has freestiler, and geopandas, which reads its features."""
+    return subprocess.run(["python3", "-c", "import freestiler, geopandas"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def has_bulk_mode():

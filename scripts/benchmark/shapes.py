@@ -3,18 +3,18 @@ tippecanoe, and freestiler. And many small shapes, generated: lines, buildings, 
 
 import json
 import os
-import random
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import floor
+from . import floor, towns
 from .bench import fail, listed, median, megabytes, remove, tiles_in
+from .peers import FREESTILER, has_freestiler
+from .towns import SmallShapes
 
 # The packages with their versions: TopoJSON of Natural Earth (public domain) and of the United States Census Bureau.
 PACKAGES = ["world-atlas@2.0.2", "us-atlas@3.0.1"]
-CONFIG = '[[layer]]\nname = "{name}"\ntable = "{name}"\nproperties = {properties}\n'
 
 
 @dataclass
@@ -31,13 +31,6 @@ class ShapesCase:
     floor: bool = False
     workers: str = ""
 
-
-# freestiler (PyPI) draws the features of a GeoDataFrame: file of features, archive, layer, zooms.
-FREESTILER = """
-import sys, geopandas, freestiler
-frame = geopandas.read_file(sys.argv[1]).set_crs(4326, allow_override=True)
-freestiler.freestile(frame, sys.argv[2], layer_name=sys.argv[3], min_zoom=int(sys.argv[4]), max_zoom=int(sys.argv[5]))
-"""
 
 CASES = [
     ShapesCase("countries", "world-atlas/countries-50m.json", "countries", "0-10"),
@@ -57,21 +50,6 @@ GENERATED = {
     "multipoints": (20_000, "MultiPoint", "ST_Multi(ST_MakePoint(x, y))", 0, 0),
 }
 SMALL_ZOOMS = "10-14"
-
-# With --buildings: shapes of every form in towns whose sizes follow a power law, in metres of EPSG:3857. Footprints are turned squares, shapes of an L, and
-# squares with a hole; roads have 5 to 200 vertices.
-TOWN = """SELECT id, -1200000 + 6000000 * random_of(town) + 40000 / (1 + town / 50.0) * (random_of(id * 3) + random_of(id * 5) - 1) AS x,
-    4200000 + 4000000 * random_of(-town) + 40000 / (1 + town / 50.0) * (random_of(id * 7) + random_of(id * 11) - 1) AS y,
-    random_of(id * 13) AS a, random_of(id * 17) AS b, 6.3 * random_of(id * 19) AS turn
-    FROM generate_series(1, {count}) AS id CROSS JOIN LATERAL (SELECT floor(3000 ^ random_of(id * 23))::int8 AS town OFFSET 0) AS towns"""
-FOOTPRINT = """ST_Translate(ST_Rotate(CASE id % 4
-    WHEN 0 THEN ST_MakePolygon(ST_MakeLine(ARRAY[ST_MakePoint(0, 0), ST_MakePoint(w, 0), ST_MakePoint(w, h / 2), ST_MakePoint(w / 2, h / 2), ST_MakePoint(w / 2, h), ST_MakePoint(0, h), ST_MakePoint(0, 0)]))
-    WHEN 1 THEN ST_MakePolygon(ST_MakeLine(ARRAY[ST_MakePoint(0, 0), ST_MakePoint(w, 0), ST_MakePoint(w, h), ST_MakePoint(0, h), ST_MakePoint(0, 0)]),
-        ARRAY[ST_MakeLine(ARRAY[ST_MakePoint(w / 3, h / 3), ST_MakePoint(w / 3, h / 2), ST_MakePoint(w / 2, h / 2), ST_MakePoint(w / 2, h / 3), ST_MakePoint(w / 3, h / 3)])])
-    ELSE ST_MakePolygon(ST_MakeLine(ARRAY[ST_MakePoint(0, 0), ST_MakePoint(w, 0), ST_MakePoint(w, h), ST_MakePoint(0, h), ST_MakePoint(0, 0)])) END, turn), x, y)"""
-ROAD = """(SELECT ST_MakeLine(ARRAY(SELECT ST_MakePoint(x + sum(30 * cos(way)) OVER (ORDER BY k), y + sum(30 * sin(way)) OVER (ORDER BY k))
-    FROM generate_series(1, 5 + floor(196 * a ^ 4)::int) AS k CROSS JOIN LATERAL (SELECT turn + 2 * random_of(id * 1000 + k / 4) + 0.3 * random_of(id * 1000 + k) AS way OFFSET 0) AS ways)))"""
-TOWNS = {"footprints": ("Polygon", FOOTPRINT, "10-14"), "roads": ("LineString", ROAD, "8-14")}
 
 
 def measure(bench):
@@ -94,13 +72,7 @@ def measure_small(bench):
     """Many small shapes: floor and seed in turns, and reseeds."""
     for name, (count, *shape) in GENERATED.items():
         generate(bench, name, count, *shape)
-        measure_generated(bench, name, count)
-    if bench.options.buildings:
-        generate(bench, "buildings", bench.options.buildings, *GENERATED["buildings"][1:])
-        measure_generated(bench, "buildings", bench.options.buildings)
-        for name, (kind, shape, zooms) in TOWNS.items():
-            generate_towns(bench, name, bench.options.buildings, kind, shape)
-            measure_generated(bench, name, bench.options.buildings, zooms)
+        towns.measure_table(bench, SmallShapes(name, count, SMALL_ZOOMS))
 
 
 def generate(bench, name, count, kind, shape, least, most):
@@ -116,48 +88,6 @@ def generate(bench, name, count, kind, shape, least, most):
         ) AS placed;
         CREATE INDEX ON "{name}" USING gist (geom);
         VACUUM ANALYZE "{name}";""")
-
-
-def generate_towns(bench, name, count, kind, shape):
-    """A table of shapes in towns."""
-    bench.sql(f"""DROP TABLE IF EXISTS "{name}";
-        CREATE OR REPLACE FUNCTION random_of(seed int8) RETURNS float8 IMMUTABLE PARALLEL SAFE LANGUAGE sql AS
-            $$ SELECT (hashint8(seed)::int8 + 2147483648) / 4294967296.0 $$;
-        CREATE TABLE "{name}" AS SELECT id::int, '{name} ' || id AS name, ST_SetSRID({shape}, 3857)::geometry({kind}, 3857) AS geom
-        FROM (SELECT *, 8 + 30 * a AS w, 8 + 30 * b AS h FROM ({TOWN.format(count=count)}) AS placed OFFSET 0) AS sized;
-        ALTER TABLE "{name}" ADD PRIMARY KEY (id); CREATE INDEX ON "{name}" USING gist (geom);
-        VACUUM ANALYZE "{name}";""")
-
-
-def measure_generated(bench, name, count, zooms=SMALL_ZOOMS):
-    archive, before = bench.file("small.mbtiles"), bench.config
-    bench.config = os.environ["OAR_TILES_CONFIG"] = bench.write("shapes.toml", CONFIG.format(name=name, properties='["name"]'))
-    bench.begin_case(count, zooms)
-    floors, seeds = [], []
-    bench.install_triggers()
-    for _ in range(bench.runs):
-        remove(archive)
-        floors.append(floor.measure(bench, floor.Table(name, "geom", ["id", "name"])))
-        seeds.append(bench.timed("seed", "--zoom", zooms, "--output", archive))
-    seconds, stored = [one for one, _ in seeds], tiles_in(archive)
-    if stored != floors[-1][1]:
-        bench.note(f"{name}: the floor drew {floors[-1][1]:,} tiles, seed {stored:,}. They have to be the same for the ratio to mean anything.")
-    bench.row(f"{name}: floor", f"{median(least for least, _ in floors):.2f} s", tiles=f"{floors[-1][1]:,}")
-    # The aim is 1.1 x the floor and half a second.
-    over = [one - 1.1 * least for one, (least, _) in zip(seconds, floors)]
-    bench.row(f"{name}: oar-tiles seed", f"{median(seconds):.2f} s", f"{max(told['peak_mb'] for _, told in seeds):.0f} MB", f"{stored:,}",
-              megabytes(archive), f"{median(one / least for one, (least, _) in zip(seconds, floors)):.2f} x floor; 1.1 x floor and {median(over):.2f} s ({listed(over)})")
-    chance = random.Random(5)
-    for changed in [1, 1_000]:
-        reseeds = []
-        for _ in range(max(3, bench.runs)):
-            some = ",".join(str(key) for key in chance.sample(range(1, count + 1), changed))
-            step = "40, 30" if name in TOWNS else "0.004, 0.003"
-            bench.sql(f'UPDATE "{name}" SET geom = ST_Translate(geom, {step}) WHERE id IN ({some})')
-            reseeds.append(bench.timed("reseed", "--output", archive))
-        bench.row(f"{name}: reseed, {changed:,} moved", f"{median(one for one, _ in reseeds) * 1e3:.0f} ms",
-                  tiles=f"{median(told['dirty'] for _, told in reseeds):,.0f}", ratio=f"at most {max(one for one, _ in reseeds) * 1e3:.0f} ms")
-    bench.config = os.environ["OAR_TILES_CONFIG"] = before
 
 
 def load(bench, case, source):
@@ -177,7 +107,7 @@ def load(bench, case, source):
 def measure_case(bench, case, source):
     archive, other = bench.file(f"shapes.{case.kind}"), bench.file("tippecanoe.mbtiles")
     config = bench.config
-    bench.config = bench.write("shapes.toml", CONFIG.format(name=case.name, properties='["name"]'))
+    bench.config = bench.write("shapes.toml", towns.CONFIG.format(name=case.name))
     os.environ["OAR_TILES_CONFIG"] = bench.config
     bench.begin_case(int(bench.sql(f'SELECT count(*) FROM "{case.name}"')), case.zooms)
     workers = case.workers or bench.workers
@@ -213,11 +143,6 @@ def measure_case(bench, case, source):
         else:
             bench.row(f"{case.name}: freestiler, once", f"{taken:.2f} s", "", "", megabytes(tiles), f"{taken / median(seconds):.1f} x seed")
     bench.config = os.environ["OAR_TILES_CONFIG"] = config
-
-
-def has_freestiler():
-    """Whether the python3 on the PATH has freestiler, and geopandas, which reads its features."""
-    return subprocess.run(["python3", "-c", "import freestiler, geopandas"], stderr=subprocess.DEVNULL).returncode == 0
 
 
 def tippecanoe(bench, case, source, file):

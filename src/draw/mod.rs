@@ -55,6 +55,7 @@ use crate::postgis::probe::{LayerLocks, probe_names};
 use crate::postgis::session::{Database, Error, Session, SessionValue, Snapshot};
 use crate::postgis::sql;
 use crate::postgis::sql::{FoldedValues, SurveyedRepair};
+use crate::postgis::survey::Outlines;
 use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
@@ -391,6 +392,22 @@ impl PreparedLayer {
         if is_few { self.cached_footprints() } else { None }
     }
 
+    /// Where its cached lines and polygons lie, for a plan whose deepest zoom is `deepest`. `None` if its rows are others, or
+    /// if that takes a survey.
+    pub(crate) async fn shape_footprints(
+        &self,
+        snapshot: &Snapshot,
+        deepest: Zoom,
+    ) -> Result<Option<LayerFootprints>, Error> {
+        let Some(rows) = self.cached_rows.as_ref().filter(|rows| rows.are_shapes()) else { return Ok(None) };
+        if !self.layer.is_found_by_area() {
+            return Ok(None);
+        }
+        let context = format!("layer \"{}\", looking how shapes are clipped", self.layer.name());
+        let outlines = Outlines::of(&self.layer, &snapshot.keeper, &context).await?;
+        Ok(rows.shape_footprints(&self.layer, deepest, outlines).map(LayerFootprints::Same))
+    }
+
     /// True if its rows are cached, and are lines and polygons.
     pub(crate) fn has_cached_shapes(&self) -> bool {
         self.cached_rows.as_ref().is_some_and(|rows| rows.are_shapes())
@@ -419,4 +436,4 @@ impl PreparedLayer {
 /// patches, in the choice of rows. Older targets then need a full seed. Without a new version, older targets would
 /// count as up to date, or hold a mixture of old and new bytes. `tests/it/rendering/drawing_versions.rs` compares the
 /// bytes of a small tileset with those recorded for this number.
-pub const RENDERING_VERSION: u32 = 3;
+pub const RENDERING_VERSION: u32 = 4;

@@ -82,9 +82,21 @@ impl TileGrid {
         to.clear();
         for [x, y] in part {
             let at = [self.scale[0] * x + self.offset[0], self.scale[1] * y + self.offset[1]];
-            push_new(to, at.map(f64::round_ties_even));
+            push_new(to, at.map(rounded));
         }
     }
+}
+
+/// The nearest integer, the even one of two (`rint`). The method of `f64` calls a function, for not every processor has
+/// an instruction for it.
+fn rounded(value: f64) -> f64 {
+    /// Doubles have no fraction from here on.
+    const WHOLE: f64 = 4_503_599_627_370_496.0;
+    if value.abs() < WHOLE / 2.0 {
+        let end = WHOLE * 1.5;
+        return value + end - end;
+    }
+    value.round_ties_even()
 }
 
 /// Adds a vertex unless it is the last one once more.
@@ -190,7 +202,7 @@ impl ShapeDrawer {
         let mut put = |piece: &[[f64; 2]]| {
             self.rounded.clear();
             for at in piece {
-                push_new(&mut self.rounded, at.map(f64::round_ties_even));
+                push_new(&mut self.rounded, at.map(rounded));
             }
             if self.rounded.len() > 1 {
                 self.parts.vertices.extend(self.rounded.iter().map(|at| whole(*at)));

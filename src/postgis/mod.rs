@@ -27,7 +27,7 @@ mod refresh;
 pub(crate) mod session;
 pub(crate) mod split;
 pub(crate) mod sql;
-mod survey;
+pub(crate) mod survey;
 pub(crate) mod variants;
 pub(crate) mod wkb;
 
@@ -59,7 +59,10 @@ pub(crate) use session::{DRAWN_TEXTS, LOGGED_TEXTS, Session, TextSetting, quoted
 pub(crate) use sql::ExpectedRows;
 pub(crate) use sql::without_bounds;
 pub(crate) use survey::RepairedShapes;
-pub(crate) use survey::{ChangedGeometries, Skipped, Surveyed, changed_positions, counts_cells, foldable, survey};
+pub(crate) use survey::{
+    ChangedGeometries, Skipped, Surveyed, changed_positions, count_of_table, counts_cells, foldable, survey,
+    survey_of_read_rows,
+};
 pub(crate) use survey::{
     FoldReader, RowCountAndBox, count_rows, count_rows_and_box, frequent_values, survey_for_plan, survey_side_by_side,
 };

@@ -25,7 +25,7 @@ pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
     let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
     let layers = RunLayers::new(&layers);
     let mut workers = std::mem::take(&mut prepared.workers);
-    let reading_seconds = if has_cached_rows { reading.elapsed().as_secs_f64() } else { 0.0 };
+    let reading_seconds = if has_cached_rows { (prepared.reading + reading.elapsed()).as_secs_f64() } else { 0.0 };
     let mut packer = Packer::new(settings.run.limits.packing);
     let mut zooms = Vec::new();
     let (mut tiles, mut empty) = (0, 0.0);

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::shared_rows::RowsToRead;
-use super::{CommandError, Job, JobPart};
+use super::{CommandError, Job, JobPart, RowSource};
 use crate::config::JobSettings;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::{CacheLimits, PreparedLayer, Worker};
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
-    Database, ExpectedRows, Layer, OnLargeTile, Probed, Reads, Server, Session, Skipped, Snapshot, Surveyed, foldable,
-    jumping_rows, probe_names, survey_for_plan,
+    Database, ExpectedRows, Layer, OnLargeTile, Probed, Reads, Server, Session, Skipped, Snapshot, Surveyed,
+    count_of_table, foldable, jumping_rows, probe_names, survey_for_plan, survey_of_read_rows,
 };
 use crate::report::{Event, Report, SkippedRows};
 use crate::target::TargetUrl;
@@ -54,8 +54,10 @@ pub(crate) struct Prepared {
     pub(crate) warnings: Vec<String>,
     /// The layers from which features will be left out, as text.
     pub(crate) thinned: Vec<String>,
-    /// How long the preparation took.
+    /// How long the preparation took, without what was read to be cached.
     pub(crate) took: Duration,
+    /// How long the rows were read that are cached already.
+    pub(crate) reading: Duration,
 }
 
 /// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`. If
@@ -133,7 +135,7 @@ pub(crate) async fn plan_probed(
     let ProbedRun { snapshot, server, layers, reads, workers } = probed;
     let is_whole = matches!(job.part, JobPart::Whole);
     let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
-    let LayerSurveys { planned, surveyed, skipped, rows, mut has_features, invalid } =
+    let LayerSurveys { planned, surveyed, skipped, rows, mut has_features, invalid, reading } =
         survey_layers(job, &snapshot, &layers, &workers).await?;
     let is_empty = |layer: &&Arc<Layer>| is_whole && has_features.remove(&layer.id()) == Some(false);
     for layer in layers.iter().filter(is_empty) {
@@ -183,7 +185,8 @@ pub(crate) async fn plan_probed(
         skipped,
         warnings: warnings.seen,
         thinned,
-        took: begun.elapsed(),
+        took: begun.elapsed().saturating_sub(reading),
+        reading,
     })
 }
 
@@ -367,6 +370,8 @@ pub(crate) struct LayerSurveys {
     pub(crate) has_features: BTreeMap<LayerId, bool>,
     /// The number of large areas that are not valid polygons, by the names of the layers that have such areas.
     pub(crate) invalid: BTreeMap<String, u64>,
+    /// How long rows were read that are cached.
+    pub(crate) reading: Duration,
 }
 
 /// Surveys all layers. The workers read in parallel where that pays.
@@ -388,6 +393,7 @@ pub(crate) async fn survey_layers(
         rows: Vec::new(),
         has_features: BTreeMap::new(),
         invalid: BTreeMap::new(),
+        reading: Duration::ZERO,
     };
     for (layer, settings) in layers.iter().zip(&tileset.layers) {
         // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
@@ -408,9 +414,16 @@ pub(crate) async fn survey_layers(
             }
             (fresh, Surveyed::of_footprints(footprints))
         } else {
-            let folds = foldable(snapshot, layer).await?;
-            let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
-            (fresh.with_cells(folds, seen.counted.clone()).with_repaired(seen.repaired.clone()), seen)
+            let ShapesRead { layer: fresh, seen, took } = shapes_first(job, snapshot, fresh, workers, memory).await?;
+            memory = memory.saturating_sub(fresh.cached_bytes());
+            all.reading += took;
+            if let Some(seen) = seen {
+                (fresh, seen)
+            } else {
+                let folds = foldable(snapshot, layer).await?;
+                let seen = survey_for_plan(snapshot, layer, folds.as_deref(), &coverage, zooms, &readers).await?;
+                (fresh.with_cells(folds, seen.counted.clone()).with_repaired(seen.repaired.clone()), seen)
+            }
         };
         if zooms.iter().any(|zoom| layer.zooms().contains(zoom)) {
             *all.has_features.entry(layer.id()).or_default() |=
@@ -481,6 +494,50 @@ async fn cached_first(
     let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
     let footprints = cached.cached_footprints();
     Ok(footprints.map(|footprints| (cached, footprints)))
+}
+
+/// A layer, with its lines and polygons if they were read before its tiles are planned.
+struct ShapesRead {
+    layer: PreparedLayer,
+    /// Where they lie; `None` if that takes a survey.
+    seen: Option<Surveyed>,
+    took: Duration,
+}
+
+/// Reads the lines and polygons of a table before its tiles are planned, because a survey would read them once more, if
+/// they are going to be cached.
+async fn shapes_first(
+    job: &Job,
+    snapshot: &Snapshot,
+    prepared: PreparedLayer,
+    workers: &[Worker],
+    memory: usize,
+) -> Result<ShapesRead, CommandError> {
+    let layer = prepared.layer();
+    let zooms = layer.drawn_zooms(&job.settings.tileset.zooms);
+    let traits = layer.traits();
+    // What several targets share is read by the first that draws it. A plan for shards has no workers.
+    let is_own = matches!((&job.part, &job.rows), (JobPart::Whole, RowSource::OwnSnapshot)) && !workers.is_empty();
+    let is_suited = traits.has_cacheable_shapes && layer.is_found_by_area() && job.coverage().is_world();
+    let (true, Some(deepest)) = (is_own && is_suited && memory > 0, zooms.last().copied()) else {
+        return Ok(ShapesRead { layer: prepared, seen: None, took: Duration::ZERO });
+    };
+    let all = count_of_table(snapshot, layer).await?.unwrap_or_default();
+    // Each is drawn in a tile of each zoom at least.
+    let cost = CacheCost { rows: all, features: all * zooms.len() as u64, memory };
+    if preparation(traits, &LayerWork::Seed(cost)) != Preparation::CacheRows {
+        return Ok(ShapesRead { layer: prepared, seen: None, took: Duration::ZERO });
+    }
+    let begun = Instant::now();
+    job.report.event(&Event::Reading { layer: layer.name().to_owned() });
+    let limits = CacheLimits { rows: ExpectedRows::About(all), memory, may_spill: true };
+    let layer = prepared.cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
+    let mut seen = None;
+    if let Some(footprints) = layer.shape_footprints(snapshot, deepest).await? {
+        tracing::debug!("layer \"{}\": its tiles are planned from the rows that are cached", layer.layer().name());
+        seen = Some(survey_of_read_rows(snapshot, layer.layer(), footprints, all).await?);
+    }
+    Ok(ShapesRead { layer, seen, took: begun.elapsed() })
 }
 
 /// Adds rows that were skipped. If a layer has several parts, each for its own zooms, the highest number for each

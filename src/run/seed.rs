@@ -94,8 +94,8 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     let finished = begun_seed.finish(sink, planned, tiles).await?;
     Ok(finished.seed_report(RunReport {
         bytes: outcome.zooms.iter().map(|zoom| zoom.bytes).sum(),
-        plan_seconds: (prepared.took + reading).as_secs_f64(),
-        reading_seconds: reading.as_secs_f64(),
+        plan_seconds: (prepared.took + prepared.reading + reading).as_secs_f64(),
+        reading_seconds: (prepared.reading + reading).as_secs_f64(),
         reading_sessions,
         render_seconds: rendering.as_secs_f64(),
         stages: RunStages::new(&outcome.stages, drawing, rendering, workers),

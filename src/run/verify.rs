@@ -99,6 +99,8 @@ pub(crate) async fn compare(
             let tiles = Arc::new(PartFilter { scope, area, compared: compared.clone(), is_partial: false });
             let mut settings = settings;
             settings.tileset.bbox = bbox;
+            // Tiles are compared with what the database draws.
+            settings.run.rows_memory = 0;
             let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
             looked = compared_with(&part, looked).await?;
         }
@@ -118,6 +120,7 @@ pub(crate) async fn compare(
         if let Some(zooms) = ZoomList::of(held) {
             let mut settings = job.settings.clone();
             (settings.tileset.zooms, settings.tileset.bbox) = (zooms, bbox);
+            settings.run.rows_memory = 0;
             let part = ComparedPart { job: job.with_settings(settings), tiles: Arc::new(tiles), amount };
             looked = compared_with(&part, looked).await?;
         }

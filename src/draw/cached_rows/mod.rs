@@ -53,12 +53,13 @@ use crate::postgis::layer::{Layer, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session, Snapshot};
 use crate::postgis::split::RowScan;
 use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
+use crate::postgis::survey::Outlines;
 use crate::postgis::{split, sql};
 use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Candidate, Coverage, Frame, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord, TileRect, Unit,
-    WorldRect, Zoom,
+    Area, Candidate, Coverage, Footprints, Frame, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord,
+    TileRect, Unit, WorldRect, Zoom,
 };
 
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
@@ -330,6 +331,12 @@ impl CachedRows {
         };
         drawn.left.extend_from_slice(&scene.others);
         drawn
+    }
+
+    /// Where the cached lines and polygons lie ([`ShapeRows::footprints`]); `None` if the rows are points or cells.
+    pub(crate) fn shape_footprints(&self, layer: &Layer, deepest: Zoom, outlines: Outlines) -> Option<Footprints> {
+        let RowStore::Shapes(rows) = &self.rows else { return None };
+        rows.footprints(layer, deepest, outlines)
     }
 
     /// True if the rows are lines and polygons.

@@ -8,8 +8,6 @@ use crate::tile::{single_above, single_below};
 pub(super) struct Parsed {
     pub(super) kind: ShapeKind,
     pub(super) vertices: u32,
-    /// The number of lines or polygons.
-    pub(super) members: u32,
     /// The width and the height of the box in metres, as the server stores it.
     pub(super) size: [f64; 2],
 }
@@ -29,11 +27,10 @@ impl Parsed {
     /// Reads one geometry from the beginning of the bytes.
     pub(super) fn split(rest: &mut &[u8]) -> Option<Parsed> {
         let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
-        let (mut vertices, mut members) = (0_u32, 0_u32);
+        let mut vertices = 0_u32;
         let mut wkb = WkbReader::new(rest);
         let read = wkb.read(&mut |part| {
             vertices = vertices.saturating_add(u32::try_from(part.len()).unwrap_or(u32::MAX));
-            members += u32::from(!part.is_hole);
             // The box of a polygon is that of its outer ring (`lwpoly_calculate_gbox`), wherever its holes are.
             for at in part.vertices().filter(|_| !part.is_hole) {
                 for axis in 0..2 {
@@ -47,7 +44,7 @@ impl Parsed {
         let kind = kind_of(read)?;
         // As the server stores a box: in single precision, rounded outwards.
         let size = [0, 1].map(|axis: usize| f64::from(single_above(high[axis])) - f64::from(single_below(low[axis])));
-        Some(Parsed { kind, vertices, members, size })
+        Some(Parsed { kind, vertices, size })
     }
 }
 

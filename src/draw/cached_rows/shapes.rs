@@ -14,9 +14,12 @@ use crate::mvt::{
 };
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session};
+use crate::postgis::sql::MAX_TILES_OF_BOX;
+use crate::postgis::survey::Outlines;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Frame, HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, Order, Positions, SearchBox, TileCoord, TileRect,
+    Area, BoxFootprint, Footprints, Frame, HALF_WORLD_METRES, MIN_TILES_OF_OUTLINE, Order, Positions, SearchBox,
+    SourceBox, TileCoord, TileRect, WorldBox, Zoom, latitude, longitude, metres, single_above, single_below,
 };
 
 /// The geometries of cached rows, numbered as their features are.
@@ -40,13 +43,7 @@ struct Place {
     /// True if the database draws the tiles that show it, with everything else in them, unless it is known what they
     /// show of it.
     is_heavy: bool,
-    /// True if the database draws the tiles that show it in any case.
-    has_many_members: bool,
 }
-
-/// The most members of a geometry that the statement which draws tiles passes on as they are. Of more, it looks at those
-/// near the tiles, by whose box a shape may be too small to be drawn.
-const MAX_MEMBERS: u32 = 4;
 
 /// A geometry with more vertices is left to the database, with the other features of its tiles: it costs little more
 /// there, and sending it would cost more.
@@ -81,7 +78,6 @@ impl Geometries {
                 size: parsed.size,
                 kind: parsed.kind,
                 is_heavy: parsed.vertices > MAX_VERTICES,
-                has_many_members: parsed.members > MAX_MEMBERS,
             });
         }
         self.wkb.extend_from_slice(wkb);
@@ -157,6 +153,25 @@ impl ShapeRows {
         ShapeRows { features, geometries, rules, forms: Mutex::default(), sizes }
     }
 
+    /// Where the shapes of a layer lie whose reference system has a closed formula, with the outlines of those that touch
+    /// many tiles of the deepest zoom. `None` if polygons are among these: whether they are valid is not known.
+    pub(super) fn footprints(&self, layer: &Layer, deepest: Zoom, mut outlines: Outlines) -> Option<Footprints> {
+        let tile = |unit: u32| u64::from(unit) >> (32 - deepest.get());
+        let mut boxes = Vec::with_capacity(self.geometries.len());
+        for (number, place) in (0..).zip(&self.geometries.places) {
+            let [west, north, east, south] = place.sides;
+            let world = WorldBox::new(west, north, east, south);
+            if (tile(east) - tile(west) + 1) * (tile(south) - tile(north) + 1) > MAX_TILES_OF_BOX.into() {
+                if place.kind != ShapeKind::Lines {
+                    return None;
+                }
+                outlines.add_shape(boxes.len(), self.geometries.wkb(number)?, false);
+            }
+            boxes.push(BoxFootprint { world, source: source_around(world, layer.srid()) });
+        }
+        Some(outlines.with(boxes))
+    }
+
     /// The memory in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let sizes = self.sizes.iter().map(|rows| rows.middles.bytes() + size_of_val(&rows.rows[..]));
@@ -224,9 +239,7 @@ impl ShapeRows {
             let before = scene.seen.len();
             for candidate in of_tile {
                 let place = &self.geometries.places[candidate.row as usize];
-                let drawn = if place.has_many_members {
-                    Drawn::Unknown
-                } else if place.kind != ShapeKind::Other && grid.drops(place.size) {
+                let drawn = if place.kind != ShapeKind::Other && grid.drops(place.size) {
                     Drawn::Nothing
                 } else {
                     let wkb = self.geometries.wkb(candidate.row).unwrap_or_default();
@@ -235,7 +248,7 @@ impl ShapeRows {
                         None => Drawn::Unknown,
                     }
                 };
-                if place.has_many_members || drawn == Drawn::Unknown && place.is_heavy {
+                if drawn == Drawn::Unknown && place.is_heavy {
                     scene.seen.truncate(before);
                     scene.forms.split_off(&before);
                     scene.heavy.push(tile);
@@ -374,6 +387,20 @@ impl ShapeRows {
         drawn.left = left.into_iter().filter_map(area_of).collect();
         drawn
     }
+}
+
+/// A box in EPSG:4326 or 3857 that contains what lies in a box of the world.
+fn source_around(world: WorldBox, srid: i32) -> SourceBox<f32> {
+    // World units are rounded.
+    let [west, north, east, south] =
+        [i64::from(world.west) - 2, i64::from(world.north) - 2, i64::from(world.east) + 2, i64::from(world.south) + 2];
+    let ([x0, x1], [y0, y1]) = if srid == 4326 {
+        ([west, east].map(longitude), [south, north].map(latitude))
+    } else {
+        let middle = HALF_WORLD_METRES;
+        ([west, east].map(|x| metres(x) - middle), [south, north].map(|y| middle - metres(y)))
+    };
+    SourceBox { min_x: single_below(x0), min_y: single_below(y0), max_x: single_above(x1), max_y: single_above(y1) }
 }
 
 /// The most shapes that one statement draws.

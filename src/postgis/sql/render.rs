@@ -109,15 +109,17 @@ GROUP BY drawn.tile",
 
 /// The parts of a geometry near the area, if it has more than [`MAX_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each
 /// vertex for each tile, so fewer parts are faster. It simplifies, rounds and clips each part by itself, so parts
-/// beyond the tile do not change the result.
+/// beyond the tile do not change the result. But it draws nothing of a geometry whose box is smaller than half a grid
+/// unit: if the parts near the area are as small, it gets the whole geometry.
 fn parts_near(layer: &Layer) -> String {
     let TileDrawing { reach, .. } = drawing(layer);
-    let half = HALF_WORLD_METRES;
+    let (half, extent) = (HALF_WORLD_METRES, layer.margin.extent);
     format!(
         "CASE WHEN GeometryType(m) IN ('MULTIPOLYGON', 'MULTILINESTRING') AND ST_NumGeometries(m) > {MAX_PARTS_KEPT} THEN (
-            SELECT ST_Collect(ARRAY(
+            SELECT CASE WHEN greatest(ST_XMax(parts) - ST_XMin(parts), ST_YMax(parts) - ST_YMin(parts)) < side / {extent} THEN m ELSE parts END
+            FROM (SELECT ST_Collect(ARRAY(
                 SELECT geom FROM ST_Dump(m) WHERE geom && ST_MakeEnvelope(
-                    -{half:?} + ax0 * side - {reach}, {half:?} - (ay1 + 1) * side - {reach}, -{half:?} + (ax1 + 1) * side + {reach}, {half:?} - ay0 * side + {reach}, 3857)))
+                    -{half:?} + ax0 * side - {reach}, {half:?} - (ay1 + 1) * side - {reach}, -{half:?} + (ax1 + 1) * side + {reach}, {half:?} - ay0 * side + {reach}, 3857))) AS parts OFFSET 0) AS near
         ) ELSE m END"
     )
 }

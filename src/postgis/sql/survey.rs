@@ -77,6 +77,11 @@ WHERE {in_world}
     )
 }
 
+/// Counts the rows of a layer's table, those included that cannot be drawn.
+pub(crate) fn count_of_table(layer: &Layer) -> String {
+    format!("SELECT count(*)::int8 FROM {} WHERE true {}", layer.relation, filter(layer))
+}
+
 /// Counts the rows of which [`survey`] returns a position; with the same parameters.
 pub(crate) fn row_count(layer: &Layer, boxes: usize, zoom: Zoom) -> String {
     format!(
@@ -169,7 +174,7 @@ pub(crate) const CLIPS_BY_RINGS: &str = "SELECT postgis_wagyu_version() IS NOT N
     AND string_to_array(substring(postgis_lib_version() FROM '^[0-9]+[.][0-9]+'), '.')::int4[] >= ARRAY[3, 2]";
 
 /// The most tiles of the deepest zoom that a feature's box may touch without its outline being read.
-const MAX_TILES_OF_BOX: u32 = 8;
+pub(crate) const MAX_TILES_OF_BOX: u32 = 8;
 
 /// The most vertices of a geometry whose outline is read.
 const MAX_OUTLINE_VERTICES: u32 = 4_000_000;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use folding::{GatheredCells, Gatherer};
 use futures_util::future::join_all;
-use outline::Outlines;
+pub(crate) use outline::Outlines;
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -128,6 +128,38 @@ pub(crate) async fn survey_for_plan(
 ) -> Result<Surveyed, Error> {
     survey_with(SurveyPass { snapshot, layer, folds, coverage, most_points: MAX_POINTS_IN_MEMORY, readers }, zooms)
         .await
+}
+
+/// Counts all rows of the table that a layer draws, those included that cannot be drawn. `None` if its rows come from a
+/// query, a view or a foreign table, where counting them may take as long as reading them.
+pub(crate) async fn count_of_table(snapshot: &Snapshot, layer: &Layer) -> Result<Option<u64>, Error> {
+    if layer.is_query() || layer.function().is_some() {
+        return Ok(None);
+    }
+    let context = format!("layer \"{}\", counting its rows", layer.name);
+    let found = snapshot.keeper.all(&context, sql::TABLE_PAGES, &[(&layer.relation, Type::TEXT)]).await?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let counted = snapshot.keeper.one(&context, &sql::count_of_table(layer), &[]).await;
+    Ok(Some(counted.map_err(|error| explain(error, layer))?.get::<_, i64>(0).cast_unsigned()))
+}
+
+/// The result of a survey of a whole table of which `footprints` are known from rows that were read before, on the same
+/// snapshot. `all` is the number of rows that the table has.
+pub(crate) async fn survey_of_read_rows(
+    snapshot: &Snapshot,
+    layer: &Layer,
+    footprints: LayerFootprints,
+    all: u64,
+) -> Result<Surveyed, Error> {
+    let surveyed = Surveyed::of_footprints(footprints);
+    if surveyed.rows == Some(all) {
+        return Ok(surveyed);
+    }
+    let world = Coverage::new(&[]);
+    let pass = SurveyPass { snapshot, layer, folds: None, coverage: &world, most_points: usize::MAX, readers: &[] };
+    Ok(Surveyed { skipped: pass.skipped(&layer.zooms().iter().collect::<Vec<_>>()).await?, ..surveyed })
 }
 
 async fn survey_with(pass: SurveyPass<'_>, zooms: &ZoomList) -> Result<Surveyed, Error> {
@@ -335,9 +367,7 @@ impl SurveyPass<'_> {
         let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
         let (mut rows, mut skipped) = (0_u64, 0_u64);
         let (mut points, mut boxes) = (PointSorter::new(most_points), Vec::new());
-        let clips_by_rings = layer.lists_tiles()
-            && snapshot.keeper.one(&self.context(), sql::CLIPS_BY_RINGS, &[]).await?.get::<_, bool>(0);
-        let mut outlines = Outlines::new(layer.is_same_in_each_tile(), clips_by_rings);
+        let mut outlines = Outlines::of(layer, &snapshot.keeper, &self.context()).await?;
         let mut cells = layer.grid().map(|grid| Gatherer::start(layer, folds, grid, zooms));
         let no_room = |source: io::Error| Error::Scratch { layer: layer.name.clone(), source };
         let has_packed_points = layer.shape.has_closed_form_points();

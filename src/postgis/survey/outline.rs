@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::Row;
 
 use crate::postgis::layer::{Layer, Placement};
-use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql;
 use crate::postgis::wkb::WkbReader;
 use crate::tile::{
@@ -28,21 +28,30 @@ pub(crate) struct Outlines {
 }
 
 impl Outlines {
-    /// An empty collection. The arguments are the fields of [`Outlines`].
-    pub(crate) const fn new(are_alike: bool, are_clipped_by_rings: bool) -> Outlines {
-        Outlines { are_alike, are_clipped_by_rings, known: BTreeMap::new(), bytes: 0, invalid: 0 }
+    /// An empty collection for a layer's features.
+    pub(crate) async fn of(layer: &Layer, session: &Session, context: &str) -> Result<Outlines, Error> {
+        let are_clipped_by_rings =
+            layer.lists_tiles() && session.one(context, sql::CLIPS_BY_RINGS, &[]).await?.get::<_, bool>(0);
+        let are_alike = layer.is_same_in_each_tile();
+        Ok(Outlines { are_alike, are_clipped_by_rings, known: BTreeMap::new(), bytes: 0, invalid: 0 })
     }
 
     /// Adds the outline of the feature with this index, if the row has one in its columns 6 and 7
     /// (`postgis/sql/survey.rs`).
-    pub(crate) fn add(&mut self, index: usize, row: &Row) {
-        let (Some(wkb), Ok(index)) = (row.get::<_, Option<&[u8]>>(6), u32::try_from(index)) else { return };
+    pub(super) fn add(&mut self, index: usize, row: &Row) {
+        if let Some(wkb) = row.get::<_, Option<&[u8]>>(6) {
+            self.add_shape(index, wkb, row.get::<_, Option<bool>>(7) == Some(true));
+        }
+    }
+
+    /// Adds the outline of the feature with this index, from its geometry in EPSG:3857.
+    pub(crate) fn add_shape(&mut self, index: usize, wkb: &[u8], is_valid_area: bool) {
+        let Ok(index) = u32::try_from(index) else { return };
         // WKB takes sixteen bytes for a vertex.
         if self.bytes + wkb.len() / 16 * Outline::VERTEX_SIZE > MAX_OUTLINES_BYTES {
             return;
         }
         let Some((mut outline, polygons)) = outline(wkb) else { return };
-        let is_valid_area = row.get::<_, Option<bool>>(7) == Some(true);
         outline.has_interior = self.are_alike && (is_valid_area || self.are_clipped_by_rings);
         outline.is_clipped_by_rings = self.are_clipped_by_rings;
         self.invalid += u64::from(polygons > 0 && !is_valid_area);

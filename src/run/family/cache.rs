@@ -1,7 +1,7 @@
 //! The rows of all variants of a family, read once.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::task::spawn_blocking;
 
@@ -245,6 +245,7 @@ impl FamilyCachePart {
             warnings: warnings.seen,
             thinned,
             took: begun.elapsed(),
+            reading: Duration::ZERO,
         })
     }
 

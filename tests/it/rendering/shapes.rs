@@ -108,3 +108,25 @@ fn a_hole_without_an_outer_ring_in_the_world_is_neither_drawn_nor_planned() {
     let stored = compare(&db, &output, &[plain], 0..=7);
     assert!(ran.stdout.contains(&format!("{stored} planned, {stored} stored")), "{}", ran.stdout);
 }
+
+/// `ST_AsMVTGeom` draws nothing of a geometry whose box is smaller than half a grid unit. A row of many lines has a large
+/// box, so its short lines are drawn where they cross to the next unit, whether the rows are cached or not.
+#[test]
+fn short_lines_of_a_scattered_row_are_what_the_plain_query_returns() {
+    let db = Db::new();
+    db.run(
+        "CREATE TABLE shapes (id int PRIMARY KEY, name text, g geometry);
+         SELECT setseed(0.5);
+         INSERT INTO shapes SELECT id, 'row ' || id % 9, ST_Collect(ST_SetSRID(ST_MakeLine(ST_MakePoint(x, y), ST_MakePoint(x + a, y + b)), 3857))
+         FROM (SELECT n % 1100 AS id, 1e7 * random() AS x, 1e7 * random() AS y, 60 * random() AS a, 60 * random() AS b FROM generate_series(1, 9900) AS n) AS lines GROUP BY id",
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let mut stored = Vec::new();
+    for settings in ["[run]\nrows_mb = 0", "[run]\nrows_mb = 100", "extent = 256\nbuffer = 4\n[run]\nrows_mb = 100"] {
+        let output = folder.path().join(format!("{}.mbtiles", stored.len()));
+        seed_shapes(&db, &output, settings, "4-6");
+        let (extent, buffer) = if settings.contains("extent") { (256, 4) } else { (4096, 64) };
+        stored.push(compare(&db, &output, &[plain(ROWS, extent, buffer, 6)], 4..=6));
+    }
+    assert_eq!(stored[0], stored[1]);
+}
