@@ -31,9 +31,11 @@ pub(crate) mod survey;
 pub(crate) mod variants;
 pub(crate) mod wkb;
 
+#[cfg(test)]
+pub(crate) use discover::ShapeSpread;
 pub(crate) use discover::{
-    CatalogColumn, ColumnExtent, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, OSM_ID, SpatialFunction,
-    SpatialKind, SpatialRelation, TableLink, ViewRead, discover, try_layers,
+    CatalogColumn, ColumnExtent, DEEPEST, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, LARGE_ZOOMS,
+    OSM_ID, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewRead, WorldShare, discover, try_layers,
 };
 pub(crate) use layer::{
     AggregateSection, ClusterSection, CommentLayer, FunctionComment, Limit, Properties, RowCondition, SimplifySection,
@@ -45,7 +47,8 @@ pub(crate) use layer::{
     parameter_array, placeholder_in,
 };
 pub(crate) use probe::{
-    DeclaredGeometry, LayerLocks, Probed, Reads, Server, jumping_rows, probe_names, repaired_while_drawn, server_of,
+    DeclaredGeometry, LayerLocks, MANY_VERTICES, Pieces, Probed, Reads, Server, jumping_rows, probe_names,
+    repaired_while_drawn, server_of,
 };
 pub(crate) use probe::{RelationName, look_up};
 pub use probe::{probe, shows_rows_as_written};

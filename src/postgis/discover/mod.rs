@@ -5,11 +5,13 @@
 //! |---|---|
 //! | `catalog` | the relations, their columns, keys, indexes and rights; the tables beneath a view; functions that return tiles |
 //! | `rows` | what only rows show: reference systems, types, extent, and which columns identify rows |
+//! | `spread` | where lines and polygons are dense |
 //!
 //! `oar-tiles init` writes the result as a configuration; `seed --table` uses it directly.
 
 mod catalog;
 mod rows;
+mod spread;
 
 use std::collections::BTreeMap;
 
@@ -23,6 +25,9 @@ use crate::error::ErrorKind;
 
 pub(crate) use catalog::{CatalogColumn, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewRead};
 pub(crate) use rows::{ColumnExtent, GeometryRows, OSM_ID};
+#[cfg(test)]
+pub(crate) use spread::ShapeSpread;
+pub(crate) use spread::{DEEPEST, LARGE_ZOOMS, WorldShare};
 
 /// A column with geometries, as a layer would draw it.
 #[derive(Debug, Clone)]
@@ -113,7 +118,7 @@ pub(crate) struct LayerTrial {
     /// The layer's name.
     pub layer: String,
     pub warnings: Vec<String>,
-    /// Rows that jump across ±180°, or are not valid.
+    /// Rows that jump across ±180°, are not valid, or have very many vertices.
     pub(crate) flaws: Vec<FlawedRows>,
     /// The warning that policies may hide rows of tables that this layer reads and no earlier layer does.
     pub(crate) row_security: Option<String>,
@@ -122,7 +127,8 @@ pub(crate) struct LayerTrial {
     pub(crate) errors: Vec<Error>,
 }
 
-/// Probes each layer. With `with_validity`, some of its polygons are checked for whether they are valid.
+/// Probes each layer. With `with_validity`, some of its shapes are checked for whether they are valid, and how many
+/// vertices they have.
 pub(crate) async fn try_layers(
     snapshot: &Snapshot,
     layers: &[LayerOptions],
@@ -154,9 +160,14 @@ pub(crate) async fn try_layers(
             keep_different(&mut errors);
         }
         if let Some(layer) = drawn.filter(|_| with_validity) {
-            let looked = async { FlawedRows::invalid(session, &layer).await.map(|found| flaws.extend(found)) };
+            let looked = async {
+                let invalid = FlawedRows::invalid(session, &layer).await?;
+                let large = FlawedRows::large(session, &layer, invalid.is_none()).await?;
+                flaws.extend(invalid.into_iter().chain(large));
+                Ok(())
+            };
             if let Some(error) = Box::pin(objection(session, looked)).await? {
-                tracing::debug!("layer \"{}\": its polygons were not checked: {error}", layer.name());
+                tracing::debug!("layer \"{}\": its shapes were not checked: {error}", layer.name());
             }
         }
         // The transaction still has the locks of earlier layers.

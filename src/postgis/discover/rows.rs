@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use tokio_postgres::types::Type;
 
 use super::catalog::{CatalogColumn, SpatialKind, SpatialRelation, ViewRead};
+use super::spread::{Sampled, ShapeSpread, WorldShare};
 use crate::postgis::session::{Error, Param, Session, quoted};
 use crate::tile::{LonLatBox, SourceBox};
 
@@ -23,14 +24,6 @@ const ROWS_FOR_FILLED_COLUMNS: u32 = 20_000;
 
 /// The number of points from which on a polygon is checked wherever it is in its table.
 const MANY_POINTS: u32 = 500;
-
-/// The number of parts from which on a geometry with very many points, such as a coast with its islands, is better
-/// divided.
-const MANY_PARTS: u32 = 10;
-
-/// The number of points from which on each tile is slower because the whole geometry is read for it. Natural Earth's
-/// land of 1:10,000,000 has 400,000 points, and is drawn ten times as fast in parts.
-const MANY_POINTS_IN_PARTS: u32 = 50_000;
 
 /// The most polygons whose validity is checked among those with many points, and again among those of any size.
 const MAX_VALIDATED: u32 = 2_000;
@@ -70,10 +63,9 @@ pub(crate) struct GeometryRows {
     /// The number of checked polygons that are not valid. PostGIS may leave out parts of them; their tiles are planned
     /// by their boxes, and no tile is rendered for several of them.
     pub(crate) invalid_areas: u64,
-    /// The points of the largest geometry that has many parts; 0 if no such geometry has enough points to slow each
-    /// tile down.
-    pub(crate) points_in_parts: u64,
     pub(crate) mean_vertices: f64,
+    /// The most vertices of a line or polygon.
+    pub(crate) most_vertices: u64,
 }
 
 /// Where the geometries of a column lie.
@@ -85,8 +77,19 @@ pub(crate) struct ColumnExtent {
     pub degrees: Option<LonLatBox>,
     /// The area of all boxes of geometries as a share of the area of `own`; it may exceed 1.
     pub(crate) share_of_area: f64,
-    /// The mean side of a geometry's box as a share of the width and height of `own`.
-    pub(crate) mean_side: f64,
+    /// The mean width of a geometry's box as a share of the width of `own`.
+    pub(crate) mean_width: f64,
+    /// The same for the heights.
+    pub(crate) mean_height: f64,
+    /// `None` for points, and if `degrees` is not known.
+    pub(crate) spread: Option<ShapeSpread>,
+}
+
+impl ColumnExtent {
+    /// The share of the world that the box covers; all of it if its position is not known.
+    pub(crate) fn share(&self) -> WorldShare {
+        self.degrees.as_ref().map_or(WorldShare::WHOLE, WorldShare::of)
+    }
 }
 
 impl GeometryRows {
@@ -199,7 +202,8 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
                 sum((ST_XMax(g) - ST_XMin(g)) * (ST_YMax(g) - ST_YMin(g))),
                 avg(ST_XMax(g) - ST_XMin(g)), avg(ST_YMax(g) - ST_YMin(g)),
                 coalesce(bool_and(GeometryType(g) <> '{MULTIPOINT}' OR ST_NumGeometries(g) <= 1), true),
-                coalesce(avg(ST_NPoints(g)), 0)::float8{count_rows}
+                coalesce(avg(ST_NPoints(g)), 0)::float8,
+                coalesce(max(ST_NPoints(g)) FILTER (WHERE ST_Dimension(g) > 0), 0)::int8{count_rows}
          FROM (SELECT {}::geometry AS g{whole_row} FROM {} {sample}) AS drawn",
         quoted(&column.name),
         relation.quoted()
@@ -218,8 +222,8 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         has_single_members: row.get(11),
         extent: None,
         invalid_areas: 0,
-        points_in_parts: 0,
         mean_vertices: row.get(12),
+        most_vertices: row.get::<_, i64>(13).unsigned_abs(),
         unknown_srids,
         srids,
     };
@@ -228,8 +232,7 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         found.rows = relation.estimated_rows.unwrap_or(rows as f64 * 100.0 / percent) as u64;
     }
     if found.shapes.iter().any(|shape| shape.ends_with("POLYGON")) {
-        (found.invalid_areas, found.points_in_parts) =
-            attempt(session, looked_at_areas(session, relation, column)).await?.unwrap_or_default();
+        found.invalid_areas = attempt(session, invalid_areas(session, relation, column)).await?.unwrap_or_default();
     }
     let sides: [Option<f64>; 4] = [row.get(4), row.get(5), row.get(6), row.get(7)];
     let sums: [Option<f64>; 3] = [row.get(8), row.get(9), row.get(10)];
@@ -252,39 +255,44 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
         let own_area = (east - west) * (north - south);
         // The sample is assumed to have the same share of the area as of the rows.
         let all = if drawn > 0 && percent.is_some() { 100.0 / percent.unwrap_or(100.0) } else { 1.0 };
-        found.extent = Some(ColumnExtent {
+        let mut extent = ColumnExtent {
             own,
             degrees,
             share_of_area: if own_area > 0.0 { area * all / own_area } else { 1.0 },
-            mean_side: f64::max(part(width, east - west), part(height, north - south)),
-        });
+            mean_width: part(width, east - west),
+            mean_height: part(height, north - south),
+            spread: None,
+        };
+        if degrees.is_some() && !found.are_points() {
+            let read = Sampled {
+                table: format!("{} {sample}", relation.quoted()),
+                rows: rows.unsigned_abs(),
+                all: found.rows,
+            };
+            let (name, mean) = (quoted(&column.name), f64::max(width, height));
+            let spread = ShapeSpread::of(session, &read, &name, &own, extent.share(), mean);
+            extent.spread = attempt(session, spread).await?.ok();
+        }
+        found.extent = Some(extent);
     }
     Ok(found)
 }
 
-/// Checks some polygons: the number of those that are not valid, and the most points of one with many parts.
-async fn looked_at_areas(
-    session: &Session,
-    relation: &SpatialRelation,
-    column: &CatalogColumn,
-) -> Result<(u64, u64), Error> {
+/// Checks some polygons, and counts those that are not valid.
+async fn invalid_areas(session: &Session, relation: &SpatialRelation, column: &CatalogColumn) -> Result<u64, Error> {
     let sql = format!(
         "WITH areas AS (SELECT g FROM (SELECT {}::geometry AS g FROM {} {}) AS drawn WHERE ST_Dimension(g) = 2)
-         SELECT count(*) FILTER (WHERE NOT ST_IsValid(g)),
-            max(ST_NPoints(g)) FILTER (WHERE ST_NumGeometries(g) >= {MANY_PARTS} AND ST_NPoints(g) >= {MANY_POINTS_IN_PARTS})::int8
-         FROM (
+         SELECT count(*) FROM (
             (SELECT g FROM areas WHERE ST_NPoints(g) >= {MANY_POINTS} LIMIT {MAX_VALIDATED})
             UNION ALL
             (SELECT g FROM areas WHERE ST_NPoints(g) < {MANY_POINTS} LIMIT {MAX_VALIDATED})
-        ) AS looked_at",
+        ) AS looked_at WHERE NOT ST_IsValid(g)",
         quoted(&column.name),
         relation.quoted(),
         sample(percent_of(relation.bytes))
     );
     let context = format!("looking at the polygons of {}", relation.quoted());
-    let row = session.one(&context, &sql, &[]).await?;
-    let points: Option<i64> = row.get(1);
-    Ok((row.get::<_, i64>(0).unsigned_abs(), points.unwrap_or_default().unsigned_abs()))
+    Ok(session.one(&context, &sql, &[]).await?.get::<_, i64>(0).unsigned_abs())
 }
 
 /// One length as a fraction of another; 1 if the other is zero.

@@ -348,6 +348,7 @@ impl Layer {
 // Some jump from one side of ±180° to the other. They come from files in which shapes that cross ±180° were never cut
 // there, such as many `TopoJSON` and GeoJSON files. The database takes such a shape as valid, and it is drawn as a band
 // across the map. Others are polygons that are not valid. `repair = true` in a layer repairs both while they are drawn.
+// Others still are drawn right, but slowly, because they have very many vertices.
 
 /// What is wrong with a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -356,6 +357,8 @@ pub(crate) enum Flaw {
     Jump,
     /// It is a polygon that is not valid.
     Invalid,
+    /// It has at least [`MANY_VERTICES`].
+    Large,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -419,6 +422,36 @@ impl FlawedRows {
         Ok(Some(FlawedRows { flaw: Flaw::Invalid, count, remedy, examples, are_repaired: layer.repairs() }))
     }
 
+    /// Finds lines and polygons of very many vertices, at the layer's shallowest zoom, among the first rows; `None` if
+    /// there are none. `are_valid` is false if polygons of the layer are known not to be.
+    pub(crate) async fn large(session: &Session, layer: &Layer, are_valid: bool) -> Result<Option<FlawedRows>, Error> {
+        if !FlawedRows::are_shapes(layer) {
+            return Ok(None);
+        }
+        let what = "looking for rows with very many vertices";
+        let statement = |relation: &str| sql::large_rows(layer, relation, MANY_VERTICES);
+        let Some((count, examples)) = FlawedRows::found(session, layer, what, statement).await? else {
+            return Ok(None);
+        };
+        let remedy = if layer.is_query() {
+            format!(
+                "divide the shapes of the table that the query reads with ST_Subdivide, as {PIECES_IN_MANUAL} shows"
+            )
+        } else {
+            let cast = if layer.shape.geography { "::geometry" } else { "" };
+            let pieces = Pieces {
+                relation: layer.relation.clone(),
+                geometry: layer.geometry.clone(),
+                drawn: format!("drawn.{}{cast}", layer.geometry),
+                key: layer.key.iter().map(|key| key.quoted.clone()).collect(),
+                columns: layer.columns.iter().filter(|column| **column != layer.geometry).cloned().collect(),
+                are_valid,
+            };
+            pieces.advice()
+        };
+        Ok(Some(FlawedRows { flaw: Flaw::Large, count, remedy, examples, are_repaired: false }))
+    }
+
     /// How to make the polygons of a layer valid: the whole statement, if it draws a table.
     async fn makes_valid(session: &Session, layer: &Layer) -> Result<String, Error> {
         let what = format!("layer \"{}\", reading the type of its geometry column", layer.name);
@@ -466,6 +499,11 @@ impl FlawedRows {
             (Flaw::Jump, _) => format!("{rows} have lines or rings that jump from one side of ±180° to the other"),
             (Flaw::Invalid, 1) => format!("{rows} of those looked at is a polygon that is not valid"),
             (Flaw::Invalid, _) => format!("{rows} of those looked at are polygons that are not valid"),
+            (Flaw::Large, _) => {
+                let have = if self.count == 1 { "has" } else { "have" };
+                let looked_at = sql::MAX_COUNTED_VERTICES;
+                format!("{rows} of the first {looked_at} {have} {MANY_VERTICES} vertices or more")
+            }
         }
     }
 
@@ -481,6 +519,7 @@ impl FlawedRows {
             (Flaw::Jump, _) => "they are drawn as bands across the map",
             (Flaw::Invalid, 1) => "PostGIS may draw it wrongly or leave parts of it out",
             (Flaw::Invalid, _) => "PostGIS may draw them wrongly or leave parts of them out",
+            (Flaw::Large, _) => "each tile that such a row touches reads all of its vertices",
         };
         format!("{}: {effect}: {}", self.rows(), self.keys())
     }
@@ -492,6 +531,9 @@ impl FlawedRows {
 
     /// What to do about the rows of a layer that does not repair them.
     pub(crate) fn remedies(&self) -> String {
+        if self.flaw == Flaw::Large {
+            return self.remedy.clone();
+        }
         let them = if self.count == 1 { "it" } else { "them" };
         format!("set repair = true in the layer, which {REPAIR_COSTS}, or mend {them} in the table: {}", self.remedy)
     }
@@ -549,6 +591,58 @@ impl DeclaredGeometry<'_> {
 
     fn as_geometry(self, column: &str) -> String {
         if self.is_geography { format!("{column}::geometry") } else { column.to_owned() }
+    }
+}
+
+/// The number of vertices from which on each tile is slower because the whole geometry is read for it.
+pub(crate) const MANY_VERTICES: u32 = 50_000;
+
+const PIECES_IN_MANUAL: &str = "docs/large-and-failing-tiles.md (\"Rows with very many vertices\")";
+
+/// A materialized view of the rows of a relation, whose shapes are cut into pieces of few vertices. All names are
+/// quoted.
+pub(crate) struct Pieces {
+    pub(crate) relation: String,
+    /// The geometry column.
+    pub(crate) geometry: String,
+    /// The geometry of the row `drawn` as SQL, in the reference system of the layer.
+    pub(crate) drawn: String,
+    /// The columns that identify a row; empty if none do.
+    pub(crate) key: Vec<String>,
+    /// The columns that the pieces keep.
+    pub(crate) columns: Vec<String>,
+    /// False if polygons are known not to be valid: `ST_Subdivide` fails for some of these.
+    pub(crate) are_valid: bool,
+}
+
+impl Pieces {
+    /// What to do, and what that changes on the map. The statements, which run as they are, stand at the end.
+    pub(crate) fn advice(&self) -> String {
+        format!(
+            "draw its pieces instead (ST_Subdivide), which is several times as fast. A row then becomes many features, with keys and labels of their own, and a line around polygons would also show where pieces meet. {PIECES_IN_MANUAL} says more, and how the pieces follow the table: {}",
+            self.statements()
+        )
+    }
+
+    fn statements(&self) -> String {
+        let Pieces { relation, geometry, drawn, .. } = self;
+        let of_row = |column: &String| format!("drawn.{column}");
+        let row = if self.key.is_empty() {
+            "row_number() OVER ()".to_owned()
+        } else {
+            self.key.iter().map(of_row).collect::<Vec<_>>().join(", ")
+        };
+        let columns: String = self.columns.iter().map(|column| format!("{}, ", of_row(column))).collect();
+        // ST_MakeValid may turn a polygon into one with lines beside it.
+        let (part, only) = if self.are_valid {
+            ("part.geom", "")
+        } else {
+            ("ST_MakeValid(part.geom)", " WHERE ST_Dimension(piece.geom) = ST_Dimension(part.geom)")
+        };
+        let pieces = format!("{}_pieces\"", relation.strip_suffix('"').unwrap_or(relation));
+        format!(
+            "CREATE MATERIALIZED VIEW {pieces} AS SELECT concat_ws('/', {row}, array_to_string(part.path, '.'), piece.number) AS piece_id, {columns}piece.geom AS {geometry} FROM {relation} AS drawn, ST_Dump({drawn}) AS part, ST_Subdivide({part}) WITH ORDINALITY AS piece (geom, number){only}; CREATE UNIQUE INDEX ON {pieces} (piece_id); CREATE INDEX ON {pieces} USING gist ({geometry});"
+        )
     }
 }
 

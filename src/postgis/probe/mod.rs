@@ -26,7 +26,7 @@ use super::layer::{Layer, LayerOptions};
 use super::session::{Database, Error, LockAttempts, Session, Snapshot};
 use crate::postgis::sql;
 
-pub(crate) use geometry::{DeclaredGeometry, FlawedRows, jumping_rows, repaired_while_drawn};
+pub(crate) use geometry::{DeclaredGeometry, FlawedRows, MANY_VERTICES, Pieces, jumping_rows, repaired_while_drawn};
 pub(crate) use layer::{LayerProbe, NamedLayer};
 pub(crate) use relation::Reads;
 pub use relation::shows_rows_as_written;

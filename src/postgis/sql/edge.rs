@@ -285,8 +285,8 @@ pub(crate) fn rows_beyond(layer: &Layer, units: EdgeUnits, relation: &str) -> St
     )
 }
 
-/// The most rows of which [`invalid_rows`] counts the vertices.
-const MAX_COUNTED_VERTICES: u32 = 200_000;
+/// The most rows of which [`invalid_rows`] and [`large_rows`] count the vertices.
+pub(crate) const MAX_COUNTED_VERTICES: u32 = 200_000;
 
 /// The number of vertices from which on a polygon is checked wherever it is among these rows.
 const MANY_VERTICES: u32 = 500;
@@ -314,6 +314,22 @@ pub(crate) fn invalid_rows(layer: &Layer, relation: &str) -> String {
         filter = super::filter(layer),
         many = looked_at(">="),
         others = looked_at("<"),
+    )
+}
+
+/// Counts lines and polygons of at least `vertices` vertices among the first rows. The result, `relation` and the
+/// parameters are those of [`rows_beyond`], but the keys stand with the numbers of vertices.
+pub(crate) fn large_rows(layer: &Layer, relation: &str, vertices: u32) -> String {
+    format!(
+        "SELECT count(*), (array_agg(format('%s (%s vertices)', key, vertices) ORDER BY vertices DESC))[1:3] FROM (
+    -- A stored vertex takes 16 bytes, and hardly ever less than 4 if it is compressed: smaller shapes are not read.
+    SELECT key, CASE WHEN pg_column_size(g) >= 4 * {vertices} AND ST_Dimension(g) > 0 THEN ST_NPoints(g) END AS vertices FROM (
+        SELECT {key} AS key, {g} AS g FROM {relation} WHERE true {filter} LIMIT {MAX_COUNTED_VERTICES}
+    ) AS first
+) AS sized WHERE vertices >= {vertices}",
+        key = super::key_text(layer),
+        g = layer.placement().stored(),
+        filter = super::filter(layer),
     )
 }
 

@@ -36,7 +36,7 @@ pub(crate) use cells::{
     AggregateFunction, DependsOn, FoldedValue, ValueKind, calls, depends_on, fold_types, needs_only_counts,
     needs_only_folds, without_bounds,
 };
-pub(crate) use edge::{invalid_rows, rows_beyond, rows_that_jump};
+pub(crate) use edge::{MAX_COUNTED_VERTICES, invalid_rows, large_rows, rows_beyond, rows_that_jump};
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{

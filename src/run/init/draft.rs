@@ -226,8 +226,12 @@ impl Draft {
     }
 
     /// Adds a remark to a part, before all others: `ST_MakeValid` would make jumping geometries valid, but not correct.
+    /// A layer that is drawn in several ways has the same remark in each of them.
     pub(crate) fn remark(&mut self, part: usize, text: String) {
-        self.parts[part].remarks.insert(0, text);
+        let remarks = &mut self.parts[part].remarks;
+        if !remarks.contains(&text) {
+            remarks.insert(0, text);
+        }
     }
 
     /// Notes that a part cannot be drawn.

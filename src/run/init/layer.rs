@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 
 use super::text::{comment, key, list, plain_list, string, value};
 use crate::postgis::{
-    CatalogColumn, ColumnExtent, DeclaredGeometry, DiscoveredRelation, GeometryColumn, GeometryRows, OSM_ID,
-    SpatialKind, TableLink, ViewRead, quoted, repaired_while_drawn,
+    CatalogColumn, ColumnExtent, DEEPEST, DeclaredGeometry, DiscoveredRelation, GeometryColumn, GeometryRows,
+    LARGE_ZOOMS, MANY_VERTICES, OSM_ID, Pieces, SpatialKind, TableLink, ViewRead, WorldShare, quoted,
+    repaired_while_drawn,
 };
 use crate::suggested::SEED;
-use crate::tile::{LonLatBox, unit_y};
 
 /// The most features of a tile at zooms before the last one.
 const MAX_TILE_FEATURES: u32 = 20_000;
@@ -18,6 +18,10 @@ pub(crate) const REPAIR: &str = "repair = true\n";
 
 /// The most bytes of a layer's part of a tile at zooms before the last one.
 const MAX_TILE_BYTES: u32 = 500_000;
+
+/// The packed bytes of a line or polygon with some properties in a tile, beside one byte a vertex. Generated footprints
+/// took 18 to 25 bytes with 7 vertices and two properties, roads 41 to 56 with 44 vertices.
+const SHAPE_BYTES: f64 = 20.0;
 
 /// The reference system of a column's geometries, as far as the layer has to name it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,12 +142,9 @@ impl LayerDraft<'_> {
             let repaired = repaired_while_drawn(count == 1);
             remarks.push(format!("{table} has polygons that are not valid ({count} of those looked at), such as rings that cross each other: {repaired}. Or mend the table, and leave repair out: {mend}"));
         }
-        if let Some(points) =
-            self.geometry.rows.as_ref().ok().map(|rows| rows.points_in_parts).filter(|count| *count > 0)
-        {
-            let parts = format!("{}.{}", quoted(&relation.schema), quoted(&format!("{}_parts", relation.name)));
-            let geometry = self.as_geometry();
-            remarks.push(format!("a row of {table} has {points} points in many parts, and each tile that it touches reads all of them. Draw a table of its parts instead (--table chooses the tables), which is several times as fast: CREATE TABLE {parts} AS SELECT row_number() OVER () AS id, part.geom FROM {table}, ST_Dump({geometry}) AS part; ALTER TABLE {parts} ADD PRIMARY KEY (id); CREATE INDEX ON {parts} USING gist (geom);"));
+        let vertices = self.geometry.rows.as_ref().map_or(0, |rows| rows.most_vertices);
+        if vertices >= MANY_VERTICES.into() {
+            remarks.push(format!("a row of {table} has {vertices} vertices, and each tile that it touches reads all of them. If a note says that shapes jump across ±180°, mend the table first. Then {}", self.pieces().advice()));
         }
         let is_empty = self.geometry.rows.as_ref().is_ok_and(|rows| rows.rows == 0);
         if is_empty {
@@ -200,9 +201,24 @@ impl LayerDraft<'_> {
         remarks
     }
 
-    fn as_geometry(&self) -> String {
+    /// A view of the pieces of its shapes; with it, the geometry of the row `drawn`.
+    fn pieces(&self) -> Pieces {
+        let relation = &self.found.relation;
         let cast = if self.geometry.is_geography { "::geometry" } else { "" };
-        format!("{}{cast}", quoted(&self.geometry.column))
+        let key = match self.row_key() {
+            RowKey::Columns(columns) => columns,
+            RowKey::Today(column) => vec![column],
+            RowKey::Content { .. } => Vec::new(),
+        };
+        let kept = relation.columns.iter().filter(|column| column.readable && !column.is_spatial);
+        Pieces {
+            relation: relation.quoted(),
+            geometry: quoted(&self.geometry.column),
+            drawn: format!("{}{cast}", self.place("drawn")),
+            key: key.iter().map(|column| quoted(column)).collect(),
+            columns: kept.map(|column| quoted(&column.name)).collect(),
+            are_valid: self.geometry.rows.as_ref().is_ok_and(|rows| rows.invalid_areas == 0),
+        }
     }
 
     fn declared(&self) -> DeclaredGeometry<'_> {
@@ -243,11 +259,11 @@ impl LayerDraft<'_> {
         text.push_str(&properties.inline());
         if self.zooms.first > 0 {
             text.push_str(&format!(
-                "# Its shapes are smaller than a pixel at lower zooms. Beyond the tileset's zooms they can be drawn live.\nzoom = \"{}-22\"\n",
+                "# At lower zooms its shapes are too small or too many to be seen. Beyond the tileset's zooms they can be drawn live.\nzoom = \"{}-22\"\n",
                 self.zooms.first
             ));
         }
-        if let Some(before) = self.last_zoom.checked_sub(1) {
+        if let Some(before) = self.last_zoom.checked_sub(1).filter(|_| self.zooms.thins) {
             text.push_str(&format!(
                 "# Below the last zoom, features are left out of tiles that would be too large; \"warn\" draws all.\nmax_tile_features = {{ \"0-{before}\" = {MAX_TILE_FEATURES} }}\nmax_tile_bytes = {{ \"0-{before}\" = {MAX_TILE_BYTES} }}\non_large_tile = \"thin\"\n"
             ));
@@ -258,11 +274,7 @@ impl LayerDraft<'_> {
                 "# Points near each other are drawn as one at these zooms. Without cell and merge, clusters stand in rows and cost less.\n[layer.cluster]\nzoom = \"0-{zoom}\"\ncell = \"hexagon\"\nmerge = true\n"
             ));
         }
-        if let Some(zoom) = self.zooms.simplified_to {
-            text.push_str(&format!(
-                "# Its shapes have more vertices than a map can show at these zooms: half a pixel of detail is left out.\n[layer.simplify]\nzoom = \"0-{zoom}\"\ntolerance = 0.5\n"
-            ));
-        }
+        text.push_str(&self.zooms.simplify());
         if relation.kind == SpatialKind::View {
             text.push_str(&view_tracks(self.found, self.geometry));
         } else if needs_query {
@@ -580,13 +592,11 @@ fn seen_at(read: &ViewRead, all: &[ViewRead], column: &str, shown: ShownPlace) -
 
 // Suitable zooms for what was found, estimated from the number of features, where they lie, and how large they are.
 
-/// The deepest zoom of a draft: a street fills the screen there.
-const DEEPEST: u8 = 14;
+/// The most tiles of points, and of shapes that are smaller than a tile, that a draft plans, at all zooms together: one
+/// or two minutes' work.
+const MAX_SMALL_TILES: f64 = 10_000_000.0;
 
-/// The most point tiles that a draft plans, at all zooms together: a minute's work.
-const MAX_POINT_TILES: f64 = 10_000_000.0;
-
-/// The most tiles of lines and polygons that a draft plans, at all zooms together. The database clips each of them.
+/// The most tiles of other lines and polygons that a draft plans, at all zooms together. Each is clipped in many tiles.
 const MAX_SHAPE_TILES: f64 = 200_000.0;
 
 /// The number of points below which clusters are useless, because a client can draw that many without them.
@@ -608,6 +618,14 @@ const ZOOMS_FOR_CITIES: u8 = 3;
 /// The number of lines and polygons below which they are drawn at every zoom, however small they are.
 const MIN_LATE_SHAPES: u64 = 2_000;
 
+/// The side in pixels up to which polygons are left out where a tile has too many, and the same for lines, which are
+/// as thin as before however long they are.
+const SMALL_POLYGON: f64 = 4.0;
+const SMALL_LINE: f64 = 16.0;
+
+/// The share of large shapes from which on they are drawn before the others.
+const MIN_LARGE_SHARE: f64 = 0.001;
+
 /// The side of a tile in pixels, as map clients draw it.
 const TILE_PIXELS: f64 = 512.0;
 
@@ -615,9 +633,16 @@ const TILE_PIXELS: f64 = 512.0;
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct LayerSize<'a> {
     rows: u64,
-    is_points: bool,
-    vertices: f64,
+    kind: SizeKind,
+    mean_vertices: f64,
     extent: Option<&'a ColumnExtent>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SizeKind {
+    Points,
+    Lines,
+    Polygons,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -626,89 +651,124 @@ pub(crate) struct DraftZooms {
     pub(crate) clusters_to: Option<u8>,
     /// The last zoom at which its shapes are simplified.
     pub(crate) simplified_to: Option<u8>,
+    /// The last zoom at which only its large shapes are drawn.
+    pub(crate) large_to: Option<u8>,
+    /// True if features are left out of tiles that would be too large. That keeps a seed from reading the rows of lines
+    /// and polygons only once.
+    pub(crate) thins: bool,
 }
 
 impl DraftZooms {
     /// All zooms, with every row as it is.
-    pub(crate) const PLAIN: DraftZooms = DraftZooms { first: 0, clusters_to: None, simplified_to: None };
-}
+    pub(crate) const PLAIN: DraftZooms =
+        DraftZooms { first: 0, clusters_to: None, simplified_to: None, large_to: None, thins: true };
 
-/// The width and height of a box in degrees as shares of the Web Mercator world.
-#[derive(Debug, Clone, Copy)]
-struct WorldShare {
-    width: f64,
-    height: f64,
-}
-
-impl WorldShare {
-    fn of(degrees: &LonLatBox) -> WorldShare {
-        let width = ((degrees.east - degrees.west) / 360.0).clamp(0.0, 1.0);
-        WorldShare { width, height: (unit_y(degrees.south) - unit_y(degrees.north)).clamp(0.0, 1.0) }
-    }
-
-    /// The number of tiles of a zoom that the box touches.
-    fn tiles(self, zoom: u8) -> f64 {
-        let side = f64::from(zoom).exp2();
-        (self.width * side + 1.0).min(side) * (self.height * side + 1.0).min(side)
+    /// The section that simplifies shapes; empty if they are drawn as they are.
+    fn simplify(self) -> String {
+        let Some(zoom) = self.simplified_to.max(self.large_to) else { return String::new() };
+        let (mut comments, mut keys) = (String::new(), String::new());
+        if self.simplified_to.is_some() {
+            comments.push_str(
+                "# Its shapes have more vertices than a map can show at these zooms: half a pixel of detail is left out.\n",
+            );
+            keys.push_str("tolerance = 0.5\n");
+        }
+        if self.large_to.is_some() {
+            comments.push_str(
+                "# Most of its shapes are smaller than a pixel at these zooms: only the large ones are drawn.\n",
+            );
+            keys.push_str("min_area = 1\nmin_length = 1\n");
+        }
+        format!("{comments}[layer.simplify]\nzoom = \"0-{zoom}\"\n{keys}")
     }
 }
 
 impl<'a> LayerSize<'a> {
     pub(crate) fn of(rows: &'a GeometryRows) -> LayerSize<'a> {
-        let vertices = rows.rows as f64 * rows.mean_vertices;
-        LayerSize { rows: rows.rows, is_points: rows.are_points(), vertices, extent: rows.extent.as_ref() }
+        let are_lines = rows.shapes.iter().all(|shape| shape.ends_with("LINESTRING"));
+        let kind = match rows.are_points() {
+            true => SizeKind::Points,
+            false if are_lines => SizeKind::Lines,
+            false => SizeKind::Polygons,
+        };
+        LayerSize { rows: rows.rows, kind, mean_vertices: rows.mean_vertices, extent: rows.extent.as_ref() }
     }
 
     fn share(&self) -> WorldShare {
-        let degrees = self.extent.and_then(|extent| extent.degrees.as_ref());
-        degrees.map_or(WorldShare { width: 1.0, height: 1.0 }, WorldShare::of)
+        self.extent.map_or(WorldShare::WHOLE, ColumnExtent::share)
     }
 
     fn features(&self) -> f64 {
         self.rows as f64
     }
 
+    /// The mean side of a feature at a zoom, in tiles: the longer one.
+    fn side(&self, zoom: u8) -> f64 {
+        let (share, Some(extent)) = (self.share(), self.extent) else { return 0.0 };
+        f64::max(extent.mean_width * share.width, extent.mean_height * share.height) * f64::from(zoom).exp2()
+    }
+
     /// The number of tiles of a zoom in which something is drawn.
     fn occupied(&self, zoom: u8) -> f64 {
-        let (share, all) = (self.share(), self.share().tiles(zoom));
+        let all = self.share().tiles(zoom);
         let Some(extent) = self.extent else { return 0.0 };
-        if self.is_points {
+        if self.kind == SizeKind::Points {
             return all.min(self.features());
         }
-        let side = extent.mean_side * share.width.max(share.height) * f64::from(zoom).exp2();
-        all.min(all * extent.share_of_area.min(1.0) + self.features() * (1.0 + 2.0 * side))
+        let counted = extent.spread.as_ref().and_then(|spread| spread.tiles.get(usize::from(zoom)));
+        let begun = counted.map_or(self.features(), |tiles| tiles.min(self.features()));
+        all.min(all * extent.share_of_area.min(1.0) + begun * (1.0 + 2.0 * self.side(zoom)))
+    }
+
+    /// True if the tile of a zoom with the most shapes may have too many bytes.
+    fn is_crowded(&self, zoom: u8) -> bool {
+        let spread = self.extent.and_then(|extent| extent.spread.as_ref());
+        let densest = spread.and_then(|spread| spread.densest.get(usize::from(zoom)));
+        densest.is_none_or(|shapes| shapes * (SHAPE_BYTES + self.mean_vertices) > f64::from(MAX_TILE_BYTES))
     }
 
     /// The zooms of the layer in a tileset that ends at `last`.
     pub(crate) fn zooms(&self, last: u8) -> DraftZooms {
         let share = self.share();
         let Some(extent) = self.extent else { return DraftZooms::PLAIN };
-        if self.is_points {
-            let is_crowded = |zoom: &u8| self.features() / share.tiles(*zoom) > MAX_POINTS_OF_TILE;
-            let crowded = (0..=DEEPEST).take_while(is_crowded).last().filter(|_| self.rows >= MIN_CLUSTERED_POINTS);
-            let clusters_to = crowded.and_then(|zoom| Some((zoom + ZOOMS_FOR_CITIES).min(last.checked_sub(1)?)));
-            return DraftZooms { clusters_to, ..DraftZooms::PLAIN };
-        }
-        let side = extent.mean_side * share.width.max(share.height) * TILE_PIXELS;
-        let is_dust = |zoom: &u8| self.rows >= MIN_LATE_SHAPES && side * f64::from(*zoom).exp2() < 1.0;
-        let late = (0..last).take_while(is_dust).count();
-        let first = u8::try_from(late).unwrap_or(last);
-        let is_heavy = |zoom: &u8| self.vertices / self.occupied(*zoom) > MAX_VERTICES_OF_TILE;
-        let has_detail = self.vertices >= MIN_SIMPLIFIED_VERTICES * self.features();
+        let small = match self.kind {
+            SizeKind::Points => {
+                let is_crowded = |zoom: &u8| self.features() / share.tiles(*zoom) > MAX_POINTS_OF_TILE;
+                let crowded = (0..=DEEPEST).take_while(is_crowded).last().filter(|_| self.rows >= MIN_CLUSTERED_POINTS);
+                let clusters_to = crowded.and_then(|zoom| Some((zoom + ZOOMS_FOR_CITIES).min(last.checked_sub(1)?)));
+                return DraftZooms { clusters_to, ..DraftZooms::PLAIN };
+            }
+            SizeKind::Lines => SMALL_LINE,
+            SizeKind::Polygons => SMALL_POLYGON,
+        };
+        let is_late = |zoom: &u8| {
+            let pixels = self.side(*zoom) * TILE_PIXELS;
+            let has_spread = extent.spread.is_some();
+            self.rows >= MIN_LATE_SHAPES && (pixels < 1.0 || has_spread && pixels < small && self.is_crowded(*zoom))
+        };
+        let most_from = u8::try_from((0..last).take_while(is_late).count()).unwrap_or(last);
+        let has_large = extent.spread.as_ref().is_some_and(|spread| spread.large >= MIN_LARGE_SHARE);
+        let large_to = most_from.checked_sub(1).filter(|_| has_large);
+        let earlier = large_to.map_or(0, |_| LARGE_ZOOMS);
+        let first = most_from.saturating_sub(earlier);
+        let vertices = self.features() * self.mean_vertices;
+        let is_heavy = |zoom: &u8| vertices / self.occupied(*zoom) > MAX_VERTICES_OF_TILE;
+        let has_detail = self.mean_vertices >= MIN_SIMPLIFIED_VERTICES;
         let simplified_to = (0..last).take_while(is_heavy).last().filter(|zoom| has_detail && *zoom >= first);
-        DraftZooms { first, clusters_to: None, simplified_to }
+        let thins = (most_from..last).any(|zoom| self.is_crowded(zoom));
+        DraftZooms { first, clusters_to: None, simplified_to, large_to, thins }
     }
 }
 
 /// The last zoom of a tileset with these layers.
 pub(crate) fn last_zoom(layers: &[LayerSize<'_>]) -> u8 {
-    let (mut points, mut shapes, mut last) = (0.0, 0.0, 0);
+    let (mut small, mut others, mut last) = (0.0, 0.0, 0);
     for zoom in 0..=DEEPEST {
         for layer in layers {
             let tiles = layer.occupied(zoom);
-            if layer.is_points { points += tiles } else { shapes += tiles }
+            if layer.kind == SizeKind::Points || layer.side(zoom) < 1.0 { small += tiles } else { others += tiles }
         }
-        if points > MAX_POINT_TILES || shapes > MAX_SHAPE_TILES {
+        if small > MAX_SMALL_TILES || others > MAX_SHAPE_TILES {
             break;
         }
         last = zoom;
@@ -719,7 +779,8 @@ pub(crate) fn last_zoom(layers: &[LayerSize<'_>]) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tile::SourceBox;
+    use crate::postgis::ShapeSpread;
+    use crate::tile::{LonLatBox, SourceBox};
 
     fn rows(rows: u64, shape: &str, sides: [f64; 4], mean_side: f64) -> GeometryRows {
         let degrees = LonLatBox::from_sides(sides);
@@ -733,15 +794,37 @@ mod tests {
             unknown_srids: Vec::new(),
             shapes: vec![shape.to_owned()],
             has_single_members: true,
-            extent: Some(ColumnExtent { own, degrees: Some(degrees), share_of_area, mean_side }),
+            extent: Some(ColumnExtent {
+                own,
+                degrees: Some(degrees),
+                share_of_area,
+                mean_width: mean_side,
+                mean_height: mean_side,
+                spread: None,
+            }),
             invalid_areas: 0,
-            points_in_parts: 0,
             mean_vertices: 5.0,
+            most_vertices: 5,
         }
+    }
+
+    /// The rows in `towns` tiles of the deepest zoom, twice as many in the densest as in the others, with a share of
+    /// large ones.
+    fn in_towns(mut rows: GeometryRows, towns: f64, large: f64) -> GeometryRows {
+        let of_zoom = |zoom: u8| (towns / f64::from(4_u32.pow(u32::from(DEEPEST - zoom)))).max(1.0);
+        let tiles: Vec<f64> = (0..=DEEPEST).map(of_zoom).collect();
+        let densest = tiles.iter().map(|tiles| 2.0 * rows.rows as f64 / tiles).collect();
+        if let Some(extent) = &mut rows.extent {
+            extent.spread = Some(ShapeSpread { large, densest, tiles });
+        }
+        rows
     }
 
     const WORLD: [f64; 4] = [-180.0, -60.0, 180.0, 75.0];
     const CITY: [f64; 4] = [8.4, 47.3, 8.6, 47.5];
+    const COUNTRY: [f64; 4] = [0.0, 45.0, 10.0, 52.0];
+    /// Every feature at every zoom.
+    const EACH: DraftZooms = DraftZooms { thins: false, ..DraftZooms::PLAIN };
 
     #[test]
     fn zooms_follow_number_and_size() {
@@ -761,6 +844,32 @@ mod tests {
             ),
             // Buildings of 15 m.
             (rows(50_000, "POLYGON", CITY, 0.001), 14, DraftZooms { first: 12, ..DraftZooms::PLAIN }),
+            // Two million of 20 m all over a country, in towns. No tile is too large once they can be seen.
+            (
+                in_towns(rows(2_000_000, "POLYGON", COUNTRY, 2.6e-5), 400_000.0, 0.0),
+                14,
+                DraftZooms { first: 12, ..EACH },
+            ),
+            // Parcels of one city: crowded while they are smaller than 4 pixels, and one zoom more.
+            (
+                in_towns(rows(500_000, "POLYGON", CITY, 0.0015), 100.0, 0.0),
+                14,
+                DraftZooms { first: 13, thins: true, ..EACH },
+            ),
+            // Roads, which are crowded as long as they are 16 pixels long on average.
+            (
+                in_towns(rows(500_000, "LINESTRING", COUNTRY, 0.0005), 50_000.0, 0.0),
+                14,
+                DraftZooms { first: 10, ..EACH },
+            ),
+            // Houses with forests among them, which are drawn four zooms before.
+            (
+                in_towns(rows(500_000, "POLYGON", COUNTRY, 5.2e-5), 50_000.0, 0.01),
+                14,
+                DraftZooms { first: 7, large_to: Some(10), ..EACH },
+            ),
+            // All over a continent, each alone.
+            (in_towns(rows(500_000, "POLYGON", COUNTRY, 2.6e-5), 500_000.0, 0.0), 14, DraftZooms { first: 12, ..EACH }),
             (rows(0, "POINT", CITY, 0.0), 14, DraftZooms::PLAIN),
         ] {
             let size = LayerSize::of(&found);

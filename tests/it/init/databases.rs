@@ -400,21 +400,6 @@ fn a_partitioned_table_gets_a_key_that_it_can_have() {
 }
 
 #[test]
-fn a_coast_with_its_islands_in_one_row_is_named_with_the_remedy() {
-    let (db, folder) = (Db::new(), Folder::new());
-    db.run("SET search_path = public");
-    db.run("CREATE TABLE coast (id int PRIMARY KEY, geom geometry(MultiPolygon, 4326));
-        INSERT INTO coast SELECT 1, ST_Collect(ST_Buffer(ST_SetSRID(ST_MakePoint(i * 10, 0), 4326), 3, 1200)) FROM generate_series(1, 12) AS i;
-        CREATE INDEX ON coast USING gist (geom)");
-    let said = init(&db, &folder, &[]).ok().stdout;
-    assert!(said.contains("a row of \"public\".\"coast\" has 57612 points in many parts"), "{said}");
-    let remedy = said.split("several times as fast: ").nth(1).unwrap().lines().next().unwrap();
-    db.run(remedy);
-    let said = init(&db, &folder, &["--table", "coast_parts", "--output", "parts.toml"]).ok().stdout;
-    assert!(said.contains("coast_parts  table  geom    ") && !said.contains("points in many parts"), "{said}");
-}
-
-#[test]
 fn of_a_table_without_rows_only_an_index_tells_a_key() {
     let (db, folder) = (Db::new(), Folder::new());
     db.run("SET search_path = public");

@@ -4,4 +4,5 @@ pub(crate) mod databases;
 mod files;
 mod kinds;
 mod refused;
+mod shapes;
 mod tables;
