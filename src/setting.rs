@@ -79,7 +79,8 @@ impl HoursOfDay {
     /// How long it takes until they begin the next time: a day if they begin at this moment.
     pub(crate) fn begin_in(self, now: SystemTime) -> Duration {
         let (begin, now) = (Duration::from_secs(u64::from(self.begin) * 60), since_midnight(now));
-        if begin > now { begin - now } else { begin + DAY - now }
+        let today = begin.checked_sub(now).filter(|rest| !rest.is_zero());
+        today.unwrap_or_else(|| (begin + DAY).saturating_sub(now))
     }
 }
 

@@ -137,7 +137,7 @@ mod tests {
         for (number, minutes) in [1, 2, 4, 8, 16, 32, 60, 60].into_iter().enumerate() {
             let said = attempts.has_failed(now, "t.pmtiles cannot be written: the disk is full");
             assert_eq!(said.is_some(), number == 0, "{said:?}");
-            for said in said {
+            if let Some(said) = said {
                 assert!(said.starts_with("t.pmtiles cannot be written: the disk is full. Its dead"), "{said}");
                 assert!(said.contains("it is tried again in 1m, "), "{said}");
             }

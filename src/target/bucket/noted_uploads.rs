@@ -65,7 +65,7 @@ impl NotedUpload {
 
     /// True if it is no longer tried to abort it after the server has refused that.
     fn is_given_up(&self, now: SystemTime) -> bool {
-        self.expires + MAX_REFUSED_TIME.as_millis() as u64 <= milliseconds(now)
+        now.checked_sub(MAX_REFUSED_TIME).is_some_and(|then| self.expires <= milliseconds(then))
     }
 
     fn may_be_under_way(&self, now: SystemTime) -> bool {
