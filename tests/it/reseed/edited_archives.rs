@@ -258,8 +258,8 @@ fn the_archive_of_a_variant_without_a_change_is_written_anew_as_well() {
     let quiet = tracked.path("quiet.toml");
     let text = std::fs::read_to_string(&busy[1]).unwrap();
     std::fs::write(&quiet, text.replace(&hours_from_now(2, 4), "00:00-24:00")).unwrap();
-    let digits = ["01", "23", "45", "67", "89", "ab", "cd", "ef"];
-    let mut digits = digits.iter().cycle();
+    // So few that no publish leaves more than half of the bytes dead, of which the watch would write it anew.
+    let mut digits = "0123456789abcdef".chars().cycle();
     for by_watch in [false, true] {
         let watching = watching_family(&busy);
         while dead_percent(&path) <= Some(30) {

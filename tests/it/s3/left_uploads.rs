@@ -168,7 +168,7 @@ fn a_run_without_these_rights_says_so_and_goes_on() {
     }
     assert_eq!(noted(prefix), Some(vec![]));
     // So it is by a run that notes nothing itself.
-    prefix.put(".a.pmtiles.oar-tiles/uploads.json", b"[]");
+    prefix.put(".a.pmtiles.oar-tiles/uploads.json", b"none");
     let small = folder.path().join("small");
     std::fs::write(&small, "small").unwrap();
     upload(prefix, options(&prefix.endpoint), &small).unwrap();
