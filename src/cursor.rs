@@ -33,6 +33,12 @@ impl Default for Cursor {
 pub struct CursorError(String);
 
 impl Cursor {
+    /// The cursor that sees all transactions before `xmin`, and of the others exactly `seen`, which ascend.
+    pub(crate) fn seeing(xmin: u64, seen: &[u64]) -> Cursor {
+        let xmax = seen.last().map_or(xmin, |last| last + 1);
+        Cursor { xmin, xmax, running: (xmin..xmax).filter(|id| seen.binary_search(id).is_err()).collect() }
+    }
+
     /// The first transaction that may not have ended.
     pub const fn xmin(&self) -> u64 {
         self.xmin

@@ -61,19 +61,35 @@ pub(crate) use {has_schema_of, is_text_in_json, shows_its_name_alone};
 /// A part of each day in UTC, such as `02:00-05:00`; one whose end comes before its beginning contains midnight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HoursOfDay {
-    /// In minutes since midnight, as `end`.
+    /// In minutes since midnight.
     begin: u16,
+    /// In minutes since midnight; that of the next day is 24:00.
     end: u16,
 }
 
 impl HoursOfDay {
     /// True if the moment lies in them; their end does not.
     pub(crate) fn contain(self, now: SystemTime) -> bool {
-        let minute = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() / 60 % 1_440);
+        let minute = since_midnight(now).as_secs() / 60;
         let HoursOfDay { begin, end } = self;
         let (begun, ended) = (minute >= u64::from(begin), minute >= u64::from(end));
         if begin < end { begun && !ended } else { begun || !ended }
     }
+
+    /// How long it takes until they begin the next time: a day if they begin at this moment.
+    pub(crate) fn begin_in(self, now: SystemTime) -> Duration {
+        let (begin, now) = (Duration::from_secs(u64::from(self.begin) * 60), since_midnight(now));
+        let today = begin.checked_sub(now).filter(|rest| !rest.is_zero());
+        today.unwrap_or_else(|| (begin + DAY).saturating_sub(now))
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The time since the last midnight in UTC.
+fn since_midnight(now: SystemTime) -> Duration {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Duration::new(since.as_secs() % DAY.as_secs(), since.subsec_nanos())
 }
 
 impl fmt::Display for HoursOfDay {
@@ -85,7 +101,9 @@ impl fmt::Display for HoursOfDay {
 
 /// The error for a text that names no hours.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{0}\" is no part of a day: write two times in UTC, such as \"02:00-05:00\"")]
+#[error(
+    "\"{0}\" is no part of a day: write two times in UTC, such as \"02:00-05:00\", or \"00:00-24:00\" for the whole day"
+)]
 pub(crate) struct HoursOfDayError(String);
 
 impl FromStr for HoursOfDay {
@@ -98,11 +116,11 @@ impl FromStr for HoursOfDay {
         };
         let minutes = |time: &str| {
             let (hour, minute) = time.trim().split_once(':')?;
-            Some(number(hour, 24)? * 60 + number(minute, 60)?)
+            Some(number(hour, 25)? * 60 + number(minute, 60)?)
         };
         let hours = text.split_once('-').and_then(|(begin, end)| {
             let (begin, end) = (minutes(begin)?, minutes(end)?);
-            (begin != end).then_some(HoursOfDay { begin, end })
+            (begin != end && begin < 24 * 60 && end <= 24 * 60).then_some(HoursOfDay { begin, end })
         });
         hours.ok_or_else(|| HoursOfDayError(text.to_owned()))
     }
@@ -217,17 +235,30 @@ mod tests {
             ("02:00-05:30", "02:00-05:30", [120, 200, 329], [0, 119, 330]),
             ("22:00 - 4:05", "22:00-04:05", [1_320, 0, 244], [1_319, 245, 700]),
             ("5:00-00:00", "05:00-00:00", [300, 301, 1_439], [0, 1, 299]),
+            ("5:00-24:00", "05:00-24:00", [300, 301, 1_439], [0, 1, 299]),
         ] {
             let hours: HoursOfDay = text.parse().unwrap();
             assert_eq!(hours.to_string(), shown);
             assert!(inside.into_iter().all(|minute| hours.contain(at(minute))), "{text}");
             assert!(!outside.into_iter().any(|minute| hours.contain(at(minute))), "{text}");
         }
-        for text in
-            ["", "-", "02:00", "02:00-02:00", "02:00-24:00", "02:60-03:00", "2-5", "+2:00-05:00", "02:00-05:00Z"]
-        {
+        let whole: HoursOfDay = "00:00-24:00".parse().unwrap();
+        assert!((0..1_440).all(|minute| whole.contain(at(minute))) && whole.to_string() == "00:00-24:00");
+        for text in [
+            "",
+            "-",
+            "02:00",
+            "02:00-02:00",
+            "24:00-02:00",
+            "02:00-24:01",
+            "02:00-25:00",
+            "02:60-03:00",
+            "2-5",
+            "+2:00-05:00",
+            "02:00-05:00Z",
+        ] {
             let error = text.parse::<HoursOfDay>().unwrap_err().to_string();
-            let expected = "is no part of a day: write two times in UTC, such as \"02:00-05:00\"";
+            let expected = "is no part of a day: write two times in UTC, such as \"02:00-05:00\", or \"00:00-24:00\" for the whole day";
             assert_eq!(error, format!("\"{text}\" {expected}"));
         }
     }

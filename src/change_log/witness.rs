@@ -63,6 +63,28 @@ pub(crate) async fn log_state(
     Ok(Some(LogState { key, pruned, newest: row.get(2) }))
 }
 
+/// The most transactions between the first and the last that [`logged_state`] lists.
+const MAX_LISTED: u64 = 10_000;
+
+/// The state of a snapshot, whose cursor is given, by the transactions in the log that it sees. On a standby it is later
+/// than the cursor, which counts no transaction as seen that is newer than one that runs on the primary. Call this after the
+/// probe, because the probe counts every table that the transaction has opened before as one that the layers read.
+pub(crate) async fn logged_state(snapshot: &Snapshot, schema: &str, cursor: Cursor) -> Result<Cursor, ChangeLogError> {
+    let session = &snapshot.keeper;
+    let is_standby: bool = session.one(CONTEXT, "SELECT pg_is_in_recovery()", &[]).await?.get(0);
+    if !is_standby || !Presence::look_up(session, schema, CONTEXT).await?.is_readable() {
+        return Ok(cursor);
+    }
+    let (xmin, log) = (cursor.xmin(), quoted(schema));
+    let sql = format!(
+        "SELECT ARRAY(SELECT DISTINCT xid::text::bigint FROM ONLY {log}.change
+            WHERE xid >= '{xmin}'::xid8 AND xid < '{}'::xid8 ORDER BY 1)",
+        xmin + MAX_LISTED
+    );
+    let seen: Vec<i64> = session.one(CONTEXT, &sql, &[]).await?.get(0);
+    Ok(Cursor::seeing(xmin, &seen.into_iter().map(i64::unsigned_abs).collect::<Vec<u64>>()))
+}
+
 /// SQL for the condition that a state sees the entry `e`.
 fn seen_by(state: &Cursor) -> String {
     format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{state}'::pg_snapshot)", state.xmax())

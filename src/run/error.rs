@@ -118,6 +118,9 @@ pub enum CommandError {
     NoPatchOfSeveral,
     #[error("copy needs a source and a target: oar-tiles copy SOURCE TARGET")]
     NoCopyTarget,
+    /// A watch could not write its archive anew because of its dead bytes.
+    #[error(transparent)]
+    NotCompacted(Box<CommandError>),
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]
     Contended { target: String },
     #[error("{text:?} is no tile: {what}")]
@@ -391,6 +394,7 @@ impl CommandError {
             | CommandError::NoTile { .. }
             | CommandError::TileList(_)
             | CommandError::NoArea { .. } => ErrorKind::Usage,
+            CommandError::NotCompacted(error) => error.kind(),
             CommandError::File(error) => error.kind(),
             CommandError::NoReport(error) => kind_at(error.moment),
             CommandError::NoMetrics(error) => kind_at(error.moment),

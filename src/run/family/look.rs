@@ -33,7 +33,7 @@ use crate::run::dirty::drawn;
 use crate::run::identity::{LogIdentity, SameDatabase, compare};
 use crate::run::target::{TargetState, needs_seed};
 use crate::run::{CommandError, Job, Target};
-use crate::target::read_all;
+use crate::target::{DeadBytes, read_all};
 use crate::tile::{ChangeLocation, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom, area_texts};
 
 /// What is known of all variants of a family.
@@ -56,10 +56,19 @@ pub(crate) struct FamilyLook {
 /// Whether the changes concern a target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum VariantState {
-    /// No change concerns it, so it shows the state of the run. With the id of its publication.
-    Untouched(String),
+    /// No change concerns it, so it shows the state of the run.
+    Untouched(UntouchedVariant),
     /// It has to be looked at by itself.
     Unknown,
+}
+
+/// The target of a variant that no change concerns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct UntouchedVariant {
+    /// The id of its publication.
+    pub publication: String,
+    /// The bytes of its archive that belong to no tile.
+    pub dead: Option<DeadBytes>,
 }
 
 /// The places of changes, and the tiles in which rows at these places would show.
@@ -173,8 +182,8 @@ impl FamilyLook {
         untouched.map_or(VariantState::Unknown, VariantState::Untouched)
     }
 
-    /// The id of the target's publication, if no change concerns it.
-    fn untouched(&self, settings: &JobSettings, target: &Target) -> Option<String> {
+    /// The target, if no change concerns it.
+    fn untouched(&self, settings: &JobSettings, target: &Target) -> Option<UntouchedVariant> {
         let state = TargetState::read(target).ok()?;
         let manifest = &state.manifest;
         let tileset = &settings.tileset;
@@ -200,7 +209,8 @@ impl FamilyLook {
         {
             return None;
         }
-        state.manifest.publication.map(|publication| publication.id)
+        let dead = state.described.dead;
+        state.manifest.publication.map(|publication| UntouchedVariant { publication: publication.id, dead })
     }
 }
 

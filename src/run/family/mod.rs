@@ -38,7 +38,7 @@ use crate::target::NoteStore;
 
 pub(crate) use cache::{FamilyCache, FamilyCachePart};
 pub(crate) use look::FamilySettingsMark;
-pub(crate) use look::{FamilyLook, VariantState};
+pub(crate) use look::{FamilyLook, UntouchedVariant, VariantState};
 pub(crate) use record::{FamilyRecord, RecordedVariant};
 pub(crate) use record::{StoredFamily, WrittenFamily, remove_target};
 pub(crate) use run::{FamilyOptions, FamilyOutcome, FamilyWork};

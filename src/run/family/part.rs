@@ -142,6 +142,6 @@ impl FamilyRun<'_> {
             tokio::time::sleep(MAX_PAUSE.mul_f64(fastrand::f64())).await;
         }
         done.seconds = self.begun.elapsed().as_secs_f64();
-        Ok(FamilyOutcome { report: done, complete })
+        Ok(FamilyOutcome { report: done, complete, not_compacted: None })
     }
 }

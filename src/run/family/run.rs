@@ -88,6 +88,8 @@ pub(crate) struct FamilyOutcome {
     pub report: FamilyReport,
     /// An error if variants failed.
     pub complete: Result<(), CommandError>,
+    /// Why the archive of a variant, which shows all changes, could not be written anew because of its dead bytes.
+    pub(crate) not_compacted: Option<String>,
 }
 
 pub(crate) struct FamilyRun<'a> {
@@ -255,7 +257,7 @@ impl<'a> FamilyRun<'a> {
         let output_of = |variant: &&RecordedVariant| self.family.output_of(&variant.segments).display().to_string();
         report.vanished = vanished.iter().map(output_of).collect();
         report.seconds = self.begun.elapsed().as_secs_f64();
-        Some(FamilyOutcome { report, complete: Ok(()) })
+        Some(FamilyOutcome { report, complete: Ok(()), not_compacted: None })
     }
 
     /// Ends the run: handles vanished variants and writes the manifest. Its snapshot stays as it was if a variant
@@ -292,7 +294,8 @@ impl<'a> FamilyRun<'a> {
             let publication = self.tally.published.get(&output).or_else(|| self.targets.publications.get(&output));
             variant.publication = publication.cloned();
         }
-        let FamilyRun { family, before, tally, record, begun, .. } = self;
+        let FamilyRun { family, before, mut tally, record, begun, .. } = self;
+        let not_compacted = tally.not_compacted.take();
         let are_published = tally.are_published();
         let (mut done, complete) = tally.ended();
         // A variant that failed is behind, so the manifest keeps its old snapshot, from which the next run begins.
@@ -312,7 +315,7 @@ impl<'a> FamilyRun<'a> {
             family.write(written, report, stop).await?;
         }
         done.seconds = begun.elapsed().as_secs_f64();
-        Ok(FamilyOutcome { report: done, complete })
+        Ok(FamilyOutcome { report: done, complete, not_compacted })
     }
 }
 
@@ -351,6 +354,8 @@ pub(crate) struct FamilyTally {
     pub(crate) report: FamilyReport,
     /// The publications of the targets that the run has written, by the targets' outputs.
     pub(crate) published: HashMap<PathBuf, String>,
+    /// Why an archive could not be written anew because of its dead bytes.
+    pub(crate) not_compacted: Option<String>,
     failed: FailedTargets,
 }
 
@@ -364,7 +369,7 @@ impl FamilyTally {
             ..FamilyReport::default()
         };
         let failed = FailedTargets::none(SeveralTargets::VariantsOf(family.name().to_owned()), of);
-        FamilyTally { report, published: HashMap::new(), failed }
+        FamilyTally { report, published: HashMap::new(), not_compacted: None, failed }
     }
 
     /// Counts a seeded target.

@@ -8,12 +8,13 @@ use std::sync::Arc;
 use futures_util::future::try_join_all;
 use tokio::task::spawn_blocking;
 
-use super::watch::{Watched, with_cause};
+use super::compaction::Compaction;
+use super::watch::{Watched, not_compacted, with_cause};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
 use crate::config::{JobSettings, ValueSegment};
-use crate::error::{ErrorKind, with_causes};
+use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
-use crate::run::family::{FamilyLook, FamilyRun, VariantState};
+use crate::run::family::{FamilyLook, FamilyRun, UntouchedVariant, VariantState};
 use crate::run::family_seed::{FamilySource, seed_family_target};
 use crate::run::purge::PurgeTask;
 use crate::run::target::TargetState;
@@ -70,9 +71,14 @@ pub(crate) async fn reseed_family(
     for number in 0..run.members.table.rows.len() {
         let table = &run.members.table;
         let settings = family.variant(&table.parameters, &table.rows[number])?;
-        if let Some(publication) = untouched.remove(&number) {
+        if let Some(UntouchedVariant { publication, dead }) = untouched.remove(&number) {
             run.tally.published.insert(settings.tileset.output.clone(), publication);
-            if !settings.tileset.purges.is_empty() && !reseeding.dry_run {
+            if reseeding.dry_run {
+                continue;
+            }
+            if reseeding.compaction.is_due(dead) {
+                put_off.push(settings);
+            } else if !settings.tileset.purges.is_empty() {
                 notify_cdns(&mut run, settings).await?;
             }
             continue;
@@ -88,20 +94,26 @@ pub(crate) async fn reseed_family(
     }
     let compacting = ReseedOptions { compaction: reseeding.compaction.now(), ..reseeding.clone() };
     for settings in put_off {
-        if !compacted(&mut run, &compacting, settings).await? {
-            break;
+        // After one that could not be written, the others have to wait as well.
+        if run.tally.not_compacted.is_none() {
+            compacted(&mut run, &compacting, settings).await?;
         }
     }
-    run.finish().await
+    let done = run.finish().await?;
+    if let Some(why) = done.not_compacted.as_ref().filter(|_| !reseeding.is_watch) {
+        // A watch says when it tries it again.
+        let message = format!("{why}. Its tiles are up to date, and the next run tries it again");
+        options.report.event(&Event::Warning { message });
+    }
+    Ok(done)
 }
 
-/// Writes the archive of a variant anew that shows all changes already, so that an error is only told. False if there
-/// was one, and the others have to wait as well.
+/// Writes the archive of a variant anew that shows all changes already, so that an error is only told.
 async fn compacted(
     run: &mut FamilyRun<'_>,
     options: &ReseedOptions,
     settings: JobSettings,
-) -> Result<bool, CommandError> {
+) -> Result<(), CommandError> {
     let output = settings.tileset.output.clone();
     let job = run.targets.job(settings)?;
     let written = async {
@@ -113,29 +125,20 @@ async fn compacted(
     match written.await {
         Ok(ReseedOutcome::Done(done)) => run.tally.shows(output, done.manifest.as_ref()),
         Ok(ReseedOutcome::Nothing | ReseedOutcome::Planned(_) | ReseedOutcome::Seeded(_)) => {}
-        Err(error) => {
-            // A stop ends the run where it is noticed next.
-            if error.kind() != ErrorKind::Interrupted {
-                let message = format!(
-                    "{} shows all changes, and keeps its dead bytes until the next change: {}",
-                    output.display(),
-                    with_causes(&error)
-                );
-                run.options.report.event(&Event::Warning { message });
-            }
-            return Ok(false);
-        }
+        // A stop ends the run where it is noticed next.
+        Err(error) if error.kind() == ErrorKind::Interrupted => {}
+        Err(error) => run.tally.not_compacted = Some(not_compacted(&output.display(), &error)),
     }
-    Ok(true)
+    Ok(())
 }
 
-/// The variants that no change concerns, with the ids of their publications. Reads their targets, as many in parallel
+/// The variants that no change concerns, by their numbers. Reads their targets, as many in parallel
 /// as there are workers.
 async fn untouched(
     run: &FamilyRun<'_>,
     look: FamilyLook,
     known: &HashSet<Vec<ValueSegment>>,
-) -> Result<HashMap<usize, String>, CommandError> {
+) -> Result<HashMap<usize, UntouchedVariant>, CommandError> {
     let (family, table, options) = (run.family, &run.members.table, run.options);
     let mut asked = Vec::new();
     for (number, segments) in run.members.segments.iter().enumerate().filter(|(_, one)| known.contains(*one)) {
@@ -154,8 +157,8 @@ async fn untouched(
                 stop.check()?;
                 let settings = family.variant(&parameters, &row)?;
                 let target = Job::new(settings.clone(), false, &report, &stop)?.knowing(known).target;
-                if let VariantState::Untouched(publication) = look.state_of(number, &settings, &target) {
-                    untouched.push((number, publication));
+                if let VariantState::Untouched(variant) = look.state_of(number, &settings, &target) {
+                    untouched.push((number, variant));
                 }
             }
             Ok::<_, CommandError>(untouched)
@@ -189,6 +192,7 @@ async fn one(
     is_known: bool,
 ) -> Result<bool, CommandError> {
     let output = settings.tileset.output.clone();
+    let mut not_compacted_now = None;
     let reseeded = async {
         if !is_known {
             if options.dry_run {
@@ -199,7 +203,14 @@ async fn one(
         }
         let job = run.targets.job(settings)?;
         let before = publication_of(&job.target).await?;
-        let outcome = Box::pin(reseed(&job, options)).await?;
+        let outcome = match Box::pin(reseed(&job, options)).await {
+            Err(CommandError::NotCompacted(error)) => {
+                not_compacted_now = Some(not_compacted(&job.target, &error));
+                let options = ReseedOptions { compaction: Compaction::NEVER, ..options.clone() };
+                Box::pin(reseed(&job, &options)).await?
+            }
+            outcome => outcome?,
+        };
         if !options.dry_run {
             job.purge_published(false).await?;
         }
@@ -209,8 +220,10 @@ async fn one(
         let stays = is_nothing && before.is_some() && publication_of(&job.target).await? == before;
         Ok((outcome, before.filter(|_| stays)))
     };
+    let reseeded = reseeded.await;
     let (tally, mut has_put_off_compaction) = (&mut run.tally, false);
-    match reseeded.await {
+    tally.not_compacted = tally.not_compacted.take().or(not_compacted_now);
+    match reseeded {
         Ok((outcome, unchanged)) => match &outcome {
             ReseedOutcome::Nothing => tally.published.extend(unchanged.map(|publication| (output, publication))),
             ReseedOutcome::Planned(plan) => tally.planned(plan),
@@ -242,6 +255,8 @@ pub(crate) struct FamilyLooked {
     report: FamilyReport,
     /// Why variants failed; `None` if none did.
     problem: Option<String>,
+    /// Why an archive could not be written anew.
+    not_compacted: Option<String>,
 }
 
 impl FamilyLooked {
@@ -260,6 +275,8 @@ pub(crate) struct WatchedFamily<'a> {
     job: &'a Job,
     /// True if the last look brought all variants up to date.
     is_whole: Cell<bool>,
+    /// What the last look did with dead bytes; [`Compaction::NEVER`] if it could not do it.
+    compaction: Cell<Compaction>,
     /// The outputs of variants whose values have vanished. Each is reported only once.
     vanished: RefCell<HashSet<String>>,
 }
@@ -267,7 +284,14 @@ pub(crate) struct WatchedFamily<'a> {
 impl<'a> WatchedFamily<'a> {
     /// `job` is a run with the family's settings, whose target is not a variant's.
     pub(crate) fn new(family: &'a Family, prunes: bool, job: &'a Job) -> WatchedFamily<'a> {
-        WatchedFamily { family, prunes, job, is_whole: Cell::new(false), vanished: RefCell::default() }
+        WatchedFamily {
+            family,
+            prunes,
+            job,
+            is_whole: Cell::new(false),
+            compaction: Cell::new(Compaction::NEVER),
+            vanished: RefCell::default(),
+        }
     }
 
     /// Reports the variants whose values have vanished since the last look.
@@ -307,7 +331,10 @@ impl Watched for WatchedFamily<'_> {
 
     async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<FamilyLooked, CommandError> {
         let layers = self.family.settings().tileset.layers.iter().cloned();
-        let work = if !is_first && self.is_whole.get() { FamilyWork::LookAgain } else { FamilyWork::Reseed };
+        // An archive may have been left as it is that is to be written anew now.
+        let has_time = options.compaction.does_more_than(self.compaction.get());
+        let looks_again = !is_first && self.is_whole.get() && !has_time;
+        let work = if looks_again { FamilyWork::LookAgain } else { FamilyWork::Reseed };
         let snapshot = SharedSnapshot::after_refreshing(layers);
         let run = FamilyOptions {
             prunes: self.prunes,
@@ -324,7 +351,9 @@ impl Watched for WatchedFamily<'_> {
         };
         self.is_whole.set(problem.is_none());
         self.say_vanished(&done.report.vanished);
-        Ok(FamilyLooked { report: done.report, problem })
+        let has_failed = done.not_compacted.is_some();
+        self.compaction.set(if has_failed { Compaction::NEVER } else { options.compaction });
+        Ok(FamilyLooked { report: done.report, problem, not_compacted: done.not_compacted })
     }
 
     fn published(&self, looked: &FamilyLooked) -> Option<Event> {
@@ -345,6 +374,10 @@ impl Watched for WatchedFamily<'_> {
     fn has_put_off_compaction(&self, _: &FamilyLooked) -> bool {
         // The look has done it for each variant, after all of them were published.
         false
+    }
+
+    fn not_compacted(&self, looked: &FamilyLooked) -> Option<String> {
+        looked.not_compacted.clone()
     }
 
     fn problem(&self, looked: &FamilyLooked) -> Option<String> {

@@ -5,9 +5,11 @@
 //! | `run` | the dirty tiles rendered and handed to the target; the sessions that render; which layers can be patched |
 //! | `prepared` | the layers, prepared for drawing: live rows, rows near changes, counted cells |
 //! | `watch` | repeated reseeds, and what they keep up to date |
+//! | `compaction` | when a PMTiles archive is written anew because of its dead bytes |
 //! | `watched_rows` | the rows that a watch keeps, read beside its looks |
 //! | `family`, `writer`, `jobs` | all variants of a tileset; a watch of all variants, and the same inside a server; a watch inside a server, under a lease; jobs of clients between two looks |
 
+mod compaction;
 mod family;
 mod jobs;
 mod prepared;
@@ -20,6 +22,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use compaction::Compaction;
 use watch::WatchedTarget;
 use watched_rows::WatchedRows;
 
@@ -42,8 +45,8 @@ use crate::postgis::count_rows;
 use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
-use crate::setting::{HoursOfDay, shows_its_name_alone};
-use crate::target::{ChangedTiles, MAX_DEAD_PERCENT, PartialScope, RunKind, Tileset, Unwritten};
+use crate::setting::shows_its_name_alone;
+use crate::target::{ChangedTiles, PartialScope, RunKind, Tileset, Unwritten};
 use crate::tile::{Coverage, Order, Scope, TileRectList, ZoomList, area_of_texts, area_texts};
 
 pub(crate) use family::{reseed_family, watch_family};
@@ -76,38 +79,6 @@ pub struct ReseedOptions {
     pub(crate) is_watch: bool,
     /// When a PMTiles archive is written anew because of its dead bytes.
     pub(crate) compaction: Compaction,
-}
-
-/// When a reseed writes a PMTiles archive anew as a whole because of its dead bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Compaction {
-    /// The share of dead bytes beyond which it does, in percent of the tile data.
-    percent: u64,
-    /// False for a look of a watch, which does it only if there is nothing else to publish.
-    with_changes: bool,
-}
-
-impl Default for Compaction {
-    fn default() -> Compaction {
-        Compaction { percent: MAX_DEAD_PERCENT, with_changes: true }
-    }
-}
-
-/// The percentage of [`Compaction`] in a watch, at the hours for which its operator has not asked for it: then the
-/// archive is twice as large as it has to be.
-const MAX_DEAD_PERCENT_OF_WATCH: u64 = 50;
-
-impl Compaction {
-    /// That of a watch at this moment.
-    fn of_watch(hours: Option<HoursOfDay>, with_changes: bool, now: SystemTime) -> Compaction {
-        let is_asked_for = hours.is_some_and(|hours| hours.contain(now));
-        Compaction { percent: if is_asked_for { MAX_DEAD_PERCENT } else { MAX_DEAD_PERCENT_OF_WATCH }, with_changes }
-    }
-
-    /// The same for a run that does what a look of a watch has put off.
-    fn now(self) -> Compaction {
-        Compaction { with_changes: true, ..self }
-    }
 }
 
 /// When a reseed seeds its target instead.
@@ -267,8 +238,7 @@ impl ReseedRun<'_> {
 
     /// The share of dead bytes beyond which the sink writes an archive anew; `None` if it does not.
     fn max_dead_percent(&self, changed: &DirtyTiles) -> Option<u64> {
-        let Compaction { percent, with_changes } = self.options.compaction;
-        (with_changes || changed.dirty.iter().next().is_none()).then_some(percent)
+        self.options.compaction.max_dead_percent(changed.dirty.iter().next().is_some())
     }
 
     /// The mark of the database that the manifest has after this run.

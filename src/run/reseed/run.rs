@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::prepared::{CountingWorker, Counts};
-use super::{MAX_DEAD_PERCENT_OF_WATCH, ReseedOptions, ReseedOutcome, ReseedRun};
+use super::{ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::manifest::Publication;
@@ -94,7 +94,7 @@ impl ReseedRun<'_> {
         match work {
             Work::Nothing if self.has_repairs() => {
                 let nothing = DirtyTiles::nothing(&self.look.state);
-                Box::pin(self.render(nothing)).await
+                Box::pin(self.publish(nothing)).await
             }
             Work::Nothing => Ok(Some(ReseedOutcome::Nothing)),
             Work::All(reasons) if self.options.dry_run => {
@@ -115,7 +115,7 @@ impl ReseedRun<'_> {
                 }
                 Ok(Some(ReseedOutcome::Planned(plan(&changed))))
             }
-            Work::Some(changed) => Box::pin(self.render(changed)).await,
+            Work::Some(changed) => Box::pin(self.publish(changed)).await,
         }
     }
 
@@ -153,13 +153,17 @@ impl ReseedRun<'_> {
 
     /// True if too many bytes of the archive are dead.
     fn is_wasteful(&self) -> bool {
-        let percent = self.options.compaction.percent;
-        self.look.state.described.dead.is_some_and(|dead| dead.exceed(percent))
+        self.options.compaction.is_due(self.look.state.described.dead)
+    }
+
+    /// True if the run writes the archive anew because of its dead bytes.
+    fn compacts(&self, changed: &DirtyTiles) -> bool {
+        self.is_wasteful() && self.max_dead_percent(changed).is_some()
     }
 
     /// Says that a watch writes its archive anew at an hour that nobody has chosen.
     fn say_compaction(&self) {
-        if self.options.compaction.percent == MAX_DEAD_PERCENT_OF_WATCH {
+        if self.options.compaction.is_unasked {
             let message = format!(
                 "more than half of the bytes of {} belong to no tile any more: it is written anew as a whole, and changes wait until that is done. With quiet hours in compact_between in [changes], that is done there, beyond 30 %",
                 self.look.job.target
@@ -168,11 +172,20 @@ impl ReseedRun<'_> {
         }
     }
 
+    /// Renders the dirty tiles and publishes them. The error of a watch that could not write its archive anew says so: a
+    /// look that does not try that may succeed.
+    async fn publish(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
+        let compacts = self.options.is_watch && self.compacts(&changed);
+        let published = Box::pin(self.render(changed)).await;
+        published.map_err(|error| if compacts { CommandError::NotCompacted(Box::new(error)) } else { error })
+    }
+
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
     async fn render(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let tileset = self.tileset(&changed)?;
-        let has_put_off_compaction = self.is_wasteful() && self.max_dead_percent(&changed).is_none();
-        if self.is_wasteful() && !has_put_off_compaction {
+        let compacts = self.compacts(&changed);
+        let has_put_off_compaction = self.is_wasteful() && !compacts;
+        if compacts {
             self.say_compaction();
         }
         let rows = self.rows(&changed).await?;

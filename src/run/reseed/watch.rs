@@ -7,12 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 
+use super::compaction::{Compaction, CompactionAttempts};
 use super::jobs::run_queued;
 use super::watched_rows::WatchedRows;
-use super::{Compaction, ReseedOptions, ReseedOutcome, once};
+use super::{ReseedOptions, ReseedOutcome, once};
 use crate::backoff::Backoff;
 use crate::change_log::Waking;
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, with_causes};
 use crate::postgis::Database;
 use crate::report::{Event, Report};
 use crate::run::purge::PurgeTask;
@@ -49,6 +50,7 @@ struct ReseedLoop<'a, W, F> {
     each: F,
     database: Database,
     waking: Option<Waking>,
+    compactions: CompactionAttempts,
     /// Notifies CDNs, if there are any.
     purging: &'a Option<PurgeTask>,
     /// The last message that was reported, so that it is not repeated.
@@ -69,11 +71,20 @@ pub(crate) async fn watch<W: Watched>(
     // retries them.
     options.filter.leaves_unrendered = true;
     options.is_watch = true;
-    // A job is a publish, too.
-    options.compaction = Compaction::of_watch(None, false, SystemTime::now());
+    // A job is a publish, too: the look after it writes the archive anew.
+    options.compaction = Compaction::NEVER;
     let purging = watched.purge_task();
-    let watch =
-        ReseedLoop { watched, job, options, each, database, purging: &purging, waking: None, said: String::new() };
+    let watch = ReseedLoop {
+        watched,
+        job,
+        options,
+        each,
+        database,
+        waking: None,
+        compactions: CompactionAttempts::new(job.settings.database.changes.compact_between),
+        purging: &purging,
+        said: String::new(),
+    };
     let ended = watch.run().await;
     if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
         purging.end().await;
@@ -92,10 +103,17 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
             // Listening begins before the look: a change after the look sends a notification, and the look sees a
             // change before it.
             let obstacle = self.begin_waking().await;
-            let (looked, was_at_work) = Box::pin(self.look(!has_looked, compacts)).await;
+            let compaction = self.compactions.at(SystemTime::now(), compacts);
+            let (looked, was_at_work) = Box::pin(self.look(!has_looked, compaction)).await;
             let has_compacted = std::mem::take(&mut compacts);
             match looked {
+                Err(CommandError::NotCompacted(error)) if self.job.stop.asked().is_none() => {
+                    self.say_not_compacted(&not_compacted(&self.job.target, &error));
+                    // What has changed does not wait.
+                    continue;
+                }
                 Ok(outcome) => {
+                    self.note_compaction(compaction, &outcome);
                     // Now it is certain that the log can be used again.
                     self.say_what_it_follows(&mut unsaid);
                     pauses.reset();
@@ -161,6 +179,21 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         }
     }
 
+    /// Notes how a look has ended that may have written archives anew.
+    fn note_compaction(&mut self, compaction: Compaction, outcome: &W::Outcome) {
+        if let Some(why) = self.watched.not_compacted(outcome) {
+            self.say_not_compacted(&why);
+        } else if compaction != Compaction::NEVER && !self.watched.has_put_off_compaction(outcome) {
+            self.compactions.has_succeeded();
+        }
+    }
+
+    fn say_not_compacted(&mut self, why: &str) {
+        if let Some(message) = self.compactions.has_failed(SystemTime::now(), why) {
+            self.warn(message);
+        }
+    }
+
     fn say_what_it_follows(&self, unsaid: &mut Option<Event>) {
         if let Some(event) = unsaid.take() {
             self.job.report.event(&event);
@@ -181,14 +214,11 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         }
     }
 
-    /// One reseed, which may write an archive anew although there are changes to publish if it `compacts`. A stop ends it
-    /// at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also returns whether it had begun
-    /// to render.
-    async fn look(&self, is_first: bool, compacts: bool) -> (Result<W::Outcome, CommandError>, bool) {
+    /// One reseed. A stop ends it at once, unless it has begun to render tiles: then it has [`GRACE`] to finish. Also
+    /// returns whether it had begun to render.
+    async fn look(&self, is_first: bool, compaction: Compaction) -> (Result<W::Outcome, CommandError>, bool) {
         let own = Stop::new();
-        let mut options = self.options.clone();
-        let hours = self.job.settings.database.changes.compact_between;
-        options.compaction = Compaction::of_watch(hours, compacts, SystemTime::now());
+        let mut options = ReseedOptions { compaction, ..self.options.clone() };
         options.filter.written_back = options.write_back.as_ref().map(WriteBackQueue::batch).unwrap_or_default();
         let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
@@ -218,15 +248,17 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         (ended, work.is_begun())
     }
 
-    /// Waits for the next reason to look: a notification, a job, or the poll. Returns the signal if a stop is asked
+    /// Waits for the next reason to look: a notification, a job, the poll, or the time for an attempt to write an archive
+    /// anew. Returns the signal if a stop is asked
     /// for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
+        let poll = self.compactions.next(SystemTime::now()).min(*self.job.settings.database.changes.poll);
         let woken = tokio::select! {
             signal = self.job.stop.wait() => return Some(signal),
             () = if_any(jobs.map(JobStore::queued)) => return None,
             () = if_any(self.options.write_back.as_ref().map(WriteBackQueue::due)) => return None,
-            () = tokio::time::sleep(MIN_POLL.max(*self.job.settings.database.changes.poll)) => None,
+            () = tokio::time::sleep(MIN_POLL.max(poll)) => None,
             woken = if_any(self.waking.as_mut().map(|waking| waking.change(pause))) => Some(woken),
         };
         let checked = match woken {
@@ -383,6 +415,9 @@ pub(crate) trait Watched {
     /// one.
     fn has_put_off_compaction(&self, outcome: &Self::Outcome) -> bool;
 
+    /// Why an archive could not be written anew in a look that has succeeded; `None` if none was tried in vain.
+    fn not_compacted(&self, outcome: &Self::Outcome) -> Option<String>;
+
     /// What an outcome lacks until the next look adds it; `None` if it is complete.
     fn problem(&self, outcome: &Self::Outcome) -> Option<String>;
 
@@ -428,7 +463,9 @@ impl Watched for WatchedTarget<'_> {
     async fn look(&self, job: &Job, options: &ReseedOptions, _is_first: bool) -> Result<ReseedOutcome, CommandError> {
         let options = ReseedOptions { live: Some(Arc::clone(&self.live)), ..options.clone() };
         let outcome = once(job, &options).await;
-        if !matches!(outcome, Ok(ReseedOutcome::Nothing | ReseedOutcome::Done(_))) {
+        let has_same_history =
+            matches!(outcome, Ok(ReseedOutcome::Nothing | ReseedOutcome::Done(_)) | Err(CommandError::NotCompacted(_)));
+        if !has_same_history {
             // The next look may find another history of the database.
             self.live.clear().await;
         }
@@ -467,6 +504,11 @@ impl Watched for WatchedTarget<'_> {
         matches!(outcome, ReseedOutcome::Done(done) if done.has_put_off_compaction)
     }
 
+    fn not_compacted(&self, _: &ReseedOutcome) -> Option<String> {
+        // The look fails.
+        None
+    }
+
     fn problem(&self, outcome: &ReseedOutcome) -> Option<String> {
         // Tiles that could not be rendered are retried with the next change.
         outcome.complete().err().map(|error| with_cause(&error))
@@ -480,6 +522,11 @@ impl Watched for WatchedTarget<'_> {
     ) -> Result<(), CommandError> {
         Box::pin(run_queued(self.job, options, jobs, each)).await
     }
+}
+
+/// Says that an archive could not be written anew because of its dead bytes.
+pub(crate) fn not_compacted(target: &impl std::fmt::Display, error: &CommandError) -> String {
+    format!("{target} could not be written anew without its dead bytes: {}", with_causes(error))
 }
 
 /// An error with its first cause, on one line.

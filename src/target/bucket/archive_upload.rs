@@ -93,7 +93,10 @@ impl OldObject {
         let _flight = self.store.flights.begin();
         let most = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         let object = self.store.read(&self.name, Some(range.clone()), most).await;
-        let object = object.map_err(|refusal| self.store.error(Action::Get, &self.name, refusal))?;
+        let object = object.map_err(|refusal| match refusal.meaning {
+            Meaning::Missing => BucketError::Deleted { place: self.place.clone() },
+            _ => self.store.error(Action::Get, &self.name, refusal),
+        })?;
         let same = self.tag().is_none_or(|tag| tag == object.tag);
         if same && object.body.len() as u64 == range.end - range.start {
             return Ok(object.body);
@@ -267,11 +270,13 @@ impl BucketArchive {
 
     /// Fails if somebody else has replaced the object since the beginning.
     async fn check_tag(&self) -> Result<(), BucketError> {
-        let tag = self.old.store.head(&self.old.name).await?.and_then(|head| head.tag);
-        if Condition::as_seen(tag.as_ref()) == self.old.seen {
-            return Ok(());
+        let head = self.old.store.head(&self.old.name).await?;
+        let (is_there, tag) = (head.is_some(), head.and_then(|head| head.tag));
+        match Condition::as_seen(tag.as_ref()) == self.old.seen {
+            true => Ok(()),
+            false if is_there => Err(BucketError::Changed { place: self.place() }),
+            false => Err(BucketError::Deleted { place: self.place() }),
         }
-        Err(BucketError::Changed { place: self.place() })
     }
 }
 
@@ -389,12 +394,15 @@ impl Upload<'_> {
         }
     }
 
-    /// The error of a request of this upload. What is missing is the upload, or the object that it was to replace.
-    fn error(&self, refusal: Refusal) -> BucketError {
+    /// The error of a request of this upload. What is missing is the object that it was to replace, or else the upload.
+    async fn error(&self, refusal: Refusal) -> BucketError {
         let OldObject { store, name, place, .. } = &self.archive.old;
-        match refusal.meaning {
-            Meaning::Missing => BucketError::Changed { place: place.clone() },
-            _ => store.error(Action::Put, name, refusal),
+        if refusal.meaning != Meaning::Missing {
+            return store.error(Action::Put, name, refusal);
+        }
+        match self.archive.check_tag().await {
+            Ok(()) => BucketError::UploadGone { place: place.clone(), source: refusal.cause },
+            Err(error) => error,
         }
     }
 
@@ -457,13 +465,16 @@ impl Upload<'_> {
         {
             return Ok(Sent::Stored);
         }
-        Err(self.error(refusal))
+        Err(self.error(refusal).await)
     }
 
     async fn begin_parts(&self) -> Result<String, BucketError> {
         let OldObject { store, name, .. } = &self.archive.old;
         let headers = super::headers::of_archive(&store.options, PMTILES);
-        store.client.begin_parts(&store.key(name), headers).await.map_err(|refusal| self.error(refusal))
+        match store.client.begin_parts(&store.key(name), headers).await {
+            Ok(id) => Ok(id),
+            Err(refusal) => Err(self.error(refusal).await),
+        }
     }
 
     async fn send_parts(&self, id: &str) -> Result<Sent, BucketError> {
@@ -504,7 +515,7 @@ impl Upload<'_> {
                     Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => {
                         Err(PartFault::NoCopies(refusal))
                     }
-                    Err(refusal) => Err(self.error(refusal).into()),
+                    Err(refusal) => Err(self.error(refusal).await.into()),
                 }
             });
         let parts = match sent.buffered(at_once).try_collect::<Vec<SentPart>>().await {
@@ -522,7 +533,7 @@ impl Upload<'_> {
             && let Err(refusal) = self.check_lengths(&key, id, size).await
         {
             if !may_take_whole(&refusal) {
-                return Err(self.error(refusal));
+                return Err(self.error(refusal).await);
             }
             self.tell_no_copies(&refusal).await?;
             return Ok(Sent::NoCopies);

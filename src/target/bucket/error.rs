@@ -143,6 +143,14 @@ pub enum BucketError {
     )]
     Changed { place: String },
     #[error(
+        "{place} was deleted by somebody else during the run: nothing is published. See that only one program writes this target, then seed it"
+    )]
+    Deleted { place: String },
+    #[error(
+        "the upload to {place} is not there any more: somebody else, or a lifecycle rule of the bucket, has aborted it during the run. Nothing is published: run the command again"
+    )]
+    UploadGone { place: String, source: BucketCause },
+    #[error(
         "{missing} objects of {place} could not be written or deleted, the first are {}: the manifest is unchanged. Run the command again; only what is missing is sent",
         first.join(", ")
     )]
@@ -211,6 +219,8 @@ impl BucketError {
             | BucketError::Held { .. }
             | BucketError::Lost { .. }
             | BucketError::Changed { .. }
+            | BucketError::Deleted { .. }
+            | BucketError::UploadGone { .. }
             | BucketError::Note { .. }
             | BucketError::TooLarge { .. }
             | BucketError::File { .. }

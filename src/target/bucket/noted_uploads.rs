@@ -13,7 +13,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
 use super::client::{Condition, line_time};
@@ -27,6 +27,15 @@ use crate::error::with_causes;
 
 /// How long an upload takes at most, beside the time that its bytes take on the slowest line: a day.
 const MAX_UPLOAD_TIME: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long after that the run of an upload that may not be aborted is still asked to: a week after it began.
+const MAX_REFUSED_TIME: Duration = Duration::from_secs(6 * 24 * 60 * 60);
+
+/// The most uploads that are aborted at once.
+const MAX_ABORTS_IN_FLIGHT: usize = 4;
+
+/// What removes uploads that no run aborts.
+const LIFECYCLE: &str = "Have a lifecycle rule of the bucket for incomplete uploads remove them";
 
 /// How often the note is written while other runs write it, too.
 const MAX_ATTEMPTS: u32 = 4;
@@ -54,6 +63,11 @@ impl NotedUpload {
         NotedUpload { id, run: Holder::this_run(now), expires }
     }
 
+    /// True if it is no longer tried to abort it after the server has refused that.
+    fn is_given_up(&self, now: SystemTime) -> bool {
+        now.checked_sub(MAX_REFUSED_TIME).is_some_and(|then| self.expires <= milliseconds(then))
+    }
+
     fn may_be_under_way(&self, now: SystemTime) -> bool {
         self.expires > milliseconds(now) && !self.run.is_gone()
     }
@@ -78,8 +92,8 @@ pub(crate) struct NotedUploads {
 }
 
 impl NotedUploads {
-    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read. `store` holds
-    /// the whole bucket.
+    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read. A damaged one
+    /// is replaced. `store` holds the whole bucket.
     pub(crate) async fn begin(store: &Arc<Store>, archive: &ObjectKey) -> Option<NotedUploads> {
         let mut noted = NotedUploads {
             store: Arc::clone(store),
@@ -90,7 +104,11 @@ impl NotedUploads {
             over: Vec::new(),
             own: None,
         };
-        if let Err(error) = noted.read().await {
+        let read = match noted.read().await {
+            Err(damaged @ BucketError::Note { .. }) => noted.replace_damaged(&damaged, archive).await,
+            read => read,
+        };
+        if let Err(error) = read {
             let cause = with_causes(&error);
             noted.warn(&format!("what killed runs have left of uploads to {archive} is not looked for: {cause}"));
             return None;
@@ -98,6 +116,23 @@ impl NotedUploads {
         let now = SystemTime::now();
         noted.abort(|upload| !upload.may_be_under_way(now)).await;
         Some(noted)
+    }
+
+    /// Writes an empty note instead of one that cannot be read.
+    async fn replace_damaged(&mut self, damaged: &BucketError, archive: &ObjectKey) -> Result<(), BucketError> {
+        let tag = write_note(&self.store, &self.name, b"{}".to_vec(), self.condition()).await?;
+        self.seen = Condition::Unchanged(tag);
+        let place = self.store.place(&self.name);
+        let cause = std::error::Error::source(damaged).map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(
+            "{place} was damaged, and is written anew ({cause}): uploads to {archive} that killed runs have left are not known any more. {LIFECYCLE}"
+        );
+        Ok(())
+    }
+
+    /// The condition on which the note is written.
+    fn condition(&self) -> &Condition {
+        if self.store.options.section.conditional_writes { &self.seen } else { &Condition::Always }
     }
 
     /// Notes an upload of this run. `length` is that of the archive, in bytes.
@@ -134,27 +169,39 @@ impl NotedUploads {
     async fn abort(&mut self, is_over: impl Fn(&NotedUpload) -> bool) {
         let left: Vec<&NotedUpload> =
             self.uploads.iter().filter(|upload| !self.over.contains(&upload.id) && is_over(upload)).collect();
-        let aborting = left.into_iter().map(|upload| async {
-            let aborted = abort_surely(&self.store, &self.archive, &upload.id, true).await;
-            (upload.id.clone(), aborted)
-        });
-        let (mut aborted, mut refused) = (Vec::new(), Vec::new());
-        for (id, answer) in join_all(aborting).await {
+        let (store, archive) = (&self.store, &self.archive);
+        let aborting =
+            left.into_iter().map(async |upload| (upload, abort_surely(store, archive, &upload.id, true).await));
+        let answers: Vec<_> = stream::iter(aborting).buffer_unordered(MAX_ABORTS_IN_FLIGHT).collect().await;
+        let (mut over, mut given_up, mut refused, now) = (Vec::new(), 0, Vec::new(), SystemTime::now());
+        for (upload, answer) in answers {
             match answer {
-                Ok(()) => aborted.push(id),
-                Err(refusal) => refused.push(refusal),
+                Ok(()) => over.push(upload.id.clone()),
+                Err(refusal) => {
+                    if !refusal.is_passing() && upload.is_given_up(now) {
+                        over.push(upload.id.clone());
+                        given_up += 1;
+                    }
+                    refused.push(refusal);
+                }
             }
         }
-        let archive = self.store.place(&self.archive);
-        if !aborted.is_empty() {
-            tracing::info!("uploads to {archive} that earlier runs have left, aborted: {}", aborted.len());
+        let (archive, aborted) = (self.store.place(&self.archive), over.len() - given_up);
+        if aborted > 0 {
+            tracing::info!("uploads to {archive} that earlier runs have left, aborted: {aborted}");
         }
         if let Some(refusal) = refused.first() {
             let error = self.store.error(Action::Abort, &self.archive, refusal.clone());
             let (count, cause) = (refused.len(), with_causes(&error));
-            self.warn(&format!("uploads to {archive} that earlier runs have left, and that stay: {count}: {cause}"));
+            let next = match given_up {
+                0 => String::new(),
+                _ => format!(". Of these, {given_up} are older than a week, and no run tries it again. {LIFECYCLE}"),
+            };
+            self.warn(&format!(
+                "uploads to {archive} that earlier runs have left, and that stay: {count}: {cause}{next}"
+            ));
         }
-        self.over.extend(aborted);
+        self.over.extend(over);
     }
 
     async fn write_over(&mut self) {
@@ -185,9 +232,7 @@ impl NotedUploads {
             let note = Note { uploads };
             let body = serde_json::to_vec_pretty(&note)
                 .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
-            let is_conditional = self.store.options.section.conditional_writes;
-            let condition = if is_conditional { &self.seen } else { &Condition::Always };
-            match write_note(&self.store, &self.name, body, condition).await {
+            match write_note(&self.store, &self.name, body, self.condition()).await {
                 Ok(tag) => {
                     (self.uploads, self.seen) = (note.uploads, Condition::Unchanged(tag));
                     return Ok(());

@@ -58,7 +58,6 @@ impl Refusal {
     }
 
     /// True if the same request may succeed a moment later.
-    #[cfg(feature = "clouds")]
     pub(crate) const fn is_passing(&self) -> bool {
         matches!(self.meaning, Meaning::Timeout | Meaning::Server | Meaning::Busy | Meaning::Unreachable)
     }

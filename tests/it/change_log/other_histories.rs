@@ -167,6 +167,30 @@ fn a_restored_disk_is_another_history_for_every_verb() {
     assert!(registry.reseed(parts, &[]).ok().stdout.starts_with("nothing to do"));
 }
 
+/// A standby shows what was committed while another transaction runs; its cursor does not see that.
+#[test]
+fn parts_of_a_seed_from_a_standby_that_show_a_lost_change_are_of_no_use() {
+    let mut primary = Registry::on(Cluster::new(), 300);
+    let disk = primary.cluster.disk_snapshot();
+    let standby = primary.at(Cluster::standby_of(&primary.cluster));
+    let running = Connection::open(&primary.url(), "running");
+    running.run("BEGIN; SELECT pg_current_xact_id()");
+    primary.sql(LOST);
+    until("it has caught up", || standby.sql("SELECT count(*) FROM oar_tiles.change") != "0");
+    let target = primary.target("t.mbtiles");
+    let work = primary.target(".t.mbtiles.oar-tiles/parts/");
+    let common = ["--work", work.to_str().unwrap(), "--progress", "none", "--zoom", "0-5"];
+    let output = target.to_str().unwrap();
+    standby.verb(&[&["shards", "begin", "--shards", "2", "--output", output], &common[..]].concat()).ok();
+    standby.verb(&[&["shards", "run", "--shard", "1"], &common[..]].concat()).ok();
+    drop((running, standby));
+    primary.cluster.restore(&disk, |_| ());
+    Registry::goes_on(&primary.url());
+    let resumed = primary.verb(&["seed", "--resume", "--progress", "none", "--zoom", "0-5", "--output", output]).ok();
+    primary.is_fresh(&target);
+    assert!(resumed.stderr.contains("1 of 2 parts of the seed of "), "{}", resumed.stderr);
+}
+
 #[test]
 fn two_standbys_that_were_promoted_have_histories_of_their_own() {
     let primary = Registry::on(Cluster::new(), 300);

@@ -187,23 +187,106 @@ fn a_watch_writes_an_archive_anew_between_two_publishes_and_earlier_at_hours_tha
     is_fresh(&tracked, &path);
 }
 
+/// A watch that finds more than 30 % of the bytes of its archive dead, and may not write it.
 #[test]
-fn a_watch_of_a_family_writes_a_variant_anew_after_its_publish() {
+fn a_watch_that_cannot_write_an_archive_anew_says_so_once_and_publishes_changes_meanwhile() {
     let tracked = Tracked::facilities(3_000);
-    let (config, path) = (tracked.path("c.toml"), tracked.path("of-x.pmtiles"));
+    let (path, config) = (tracked.seed("t.pmtiles", &ZOOMS), tracked.path("c.toml"));
+    let change = |digits: &str| {
+        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+    };
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
+    for digits in ["01", "23", "45", "67", "89"] {
+        if dead_percent(&path) <= Some(30) {
+            change(digits);
+            watching.says(" dirty tile");
+        }
+    }
+    assert_eq!(watching.end(), 0);
+    let before = dead_percent(&path);
+    assert!(before > Some(30), "{before:?}");
+    let held = std::fs::File::create(path.with_file_name(".t.pmtiles.partial")).unwrap();
+    held.lock().unwrap();
+    std::fs::write(&config, format!("{ROWS_LAYER}[changes]\ncompact_between = \"00:00-24:00\"\n")).unwrap();
+    let more = ["--poll", "100ms", "--config", config.to_str().unwrap()];
+    let watching = Watching::start(&tracked.db.url, &path, &more);
+    let said = watching.says("t.pmtiles could not be written anew without its dead bytes: ");
+    assert!(said.contains("it is tried again in 1m") && said.contains("Changes are published meanwhile"), "{said}");
+    // Some looks later nothing more was said.
+    std::thread::sleep(std::time::Duration::from_millis(1_500));
+    drop(held);
+    change("ab");
+    let mut lines = Vec::new();
+    while !lines.last().is_some_and(|line: &String| line.contains(" dirty tile")) {
+        lines.push(watching.lines.recv_timeout(std::time::Duration::from_secs(60)).unwrap());
+    }
+    let is_warning = |line: &&String| line.contains("trying again") || line.contains("written anew");
+    assert_eq!(lines.iter().filter(is_warning).collect::<Vec<_>>(), [""; 0]);
+    assert!(dead_percent(&path) > before, "changes came without another attempt");
+    assert_eq!(watching.end(), 0);
+    is_fresh(&tracked, &path);
+}
+
+/// A family of one variant, which is seeded.
+fn family(tracked: &Tracked, hours: &str) -> Vec<String> {
+    let config = tracked.path("c.toml");
     let text = format!(
-        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{}\"\n{ROWS_LAYER}",
+        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{hours}\"\n{ROWS_LAYER}",
         tracked.folder.path().display(),
-        hours_from_now(23, 25)
     );
     std::fs::write(&config, text).unwrap();
-    let with_config = ["--config", config.to_str().unwrap(), "--database-url", &tracked.db.url];
-    run(program().args(["track", "install"]).args(with_config)).ok();
-    run(program().args(["seed", "--progress", "none"]).args(with_config)).ok();
+    let with_config = ["--config", config.to_str().unwrap(), "--database-url", &tracked.db.url].map(str::to_owned);
+    run(program().args(["track", "install"]).args(&with_config)).ok();
+    run(program().args(["seed", "--progress", "none"]).args(&with_config)).ok();
+    with_config.into()
+}
+
+/// A watch of a family.
+fn watching_family(with_config: &[String]) -> Watching {
     let mut command = program();
     command.args(["reseed", "--watch", "--progress", "none", "--debounce", "50ms", "--poll", "1h"]).args(with_config);
     let watching = Watching::of(&mut command);
     watching.says("from snapshot ");
+    watching
+}
+
+#[test]
+fn the_archive_of_a_variant_without_a_change_is_written_anew_as_well() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.path("of-x.pmtiles");
+    let busy = family(&tracked, &hours_from_now(2, 4));
+    let quiet = tracked.path("quiet.toml");
+    let text = std::fs::read_to_string(&busy[1]).unwrap();
+    std::fs::write(&quiet, text.replace(&hours_from_now(2, 4), "00:00-24:00")).unwrap();
+    // So few that no publish leaves more than half of the bytes dead, of which the watch would write it anew.
+    let mut digits = "0123456789abcdef".chars().cycle();
+    for by_watch in [false, true] {
+        let watching = watching_family(&busy);
+        while dead_percent(&path) <= Some(30) {
+            let some = digits.next().unwrap();
+            tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{some}]'"));
+            watching.says("published ");
+        }
+        assert_eq!(watching.end(), 0);
+        assert!(dead_percent(&path) <= Some(50));
+        if by_watch {
+            let with_config = ["--config", quiet.to_str().unwrap(), "--database-url", &tracked.db.url];
+            let watching = watching_family(&with_config.map(str::to_owned));
+            until("the archive is written anew", || dead_percent(&path).is_none());
+            assert_eq!(watching.end(), 0);
+        } else {
+            run(program().args(["reseed", "--progress", "none"]).args(&busy)).ok();
+            assert_eq!(dead_percent(&path), None);
+        }
+        is_fresh(&tracked, &path);
+    }
+}
+
+#[test]
+fn a_watch_of_a_family_writes_a_variant_anew_after_its_publish() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.path("of-x.pmtiles");
+    let watching = watching_family(&family(&tracked, &hours_from_now(23, 25)));
     let mut found = Vec::new();
     // An eighth of the facilities each time.
     for digits in ["01", "23", "45", "67", "89", "ab", "cd", "ef"] {

@@ -340,6 +340,28 @@ fn nothing_of_a_failed_edit_stays() {
     assert!(error.contains("was changed by somebody else during the run"), "{error}");
     assert!(prefix.objects()["a.pmtiles"] == others);
     assert_eq!(uploads(&prefix), 0);
+    // Or has deleted it, or aborted the upload.
+    for (is_upload, text) in [
+        (false, "a.pmtiles was deleted by somebody else during the run"),
+        (true, "is not there any more: somebody else, or"),
+    ] {
+        prefix.put("a.pmtiles", &old);
+        let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+            let is_last = seen.method == "POST" && seen.target.contains("uploadId=");
+            if is_upload && is_last { Fault::Error(404, "NoSuchUpload", "no") } else { Fault::None }
+        });
+        let mut sink = archive(&prefix, options(&proxy.endpoint), &Stop::new());
+        sink.begin(&crate::s3::edits::staying()).unwrap();
+        sink.write(changes()).unwrap();
+        if !is_upload {
+            let delete = prefix.client.delete_object().bucket(&prefix.location.bucket).key(key(&prefix).key);
+            prefix.runtime.block_on(delete.send()).unwrap();
+        }
+        let error = sink.finish(&metadata("f", 2)).unwrap_err().to_string();
+        assert!(error.contains(text), "{error}");
+        assert_eq!(prefix.objects().contains_key("a.pmtiles"), is_upload);
+        assert_eq!(uploads(&prefix), 0);
+    }
     prefix.put("a.pmtiles", &old);
     // A stop in the middle.
     let stop = Stop::new();

@@ -10,14 +10,15 @@ use oar_tiles::target::{PmtilesReader, TileReader as _};
 use super::helpers::{Sharded, names, without_times, write};
 use super::same_as_a_seed::pmtiles_parts;
 use super::shared_version::{filled, fresh, shown, versioned, versions};
+use crate::support::database::with_database;
 use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
 use crate::support::places::{Places, files_below};
 use crate::support::process::Start as _;
 use crate::support::program::{Run, program, run, signal, wait};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::s3::{Prefix, keys};
-use crate::support::tracked::Tracked;
-use crate::support::{Db, SmallDisk, seed, until};
+use crate::support::tracked::{Tracked, show_the_same};
+use crate::support::{Cluster, Db, SmallDisk, seed, until};
 
 const ZOOMS: [&str; 2] = ["--zoom", "0-4"];
 
@@ -40,7 +41,12 @@ fn parts(target: &Path) -> PathBuf {
 
 /// The parts of a target as a run of shards, of which some are rendered.
 fn begun<'a>(tracked: &'a Tracked, target: &Path, done: &[u32]) -> (Sharded<'a>, String) {
-    let mut sharded = Sharded::into(&tracked.db, tracked.folder.path(), target.file_name().unwrap().to_str().unwrap());
+    begun_on(&tracked.db, target, done)
+}
+
+/// The same on some server.
+fn begun_on<'a>(db: &'a Db, target: &Path, done: &[u32]) -> (Sharded<'a>, String) {
+    let mut sharded = Sharded::into(db, target.parent().unwrap(), target.file_name().unwrap().to_str().unwrap());
     sharded.work = format!("{}/", parts(target).to_str().unwrap());
     sharded.more = ZOOMS.map(str::to_owned).to_vec();
     let id = sharded.begin(3, &[]);
@@ -223,6 +229,49 @@ fn parts_of_another_database_or_of_a_state_that_was_lost_start_over_at_once() {
         rewritten(&tracked.path("t.mbtiles"), "plan.json", |plan| plan["database"]["name"] = "elsewhere".into());
     };
     starts_over(elsewhere, &[], "its plan is of another database (\"elsewhere\"");
+}
+
+#[test]
+fn parts_meet_a_standby_that_lags_and_one_that_is_promoted_between_them() {
+    let primary = Cluster::new();
+    let tracked = Tracked::over(Db::with_facilities_on(&primary.url_tcp, 100));
+    let standby = Cluster::standby_of(&primary);
+    let (replica, url) = (Db::there(&standby.url, &tracked.db.name), with_database(&standby.url, &tracked.db.name));
+    let all_is_there = || {
+        let now = tracked.db.value::<String>("SELECT pg_current_wal_lsn()::text");
+        until("the replica has all", || {
+            replica.value::<bool>(&format!("SELECT pg_last_wal_replay_lsn() >= '{now}'::pg_lsn"))
+        });
+    };
+    let goes_on = |ended: &Run| assert!(!ended.stderr.contains("of no use"), "{}", ended.stderr);
+    all_is_there();
+    // Once it goes on, sessions of the replica are not to be ended by what it replays.
+    replica.run("ALTER SYSTEM SET max_standby_streaming_delay = -1");
+    replica.run("SELECT pg_reload_conf()");
+    replica.run("SELECT pg_wal_replay_pause()");
+    let mut random = fastrand::Rng::with_seed(9);
+    write(&tracked.db, &mut random);
+    let target = tracked.path("t.mbtiles");
+    drop(begun(&tracked, &target, &[1, 2]));
+    // The replica has seen neither the parts' state nor that of their plan: nothing is published until it has.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| run(&mut resume(&url, &target, &[])));
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(!target.exists() && !waiting.is_finished());
+        replica.run("SELECT pg_wal_replay_resume()");
+        goes_on(&waiting.join().unwrap().ok());
+    });
+    tracked.is_fresh(&target, &ZOOMS);
+    // The replica renders parts, and goes on as a primary, with changes of its own.
+    write(&tracked.db, &mut random);
+    all_is_there();
+    let late = tracked.path("late.mbtiles");
+    drop(begun_on(&replica, &late, &[1, 2]));
+    standby.promote();
+    write(&replica, &mut random);
+    goes_on(&run(&mut resume(&url, &late, &[])).ok());
+    seed(&url, &tracked.path("plain.mbtiles"), &ZOOMS).ok();
+    show_the_same(&late, &tracked.path("plain.mbtiles"));
 }
 
 #[test]
