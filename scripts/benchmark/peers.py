@@ -77,14 +77,13 @@ def found(bench, table, layer, features):
     """The peers that are there."""
     peers = []
     # Several connections, as many as the seed has.
-    of_martin = ["--mbtiles-type", "flat", "--min-zoom", bench.low, "--max-zoom", bench.high, "--concurrency", bench.workers,
-                 "--pool-size", bench.workers, "--source", table, bench.url]
+    of_martin = ["--mbtiles-type", "flat", "--min-zoom", bench.low, "--max-zoom", bench.high, "--pool-size", bench.workers, "--source", table, bench.url]
     martin_cp, bulk, tippecanoe, freestiler = (bench.file(f"{name}.{kind}") for name, kind in [
         ("martin-cp", "mbtiles"), ("bulk", "mbtiles"), ("tippecanoe", "mbtiles"), ("freestiler", "pmtiles")])
     if shutil.which("martin-cp"):
-        peers.append(Peer(version("martin-cp"), martin_cp, ["martin-cp", "--output-file", martin_cp, *of_martin]))
+        peers.append(Peer(version("martin-cp"), martin_cp, ["martin-cp", "--output-file", martin_cp, "--concurrency", bench.workers, *of_martin]))
     if has_bulk_mode():
-        command = ["martin", "cp", "--mode", "bulk", "--format", "mvt", "--output-file", bulk, *of_martin]
+        command = ["martin", "cp", "--mode", "bulk", "--format", "mvt", "--threads", bench.workers, "--output-file", bulk, *of_martin]
         peers.append(Peer(f"{version('martin')}, bulk mode", bulk, command))
     if shutil.which("tippecanoe"):
         os.environ["TIPPECANOE_MAX_THREADS"] = bench.workers
