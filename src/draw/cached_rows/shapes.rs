@@ -160,6 +160,9 @@ impl ShapeRows {
         let mut boxes = Vec::with_capacity(self.geometries.len());
         for (number, place) in (0..).zip(&self.geometries.places) {
             let [west, north, east, south] = place.sides;
+            if west > east || north > south {
+                return None;
+            }
             let world = WorldBox::new(west, north, east, south);
             if (tile(east) - tile(west) + 1) * (tile(south) - tile(north) + 1) > MAX_TILES_OF_BOX.into() {
                 if place.kind != ShapeKind::Lines {
