@@ -192,32 +192,30 @@ fn a_role_without_temporary_views_is_told_what_is_not_known() {
     db.run(&format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
-/// The manual's recipe, with shapes that the log holds, their boxes, and covers of them.
+/// The labels of the manual's recipe, with polygons that the log holds, their boxes, and covers of them. The layer of the
+/// polygons would dirty the same tiles, so it is left out.
 #[test]
 fn one_label_for_each_polygon_follows_its_polygon() {
     let recipe = manual::blocks("toml").into_iter().find(|block| block.contains("lake_labels")).unwrap();
+    let layers: Vec<&str> = recipe.split("[[layer]]\n").collect();
+    let [tileset, _, labels] = layers[..] else { panic!("{recipe}") };
     let tables = "CREATE TABLE lake (id int PRIMARY KEY, name text, geom geometry(Geometry, 4326));
         INSERT INTO lake SELECT n, 'lake ' || n, ST_Difference(ST_Buffer(p, 0.4, 3), ST_Buffer(ST_Translate(p, 0.2, 0), 0.3, 3))
         FROM (SELECT n, ST_SetSRID(ST_MakePoint(n % 20, n / 20), 4326) AS p FROM generate_series(1, 130) AS n) AS placed;
         CREATE INDEX ON lake USING gist (geom);";
-    let lakes = Tracking::installed(tables, &recipe);
+    let lakes = Tracking::installed(tables, &format!("{tileset}[[layer]]\n{labels}"));
     let (target, fresh) = (lakes.path("t.mbtiles"), lakes.path("fresh.mbtiles"));
-    lakes.oar_tiles("seed", &["--zoom", "0-5"], &target).ok();
+    let zoom = ["--zoom", "4,9"];
+    lakes.oar_tiles("seed", &zoom, &target).ok();
     for change in [
-        "UPDATE lake SET geom = ST_Translate(geom, 0, 0.3) WHERE id = 7",
-        "UPDATE lake SET name = 'another' WHERE id = 8",
+        "UPDATE lake SET geom = ST_Translate(geom, 0, 0.3) WHERE id = 7; DELETE FROM lake WHERE id = 10",
         "UPDATE lake SET geom = ST_Rotate(geom, 1, ST_Centroid(geom)) WHERE id > 20",
         "UPDATE lake SET geom = ST_Segmentize(geom, 0.0005) WHERE id = 9",
-        "UPDATE lake SET geom = ST_Translate(geom, 3, 3) WHERE id = 9",
-        "DELETE FROM lake WHERE id = 10",
+        "UPDATE lake SET geom = ST_Translate(geom, 3, 3), name = 'moved' WHERE id = 9",
     ] {
         lakes.db.run(change);
         lakes.oar_tiles("reseed", &[], &target).ok();
-        lakes.oar_tiles("seed", &["--zoom", "0-5", "--force"], &fresh).ok();
+        lakes.oar_tiles("seed", &[&zoom[..], &["--force"]].concat(), &fresh).ok();
         assert!(Archive::open(&target).tiles() == Archive::open(&fresh).tiles(), "{change}");
     }
-    // Each label stands in its lake.
-    let labels = "SELECT bool_and(ST_Intersects(lake.geom, (SELECT (ST_MaximumInscribedCircle(part.geom)).center
-        FROM ST_Dump(lake.geom) AS part ORDER BY ST_Area(part.geom) DESC LIMIT 1))) FROM lake";
-    assert!(lakes.db.value::<bool>(labels));
 }
