@@ -17,10 +17,12 @@ fn main() {
     println!("cargo::rustc-env=BUILD_VERSION={version}");
 }
 
-// Cargo hands `BUILD_VERSION` to tests, too, and the program refuses variables that begin with its own name and are none of its settings.
+// Cargo hands `BUILD_VERSION` to tests, too, and the program refuses variables that begin with its own name and are
+// none of its settings.
 
-/// Commit and date, such as `3e41d8b 2026-11-23`; `None` where nobody can tell, as in the files of an archive. `SOURCE_COMMIT` stands in for
-/// git where the repository is not at hand, and `SOURCE_DATE_EPOCH` for the commit's date (reproducible-builds.org).
+/// Commit and date, such as `3e41d8b 2026-11-23`; `None` where nobody can tell, as in the files of an archive.
+/// `SOURCE_COMMIT` stands in for git where the repository is not at hand, and `SOURCE_DATE_EPOCH` for the commit's date
+/// (reproducible-builds.org).
 fn source() -> Option<String> {
     let given = variable("SOURCE_COMMIT").map(|commit| commit.chars().take(12).collect());
     let in_repository = is_repository();
@@ -34,14 +36,16 @@ fn source() -> Option<String> {
     Some([Some(commit), day].into_iter().flatten().collect::<Vec<String>>().join(" "))
 }
 
-/// True if the crate's own folder is the top of a git repository. A copy of it inside another repository has not that one's commits.
+/// True if the crate's own folder is the top of a git repository. A copy of it inside another repository has not that
+/// one's commits.
 fn is_repository() -> bool {
     let canonical = |path: &str| Path::new(path).canonicalize().ok();
     let top = git(&["rev-parse", "--show-toplevel"]).and_then(|top| canonical(&top));
     top.is_some() && top == variable("CARGO_MANIFEST_DIR").and_then(|folder| canonical(&folder))
 }
 
-/// Has cargo run this script again after a commit or a checkout, and only then: cargo takes a file that does not exist for one that changed.
+/// Has cargo run this script again after a commit or a checkout, and only then: cargo takes a file that does not exist
+/// for one that changed.
 fn watch_repository() {
     let branch = git(&["symbolic-ref", "--quiet", "HEAD"]).unwrap_or_default();
     for name in ["HEAD", "logs/HEAD", "packed-refs", &branch] {
@@ -65,7 +69,8 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// The day of a number of seconds since 1970, in UTC, as `YYYY-MM-DD`. Counts in years that begin in March, so that a leap day is the last.
+/// The day of a number of seconds since 1970, in UTC, as `YYYY-MM-DD`. Counts in years that begin in March, so that a
+/// leap day is the last.
 fn date(seconds: i64) -> String {
     let days = seconds.div_euclid(86_400) + 719_468;
     let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));

@@ -194,8 +194,8 @@ impl Delivery<'_> {
         })
     }
 
-    /// The number of items that the budget allows now. Otherwise how the delivery ends, because the wait would go beyond
-    /// the deadline, or a stop is asked for; `None` after a wait for the budget, so that the caller looks again.
+    /// The number of items that the budget allows now. Otherwise how the delivery ends, because the wait would go
+    /// beyond the deadline, or a stop is asked for; `None` after a wait for the budget, so that the caller looks again.
     async fn allowed(&self, queue: &PurgeQueue, deadline: Instant) -> Result<usize, Option<DeliveryEnd>> {
         match self.options.budget.allowance(&queue.spent, SystemTime::now()) {
             PurgeAllowance::Items(items) => Ok(items),

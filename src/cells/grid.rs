@@ -229,8 +229,8 @@ impl CellGrid {
     }
 }
 
-/// The greatest whole number that is no greater than `number`, which is less than 2⁵² away from 0. Without a call of the
-/// C library, as processors without SSE 4.1 need it for [`f64::floor`].
+/// The greatest whole number that is no greater than `number`, which is less than 2⁵² away from 0. Without a call of
+/// the C library, as processors without SSE 4.1 need it for [`f64::floor`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the number is small")]
 fn floor(number: f64) -> f64 {
     let toward_zero = number as i64 as f64;

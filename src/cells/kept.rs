@@ -92,8 +92,8 @@ impl KeptCells {
         self.grid == grid && self.wanted.as_ref() == wanted
     }
 
-    /// Counts all rows in the cells of those of some zooms that are not counted yet, the shallowest first. The cells of a
-    /// zoom may take as much memory as `rows`, and all that are added `memory` bytes; once a zoom's take more, deeper
+    /// Counts all rows in the cells of those of some zooms that are not counted yet, the shallowest first. The cells of
+    /// a zoom may take as much memory as `rows`, and all that are added `memory` bytes; once a zoom's take more, deeper
     /// ones are not tried.
     pub(crate) fn count(&mut self, zooms: impl Iterator<Item = Zoom>, rows: CellRows<'_>, memory: usize) {
         let (most, mut left) = (size_of_val(rows.at) + size_of_val(rows.values), memory);

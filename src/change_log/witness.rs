@@ -66,9 +66,10 @@ pub(crate) async fn log_state(
 /// The most transactions between the first and the last that [`logged_state`] lists.
 const MAX_LISTED: u64 = 10_000;
 
-/// The state of a snapshot, whose cursor is given, by the transactions in the log that it sees. On a standby it is later
-/// than the cursor, which counts no transaction as seen that is newer than one that runs on the primary. Call this after the
-/// probe, because the probe counts every table that the transaction has opened before as one that the layers read.
+/// The state of a snapshot, whose cursor is given, by the transactions in the log that it sees. On a standby it is
+/// later than the cursor, which counts no transaction as seen that is newer than one that runs on the primary. Call
+/// this after the probe, because the probe counts every table that the transaction has opened before as one that the
+/// layers read.
 pub(crate) async fn logged_state(snapshot: &Snapshot, schema: &str, cursor: Cursor) -> Result<Cursor, ChangeLogError> {
     let session = &snapshot.keeper;
     let is_standby: bool = session.one(CONTEXT, "SELECT pg_is_in_recovery()", &[]).await?.get(0);

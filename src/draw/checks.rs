@@ -15,7 +15,8 @@ use crate::tile::{Area, Batch, SearchBox, TileRect};
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
 pub(crate) const COMPARED_TILES: usize = 3;
 
-/// The most further batches in which such tiles are sought, if there is none with a feature in those at equal distances.
+/// The most further batches in which such tiles are sought, if there is none with a feature in those at equal
+/// distances.
 const TRIED_BATCHES: usize = 8;
 
 /// The most features of a tile that is drawn both ways. For a larger one, the database would take longer than for

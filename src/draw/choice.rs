@@ -67,8 +67,8 @@ pub(crate) struct CacheCost {
 /// Caching reads each row once more than the survey does. That pays if a row is drawn in at least this many tiles.
 const MIN_TILES_PER_ROW: u64 = 3;
 
-/// The fewest lines and polygons that are cached. Fewer are mostly large ones, such as countries, and the database draws
-/// few in no time.
+/// The fewest lines and polygons that are cached. Fewer are mostly large ones, such as countries, and the database
+/// draws few in no time.
 const MIN_CACHED_SHAPES: u64 = 1_000;
 
 /// True if reading all rows once is cheaper than one query per zoom: each row is drawn in at least three tiles.

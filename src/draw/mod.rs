@@ -242,13 +242,22 @@ pub(crate) struct PreparedLayer {
     folds: Option<Arc<FoldedValues>>,
     counts: Option<Arc<CellCounts>>,
     cached_rows: Option<Arc<CachedRows>>,
+    /// True if its rows were read and could not be cached.
+    are_rows_refused: bool,
     repaired: Option<Arc<RepairedShapes>>,
 }
 
 impl PreparedLayer {
     /// A layer without counted cells, cached rows and repaired shapes: the database draws all of it.
     pub(crate) fn new(layer: &Arc<Layer>) -> PreparedLayer {
-        PreparedLayer { layer: Arc::clone(layer), folds: None, counts: None, cached_rows: None, repaired: None }
+        PreparedLayer {
+            layer: Arc::clone(layer),
+            folds: None,
+            counts: None,
+            cached_rows: None,
+            are_rows_refused: false,
+            repaired: None,
+        }
     }
 
     /// The layer with the shapes that the survey repaired, if it repaired all that need it.
@@ -344,7 +353,8 @@ impl PreparedLayer {
                 reader.return_to_savepoint().await?;
             }
         }
-        Ok(self.with_cached_rows(cached.map(Arc::new)))
+        let are_rows_refused = cached.is_none();
+        Ok(PreparedLayer { are_rows_refused, ..self }.with_cached_rows(cached.map(Arc::new)))
     }
 
     pub(crate) fn layer(&self) -> &Arc<Layer> {
@@ -379,6 +389,11 @@ impl PreparedLayer {
         self.cached_rows.is_some()
     }
 
+    /// True if the layer's rows were read for caching and could not be cached, so that reading them again is of no use.
+    pub(crate) fn are_rows_refused(&self) -> bool {
+        self.are_rows_refused
+    }
+
     /// The positions of the cached rows, if all rows that the run needs are in memory.
     pub(crate) fn cached_footprints(&self) -> Option<LayerFootprints> {
         let rows = self.cached_rows.as_ref().filter(|rows| rows.are_in_memory() && rows.near.is_none())?;
@@ -392,8 +407,8 @@ impl PreparedLayer {
         if is_few { self.cached_footprints() } else { None }
     }
 
-    /// Where its cached lines and polygons lie, for a plan whose deepest zoom is `deepest`. `None` if its rows are others, or
-    /// if that takes a survey.
+    /// Where its cached lines and polygons lie, for a plan whose deepest zoom is `deepest`. `None` if its rows are
+    /// others, or if that takes a survey.
     pub(crate) async fn shape_footprints(
         &self,
         snapshot: &Snapshot,

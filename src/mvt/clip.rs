@@ -1,5 +1,6 @@
 //! Cuts lines and rings to the square of a tile and its buffer: lines as GEOS does (`GEOSClipByRect`), rings as
-//! liblwgeom does (`lwgeom_clip_to_ordinate_range`), operation for operation, so that the results are equal bit for bit.
+//! liblwgeom does (`lwgeom_clip_to_ordinate_range`), operation for operation, so that the results are equal bit for
+//! bit.
 
 #![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
 

@@ -12,12 +12,12 @@
 //!   (`start_list_on_local_maximum`). If that is the left chain, the ring begins at the eastern end of the edge; else
 //!   at the vertex of the left chain before the edge.
 //!
-//! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at any
-//! place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it divides,
-//! to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
+//! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at
+//! any place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it
+//! divides, to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
 //! [`MAX_SIZE_OF_FORM`] are either half a unit or much farther from it than doubles are from each other. It takes what
-//! is within four steps of a double for half a unit, which is enough if x is not near zero: there steps are smaller than
-//! the error of the quotient. (Where edges cross, it rounds the intersection, and half a unit away from zero.)
+//! is within four steps of a double for half a unit, which is enough if x is not near zero: there steps are smaller
+//! than the error of the quotient. (Where edges cross, it rounds the intersection, and half a unit away from zero.)
 
 use super::parts::Parts;
 
@@ -194,8 +194,8 @@ fn is_near([from, to]: [[i32; 2]; 2], [x, y]: [i32; 2]) -> bool {
 mod tests {
     use super::*;
 
-    /// An edge of this polygon passes a corner of the unit square around another vertex. Wagyu sees that where the steps
-    /// of doubles are larger than the error of the edge's position there, and not near x = 0.
+    /// An edge of this polygon passes a corner of the unit square around another vertex. Wagyu sees that where the
+    /// steps of doubles are larger than the error of the edge's position there, and not near x = 0.
     #[test]
     fn near_the_western_edge_of_a_tile_a_form_is_not_the_same_as_elsewhere() {
         let ring = [[15, 10], [15, 2], [1, 6], [-12, -5], [-14, 3], [15, 10]];

@@ -1,6 +1,6 @@
 //! Lines and polygons in the grid of a tile, vertex for vertex as `ST_AsMVTGeom` of PostGIS 3.3 to 3.7 gives them
-//! (`postgis/mvt.c`, `liblwgeom/ptarray.c`): moved to the grid, rounded, freed of vertices on straight lines, and cut to
-//! the tile and its buffer. What differs from version to version is a rule in [`DrawingRules`].
+//! (`postgis/mvt.c`, `liblwgeom/ptarray.c`): moved to the grid, rounded, freed of vertices on straight lines, and cut
+//! to the tile and its buffer. What differs from version to version is a rule in [`DrawingRules`].
 
 #![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
 

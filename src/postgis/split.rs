@@ -52,6 +52,12 @@ impl RowsOf {
     }
 }
 
+/// True if the layer's rows are those of a table, a partitioned one included, and not of a view, a query, a function or
+/// a foreign table.
+pub(crate) async fn is_table(session: &Session, layer: &Layer) -> Result<bool, Error> {
+    Ok(layer.function().is_none() && RowsOf::look_up(session, layer).await? != RowsOf::Other)
+}
+
 /// The number of parts in which a table of `pages` pages is read by at most `most` sessions.
 fn parts(pages: u64, most: usize) -> usize {
     usize::try_from(pages / MIN_PAGES_PER_PART).unwrap_or(usize::MAX).min(most).max(1)

@@ -36,8 +36,8 @@ pub struct Contents {
     pub tiles: u64,
     /// Stored size of all tiles, in bytes.
     pub bytes: u64,
-    /// Bytes of a PMTiles archive that belong to no tile, because edits have replaced or removed it; absent if there are
-    /// none.
+    /// Bytes of a PMTiles archive that belong to no tile, because edits have replaced or removed it; absent if there
+    /// are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dead_bytes: Option<u64>,
     /// Figures for each zoom.

@@ -268,7 +268,8 @@ fn timed_exactly(seconds: f64) -> String {
 
 // How the rendering time of a run was spent, and which stage limits its speed.
 
-/// How busy the stages were while tiles were rendered, each as a share of the time that it could have worked: from 0 to 1.
+/// How busy the stages were while tiles were rendered, each as a share of the time that it could have worked: from 0 to
+/// 1.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, JsonSchema)]
 pub struct RunStages {
     /// The workers that rendered.

@@ -252,8 +252,8 @@ impl Job {
     }
 
     /// The workers that read rows in parallel; none for a shard, unless it reads most rows. The rows of a shard lie in
-    /// pages all over the table. Each worker would read all of these pages, and so would the sample by which the workers
-    /// divide the rows. So one session reads the shard, and other sessions read other shards.
+    /// pages all over the table. Each worker would read all of these pages, and so would the sample by which the
+    /// workers divide the rows. So one session reads the shard, and other sessions read other shards.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
         match self.part {
             JobPart::Whole | JobPart::Shard { reads_most: true, .. } => workers,

@@ -240,7 +240,8 @@ pub(crate) async fn with_cached_rows(
             continue;
         }
         let cost = CacheCost { rows: *rows, features: drawn, memory };
-        if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
+        let pays = preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows;
+        if pays && !layer.are_rows_refused() {
             job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
             let RowsToRead { coverage, zooms, is_own } = job.rows_to_read(options);
             let zooms = if is_own { layer.layer().drawn_zooms(&zooms) } else { zooms.iter().collect() };
@@ -254,7 +255,7 @@ pub(crate) async fn with_cached_rows(
         } else if layer.has_counts() {
             layer = layer.cache_cells(snapshot, job.readers(workers), memory).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
-        } else {
+        } else if !pays {
             let traits = layer.layer().traits();
             let why = match (traits.has_cacheable_rows || traits.has_cacheable_shapes, memory) {
                 (false, _) => {

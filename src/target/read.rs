@@ -115,7 +115,8 @@ pub struct DeadBytes {
     pub total: u64,
 }
 
-/// The share of dead bytes, in percent of the tile data, beyond which a run of its own writes an archive anew as a whole.
+/// The share of dead bytes, in percent of the tile data, beyond which a run of its own writes an archive anew as a
+/// whole.
 pub(crate) const MAX_DEAD_PERCENT: u64 = 30;
 
 impl DeadBytes {

@@ -1,8 +1,8 @@
 //! Matching sets: of the rows that are kept from snapshot to snapshot, those whose keys a statement returned.
 //!
 //! Rows as read keep their places in the Z-order, by which sets name them, until they are read or joined again. A row
-//! that comes later gets a serial number, which no other row gets meanwhile. So a set is known on each later snapshot, but
-//! for the rows that came since.
+//! that comes later gets a serial number, which no other row gets meanwhile. So a set is known on each later snapshot,
+//! but for the rows that came since.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -244,7 +244,8 @@ impl<'r> RowPlaces<'r> {
     }
 
     /// The row with a key, as the text that the database writes: true and its place in the Z-order if it is a row as
-    /// read, false and its serial number if it came later. `None` for a row that is not kept, because it lies in no tile.
+    /// read, false and its serial number if it came later. `None` for a row that is not kept, because it lies in no
+    /// tile.
     pub(crate) fn of(self, text: &str) -> Option<(bool, u32)> {
         let key = match text.parse() {
             Ok(number) if self.is_number => FeatureKeyValue::Number(number),

@@ -153,8 +153,8 @@ impl ShapeRows {
         ShapeRows { features, geometries, rules, forms: Mutex::default(), sizes }
     }
 
-    /// Where the shapes of a layer lie whose reference system has a closed formula, with the outlines of those that touch
-    /// many tiles of the deepest zoom. `None` if polygons are among these: whether they are valid is not known.
+    /// Where the shapes of a layer lie whose reference system has a closed formula, with the outlines of those that
+    /// touch many tiles of the deepest zoom. `None` if polygons are among these: whether they are valid is not known.
     pub(super) fn footprints(&self, layer: &Layer, deepest: Zoom, mut outlines: Outlines) -> Option<Footprints> {
         let tile = |unit: u32| u64::from(unit) >> (32 - deepest.get());
         let mut boxes = Vec::with_capacity(self.geometries.len());

@@ -264,14 +264,14 @@ async fn scan(session: &Session, relation: &SpatialRelation, column: &CatalogCol
             spread: None,
         };
         if degrees.is_some() && !found.are_points() {
-            let read = Sampled {
-                table: format!("{} {sample}", relation.quoted()),
-                rows: rows.unsigned_abs(),
-                all: found.rows,
-            };
+            let table = relation.quoted();
+            let read = Sampled { table: format!("{table} {sample}"), rows: rows.unsigned_abs(), all: found.rows };
             let (name, mean) = (quoted(&column.name), f64::max(width, height));
             let spread = ShapeSpread::of(session, &read, &name, &own, extent.share(), mean);
-            extent.spread = attempt(session, spread).await?.ok();
+            extent.spread = attempt(session, spread)
+                .await?
+                .inspect_err(|why| tracing::info!("{table}: where its shapes are dense could not be read: {why}"))
+                .ok();
         }
         found.extent = Some(extent);
     }

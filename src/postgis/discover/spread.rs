@@ -60,8 +60,8 @@ pub(crate) struct Sampled {
 }
 
 impl ShapeSpread {
-    /// Reads the geometries in `column`, quoted, within the box `own`, which is `share` of the world. Their mean side is
-    /// `mean`, in the units of the column.
+    /// Reads the geometries in `column`, quoted, within the box `own`, which is `share` of the world. Their mean side
+    /// is `mean`, in the units of the column.
     pub(crate) async fn of(
         session: &Session,
         read: &Sampled,

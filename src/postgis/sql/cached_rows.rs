@@ -58,9 +58,9 @@ pub(crate) struct CachedRowsParameters {
     pub(crate) max_bytes: usize,
 }
 
-/// The rows of a layer that lie in the world, in the order of the keys, in groups: where they lie, and an MVT layer that
-/// `ST_AsMVT` writes of them, all at one position. Points lie at arrays of positions in metres of EPSG:3857 (x, y);
-/// lines and polygons are [shapes](shape_columns).
+/// The rows of a layer that lie in the world, in the order of the keys, in groups: where they lie, and an MVT layer
+/// that `ST_AsMVT` writes of them, all at one position. Points lie at arrays of positions in metres of EPSG:3857 (x,
+/// y); lines and polygons are [shapes](shape_columns).
 pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried_anywhere(layer);
@@ -125,9 +125,9 @@ fn shape_columns() -> String {
     format!("{}, string_agg(drawn.wkb, ''::bytea), bool_and(drawn.has_own_box)", sides.join(", "))
 }
 
-/// The statement that draws geometries in tiles. The parameters: `$1` the geometries in EPSG:3857 as WKB; `$2..$5` west,
-/// south, east and north of the tile of each; `$6` the extent, `$7` the buffer. Returns the geometries in the order of
-/// the parameters, in grid units, as WKB; NULL where nothing is drawn.
+/// The statement that draws geometries in tiles. The parameters: `$1` the geometries in EPSG:3857 as WKB; `$2..$5`
+/// west, south, east and north of the tile of each; `$6` the extent, `$7` the buffer. Returns the geometries in the
+/// order of the parameters, in grid units, as WKB; NULL where nothing is drawn.
 pub(crate) const DRAWN_SHAPES: &str = "
     SELECT ST_AsBinary(ST_AsMVTGeom(ST_GeomFromWKB(wkb, 3857), ST_MakeEnvelope(w, s, e, n, 3857), $6, $7, true), 'NDR')
     FROM unnest($1, $2, $3, $4, $5) WITH ORDINALITY AS asked (wkb, w, s, e, n, number)
@@ -170,7 +170,8 @@ pub(crate) fn in_boxes(
     let place = if layer.shape.points {
         "ST_X(m) AS x, ST_Y(m) AS y".to_owned()
     } else {
-        // The box of a geometry that was transformed is its own. That of a stored one is whatever its writer made of it.
+        // The box of a geometry that was transformed is its own. That of a stored one is whatever its writer made of
+        // it.
         let is_own = if layer.shape.srid == 3857 {
             "postgis_hasbbox(m) AND m ~= postgis_addbbox(postgis_dropbbox(m)) OR ST_NPoints(m) = 2"
         } else {
@@ -230,8 +231,8 @@ pub(crate) fn scan(layer: &Layer, boxes: usize, with_values: bool) -> String {
     )
 }
 
-/// Some rows of a layer of lines and polygons: whether one is neither, or has more than two dimensions, and the bytes of
-/// their geometries on average; NULL if there are none. The parameters are those of the survey.
+/// Some rows of a layer of lines and polygons: whether one is neither, or has more than two dimensions, and the bytes
+/// of their geometries on average; NULL if there are none. The parameters are those of the survey.
 pub(crate) fn some_shapes(layer: &Layer, boxes: usize) -> String {
     let placement = layer.placement();
     let g = placement.stored();

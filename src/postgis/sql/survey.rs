@@ -115,8 +115,8 @@ pub(crate) fn row_count_and_box(layer: &Layer, zoom: Zoom) -> String {
     )
 }
 
-/// The values of a facet, as texts, and the number of a layer's rows that have each, of those that [`row_count`] counts at
-/// the deepest zoom: the `most` most frequent values.
+/// The values of a facet, as texts, and the number of a layer's rows that have each, of those that [`row_count`] counts
+/// at the deepest zoom: the `most` most frequent values.
 pub(crate) fn frequent_values(layer: &Layer, facet: &Facet, most: usize) -> String {
     let placement = layer.placement();
     let of_row = if facet.is_array { "SELECT DISTINCT pg_catalog.unnest(facet)" } else { "SELECT facet" };

@@ -133,14 +133,10 @@ pub(crate) async fn survey_for_plan(
 /// Counts all rows of the table that a layer draws, those included that cannot be drawn. `None` if its rows come from a
 /// query, a view or a foreign table, where counting them may take as long as reading them.
 pub(crate) async fn count_of_table(snapshot: &Snapshot, layer: &Layer) -> Result<Option<u64>, Error> {
-    if layer.is_query() || layer.function().is_some() {
+    if !split::is_table(&snapshot.keeper, layer).await? {
         return Ok(None);
     }
     let context = format!("layer \"{}\", counting its rows", layer.name);
-    let found = snapshot.keeper.all(&context, sql::TABLE_PAGES, &[(&layer.relation, Type::TEXT)]).await?;
-    if found.is_empty() {
-        return Ok(None);
-    }
     let counted = snapshot.keeper.one(&context, &sql::count_of_table(layer), &[]).await;
     Ok(Some(counted.map_err(|error| explain(error, layer))?.get::<_, i64>(0).cast_unsigned()))
 }

@@ -172,8 +172,8 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// Renders the dirty tiles and publishes them. The error of a watch that could not write its archive anew says so: a
-    /// look that does not try that may succeed.
+    /// Renders the dirty tiles and publishes them. The error of a watch that could not write its archive anew says so:
+    /// a look that does not try that may succeed.
     async fn publish(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
         let compacts = self.options.is_watch && self.compacts(&changed);
         let published = Box::pin(self.render(changed)).await;

@@ -248,9 +248,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         (ended, work.is_begun())
     }
 
-    /// Waits for the next reason to look: a notification, a job, the poll, or the time for an attempt to write an archive
-    /// anew. Returns the signal if a stop is asked
-    /// for.
+    /// Waits for the next reason to look: a notification, a job, the poll, or the time for an attempt to write an
+    /// archive anew. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
         let poll = self.compactions.next(SystemTime::now()).min(*self.job.settings.database.changes.poll);

@@ -1,5 +1,5 @@
-//! The rows that a watch keeps from look to look. They are read beside the looks, on a snapshot of their own, so that no
-//! look waits for them.
+//! The rows that a watch keeps from look to look. They are read beside the looks, on a snapshot of their own, so that
+//! no look waits for them.
 //!
 //! ```text
 //!  a look of which they would have been of use ─► wanted ─► read on a snapshot of its own, while looks go on

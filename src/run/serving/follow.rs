@@ -181,7 +181,8 @@ async fn followed(
     }
 }
 
-// Each look finds the tiles that have changed since the last one, at every zoom of the layers and not only of the target.
+// Each look finds the tiles that have changed since the last one, at every zoom of the layers and not only of the
+// target.
 
 /// The most tiles that one look lists.
 const MAX_LISTED: usize = 50_000;

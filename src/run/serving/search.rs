@@ -1,6 +1,6 @@
-//! The batch of a live tile, with the area in which its features are searched. If a closed formula leads from the tile to
-//! the layer's reference system, it is the tile. Otherwise it is the boxes of the features that a survey of all features
-//! has found there.
+//! The batch of a live tile, with the area in which its features are searched. If a closed formula leads from the tile
+//! to the layer's reference system, it is the tile. Otherwise it is the boxes of the features that a survey of all
+//! features has found there.
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;

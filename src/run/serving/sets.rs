@@ -102,8 +102,8 @@ impl SetsState {
         }
     }
 
-    /// True if the log holds every change of what some conditions see that came after a database state, as far as the log
-    /// was asked.
+    /// True if the log holds every change of what some conditions see that came after a database state, as far as the
+    /// log was asked.
     fn logs_all_since(&self, parts: &[FilterPart], shown: &Cursor) -> bool {
         let is_logged = |part| self.logged_from.get(part).is_some_and(|from| shown.sees_all_of(from));
         parts.iter().all(is_logged)
@@ -148,7 +148,8 @@ pub(crate) struct ServedSets {
     /// When all sets were forgotten last.
     begun: Mutex<Instant>,
     facets_read: Mutex<FacetsRead>,
-    /// True once somebody wants to know of every condition whether the log holds its changes, not only of those of sets.
+    /// True once somebody wants to know of every condition whether the log holds its changes, not only of those of
+    /// sets.
     asks_about_all: AtomicBool,
     /// How many statements asked for sets since the server began.
     statements: AtomicU64,

@@ -37,9 +37,9 @@ use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
 const READERS: usize = 16;
 
 /// Commits the run of a work folder. Waits up to `wait` for a database that is behind those of the shards. `None` if an
-/// earlier commit was killed after it had published the version of the shards. Fails if a shard is missing, the settings
-/// are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error says
-/// otherwise.
+/// earlier commit was killed after it had published the version of the shards. Fails if a shard is missing, the
+/// settings are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error
+/// says otherwise.
 pub(crate) async fn commit(
     job: &Job,
     work: &WorkFolder,

@@ -1,5 +1,5 @@
-//! `seed --resume`: a seed in parts, which are shards that one process renders one after the other. The work folder lies
-//! among the target's notes, so that the next process finds which parts are done.
+//! `seed --resume`: a seed in parts, which are shards that one process renders one after the other. The work folder
+//! lies among the target's notes, so that the next process finds which parts are done.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use crate::target::{Needs, SharedState, TargetError, WorkLease};
 /// How long a database that is behind those of the parts may take to catch up, as a replica has to.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// Seeds the job's target in `parts` parts; by default in about one for each minute of work. Goes on with the parts that
-/// an earlier process has left, if they are of the same settings, tables and database; else starts over. Without a
+/// Seeds the job's target in `parts` parts; by default in about one for each minute of work. Goes on with the parts
+/// that an earlier process has left, if they are of the same settings, tables and database; else starts over. Without a
 /// change log it seeds as a whole.
 pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, CommandError> {
     match Box::pin(in_parts(job, parts)).await.map_err(|error| interrupted(error, &job.stop)) {

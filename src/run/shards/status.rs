@@ -56,8 +56,8 @@ pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
     })
 }
 
-/// Gives up the run in a work folder, even if another version of the program began it. Returns its id; `None` if the plan
-/// could not be read, and was removed. May wait for a server.
+/// Gives up the run in a work folder, even if another version of the program began it. Returns its id; `None` if the
+/// plan could not be read, and was removed. May wait for a server.
 pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<Option<String>, CommandError> {
     let run = match work.run() {
         Err(ShardsError::Damaged { .. }) => {

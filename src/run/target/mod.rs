@@ -69,8 +69,8 @@ impl Target {
         Ok(manifest.map_or_else(PartialScope::default, |manifest| PartialScope::of(&manifest)))
     }
 
-    /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible. The
-    /// run renders these tiles; `None` if it may render all.
+    /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible.
+    /// The run renders these tiles; `None` if it may render all.
     pub(crate) fn before_manifest(
         &self,
         before: Option<&Publication>,

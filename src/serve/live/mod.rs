@@ -183,8 +183,8 @@ pub trait LiveSource: Send + Sync + 'static {
     /// returns soon. The future must be polled to its end.
     fn render<'a>(&'a self, request: LiveRequest, stop: &'a Stop) -> BoxFuture<'a, Result<LiveTile, LiveError>>;
 
-    /// Waits, for a short while, for what makes rendering a tile cheap. The server calls it before the tile has a worker,
-    /// and may drop the future.
+    /// Waits, for a short while, for what makes rendering a tile cheap. The server calls it before the tile has a
+    /// worker, and may drop the future.
     fn prepare<'a>(&'a self, _request: &'a LiveRequest, _stop: &'a Stop) -> BoxFuture<'a, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -3,8 +3,8 @@
 //!
 //! A set counts when the rendering of its first tile begins: requests that are refused or answered from memory take
 //! nothing from others. One client may use up the whole limit as long as nobody else needs it. When it is used up,
-//! clients with fewer sets displace those of the client with the most. A set that is found in memory counts a tenth of one
-//! about which the database is asked.
+//! clients with fewer sets displace those of the client with the most. A set that is found in memory counts a tenth of
+//! one about which the database is asked.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

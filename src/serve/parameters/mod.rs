@@ -113,8 +113,8 @@ pub struct Parameter {
 }
 
 impl Parameter {
-    /// True if a request that gives this text chooses the rows that have it as their value. A range is given as a single
-    /// number, and an empty text is no value.
+    /// True if a request that gives this text chooses the rows that have it as their value. A range is given as a
+    /// single number, and an empty text is no value.
     pub(crate) fn offers(&self, text: &str) -> bool {
         let read = ParameterValue::read(self, text, 0);
         !text.is_empty()

@@ -14,8 +14,8 @@ const MAX_COMPARED: usize = 4_000_000;
 /// Longitude and latitude in degrees.
 type Position = [f64; 2];
 
-/// The polygon of a text as WKT, the same however it is written. It has at most `most` positions. The error says what is
-/// wrong.
+/// The polygon of a text as WKT, the same however it is written. It has at most `most` positions. The error says what
+/// is wrong.
 pub(crate) fn polygon(text: &str, most: usize) -> Result<String, String> {
     let text = text.trim();
     let mut polygons = if text.starts_with('{') { of_geojson(text)? } else { of_wkt(text)? };

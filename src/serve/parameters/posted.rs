@@ -208,8 +208,8 @@ impl PostedFilters {
         Some(Arc::clone(&posted.given))
     }
 
-    /// Keeps a filter that a client has posted. Those of the client with the most make room, the ones first that were not
-    /// used for longest.
+    /// Keeps a filter that a client has posted. Those of the client with the most make room, the ones first that were
+    /// not used for longest.
     pub(crate) fn keep(&self, tileset: &Arc<str>, given: GivenParameters, client: ClientKey) {
         self.keep_within(tileset, given, client, [MAX_FILTERS, MAX_BYTES]);
     }

@@ -124,9 +124,9 @@ fn stale(fresh: &Freshness, limit: u64) -> Freshness {
     }
 }
 
-/// The headers of a tile that browsers keep for at most `seconds_of_browsers`, and CDNs for at most `limit`. In a long outage of the
-/// database, the questions of CDNs should not all come to this server; of a tile with a filter, only CDNs hear when it
-/// changes.
+/// The headers of a tile that browsers keep for at most `seconds_of_browsers`, and CDNs for at most `limit`. In a long
+/// outage of the database, the questions of CDNs should not all come to this server; of a tile with a filter, only CDNs
+/// hear when it changes.
 fn apart(fresh: &Freshness, seconds_of_browsers: u64, limit: Duration) -> Freshness {
     let Freshness { browsers, cdns, surrogates } = stale(fresh, seconds_of_browsers);
     let age = |value: &HeaderValue, name: &str| Some(seconds(value.to_str().ok()?, name)?.min(limit.as_secs()));

@@ -422,8 +422,8 @@ fn document_kept(text: String, headers: &HeaderMap, freshness: &Freshness) -> An
     answer::content(content, freshness)
 }
 
-/// The document that says how many rows each layer has, the box in which they lie, in degrees, and perhaps how many have
-/// each value of a parameter.
+/// The document that says how many rows each layer has, the box in which they lie, in degrees, and perhaps how many
+/// have each value of a parameter.
 fn counts_json(rows: &[LayerRows], counted: Counted) -> Value {
     let of_layer = |rows: &LayerRows| {
         let mut json = json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) });

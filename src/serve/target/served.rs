@@ -310,8 +310,8 @@ fn read_state_once(
     })
 }
 
-// The background task that lists the tiles of the target. A list belongs to one state of the target, and is used once it is
-// complete. Until then, and while a run replaces tiles one by one, each tile is looked up in the target.
+// The background task that lists the tiles of the target. A list belongs to one state of the target, and is used once
+// it is complete. Until then, and while a run replaces tiles one by one, each tile is looked up in the target.
 
 /// The most tiles that are listed. A list takes 16 bytes for each range of consecutive tiles, and 24 bytes for each
 /// tile while it is made.

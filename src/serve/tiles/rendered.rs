@@ -215,8 +215,9 @@ impl ServedTiles {
 }
 
 /// The name of a tile in the cache that servers share; `None` if there is no such cache. The name distinguishes
-/// configurations by their fingerprint and by what their parameters mean, and databases by a hash of the database's identity in the manifest. If the
-/// manifest has no identity, the hash is that of the whole manifest, which each publication changes.
+/// configurations by their fingerprint and by what their parameters mean, and databases by a hash of the database's
+/// identity in the manifest. If the manifest has no identity, the hash is that of the whole manifest, which each
+/// publication changes.
 pub(crate) fn shared_key(live: &LiveFlights, state: &ServedState, key: FlightKey) -> Option<String> {
     let shared = live.shared.as_ref()?;
     let database = state.manifest.as_ref().and_then(|manifest| serde_json::to_string(manifest.database.as_ref()?).ok());

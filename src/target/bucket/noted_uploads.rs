@@ -1,9 +1,9 @@
-//! The uploads in parts that runs have begun to an archive, noted beside it: the parts of a run that was killed cost money
-//! until somebody aborts the upload, and the next run finds it here.
+//! The uploads in parts that runs have begun to an archive, noted beside it: the parts of a run that was killed cost
+//! money until somebody aborts the upload, and the next run finds it here.
 //!
-//! An upload is noted before its first part is sent, until it is complete or aborted. Only what is noted is ever aborted:
-//! a server lists all uploads to a key, but not which program has begun them. Nor does it say which of them are still
-//! under way, so a run aborts
+//! An upload is noted before its first part is sent, until it is complete or aborted. Only what is noted is ever
+//! aborted: a server lists all uploads to a key, but not which program has begun them. Nor does it say which of them
+//! are still under way, so a run aborts
 //!
 //! | when | uploads | why that is safe |
 //! |---|---|---|
@@ -92,8 +92,8 @@ pub(crate) struct NotedUploads {
 }
 
 impl NotedUploads {
-    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read. A damaged one
-    /// is replaced. `store` holds the whole bucket.
+    /// Reads the note, and aborts the uploads that are certainly not under way; `None` if it cannot be read. A damaged
+    /// one is replaced. `store` holds the whole bucket.
     pub(crate) async fn begin(store: &Arc<Store>, archive: &ObjectKey) -> Option<NotedUploads> {
         let mut noted = NotedUploads {
             store: Arc::clone(store),

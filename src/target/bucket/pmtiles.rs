@@ -21,8 +21,8 @@ use crate::target::{
 /// The name of the new archive in the temporary folder.
 const ARCHIVE: &str = "archive.pmtiles";
 
-/// The name of the old archive's copy in the temporary folder: it is downloaded as a whole where most of it is copied to
-/// a new one.
+/// The name of the old archive's copy in the temporary folder: it is downloaded as a whole where most of it is copied
+/// to a new one.
 const OLD: &str = "old.pmtiles";
 
 /// The sink of a PMTiles archive in a bucket. Writes a file in the temporary folder, which [`Sink::finish`] uploads if
@@ -74,8 +74,8 @@ impl BucketPmtiles {
         Ok(Some(PmtilesReader::open_copy(&path, place).map_err(PmtilesError::from)?))
     }
 
-    /// A reader of the old archive by ranges, and its description, if its tile data may stay where it lies; otherwise why
-    /// it may not.
+    /// A reader of the old archive by ranges, and its description, if its tile data may stay where it lies; otherwise
+    /// why it may not.
     fn old_in_place(&self) -> Result<Result<OldInPlace, WrittenAnew>, BucketError> {
         let old = &self.archive.old;
         if !old.can_be_copied() {

@@ -79,8 +79,8 @@ pub(crate) fn computes(connection: &Connection) -> rusqlite::Result<Option<Strin
     Ok(first(table)?.map(|name| format!("its table {name:?} is virtual or has columns that are computed")))
 }
 
-/// The tables of a view over columns of one table, or of two tables that are joined by one or two columns each. `None` for any
-/// other view, because reading it may take any amount of time.
+/// The tables of a view over columns of one table, or of two tables that are joined by one or two columns each. `None`
+/// for any other view, because reading it may take any amount of time.
 fn tables_of_view(sql: &str) -> Option<Vec<String>> {
     let mut words = Words { rest: words(sql)?.into_iter().peekable() };
     words.keyword("create")?;

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! So the bytes between front and tail need not pass through this program: a file system shares them between two files,
-//! and a server copies them. Of the old archive only directories, metadata and tiles that may be equal are read. The old
-//! leaves and metadata are overwritten, because a copy can end where the tile data ended. Old bytes of tiles that
+//! and a server copies them. Of the old archive only directories, metadata and tiles that may be equal are read. The
+//! old leaves and metadata are overwritten, because a copy can end where the tile data ended. Old bytes of tiles that
 //! changed or went away stay as dead bytes, which the metadata counts.
 //!
 //! Whether an edit pays is only known at its end: until then changed tiles wait in a scratch file. If they are many, or
@@ -209,8 +209,8 @@ impl Edit {
         self.old.bytes.file()
     }
 
-    /// Lays out the edited archive. Returns why a new archive has to be written instead, if most of it would be appended,
-    /// or [too many bytes](RunKind::Reseed::max_dead_percent) would belong to no tile.
+    /// Lays out the edited archive. Returns why a new archive has to be written instead, if most of it would be
+    /// appended, or [too many bytes](RunKind::Reseed::max_dead_percent) would belong to no tile.
     pub(crate) fn lay_out(
         &mut self,
         metadata: &Metadata,
@@ -319,8 +319,8 @@ impl EditedArchive {
         &self.front[(range.start as usize).min(end)..end]
     }
 
-    /// A copy of the handle with which the bytes of a range are read that lie behind those that stay, and their range in
-    /// it.
+    /// A copy of the handle with which the bytes of a range are read that lie behind those that stay, and their range
+    /// in it.
     pub(crate) fn tail(&self, range: &Range<u64>) -> TailRange {
         let place = |at: u64| at.saturating_sub(self.stays);
         TailRange { file: Arc::clone(&self.tail), range: place(range.start)..place(range.end) }

@@ -11,8 +11,8 @@ use crate::support::damaged::{MBTILES, TILES, changed, mbtiles, point, put_varin
 use crate::support::folder::Folder;
 use crate::support::program::{Run, limited, program, run};
 
-/// Memory of a command, in kilobytes of address space. About 400 MB of it is the program itself, which is not optimized;
-/// reading an ordinary archive takes less than half of the rest.
+/// Memory of a command, in kilobytes of address space. About 400 MB of it is the program itself, which is not
+/// optimized; reading an ordinary archive takes less than half of the rest.
 pub(crate) const MEMORY: u32 = 1_200_000;
 
 /// Memory where a tile is unpacked to 256 MB and decoded to 1 GB.

@@ -133,8 +133,8 @@ fn readme_is_ready_for_the_address_of_the_first_release() {
     assert!(then <= 8192, "README.md has {then} bytes then");
 }
 
-/// The last cell of a row is what it says about the first; one word in capitals there stands for something that somebody
-/// meant to write.
+/// The last cell of a row is what it says about the first; one word in capitals there stands for something that
+/// somebody meant to write.
 #[test]
 fn no_cell_of_a_table_is_left_to_be_filled() {
     let manual = manual::text();

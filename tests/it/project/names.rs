@@ -104,8 +104,8 @@ fn nobody_else_tells_the_kinds_of_targets_apart() {
     assert!(matched.is_empty(), "ask TargetUrl for the fact, such as its storage: {matched:#?}");
 }
 
-/// A path in backticks in the documentation of a module, or a file's name, is one that exists: from the repository, from
-/// `src`, or from where the file stands.
+/// A path in backticks in the documentation of a module, or a file's name, is one that exists: from the repository,
+/// from `src`, or from where the file stands.
 #[test]
 fn the_documentation_of_modules_names_files_that_exist() {
     let source = crate::support::repository("src");

@@ -1,5 +1,5 @@
-//! What `--version` says: `build.rs` is compiled and run in a repository, in files without one, and at a given date; and
-//! the versions that the manual's page of upgrades names.
+//! What `--version` says: `build.rs` is compiled and run in a repository, in files without one, and at a given date;
+//! and the versions that the manual's page of upgrades names.
 
 use std::path::Path;
 use std::process::Command;

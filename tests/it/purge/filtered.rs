@@ -157,7 +157,8 @@ fn addresses() -> impl Iterator<Item = String> {
 fn a_cache_keeps_filtered_tiles_until_an_edit_that_they_may_show() {
     let world = World::new();
     world.asks_until_long();
-    // What no purge reaches: another table, a table of synonyms, a zoom that is not stored, a server's other name for it.
+    // What no purge reaches: another table, a table of synonyms, a zoom that is not stored, a server's other name for
+    // it.
     for short in [
         format!("/1/1/0.pbf{BY_ANOTHER_TABLE}"),
         format!("/1/1/0.pbf?country=AA&{}", &BY_ANOTHER_TABLE[1..]),

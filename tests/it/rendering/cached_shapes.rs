@@ -57,8 +57,8 @@ fn shapes_that_cannot_be_read_once_are_drawn_by_the_database() {
     }
 }
 
-/// Where cached shapes lie is known without a survey, unless a polygon fills many tiles. The plan, and what is said of rows
-/// that cannot be drawn, are those of a survey.
+/// Where cached shapes lie is known without a survey, unless a polygon fills many tiles. The plan, and what is said of
+/// rows that cannot be drawn, are those of a survey.
 #[test]
 fn a_plan_from_shapes_that_were_read_is_that_of_a_survey() {
     let db = Db::new();

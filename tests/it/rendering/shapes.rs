@@ -109,8 +109,8 @@ fn a_hole_without_an_outer_ring_in_the_world_is_neither_drawn_nor_planned() {
     assert!(ran.stdout.contains(&format!("{stored} planned, {stored} stored")), "{}", ran.stdout);
 }
 
-/// `ST_AsMVTGeom` draws nothing of a geometry whose box is smaller than half a grid unit. A row of many lines has a large
-/// box, so its short lines are drawn where they cross to the next unit, whether the rows are cached or not.
+/// `ST_AsMVTGeom` draws nothing of a geometry whose box is smaller than half a grid unit. A row of many lines has a
+/// large box, so its short lines are drawn where they cross to the next unit, whether the rows are cached or not.
 #[test]
 fn short_lines_of_a_scattered_row_are_what_the_plain_query_returns() {
     let db = Db::new();

@@ -71,7 +71,8 @@ impl Large {
     /// The tiles of a zoom that the boxes of all shapes touch, and whether their shapes do.
     fn touched(&self, systems: &[System], zoom: u8) -> (BTreeSet<Address>, usize) {
         let all = systems.iter().map(|(srid, _)| match srid {
-            // What reaches beyond ±180° is cut there before it is drawn, where PostGIS alone draws edges across the world.
+            // What reaches beyond ±180° is cut there before it is drawn, where PostGIS alone draws edges across the
+            // world.
             4258 | 4269 => format!(
                 "SELECT ST_Transform(ST_SetSRID(ST_ClipByBox2D(ST_Translate(g, turn, 0), ST_MakeEnvelope(-180, -90, 180, 90)), {srid}), 3857)
                  FROM shape_{srid}, unnest(ARRAY[-360, 0, 360]) AS turn WHERE id = 1

@@ -1,5 +1,5 @@
-//! A reseed of a PMTiles archive leaves most of it where it lies: the tiles are those of a seed, what is dead is counted,
-//! and a run of its own removes it.
+//! A reseed of a PMTiles archive leaves most of it where it lies: the tiles are those of a seed, what is dead is
+//! counted, and a run of its own removes it.
 
 use std::path::Path;
 use std::time::SystemTime;

@@ -1,4 +1,5 @@
-//! Rows that a watch keeps between its looks: points and cells are what a fresh seed draws, whatever happens to the rows meanwhile.
+//! Rows that a watch keeps between its looks: points and cells are what a fresh seed draws, whatever happens to the
+//! rows meanwhile.
 
 use std::path::{Path, PathBuf};
 
@@ -75,8 +76,8 @@ candidates = 0.1
 properties = { word = "word", z = "!zoom!", x = "!x!" }
 "#;
 
-/// A map as `init` writes it for a large table, with narrower limits: clusters in which lone rows are drawn as themselves, points at the
-/// deeper zooms, and features left out of large tiles.
+/// A map as `init` writes it for a large table, with narrower limits: clusters in which lone rows are drawn as
+/// themselves, points at the deeper zooms, and features left out of large tiles.
 const WRITTEN_BY_INIT: &str = r#"
 [tileset]
 max_shrink = "100%"

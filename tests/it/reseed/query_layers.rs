@@ -192,8 +192,8 @@ fn a_role_without_temporary_views_is_told_what_is_not_known() {
     db.run(&format!("REASSIGN OWNED BY {role} TO CURRENT_USER; DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
-/// The labels of the manual's recipe, with polygons that the log holds, their boxes, and covers of them. The layer of the
-/// polygons would dirty the same tiles, so it is left out.
+/// The labels of the manual's recipe, with polygons that the log holds, their boxes, and covers of them. The layer of
+/// the polygons would dirty the same tiles, so it is left out.
 #[test]
 fn one_label_for_each_polygon_follows_its_polygon() {
     let recipe = manual::blocks("toml").into_iter().find(|block| block.contains("lake_labels")).unwrap();

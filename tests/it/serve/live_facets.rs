@@ -1,5 +1,5 @@
-//! Facets of kept rows: of any values they choose the rows that the program's SQL chooses, and a server says why it does
-//! not keep them.
+//! Facets of kept rows: of any values they choose the rows that the program's SQL chooses, and a server says why it
+//! does not keep them.
 
 use std::fmt::Write as _;
 
@@ -169,8 +169,8 @@ fn answers(served: &Served, query: &str) -> [Answer; 2] {
     [served.get(&format!("/0/0/0.pbf?{query}"), GZIP), served.get(&format!("/values.json?{query}"), "")]
 }
 
-/// Any rows of every type that a facet may have, under any request: what is chosen by kept rows is what the program's SQL
-/// chooses in the database. `OAR_TILES_TEST_ROUNDS` and `OAR_TILES_TEST_SEED` as for histories.
+/// Any rows of every type that a facet may have, under any request: what is chosen by kept rows is what the program's
+/// SQL chooses in the database. `OAR_TILES_TEST_ROUNDS` and `OAR_TILES_TEST_SEED` as for histories.
 #[test]
 fn facets_of_any_values_choose_what_the_conditions_of_the_database_choose() {
     let number =

@@ -610,8 +610,8 @@ fn no_tile_waits_for_a_set_whose_statement_takes_long() {
 fn tiles_that_come_together_wait_for_the_set_of_their_filter() {
     let pair = Pair::new(LAYERS, 64);
     let mut above = 3.0;
-    // The statement takes longer than a tile waits that holds a worker. A tile whose snapshot ends meanwhile is drawn by
-    // the database, so that not every filter shows it.
+    // The statement takes longer than a tile waits that holds a worker. A tile whose snapshot ends meanwhile is drawn
+    // by the database, so that not every filter shows it.
     until("four tiles share a statement", || {
         above += 0.1;
         let before = ["set_statements", "set_tiles"].map(|what| pair.count(what));
@@ -746,10 +746,9 @@ fn any_change(chance: &mut Chance) -> String {
     }
 }
 
-/// Random filters over a random history, in which the server that keeps rows is killed now and then and takes over what it
-/// had saved: its tiles, counts and values are those of a server that asks the database for each, and its tiles those of a
-/// seed with that condition.
-/// `OAR_TILES_TEST_ROUNDS` and `OAR_TILES_TEST_SEED` as for other histories.
+/// Random filters over a random history, in which the server that keeps rows is killed now and then and takes over what
+/// it had saved: its tiles, counts and values are those of a server that asks the database for each, and its tiles
+/// those of a seed with that condition. `OAR_TILES_TEST_ROUNDS` and `OAR_TILES_TEST_SEED` as for other histories.
 #[test]
 fn random_filters_over_a_random_history_with_kills_are_those_of_the_database() {
     let number =

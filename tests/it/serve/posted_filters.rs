@@ -1,4 +1,5 @@
-//! Filters that are too long for an address: they are posted, and tiles, counts and TileJSON are asked for with their id.
+//! Filters that are too long for an address: they are posted, and tiles, counts and TileJSON are asked for with their
+//! id.
 
 use std::io::Write as _;
 use std::net::TcpStream;

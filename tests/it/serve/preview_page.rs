@@ -1,5 +1,5 @@
-//! What a visitor does on the page of the preview, in a real browser: what lies above what, search, layers, clicks, keys,
-//! and a check of its accessibility.
+//! What a visitor does on the page of the preview, in a real browser: what lies above what, search, layers, clicks,
+//! keys, and a check of its accessibility.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,8 @@ use crate::support::served::Served;
 const STILL: &str =
     "window.shownMap?.loaded() && shownMap.areTilesLoaded() && !shownMap.isMoving() && !shownMap.isZooming() || null";
 
-/// A page with a target of three layers, whose alphabet is the wrong order: points (clusters below zoom 6), lines, areas.
+/// A page with a target of three layers, whose alphabet is the wrong order: points (clusters below zoom 6), lines,
+/// areas.
 struct Page {
     browser: Browser,
     served: Served,

@@ -1,5 +1,5 @@
-//! The example of the Open Supply Hub's map on tables of its real shape: under each parameter, both layers show what a statement of another making
-//! shows, before and after its writers' changes.
+//! The example of the Open Supply Hub's map on tables of its real shape: under each parameter, both layers show what a
+//! statement of another making shows, before and after its writers' changes.
 
 use std::fs;
 
@@ -28,7 +28,8 @@ const ASKED: [(&str, &str); 26] = [
     ("number_of_workers=More%20than%2010000&countries=CN", "number_of_workers::text ~ 'More' AND country_code = 'CN'"),
     ("facility_type=Final%20Product%20Assembly", "facility_type[1] ~ '^Final'"),
     ("processing_type=Sewing&processing_type=Dyeing", "processing_type::text ~ 'Sewing|Dyeing'"),
-    // Words of the table: of a type of processing, its type of facility; of several types, in any case of letters; beside a type itself.
+    // Words of the table: of a type of processing, its type of facility; of several types, in any case of letters;
+    // beside a type itself.
     ("facility_type=Stitching", "facility_type[1] ~ '^Final'"),
     ("processing_type=CUT%20and%20Sew&processing_type=washing", "processing_type::text ~ 'Cutting|Sewing|Washing'"),
     ("product_type=SH%C3%96ES", "product_type::text ~ 'shoes'"),
@@ -102,7 +103,8 @@ impl Compared<'_> {
         self.db.value(&format!("SELECT coalesce(oracle_{tileset}({z}, {x}, {y}, '{quoted}'), '')"))
     }
 
-    /// True if a tile is answered as expected: with the same bytes, or, as the bounds of cells are worked out in another way, with the same features.
+    /// True if a tile is answered as expected: with the same bytes, or, as the bounds of cells are worked out in
+    /// another way, with the same features.
     fn shows(&self, tileset: &str, (z, x, y): (i32, i32, i32), query: &str, expected: &[u8]) -> bool {
         let answer = self.served.get(&format!("/tile/{tileset}/1712-8-ab12cd34/{z}/{x}/{y}.pbf?{query}"), "");
         assert_eq!(status(&answer), 200, "{z}/{x}/{y} {query} {}", answer.head);
