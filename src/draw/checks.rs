@@ -98,11 +98,10 @@ impl BatchDrawing<'_> {
         let scene = self.off_thread(move || own_rows.shape_scene(&own_layer, index, &areas)).await?;
         let Some(mut scene) = scene else { return Ok(None) };
         let asked = rows.ask_for_shapes(self.session(), layer, &mut scene).await?;
-        if asked > 0 {
-            tracing::debug!("layer \"{}\": shapes drawn one by one by the database: {asked}", layer.name);
-        }
         let (layer, rows) = (Arc::clone(layer), Arc::clone(rows));
-        Ok(Some(self.off_thread(move || rows.draw_scene(&layer, &scene)).await?))
+        let drawn = self.off_thread(move || rows.draw_scene(&layer, &scene)).await?;
+        self.layers.note_shapes(drawn.count.features, asked);
+        Ok(Some(drawn))
     }
 
     /// A tile of the layer's deepest zoom around one of its cached rows, within a batch whose tiles have very many

@@ -72,7 +72,7 @@ pub(crate) use live_rows::{
     may_have_live_points, note_position, read_saved_rows, write_saved_rows,
 };
 pub(crate) use neighbourhood::with_neighbourhood;
-pub(crate) use statements::RunLayers;
+pub(crate) use statements::{RunLayers, WorkOnRows};
 
 /// The tiles of a batch, by their position in the order of archives ([`Order::ZoomColumnTmsRow`](crate::tile::Order)).
 type BatchTiles = BTreeMap<i64, RenderedTile>;

@@ -20,6 +20,8 @@ pub(crate) struct RunLayers {
     layers: Vec<LayerStatements>,
     /// Time that workers spent on drawing tiles from cached rows, in microseconds.
     drawing: AtomicU64,
+    shapes: AtomicU64,
+    asked_shapes: AtomicU64,
     /// Tiles whose content others repeat.
     pub(crate) repeated: RepeatedTiles,
 }
@@ -27,22 +29,41 @@ pub(crate) struct RunLayers {
 impl RunLayers {
     pub(crate) fn new(layers: &[PreparedLayer]) -> Arc<RunLayers> {
         let layers = layers.iter().map(LayerStatements::new).collect();
-        Arc::new(RunLayers { layers, drawing: AtomicU64::new(0), repeated: RepeatedTiles::default() })
+        let [drawing, shapes, asked_shapes] = std::array::from_fn(|_| AtomicU64::new(0));
+        Arc::new(RunLayers { layers, drawing, shapes, asked_shapes, repeated: RepeatedTiles::default() })
     }
 
     pub(crate) fn all(&self) -> &[LayerStatements] {
         &self.layers
     }
 
-    /// Time that workers spent on drawing tiles from cached rows, added up over the workers. The rest of their
-    /// rendering is the database's.
-    pub(crate) fn drawing_time(&self) -> Duration {
-        Duration::from_micros(self.drawing.load(Ordering::Relaxed))
+    /// What was drawn from cached rows up to now.
+    pub(crate) fn work_on_rows(&self) -> WorkOnRows {
+        let [drawing, shapes, asked_shapes] =
+            [&self.drawing, &self.shapes, &self.asked_shapes].map(|figure| figure.load(Ordering::Relaxed));
+        WorkOnRows { time: Duration::from_micros(drawing), shapes, asked_shapes }
+    }
+
+    /// Counts lines and polygons that were drawn from cached rows, and those of them that the database drew.
+    pub(crate) fn note_shapes(&self, shapes: u64, asked: usize) {
+        self.shapes.fetch_add(shapes, Ordering::Relaxed);
+        self.asked_shapes.fetch_add(asked as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn note_drawing(&self, took: Duration) {
         self.drawing.fetch_add(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
+}
+
+/// What was drawn from cached rows.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct WorkOnRows {
+    /// Time that workers spent on it, added up over the workers. The rest of their rendering is the database's.
+    pub(crate) time: Duration,
+    /// Lines and polygons, counted in each tile.
+    pub(crate) shapes: u64,
+    /// How many of these the database drew one by one.
+    pub(crate) asked_shapes: u64,
 }
 
 /// The contents that have been rendered so far, by the tile that was rendered for each.

@@ -23,6 +23,7 @@ mod clip;
 mod compare;
 mod drawing;
 mod features;
+mod forms;
 mod geometry;
 mod overzoom;
 mod parts;
@@ -40,12 +41,13 @@ pub(crate) use drawing::EncodedGeometry;
 pub use drawing::{Drawer, FeatureGeometry, TileConstants, TileInPieces};
 pub use features::Features;
 pub(crate) use features::MISSING;
+pub(crate) use forms::{Form, Forms};
 pub use geometry::{MvtGeometry, Position};
 pub use overzoom::{TileDescent, overzoomed};
 pub(crate) use parts::{Parts, ShapeKind};
 pub(crate) use points::Key as FeatureKeyValue;
 pub use points::{FeatureKey, PointLayer, count_features, put_layer, replaced, split};
-pub(crate) use shapes::{DrawingRules, Drawn, Form, Shape, ShapeDrawer, TileGrid};
+pub(crate) use shapes::{DrawingRules, Drawn, Shape, ShapeDrawer, TileGrid};
 
 /// A decoded layer (section 4.1).
 #[derive(Debug, Clone, PartialEq)]

@@ -40,10 +40,11 @@ impl Parts {
         self.ends.push(self.vertices.len());
     }
 
-    /// The same parts elsewhere: `step` units farther along each axis.
-    pub(crate) fn moved(&self, step: [i32; 2]) -> Parts {
-        let vertices = self.vertices.iter().map(|at| [at[0] + step[0], at[1] + step[1]]).collect();
-        Parts { vertices, ends: self.ends.clone() }
+    /// Adds the same parts elsewhere to others: `step` units farther along each axis.
+    pub(super) fn move_into(&self, step: [i32; 2], to: &mut Parts) {
+        let before = to.vertices.len();
+        to.vertices.extend(self.vertices.iter().map(|at| [at[0] + step[0], at[1] + step[1]]));
+        to.ends.extend(self.ends.iter().map(|end| before + end));
     }
 
     /// Appends the geometry of a feature: its commands (MVT 2.1, section 4.3).

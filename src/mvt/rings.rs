@@ -15,71 +15,66 @@
 //! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at
 //! any place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it
 //! divides, to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
-//! [`MAX_SIZE_OF_FORM`] are either half a unit or much farther from it than doubles are from each other. It takes what
+//! [`MAX_SIZE_OF_FORM`](super::forms::MAX_SIZE_OF_FORM) are either half a unit or much farther from it than doubles are from each other. It takes what
 //! is within four steps of a double for half a unit, which is enough if x is not near zero: there steps are smaller
 //! than the error of the quotient. (Where edges cross, it rounds the intersection, and half a unit away from zero.)
 
 use super::parts::Parts;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RingsDrawn {
-    /// The rings are parts now.
-    Simple,
-    /// The database has to draw them, but the result depends on their form alone, and not on their place.
-    SameAnywhere,
-    /// The database has to draw them.
-    Unknown,
-}
-
 /// The most vertices of a polygon that are compared with each other.
 const MAX_VERTICES: usize = 256;
 
-/// The most units along a side of the box of a polygon of which only the form counts, and the most vertices.
-const MAX_SIZE_OF_FORM: i32 = 64;
-
-/// Draws a polygon with at most one hole. The rings are closed.
-pub(crate) fn drawn_rings(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>, to: &mut Parts) -> RingsDrawn {
-    let all: Option<Vec<Ring>> = std::iter::once(outer).chain(hole).map(Ring::new).collect();
-    let rings = all.filter(|rings| {
-        rings.iter().map(|ring| ring.vertices.len()).sum::<usize>() <= MAX_VERTICES
-            && are_apart(rings)
-            && rings.get(1).is_none_or(|hole| rings[0].surrounds(hole.vertices[0]))
-    });
-    let starts: Option<Vec<usize>> = rings.as_ref().and_then(|rings| rings.iter().map(Ring::start).collect());
-    let (Some(rings), Some(starts)) = (rings, starts) else {
-        return if is_same_anywhere(outer, hole) { RingsDrawn::SameAnywhere } else { RingsDrawn::Unknown };
-    };
-    for (number, (ring, start)) in rings.iter().zip(starts).enumerate() {
-        let (before, from) = ring.vertices.split_at(start);
-        if number == 0 {
-            to.vertices.extend(from.iter().chain(before));
-        } else {
-            // A hole goes the other way round, from the same vertex.
-            to.vertices.push(from[0]);
-            to.vertices.extend(from[1..].iter().chain(before).rev());
-        }
-        to.end_part();
-    }
-    RingsDrawn::Simple
+/// Draws polygons with at most one hole, one at a time. Its vectors are used again.
+#[derive(Debug, Default)]
+pub(super) struct RingDrawer {
+    rings: [Ring; 2],
+    edges: Vec<[[i32; 2]; 2]>,
 }
 
-/// True if the result for closed rings depends on their form alone.
-fn is_same_anywhere(outer: &[[i32; 2]], hole: Option<&[[i32; 2]]>) -> bool {
-    let rings = || std::iter::once(outer).chain(hole);
-    let vertices = || rings().flatten();
-    let is_small = |axis: usize| {
-        let ends = [vertices().map(|at| at[axis]).min(), vertices().map(|at| at[axis]).max()];
-        matches!(ends, [Some(low), Some(high)] if high - low <= MAX_SIZE_OF_FORM)
-    };
-    let is_near_zero = vertices().any(|at| at[0] < MAX_SIZE_OF_FORM);
-    if vertices().count() > MAX_SIZE_OF_FORM.unsigned_abs() as usize || is_near_zero || !is_small(0) || !is_small(1) {
-        return false;
+impl RingDrawer {
+    /// Adds the parts of a polygon: its outer ring and its hole, which is empty if it has none. The rings are closed.
+    /// Returns false if the database has to draw it.
+    pub(super) fn draw(&mut self, closed: [&[[i32; 2]]; 2], to: &mut Parts) -> bool {
+        let count = if closed[1].is_empty() { 1 } else { 2 };
+        for (ring, closed) in self.rings.iter_mut().zip(closed).take(count) {
+            if !ring.take(closed) {
+                return false;
+            }
+        }
+        let rings = &self.rings[..count];
+        if rings.iter().map(|ring| ring.vertices.len()).sum::<usize>() > MAX_VERTICES {
+            return false;
+        }
+        self.edges.clear();
+        self.edges.extend(rings.iter().flat_map(Ring::edges));
+        if !are_apart(&self.edges) || rings.get(1).is_some_and(|hole| !rings[0].surrounds(hole.vertices[0])) {
+            return false;
+        }
+        let starts = [0, 1].map(|number: usize| rings.get(number).map_or(Some(0), Ring::start));
+        let [Some(outer), Some(hole)] = starts else { return false };
+        for (number, (ring, start)) in rings.iter().zip([outer, hole]).enumerate() {
+            let (before, from) = ring.vertices.split_at(start);
+            if number == 0 {
+                to.vertices.extend(from.iter().chain(before));
+            } else {
+                // A hole goes the other way round, from the same vertex.
+                to.vertices.push(from[0]);
+                to.vertices.extend(from[1..].iter().chain(before).rev());
+            }
+            to.end_part();
+        }
+        true
     }
-    let edges: Vec<[[i32; 2]; 2]> = rings().flat_map(|ring| ring.windows(2)).map(|edge| [edge[0], edge[1]]).collect();
-    (1..edges.len()).all(|number| edges[..number].iter().all(|other| !do_cross(edges[number], *other)))
+}
+
+/// True if an edge of closed rings crosses another one.
+pub(super) fn do_edges_cross(rings: [&[[i32; 2]]; 2]) -> bool {
+    let edges = || rings.into_iter().flat_map(|ring| ring.windows(2)).map(|edge| [edge[0], edge[1]]);
+    edges().enumerate().any(|(number, edge)| edges().take(number).any(|other| do_cross(edge, other)))
 }
 
 /// A ring in the direction of an outer ring: clockwise on a map, as y grows southwards.
+#[derive(Debug, Default)]
 struct Ring {
     vertices: Vec<[i32; 2]>,
     /// True if the ring went the other way.
@@ -93,10 +88,11 @@ fn cross(from: [i32; 2], at: [i32; 2], to: [i32; 2]) -> i64 {
 }
 
 impl Ring {
-    /// The ring without repeated vertices and vertices on straight lines. `None` if it has no area, or turns straight
-    /// back somewhere.
-    fn new(closed: &[[i32; 2]]) -> Option<Ring> {
-        let mut vertices: Vec<[i32; 2]> = Vec::with_capacity(closed.len());
+    /// Takes a closed ring without repeated vertices and vertices on straight lines. False if it has no area, or turns
+    /// straight back somewhere.
+    fn take(&mut self, closed: &[[i32; 2]]) -> bool {
+        let vertices = &mut self.vertices;
+        vertices.clear();
         vertices.extend_from_slice(closed);
         loop {
             let count = vertices.len();
@@ -110,17 +106,17 @@ impl Ring {
                 (i64::from(at[axis]) - i64::from(before[axis])) * (i64::from(next[axis]) - i64::from(at[axis]))
             };
             if count <= 3 || along(0) + along(1) < 0 {
-                return None;
+                return false;
             }
             vertices.remove(dropped);
         }
-        let origin = *vertices.first()?;
+        let Some(origin) = vertices.first().copied() else { return false };
         let area: i64 = vertices.windows(2).map(|edge| cross(origin, edge[0], edge[1])).sum();
-        let is_turned = area < 0;
-        if is_turned {
+        self.is_turned = area < 0;
+        if self.is_turned {
             vertices.reverse();
         }
-        (area != 0).then_some(Ring { vertices, is_turned })
+        area != 0
     }
 
     fn edges(&self) -> impl Iterator<Item = [[i32; 2]; 2]> + Clone + '_ {
@@ -155,8 +151,7 @@ impl Ring {
 
 /// True if no two vertices are equal, no edge crosses another one, and no vertex lies so near an edge that Wagyu would
 /// draw the edge through it (`insert_hot_pixels_in_path`).
-fn are_apart(rings: &[Ring]) -> bool {
-    let edges: Vec<[[i32; 2]; 2]> = rings.iter().flat_map(Ring::edges).collect();
+fn are_apart(edges: &[[[i32; 2]; 2]]) -> bool {
     edges.iter().enumerate().all(|(number, edge)| {
         let others = edges.iter().enumerate().filter(|(other, _)| *other != number);
         others.clone().all(|(_, [vertex, _])| edge[0] != *vertex && (edge[1] == *vertex || !is_near(*edge, *vertex)))
@@ -165,6 +160,11 @@ fn are_apart(rings: &[Ring]) -> bool {
 }
 
 fn do_cross([a, b]: [[i32; 2]; 2], [c, d]: [[i32; 2]; 2]) -> bool {
+    let is_beside =
+        |axis: usize| a[axis].max(b[axis]) <= c[axis].min(d[axis]) || c[axis].max(d[axis]) <= a[axis].min(b[axis]);
+    if is_beside(0) || is_beside(1) {
+        return false;
+    }
     let sides = |from, to, one, two| cross(from, to, one).signum() * cross(from, to, two).signum();
     sides(a, b, c, d) < 0 && sides(c, d, a, b) < 0
 }
@@ -193,19 +193,20 @@ fn is_near([from, to]: [[i32; 2]; 2], [x, y]: [i32; 2]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mvt::forms::{Form, MAX_SIZE_OF_FORM};
 
     /// An edge of this polygon passes a corner of the unit square around another vertex. Wagyu sees that where the
     /// steps of doubles are larger than the error of the edge's position there, and not near x = 0.
     #[test]
     fn near_the_western_edge_of_a_tile_a_form_is_not_the_same_as_elsewhere() {
         let ring = [[15, 10], [15, 2], [1, 6], [-12, -5], [-14, 3], [15, 10]];
-        let drawn = |step: i32| {
+        let is_same = |step: i32| {
             let moved = ring.map(|[x, y]| [x + step, y]);
-            drawn_rings(&moved, None, &mut Parts::default())
+            let rings = [&moved[..], &[]];
+            assert!(!RingDrawer::default().draw(rings, &mut Parts::default()) && !do_edges_cross(rings));
+            Form::default().take(rings).is_some()
         };
-        assert_eq!(drawn(1_000), RingsDrawn::SameAnywhere);
-        assert_eq!(drawn(MAX_SIZE_OF_FORM + 14), RingsDrawn::SameAnywhere);
-        assert_eq!(drawn(MAX_SIZE_OF_FORM + 13), RingsDrawn::Unknown);
-        assert_eq!(drawn(0), RingsDrawn::Unknown);
+        assert!(is_same(1_000) && is_same(MAX_SIZE_OF_FORM + 14));
+        assert!(!is_same(MAX_SIZE_OF_FORM + 13) && !is_same(0));
     }
 }

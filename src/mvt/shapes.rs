@@ -5,8 +5,9 @@
 #![expect(clippy::float_cmp, reason = "results are equal bit for bit only if the comparisons are")]
 
 use super::clip::{ClipBox, clip_line, clip_ring};
+use super::forms::{Form, Forms};
 use super::parts::{Parts, ShapeKind};
-use super::rings::{RingsDrawn, drawn_rings};
+use super::rings::{RingDrawer, do_edges_cross};
 
 /// How the server at hand draws shapes, where versions differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,33 +78,32 @@ impl TileGrid {
         size[0] < self.least[0] && size[1] < self.least[1]
     }
 
-    /// The vertices of a part in grid units, without repeated ones.
+    /// The vertices of a part in grid units, without repeated ones. In passes over all of them, which processors do
+    /// for several at a time.
     fn rounded(&self, part: &[[f64; 2]], to: &mut Vec<[f64; 2]>) {
         to.clear();
-        for [x, y] in part {
-            let at = [self.scale[0] * x + self.offset[0], self.scale[1] * y + self.offset[1]];
-            push_new(to, at.map(rounded));
+        to.extend(part.iter().map(|[x, y]| [self.scale[0] * x + self.offset[0], self.scale[1] * y + self.offset[1]]));
+        let far: u64 = to.iter().flatten().map(|unit| u64::from(unit.abs() >= MAX_ROUNDED_BY_SUM)).sum();
+        if far == 0 {
+            to.iter_mut().flatten().for_each(|unit| *unit = rounded_by_sum(*unit));
+        } else {
+            to.iter_mut().flatten().for_each(|unit| *unit = unit.round_ties_even());
         }
+        to.dedup();
     }
 }
+
+/// From here on doubles have no fraction.
+const WHOLE: f64 = 4_503_599_627_370_496.0;
+
+/// The greatest number that [`rounded_by_sum`] may be given.
+const MAX_ROUNDED_BY_SUM: f64 = WHOLE / 2.0;
 
 /// The nearest integer, the even one of two (`rint`). The method of `f64` calls a function, for not every processor has
 /// an instruction for it.
-fn rounded(value: f64) -> f64 {
-    /// Doubles have no fraction from here on.
-    const WHOLE: f64 = 4_503_599_627_370_496.0;
-    if value.abs() < WHOLE / 2.0 {
-        let end = WHOLE * 1.5;
-        return value + end - end;
-    }
-    value.round_ties_even()
-}
-
-/// Adds a vertex unless it is the last one once more.
-fn push_new(to: &mut Vec<[f64; 2]>, at: [f64; 2]) {
-    if to.last() != Some(&at) {
-        to.push(at);
-    }
+fn rounded_by_sum(value: f64) -> f64 {
+    let end = WHOLE * 1.5;
+    value + end - end
 }
 
 /// What a tile shows of a shape.
@@ -115,15 +115,9 @@ pub(crate) enum Drawn {
     Parts,
     /// What is not proven here: the database has to draw it.
     Unknown,
-    /// The same, but shapes of the same [`Form`](ShapeDrawer::form) come out equal at any place.
-    SameAnywhere,
-}
-
-/// The rings of a polygon in grid units, counted from its first vertex: what decides how it is drawn.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct Form {
-    outer: Vec<[i8; 2]>,
-    hole: Vec<[i8; 2]>,
+    /// The same, but polygons of the same [form](ShapeDrawer::form) come out equal at any place. This one has its first
+    /// vertex here.
+    SameAnywhere([i32; 2]),
 }
 
 /// Draws shapes, one at a time. Its vectors are used again.
@@ -136,6 +130,8 @@ pub(crate) struct ShapeDrawer {
     parts: Parts,
     /// The polygon that was cut last: its outer ring, and its hole.
     rings: [Vec<[i32; 2]>; 2],
+    form: Form,
+    ring_drawer: RingDrawer,
 }
 
 impl ShapeDrawer {
@@ -144,20 +140,13 @@ impl ShapeDrawer {
         &self.parts
     }
 
-    /// The form of the polygon that was drawn last, and the place of its first vertex. `None` if it is too large.
-    pub(crate) fn form(&self) -> Option<(Form, [i32; 2])> {
-        let first = *self.rings[0].first()?;
-        let ring = |ring: &Vec<[i32; 2]>| -> Option<Vec<[i8; 2]>> {
-            let step =
-                |at: &[i32; 2]| Some([i8::try_from(at[0] - first[0]).ok()?, i8::try_from(at[1] - first[1]).ok()?]);
-            ring.iter().map(step).collect()
-        };
-        let [outer, hole] = &self.rings;
-        Some((Form { outer: ring(outer)?, hole: ring(hole)? }, first))
+    /// The form of the polygon that was drawn last, of which only that counts.
+    pub(crate) fn form(&self) -> &Form {
+        &self.form
     }
 
-    /// Draws a shape in a tile.
-    pub(crate) fn draw(&mut self, shape: Shape<'_>, grid: &TileGrid, rules: DrawingRules) -> Drawn {
+    /// Draws a shape in a tile. `forms` is what is known of polygons up to now.
+    pub(crate) fn draw(&mut self, shape: Shape<'_>, grid: &TileGrid, rules: DrawingRules, forms: &Forms) -> Drawn {
         self.parts.clear();
         if shape.kind == ShapeKind::Other {
             return Drawn::Unknown;
@@ -188,7 +177,7 @@ impl ShapeDrawer {
             return Drawn::Nothing;
         }
         match shape.kind {
-            ShapeKind::Polygon => self.polygon(grid.clip),
+            ShapeKind::Polygon => self.polygon(grid.clip, forms),
             ShapeKind::Lines | ShapeKind::Other => self.lines(grid.clip, rules),
         }
     }
@@ -198,15 +187,20 @@ impl ShapeDrawer {
             return Drawn::Nothing;
         }
         let is_within = clip.holds(&self.vertices);
-        // Pieces are rounded, and repeated vertices dropped, whether the line was cut or not.
+        // Pieces are rounded, and repeated vertices dropped, whether the line was cut or not. They lie in the square.
+        let parts = &mut self.parts;
         let mut put = |piece: &[[f64; 2]]| {
-            self.rounded.clear();
+            let before = parts.vertices.len();
             for at in piece {
-                push_new(&mut self.rounded, at.map(rounded));
+                let at = whole(at.map(rounded_by_sum));
+                if parts.vertices[before..].last() != Some(&at) {
+                    parts.vertices.push(at);
+                }
             }
-            if self.rounded.len() > 1 {
-                self.parts.vertices.extend(self.rounded.iter().map(|at| whole(*at)));
-                self.parts.end_part();
+            if parts.vertices.len() - before > 1 {
+                parts.end_part();
+            } else {
+                parts.vertices.truncate(before);
             }
         };
         let mut begin = 0;
@@ -223,7 +217,7 @@ impl ShapeDrawer {
     }
 
     /// Cuts each ring by itself, and joins them by the even-odd rule (`lwgeom_wagyu.cpp`).
-    fn polygon(&mut self, clip: ClipBox) -> Drawn {
+    fn polygon(&mut self, clip: ClipBox, forms: &Forms) -> Drawn {
         self.rings.iter_mut().for_each(Vec::clear);
         let is_within = clip.holds(&self.vertices);
         let (mut begin, mut found) = (0, 0);
@@ -241,12 +235,18 @@ impl ShapeDrawer {
             found += 1;
             place.extend(ring.iter().map(|at| whole(*at)));
         }
-        let [outer, hole] = &self.rings;
-        match drawn_rings(outer, (found > 1).then_some(hole), &mut self.parts) {
-            RingsDrawn::Simple => Drawn::Parts,
-            RingsDrawn::SameAnywhere => Drawn::SameAnywhere,
-            RingsDrawn::Unknown => Drawn::Unknown,
+        let rings = [&self.rings[0][..], &self.rings[1][..]];
+        let first = self.form.take(rings);
+        if let Some(is_shown) = first.and_then(|first| forms.find(&self.form, first, &mut self.parts)) {
+            return if is_shown { Drawn::Parts } else { Drawn::Nothing };
         }
+        if self.ring_drawer.draw(rings, &mut self.parts) {
+            if let Some(first) = first {
+                forms.keep_small(&self.form, first, &self.parts);
+            }
+            return Drawn::Parts;
+        }
+        first.filter(|_| !do_edges_cross(rings)).map_or(Drawn::Unknown, Drawn::SameAnywhere)
     }
 }
 

@@ -56,6 +56,10 @@ pub struct RunReport {
     pub finish_seconds: f64,
     /// What the time to render went into.
     pub stages: RunStages,
+    /// Lines and polygons that were drawn from cached rows, counted in each tile.
+    pub shapes: u64,
+    /// How many of these the database was asked for one by one, because it is not known otherwise how they come out.
+    pub asked_shapes: u64,
     /// How often the run began again on a new snapshot.
     pub restarts: u32,
     /// Figures for each zoom.
@@ -243,8 +247,16 @@ pub fn render_run(report: &RunReport) -> String {
             grouped(deleted)
         ),
     };
+    let shapes = match report.shapes {
+        0 => String::new(),
+        shapes => format!(
+            "lines and polygons drawn from cached rows: {}, the database was asked for {} of them\n",
+            grouped(shapes),
+            grouped(report.asked_shapes)
+        ),
+    };
     format!(
-        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{}{}{} planned, {} stored{empty}{failed}{synchronized}: {}\n",
+        "{}time of a zoom: added up over the workers; of all: on the clock\n{}{shapes}{}{}{} planned, {} stored{empty}{failed}{synchronized}: {}\n",
         table(&header, &rows),
         stage_lines(
             report.plan_seconds - report.reading_seconds,

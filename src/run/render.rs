@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::family::FamilyCachePart;
 use super::prepare::{Prepared, with_cached_rows};
 use super::{CommandError, Job};
-use crate::draw::{PreparedLayer, Renderer, RunLayers, verify_cached_rows};
+use crate::draw::{PreparedLayer, Renderer, RunLayers, WorkOnRows, verify_cached_rows};
 use crate::pipeline;
 use crate::pipeline::{BatchKind, BatchTurns, Limits, PipelineError, PipelineOutcome, StoredBatch};
 use crate::postgis;
@@ -30,8 +30,7 @@ pub(crate) struct Rendered<S> {
     /// How long rendering and storing took.
     pub(crate) rendering: Duration,
     pub(crate) workers: usize,
-    /// How much of the workers' time was spent drawing from cached rows.
-    pub(crate) drawing: Duration,
+    pub(crate) from_rows: WorkOnRows,
 }
 
 /// The memory of a feature that is rendered and not stored yet, in bytes: what drawing it takes, its bytes in an
@@ -71,8 +70,8 @@ where
     let begun = Instant::now();
     let ran = render_batches(job, batches, renderers, sink, limits, job.turns(BatchKind::Seed)).await;
     let (sink, outcome) = unless_outdated(job, ran, &prepared.snapshot, &prepared.reads).await?;
-    let (rendering, drawing) = (begun.elapsed(), layers.drawing_time());
-    Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing })
+    let (rendering, from_rows) = (begun.elapsed(), layers.work_on_rows());
+    Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, from_rows })
 }
 
 /// The most features, in all tiles together, of a variant that a single thread draws.
@@ -110,8 +109,8 @@ where
     let (sink, outcome) = ran?;
     job.stop.check()?;
     let rendering = begun.elapsed();
-    let (reading, drawing) = (Duration::ZERO, Duration::ZERO);
-    Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, drawing })
+    let (reading, from_rows) = (Duration::ZERO, WorkOnRows::default());
+    Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, from_rows })
 }
 
 /// Renders the batches and hands the tiles to the sink.

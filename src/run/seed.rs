@@ -83,7 +83,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         Some(cache) => render_from_cache(job, cache, &mut prepared, sink).await?,
         None => Box::pin(render(job, &mut prepared, sink, planned)).await?,
     };
-    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, drawing } = rendered;
+    let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, from_rows } = rendered;
     let names = names(&prepared.layers);
     let tiles = StoredTiles {
         written: outcome.written,
@@ -98,7 +98,9 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         reading_seconds: (prepared.reading + reading).as_secs_f64(),
         reading_sessions,
         render_seconds: rendering.as_secs_f64(),
-        stages: RunStages::new(&outcome.stages, drawing, rendering, workers),
+        stages: RunStages::new(&outcome.stages, from_rows.time, rendering, workers),
+        shapes: from_rows.shapes,
+        asked_shapes: from_rows.asked_shapes,
         restarts,
         zooms: zooms(&outcome, &names),
         slowest: outcome.slowest,

@@ -62,6 +62,11 @@ impl Frame {
         }
     }
 
+    /// The place of a position in the order in which neighbours are near each other (see [`z_order`]).
+    pub(crate) fn z_order(self, at: [f64; 2]) -> u64 {
+        z_order(self.world(at))
+    }
+
     /// A position in fractions of the world: x from the west, y from the north. 0 to 1 inside the world.
     fn fraction(self, [x, y]: [f64; 2]) -> [f64; 2] {
         match self {
@@ -74,8 +79,7 @@ impl Frame {
 impl Positions {
     /// Numbers the positions in their order.
     pub fn new(at: Vec<[f64; 2]>, frame: Frame) -> Positions {
-        let mut places: Vec<(u64, u32)> =
-            (0..).zip(&at).map(|(number, at)| (z_order(frame.world(*at)), number)).collect();
+        let mut places: Vec<(u64, u32)> = (0..).zip(&at).map(|(number, at)| (frame.z_order(*at), number)).collect();
         places.sort_unstable();
         let directory = Directory::of(&places);
         let in_z_order = places.into_iter().map(|(_, number)| number).collect();

@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::shape_wkb::{ReadShape, stored_size};
-use crate::mvt::{DrawingRules, Drawn, Parts, ShapeDrawer, ShapeKind, TileGrid};
+use crate::mvt::{DrawingRules, Drawn, Forms, Parts, ShapeDrawer, ShapeKind, TileGrid};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 
@@ -57,8 +57,8 @@ fn drawn_here(wkb: &[u8], rules: DrawingRules) -> Option<Option<(ShapeKind, Part
     let (mut read, mut drawer) = (ReadShape::default(), ShapeDrawer::default());
     let kind = read.read(wkb)?;
     let shape = read.shape(kind, stored_size(wkb)?);
-    match drawer.draw(shape, &TileGrid::new(SIDES, EXTENT, BUFFER), rules) {
-        Drawn::Unknown | Drawn::SameAnywhere => None,
+    match drawer.draw(shape, &TileGrid::new(SIDES, EXTENT, BUFFER), rules, &Forms::default()) {
+        Drawn::Unknown | Drawn::SameAnywhere(_) => None,
         Drawn::Nothing => Some(None),
         Drawn::Parts => Some(Some((kind, drawer.parts().clone()))),
     }

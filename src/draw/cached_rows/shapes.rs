@@ -1,16 +1,15 @@
 //! Lines and polygons that are cached: read once, and drawn in every tile with the arithmetic of `ST_AsMVTGeom`. What
 //! is not proven to come out equal, such as a polygon that touches itself, is drawn by the database, each in its tile.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
-use parking_lot::Mutex;
 use tokio_postgres::Row;
 
 use super::shape_rules::drawn_by_server;
 use super::shape_wkb::{Parsed, ReadShape};
 use super::{DrawnAreas, MAX_LEFT_SHARE};
 use crate::mvt::{
-    Drawer, DrawingRules, Drawn, EncodedGeometry, Features, Form, Parts, ShapeDrawer, ShapeKind, TileGrid,
+    Drawer, DrawingRules, Drawn, EncodedGeometry, Features, Form, Forms, Parts, ShapeDrawer, ShapeKind, TileGrid,
 };
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session};
@@ -22,19 +21,23 @@ use crate::tile::{
     SourceBox, TileCoord, TileRect, WorldBox, Zoom, latitude, longitude, metres, single_above, single_below,
 };
 
-/// The geometries of cached rows, numbered as their features are.
+/// The geometries of cached rows.
 #[derive(Debug, Default)]
 pub(super) struct Geometries {
     /// The geometries as little-endian WKB (OGC 06-103r4, section 8).
     wkb: Vec<u8>,
+    /// In the order of the rows while these are read.
     places: Vec<Place>,
 }
 
 /// Where the geometry of a row is, on the map and among the bytes.
 #[derive(Debug, Clone, Copy)]
 struct Place {
-    /// One beyond its last byte.
-    end: usize,
+    /// The number of its feature.
+    row: u32,
+    /// Its first byte, and the number of its bytes.
+    start: usize,
+    bytes: u32,
     /// The box in world units, as the survey computes it: west, north, east, south.
     sides: [u32; 4],
     /// The width and the height of the box in metres, as the server stores it.
@@ -48,6 +51,25 @@ struct Place {
 /// A geometry with more vertices is left to the database, with the other features of its tiles: it costs little more
 /// there, and sending it would cost more.
 const MAX_VERTICES: u32 = 2_000;
+
+impl Place {
+    /// The longer side of its box, in world units.
+    fn length(&self) -> u32 {
+        let [west, north, east, south] = self.sides;
+        east.saturating_sub(west).max(south.saturating_sub(north))
+    }
+
+    /// The size of its box: shapes of one size are at most 2^[`BITS_PER_SIZE`] times as long as one another.
+    fn size_class(&self) -> u32 {
+        (u32::BITS - self.length().leading_zeros()).div_ceil(BITS_PER_SIZE)
+    }
+
+    /// The middle of its box, in world units.
+    fn middle(&self) -> [f64; 2] {
+        let [west, north, east, south] = self.sides.map(f64::from);
+        [f64::midpoint(west, east), f64::midpoint(north, south)]
+    }
+}
 
 impl Geometries {
     pub(super) fn len(&self) -> usize {
@@ -69,11 +91,15 @@ impl Geometries {
         }
         let mut rest = wkb;
         for number in 0..sides[0].len() {
+            let start = wkb.len() - rest.len();
             let parsed = Parsed::split(&mut rest)?;
             // An end on the edge of the world belongs to its last unit.
             let unit = |column: usize| u32::try_from((*sides[column].get(number)?).min(u32::MAX.into())).ok();
+            let end = wkb.len() - rest.len();
             self.places.push(Place {
-                end: self.wkb.len() + wkb.len() - rest.len(),
+                row: u32::try_from(self.places.len()).ok()?,
+                start: self.wkb.len() + start,
+                bytes: u32::try_from(end - start).ok()?,
                 sides: [unit(0)?, unit(1)?, unit(2)?, unit(3)?],
                 size: parsed.size,
                 kind: parsed.kind,
@@ -84,11 +110,13 @@ impl Geometries {
         rest.is_empty().then_some(())
     }
 
-    /// Appends other geometries.
+    /// Appends the geometries of the rows that follow. The rows are fewer than 2³².
+    #[expect(clippy::cast_possible_truncation, reason = "the features are counted in 32 bits")]
     pub(super) fn append(&mut self, other: &Geometries) {
-        let before = self.wkb.len();
+        let (bytes, rows) = (self.wkb.len(), self.places.len() as u32);
         self.wkb.extend_from_slice(&other.wkb);
-        self.places.extend(other.places.iter().map(|place| Place { end: before + place.end, ..*place }));
+        let moved = |place: &Place| Place { row: rows + place.row, start: bytes + place.start, ..*place };
+        self.places.extend(other.places.iter().map(moved));
     }
 
     /// Reserves memory for others.
@@ -97,10 +125,8 @@ impl Geometries {
         self.places.reserve_exact(others.map(|other| other.places.len()).sum());
     }
 
-    fn wkb(&self, number: u32) -> Option<&[u8]> {
-        let number = number as usize;
-        let start = number.checked_sub(1).map_or(Some(0), |before| Some(self.places.get(before)?.end))?;
-        self.wkb.get(start..self.places.get(number)?.end)
+    fn wkb(&self, place: &Place) -> &[u8] {
+        self.wkb.get(place.start..place.start + place.bytes as usize).unwrap_or_default()
     }
 }
 
@@ -108,49 +134,41 @@ impl Geometries {
 #[derive(Debug)]
 pub(super) struct ShapeRows {
     pub(super) features: Features,
+    /// Those of one size follow each other in the order of a Z-curve, so that neighbours on the map are neighbours in
+    /// memory.
     geometries: Geometries,
     rules: DrawingRules,
-    /// What the database has drawn of polygons that come out equal at any place, counted from their first vertices.
-    forms: Mutex<HashMap<Form, Option<Parts>>>,
-    /// The rows by the size of their boxes, so that small ones are not searched as far as large ones.
-    sizes: Vec<RowsOfSize>,
+    forms: Forms,
+    /// By the size of their boxes, so that small ones are not searched as far as large ones.
+    sizes: Vec<ShapesOfSize>,
 }
 
-/// Rows whose boxes have about the same size.
+/// Shapes whose boxes have about the same size.
 #[derive(Debug)]
-struct RowsOfSize {
-    /// How far a row reaches from the middle of its box, at most, in world units.
+struct ShapesOfSize {
+    /// The index of the first place.
+    first: u32,
+    /// How far a shape reaches from the middle of its box, at most, in world units.
     reach: i64,
     middles: Positions,
-    rows: Vec<u32>,
 }
 
-/// The quotient of the greatest sizes of two groups of rows, as a power of 2.
+/// The quotient of the greatest lengths of two sizes, as a power of 2.
 const BITS_PER_SIZE: u32 = 2;
 
 impl ShapeRows {
-    pub(super) fn new(features: Features, geometries: Geometries, rules: DrawingRules) -> ShapeRows {
-        let mut groups: Vec<Vec<u32>> = vec![Vec::new(); 33_usize.div_ceil(BITS_PER_SIZE as usize) + 1];
-        let length = |place: &Place| {
-            let [west, north, east, south] = place.sides;
-            east.saturating_sub(west).max(south.saturating_sub(north))
-        };
-        for (number, place) in (0..).zip(&geometries.places) {
-            let bits = u32::BITS - length(place).leading_zeros();
-            groups[bits.div_ceil(BITS_PER_SIZE) as usize].push(number);
+    pub(super) fn new(features: Features, mut geometries: Geometries, rules: DrawingRules) -> ShapeRows {
+        let key = |place: &Place| (place.size_class(), Frame::WorldUnits.z_order(place.middle()));
+        geometries.places.sort_unstable_by_key(key);
+        let mut sizes: Vec<ShapesOfSize> = Vec::new();
+        let mut first = 0_u32;
+        for places in geometries.places.chunk_by(|one, next| one.size_class() == next.size_class()) {
+            let reach = places.iter().map(|place| i64::from(place.length()) / 2 + 1).max().unwrap_or_default();
+            let middles = Positions::new(places.iter().map(Place::middle).collect(), Frame::WorldUnits);
+            sizes.push(ShapesOfSize { first, reach, middles });
+            first = first.saturating_add(u32::try_from(places.len()).unwrap_or(u32::MAX));
         }
-        let groups = groups.into_iter().filter(|rows| !rows.is_empty()).map(|rows| {
-            let places = rows.iter().map(|row| &geometries.places[*row as usize]);
-            let reach = places.clone().map(|place| i64::from(length(place)) / 2 + 1).max().unwrap_or_default();
-            let middle = |place: &Place| {
-                let [west, north, east, south] = place.sides.map(f64::from);
-                [f64::midpoint(west, east), f64::midpoint(north, south)]
-            };
-            let middles = Positions::new(places.map(middle).collect(), Frame::WorldUnits);
-            RowsOfSize { reach, middles, rows }
-        });
-        let sizes = groups.collect();
-        ShapeRows { features, geometries, rules, forms: Mutex::default(), sizes }
+        ShapeRows { features, geometries, rules, forms: Forms::default(), sizes }
     }
 
     /// Where the shapes of a layer lie whose reference system has a closed formula, with the outlines of those that
@@ -158,7 +176,7 @@ impl ShapeRows {
     pub(super) fn footprints(&self, layer: &Layer, deepest: Zoom, mut outlines: Outlines) -> Option<Footprints> {
         let tile = |unit: u32| u64::from(unit) >> (32 - deepest.get());
         let mut boxes = Vec::with_capacity(self.geometries.len());
-        for (number, place) in (0..).zip(&self.geometries.places) {
+        for place in &self.geometries.places {
             let [west, north, east, south] = place.sides;
             if west > east || north > south {
                 return None;
@@ -168,7 +186,7 @@ impl ShapeRows {
                 if place.kind != ShapeKind::Lines {
                     return None;
                 }
-                outlines.add_shape(boxes.len(), self.geometries.wkb(number)?, false);
+                outlines.add_shape(boxes.len(), self.geometries.wkb(place), false);
             }
             boxes.push(BoxFootprint { world, source: source_around(world, layer.srid()) });
         }
@@ -177,7 +195,7 @@ impl ShapeRows {
 
     /// The memory in use, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let sizes = self.sizes.iter().map(|rows| rows.middles.bytes() + size_of_val(&rows.rows[..]));
+        let sizes = self.sizes.iter().map(|size| size.middles.bytes());
         self.features.size() + self.geometries.bytes() + sizes.sum::<usize>()
     }
 
@@ -197,11 +215,12 @@ impl ShapeRows {
             _ => None,
         };
         let tile = |unit: i64| unit >> (32 - rect.zoom.get());
-        for group in &self.sizes {
-            let part = rect.world(margin + group.reach + 1);
-            for number in group.middles.near(&[part]).into_iter().flatten() {
-                let row = group.rows[*number as usize];
-                let [west, north, east, south] = self.geometries.places[row as usize].sides.map(i64::from);
+        for size in &self.sizes {
+            let part = rect.world(margin + size.reach + 1);
+            for number in size.middles.near(&[part]).into_iter().flatten() {
+                let at = size.first + number;
+                let place = &self.geometries.places[at as usize];
+                let [west, north, east, south] = place.sides.map(i64::from);
                 let [columns, rows] =
                     [[west, east], [north, south]].map(|[low, high]| [tile(low - margin), tile(high + margin)]);
                 // The plan lists tiles only of shapes whose boxes touch many.
@@ -213,7 +232,7 @@ impl ShapeRows {
                         let Some(coord) = coord.and_then(|(x, y)| TileCoord::new(rect.zoom, x, y)) else { continue };
                         let tile = Order::ZoomColumnTmsRow.place(coord);
                         if is_small || listed.as_ref().is_none_or(|listed| listed.contains(&tile)) {
-                            found.push(Candidate { tile, row });
+                            found.push(Candidate { tile, row: place.row, place: at });
                         }
                     }
                 }
@@ -241,13 +260,12 @@ impl ShapeRows {
             let grid = tile_grid(layer, tile);
             let before = scene.seen.len();
             for candidate in of_tile {
-                let place = &self.geometries.places[candidate.row as usize];
+                let place = &self.geometries.places[candidate.place as usize];
                 let drawn = if place.kind != ShapeKind::Other && grid.drops(place.size) {
                     Drawn::Nothing
                 } else {
-                    let wkb = self.geometries.wkb(candidate.row).unwrap_or_default();
-                    match read.read(wkb) {
-                        Some(kind) => drawer.draw(read.shape(kind, place.size), &grid, self.rules),
+                    match read.read(self.geometries.wkb(place)) {
+                        Some(kind) => drawer.draw(read.shape(kind, place.size), &grid, self.rules, &self.forms),
                         None => Drawn::Unknown,
                     }
                 };
@@ -265,7 +283,12 @@ impl ShapeRows {
                     Drawn::Nothing => Shown::Nothing,
                     Drawn::Unknown => Shown::Unknown,
                     Drawn::Parts => scene.put(place.kind, drawer.parts()),
-                    Drawn::SameAnywhere => self.of_known_form(&mut scene, drawer.form()),
+                    Drawn::SameAnywhere(first) => {
+                        if !self.forms.is_full(drawer.form()) {
+                            scene.forms.insert(scene.seen.len(), (drawer.form().clone(), first));
+                        }
+                        Shown::Unknown
+                    }
                 };
                 scene.seen.push(Seen { candidate: *candidate, shown });
             }
@@ -273,26 +296,9 @@ impl ShapeRows {
         scene
     }
 
-    /// What is shown of a polygon whose form alone counts.
-    fn of_known_form(&self, scene: &mut Scene, form: Option<(Form, [i32; 2])>) -> Shown {
-        let Some((form, first)) = form else { return Shown::Unknown };
-        let forms = self.forms.lock();
-        match forms.get(&form) {
-            Some(None) => Shown::Nothing,
-            Some(Some(parts)) => scene.put(ShapeKind::Polygon, &parts.moved(first)),
-            None => {
-                if forms.len() < MAX_FORMS {
-                    scene.forms.insert(scene.seen.len(), (form, first));
-                }
-                Shown::Unknown
-            }
-        }
-    }
-
     /// Fills in what is shown of polygons whose forms are known by now. Returns what is still unknown, each form once.
     fn still_unknown(&self, scene: &mut Scene) -> Vec<usize> {
-        let (forms, mut new) = (self.forms.lock(), HashSet::new());
-        let mut unknown = Vec::new();
+        let (mut unknown, mut asked, mut parts) = (Vec::new(), HashSet::new(), Parts::default());
         for at in 0..scene.seen.len() {
             if scene.seen[at].shown != Shown::Unknown {
                 continue;
@@ -301,30 +307,18 @@ impl ShapeRows {
                 unknown.push(at);
                 continue;
             };
-            match forms.get(&form) {
-                Some(None) => scene.seen[at].shown = Shown::Nothing,
-                Some(Some(parts)) => {
-                    let shown = scene.put(ShapeKind::Polygon, &parts.moved(first));
-                    scene.seen[at].shown = shown;
-                }
+            match self.forms.find(&form, first, &mut parts) {
+                Some(false) => scene.seen[at].shown = Shown::Nothing,
+                Some(true) => scene.seen[at].shown = scene.put(ShapeKind::Polygon, &parts),
                 // A form that is not kept is not known in the next round either.
                 None => {
-                    if new.insert(form) || forms.len() >= MAX_FORMS {
+                    if self.forms.is_full(&form) || asked.insert(form) {
                         unknown.push(at);
                     }
                 }
             }
         }
         unknown
-    }
-
-    /// Notes what the database has drawn of a form.
-    fn note_form(&self, scene: &Scene, at: usize, drawn: Option<&Parts>) {
-        let Some((form, [x, y])) = scene.forms.get(&at) else { return };
-        let mut forms = self.forms.lock();
-        if forms.len() < MAX_FORMS {
-            forms.insert(form.clone(), drawn.map(|parts| parts.moved([-x, -y])));
-        }
     }
 
     /// Lets the database draw what is not known, and returns how many shapes that were.
@@ -341,9 +335,9 @@ impl ShapeRows {
             }
             asked_for += unknown.len();
             let asked = unknown.iter().map(|at| {
-                let Candidate { tile, row } = scene.seen[*at].candidate;
+                let Candidate { tile, place, .. } = scene.seen[*at].candidate;
                 let sides = Order::ZoomColumnTmsRow.tile(tile).map_or([0.0, 0.0, 1.0, 1.0], sides_of);
-                (self.geometries.wkb(row).unwrap_or_default(), sides)
+                (self.geometries.wkb(&self.geometries.places[place as usize]), sides)
             });
             let frame = [layer.margin.extent, layer.margin.buffer];
             let Some(drawn) = drawn_by_server(session, &layer.name, frame, asked).await? else {
@@ -351,7 +345,9 @@ impl ShapeRows {
                 return Ok(asked_for);
             };
             for (at, shown) in unknown.into_iter().zip(drawn) {
-                self.note_form(scene, at, shown.as_ref().map(|(_, parts)| parts));
+                if let Some((form, first)) = scene.forms.get(&at) {
+                    self.forms.keep(form, *first, shown.as_ref().map(|(_, parts)| parts));
+                }
                 scene.seen[at].shown = match shown {
                     None => Shown::Nothing,
                     Some((kind, parts)) => scene.put(kind, &parts),
@@ -409,15 +405,14 @@ fn source_around(world: WorldBox, srid: i32) -> SourceBox<f32> {
 /// The most shapes that one statement draws.
 const MAX_ASKED: usize = 1_000;
 
-/// The most forms of polygons that are kept.
-const MAX_FORMS: usize = 100_000;
-
 /// A row and a tile that its box touches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Candidate {
     /// The tile's place in the order of archives.
     tile: u64,
     row: u32,
+    /// The index of its place among the geometries.
+    place: u32,
 }
 
 /// What some areas show of the cached rows.
