@@ -12,7 +12,7 @@
 //! | `drawing` | tiles drawn from them ([`Drawer`], [`TileInPieces`]) |
 //! | `points` | replaces some features of a layer of points ([`replaced`]), which is how tiles are patched |
 //! | `shapes` | lines and polygons in the grid of a tile (`ShapeDrawer`) |
-//! | `clip`, `rings`, `parts` | pieces of that: cutting, polygons as Wagyu returns them, commands |
+//! | `clip`, `rings`, `forms`, `parts` | pieces of that: cutting, polygons as Wagyu returns them, those that are drawn once for each form, commands |
 //! | `overzoom` | a deeper tile drawn from one of its ancestors ([`overzoomed`]) |
 //! | `compare` | two tiles, feature by feature ([`differences`]) |
 //! | `wire` | the part of Protocol Buffers that tiles use |

@@ -15,6 +15,7 @@ use super::layer::Layer;
 use super::session::{Error, Param, Session};
 use super::sql::{KeyRange, KeySample};
 use crate::postgis::sql;
+use crate::tile::TileCoord;
 
 /// The fewest pages of a part: 512 kB. Reading fewer pages takes less time than the query for the parts.
 const MIN_PAGES_PER_PART: u64 = 64;
@@ -215,6 +216,14 @@ pub(crate) async fn scans(
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of rows")]
     let parts = (rows / MIN_ROWS_PER_PART) as usize;
     Ok(if cost > dear * rows { 1 } else { parts.clamp(1, most.min(MAX_SCANS)) })
+}
+
+/// The planner's estimate of the rows of a layer's table, all of them or those in a tile; 0 if it makes none.
+pub(crate) async fn estimated_rows(session: &Session, layer: &Layer, tile: Option<TileCoord>) -> Result<f64, Error> {
+    let context = format!("layer \"{}\", asking how many rows a tile shows", layer.name);
+    let plan = session.all(&context, &sql::estimated_rows(layer, tile), &[]).await?;
+    let lines: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    Ok(ScanCost::of(&lines).map_or(0.0, |scan| scan.rows))
 }
 
 /// The planner's estimate of a scan.

@@ -40,9 +40,9 @@ pub(crate) use edge::{MAX_COUNTED_VERTICES, invalid_rows, large_rows, rows_beyon
 pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, render, warm};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
-    CLIPS_BY_RINGS, FAR, MAX_TILES_OF_BOX, boxes_beyond, count_of_table, covers, frequent_values, of_one_system,
-    other_systems, positions, row_count, row_count_and_box, rows_in_squares, skipped, survey, systems_of_covers,
-    without_covers,
+    CLIPS_BY_RINGS, FAR, MAX_TILES_OF_BOX, boxes_beyond, count_of_table, covers, estimated_rows, frequent_values,
+    of_one_system, other_systems, positions, row_count, row_count_and_box, rows_in_squares, skipped, survey,
+    systems_of_covers, without_covers,
 };
 
 /// The zoom of an area, for a statement that has a row of `oar_tiles_area`.

@@ -8,7 +8,7 @@ use super::{AREA_ZOOM, filter, filter_at, is_in_world, key_text, search, world_c
 use crate::postgis::layer::{EdgeUnits, Facet, Layer, PlaceholderSql, Placement, REPAIRED};
 use crate::postgis::session::quoted;
 use crate::postgis::sql::{cells, edge};
-use crate::tile::{WORLD_UNITS, Zoom};
+use crate::tile::{TileCoord, WORLD_UNITS, Zoom};
 
 /// The rows whose positions are read.
 struct SurveyedRows<'a> {
@@ -80,6 +80,15 @@ WHERE {in_world}
 /// Counts the rows of a layer's table, those included that cannot be drawn.
 pub(crate) fn count_of_table(layer: &Layer) -> String {
     format!("SELECT count(*)::int8 FROM {} WHERE true {}", layer.relation, filter(layer))
+}
+
+/// Has the planner estimate the rows of a layer's table, all of them or those in a tile.
+pub(crate) fn estimated_rows(layer: &Layer, tile: Option<TileCoord>) -> String {
+    let within = tile.map_or_else(String::new, |tile| {
+        let (stored, srid) = (layer.placement().stored(), layer.shape.srid);
+        format!("AND {stored} && ST_Transform(ST_TileEnvelope({}, {}, {}), {srid})", tile.zoom(), tile.x(), tile.y())
+    });
+    format!("EXPLAIN SELECT FROM {} WHERE true {within} {}", layer.relation, filter(layer))
 }
 
 /// Counts the rows of which [`survey`] returns a position; with the same parameters.

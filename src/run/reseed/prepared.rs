@@ -2,6 +2,7 @@
 //! counted cells. If reading the rows of a layer once yields all of its aggregates, every zoom uses the result.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -9,17 +10,26 @@ use futures_util::future::try_join_all;
 use tokio::sync::watch;
 
 use super::ReseedRun;
-use crate::draw::choice::{LayerWork, Preparation, preparation};
+use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
-    AreProven, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows, with_neighbourhood,
+    AreProven, CacheLimits, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows,
+    with_neighbourhood,
 };
 use crate::plan::batches;
-use crate::postgis::{Error, Layer, counts_cells, foldable, survey};
+use crate::postgis::split::{estimated_rows, is_table};
+use crate::postgis::{Error, ExpectedRows, Layer, Snapshot, counts_cells, foldable, survey};
+use crate::report::Event;
 use crate::run::CommandError;
-use crate::run::dirty::{DirtyTiles, drawn};
+use crate::run::dirty::{DirtyTiles, Look, drawn};
 use crate::source::{RenderedTile, Source};
 use crate::tile::{AreaPart, Batch, Coverage, LayerIndex, LonLatBox, SearchBox, TileCoord, TileRect, Zoom, ZoomList};
+
+/// Below this many dirty tiles the rows of lines and polygons are not cached.
+const MIN_TILES_FOR_ALL_ROWS: usize = 200;
+
+/// The most tiles of a zoom whose rows the planner estimates.
+const ESTIMATED_TILES: usize = 40;
 
 /// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
@@ -145,6 +155,37 @@ impl ReseedRun<'_> {
         Ok(near)
     }
 
+    /// The layers. If so many tiles of lines and polygons are dirty that a seed would cache all rows of a layer for
+    /// them, its rows are cached.
+    pub(crate) async fn with_all_rows(
+        &self,
+        workers: &[Worker],
+        layers: Vec<PreparedLayer>,
+        tiles: &[TileCoord],
+        batches: &[Batch],
+    ) -> Result<Vec<PreparedLayer>, CommandError> {
+        let Look { job, snapshot, .. } = &self.look;
+        let (mut read, mut memory) = (Vec::new(), job.rows_memory());
+        for layer in &layers {
+            let mut fresh = PreparedLayer::new(layer.layer());
+            let cost = CacheCost { memory, ..cost_of_tiles(snapshot, layer.layer(), tiles).await? };
+            if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
+                job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
+                let zooms = layer.layer().drawn_zooms(&job.settings.tileset.zooms);
+                let limits = CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true };
+                fresh = fresh.cache_rows(snapshot, job.readers(workers), &job.coverage(), &zooms, limits).await?;
+                memory = memory.saturating_sub(fresh.cached_bytes());
+            }
+            read.push(fresh);
+        }
+        if read.iter().any(PreparedLayer::has_cached_rows) {
+            read = verify_cached_rows(&self.keeper().await?, read, batches).await?;
+        }
+        let either =
+            layers.into_iter().zip(read).map(|(layer, read)| if read.has_cached_rows() { read } else { layer });
+        Ok(either.collect())
+    }
+
     /// The layers, with cell counts if reading the rows once yields all aggregates of the cells that `tiles` show. Rows
     /// that would have been of use are then read beside this run and those after it.
     pub(crate) async fn counted(
@@ -192,6 +233,34 @@ impl ReseedRun<'_> {
         }
         Ok(layers)
     }
+}
+
+/// The number of a layer's rows, and of the features in some tiles of it, as the planner estimates them; both are 0 if
+/// its rows are not those of a table. The memory is not set.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
+async fn cost_of_tiles(snapshot: &Snapshot, layer: &Layer, tiles: &[TileCoord]) -> Result<CacheCost, Error> {
+    let nothing = CacheCost { rows: 0, features: 0, memory: 0 };
+    let session = &snapshot.keeper;
+    let are_suited = layer.traits().has_cacheable_shapes && layer.is_found_by_area();
+    if tiles.len() < MIN_TILES_FOR_ALL_ROWS || !are_suited || !is_table(session, layer).await? {
+        return Ok(nothing);
+    }
+    let mut by_zoom: BTreeMap<Zoom, Vec<TileCoord>> = BTreeMap::new();
+    for tile in tiles.iter().filter(|tile| layer.zooms().contains(tile.zoom())) {
+        by_zoom.entry(tile.zoom()).or_default().push(*tile);
+    }
+    let mut features = 0.0;
+    for of_zoom in by_zoom.values() {
+        let step = of_zoom.len().div_ceil(ESTIMATED_TILES);
+        let sampled: Vec<TileCoord> = of_zoom.iter().step_by(step).copied().collect();
+        let mut found = 0.0;
+        for tile in &sampled {
+            found += estimated_rows(session, layer, Some(*tile)).await?;
+        }
+        features += found / sampled.len() as f64 * of_zoom.len() as f64;
+    }
+    let rows = estimated_rows(session, layer, None).await?;
+    Ok(CacheCost { rows: rows as u64, features: features as u64, ..nothing })
 }
 
 /// The layers with cell counts, taken from live rows where these are kept.

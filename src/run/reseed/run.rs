@@ -198,6 +198,7 @@ impl ReseedRun<'_> {
         let rendering = Instant::now();
         let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
         let layers = self.with_neighbourhoods(&workers, &spots, &changed).await?;
+        let layers = self.with_all_rows(&workers, layers, &tiles, &batches).await?;
         let whole = changed.rendered_whole(&self.look.state);
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };

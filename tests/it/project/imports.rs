@@ -59,7 +59,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("encode", &["small"]),
-    ("mvt", &["tests wire", "clip geometry parts points", "compare features overzoom rings", "drawing shapes"]),
+    ("mvt", &["tests wire", "clip geometry parts points", "compare features forms overzoom rings", "drawing shapes"]),
     ("pipeline", &["queue stats tests", "in_flight writer"]),
     ("plan", &["cut tests", "sweep", "dirty quad", "batches"]),
     ("postgis", &["session wkb", "layer", "sql variants", "probe split", "discover refresh survey"]),

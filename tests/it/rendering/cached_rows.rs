@@ -30,7 +30,7 @@ pub(crate) fn compare(db: &Db, zooms: &str, layers: &str, arguments: &[&str], re
         let mut command = seed_command(&db.url, &output, &["--config", &config, "--zoom", zooms, "-vv"]);
         let run = run(command.args(arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
         assert!(!run.stderr.contains("please report"), "{}", run.stderr);
-        (Archive::open(&output).tiles(), run.stderr)
+        (Archive::open(&output).tiles(), run.stdout + &run.stderr)
     };
     let ((found, stderr), (expected, without)) = (seeded("100"), seeded("0"));
     let count = |stderr: &str| stderr.matches(" rows are cached, ").count();

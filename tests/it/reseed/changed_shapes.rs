@@ -306,3 +306,41 @@ fn after_any_change_of_shapes_a_reseed_equals_a_fresh_seed() {
         assert!(wrong.is_empty(), "TEST_SHAPES_SEED={seed}, round {round}: {wrong:?}\n{}", statements.join(";\n"));
     }
 }
+
+/// The tiles of many scattered changes show nearly all rows, and statements for each would take longer than a seed.
+#[test]
+fn tiles_of_many_changed_shapes_are_drawn_from_rows_that_are_read_once() {
+    let tracked = Tracked { db: Db::new(), folder: tempfile::tempdir().unwrap() };
+    tracked.db.run(include_str!("../rendering/cached_shapes.sql"));
+    // Far enough apart for many tiles.
+    for (table, column, step) in [("lines", "metres", 40_000.0), ("areas", "degrees", 0.3)] {
+        tracked
+            .db
+            .run(&format!("UPDATE {table} SET {column} = ST_Translate({column}, id % 40 * {step}, id / 75 * {step})"));
+    }
+    tracked.db.run("CREATE TABLE spots (id int PRIMARY KEY, spot geometry(Point, 3857)); INSERT INTO spots SELECT id, ST_Centroid(metres) FROM areas; ANALYZE");
+    let layers = [("lines", "metres"), ("areas", "degrees"), ("spots", "spot")].map(|(table, column)| {
+        format!("[[layer]]\nname = \"{table}\"\ntable = \"{table}\"\ngeometry = \"{column}\"\nproperties = [\"id\"]\n")
+    });
+    let config = tracked.path("c.toml");
+    std::fs::write(&config, layers.concat() + "[tileset]\nzoom = \"4-12\"\n").unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "-vv"];
+    tracked.oar_tiles(&["track", "install", "--config", config.to_str().unwrap()]).ok();
+    let target = tracked.seed("t.mbtiles", &arguments);
+    for (rows, are_read) in [("id % 500 = 3", false), ("id % 20 = 3", true)] {
+        tracked.db.run(&format!(
+            "UPDATE lines SET metres = ST_Translate(metres, 30, -40) WHERE {rows};
+             UPDATE areas SET degrees = ST_Translate(degrees, 0.0003, 0.0004) WHERE {rows};
+             UPDATE spots SET spot = ST_Translate(spot, 30, -40) WHERE {rows}"
+        ));
+        let reseed = [&["reseed", "--output", target.to_str().unwrap()], &arguments[..]].concat();
+        let told = tracked.oar_tiles(&reseed).ok().stderr;
+        assert!(!told.contains("rendering every tile"), "{told}");
+        for table in ["lines", "areas"] {
+            let of_layer = format!("layer \"{table}\": ");
+            let is_read = told.lines().any(|line| line.contains(&of_layer) && line.contains(" rows are cached, "));
+            assert_eq!(is_read, are_read, "{table}, {rows}:\n{told}");
+        }
+        tracked.is_fresh(&target, &arguments);
+    }
+}

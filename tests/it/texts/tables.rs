@@ -135,6 +135,8 @@ fn run_report() -> RunReport {
             writing: 0.08,
             bottleneck: "drawing",
         },
+        shapes: 52_300,
+        asked_shapes: 1_204,
         restarts: 1,
         zooms: vec![
             zoom(0, 1, LargestTile { tile: tile("0/0/0"), bytes: 91_234 }),
