@@ -69,7 +69,7 @@ impl LogIdentity {
         let Some((own, newest)) = newest.split_first() else { return Ok(None) };
         let own = key.witness(&now.to_string(), own);
         let witnesses = texts.iter().zip(newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
-        Ok(Some(LogIdentity { pruned, now, own, witnesses, key }))
+        Ok(Some(LogIdentity { key, pruned, now, own, witnesses }))
     }
 
     pub(crate) const fn key(&self) -> &IdentityKey {

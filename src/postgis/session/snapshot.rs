@@ -172,9 +172,8 @@ impl Database {
     pub(crate) async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         let keeper = self.on(source).await?;
         let (exported, cursor, is_of_standby) = (source.exported.clone(), source.cursor.clone(), source.is_of_standby);
-        let source = Some(Arc::clone(source));
-        let _watcher = Some(LockWatcher::start(self));
-        Ok(Snapshot { keeper, exported, cursor, is_of_standby, _source: source, _watcher })
+        let (source, watcher) = (Some(Arc::clone(source)), Some(LockWatcher::start(self)));
+        Ok(Snapshot { keeper, exported, cursor, is_of_standby, _source: source, _watcher: watcher })
     }
 }
 
