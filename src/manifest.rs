@@ -178,7 +178,7 @@ pub struct Region {
 /// of a restored backup, of a standby that lacked the last commits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Witness {
-    /// `pg_current_snapshot()`.
+    /// The database state that it is about, in the form of `pg_current_snapshot()`: all that the tiles may show.
     pub snapshot: String,
     /// The number of transactions that the hash covers: the newest ones in the log that the snapshot sees, at most 64.
     pub transactions: u32,

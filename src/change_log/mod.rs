@@ -63,7 +63,7 @@ pub(crate) use read::{
 pub use read::{Watch, tracked};
 pub(crate) use relations::{RequestCondition, RequestValues};
 pub(crate) use safety::namesake_of_log;
-pub(crate) use witness::{LogState, log_state, logged_state, newest_logged, newest_logged_now};
+pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 
 // The change log in the configuration.
 

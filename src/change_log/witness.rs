@@ -23,7 +23,9 @@ pub(crate) struct LogState {
     pub key: String,
     /// Entries of transactions up to this one may have been pruned.
     pub(crate) pruned: u64,
-    /// For each snapshot that was asked for: the newest transactions that the snapshot sees, a line for each.
+    /// The state that the snapshot shows. It may be later than the snapshot's cursor.
+    pub(crate) shown: Cursor,
+    /// For that state, and for each state that was asked for: the newest transactions that it sees, a line for each.
     pub(crate) newest: Vec<String>,
 }
 
@@ -38,18 +40,20 @@ fn newest_of(schema: &str, condition: &str, most: u32) -> String {
 }
 
 /// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
-/// had keys. Call this after the probe, because the probe counts every table that the transaction has opened before as
-/// one that the layers read.
+/// had keys. `exported` is the state by which the server names the snapshot. Call this after the probe, because the
+/// probe counts every table that the transaction has opened before as one that the layers read.
 pub(crate) async fn log_state(
     snapshot: &Snapshot,
     schema: &str,
+    exported: Cursor,
     seen: &[Cursor],
 ) -> Result<Option<LogState>, ChangeLogError> {
     let session = &snapshot.keeper;
     if !Presence::look_up(session, schema, CONTEXT).await?.is_readable() {
         return Ok(None);
     }
-    let newest: Vec<String> = seen.iter().map(|cursor| newest_lines(schema, cursor)).collect();
+    let shown = shown_state(snapshot, schema, exported).await?;
+    let newest: Vec<String> = std::iter::once(&shown).chain(seen).map(|cursor| newest_lines(schema, cursor)).collect();
     // The key by way of JSON, because the column may not exist.
     let sql = format!(
         "SELECT to_jsonb(state) ->> 'identity_key', state.pruned::text, ARRAY[{}]::text[] FROM ONLY {}.state AS state",
@@ -60,29 +64,27 @@ pub(crate) async fn log_state(
     let Some(row) = rows.first() else { return Ok(None) };
     let Some(key) = row.get::<_, Option<String>>(0) else { return Ok(None) };
     let pruned = row.get::<_, String>(1).parse().unwrap_or(u64::MAX);
-    Ok(Some(LogState { key, pruned, newest: row.get(2) }))
+    Ok(Some(LogState { key, pruned, shown, newest: row.get(2) }))
 }
 
-/// The most transactions between the first and the last that [`logged_state`] lists.
-const MAX_LISTED: u64 = 10_000;
+/// The most transaction numbers between the oldest transaction that runs and the last one that a state of a standby
+/// names. Manifests hold such states, with the numbers that are not seen.
+const MAX_NAMED: u64 = 10_000;
 
-/// The state of a snapshot, whose cursor is given, by the transactions in the log that it sees. On a standby it is
-/// later than the cursor, which counts no transaction as seen that is newer than one that runs on the primary. Call
-/// this after the probe, because the probe counts every table that the transaction has opened before as one that the
-/// layers read.
-pub(crate) async fn logged_state(snapshot: &Snapshot, schema: &str, cursor: Cursor) -> Result<Cursor, ChangeLogError> {
-    let session = &snapshot.keeper;
-    let is_standby: bool = session.one(CONTEXT, "SELECT pg_is_in_recovery()", &[]).await?.get(0);
-    if !is_standby || !Presence::look_up(session, schema, CONTEXT).await?.is_readable() {
-        return Ok(cursor);
+/// The state that a snapshot shows. After a refresh of views it is later than the cursor of the snapshot. On a standby
+/// it is as well while a transaction runs on the primary: the cursor sees no transaction from that one on, but the
+/// tiles show those that have been committed. Only the log tells which.
+async fn shown_state(snapshot: &Snapshot, schema: &str, exported: Cursor) -> Result<Cursor, ChangeLogError> {
+    if !snapshot.is_of_standby() {
+        return Ok(exported);
     }
-    let (xmin, log) = (cursor.xmin(), quoted(schema));
+    let (xmin, log) = (exported.xmin(), quoted(schema));
     let sql = format!(
         "SELECT ARRAY(SELECT DISTINCT xid::text::bigint FROM ONLY {log}.change
             WHERE xid >= '{xmin}'::xid8 AND xid < '{}'::xid8 ORDER BY 1)",
-        xmin + MAX_LISTED
+        xmin + MAX_NAMED
     );
-    let seen: Vec<i64> = session.one(CONTEXT, &sql, &[]).await?.get(0);
+    let seen: Vec<i64> = snapshot.keeper.one(CONTEXT, &sql, &[]).await?.get(0);
     Ok(Cursor::seeing(xmin, &seen.into_iter().map(i64::unsigned_abs).collect::<Vec<u64>>()))
 }
 

@@ -5,7 +5,8 @@ use parking_lot::RwLock;
 
 use super::parts::Parts;
 
-/// The most units along a side of the box of a polygon of which only the form counts, and the most vertices of its rings.
+/// The most units along a side of the box of a polygon of which only the form counts, and the most vertices of its
+/// rings.
 pub(super) const MAX_SIZE_OF_FORM: i32 = 64;
 
 /// The same for polygons that are drawn here. There are too many larger forms for one to come again often.

@@ -15,9 +15,10 @@
 //! Everything else is left to the database. If it is small and no edge crosses another one, the result is the same at
 //! any place, so that the database is asked once for each form: Wagyu computes with whole numbers then, and where it
 //! divides, to decide whether an edge passes the unit square around a vertex, the quotients of two numbers below
-//! [`MAX_SIZE_OF_FORM`](super::forms::MAX_SIZE_OF_FORM) are either half a unit or much farther from it than doubles are from each other. It takes what
-//! is within four steps of a double for half a unit, which is enough if x is not near zero: there steps are smaller
-//! than the error of the quotient. (Where edges cross, it rounds the intersection, and half a unit away from zero.)
+//! [`MAX_SIZE_OF_FORM`](super::forms::MAX_SIZE_OF_FORM) are either half a unit or much farther from it than doubles are
+//! from each other. It takes what is within four steps of a double for half a unit, which is enough if x is not near
+//! zero: there steps are smaller than the error of the quotient. (Where edges cross, it rounds the intersection, and
+//! half a unit away from zero.)
 
 use super::parts::Parts;
 

@@ -118,7 +118,7 @@ pub enum CommandError {
     NoPatchOfSeveral,
     #[error("copy needs a source and a target: oar-tiles copy SOURCE TARGET")]
     NoCopyTarget,
-    /// A watch could not write its archive anew because of its dead bytes.
+    /// A run could not write its archive anew because of its dead bytes. Without that it may succeed.
     #[error(transparent)]
     NotCompacted(Box<CommandError>),
     #[error("{target}: other runs keep changing it. Run the command again when they are done")]

@@ -6,6 +6,9 @@
 //! what they are: every transaction that the snapshot sees had ended, so none is added, and pruning keeps the newest.
 //! If a database lost transactions that the snapshot sees, one of them was among the newest; if it went on without
 //! them, transactions with the same numbers are there instead, at other times.
+//!
+//! A snapshot may show more than its cursor sees: on a standby whose primary runs a transaction, and after a refresh of
+//! views. The next run looks for changes since the cursor; the witness is about everything that the snapshot shows.
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
@@ -39,15 +42,17 @@ pub(crate) struct LogIdentity {
     key: IdentityKey,
     /// Entries of transactions up to this one may have been pruned.
     pruned: u64,
-    /// The database state in which the log was read.
+    /// The database state that the snapshot shows in which the log was read.
     now: Cursor,
-    /// The witnesses of the snapshots that were asked for, as the log has them now.
+    /// The witness of that state.
+    own: Witness,
+    /// The witnesses of the states that were asked for, as the log has them now.
     witnesses: Vec<Witness>,
 }
 
 impl LogIdentity {
-    /// Reads the log in `schema`, and in it the transactions that each of the snapshots `seen` sees; `None` if there is
-    /// no key that this role may read.
+    /// Reads the log in `schema`, and in it the transactions that the snapshot shows, and those that each of the states
+    /// `seen` sees; `None` if there is no key that this role may read.
     pub(crate) async fn read<'a>(
         snapshot: &Snapshot,
         schema: &str,
@@ -57,12 +62,14 @@ impl LogIdentity {
         texts.sort_unstable();
         texts.dedup();
         let cursors = texts.iter().map(|text| text.parse()).collect::<Result<Vec<Cursor>, _>>()?;
-        let Some(LogState { key, pruned, newest }) = log_state(snapshot, schema, &cursors).await? else {
-            return Ok(None);
-        };
+        let exported = snapshot.exported().seen().parse()?;
+        let state = log_state(snapshot, schema, exported, &cursors).await?;
+        let Some(LogState { key, pruned, shown: now, newest }) = state else { return Ok(None) };
         let Some(key) = IdentityKey::new(&key) else { return Ok(None) };
-        let witnesses = texts.iter().zip(&newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
-        Ok(Some(LogIdentity { pruned, now: snapshot.cursor().parse()?, witnesses, key }))
+        let Some((own, newest)) = newest.split_first() else { return Ok(None) };
+        let own = key.witness(&now.to_string(), own);
+        let witnesses = texts.iter().zip(newest).map(|(snapshot, lines)| key.witness(snapshot, lines)).collect();
+        Ok(Some(LogIdentity { key, pruned, now, own, witnesses }))
     }
 
     pub(crate) const fn key(&self) -> &IdentityKey {
@@ -71,6 +78,11 @@ impl LogIdentity {
 
     pub(crate) fn mark(&self, identity: &DatabaseIdentity) -> DatabaseMark {
         self.key.mark(identity)
+    }
+
+    /// The witness of what the snapshot shows in which the log was read.
+    pub(crate) const fn own(&self) -> &Witness {
+        &self.own
     }
 
     pub(crate) fn witness(&self, snapshot: &str) -> Option<&Witness> {

@@ -46,7 +46,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
         RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
             let prepared = prepare(job, order, job.settings.run.workers.get(), true).await?;
-            let log = LogIdentity::read(&prepared.snapshot, schema, [prepared.snapshot.cursor()]).await?;
+            let log = LogIdentity::read(&prepared.snapshot, schema, []).await?;
             (prepared, log, None)
         }
     };
@@ -66,7 +66,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
         layers: prepared.layers.clone(),
         provenance: Provenance {
             database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
-            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            witness: log.as_ref().map(LogIdentity::own).cloned(),
             reads: prepared.reads.digest.clone(),
             rows,
             started,

@@ -30,6 +30,7 @@ pub struct Snapshot {
     /// What other sessions import.
     pub(crate) exported: ExportedSnapshot,
     cursor: String,
+    is_of_standby: bool,
     /// The snapshot from which this one was imported. It has to last as long as this one.
     _source: Option<Arc<Snapshot>>,
     /// Watches for processes that wait for the run; `None` if another snapshot of the run has the watcher.
@@ -49,6 +50,11 @@ impl Snapshot {
         &self.exported
     }
 
+    /// True if a standby took it, also if that was promoted since.
+    pub(crate) const fn is_of_standby(&self) -> bool {
+        self.is_of_standby
+    }
+
     /// Sends the server a query, so that no proxy or firewall on the way closes the connection as idle.
     pub(crate) async fn keep_alive(&self) -> Result<(), Error> {
         self.all("keeping the snapshot", "SELECT", &[]).await.map(drop)
@@ -63,8 +69,8 @@ impl Snapshot {
     /// The same database state in a further session of the same run. That session draws one variant after the other.
     pub(crate) async fn in_session(self: &Arc<Snapshot>, keeper: Session) -> Result<Snapshot, Error> {
         keeper.set_variant_savepoint().await?;
-        let (exported, cursor) = (self.exported.clone(), self.cursor.clone());
-        Ok(Snapshot { keeper, exported, cursor, _source: Some(Arc::clone(self)), _watcher: None })
+        let (exported, cursor, is_of_standby) = (self.exported.clone(), self.cursor.clone(), self.is_of_standby);
+        Ok(Snapshot { keeper, exported, cursor, is_of_standby, _source: Some(Arc::clone(self)), _watcher: None })
     }
 
     /// Removes what was set for the previous variant, and sets the values of another variant in the session's
@@ -138,7 +144,8 @@ impl Database {
 
     async fn exported_by(&self, keeper: Session) -> Result<Snapshot, Error> {
         let version = "SELECT current_setting('server_version_num')::int4, current_setting('server_version')";
-        let export = format!("SELECT pg_export_snapshot(), {CURSOR} FROM pg_current_snapshot() AS seen");
+        let export =
+            format!("SELECT pg_export_snapshot(), {CURSOR}, pg_is_in_recovery() FROM pg_current_snapshot() AS seen");
         // Both are on their way at once. An old server knows no `pg_current_snapshot`.
         let (version, row) = tokio::join!(
             Box::pin(keeper.one("asking the server for its version", version, &[])),
@@ -150,16 +157,23 @@ impl Database {
         }
         let row = row?;
         let exported = ExportedSnapshot { id: row.get(0), origin: keeper.origin().await? };
-        Ok(Snapshot { exported, cursor: row.get(1), _source: None, keeper, _watcher: Some(LockWatcher::start(self)) })
+        Ok(Snapshot {
+            keeper,
+            exported,
+            cursor: row.get(1),
+            is_of_standby: row.get(2),
+            _source: None,
+            _watcher: Some(LockWatcher::start(self)),
+        })
     }
 
     /// The same database state for another run, in a session with locks of its own. Fails if the session of `source` is
     /// lost, or no further session can be opened.
     pub(crate) async fn snapshot_of(&self, source: &Arc<Snapshot>) -> Result<Snapshot, Error> {
         let keeper = self.on(source).await?;
-        let (exported, cursor) = (source.exported.clone(), source.cursor.clone());
-        let source = Some(Arc::clone(source));
-        Ok(Snapshot { exported, cursor, _source: source, keeper, _watcher: Some(LockWatcher::start(self)) })
+        let (exported, cursor, is_of_standby) = (source.exported.clone(), source.cursor.clone(), source.is_of_standby);
+        let (source, watcher) = (Some(Arc::clone(source)), Some(LockWatcher::start(self)));
+        Ok(Snapshot { keeper, exported, cursor, is_of_standby, _source: source, _watcher: watcher })
     }
 }
 

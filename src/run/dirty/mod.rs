@@ -88,17 +88,16 @@ pub(crate) struct Look<'a> {
 impl<'a> Look<'a> {
     /// Reads the target's manifest and the database. `writes` is true if the run is going to write the target.
     pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
-        Look::asking(job, filter, writes, None, false).await
+        Look::asking(job, filter, writes, None).await
     }
 
-    /// Like [`Look::begin`], without writing. The log is also asked for its witnesses of the snapshot of `last` and of
-    /// this look's own.
+    /// Like [`Look::begin`], without writing. The log is also asked for its witness of the state of `last`.
     pub(crate) async fn followed(
         job: &Job,
         filter: &'a DirtyFilter,
         last: Option<&Witness>,
     ) -> Result<Look<'a>, CommandError> {
-        Look::asking(job, filter, false, last, true).await
+        Look::asking(job, filter, false, last).await
     }
 
     async fn asking(
@@ -106,7 +105,6 @@ impl<'a> Look<'a> {
         filter: &'a DirtyFilter,
         writes: bool,
         last: Option<&Witness>,
-        own: bool,
     ) -> Result<Look<'a>, CommandError> {
         let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
         let database = job.database()?;
@@ -139,7 +137,6 @@ impl<'a> Look<'a> {
             drop(spawn_blocking(move || target.sink(OpenMode::Edit)).await??);
         }
         let seen = state.witnesses.iter().chain(last).map(|witness| witness.snapshot.as_str());
-        let seen = seen.chain(own.then(|| snapshot.cursor()));
         let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, seen).await?;
         let fingerprint = fingerprint(&settings, &probed.layers);
         let same = state.fits(target, &probed.server.identity, log.as_ref(), &fingerprint, &probed.reads)?;

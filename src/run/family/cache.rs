@@ -112,7 +112,7 @@ impl FamilyCache {
             all.push(whole);
         }
         snapshot.check_partitions(&conditioned.reads).await?;
-        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, [snapshot.cursor()]).await?;
+        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, []).await?;
         for rows in &skipped {
             job.report.event(&Event::Skipped(rows.clone()));
         }

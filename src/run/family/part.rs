@@ -96,10 +96,10 @@ fn joined(
         let seen: Cursor = own.snapshot.parse()?;
         // This seed's witness vouches for older states, but only for those of a manifest that was compared with its
         // database.
+        let shown: Vec<Cursor> = own.witnesses.iter().filter_map(|own| own.snapshot.parse().ok()).collect();
         let vouches = |witness: &Witness| {
             checked.is_some_and(|checked| checked.witnesses.contains(witness))
-                && witness.snapshot.parse().is_ok_and(|older| seen.sees_all_of(&older))
-                && !own.witnesses.is_empty()
+                && witness.snapshot.parse().is_ok_and(|older| shown.iter().any(|shown| shown.sees_all_of(&older)))
         };
         let kept = before.witnesses.iter().filter(|witness| !own.witnesses.contains(witness) && !vouches(witness));
         record.witnesses.extend(kept.cloned());

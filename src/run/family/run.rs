@@ -135,7 +135,7 @@ impl<'a> FamilyRun<'a> {
             let seen = job.take_snapshot(&database, false).await?;
             let members = family.members(&seen).await?;
             let kept = before.iter().filter(|_| !only.is_empty()).flat_map(|before| &before.record.witnesses);
-            let asked = kept.map(|witness| witness.snapshot.as_str()).chain([seen.cursor()]);
+            let asked = kept.map(|witness| witness.snapshot.as_str());
             let log = LogIdentity::read(&seen, &settings.changes.schema, asked).await?;
             let server = server_of(&seen).await?.identity;
             if !only.is_empty()
@@ -146,7 +146,7 @@ impl<'a> FamilyRun<'a> {
             let record = FamilyRecord {
                 snapshot: seen.cursor().to_owned(),
                 database: log.as_ref().map(|log| log.mark(&server)),
-                witnesses: log.as_ref().and_then(|log| log.witness(seen.cursor())).cloned().into_iter().collect(),
+                witnesses: log.as_ref().map(LogIdentity::own).cloned().into_iter().collect(),
                 output: family.output(),
                 settings: Some(family.settings_mark()),
                 parameters: Vec::new(),

@@ -70,7 +70,7 @@ impl FamilySessions {
                 warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
             }
         }
-        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, [snapshot.cursor()]).await?;
+        let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, []).await?;
         Ok(Some(FamilySessions {
             database,
             snapshot,

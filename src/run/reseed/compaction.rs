@@ -42,7 +42,7 @@ impl Compaction {
         self.percent.is_some_and(|percent| other.percent.is_none_or(|other| percent < other))
     }
 
-    /// True if an archive has so many dead bytes that it is written anew.
+    /// True if an archive has so many dead bytes that it should be rewritten.
     pub(super) fn is_due(self, dead: Option<DeadBytes>) -> bool {
         dead.zip(self.percent).is_some_and(|(dead, percent)| dead.exceed(percent))
     }

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::compaction::Compaction;
 use super::watch::{Watched, not_compacted, with_cause};
-use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed, watch};
+use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed_or_not_compacted, say_not_compacted, watch};
 use crate::config::{JobSettings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
@@ -102,8 +102,7 @@ pub(crate) async fn reseed_family(
     let done = run.finish().await?;
     if let Some(why) = done.not_compacted.as_ref().filter(|_| !reseeding.is_watch) {
         // A watch says when it tries it again.
-        let message = format!("{why}. Its tiles are up to date, and the next run tries it again");
-        options.report.event(&Event::Warning { message });
+        say_not_compacted(&options.report, why);
     }
     Ok(done)
 }
@@ -117,7 +116,7 @@ async fn compacted(
     let output = settings.tileset.output.clone();
     let job = run.targets.job(settings)?;
     let written = async {
-        let outcome = Box::pin(reseed(&job, options)).await?;
+        let outcome = Box::pin(reseed_or_not_compacted(&job, options)).await?;
         job.purge_published(false).await?;
         outcome.complete()?;
         Ok::<_, CommandError>(outcome)
@@ -203,11 +202,11 @@ async fn one(
         }
         let job = run.targets.job(settings)?;
         let before = publication_of(&job.target).await?;
-        let outcome = match Box::pin(reseed(&job, options)).await {
+        let outcome = match Box::pin(reseed_or_not_compacted(&job, options)).await {
             Err(CommandError::NotCompacted(error)) => {
+                let outcome = Box::pin(reseed_or_not_compacted(&job, &options.without_compaction())).await?;
                 not_compacted_now = Some(not_compacted(&job.target, &error));
-                let options = ReseedOptions { compaction: Compaction::NEVER, ..options.clone() };
-                Box::pin(reseed(&job, &options)).await?
+                outcome
             }
             outcome => outcome?,
         };

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use compaction::Compaction;
-use watch::WatchedTarget;
+use watch::{WatchedTarget, not_compacted};
 use watched_rows::WatchedRows;
 
 use super::describe::{database, names};
@@ -37,12 +37,11 @@ use super::target::TargetState;
 use super::{
     ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
 };
-use crate::change_log::Cursor;
 use crate::config::JobSettings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
 use crate::postgis::count_rows;
-use crate::report::{DirtyReport, Event, FileMoment, ReseedReport, RunReport, check_writable};
+use crate::report::{DirtyReport, Event, FileMoment, Report, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
 use crate::setting::shows_its_name_alone;
@@ -79,6 +78,13 @@ pub struct ReseedOptions {
     pub(crate) is_watch: bool,
     /// When a PMTiles archive is written anew because of its dead bytes.
     pub(crate) compaction: Compaction,
+}
+
+impl ReseedOptions {
+    /// The same for another attempt, which leaves dead bytes where they are.
+    fn without_compaction(&self) -> ReseedOptions {
+        ReseedOptions { compaction: Compaction::NEVER, has_warned: true, ..self.clone() }
+    }
 }
 
 /// When a reseed seeds its target instead.
@@ -161,11 +167,24 @@ struct ReseedRun<'a> {
     restarts: u32,
 }
 
-/// Runs `reseed` once.
+/// Runs `reseed` once. If an archive cannot be written anew because of its dead bytes, the changes are published
+/// without that, with a warning.
 ///
 /// # Errors
 /// If the target needs a full seed, or anything is missing from the result. The target's manifest is unchanged then.
 pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    match Box::pin(reseed_or_not_compacted(job, options)).await {
+        Err(CommandError::NotCompacted(error)) => {
+            let outcome = Box::pin(reseed_or_not_compacted(job, &options.without_compaction())).await?;
+            say_not_compacted(&job.report, &not_compacted(&job.target, &error));
+            Ok(outcome)
+        }
+        ended => ended,
+    }
+}
+
+/// The same, but an archive that cannot be written anew is an error: [`CommandError::NotCompacted`].
+async fn reseed_or_not_compacted(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
     check_dirty_out(job, options)?;
     let outcome = Box::pin(once(job, options)).await?;
     if let (ReseedOutcome::Nothing, Some(path)) = (&outcome, &options.dirty_out) {
@@ -185,6 +204,12 @@ pub(crate) async fn watch(
 ) -> Result<(), CommandError> {
     check_dirty_out(job, options)?;
     Box::pin(watch::watch(&WatchedTarget::new(job), options, each)).await
+}
+
+/// Says that a run has published everything, but could not write an archive anew, and `why`.
+fn say_not_compacted(report: &Arc<dyn Report>, why: &str) {
+    let message = format!("{why}. Its tiles are up to date, and the next run tries it again");
+    report.event(&Event::Warning { message });
 }
 
 /// Checks before the work that the dirty tiles can be written after it.
@@ -253,20 +278,10 @@ impl ReseedRun<'_> {
     }
 
     /// The witness that the manifest has after this run: that of the newest state which any of its tiles shows.
-    async fn witness(&self, changed: &DirtyTiles) -> Result<Option<Witness>, CommandError> {
-        let (before, snapshot) = (&self.look.state.manifest.witness, &self.look.snapshot);
-        let cursor = |text: &str| text.parse::<Cursor>();
-        let is_newest = match before.as_ref().map(|before| cursor(&before.snapshot)) {
-            Some(Ok(before)) => cursor(snapshot.cursor()).is_ok_and(|now| now.sees_all_of(&before)),
-            Some(Err(_)) => false,
-            None => true,
-        };
-        if self.mark(changed).is_none() || !changed.complete && !is_newest {
-            return Ok(before.clone());
-        }
-        let schema = &self.look.job.settings.database.changes.schema;
-        let log = LogIdentity::read(snapshot, schema, [snapshot.cursor()]).await?;
-        Ok(log.and_then(|log| log.witness(snapshot.cursor()).cloned()).or_else(|| before.clone()))
+    fn witness(&self, changed: &DirtyTiles) -> Option<Witness> {
+        let before = self.look.state.manifest.witness.as_ref();
+        let own = self.look.log.as_ref().filter(|log| changed.complete || log.is_behind(before).is_none());
+        own.filter(|_| self.mark(changed).is_some()).map(LogIdentity::own).or(before).cloned()
     }
 
     /// The numbers of rows after this run. Refuses a run that would lose too many rows of a layer. Rows are counted
@@ -297,19 +312,15 @@ impl ReseedRun<'_> {
     }
 
     /// What the manifest says of this run. `rows` are the numbers of rows after it.
-    pub(crate) async fn provenance(
-        &self,
-        changed: &DirtyTiles,
-        rows: Option<RowCounts>,
-    ) -> Result<Provenance, CommandError> {
-        Ok(Provenance {
+    pub(crate) fn provenance(&self, changed: &DirtyTiles, rows: Option<RowCounts>) -> Provenance {
+        Provenance {
             database: self.mark(changed),
-            witness: self.witness(changed).await?,
+            witness: self.witness(changed),
             reads: self.look.reads.digest.clone(),
             rows,
             started: self.started,
             publication: self.publication.clone(),
-        })
+        }
     }
 
     /// The parts of the manifest that depend on which tiles the run covers. A complete run moves the snapshot to its

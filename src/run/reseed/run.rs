@@ -11,6 +11,7 @@ use super::prepared::{CountingWorker, Counts};
 use super::{ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
+use crate::error::ErrorKind;
 use crate::manifest::Publication;
 use crate::pipeline;
 use crate::pipeline::BatchKind;
@@ -172,12 +173,19 @@ impl ReseedRun<'_> {
         }
     }
 
-    /// Renders the dirty tiles and publishes them. The error of a watch that could not write its archive anew says so:
-    /// a look that does not try that may succeed.
+    /// Renders the dirty tiles and publishes them. The error of a run that could not write its archive anew says so:
+    /// one that does not try that may succeed.
     async fn publish(self, changed: DirtyTiles) -> Result<Option<ReseedOutcome>, CommandError> {
-        let compacts = self.options.is_watch && self.compacts(&changed);
+        let compacts = self.compacts(&changed);
         let published = Box::pin(self.render(changed)).await;
-        published.map_err(|error| if compacts { CommandError::NotCompacted(Box::new(error)) } else { error })
+        published.map_err(|error| match error {
+            CommandError::Target(_)
+                if compacts && !matches!(error.kind(), ErrorKind::Interrupted | ErrorKind::NeedsSeed) =>
+            {
+                CommandError::NotCompacted(Box::new(error))
+            }
+            error => error,
+        })
     }
 
     /// Renders the dirty tiles and brings the manifest forward; `None` if another run has changed the target meanwhile.
@@ -217,7 +225,7 @@ impl ReseedRun<'_> {
         }
         let silent = stays.then(|| Job { changed_out: ChangedOut::default(), ..self.look.job.clone() });
         let job = silent.as_ref().unwrap_or(&self.look.job);
-        let provenance = self.provenance(&changed, rows).await?;
+        let provenance = self.provenance(&changed, rows);
         let stored = StoredTiles {
             written: outcome.written,
             record: describe::record(&outcome, &names(&self.look.layers)),

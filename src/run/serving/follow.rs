@@ -11,6 +11,7 @@ use crate::manifest::Witness;
 use crate::plan::Dirty;
 use crate::postgis::{Database, SessionOptions};
 use crate::run::dirty::{Look, drawn};
+use crate::run::identity::LogIdentity;
 use crate::run::{CommandError, DirtyFilter, Job};
 use crate::serve::{KnownChanges, LogFailure, LogLook};
 use crate::stop::Stop;
@@ -223,7 +224,7 @@ impl LogFollower {
             (found.dirty, found.is_other_history) = (None, true);
         }
         (self.seen, self.shown) = (Some(found.seen.clone()), shown);
-        self.witness = look.log.as_ref().and_then(|log| log.witness(look.snapshot.cursor()).cloned());
+        self.witness = look.log.as_ref().map(LogIdentity::own).cloned();
         Ok(found)
     }
 

@@ -124,7 +124,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         Some(connections) => connections,
         None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
     };
-    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, [snapshot.cursor()]).await?;
+    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, []).await?;
     let tileset = &job.settings.tileset;
     let run = random_hex(1);
     let shared_version = job.target.can_share_version().then(|| {
@@ -146,7 +146,7 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         state,
         database: prepared.server.identity.clone(),
         cursor: snapshot.cursor().to_owned(),
-        witness: log.and_then(|log| log.witness(snapshot.cursor()).cloned()),
+        witness: log.as_ref().map(LogIdentity::own).cloned(),
         seen: snapshot.exported().seen().to_owned(),
         connections,
         started: seconds(started),

@@ -106,12 +106,11 @@ pub(crate) async fn history(
     shards: &[DoneNote],
     shared: Option<&SharedTiles>,
     snapshot: &Snapshot,
-    cursor: &str,
 ) -> Result<Option<LogIdentity>, CommandError> {
     let others = shared.iter().flat_map(|shared| &shared.others).flat_map(|other| &other.witness);
     let witnesses: Vec<&Witness> =
         of.plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
-    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str()).chain([cursor]);
+    let asked = witnesses.iter().map(|witness| witness.snapshot.as_str());
     let log = LogIdentity::read(snapshot, &of.job.settings.database.changes.schema, asked).await?;
     of.check_history(log.as_ref(), witnesses)?;
     Ok(log)
@@ -143,7 +142,9 @@ async fn attempt(
     let (folder, planned, dones) = (work.clone(), plan.clone(), shards.to_vec());
     let shared = spawn_blocking(move || SharedTiles::of(&folder, &planned, &dones)).await??;
     let cursor = if plan.state == StateKind::Tracked { snapshot.cursor().to_owned() } else { plan.cursor.clone() };
-    let log = history(of, shards, shared.as_ref(), &snapshot, &cursor).await?;
+    let log = history(of, shards, shared.as_ref(), &snapshot).await?;
+    // Without a change log that brings them to one state, the tiles show the state of the plan.
+    let own = if plan.state == StateKind::Tracked { log.as_ref().map(LogIdentity::own) } else { plan.witness.as_ref() };
     let (layers, layer_names, identity) =
         (probed.layers.clone(), names(&probed.layers), probed.server.identity.clone());
     let mut repaired = None;
@@ -164,7 +165,7 @@ async fn attempt(
         fingerprint: plan.fingerprint.clone(),
         provenance: Provenance {
             database: log.as_ref().map(|log| log.mark(&identity)),
-            witness: log.as_ref().and_then(|log| log.witness(&cursor)).cloned(),
+            witness: own.cloned(),
             reads: plan.reads.clone(),
             rows: rows(job, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
             started: UNIX_EPOCH + Duration::from_secs(plan.started),

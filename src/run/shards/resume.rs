@@ -178,7 +178,7 @@ async fn look(
             let server = server_of(&snapshot).await?;
             useless = why_useless(of.check_identity(&server.identity).map_err(CommandError::from))?;
             if useless.is_none() {
-                useless = why_useless(history(of, &done, None, &snapshot, snapshot.cursor()).await.map(drop))?;
+                useless = why_useless(history(of, &done, None, &snapshot).await.map(drop))?;
             }
             if useless.is_none() {
                 drop(snapshot);

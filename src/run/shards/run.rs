@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::{Places, ShardRun, slot};
-use crate::change_log::logged_state;
 use crate::clock::milliseconds_now;
 use crate::hex::random_hex;
 use crate::postgis::{Database, Snapshot};
@@ -74,13 +73,10 @@ impl Shard<'_> {
         let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         of.check_database(&prepared.layers, &prepared.reads, &prepared.server.identity)?;
-        // Of a standby, the cursor would not vouch for all that the tiles show.
-        let schema = &job.settings.database.changes.schema;
-        let shown = logged_state(&snapshot, schema, snapshot.cursor().parse()?).await?.to_string();
-        let asked = plan.witness.iter().map(|witness| witness.snapshot.as_str()).chain([shown.as_str()]);
-        let log = LogIdentity::read(&snapshot, schema, asked).await?;
+        let asked = plan.witness.iter().map(|witness| witness.snapshot.as_str());
+        let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
         of.check_history(log.as_ref(), &plan.witness)?;
-        let witness = log.and_then(|log| log.witness(&shown).cloned());
+        let witness = log.as_ref().map(LogIdentity::own).cloned();
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
 
         let name = WorkFolder::run_name(&plan.run, number, &random_hex(1));

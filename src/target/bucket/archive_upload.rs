@@ -485,40 +485,35 @@ impl Upload<'_> {
             .clamp(1, store.options.section.in_flight.get());
         let key = store.key(name);
         let range = |number: u64| number * size..self.length.min((number + 1) * size);
-        let mut numbers: Vec<u64> = (0..self.length.div_ceil(size)).collect();
-        // The server copies while the others are sent.
-        numbers.sort_by_key(|number| self.copied(&range(*number)).is_some());
+        let (copied, own): (Vec<u64>, Vec<u64>) =
+            (0..self.length.div_ceil(size)).partition(|number| self.copied(&range(*number)).is_some());
+        let (key, line_time, whole_time) = (&key, line_time(size), line_time(self.length));
         // One part after the other is read and handed over, as the client wants it; they are sent at once.
-        let sent = stream::iter(numbers)
-            .then(|number| {
-                let range = range(number);
-                let (key, line_time) = (&key, line_time(size));
-                async move {
-                    if let Some(tag) = self.copied(&range) {
-                        let part = CopiedPart { number, range, tag: Some(tag), line_time };
-                        return Ok((number, None, self.copy(key, id, part).boxed()));
-                    }
-                    let bytes = self.read(range).await?;
-                    let digest: [u8; 16] = Md5::digest(&bytes).into();
-                    let part = Part { number, bytes, digest, line_time };
-                    Ok((number, Some(digest), store.client.put_part(key, id, part)))
+        let own = stream::iter(own).then(|number| async move {
+            let bytes = self.read(range(number)).await?;
+            let digest: [u8; 16] = Md5::digest(&bytes).into();
+            let part = Part { number, bytes, digest, line_time };
+            Ok((number, Some(digest), store.client.put_part(key, id, part)))
+        });
+        let copied = stream::iter(copied).map(|number| {
+            let range = range(number);
+            let part = CopiedPart { number, tag: self.copied(&range), range, line_time };
+            Ok((number, None, self.copy(key, id, part).boxed()))
+        });
+        // The server copies while the others are read and sent.
+        let sent = stream::select(own, copied).map(|part: Result<_, BucketError>| async move {
+            let (number, own_digest, sending) = part?;
+            let _flight = store.flights.begin();
+            match sending.await {
+                Ok(tag) => {
+                    let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
+                    Ok(SentPart { number, tag, digest, is_copy: own_digest.is_none() })
                 }
-            })
-            .map(|part: Result<_, BucketError>| async move {
-                let (number, own_digest, sending) = part?;
-                let _flight = store.flights.begin();
-                match sending.await {
-                    Ok(tag) => {
-                        let digest = own_digest.or_else(|| digest(tag.trim_matches('"')));
-                        Ok(SentPart { number, tag, digest, is_copy: own_digest.is_none() })
-                    }
-                    Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => {
-                        Err(PartFault::NoCopies(refusal))
-                    }
-                    Err(refusal) => Err(self.error(refusal).await.into()),
-                }
-            });
-        let parts = match sent.buffered(at_once).try_collect::<Vec<SentPart>>().await {
+                Err(refusal) if own_digest.is_none() && may_take_whole(&refusal) => Err(PartFault::NoCopies(refusal)),
+                Err(refusal) => Err(self.error(refusal).await.into()),
+            }
+        });
+        let parts = match sent.buffer_unordered(at_once).try_collect::<Vec<SentPart>>().await {
             Ok(mut parts) => {
                 parts.sort_by_key(|part| part.number);
                 parts
@@ -530,7 +525,7 @@ impl Upload<'_> {
             }
         };
         if parts.iter().any(|part| part.is_copy)
-            && let Err(refusal) = self.check_lengths(&key, id, size).await
+            && let Err(refusal) = self.check_lengths(key, id, size).await
         {
             if !may_take_whole(&refusal) {
                 return Err(self.error(refusal).await);
@@ -545,8 +540,8 @@ impl Upload<'_> {
             // A server may know no conditions of copies, or ignore them.
             self.archive.check_tag().await?;
         }
-        let sent = SentParts { id, tags, condition: seen, line_time: line_time(self.length) };
-        match store.client.complete_parts(&key, sent).await {
+        let sent = SentParts { id, tags, condition: seen, line_time: whole_time };
+        match store.client.complete_parts(key, sent).await {
             Ok(()) => Ok(Sent::Stored),
             Err(refusal) => {
                 let of_parts =

@@ -99,6 +99,9 @@ impl TileData {
         metadata: &serde_json::Value,
         stop: &Stop,
     ) -> Result<WrittenEnd, WriteFault> {
+        // Directories are packed alike by seeds and edits, whatever the level of tiles. An edit writes all of them
+        // anew: at level 12 they would be 3 to 4 % smaller, and take about 2 s instead of 0.4 for 1,500,000 entries
+        // (libdeflate).
         let mut gzip = Gzip::new(Level::ONCE);
         let begin = self.begin + self.length;
         let WrittenDirectories { root, leaves } = directories.write(&mut self.file, begin, &mut gzip, stop)?;

@@ -169,6 +169,57 @@ fn a_restored_disk_is_another_history_for_every_verb() {
 
 /// A standby shows what was committed while another transaction runs; its cursor does not see that.
 #[test]
+fn targets_of_a_standby_that_show_a_lost_change_need_a_seed() {
+    let mut primary = Registry::on(Cluster::new(), 300);
+    let reseeded = primary.seeded("reseeded.mbtiles", &ZOOM);
+    let config = family(&primary);
+    let with_config = ["--config", config.to_str().unwrap()];
+    primary.verb(&[&["seed", "--progress", "none"], &with_config[..]].concat()).ok();
+    let disk = primary.cluster.disk_snapshot();
+    let standby = primary.at(Cluster::standby_of(&primary.cluster));
+    let running = Connection::open(&primary.url(), "running");
+    running.run("BEGIN; SELECT pg_current_xact_id()");
+    primary.sql(LOST);
+    until("it has caught up", || standby.sql("SELECT count(*) FROM oar_tiles.change") != "0");
+    let [seeded, used] = ["seeded.mbtiles", "used.mbtiles"].map(|name| primary.target(name));
+    for target in [&seeded, &used] {
+        seed(&standby.url(), target, &ZOOM).ok();
+    }
+    let reseed_all = |at: &Registry| at.verb(&[&["reseed", "--progress", "none"], &with_config[..]].concat());
+    standby.reseed(&reseeded, &[]).ok();
+    reseed_all(&standby).ok();
+    // Nothing is lost yet, and the transaction still runs.
+    reseed_all(&standby).ok();
+    for at in [&standby, &primary] {
+        at.reseed(&used, &[]).ok();
+    }
+    running.run("ROLLBACK");
+    primary.reseed(&used, &[]).ok();
+    primary.is_fresh(&used);
+    assert!(primary.reseed(&used, &[]).ok().stdout.starts_with("nothing to do"));
+    drop((running, standby));
+    primary.cluster.restore(&disk, |_| ());
+    Registry::goes_on(&primary.url());
+    for target in [&seeded, &reseeded] {
+        primary.reseed(target, &[]).fails(4, &[OTHER]);
+    }
+    reseed_all(&primary).fails(4, &[OTHER]);
+}
+
+/// The configuration of a family of two variants.
+fn family(registry: &Registry) -> PathBuf {
+    let config = registry.target("family.toml");
+    let text = format!(
+        "[tileset]\nname = \"family\"\nzoom = \"0-5\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}, {{ part = \"y\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.mbtiles\"\n{ROWS_LAYER}",
+        registry.folder.path().display(),
+    );
+    fs::write(&config, text).unwrap();
+    registry.verb(&["track", "install", "--config", config.to_str().unwrap()]).ok();
+    config
+}
+
+/// A part of a seed shows it as well.
+#[test]
 fn parts_of_a_seed_from_a_standby_that_show_a_lost_change_are_of_no_use() {
     let mut primary = Registry::on(Cluster::new(), 300);
     let disk = primary.cluster.disk_snapshot();

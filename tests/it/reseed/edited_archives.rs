@@ -2,6 +2,7 @@
 //! counted, and a run of its own removes it.
 
 use std::path::Path;
+use std::process::Stdio;
 use std::time::SystemTime;
 
 use oar_tiles::stop::Stop;
@@ -10,8 +11,11 @@ use oar_tiles::tile::Order;
 
 use super::changed_out::stored;
 use crate::s3::edits::{Tiles, put, staying};
+use crate::support::clock::set_forward;
+use crate::support::gate::{Gate, PASS};
 use crate::support::killed::{RENAMES, SYNCS, is_killed_at_one_of};
-use crate::support::program::{ROWS_LAYER, program, run};
+use crate::support::process::Start as _;
+use crate::support::program::{ROWS_LAYER, Run, program, run, wait};
 use crate::support::s3::{metadata, tiles, tileset};
 use crate::support::tracked::{SOME, Tracked, differences};
 use crate::support::until;
@@ -28,9 +32,37 @@ fn dead_percent(path: &Path) -> Option<u64> {
 
 #[track_caller]
 fn is_fresh(tracked: &Tracked, path: &Path) {
-    let fresh = stored(&tracked.seed("fresh.pmtiles", &ZOOMS));
+    is_fresh_by(tracked, path, &[]);
+}
+
+/// `more` are further arguments of a seed.
+#[track_caller]
+fn is_fresh_by(tracked: &Tracked, path: &Path, more: &[&str]) {
+    let fresh = stored(&tracked.seed("fresh.pmtiles", &[&ZOOMS, more].concat()));
     let wrong = differences(&stored(path), &fresh);
     assert!(wrong.is_empty(), "{} of {}: {:?}", wrong.len(), fresh.len(), wrong.first());
+}
+
+/// Changes the facilities whose hash begins with one of some hexadecimal digits.
+fn rename(tracked: &Tracked, digits: &str) {
+    tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
+}
+
+/// Has a watch leave more than 30 % of the bytes of an archive dead, and no more than half. `more` are further
+/// arguments of the watch.
+fn leave_dead_bytes(tracked: &Tracked, path: &Path, more: &[&str]) -> Option<u64> {
+    let watching = Watching::start(&tracked.db.url, path, &[&["--poll", "1h"], more].concat());
+    // An eighth of the facilities each time.
+    for digits in ["01", "23", "45", "67", "89"] {
+        if dead_percent(path) <= Some(30) {
+            rename(tracked, digits);
+            watching.says(" dirty tile");
+        }
+    }
+    assert_eq!(watching.end(), 0);
+    let dead = dead_percent(path);
+    assert!((Some(31)..=Some(50)).contains(&dead), "{dead:?}");
+    dead
 }
 
 #[test]
@@ -99,19 +131,7 @@ fn an_edit_is_killed_at_each_file_operation_and_the_old_archive_or_the_new_one_i
 fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     let tracked = Tracked::facilities(3_000);
     let path = tracked.seed("t.pmtiles", &ZOOMS);
-    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
-    let mut dead = None;
-    // An eighth of the facilities each time.
-    for digits in ["01", "23", "45", "67", "89"] {
-        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
-        watching.says(" dirty tile");
-        dead = dead_percent(&path);
-        if dead > Some(30) {
-            break;
-        }
-    }
-    assert!((Some(31)..=Some(50)).contains(&dead), "{dead:?}");
-    assert_eq!(watching.end(), 0);
+    leave_dead_bytes(&tracked, &path, &[]);
     let length = std::fs::metadata(&path).unwrap().len();
     // No tile changes, but every byte moves: a CDN has to know.
     let (config, told) = (tracked.path("c.toml"), tracked.path("told"));
@@ -135,6 +155,26 @@ fn a_watch_leaves_dead_bytes_that_the_next_run_removes() {
     let bytes = std::fs::read(&path).unwrap();
     tracked.reseed(&path, &[]).ok();
     assert!(std::fs::read(&path).unwrap() == bytes);
+}
+
+#[test]
+fn a_watch_wakes_when_its_hours_begin() {
+    let tracked = Tracked::facilities(3_000);
+    let (path, config) = (tracked.seed("t.pmtiles", &ZOOMS), tracked.path("c.toml"));
+    leave_dead_bytes(&tracked, &path, &[]);
+    std::fs::write(&config, format!("{ROWS_LAYER}[changes]\ncompact_between = \"02:00-03:00\"\n")).unwrap();
+    let mut command = program();
+    command.args(["reseed", "--watch", "--progress", "none", "--poll", "1h", "--database-url", &tracked.db.url]);
+    command.arg("--config").arg(&config).arg("--output").arg(&path);
+    // For the program it is five seconds before two o'clock.
+    let (now, day) = (SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 24 * 60 * 60);
+    set_forward(&mut command, tracked.folder.path(), day + 2 * 60 * 60 - 5 - now % day);
+    let watching = Watching::of(&mut command);
+    watching.says("from snapshot ");
+    assert!(dead_percent(&path) > Some(30), "it is too early");
+    until("the archive is written anew", || dead_percent(&path).is_none());
+    assert_eq!(watching.end(), 0);
+    is_fresh(&tracked, &path);
 }
 
 /// A part of the day that begins and ends so many hours from now.
@@ -192,19 +232,7 @@ fn a_watch_writes_an_archive_anew_between_two_publishes_and_earlier_at_hours_tha
 fn a_watch_that_cannot_write_an_archive_anew_says_so_once_and_publishes_changes_meanwhile() {
     let tracked = Tracked::facilities(3_000);
     let (path, config) = (tracked.seed("t.pmtiles", &ZOOMS), tracked.path("c.toml"));
-    let change = |digits: &str| {
-        tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE md5(id) ~ '^[{digits}]'"));
-    };
-    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h"]);
-    for digits in ["01", "23", "45", "67", "89"] {
-        if dead_percent(&path) <= Some(30) {
-            change(digits);
-            watching.says(" dirty tile");
-        }
-    }
-    assert_eq!(watching.end(), 0);
-    let before = dead_percent(&path);
-    assert!(before > Some(30), "{before:?}");
+    let before = leave_dead_bytes(&tracked, &path, &[]);
     let held = std::fs::File::create(path.with_file_name(".t.pmtiles.partial")).unwrap();
     held.lock().unwrap();
     std::fs::write(&config, format!("{ROWS_LAYER}[changes]\ncompact_between = \"00:00-24:00\"\n")).unwrap();
@@ -215,7 +243,7 @@ fn a_watch_that_cannot_write_an_archive_anew_says_so_once_and_publishes_changes_
     // Some looks later nothing more was said.
     std::thread::sleep(std::time::Duration::from_millis(1_500));
     drop(held);
-    change("ab");
+    rename(&tracked, "ab");
     let mut lines = Vec::new();
     while !lines.last().is_some_and(|line: &String| line.contains(" dirty tile")) {
         lines.push(watching.lines.recv_timeout(std::time::Duration::from_secs(60)).unwrap());
@@ -227,11 +255,111 @@ fn a_watch_that_cannot_write_an_archive_anew_says_so_once_and_publishes_changes_
     is_fresh(&tracked, &path);
 }
 
+/// A configuration whose tiles wait at the gate.
+fn gated(tracked: &Tracked, name: &str, more: &str) -> String {
+    let config = tracked.path(name);
+    std::fs::write(&config, gated_layer() + more).unwrap();
+    let config = config.to_str().unwrap().to_owned();
+    tracked.oar_tiles(&["track", "install", "--config", &config]).ok();
+    config
+}
+
+fn gated_layer() -> String {
+    format!(
+        "[run]\nworkers = 1\n[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = {{ id = \"id\", name = \"name\", address = \"address\", gate = \"{PASS}\" }}\n"
+    )
+}
+
+/// Writes a file once more, as another program would.
+fn write_again(path: &Path) {
+    std::fs::write(path, std::fs::read(path).unwrap()).unwrap();
+}
+
+/// Runs a reseed, and while its tiles wait at the gate, another program writes the archive.
+fn reseed_while_others_write(tracked: &Tracked, path: &Path, arguments: &[&str]) -> Run {
+    let gate = Gate::close(&tracked.db);
+    let mut command = program();
+    command.args(["reseed", "--progress", "none", "--database-url", &tracked.db.url]).args(arguments);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.start();
+    gate.wait_for(1);
+    write_again(path);
+    gate.open();
+    wait(child)
+}
+
+/// The archive is published all the same.
+#[track_caller]
+fn says_not_compacted(ended: &Run, name: &str, cause: &str) {
+    let said = &ended.stderr;
+    for text in [&*format!("{name} could not be written anew without its dead bytes: "), cause, NEXT] {
+        assert!(ended.code == 0 && said.contains(text), "{text}: {} {said}", ended.code);
+    }
+    assert_eq!(said.matches(NEXT).count(), 1, "{said}");
+}
+
+const NEXT: &str = ". Its tiles are up to date, and the next run tries it again";
+const BY_OTHERS: &str = "t.pmtiles was changed by somebody else during the run";
+
+#[test]
+fn a_reseed_that_cannot_write_an_archive_anew_publishes_its_changes() {
+    let tracked = Tracked::facilities(3_000);
+    let config = gated(&tracked, "gated.toml", "");
+    let with_config = ["--config", &config];
+    let path = tracked.seed("t.pmtiles", &[&ZOOMS[..], &with_config].concat());
+    let before = leave_dead_bytes(&tracked, &path, &with_config);
+    rename(&tracked, "ab");
+    let arguments = [&with_config[..], &["--output", path.to_str().unwrap()]].concat();
+    says_not_compacted(&reseed_while_others_write(&tracked, &path, &arguments), "t.pmtiles", BY_OTHERS);
+    assert!(dead_percent(&path) > before, "it was edited");
+    is_fresh_by(&tracked, &path, &with_config);
+    // With nothing to publish.
+    let held = std::fs::File::create(path.with_file_name(".t.pmtiles.partial")).unwrap();
+    held.lock().unwrap();
+    let ended = tracked.reseed(&path, &with_config);
+    says_not_compacted(&ended, "t.pmtiles", "another run is writing ");
+    assert!(ended.stdout.starts_with("nothing to do"), "{}", ended.stdout);
+    drop(held);
+    tracked.reseed(&path, &with_config).ok();
+    assert_eq!(dead_percent(&path), None);
+    is_fresh_by(&tracked, &path, &with_config);
+}
+
+#[test]
+fn a_watch_publishes_the_changes_of_a_look_that_cannot_write_its_archive_anew() {
+    let tracked = Tracked::facilities(3_000);
+    let config = gated(&tracked, "gated.toml", "");
+    let path = tracked.seed("t.pmtiles", &[&ZOOMS[..], &["--config", &config]].concat());
+    let before = leave_dead_bytes(&tracked, &path, &["--config", &config]);
+    let quiet = gated(&tracked, "quiet.toml", "[changes]\ncompact_between = \"00:00-24:00\"\n");
+    // The first look has something to publish, and leaves the dead bytes to the second, which finds another change.
+    tracked.db.run(&format!("UPDATE api_facility SET name = name || '?' WHERE {SOME}"));
+    let gate = Gate::close(&tracked.db);
+    let watching = Watching::start(&tracked.db.url, &path, &["--poll", "1h", "--config", &quiet]);
+    gate.wait_for(1);
+    tracked.db.run(&format!("UPDATE api_facility SET name = name || '!' WHERE {SOME}"));
+    gate.let_one_through();
+    watching.says(" dirty tile");
+    gate.wait_for(1);
+    write_again(&path);
+    gate.open();
+    let said = watching.says("t.pmtiles could not be written anew without its dead bytes: ");
+    assert!(said.contains(BY_OTHERS) && said.contains("it is tried again in 1m"), "{said}");
+    watching.says(" dirty tile");
+    assert!(dead_percent(&path) > before, "it was edited");
+    assert_eq!(watching.end(), 0);
+    is_fresh_by(&tracked, &path, &["--config", &config]);
+}
+
 /// A family of one variant, which is seeded.
 fn family(tracked: &Tracked, hours: &str) -> Vec<String> {
+    family_of(tracked, hours, ROWS_LAYER)
+}
+
+fn family_of(tracked: &Tracked, hours: &str, layers: &str) -> Vec<String> {
     let config = tracked.path("c.toml");
     let text = format!(
-        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{hours}\"\n{ROWS_LAYER}",
+        "[tileset]\nname = \"family\"\nzoom = \"8-12\"\n[tileset.variants]\nvalues = [{{ part = \"x\" }}]\nwhere = {{ facilities = \"id <> !part!\" }}\noutput = \"{}/of-{{part}}.pmtiles\"\n[changes]\ncompact_between = \"{hours}\"\n{layers}",
         tracked.folder.path().display(),
     );
     std::fs::write(&config, text).unwrap();
@@ -280,6 +408,39 @@ fn the_archive_of_a_variant_without_a_change_is_written_anew_as_well() {
         }
         is_fresh(&tracked, &path);
     }
+}
+
+#[test]
+fn a_family_publishes_the_changes_of_a_variant_whose_archive_cannot_be_written_anew() {
+    let tracked = Tracked::facilities(3_000);
+    let path = tracked.path("of-x.pmtiles");
+    let with_config = family_of(&tracked, &hours_from_now(2, 4), &gated_layer());
+    let watching = watching_family(&with_config);
+    let mut digits = "0123456789abcdef".chars();
+    while dead_percent(&path) <= Some(30) {
+        rename(&tracked, &digits.next().unwrap().to_string());
+        watching.says("published ");
+    }
+    assert_eq!(watching.end(), 0);
+    let before = dead_percent(&path);
+    let without_variants = gated(&tracked, "gated.toml", "");
+    rename(&tracked, "ab");
+    let cause = "of-x.pmtiles was changed by somebody else during the run";
+    says_not_compacted(
+        &reseed_while_others_write(&tracked, &path, &["--config", &with_config[1]]),
+        "of-x.pmtiles",
+        cause,
+    );
+    assert!(dead_percent(&path) > before, "it was edited");
+    is_fresh_by(&tracked, &path, &["--config", &without_variants]);
+    // With nothing to publish.
+    let held = std::fs::File::create(path.with_file_name(".of-x.pmtiles.partial")).unwrap();
+    held.lock().unwrap();
+    let reseed = || run(program().args(["reseed", "--progress", "none"]).args(&with_config));
+    says_not_compacted(&reseed(), "of-x.pmtiles", "another run is writing ");
+    drop(held);
+    reseed().ok();
+    assert_eq!(dead_percent(&path), None);
 }
 
 #[test]

@@ -72,6 +72,9 @@ fn a_change_that_is_made_during_the_refresh_is_in_the_next_reseed() {
         });
     };
     during("seed", &ZOOM, "INSERT INTO mill VALUES (1000, 'first', true, 'SRID=4326;POINT(100 50)')");
+    // Layers over the table itself would show it already, so that a history without it is another one.
+    let manifest = Archive::open(&target).metadata("oar_tiles_manifest").unwrap();
+    assert_eq!(serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["witness"]["transactions"], 1);
     mills.db.run("UPDATE mill SET name = 'changed' WHERE id = 1");
     during("reseed", &[], "INSERT INTO mill VALUES (1001, 'second', true, 'SRID=4326;POINT(-100 -50)')");
     mills.oar_tiles("reseed", &[], &target).ok();

@@ -15,6 +15,7 @@ use crate::s3::archives::uploads;
 use crate::s3::edits::{Tiles, edit, put};
 use crate::support::proxy::{Fault, Proxy, Seen};
 use crate::support::s3::{Prefix, metadata, options, options_with, tiles, tileset};
+use crate::support::until;
 
 fn key(prefix: &Prefix) -> ObjectKey {
     format!("{}a.pmtiles", prefix.location).parse().unwrap()
@@ -145,6 +146,25 @@ fn what_stays_of_an_archive_is_copied_on_the_server_and_the_rest_is_that_of_an_e
     holds(&prefix, &large());
     edit(Pmtiles::create(&path, &Stop::new()).unwrap(), back, 3).unwrap();
     assert!(prefix.objects()["a.pmtiles"] == std::fs::read(&path).unwrap());
+}
+
+#[test]
+fn the_server_copies_parts_while_the_others_are_read() {
+    let (prefix, folder) = (Prefix::new(), tempfile::tempdir().unwrap());
+    seeded(&prefix, &folder);
+    let copies = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&copies);
+    let proxy = Proxy::before(&prefix.endpoint, move |seen| {
+        counted.fetch_add(usize::from(is_copy(seen)), Ordering::Relaxed);
+        // The bytes of the first part that stay.
+        if seen.method == "GET" && seen.head.contains("-5242879") { Fault::Held } else { Fault::None }
+    });
+    std::thread::scope(|scope| {
+        scope.spawn(|| edit(archive(&prefix, options(&proxy.endpoint), &Stop::new()), changes(), 2).unwrap());
+        until("all copies are asked for", || proxy.held() == 1 && copies.load(Ordering::Relaxed) == 2);
+        proxy.let_go();
+    });
+    holds(&prefix, &changed());
 }
 
 #[test]

@@ -86,6 +86,11 @@ impl<'a> Gate<'a> {
         until("sessions at the gate", || self.0.value::<i64>(waiting) >= sessions);
     }
 
+    /// Opens it for those who wait, and closes it once their transactions have ended. Others wait behind this.
+    pub(crate) fn let_one_through(&self) {
+        self.0.run("SELECT pg_advisory_unlock(1); SELECT pg_advisory_lock(1)");
+    }
+
     /// Opens it.
     pub(crate) fn open(self) {
         self.0.run("SELECT pg_advisory_unlock(1)");

@@ -7,6 +7,7 @@ pub(crate) mod azure;
 pub(crate) mod browser;
 pub(crate) mod certificates;
 pub(crate) mod chance;
+pub(crate) mod clock;
 pub(crate) mod cluster;
 pub(crate) mod damaged;
 pub(crate) mod database;
