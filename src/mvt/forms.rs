@@ -67,9 +67,11 @@ impl Form {
 /// What is drawn of polygons by their forms.
 #[derive(Debug, Default)]
 pub(crate) struct Forms {
-    /// The parts, counted from the first vertex of the polygon; `None` for a polygon of which nothing is drawn.
-    shards: [RwLock<HashMap<Form, Option<Parts>>>; SHARDS],
+    shards: Box<[RwLock<FormsOfShard>; SHARDS]>,
 }
+
+/// The parts, counted from the first vertex of the polygon; `None` for a polygon of which nothing is drawn.
+type FormsOfShard = HashMap<Form, Option<Parts>>;
 
 impl Forms {
     /// Puts what is drawn of a polygon with this form and first vertex into `to`, and returns whether that is anything.
