@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
 //! | cached rows | points that differ from tile to tile only by their places and the tile's address | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, none of the tile's points is ambiguous, and none is left out |
-//! | cached rows | lines and polygons that are drawn as they are stored | [`Preparation::CacheRows`] in a seed of many, and in a reseed whose dirty tiles show as much of them | the rows are cached, and none in the tile has very many vertices |
+//! | cached rows | lines and polygons that are drawn as they are stored | [`Preparation::CacheRows`] in a seed of many, and in a reseed whose dirty tiles show as many features as there are rows | the rows are cached, and none in the tile has very many vertices |
 //! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
 //! | database | every layer | nothing | always |
 //!
@@ -25,6 +25,8 @@ pub(crate) enum LayerWork {
         /// The memory that cached rows may take, in bytes.
         memory: usize,
     },
+    /// To draw dirty tiles that cannot be patched.
+    DirtyTiles(CacheCost),
 }
 
 /// What is prepared before a layer is drawn.
@@ -49,7 +51,15 @@ pub(crate) fn preparation(layer: LayerTraits, work: &LayerWork) -> Preparation {
         LayerWork::Reseed { knows_positions: true, memory: 1.. } if layer.is_patchable => {
             Preparation::CacheNeighbourhood
         }
-        LayerWork::Seed(_) | LayerWork::Reseed { .. } => Preparation::None,
+        LayerWork::DirtyTiles(cost)
+            if layer.has_cacheable_shapes
+                && cost.memory > 0
+                && cost.rows >= MIN_CACHED_SHAPES
+                && cost.features >= cost.rows =>
+        {
+            Preparation::CacheRows
+        }
+        LayerWork::Seed(_) | LayerWork::Reseed { .. } | LayerWork::DirtyTiles(_) => Preparation::None,
     }
 }
 
@@ -123,6 +133,9 @@ mod tests {
             (shapes, LayerWork::Seed(many), Preparation::CacheRows),
             (shapes, LayerWork::Seed(CacheCost { features: 2_999, ..many }), Preparation::None),
             (shapes, reseed, Preparation::None),
+            (shapes, LayerWork::DirtyTiles(CacheCost { features: 1_000, ..many }), Preparation::CacheRows),
+            (shapes, LayerWork::DirtyTiles(CacheCost { features: 999, ..many }), Preparation::None),
+            (points, LayerWork::DirtyTiles(many), Preparation::None),
             (points, reseed, Preparation::CacheNeighbourhood),
             (points, LayerWork::Reseed { knows_positions: false, memory: 1 }, Preparation::None),
             (points, LayerWork::Reseed { knows_positions: true, memory: 0 }, Preparation::None),

@@ -155,8 +155,7 @@ impl ReseedRun<'_> {
         Ok(near)
     }
 
-    /// The layers. If so many tiles of lines and polygons are dirty that a seed would cache all rows of a layer for
-    /// them, its rows are cached.
+    /// The layers. If dirty tiles show most lines and polygons of a layer, all of its rows are cached.
     pub(crate) async fn with_all_rows(
         &self,
         workers: &[Worker],
@@ -169,7 +168,7 @@ impl ReseedRun<'_> {
         for layer in &layers {
             let mut fresh = PreparedLayer::new(layer.layer());
             let cost = CacheCost { memory, ..cost_of_tiles(snapshot, layer.layer(), tiles).await? };
-            if preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows {
+            if preparation(layer.layer().traits(), &LayerWork::DirtyTiles(cost)) == Preparation::CacheRows {
                 job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
                 let zooms = layer.layer().drawn_zooms(&job.settings.tileset.zooms);
                 let limits = CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true };
