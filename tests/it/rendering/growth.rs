@@ -162,8 +162,9 @@ fn the_work_of_statements_grows_at_most_linearly_with_small_shapes_points_and_ce
     }
     for (statement, work) in &many {
         // With few rows some statements are not worth their cost. What they do with many is bounded by the number of
-        // rows.
-        let not_seen = Work { rows: f64::from(FEW_ROWS) * MAX_STEPS_OF_A_ROW, read: 0.0 };
+        // rows that they read, those of a seed and of a reseed.
+        let rows = f64::max(f64::from(FEW_ROWS), work.read / 4.0);
+        let not_seen = Work { rows: rows * MAX_STEPS_OF_A_ROW, read: 0.0 };
         let before = few.get(statement).copied().unwrap_or(not_seen);
         // More rows than four times as many may lie near dirty tiles: 30 changes make 57 % of the pairs of a row and a
         // zoom dirty, 120 make 77 %.
