@@ -9,7 +9,8 @@ use super::parts::Parts;
 /// rings.
 pub(super) const MAX_SIZE_OF_FORM: i32 = 64;
 
-/// The same for polygons that are drawn here. There are too many larger forms for one to come again often.
+/// The most units along a side of the box of a polygon that is drawn here and whose form is kept. Larger polygons seldom
+/// have the same form.
 const MAX_SIZE_TO_KEEP: i32 = 16;
 
 /// The most forms that are kept.

@@ -78,8 +78,8 @@ impl TileGrid {
         size[0] < self.least[0] && size[1] < self.least[1]
     }
 
-    /// The vertices of a part in grid units, without repeated ones. In passes over all of them, which processors do
-    /// for several at a time.
+    /// The vertices of a part in grid units, without repeated ones. Each step is a loop of its own, so that the
+    /// compiler can use vector instructions.
     fn rounded(&self, part: &[[f64; 2]], to: &mut Vec<[f64; 2]>) {
         to.clear();
         to.extend(part.iter().map(|[x, y]| [self.scale[0] * x + self.offset[0], self.scale[1] * y + self.offset[1]]));
@@ -115,8 +115,8 @@ pub(crate) enum Drawn {
     Parts,
     /// What is not proven here: the database has to draw it.
     Unknown,
-    /// The same, but polygons of the same [form](ShapeDrawer::form) come out equal at any place. This one has its first
-    /// vertex here.
+    /// The same, but polygons of the same [form](ShapeDrawer::form) come out equal at any place. The value is the first
+    /// vertex of this one.
     SameAnywhere([i32; 2]),
 }
 
