@@ -15,6 +15,7 @@ use super::origin::{ExportedSnapshot, ORIGIN_COLUMNS, SessionOrigin};
 use super::search_path::{SAFE_PATH, SCHEMAS, SearchPath};
 use super::text_settings::fix_drawn_texts;
 use super::{Database, Session};
+use crate::error::with_causes;
 
 /// A transaction on a connection of the pool. Dropping it rolls it back, so that a connection in the pool holds no
 /// lock.
@@ -205,7 +206,7 @@ impl Session {
         instead: &str,
     ) -> Result<Option<T>, Error> {
         let done = self.at_savepoint(done).await?;
-        Ok(done.inspect_err(|error| tracing::info!("layer \"{layer}\": {instead}: {error}")).ok())
+        Ok(done.inspect_err(|error| tracing::info!("layer \"{layer}\": {instead}: {}", with_causes(error))).ok())
     }
 
     /// Runs a statement that controls the transaction, which fails only if the session is lost.

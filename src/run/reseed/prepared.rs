@@ -18,7 +18,7 @@ use crate::draw::{
 };
 use crate::plan::batches;
 use crate::postgis::split::{estimated_rows, is_table};
-use crate::postgis::{Error, ExpectedRows, Layer, Snapshot, counts_cells, foldable, survey};
+use crate::postgis::{Error, ExpectedRows, Layer, Session, Snapshot, counts_cells, foldable, survey};
 use crate::report::Event;
 use crate::run::CommandError;
 use crate::run::dirty::{DirtyTiles, Look, drawn};
@@ -164,7 +164,8 @@ impl ReseedRun<'_> {
         batches: &[Batch],
     ) -> Result<Vec<PreparedLayer>, CommandError> {
         let Look { job, snapshot, .. } = &self.look;
-        let (mut read, mut memory) = (Vec::new(), job.rows_memory());
+        let mut read = Vec::new();
+        let mut memory = job.rows_memory().saturating_sub(self.live_bytes().await);
         for layer in &layers {
             let mut fresh = PreparedLayer::new(layer.layer());
             let cost = CacheCost { memory, ..cost_of_tiles(snapshot, layer.layer(), tiles).await? };
@@ -208,6 +209,14 @@ impl ReseedRun<'_> {
         LiveStep { snapshot, since, now: snapshot.cursor(), memory }
     }
 
+    /// The memory that the rows take which the watch keeps, in bytes.
+    async fn live_bytes(&self) -> usize {
+        match self.options.live.as_deref() {
+            Some(live) => live.kept.size().await.1,
+            None => 0,
+        }
+    }
+
     /// The rows that the watch keeps; `None` if the changed positions of its layers are not known.
     fn live_rows(&self, changed: &DirtyTiles) -> Option<&LiveRows> {
         let live = self.options.live.as_deref().filter(|_| changed.row_positions.len() == self.look.layers.len());
@@ -235,8 +244,7 @@ impl ReseedRun<'_> {
 }
 
 /// The number of a layer's rows, and of the features in some tiles of it, as the planner estimates them; both are 0 if
-/// its rows are not those of a table. The memory is not set.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
+/// its rows are not those of a table, or if there is no estimate. The memory is not set.
 async fn cost_of_tiles(snapshot: &Snapshot, layer: &Layer, tiles: &[TileCoord]) -> Result<CacheCost, Error> {
     let nothing = CacheCost { rows: 0, features: 0, memory: 0 };
     let session = &snapshot.keeper;
@@ -244,6 +252,14 @@ async fn cost_of_tiles(snapshot: &Snapshot, layer: &Layer, tiles: &[TileCoord]) 
     if tiles.len() < MIN_TILES_FOR_ALL_ROWS || !are_suited || !is_table(session, layer).await? {
         return Ok(nothing);
     }
+    session.set_savepoint().await?;
+    let estimated = estimated_cost(session, layer, tiles).await;
+    let instead = "its rows are not read once, as their number cannot be estimated";
+    Ok(session.or_without(estimated, &layer.name, instead).await?.unwrap_or(nothing))
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "an estimate, and never negative")]
+async fn estimated_cost(session: &Session, layer: &Layer, tiles: &[TileCoord]) -> Result<CacheCost, Error> {
     let mut by_zoom: BTreeMap<Zoom, Vec<TileCoord>> = BTreeMap::new();
     for tile in tiles.iter().filter(|tile| layer.zooms().contains(tile.zoom())) {
         by_zoom.entry(tile.zoom()).or_default().push(*tile);
@@ -259,7 +275,7 @@ async fn cost_of_tiles(snapshot: &Snapshot, layer: &Layer, tiles: &[TileCoord]) 
         features += found / sampled.len() as f64 * of_zoom.len() as f64;
     }
     let rows = estimated_rows(session, layer, None).await?;
-    Ok(CacheCost { rows: rows as u64, features: features as u64, ..nothing })
+    Ok(CacheCost { rows: rows as u64, features: features as u64, memory: 0 })
 }
 
 /// The layers with cell counts, taken from live rows where these are kept.

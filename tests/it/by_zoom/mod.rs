@@ -46,7 +46,7 @@ impl World {
     /// Another configuration.
     fn configure(&self, layers: &str) {
         // Many statements a zoom.
-        let settings = format!("[tileset]\nzoom = \"0-{DEEPEST}\"\n[run]\nbatch_features = 60\n{layers}");
+        let settings = format!("[tileset]\nzoom = \"0-{DEEPEST}\"\n[run]\nbatch_features = 100\n{layers}");
         std::fs::write(&self.config, settings).unwrap();
     }
 

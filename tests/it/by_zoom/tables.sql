@@ -6,7 +6,7 @@ INSERT INTO mill
         ST_SetSRID(ST_MakePoint(
             (ARRAY[90.4, 8.5, -74.0])[1 + i % 3] + (i * 37 % 101) / 40.0 * (1 + i % 5),
             (ARRAY[23.8, 47.4, 40.7])[1 + i % 3] + (i * 53 % 103) / 60.0), 4326)
-    FROM generate_series(1, 900) AS i;
+    FROM generate_series(1, 600) AS i;
 CREATE INDEX ON mill USING gist (g);
 CREATE TABLE shape (id int PRIMARY KEY, name text, note text, workers int, from_zoom int, to_zoom numeric, g geometry);
 INSERT INTO shape
@@ -14,5 +14,5 @@ INSERT INTO shape
         WHEN 0 THEN ST_Buffer(m, 500 * (1 + id % 40), 16)
         WHEN 1 THEN ST_MakeLine(ARRAY(SELECT ST_Translate(m, step * 900, 4000 * sin(step * id)) FROM generate_series(0, 60) AS step))
         ELSE ST_Difference(ST_Buffer(m, 30000, 24), ST_Buffer(ST_Translate(m, 3000, 0), 8000, 24)) END
-    FROM mill CROSS JOIN LATERAL (SELECT ST_Transform(g, 3857) AS m) AS projected WHERE id <= 150;
+    FROM mill CROSS JOIN LATERAL (SELECT ST_Transform(g, 3857) AS m) AS projected WHERE id <= 100;
 CREATE INDEX ON shape USING gist (g);

@@ -160,7 +160,7 @@ fn compare(db: &Db, layers: &[Slow<'_>], zooms: std::ops::RangeInclusive<u8>) ->
 
 #[test]
 fn generated_facilities_in_cells_of_every_kind_are_what_the_slow_query_gives() {
-    let db = Db::with_facilities(2_000);
+    let db = Db::with_facilities(700);
     let named: &[(&str, &str)] = &[
         ("count", "count(*)"),
         ("countries", "count(DISTINCT country_code)"),
@@ -168,7 +168,7 @@ fn generated_facilities_in_cells_of_every_kind_are_what_the_slow_query_gives() {
     ];
     let tiles =
         compare(&db, &[GRID, Slow { name: "means", cell: "square", draw: "centroid", along: 16, ..GRID }], 0..=14);
-    assert!(tiles > 10_000, "{tiles}");
+    assert!(tiles > 4_000, "{tiles}");
     let layers = [
         Slow { name: "hexagons", draw: "polygon", properties: named, along: 4, ..GRID },
         Slow { name: "squares", cell: "square", draw: "polygon", along: 2, buffer: 64, ..GRID },
@@ -268,7 +268,7 @@ fn adds_up(archive: &Path, layer: &str, count: &str, total: i64) {
 #[test]
 fn the_counts_of_every_zoom_add_up_and_a_cell_reads_the_same_in_every_tile() {
     let real = ["facilities.csv", "facilities-later.csv"].into_iter().filter_map(shared_data);
-    let databases = real.map(|csv| Db::with_csv(&csv)).chain([Db::with_facilities(5_000)]);
+    let databases = real.map(|csv| Db::with_csv(&csv)).chain([Db::with_facilities(1_500)]);
     for db in databases {
         // The edges of the world, and where three hexagons meet.
         db.run("INSERT INTO api_facility SELECT 'E' || n, '', '', 'XX', ST_SetSRID(ST_MakePoint(x, y), 4326), false, now(), now()
@@ -287,7 +287,7 @@ fn the_counts_of_every_zoom_add_up_and_a_cell_reads_the_same_in_every_tile() {
 
 #[test]
 fn the_tiles_do_not_depend_on_how_the_work_is_cut() {
-    let db = Db::with_facilities(3_000);
+    let db = Db::with_facilities(1_500);
     let folder = tempfile::tempdir().unwrap();
     let layers = [
         GRID.config(),
@@ -335,7 +335,7 @@ const CLUSTERED: &str = "[[layer]]\nname = \"facilities\"\ntable = \"api_facilit
 
 #[test]
 fn clusters_are_what_map_clients_expect() {
-    let db = Db::with_facilities(4_000);
+    let db = Db::with_facilities(1_200);
     for further in ["", "merge = true\n", "cell = \"hexagon\"\nsize = 0.1\n", "cell = \"hexagon\"\nmerge = true\n"] {
         clustered(&db, &CLUSTERED.replace("zoom = \"0-9\"\n", &format!("zoom = \"0-9\"\n{further}")));
     }
@@ -345,7 +345,7 @@ fn clustered(db: &Db, layer: &str) {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("t.mbtiles");
     let run = seed(&db.url, &output, &["--config", &config(folder.path(), "0-14", &[layer.to_owned()])]).ok();
-    adds_up(&output, "facilities", "point_count", 4_000);
+    adds_up(&output, "facilities", "point_count", 1_200);
     let (mut clusters, mut lone) = (0, 0);
     for (zoom, features) in shown(&output, "facilities") {
         let mut numbers: BTreeMap<String, (i64, i64)> = BTreeMap::new();

@@ -78,7 +78,7 @@ fn read_until(child: &mut Process, from: impl std::io::Read + Send + 'static, te
 fn a_run_killed_at_any_of_twenty_moments_leaves_the_old_target_or_the_new_one() {
     let chance: u64 = std::env::var("TEST_CHANCE")
         .map_or_else(|_| RandomState::new().hash_one("moments"), |chance| chance.parse().unwrap());
-    let db = Db::with_facilities(1_000);
+    let db = Db::with_facilities(250);
     let target = Target::of(&db);
     db.run("UPDATE api_facility SET location = ST_Translate(location, 0.01, 0.01)");
     let fresh = target.folder.path().join("fresh.mbtiles");

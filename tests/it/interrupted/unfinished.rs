@@ -140,7 +140,7 @@ fn s3_settings(places: &Places) -> String {
 
 #[test]
 fn a_killed_seed_of_more_zooms_is_named_until_a_seed_of_these_zooms_has_finished() {
-    let world = World::new(40);
+    let world = World::new(12);
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-4"]).ok();
         world.is_right(name);
@@ -157,7 +157,7 @@ fn a_killed_seed_of_more_zooms_is_named_until_a_seed_of_these_zooms_has_finished
 
 #[test]
 fn reseed_or_seed_seeds_what_an_interrupted_run_has_begun_too() {
-    let world = World::new(40);
+    let world = World::new(12);
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-4"]).ok();
         world.kill_a_seed(name, &world.config, &[]);
@@ -194,7 +194,7 @@ fn a_killed_seed_of_another_configuration_is_named_until_one_of_both_has_finishe
 
 #[test]
 fn tiles_that_a_smaller_forced_seed_leaves_of_another_configuration_are_named() {
-    let world = World::new(40);
+    let world = World::new(12);
     let other = world.other_config();
     for name in TARGETS {
         run(&mut world.command_with(
@@ -215,7 +215,7 @@ fn tiles_that_a_smaller_forced_seed_leaves_of_another_configuration_are_named() 
 
 #[test]
 fn a_seed_that_fails_half_way_is_named_like_one_that_was_killed() {
-    let world = World::new(40);
+    let world = World::new(12);
     world.seed("tiles/", &["--zoom", "0-4"]).ok();
     let place = world.places.place("tiles/");
     std::fs::write(Path::new(&place).join("8"), "in the way, as the end of a disk").unwrap();
@@ -235,7 +235,7 @@ fn a_seed_that_fails_half_way_is_named_like_one_that_was_killed() {
 /// speaks for.
 #[test]
 fn a_killed_seed_of_the_same_scope_is_mended_by_a_reseed_which_counts_anew() {
-    let world = World::new(40);
+    let world = World::new(12);
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-14"]).ok();
         world.db.run("UPDATE api_facility SET location = ST_Translate(location, 0.4, 0.3) WHERE hashtext(id) & 3 = 0");
@@ -275,7 +275,7 @@ impl World {
 
 #[test]
 fn a_killed_reseed_is_mended_by_the_next_which_counts_anew() {
-    let world = World::new(40);
+    let world = World::new(12);
     let gated = gated(world.places.folder.path(), Place::Render, &s3_settings(&world.places));
     let run_with = |arguments: &[&str]| run(&mut world.command_with(&gated, arguments));
     run_with(&["track", "install"]).ok();
@@ -308,8 +308,8 @@ fn a_killed_reseed_is_mended_by_the_next_which_counts_anew() {
 
 #[test]
 fn a_killed_seed_from_another_database_is_named() {
-    let world = World::new(40);
-    let elsewhere = Db::with_facilities(120);
+    let world = World::new(12);
+    let elsewhere = Db::with_facilities(30);
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-14"]).ok();
         let place = world.places.place(name);
@@ -339,7 +339,7 @@ fn a_killed_seed_from_another_database_is_named() {
 
 #[test]
 fn a_copy_that_fails_half_way_is_named() {
-    let world = World::new(300);
+    let world = World::new(200);
     world.seed("source/", &["--zoom", "0-9"]).ok();
     // Of the last tile there is only a name.
     let source = world.places.place("source/");
@@ -364,7 +364,7 @@ fn a_copy_that_fails_half_way_is_named() {
 
 #[test]
 fn a_run_that_is_under_way_is_no_interrupted_one_to_a_reseed() {
-    let world = World::new(40);
+    let world = World::new(12);
     for name in TARGETS {
         world.seed(name, &["--zoom", "0-4"]).ok();
         let place = world.places.place(name);
@@ -381,7 +381,7 @@ fn a_run_that_is_under_way_is_no_interrupted_one_to_a_reseed() {
 
 #[test]
 fn what_an_older_program_has_begun_is_known_by_its_fingerprint() {
-    let world = World::new(40);
+    let world = World::new(12);
     world.seed("tiles/", &["--zoom", "0-4"]).ok();
     let begun = Path::new(&world.places.place("tiles/")).join(".oar-tiles/begun.json");
     let mut note: serde_json::Value = serde_json::from_slice(&std::fs::read(&begun).unwrap()).unwrap();
@@ -396,7 +396,7 @@ fn what_an_older_program_has_begun_is_known_by_its_fingerprint() {
 #[test]
 fn whoever_may_not_read_the_private_notes_reads_the_rest() {
     use std::os::unix::fs::PermissionsExt as _;
-    let world = World::new(40);
+    let world = World::new(12);
     world.seed("tiles/", &["--zoom", "0-4"]).ok();
     let place = world.places.place("tiles/");
     let own = Path::new(&place).join(".oar-tiles");
@@ -422,8 +422,8 @@ const RUNS: [(&[&str], bool); 6] = [
 /// `TEST_KILLS=ROUNDS` does more of it.
 #[test]
 fn after_any_kills_a_reseed_either_makes_all_right_or_asks_for_a_seed() {
-    let rounds: u32 = std::env::var("TEST_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
-    let world = World::new(100);
+    let rounds: u32 = std::env::var("TEST_KILLS").map_or(3, |rounds| rounds.parse().unwrap());
+    let world = World::new(40);
     let other = world.other_config();
     for name in TARGETS {
         let mut chance = Chance(0x5eed_0001 + name.len() as u64);

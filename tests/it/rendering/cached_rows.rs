@@ -203,7 +203,7 @@ fn of_a_thinned_layer_the_database_draws_only_the_tiles_from_which_features_are_
 
 #[test]
 fn what_is_left_out_is_reported_alike_whatever_draws() {
-    let db = Db::with_facilities(5_000);
+    let db = Db::with_facilities(2_000);
     let folder = tempfile::tempdir().unwrap();
     let thinned = "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nproperties = [\"id\", \"name\"]\non_large_tile = \"thin\"\nmax_tile_features = 200\nmax_tile_bytes = { \"2-9\" = 4000 }\n";
     let config = written(folder.path(), thinned);
@@ -358,7 +358,7 @@ fn a_property_that_changes_from_query_to_query_is_noticed() {
 
 #[test]
 fn a_seed_says_what_its_time_went_into() {
-    let db = Db::with_facilities(3_000);
+    let db = Db::with_facilities(1_200);
     let folder = tempfile::tempdir().unwrap();
     let stages = |rows_mb: &str| {
         let (output, report) = (folder.path().join("t.mbtiles"), folder.path().join("r.json"));

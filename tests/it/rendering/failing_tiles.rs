@@ -35,7 +35,7 @@ const KINDS: [&str; 4] = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/"];
 
 /// Targets of all kinds with the two layers.
 fn world() -> Followed {
-    let (db, places) = (Db::with_facilities(300), Places::new());
+    let (db, places) = (Db::with_facilities(100), Places::new());
     let text = std::fs::read_to_string(&places.config).unwrap().replace(ROWS_LAYER, "") + LAYERS;
     std::fs::write(&places.config, text).unwrap();
     db.run(LONELY);

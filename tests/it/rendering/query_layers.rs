@@ -49,9 +49,9 @@ const SMALL: &str = "[run]\nbatch_features = 60";
 
 #[test]
 fn a_query_gives_the_tiles_of_its_table_however_it_is_written_and_cut_into_batches() {
-    let db = Db::with_facilities(1_200);
-    let expected = tiles(&db, TABLE, "", &["--zoom", "0-11"]);
-    assert!(expected.len() > 2_000, "{}", expected.len());
+    let db = Db::with_facilities(500);
+    let expected = tiles(&db, TABLE, "", &["--zoom", "0-10"]);
+    assert!(expected.len() > 1_000, "{}", expected.len());
     for sql in [
         "SELECT * FROM api_facility",
         "SELECT * FROM api_facility; -- all of them;",
@@ -66,14 +66,14 @@ fn a_query_gives_the_tiles_of_its_table_however_it_is_written_and_cut_into_batch
         "SELECT id, name, location FROM api_facility WHERE CASE WHEN !zoom! >= 5 THEN !pixel_height! < 5000 ELSE !z! <= 4 END",
     ] {
         for more in ["", SMALL] {
-            same(&tiles(&db, &query(sql), more, &["--zoom", "0-11"]), &expected, sql);
+            same(&tiles(&db, &query(sql), more, &["--zoom", "0-10"]), &expected, sql);
         }
     }
 }
 
 #[test]
 fn boxes_and_zooms_limit_a_query_as_they_limit_its_table() {
-    let db = Db::with_facilities(1_500);
+    let db = Db::with_facilities(700);
     for arguments in [
         &["--zoom", "3,7-9", "--bbox", "60,5,100,35", "--bbox", "170,-50,-170,50"][..],
         &["--zoom", "11", "--bbox", "-10,35,40,60"],
@@ -103,9 +103,9 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
     );
     let properties = "key = [\"id\"]\nproperties = [\"name\"]\nbuffer = 300";
     // With the one that covers the world, every tile shows something; without it, tiles are planned that show nothing.
-    for (condition, least) in [("true", 20_000), ("id <> 100", 500)] {
+    for (condition, least) in [("true", 5_000), ("id <> 100", 150)] {
         let table = format!("table = \"shape\"\nwhere = \"{condition}\"\n{properties}");
-        let expected = tiles(&db, &table, "", &["--zoom", "0-7"]);
+        let expected = tiles(&db, &table, "", &["--zoom", "0-6"]);
         assert!(expected.len() > least, "{}", expected.len());
         for sql in [
             "SELECT * FROM shape WHERE ST_Intersects(g, !bbox!)",
@@ -114,7 +114,7 @@ fn lines_and_areas_that_a_tile_does_not_show_may_be_left_out_by_the_query() {
         ] {
             for more in ["", SMALL] {
                 let layer = format!("sql = '''{sql} AND {condition}'''\n{properties}");
-                let found = tiles(&db, &layer, more, &["--zoom", "0-7"]);
+                let found = tiles(&db, &layer, more, &["--zoom", "0-6"]);
                 same(&found, &expected, sql);
             }
         }
@@ -229,7 +229,7 @@ fn what_a_query_gathers_by_the_box_it_gathers_for_each_tile_by_itself() {
 
 #[test]
 fn cells_and_clusters_over_a_query_are_those_over_its_table() {
-    let db = Db::with_facilities(2_000);
+    let db = Db::with_facilities(700);
     let gathered = [
         "[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/8\"\nproperties = { n = \"count(*)\", first = \"min(name)\", west = \"!xmin!\" }\nzoom = \"0-5\"",
         "[layer.cluster]\nzoom = \"0-6\"",

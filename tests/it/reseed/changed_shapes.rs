@@ -74,7 +74,7 @@ const ISLANDS: &str = "(SELECT ST_Collect(ST_Buffer(ST_SetSRID(ST_MakePoint(n * 
 
 #[test]
 fn a_change_dirties_the_tiles_of_the_shape_and_not_of_its_box() {
-    let shapes = Shapes::new("geometry(Geometry, 4326)", "0-7");
+    let shapes = Shapes::new("geometry(Geometry, 4326)", "0-6");
     shapes.install();
     shapes.seed();
     for (number, shape) in (1..).zip([LINE, L, CROSSED, ISLANDS]) {
@@ -86,7 +86,7 @@ fn a_change_dirties_the_tiles_of_the_shape_and_not_of_its_box() {
         ] {
             let Changed { dirty, differing } = shapes.change(&statement);
             assert!(differing.is_subset(&dirty), "{statement}");
-            assert!(differing.len() > 100, "{statement}: {}", differing.len());
+            assert!(differing.len() > 50, "{statement}: {}", differing.len());
             assert!(dirty.len() < differing.len() * 6 / 5, "{statement}: {} for {}", dirty.len(), differing.len());
         }
     }
@@ -173,7 +173,7 @@ fn a_large_shape_is_noted_with_a_cover_of_fewer_vertices() {
     ] {
         let Changed { dirty, differing } = shapes.change(&statement);
         assert!(differing.is_subset(&dirty), "{statement}");
-        assert!(differing.len() > 100, "{statement}: {}", differing.len());
+        assert!(differing.len() > 50, "{statement}: {}", differing.len());
         // Its box has thirty times as many.
         assert!(dirty.len() < differing.len() * 6, "{statement}: {} for {}", dirty.len(), differing.len());
     }
@@ -200,7 +200,7 @@ fn a_cover_holds_all_of_its_geometry() {
     let mut chance = Chance::new(seed);
     let shapes = Shapes::new("geometry", "0-1");
     shapes.install();
-    let rows: Vec<String> = (1..60)
+    let rows: Vec<String> = (1..40)
         .map(|id| {
             let shape = some_shape(&mut chance);
             format!("({id}, 'a', ST_Segmentize({shape}, (SELECT (ST_Length(g) + ST_Perimeter(g)) / (2100 + 300 * {id}) FROM (SELECT {shape} AS g) AS s)))")
@@ -208,14 +208,14 @@ fn a_cover_holds_all_of_its_geometry() {
         .collect();
     shapes.tracked.db.run(&format!("INSERT INTO shape VALUES {}", rows.join(", ")));
     // In metres, too.
-    shapes.tracked.db.run("INSERT INTO shape SELECT id + 100, name, ST_Transform(g, 3857) FROM shape WHERE id > 0 AND id < 60 AND ST_YMin(g) > -85 AND ST_YMax(g) < 85");
+    shapes.tracked.db.run("INSERT INTO shape SELECT id + 100, name, ST_Transform(g, 3857) FROM shape WHERE id > 0 AND id < 40 AND ST_YMin(g) > -85 AND ST_YMax(g) < 85");
     // Of a hole outside of its outer ring, ST_Distance knows nothing.
     let pairs = "SELECT count(*), max((SELECT max(least(ST_Distance(geom, ST_GeometryN(place, 1)), ST_Distance(geom, ST_Boundary(ST_GeometryN(place, 1))))) FROM ST_DumpPoints(g)) / ST_X(ST_EndPoint(ST_GeometryN(place, 2)))), bool_and(ST_Equals(ST_GeometryN(place, 3), ST_Envelope(g)))
         FROM oar_tiles.change, unnest(places) AS place JOIN shape ON ST_Envelope(g) = ST_GeometryN(place, 3) AND ST_SRID(g) = ST_SRID(place)
         WHERE GeometryType(place) = 'GEOMETRYCOLLECTION'";
     let row = &shapes.tracked.db.rows(pairs)[0];
     let (count, far, boxed): (i64, f64, bool) = (row.get(0), row.get(1), row.get(2));
-    assert!(count > 20 && boxed, "TEST_SHAPES_SEED={seed}: {count}");
+    assert!(count > 12 && boxed, "TEST_SHAPES_SEED={seed}: {count}");
     assert!(far <= 1.0, "TEST_SHAPES_SEED={seed}: {far}");
 }
 
@@ -343,4 +343,34 @@ fn tiles_of_many_changed_shapes_are_drawn_from_rows_that_are_read_once() {
         }
         tracked.is_fresh(&target, &arguments);
     }
+}
+
+/// The estimate is of use, but nothing depends on it.
+#[test]
+fn shapes_whose_number_cannot_be_estimated_are_drawn_tile_by_tile() {
+    let tracked = Tracked { db: Db::new(), folder: tempfile::tempdir().unwrap() };
+    tracked.db.run(
+        "CREATE TABLE lines (id int PRIMARY KEY, shape geometry(LineString, 3857));
+         INSERT INTO lines SELECT id, ST_Translate('SRID=3857;LINESTRING(0 0, 3000 4000)', id % 20 * 40000, id / 20 * 40000)
+         FROM generate_series(1, 400) AS id; ANALYZE;
+         CREATE FUNCTION first() RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$ BEGIN
+             IF current_query() LIKE 'EXPLAIN SELECT FROM%' THEN RAISE 'on purpose'; END IF;
+             RETURN 1;
+         END $$",
+    );
+    let config = tracked.path("c.toml");
+    let layer = "[[layer]]\nname = \"lines\"\ntable = \"lines\"\ngeometry = \"shape\"\nwhere = \"id >= first()\"\n";
+    std::fs::write(&config, format!("{layer}[tileset]\nzoom = \"8-12\"\n")).unwrap();
+    let arguments = ["--config", config.to_str().unwrap(), "-vv"];
+    tracked.oar_tiles(&["track", "install", "--config", config.to_str().unwrap()]).ok();
+    let target = tracked.seed("t.mbtiles", &arguments);
+    tracked.db.run("UPDATE lines SET shape = ST_Translate(shape, 30, -40)");
+    let reseed = [&["reseed", "--output", target.to_str().unwrap()], &arguments[..]].concat();
+    let told = tracked.oar_tiles(&reseed).ok().stderr;
+    assert!(
+        told.contains("layer \"lines\": its rows are not read once, as their number cannot be estimated: ")
+            && told.contains("on purpose"),
+        "{told}"
+    );
+    tracked.is_fresh(&target, &arguments);
 }

@@ -73,7 +73,7 @@ fn chance() -> u64 {
 fn a_reseed_killed_at_any_moment_is_continued_by_the_next() {
     let chance = chance();
     println!("TEST_CHANCE={chance} shows these moments again");
-    let (db, places) = (Db::with_facilities(700), Places::new());
+    let (db, places) = (Db::with_facilities(250), Places::new());
     install(&db.url);
     let targets = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"];
     for (number, name) in (0..).zip(targets) {
@@ -156,7 +156,7 @@ fn an_s3_server_killed_at_any_moment_of_a_reseed_has_everything_after_the_next()
     let chance = chance();
     println!("TEST_CHANCE={chance} shows these moments again");
     let server = S3Server::new();
-    let (db, places) = (Db::with_facilities(700), Places::with(Prefix::on(&server.endpoint, server.keys.clone())));
+    let (db, places) = (Db::with_facilities(250), Places::with(Prefix::on(&server.endpoint, server.keys.clone())));
     install(&db.url);
     let patient = std::fs::read_to_string(&places.config).unwrap();
     // While the server is away, a run gives up soon.
@@ -201,7 +201,7 @@ fn an_s3_server_killed_at_any_moment_of_a_reseed_has_everything_after_the_next()
 
 #[test]
 fn a_bucket_that_goes_away_in_the_middle_keeps_its_cursor() {
-    let (db, places) = (Db::with_facilities(1_500), Places::new());
+    let (db, places) = (Db::with_facilities(600), Places::new());
     install(&db.url);
     places.seed(&db, "s3:tiles/", &ZOOM).ok();
     change(&db, 1);

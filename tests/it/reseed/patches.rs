@@ -248,8 +248,12 @@ fn patched_tiles_are_those_of_a_fresh_seed() {
                 continue;
             }
             assert!(patched > 0 || step == 5, "{target}, step {step}");
-            let fresh = target.replace("all.", "fresh.").replace("apart", &format!("fresh{step}"));
-            seed(config, &fresh);
+            // The tiles of both archives are the same.
+            let fresh = target.replace("all.pmtiles", "fresh.mbtiles").replace("all.", "fresh.");
+            let fresh = fresh.replace("apart", &format!("fresh{step}"));
+            if !target.ends_with(".pmtiles") {
+                seed(config, &fresh);
+            }
             let (held, fresh) = (tiles(Path::new(target)), tiles(Path::new(&fresh)));
             assert_eq!(held.len(), fresh.len(), "{target}, step {step}");
             for (tile, bytes) in &held {

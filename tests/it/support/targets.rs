@@ -100,8 +100,12 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
 
 /// Some tiles of zooms 0 to 7: their bytes differ by `version` where `changes` says so, every fifth renders to nothing.
 pub(crate) fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
-    let mut tiles: Vec<TileCoord> =
-        (0..=7).flat_map(|zoom| (0..1_u32 << zoom).map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))).collect();
+    // Few enough for stores that take one request a tile, and of every remainder by which tests choose some.
+    let on = |zoom: u8| {
+        let some = (0..1_u32 << zoom).filter(move |i| zoom < 6 || i % 7 < 3);
+        some.map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))
+    };
+    let mut tiles: Vec<TileCoord> = (0..=7).flat_map(on).collect();
     tiles.sort_by_key(|tile| needs.order.place(*tile));
     let slices: &[Slice] =
         if needs.layers_apart { &[Slice::Layer(LayerId(0)), Slice::Layer(LayerId(1))] } else { &[Slice::Whole] };
