@@ -12,7 +12,7 @@ use crate::support::{Archive, Db, shared_data};
 fn one_seed_gives_every_target_the_same_tiles_as_others_read_them() {
     let db = match shared_data("facilities.csv") {
         Some(csv) => Db::with_csv(&csv),
-        None => Db::with_facilities(900),
+        None => Db::with_facilities(300),
     };
     let places = Places::new();
     places.seed(&db, "t.mbtiles", &["--zoom", "0-7"]).ok();
@@ -91,7 +91,7 @@ fn a_second_seed_writes_nothing_to_a_target_in_line_and_the_report_counts_reques
 
 #[test]
 fn kill_9_at_random_moments_then_a_second_run_gives_the_tiles_of_an_undisturbed_one() {
-    let db = Db::with_facilities(600);
+    let db = Db::with_facilities(250);
     let places = Places::new();
     places.seed(&db, "fresh.mbtiles", &["--zoom", "0-7"]).ok();
     let tiles = places.read_by_others("fresh.mbtiles");
