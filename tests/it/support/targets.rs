@@ -102,7 +102,7 @@ pub(crate) fn tileset(zooms: &str, bbox: &[&str]) -> Tileset {
 pub(crate) fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bool) -> Vec<TileEdit> {
     // Few enough for stores that take one request a tile, and of every remainder by which tests choose some.
     let on = |zoom: u8| {
-        let some = (0..1_u32 << zoom).filter(move |i| zoom < 6 || i % 7 < 3);
+        let some = (0..1_u32 << zoom).filter(move |i| zoom < 6 || i % 11 < 5);
         some.map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))
     };
     let mut tiles: Vec<TileCoord> = (0..=7).flat_map(on).collect();
