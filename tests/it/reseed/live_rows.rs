@@ -15,7 +15,7 @@ CREATE TABLE rows (id int PRIMARY KEY, kind int, word text, shown boolean, geom 
 INSERT INTO rows SELECT i, i % 7, 'w' || i % 31, i % 5 > 0, ST_SetSRID(CASE
         WHEN i % 50 = 0 THEN NULL WHEN i % 51 = 0 THEN ST_MakePoint(i % 9, 86) WHEN i % 3 = 0 THEN ST_MakePoint(12.5 + i % 4, 41.9)
         WHEN i % 3 = 1 THEN ST_MakePoint(hashint4(i) % 1000 * 0.18, hashint4(-i) % 1000 * 0.08)
-        ELSE ST_MakePoint(90 + hashint4(i) % 1000 * 1e-3, 23 + hashint4(-i) % 1000 * 1e-3) END, 4326) FROM generate_series(1, 2000) AS i;
+        ELSE ST_MakePoint(90 + hashint4(i) % 1000 * 1e-3, 23 + hashint4(-i) % 1000 * 1e-3) END, 4326) FROM generate_series(1, 3000) AS i;
 CREATE INDEX ON rows USING gist (geom)";
 
 const LAYERS: &str = r#"
@@ -205,7 +205,7 @@ fn stays_fresh(kept: &Kept, layers: usize, first: Option<&str>) -> String {
         }
         for (number, change) in CHANGES.iter().enumerate() {
             let mut sql = (*change).to_owned();
-            for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 2000)] {
+            for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
                 sql = sql.replace(name, &chance.below(end).to_string());
             }
             kept.tracked.db.run(&sql);
