@@ -48,13 +48,13 @@ fn an_emptied_table_replaces_nothing_unless_that_is_allowed() {
     // So few rows that the tiles decide (`lost_rows.rs` has more).
     let world = followed(100);
     for name in TARGETS {
-        world.writes("seed", name, &["--zoom", "0-5"]).ok();
+        world.writes("seed", name, &["--zoom", "0-6"]).ok();
     }
     let before: BTreeMap<&str, Tiles> = TARGETS.iter().map(|name| (*name, world.tiles_of(name))).collect();
     world.db.run("CREATE TABLE kept AS TABLE api_facility; TRUNCATE api_facility");
     for name in TARGETS {
         // With -q, too, the refusal is the one thing that is said.
-        for arguments in [&["--zoom", "0-5"][..], &["--zoom", "3"], &["--zoom", "0-5", "-q"]] {
+        for arguments in [&["--zoom", "0-6"][..], &["--zoom", "3"], &["--zoom", "0-6", "-q"]] {
             world.refuses_tiles(name, || world.writes("seed", name, arguments));
         }
         // By the log, or by the seed that it leads to.
@@ -66,14 +66,14 @@ fn an_emptied_table_replaces_nothing_unless_that_is_allowed() {
             world.writes("seed", name, &["--zoom", "7"]).ok();
             assert!(world.tiles_of(name) == before[name], "{name}");
         }
-        world.writes("seed", name, &["--zoom", "0-5", "--allow-shrink"]).ok();
+        world.writes("seed", name, &["--zoom", "0-6", "--allow-shrink"]).ok();
         assert_eq!(world.manifest(name)["stored"], 0, "{name}");
-        world.writes("seed", name, &["--zoom", "0-5"]).ok();
+        world.writes("seed", name, &["--zoom", "0-6"]).ok();
     }
     // An import comes, and goes on.
     world.db.run("INSERT INTO api_facility TABLE kept");
     for name in TARGETS {
-        world.writes("seed", name, &["--zoom", "0-5"]).ok();
+        world.writes("seed", name, &["--zoom", "0-6"]).ok();
         assert!(world.tiles_of(name) == before[name], "{name}");
     }
 }
@@ -95,15 +95,15 @@ fn what_only_shows_when_tiles_are_rendered_is_refused_before_anything_is_deleted
     std::fs::write(&world.places.config, text).unwrap();
     world.run("track", &["install"]).ok();
     for name in TARGETS {
-        world.writes("seed", name, &["--zoom", "0-5"]).ok();
+        world.writes("seed", name, &["--zoom", "0-6"]).ok();
     }
     // What is left of each box is its diagonal, in the same box.
     world.db.run("UPDATE road SET g = ST_SetSRID(ST_MakeLine(ST_MakePoint(ST_XMin(g), ST_YMin(g)), ST_MakePoint(ST_XMax(g), ST_YMax(g))), 4326)");
-    world.writes("seed", "fresh.mbtiles", &["--zoom", "0-5"]).ok();
+    world.writes("seed", "fresh.mbtiles", &["--zoom", "0-6"]).ok();
     let fresh = world.tiles_of("fresh.mbtiles");
     for name in TARGETS {
         let before = world.tiles_of(name);
-        world.refuses_tiles(name, || world.writes("seed", name, &["--zoom", "0-5"]));
+        world.refuses_tiles(name, || world.writes("seed", name, &["--zoom", "0-6"]));
         world.still_has(name, &before);
         world.refuses_tiles(name, || world.writes("reseed", name, &[]));
         world.still_has(name, &before);
