@@ -69,9 +69,14 @@ need_compiler() {
 }
 
 # build KIND NAME [CARGO-ARGUMENT…]: builds the program (bin oar-tiles) or a benchmark (bench NAME), as release unless BUILD_PROFILE says
-# otherwise (scripts/test: what it has built already); sets built to its path.
+# otherwise; sets built to its path. BUILT_PROGRAM may name a program that is there already (scripts/test: that of its tests, whose dependencies have
+# other features, so that cargo would compile all of them once more).
 build() {
   local messages
+  if [ "$1" = bin ] && [ -n "${BUILT_PROGRAM:-}" ]; then
+    built=$BUILT_PROGRAM
+    return
+  fi
   messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" "${@:3}" --message-format json-render-diagnostics) \
     || die "the build failed (see above)."
   # A bench needs the program itself, too, and which of the two cargo names last is a matter of chance.
