@@ -69,12 +69,12 @@ need_compiler() {
 }
 
 # build KIND NAME [CARGO-ARGUMENT…]: builds the program (bin oar-tiles) or a benchmark (bench NAME), as release unless BUILD_PROFILE says
-# otherwise; sets built to its path. BUILT_PROGRAM may name a program that is there already (scripts/test: that of its tests, whose dependencies have
+# otherwise; sets built to its path. OAR_TILES may name a program that is there already (scripts/test: that of its tests, whose dependencies have
 # other features, so that cargo would compile all of them once more).
 build() {
   local messages
-  if [ "$1" = bin ] && [ -n "${BUILT_PROGRAM:-}" ]; then
-    built=$BUILT_PROGRAM
+  if [ "$1" = bin ] && [ -n "${OAR_TILES:-}" ]; then
+    built=$OAR_TILES
     return
   fi
   messages=$(cd "$root" && cargo build --profile "${BUILD_PROFILE:-release}" --locked "--$1" "$2" "${@:3}" --message-format json-render-diagnostics) \

@@ -335,7 +335,7 @@ const CLUSTERED: &str = "[[layer]]\nname = \"facilities\"\ntable = \"api_facilit
 
 #[test]
 fn clusters_are_what_map_clients_expect() {
-    let db = Db::with_facilities(1_200);
+    let db = Db::with_facilities(4_000);
     for further in ["", "merge = true\n", "cell = \"hexagon\"\nsize = 0.1\n", "cell = \"hexagon\"\nmerge = true\n"] {
         clustered(&db, &CLUSTERED.replace("zoom = \"0-9\"\n", &format!("zoom = \"0-9\"\n{further}")));
     }
@@ -345,7 +345,7 @@ fn clustered(db: &Db, layer: &str) {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().join("t.mbtiles");
     let run = seed(&db.url, &output, &["--config", &config(folder.path(), "0-14", &[layer.to_owned()])]).ok();
-    adds_up(&output, "facilities", "point_count", 1_200);
+    adds_up(&output, "facilities", "point_count", 4_000);
     let (mut clusters, mut lone) = (0, 0);
     for (zoom, features) in shown(&output, "facilities") {
         let mut numbers: BTreeMap<String, (i64, i64)> = BTreeMap::new();

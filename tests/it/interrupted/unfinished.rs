@@ -422,7 +422,7 @@ const RUNS: [(&[&str], bool); 6] = [
 /// `TEST_KILLS=ROUNDS` does more of it.
 #[test]
 fn after_any_kills_a_reseed_either_makes_all_right_or_asks_for_a_seed() {
-    let rounds: u32 = std::env::var("TEST_KILLS").map_or(3, |rounds| rounds.parse().unwrap());
+    let rounds: u32 = std::env::var("TEST_KILLS").map_or(5, |rounds| rounds.parse().unwrap());
     let world = World::new(40);
     let other = world.other_config();
     for name in TARGETS {

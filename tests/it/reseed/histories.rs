@@ -29,10 +29,10 @@ fn histories(mut world: World, rounds: u64) {
 
 #[test]
 fn after_any_history_a_reseed_equals_a_fresh_seed() {
-    histories(World::of_every_kind(10), 3);
+    histories(World::of_every_kind(10), 4);
 }
 
 #[test]
-fn after_hundreds_of_histories_of_points_a_reseed_equals_a_fresh_seed() {
-    histories(World::of_points(100), 4);
+fn after_a_thousand_histories_of_points_a_reseed_equals_a_fresh_seed() {
+    histories(World::of_points(100), 10);
 }

@@ -202,7 +202,7 @@ fn facets_of_any_values_choose_what_the_conditions_of_the_database_choose() {
             pair.has_new_snapshots();
         }
         let of_one = [OF_CELLS, OF_POINTS].map(|column| format!("{column}_any=1"));
-        for query in (0..60).map(|_| any_query(&mut chance)).chain(of_one) {
+        for query in (0..100).map(|_| any_query(&mut chance)).chain(of_one) {
             let [own, plain] = [&pair.live.served, &pair.plain].map(|served| answers(served, &query));
             for (own, plain) in own.iter().zip(&plain) {
                 let what = format!("seed {seed}, round {round}, {query}: {} {}", own.head, plain.head);
