@@ -153,7 +153,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         Ok(())
     })?;
     writeln!(out, "MBTiles:       {:>9.0} tiles/s", f64::from(TILES) / seconds)?;
-    edits.sort_by_key(|edit| Order::Hilbert.place(edit.id().coord));
+    edits.sort_by_key(|edit| Order::Hilbert.sort_key(edit.id().coord));
     let seconds = fastest(|| {
         number += 1;
         let mut archive = Pmtiles::create(&folder.path().join(format!("{number}.pmtiles")), &Stop::new())?;

@@ -131,6 +131,20 @@ impl Stop {
             } => None,
         }
     }
+
+    /// Runs work that watches this stop, and asks for the stop if the work takes longer than `limit`. Returns what the
+    /// work returned, and whether it was too late.
+    pub async fn limiting<T>(&self, limit: Duration, work: impl Future<Output = T>) -> (T, bool) {
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            biased;
+            done = &mut work => (done, false),
+            () = tokio::time::sleep(limit) => {
+                self.ask(Signal::Terminate);
+                (work.await, true)
+            }
+        }
+    }
 }
 
 impl Default for Stop {
@@ -211,6 +225,16 @@ mod tests {
             stop.ask(Signal::Interrupt);
             assert!(stop.within(LIMIT, slow()).await.is_none());
             assert_eq!(stop.within(LIMIT, async { 7 }).await, Some(7));
+        });
+    }
+
+    #[test]
+    fn work_that_takes_too_long_is_asked_to_stop_and_waited_for() {
+        let stop = Stop::new();
+        on_runtime(async {
+            assert_eq!(stop.limiting(LIMIT, std::future::ready(1)).await, (1, false));
+            assert_eq!(stop.asked(), None);
+            assert_eq!(stop.limiting(LIMIT, stop.wait()).await, (Signal::Terminate, true));
         });
     }
 }

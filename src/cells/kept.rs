@@ -20,7 +20,7 @@ pub(crate) struct CellRows<'r> {
 }
 
 impl<'r> CellRows<'r> {
-    fn each(self) -> impl Iterator<Item = ([f64; 2], &'r [Option<i64>])> {
+    pub(crate) fn each(self) -> impl Iterator<Item = ([f64; 2], &'r [Option<i64>])> {
         let folds = self.values.len().checked_div(self.at.len()).unwrap_or(0);
         self.at.iter().enumerate().map(move |(number, at)| (*at, &self.values[number * folds..(number + 1) * folds]))
     }
@@ -31,22 +31,22 @@ impl<'r> CellRows<'r> {
 pub(crate) struct KeptCells {
     grid: CellGrid,
     wanted: Option<WantedFolds>,
-    zooms: BTreeMap<Zoom, ZoomCells>,
+    zooms: BTreeMap<Zoom, KeptZoom>,
     /// The shallowest zoom whose cells would take more memory than all rows. Deeper zooms have as many cells or more.
     too_many_from: Option<Zoom>,
 }
 
 #[derive(Debug, Default)]
-struct ZoomCells {
-    all: HashMap<i64, CellMembers, BuildHasherDefault<CodeHasher>>,
-    /// The values of the cells, by [`CellMembers::place`].
+struct KeptZoom {
+    all: HashMap<i64, KeptMembers, BuildHasherDefault<CodeHasher>>,
+    /// The values of the cells, by [`KeptMembers::place`].
     values: Vec<KeptValue>,
     /// The places of cells that have no member any more.
     free: Vec<u32>,
 }
 
 #[derive(Debug, Default)]
-struct CellMembers {
+struct KeptMembers {
     members: u32,
     place: u32,
     /// The sum of the members' positions in whole world units.
@@ -116,8 +116,8 @@ impl KeptCells {
     }
 
     /// The cells of a zoom; `None` if they take more than `most` bytes.
-    fn counted(&self, zoom: Zoom, rows: CellRows<'_>, most: usize) -> Option<ZoomCells> {
-        let (folds, mut cells) = (self.folds(), ZoomCells::default());
+    fn counted(&self, zoom: Zoom, rows: CellRows<'_>, most: usize) -> Option<KeptZoom> {
+        let (folds, mut cells) = (self.folds(), KeptZoom::default());
         for (number, (at, values)) in rows.each().enumerate() {
             cells.change(self.grid.cell(zoom, at).code(), at, values, folds, Change::Comes);
             if number % 4_096 == 0 && cells.bytes() > most {
@@ -143,7 +143,7 @@ impl KeptCells {
 
     /// The memory of the cells, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.zooms.values().map(ZoomCells::bytes).sum()
+        self.zooms.values().map(KeptZoom::bytes).sum()
     }
 
     /// The counted cells of a zoom around the positions for which `is_needed` is true; `None` if the zoom is not
@@ -151,7 +151,7 @@ impl KeptCells {
     pub(crate) fn counts(&self, zoom: Zoom, is_needed: impl Fn([f64; 2]) -> bool) -> Option<CellCounts> {
         let (cells, folds) = (self.zooms.get(&zoom)?, self.wanted.as_ref().map(|wanted| &wanted.folds[..]));
         let many = folds.map_or(0, <[Fold]>::len);
-        let mut needed: Vec<(i64, &CellMembers)> = Vec::new();
+        let mut needed: Vec<(i64, &KeptMembers)> = Vec::new();
         // The mean of a cell's members lies in the cell.
         needed.extend(cells.all.iter().filter(|(_, cell)| is_needed(cell.mean())).map(|(code, cell)| (*code, cell)));
         let mut folded = Vec::new();
@@ -166,7 +166,7 @@ impl KeptCells {
     }
 }
 
-impl ZoomCells {
+impl KeptZoom {
     fn change(&mut self, code: i64, at: [f64; 2], values: &[Option<i64>], folds: usize, change: Change) {
         let units = at.map(WorldBox::unit).map(u64::from);
         match change {
@@ -174,7 +174,7 @@ impl ZoomCells {
                 let (free, kept) = (&mut self.free, &mut self.values);
                 let cell = self.all.entry(code).or_insert_with(|| {
                     let place = if folds == 0 { 0 } else { free.pop().unwrap_or_else(|| ended(kept, folds)) };
-                    CellMembers { place, ..CellMembers::default() }
+                    KeptMembers { place, ..KeptMembers::default() }
                 });
                 cell.members += 1;
                 cell.sum = [cell.sum[0] + units[0], cell.sum[1] + units[1]];
@@ -203,7 +203,7 @@ impl ZoomCells {
 
     fn bytes(&self) -> usize {
         // A byte of the table for each entry, beside key and value.
-        self.all.capacity() * (size_of::<(i64, CellMembers)>() + 1)
+        self.all.capacity() * (size_of::<(i64, KeptMembers)>() + 1)
             + self.values.capacity() * size_of::<KeptValue>()
             + self.free.capacity() * size_of::<u32>()
     }
@@ -216,7 +216,7 @@ fn ended(values: &mut Vec<KeptValue>, folds: usize) -> u32 {
     u32::try_from(place).unwrap_or(u32::MAX)
 }
 
-impl CellMembers {
+impl KeptMembers {
     fn mean(&self) -> [f64; 2] {
         self.sum.map(|sum| (sum / u64::from(self.members).max(1)) as f64)
     }

@@ -88,6 +88,8 @@ pub(crate) async fn layer_reads(session: &Session, layer: &Layer) -> Result<Laye
 pub(crate) struct RequestCondition {
     pub(crate) sql: String,
     pub(crate) values: Vec<RequestValues>,
+    /// True if the configuration says that the log can hold all that decides about a row.
+    pub(crate) is_tracked: bool,
 }
 
 /// What stands for values in a condition.

@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::settings::{first_failure, resolved_to_write};
+use super::closing::first_failure;
+use super::settings::resolved_to_write;
 use super::{SettingFlags, on_runtime};
 use crate::report::{Style, grouped, print, report, sized, start_log, timed};
 use crate::run::copy::{CopiedPart, CopyReport};
-use crate::run::{CommandError, Job, area_or_boxes, copy};
+use crate::run::{CommandError, TilesetRun, area_or_boxes, copy};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
@@ -87,12 +88,12 @@ pub(crate) fn run_copy(arguments: &Copy, stop: &Stop) -> Result<(), CommandError
         since: since.clone(),
     };
     on_runtime(async || {
-        let job = Job::new(settings, *force, &report(Style::Warnings), stop)?;
-        let job = job.with_changed_out(changed_out.as_deref())?;
-        let done = copy::copy(&job, &options).await?;
+        let run = TilesetRun::new(settings, *force, &report(Style::Warnings), stop)?;
+        let run = run.with_changed_out(changed_out.as_deref())?;
+        let done = copy::copy(&run, &options).await?;
         let shown = if *quiet { Ok(()) } else { print(&render_copy(&done)).map_err(CommandError::from) };
-        let purged = job.purge_published(false).await.map(drop);
-        first_failure([purged, shown, job.changed_out.result()])
+        let purged = run.purge_published(false).await.map(drop);
+        first_failure([purged, shown, run.changed_out.result()])
     })
 }
 

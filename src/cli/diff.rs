@@ -13,7 +13,7 @@ use crate::report::{
     visible_line,
 };
 use crate::run::endpoint::{EndpointOptions, is_endpoint};
-use crate::run::{CommandError, Job, area_or_boxes, diff};
+use crate::run::{CommandError, TilesetRun, area_or_boxes, diff};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 use crate::tile::{LonLatBox, ZoomList};
@@ -72,8 +72,8 @@ pub(crate) fn run_diff(arguments: &Diff, stop: &Stop) -> Result<(), CommandError
     let bbox = area_or_boxes(wanted.as_ref(), bbox)?;
     let options = diff::DiffOptions { other, zoom: zoom.clone(), bbox };
     on_runtime(async || {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        let found = diff::diff(&job, &options).await?;
+        let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
+        let found = diff::diff(&run, &options).await?;
         if *geojson {
             print_json(&diff::geojson(&found))?;
         } else {

@@ -8,9 +8,9 @@ use clap::{ArgAction, Args};
 use super::settings::{names_output, resolved_all, resolved_for, several_tilesets};
 use super::tilesets::for_each;
 use super::{SettingFlags, on_runtime};
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::report::{Style, print_result, render_checkup, report, start_log};
-use crate::run::{CommandError, Family, Job, doctor};
+use crate::run::{CommandError, Family, TilesetRun, doctor};
 use crate::stop::Stop;
 
 /// `oar-tiles doctor`.
@@ -62,16 +62,16 @@ pub(crate) fn run_doctor(arguments: &Doctor, stop: &Stop) -> Result<(), CommandE
         has_target: arguments.target.is_some() || names_output(&flags)?,
         url: arguments.url.clone(),
     };
-    let examine = async |settings: JobSettings| {
+    let examine = async |settings: Settings| {
         let report = report(Style::Nothing);
-        let job = match Family::of(&settings) {
+        let run = match Family::of(&settings) {
             Some(family) => {
                 let output = arguments.target.is_some().then_some(&*settings.tileset.output);
                 Box::pin(family.one_target(output, &report, stop)).await?
             }
-            None => Job::new(settings, false, &report, stop)?,
+            None => TilesetRun::new(settings, false, &report, stop)?,
         };
-        let checkup = doctor::doctor(&job, &options).await?;
+        let checkup = doctor::doctor(&run, &options).await?;
         print_result(arguments.json, &checkup, render_checkup)?;
         doctor::healthy(&checkup)
     };

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
+use super::seed_flags::Seed;
 use super::settings::{environment, resolved_over, resolved_without_file, resolved_without_layers};
-use super::{Seed, SettingFlags, on_runtime};
-use crate::config::JobSettings;
+use super::{SettingFlags, on_runtime};
+use crate::config::Settings;
 use crate::report::{print, render_discovered, render_drafted, render_undrawn, say, start_log};
 use crate::run::init::DraftFor;
 use crate::run::{CommandError, init};
@@ -45,11 +46,7 @@ pub(crate) fn run_init(arguments: &Init, stop: &Stop) -> Result<(), CommandError
 }
 
 /// The settings of `seed --table`.
-pub(crate) fn drafted_settings(
-    arguments: &Seed,
-    given: &SettingFlags,
-    stop: &Stop,
-) -> Result<JobSettings, CommandError> {
+pub(crate) fn drafted_settings(arguments: &Seed, given: &SettingFlags, stop: &Stop) -> Result<Settings, CommandError> {
     let settings = resolved_without_layers(given)?;
     let draft = async || init::draft(&settings.database, &environment(), &arguments.table, DraftFor::Seed, stop).await;
     let drafted = on_runtime(draft)?;

@@ -8,7 +8,7 @@ use clap::Args;
 use super::settings::{resolved_to_read, target_of};
 use super::{SettingFlags, on_runtime};
 use crate::report::{Style, print, print_bytes, print_json, print_result, render_contents, render_features, report};
-use crate::run::{CommandError, Job, WrittenFileError, inspect, picture};
+use crate::run::{CommandError, TilesetRun, WrittenFileError, inspect, picture};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 
@@ -45,8 +45,8 @@ pub(crate) fn run_inspect(arguments: &Inspect, stop: &Stop) -> Result<(), Comman
     let options =
         inspect::InspectOptions { tile: tile.clone(), layer: layer.clone(), geojson: *geojson, png: png.is_some() };
     on_runtime(async || {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        match inspect::inspect(&job, options).await? {
+        let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
+        match inspect::inspect(&run, options).await? {
             inspect::Inspection::Summary(contents) => print_result(*json, &*contents, render_contents)?,
             inspect::Inspection::Features(features) => print(&render_features(&features))?,
             inspect::Inspection::GeoJson(text) => print_json(&text)?,

@@ -4,10 +4,11 @@
 //! | file | what |
 //! |---|---|
 //! | `config`, `copy`, `diff`, `doctor`, `init`, `inspect`, `jobs`, `publish`, `purge`, `shards`, `track`, `verify` | the verbs of these names |
+//! | `closing` | how a run is shown, and the output at its end |
 //! | `help` | the help of all verbs: flags in groups, what `-h` leaves to `--help`, examples, exit codes |
 //! | `mistakes` | what people type who know other tools: the error names what they meant |
 //! | `own_file` | `./oar-tiles.toml`: which verbs read it without being told, and when it is refused |
-//! | `seed` | `oar-tiles seed` and `oar-tiles reseed` |
+//! | `seed`, `seed_flags` | `oar-tiles seed` and `oar-tiles reseed`; their flags |
 //! | `serve` | `oar-tiles serve` and `oar-tiles preview` |
 //! | `settings` | the settings of a verb, from flags, the environment, and a file |
 //! | `shell` | `oar-tiles completions` and `oar-tiles man` |
@@ -17,6 +18,7 @@
 
 #![expect(clippy::doc_markdown, reason = "the texts of flags are the help that users read")]
 
+mod closing;
 mod config;
 mod copy;
 mod diff;
@@ -30,6 +32,7 @@ mod own_file;
 mod publish;
 mod purge;
 mod seed;
+mod seed_flags;
 mod serve;
 mod settings;
 mod shards;
@@ -84,7 +87,7 @@ pub(crate) use jobs::Jobs;
 pub(crate) use publish::Publish;
 pub use publish::render_versions;
 pub(crate) use purge::{Purge, PurgeVerb};
-pub(crate) use seed::{Reseed, Seed};
+pub(crate) use seed_flags::{Reseed, Seed};
 pub(crate) use serve::{Preview, Serve};
 pub(crate) use shards::Shards;
 pub(crate) use shell::{Completions, Man};

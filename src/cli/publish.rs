@@ -10,7 +10,7 @@ use super::variants::targets_of;
 use super::{SettingFlags, on_runtime};
 use crate::clock::moment;
 use crate::report::{Style, grouped, print, report, start_log, visible_line};
-use crate::run::{CommandError, Job, VersionSwitch, publish};
+use crate::run::{CommandError, TilesetRun, VersionSwitch, publish};
 use crate::stop::Stop;
 use crate::target::{Latest, RewrittenHeaders};
 
@@ -57,15 +57,15 @@ pub(crate) fn run_publish(arguments: &Publish, stop: &Stop) -> Result<(), Comman
         None => VersionSwitch::Stay,
     };
     let publish_one = async |settings| {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
         if arguments.rewrite_headers {
-            let rewritten = tokio::task::block_in_place(|| publish::rewrite_headers(&job))?;
+            let rewritten = tokio::task::block_in_place(|| publish::rewrite_headers(&run))?;
             print(&render_rewritten(&rewritten))?;
         } else {
-            let latest = tokio::task::block_in_place(|| publish::publish(&job, switch))?;
+            let latest = tokio::task::block_in_place(|| publish::publish(&run, switch))?;
             print(&render_versions(&latest))?;
         }
-        job.purge_published(false).await.map(drop)
+        run.purge_published(false).await.map(drop)
     };
     on_runtime(async || for_each(targets_of(tilesets, stop).await?, false, stop, publish_one).await)
 }

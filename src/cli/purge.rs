@@ -12,7 +12,7 @@ use crate::cdn::{Delivered, DeliveryEnd, PlannedPurge};
 use crate::report::{
     PurgeStatus, PurgeStatusList, Style, grouped, print, print_document, report, start_log, table, timed,
 };
-use crate::run::{CommandError, Job, purge};
+use crate::run::{CommandError, TilesetRun, purge};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 
@@ -93,12 +93,12 @@ pub(crate) fn run_purge(arguments: &Purge, stop: &Stop) -> Result<(), CommandErr
     }
     let request = purge::PurgeRequest { all: what.all, tiles: what.tiles.clone(), forget: what.forget };
     let purge_one = async |settings| {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+        let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
         match is_json {
-            Some(true) => print_document(&PurgeStatusList { cdns: &purge::status(&job).await? })?,
-            Some(false) => print(&render_purge_status(&purge::status(&job).await?))?,
-            None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&job, &request).await?))?,
-            None => print(&render_delivered(&purge::purge(&job, &request).await?))?,
+            Some(true) => print_document(&PurgeStatusList { cdns: &purge::status(&run).await? })?,
+            Some(false) => print(&render_purge_status(&purge::status(&run).await?))?,
+            None if what.dry_run => print(&render_planned_purges(&purge::dry_run(&run, &request).await?))?,
+            None => print(&render_delivered(&purge::purge(&run, &request).await?))?,
         }
         Ok(())
     };

@@ -1,151 +1,24 @@
 //! `oar-tiles seed` and `oar-tiles reseed`.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
-use clap::{ArgAction, Args};
 use tokio::runtime::Handle;
 
+use super::closing::{ClosingFiles, first_failure, noted, style};
 use super::init::drafted_settings;
+use super::on_runtime;
+use super::seed_flags::{Reseed, Seed, reseed_options};
 use super::serve::preview;
-use super::settings::{first_failure, noted, reseed_options, resolved_to_draw, several_tilesets, style};
+use super::settings::{resolved_to_draw, several_tilesets};
 use super::tilesets::{file_of, for_all, for_each, have_own_files};
-use super::variants::{ClosingFiles, not_for_variants, reseed_variants, seed_variants};
-use super::{SettingFlags, on_runtime};
-use crate::config::{ConfigError, JobSettings};
+use super::variants::{not_for_variants, reseed_variants, seed_variants};
+use crate::config::{ConfigError, Settings};
 use crate::report::{
     ReseedReport, RunMetrics, Style, render_dirty, render_plan, render_reseed, render_run, report, start_log,
 };
-use crate::run::reseed::{PublishedTiles, ReseedOptions, ReseedOutcome};
-use crate::run::{CommandError, Family, Job, SharedSnapshot, reseed, seed, shards};
+use crate::run::reseed::{PublishedFigures, ReseedOptions, ReseedOutcome};
+use crate::run::{CommandError, Family, SharedSnapshot, TilesetRun, reseed, seed, shards};
 use crate::shards::ShardsError;
 use crate::stop::Stop;
 use crate::target::MaxShrink;
-
-/// `oar-tiles seed`.
-#[derive(Debug, Args)]
-pub(crate) struct Seed {
-    /// Flags that override the configuration.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Draw these tables instead of the configuration's layers, as init would write them: a name, schema.name, or a
-    /// pattern with * and ?; repeat the flag for several. A function f(z, x, y) is drawn if it is named without a
-    /// pattern
-    #[arg(long, value_name = "GLOB", action = ArgAction::Append)]
-    pub table: Vec<String>,
-    /// Only tiles that this area touches: a GeoJSON file with polygons, or W,S,E,N
-    #[arg(long, value_name = "AREA", allow_hyphen_values = true, conflicts_with = "bbox")]
-    pub(crate) area: Option<String>,
-    /// Print the plan with estimated sizes and times; write nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Seed in parts that are kept beside the target: if the seed is killed, the same command goes on with the
-    /// missing ones. Without a change log it starts over
-    #[arg(long, conflicts_with_all = ["dry_run", "variant", "prune_variants"])]
-    pub(crate) resume: bool,
-    /// With --resume: into how many parts a new seed is cut [default: one for each minute of work]
-    #[arg(long, value_name = "N", requires = "resume", value_parser = clap::value_parser!(u32).range(1..=1_000))]
-    pub(crate) parts: Option<u32>,
-    /// Then show the result on a map in the browser, as preview does, until Ctrl-C
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(crate) preview: bool,
-    /// Overwrite the target even if it holds another tileset or was made by another program
-    #[arg(long)]
-    pub force: bool,
-    /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
-    #[arg(long)]
-    pub(crate) allow_shrink: bool,
-    /// Delete the targets of variants whose values are gone
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(crate) prune_variants: bool,
-    /// Seed this variant alone, by the value in its output (values joined by / if there are several), and leave the
-    /// others as they are; repeat the flag for several. Jobs for different variants may run at once
-    #[arg(long, value_name = "VALUE", action = ArgAction::Append, conflicts_with_all = ["table", "prune_variants", "preview"])]
-    pub(crate) variant: Vec<String>,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if
-    /// that is not known
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub(crate) changed_out: Option<PathBuf>,
-    /// Also write the closing table (or the plan) as JSON
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    /// Also write when and how the run ended, as a text file for Prometheus' node exporter
-    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
-    pub metrics: Option<PathBuf>,
-    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
-    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub(crate) verbose: u8,
-    /// Show warnings and errors only: no progress, no closing table
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-/// `oar-tiles reseed`.
-#[derive(Debug, Args)]
-pub(crate) struct Reseed {
-    /// Flags that override the configuration; `--zoom` and `--bbox` limit which tiles are rendered.
-    #[command(flatten)]
-    pub given: SettingFlags,
-    /// Print how many tiles would be rendered, and why; write nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// If the target needs a full seed, seed it with its own zooms and boxes; without this flag reseed ends with exit
-    /// code 4
-    #[arg(long)]
-    pub(crate) or_seed: bool,
-    /// Publish even if the target would lose more tiles or rows than max_shrink in the configuration allows
-    #[arg(long)]
-    pub(crate) allow_shrink: bool,
-    /// Delete the targets of variants whose values are gone
-    #[arg(long, conflicts_with = "dry_run")]
-    pub(crate) prune_variants: bool,
-    /// Render these tiles instead of those that changed: a file with a line z/x/y for each, - for standard input, or
-    /// postgresql:TABLE, a table with the columns zoom, x and y (osm2pgsql)
-    #[arg(long, value_name = "FILE", conflicts_with = "area")]
-    pub tiles: Option<PathBuf>,
-    /// With --tiles: also render the tiles of lower zooms that contain them
-    #[arg(long, requires = "tiles")]
-    pub(crate) parents: bool,
-    /// With --tiles: also render the tiles of higher zooms within them
-    #[arg(long, requires = "tiles")]
-    pub(crate) children: bool,
-    /// Render this area instead of the tiles that changed: W,S,E,N or a GeoJSON file with polygons; repeat the flag for
-    /// several areas
-    #[arg(long, value_name = "AREA", allow_hyphen_values = true, action = ArgAction::Append)]
-    pub(crate) area: Vec<String>,
-    /// Before publishing, list the tiles to render in FILE: .json, .geojson, else a line z/x/y for each; only * before
-    /// a full seed
-    #[arg(long, value_name = "FILE")]
-    pub(crate) dirty_out: Option<PathBuf>,
-    /// After publishing, list the tiles that changed in FILE: .json, .geojson, else a line z/x/y for each; only * if
-    /// that is not known
-    #[arg(long, value_name = "FILE", conflicts_with = "dry_run")]
-    pub(crate) changed_out: Option<PathBuf>,
-    /// Keep running, and render again whenever something changes
-    #[arg(long, conflicts_with_all = ["dry_run", "tiles", "area"])]
-    pub watch: bool,
-    /// With --watch: how long to collect further changes after the first one, such as 500ms [config: changes.debounce]
-    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
-    pub(crate) debounce: Option<Duration>,
-    /// With --watch: how often to look for changes even without a notification, such as 30s [config: changes.poll]
-    #[arg(long, value_name = "TIME", requires = "watch", value_parser = humantime::parse_duration)]
-    pub poll: Option<Duration>,
-    /// Also write the closing table (or the plan) as JSON
-    #[arg(long, value_name = "FILE.json")]
-    pub report: Option<PathBuf>,
-    /// Also write when and how the run ended, as a text file for Prometheus' node exporter; with --watch after each
-    /// publish
-    #[arg(long, value_name = "FILE.prom", conflicts_with = "dry_run")]
-    pub metrics: Option<PathBuf>,
-    /// Log more (-v: what the run decides; -vv: how each layer is read, and every statement that is retried)
-    #[arg(long, short, action = ArgAction::Count, conflicts_with = "quiet")]
-    pub(crate) verbose: u8,
-    /// Show warnings and errors only: no progress, no closing table
-    #[arg(long, short)]
-    pub quiet: bool,
-}
-
-// `seed` and `reseed`.
 
 pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
@@ -199,7 +72,7 @@ pub(crate) fn run_seed(arguments: &Seed, stop: &Stop) -> Result<(), CommandError
 }
 
 /// Refuses `--variant` unless it names variants of one tileset.
-fn has_variants(tilesets: &[JobSettings]) -> Result<(), CommandError> {
+fn has_variants(tilesets: &[Settings]) -> Result<(), CommandError> {
     match tilesets {
         [one] if one.tileset.variants.is_some() => Ok(()),
         [one] => Err(ConfigError::NoVariants { tileset: one.tileset.name.clone() }.into()),
@@ -208,7 +81,7 @@ fn has_variants(tilesets: &[JobSettings]) -> Result<(), CommandError> {
 }
 
 /// Refuses what `--resume` cannot seed in parts.
-fn can_be_resumed(tilesets: &[JobSettings]) -> Result<(), CommandError> {
+fn can_be_resumed(tilesets: &[Settings]) -> Result<(), CommandError> {
     let [one] = tilesets else { return Err(several_tilesets("--resume", tilesets.to_vec())) };
     not_for_variants(one, "--resume", "a seed of all variants begins again; seed some of them with --variant VALUE")?;
     match one.tileset.layers.iter().find(|layer| layer.section.refresh()) {
@@ -218,7 +91,7 @@ fn can_be_resumed(tilesets: &[JobSettings]) -> Result<(), CommandError> {
 }
 
 /// The settings. If `allowed`, the run may delete any number of tiles.
-fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
+fn shrinking(mut settings: Settings, allowed: bool) -> Settings {
     if allowed {
         settings.tileset.max_shrink = MaxShrink::ALL;
     }
@@ -228,7 +101,7 @@ fn shrinking(mut settings: JobSettings, allowed: bool) -> JobSettings {
 /// Seeds one tileset.
 async fn seed_one(
     arguments: &Seed,
-    settings: JobSettings,
+    settings: Settings,
     snapshot: Option<&SharedSnapshot>,
     stop: &Stop,
 ) -> Result<(), CommandError> {
@@ -237,27 +110,27 @@ async fn seed_one(
     let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
     let (closing, mut metrics) = files.begin("seed", &settings, style, &settings.tileset.output)?;
     let run = async || {
-        let job =
-            Job::new(settings, arguments.force, &report(style), stop)?.with_changed_out(changed_out.as_deref())?;
-        let job = match snapshot {
-            Some(snapshot) => job.sharing(snapshot),
-            None => job,
+        let tileset_run = TilesetRun::new(settings, arguments.force, &report(style), stop)?
+            .with_changed_out(changed_out.as_deref())?;
+        let tileset_run = match snapshot {
+            Some(snapshot) => tileset_run.with_snapshot(snapshot),
+            None => tileset_run,
         };
         if arguments.dry_run {
-            let plan = seed::plan_seed(&job).await?;
+            let plan = seed::plan_seed(&tileset_run).await?;
             return closing.show(&render_plan(&plan), &plan);
         }
         let done = if arguments.resume {
-            Box::pin(shards::resume(&job, arguments.parts)).await?
+            Box::pin(shards::resume(&tileset_run, arguments.parts)).await?
         } else {
-            seed::seed(&job).await?
+            seed::seed(&tileset_run).await?
         };
         // The target is published: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
         metrics.wrote(done.written, done.bytes);
-        let purged = job.purge_published(false).await.map(drop);
-        let noted = note_purges(&mut metrics, &job).await;
-        first_failure([purged, seed::complete(&done), noted, shown, job.changed_out.result()])
+        let purged = tileset_run.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &tileset_run).await;
+        first_failure([purged, seed::complete(&done), noted, shown, tileset_run.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
@@ -280,7 +153,7 @@ pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
         ],
     )?;
     let options = reseed_options(arguments)?;
-    let reseed = async |settings: JobSettings| {
+    let reseed = async |settings: Settings| {
         let settings = shrinking(settings, arguments.allow_shrink);
         if let Some(family) = Family::of(&settings) {
             return Box::pin(reseed_variants(arguments, family, stop)).await;
@@ -299,7 +172,7 @@ pub(crate) fn run_reseed(arguments: &Reseed, stop: &Stop) -> Result<(), CommandE
 async fn reseed_one(
     arguments: &Reseed,
     options: &ReseedOptions,
-    settings: JobSettings,
+    settings: Settings,
     stop: &Stop,
 ) -> Result<(), CommandError> {
     let style = match style(&settings, arguments.quiet) {
@@ -313,15 +186,17 @@ async fn reseed_one(
     let files = ClosingFiles { report: &arguments.report, metrics: &arguments.metrics };
     let (closing, mut metrics) = files.begin("reseed", &settings, style, &output)?;
     let run = async || {
-        let job = Job::new(settings, false, &report(style), stop)?.with_changed_out(changed_out.as_deref())?;
+        let tileset_run =
+            TilesetRun::new(settings, false, &report(style), stop)?.with_changed_out(changed_out.as_deref())?;
         if arguments.watch {
-            return reseed::watch(&job, &options, |outcome| {
-                let noted = tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &job)));
-                first_failure([job.changed_out.result(), noted, note_watched(&mut metrics, outcome)])
+            return reseed::watch(&tileset_run, &options, |outcome| {
+                let noted =
+                    tokio::task::block_in_place(|| Handle::current().block_on(note_purges(&mut metrics, &tileset_run)));
+                first_failure([tileset_run.changed_out.result(), noted, note_watched(&mut metrics, outcome)])
             })
             .await;
         }
-        let outcome = reseed::reseed(&job, &options).await?;
+        let outcome = reseed::reseed(&tileset_run, &options).await?;
         // The target is published: whatever fails from here on keeps nothing else from being tried.
         let shown = match &outcome {
             ReseedOutcome::Nothing => {
@@ -338,18 +213,18 @@ async fn reseed_one(
         let published = outcome.published();
         metrics.wrote(published.map_or(0, |tiles| tiles.written), published.map_or(0, |tiles| tiles.bytes));
         // Also if nothing changed, because an earlier run may have left something in the outbox.
-        let purged = job.purge_published(false).await.map(drop);
-        let noted = note_purges(&mut metrics, &job).await;
-        first_failure([purged, outcome.complete(), noted, shown, job.changed_out.result()])
+        let purged = tileset_run.purge_published(false).await.map(drop);
+        let noted = note_purges(&mut metrics, &tileset_run).await;
+        first_failure([purged, outcome.complete(), noted, shown, tileset_run.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
 }
 
 /// Writes the purges that wait into the file of `--metrics`.
-async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandError> {
-    if metrics.is_wanted() && !job.settings.tileset.purges.is_empty() {
-        metrics.purges(&job.outbox().await?);
+async fn note_purges(metrics: &mut RunMetrics, tileset_run: &TilesetRun) -> Result<(), CommandError> {
+    if metrics.is_wanted() && !tileset_run.settings.tileset.purges.is_empty() {
+        metrics.purges(&tileset_run.outbox().await?);
     }
     Ok(())
 }
@@ -357,7 +232,7 @@ async fn note_purges(metrics: &mut RunMetrics, job: &Job) -> Result<(), CommandE
 /// Writes one outcome of a watch into the file of `--metrics`.
 fn note_watched(metrics: &mut RunMetrics, outcome: &ReseedOutcome) -> Result<(), CommandError> {
     let noted = match outcome.published() {
-        Some(PublishedTiles { written, bytes, took }) => metrics.published(written, bytes, took),
+        Some(PublishedFigures { written, bytes, took }) => metrics.published(written, bytes, took),
         None => metrics.unchanged(),
     };
     noted.map_err(CommandError::from)

@@ -15,11 +15,11 @@ use super::settings::{
 };
 use super::variants::not_for_variants;
 use super::{SettingFlags, on_runtime, typed};
-use crate::config::{ConfigError, JobSettings, preview_options};
+use crate::config::{ConfigError, Settings, preview_options};
 use crate::report::{Style, print, report, start_log};
 use crate::run::reseed::{FamilyReseedWriter, ReseedOptions, ReseedWriter};
 use crate::run::serving::{NamedTilesets, OnceReady, ServedFamily, ServedTileset, ServedTilesets};
-use crate::run::{CommandError, Family, Job, jobs, picture, serving};
+use crate::run::{CommandError, Family, TilesetRun, jobs, picture, serving};
 use crate::serve::{
     AddressRange, EmptyStatus, ListenAddress, RereadSettings, ServeOptions, SettingsReader, TilesetHeaders, Writer,
     WriterOptions, WrittenTarget, WrittenVariants,
@@ -272,7 +272,7 @@ impl ServedKind {
         arguments: &Serve,
         flags: &SettingFlags,
         names_output: bool,
-    ) -> Result<Vec<JobSettings>, CommandError> {
+    ) -> Result<Vec<Settings>, CommandError> {
         match (self, &arguments.target) {
             (ServedKind::Listed, _) => resolved_all(flags, names_output),
             (ServedKind::Discovered(draft), _) => resolved_all_over(flags, draft),
@@ -300,15 +300,15 @@ pub(crate) fn run_serve(arguments: &Serve, stop: &Stop) -> Result<(), CommandErr
         move || reread(&arguments, &flags, &kind).map_err(|error| error.to_string())
     });
     on_runtime(async || {
-        let served = served_jobs(&kind, settings, options.writer, stop)?;
+        let served = served_tilesets(&kind, settings, options.writer, stop)?;
         serving::run(&served, &options, OnceReady::SayWhere, Some(reread), stop).await
     })
 }
 
 /// The jobs that a server serves, each with its writer if the server writes.
-fn served_jobs(
+fn served_tilesets(
     kind: &ServedKind,
-    settings: Vec<JobSettings>,
+    settings: Vec<Settings>,
     writer: Option<WriterOptions>,
     stop: &Stop,
 ) -> Result<ServedTilesets, CommandError> {
@@ -320,7 +320,7 @@ fn served_jobs(
             let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenVariants>>);
             // The writer of the variants also writes the tileset without conditions.
             if let Some(all) = family.all()? {
-                served.push(ServedTileset::read_only(Job::new(all, false, &report, stop)?));
+                served.push(ServedTileset::read_only(TilesetRun::new(all, false, &report, stop)?));
             }
             families.push(ServedFamily { family, writer });
             continue;
@@ -329,14 +329,14 @@ fn served_jobs(
             let advice = "leave TARGET out, so that all variants are written and served";
             not_for_variants(&settings, "serve TARGET --writer", advice)?;
         }
-        let job = Job::new(settings, false, &report, stop)?;
+        let run = TilesetRun::new(settings, false, &report, stop)?;
         if let ServedKind::Discovered(_) = kind {
-            served.push(ServedTileset::live_only(job));
+            served.push(ServedTileset::live_only(run));
             continue;
         }
-        let watch = |writer| ReseedWriter::new(job.clone(), ReseedOptions::default(), writer);
+        let watch = |writer| ReseedWriter::new(run.clone(), ReseedOptions::default(), writer);
         let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenTarget>>);
-        served.push(ServedTileset { writer, ..ServedTileset::read_only(job) });
+        served.push(ServedTileset { writer, ..ServedTileset::read_only(run) });
     }
     Ok(match (kind, served.pop()) {
         (ServedKind::One, Some(one)) => ServedTilesets::One(Box::new(one)),
@@ -352,7 +352,7 @@ fn has_variants(flags: &SettingFlags) -> Result<bool, CommandError> {
 }
 
 /// The settings of the first tileset. The settings of the server are the same in all.
-fn first_of(settings: Vec<JobSettings>) -> Result<JobSettings, CommandError> {
+fn first_of(settings: Vec<Settings>) -> Result<Settings, CommandError> {
     let none = || ConfigError::NotOneTileset { what: "serve", names: Vec::new() };
     Ok(settings.into_iter().next().ok_or_else(none)?)
 }
@@ -401,21 +401,21 @@ pub(crate) fn run_preview(arguments: &Preview, stop: &Stop) -> Result<(), Comman
     let settings = preview_settings(arguments, &target)?;
     if let Some(file) = &arguments.html {
         return on_runtime(async || {
-            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-            serving::write_page(&job, file, arguments.public_url.clone(), arguments.basemap.as_deref()).await
+            let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
+            serving::write_page(&run, file, arguments.public_url.clone(), arguments.basemap.as_deref()).await
         });
     }
     if let Some(file) = &arguments.style {
         return on_runtime(async || {
-            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+            let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
             let (label, glyphs) = (arguments.label.as_deref(), arguments.glyphs.as_deref());
-            serving::write_style(&job, file, arguments.public_url.clone(), label, glyphs).await
+            serving::write_style(&run, file, arguments.public_url.clone(), label, glyphs).await
         });
     }
     if let Some(file) = &arguments.picture {
         return on_runtime(async || {
-            let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-            let drawn = picture::of_map(&job, arguments.at).await?;
+            let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
+            let drawn = picture::of_map(&run, arguments.at).await?;
             write_picture(&drawn, Some(file), Path::new(&target))
         });
     }
@@ -438,29 +438,30 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
     let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
-        let job = |settings| Job::new(settings, false, &report(Style::Warnings), stop).map(ServedTileset::live_only);
-        let tilesets = settings.into_iter().map(job).collect::<Result<_, _>>()?;
+        let live_only =
+            |settings| TilesetRun::new(settings, false, &report(Style::Warnings), stop).map(ServedTileset::live_only);
+        let tilesets = settings.into_iter().map(live_only).collect::<Result<_, _>>()?;
         let served = ServedTilesets::ByName(NamedTilesets { tilesets, families: Vec::new() });
         serving::run(&served, &options, then, None, stop).await
     })
 }
 
 /// Shows the target of a run that has ended, on any free port of this machine.
-pub(crate) fn preview(settings: JobSettings, stop: &Stop) -> Result<(), CommandError> {
+pub(crate) fn preview(settings: Settings, stop: &Stop) -> Result<(), CommandError> {
     let options = preview_options(ListenAddress::ANY_LOCAL, None, None)?;
     show(settings, &options, OnceReady::SayWhere, stop)
 }
 
-fn show(settings: JobSettings, options: &ServeOptions, then: OnceReady, stop: &Stop) -> Result<(), CommandError> {
+fn show(settings: Settings, options: &ServeOptions, then: OnceReady, stop: &Stop) -> Result<(), CommandError> {
     on_runtime(async || {
-        let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
-        let served = ServedTilesets::One(Box::new(ServedTileset::read_only(job)));
+        let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
+        let served = ServedTilesets::One(Box::new(ServedTileset::read_only(run)));
         serving::run(&served, options, then, None, stop).await
     })
 }
 
 /// The settings of a preview. Only live tiles need the settings of the tileset that the target holds.
-fn preview_settings(arguments: &Preview, target: &str) -> Result<JobSettings, CommandError> {
+fn preview_settings(arguments: &Preview, target: &str) -> Result<Settings, CommandError> {
     if arguments.live {
         names_layers(&arguments.given())?;
         resolved_for(&arguments.given(), target, "preview --live")

@@ -3,16 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum as _;
-use serde::Serialize;
 
-use super::{Reseed, SettingFlags};
-use crate::config::{CONFIG_VARIABLE, ConfigError, ConfigValues, JobSettings, LOG_VARIABLE, Progress, gather};
-use crate::exit::Exit;
+use super::SettingFlags;
+use crate::config::{CONFIG_VARIABLE, ConfigError, ConfigValues, LOG_VARIABLE, Settings, gather};
 use crate::postgis::ConnectParts;
-use crate::report::{LogForm, ReportFile, RunMetrics, Style, print, say_problem};
-use crate::run::reseed::{ReseedOptions, SeedInstead};
-use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, area, area_or_boxes};
-use crate::stop::Stop;
+use crate::report::LogForm;
+use crate::run::CommandError;
 
 /// The form of the log, from the flag or else from the environment.
 pub(crate) fn log_form(flag: Option<LogForm>) -> Result<LogForm, CommandError> {
@@ -50,32 +46,32 @@ pub(crate) fn config_file(flags: &SettingFlags) -> Option<PathBuf> {
 }
 
 /// The settings of a command that has no file.
-pub(crate) fn resolved_without_file(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved_without_file(flags: &SettingFlags) -> Result<Settings, CommandError> {
     let values = gather(None, None, variables(), flags.flags())?;
-    Ok(JobSettings::resolve(&values, &environment(), &[])?)
+    Ok(Settings::resolve(&values, &environment(), &[])?)
 }
 
 /// The settings for a search of the database's tables. The layers do not matter.
-pub(crate) fn resolved_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
-    Ok(JobSettings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
+pub(crate) fn resolved_without_layers(flags: &SettingFlags) -> Result<Settings, CommandError> {
+    Ok(Settings::resolve(&one_of(&gathered(flags)?, flags, "this command")?, &environment(), &[])?)
 }
 
 /// Like [`resolved_without_layers`], but if there are several tilesets and the flags choose none, the settings of the
 /// first.
-pub(crate) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved_first_without_layers(flags: &SettingFlags) -> Result<Settings, CommandError> {
     let values = gathered(flags)?;
     let first = values.tilesets(&flags.tileset)?.into_iter().next().unwrap_or(values);
-    Ok(JobSettings::resolve(&first, &environment(), &[])?)
+    Ok(Settings::resolve(&first, &environment(), &[])?)
 }
 
 /// The settings, with the layers, zooms and output of a draft.
-pub(crate) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved_over(flags: &SettingFlags, draft: &str) -> Result<Settings, CommandError> {
     let values = gathered_over(flags, Some(draft))?;
-    Ok(JobSettings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
+    Ok(Settings::resolve(&one_of(&values, flags, "seed --table")?, &environment(), &flags.layer)?)
 }
 
 /// The settings of each tileset of a draft.
-pub(crate) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec<JobSettings>, CommandError> {
+pub(crate) fn resolved_all_over(flags: &SettingFlags, draft: &str) -> Result<Vec<Settings>, CommandError> {
     let tilesets = gathered_over(flags, Some(draft))?.tilesets(&[])?;
     tilesets.iter().map(|values| resolved_one(values, flags, false)).collect()
 }
@@ -95,7 +91,7 @@ pub(crate) fn has_file(flags: &SettingFlags) -> bool {
 }
 
 /// The settings of each tileset that the flags choose. A command that `writes` targets needs their names.
-pub(crate) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
+pub(crate) fn resolved_all(flags: &SettingFlags, writes: bool) -> Result<Vec<Settings>, CommandError> {
     let tilesets = gathered(flags)?.tilesets(&flags.tileset)?;
     tilesets.iter().map(|values| resolved_one(values, flags, writes)).collect()
 }
@@ -108,7 +104,7 @@ pub(crate) fn names_layers(flags: &SettingFlags) -> Result<(), CommandError> {
 }
 
 /// Like [`resolved_all`], for a command that draws.
-pub(crate) fn resolved_to_draw(flags: &SettingFlags, writes: bool) -> Result<Vec<JobSettings>, CommandError> {
+pub(crate) fn resolved_to_draw(flags: &SettingFlags, writes: bool) -> Result<Vec<Settings>, CommandError> {
     // A setting that makes no sense is named before a layer that is missing.
     let settings = resolved_all(flags, writes)?;
     names_layers(flags)?;
@@ -122,12 +118,12 @@ pub(crate) fn lists_tilesets(flags: &SettingFlags) -> Result<bool, CommandError>
 
 /// The settings of a command for one tileset. `what` names the command in messages. A command that `writes` a target
 /// needs its name.
-pub(crate) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved(flags: &SettingFlags, writes: bool, what: &'static str) -> Result<Settings, CommandError> {
     resolved_one(&one_of(&gathered(flags)?, flags, what)?, flags, writes)
 }
 
-fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
-    let settings = JobSettings::resolve(values, &environment(), &flags.layer)?;
+fn resolved_one(values: &ConfigValues, flags: &SettingFlags, writes: bool) -> Result<Settings, CommandError> {
+    let settings = Settings::resolve(values, &environment(), &flags.layer)?;
     if writes {
         values.names_output()?;
     }
@@ -151,7 +147,7 @@ pub(crate) fn one_of(
 }
 
 /// The error of a command or flag that is for one tileset, and got several.
-pub(crate) fn several_tilesets(what: &'static str, tilesets: Vec<JobSettings>) -> CommandError {
+pub(crate) fn several_tilesets(what: &'static str, tilesets: Vec<Settings>) -> CommandError {
     let names = tilesets.into_iter().map(|settings| settings.tileset.name).collect();
     ConfigError::NotOneTileset { what, names }.into()
 }
@@ -182,11 +178,7 @@ pub(crate) fn target_of(
 }
 
 /// The settings of a command whose target is an argument. Of several tilesets, the one with this output is taken.
-pub(crate) fn resolved_for(
-    flags: &SettingFlags,
-    target: &str,
-    what: &'static str,
-) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved_for(flags: &SettingFlags, target: &str, what: &'static str) -> Result<Settings, CommandError> {
     let settings = match resolved_by_output(flags, target)? {
         Some(settings) => settings,
         None => resolved(flags, false, what)?,
@@ -196,12 +188,12 @@ pub(crate) fn resolved_for(
 
 /// The settings of a command whose target is an argument, and to which the layers do not matter. Of several tilesets,
 /// the one with this output is taken, or else the first.
-pub(crate) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<JobSettings, CommandError> {
+pub(crate) fn resolved_to_read(flags: &SettingFlags, target: &str) -> Result<Settings, CommandError> {
     resolved_to_write(flags, target).map(|(settings, _is_own)| settings)
 }
 
 /// Like [`resolved_to_read`], for a target that is written. Also returns whether the target is the output of a tileset.
-pub(crate) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(JobSettings, bool), CommandError> {
+pub(crate) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(Settings, bool), CommandError> {
     let own = resolved_by_output(flags, target)?;
     let is_own = own.is_some();
     let settings = match own.or(resolved_all(flags, false)?.into_iter().next()) {
@@ -212,86 +204,12 @@ pub(crate) fn resolved_to_write(flags: &SettingFlags, target: &str) -> Result<(J
 }
 
 /// The settings of the tileset with this output, if there is one.
-fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<JobSettings>, CommandError> {
+fn resolved_by_output(flags: &SettingFlags, target: &str) -> Result<Option<Settings>, CommandError> {
     let all = resolved_all(flags, false)?;
     Ok(all.into_iter().find(|settings| settings.tileset.output == Path::new(target)))
 }
 
-pub(crate) fn with_output(mut settings: JobSettings, target: &str) -> JobSettings {
+pub(crate) fn with_output(mut settings: Settings, target: &str) -> Settings {
     settings.tileset.output = PathBuf::from(target);
     settings
-}
-
-pub(crate) fn reseed_options(arguments: &Reseed) -> Result<ReseedOptions, CommandError> {
-    let tiles = match (&arguments.tiles, &*arguments.area) {
-        (Some(path), _) => {
-            TilesWanted::List(TileList { path: path.clone(), parents: arguments.parents, children: arguments.children })
-        }
-        (None, []) => TilesWanted::Changed,
-        (None, areas) => {
-            TilesWanted::Area(areas.iter().map(|text| area(text)).collect::<Result<Vec<_>, _>>()?.concat())
-        }
-    };
-    let (zoom, bbox) = (arguments.given.zoom.clone(), area_or_boxes(None, &arguments.given.bbox)?);
-    Ok(ReseedOptions {
-        filter: DirtyFilter { tiles, zoom, bbox, ..DirtyFilter::default() },
-        dry_run: arguments.dry_run,
-        seeds: if arguments.or_seed { SeedInstead::WhereNeeded } else { SeedInstead::Never },
-        dirty_out: arguments.dirty_out.clone(),
-        ..ReseedOptions::default()
-    })
-}
-
-// How a run is shown, and the output at its end.
-
-/// The style in which the run is shown.
-pub(crate) fn style(settings: &JobSettings, quiet: bool) -> Style {
-    match settings.run.section.progress {
-        _ if quiet => Style::Quiet,
-        Progress::Auto => Style::Auto,
-        Progress::Bar => Style::Bar,
-        Progress::Lines => Style::Lines,
-        Progress::Json => Style::Json,
-        Progress::None => Style::Warnings,
-    }
-}
-
-/// The output at the end of a run: a table, and a file.
-pub(crate) struct Closing {
-    prints: bool,
-    file: Option<ReportFile>,
-}
-
-impl Closing {
-    /// Checks before the work that the file can be written.
-    pub(crate) fn new(prints: bool, file: Option<&PathBuf>, output: &Path) -> Result<Closing, CommandError> {
-        let file = file.map(|path| ReportFile::new(path, output)).transpose()?;
-        Ok(Closing { prints, file })
-    }
-
-    /// Prints the table and writes the file: the one also if the other fails.
-    pub(crate) fn show(&self, table: &str, value: &impl Serialize) -> Result<(), CommandError> {
-        let printed = if self.prints { print(table).map_err(CommandError::from) } else { Ok(()) };
-        let written = self.file.iter().try_for_each(|file| file.write(value)).map_err(CommandError::from);
-        first_failure([printed, written])
-    }
-}
-
-/// Writes how a run ended into the file of `--metrics`, if there is one.
-pub(crate) fn noted(metrics: &RunMetrics, ended: Result<(), CommandError>, stop: &Stop) -> Result<(), CommandError> {
-    let exit = ended.as_ref().map_or_else(|error| Exit::of(error.kind(), stop.asked()), |()| Exit::Done);
-    first_failure([ended, metrics.end(exit as u8).map_err(CommandError::from)])
-}
-
-/// The first failure of steps that were all tried. The others are reported here.
-pub(crate) fn first_failure<const N: usize>(ended: [Result<(), CommandError>; N]) -> Result<(), CommandError> {
-    let mut first = Ok(());
-    for step in ended {
-        match (step, &first) {
-            (Err(error), Ok(())) => first = Err(error),
-            (Err(error), Err(_)) => say_problem(&error),
-            (Ok(()), _) => {}
-        }
-    }
-    first
 }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Subcommand};
 
-use super::settings::{Closing, first_failure, resolved_first_without_layers, resolved_to_draw, style};
+use super::closing::{Closing, first_failure, style};
+use super::settings::{resolved_first_without_layers, resolved_to_draw};
 use super::{SettingFlags, on_runtime};
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::report::{
     Report, ShardState, ShardsStatus, Style, grouped, print, print_result, render_run, report, say, sized, start_log,
     timed,
 };
-use crate::run::{CommandError, Job, seed, shards};
+use crate::run::{CommandError, TilesetRun, seed, shards};
 use crate::shards::{ShardPlan, ShardsError, WorkFolder, index_of};
 use crate::stop::Stop;
 use crate::suggested::{SEED, SHARDS_RUN, use_work};
@@ -170,17 +171,19 @@ pub(crate) fn run_shards(arguments: &Shards, stop: &Stop) -> Result<(), CommandE
         Shards::Run(arguments) => run_shard(arguments, stop),
         Shards::Commit(arguments) => run_commit(arguments, stop),
         Shards::Status(arguments) => {
-            with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |_job, work| {
+            with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |_run, work| {
                 Ok(print_result(arguments.json, &shards::status(work)?, render_shards)?)
             })
         }
-        Shards::Abort(arguments) => with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |job, work| {
-            say(&match shards::abort(job, work)? {
-                Some(run) => format!("run {run} was given up"),
-                None => "a plan that cannot be read was removed, with all that its run has left".to_owned(),
-            });
-            Ok(())
-        }),
+        Shards::Abort(arguments) => {
+            with_folder(arguments.config.as_ref(), &arguments.work.work, stop, |tileset_run, work| {
+                say(&match shards::abort(tileset_run, work)? {
+                    Some(run) => format!("run {run} was given up"),
+                    None => "a plan that cannot be read was removed, with all that its run has left".to_owned(),
+                });
+                Ok(())
+            })
+        }
     }
 }
 
@@ -189,19 +192,19 @@ fn with_folder(
     config: Option<&PathBuf>,
     work: &str,
     stop: &Stop,
-    run: impl FnOnce(&Job, &WorkFolder) -> Result<(), CommandError>,
+    run: impl FnOnce(&TilesetRun, &WorkFolder) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     start_log(0);
     let settings = resolved_first_without_layers(&SettingFlags { config: config.cloned(), ..SettingFlags::default() })?;
     on_runtime(async || {
-        let job = shards::quiet_job(&settings, stop)?;
-        let folder = job.work_folder(work)?;
-        tokio::task::block_in_place(|| run(&job, &folder))
+        let tileset_run = shards::quiet_run(&settings, stop)?;
+        let folder = tileset_run.target.work_folder(work)?;
+        tokio::task::block_in_place(|| run(&tileset_run, &folder))
     })
 }
 
 /// The settings of the only tileset, which has no variants. A command that `writes` the target needs its name.
-fn one_tileset(flags: &SettingFlags, writes: bool) -> Result<JobSettings, CommandError> {
+fn one_tileset(flags: &SettingFlags, writes: bool) -> Result<Settings, CommandError> {
     let mut all = resolved_to_draw(flags, writes)?;
     match (all.pop(), all.is_empty()) {
         (Some(settings), true) if settings.tileset.variants.is_none() => Ok(settings),
@@ -234,9 +237,9 @@ fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
     };
     on_runtime(async || {
         let shown = report(style(&settings, arguments.quiet));
-        let job = Job::new(settings, arguments.force, &shown, stop)?;
-        let work = job.work_folder(&arguments.work.work)?;
-        let begun = Box::pin(shards::begin(&job, &work, options)).await?;
+        let tileset_run = TilesetRun::new(settings, arguments.force, &shown, stop)?;
+        let work = tileset_run.target.work_folder(&arguments.work.work)?;
+        let begun = Box::pin(shards::begin(&tileset_run, &work, options)).await?;
         let plan = &begun.plan;
         if !arguments.quiet {
             say(&format!(
@@ -248,14 +251,14 @@ fn run_begin(arguments: &ShardsBegin, stop: &Stop) -> Result<(), CommandError> {
         }
         print(&format!("{}\n", plan.run))?;
         if arguments.hold {
-            shards::hold(&job, &work, &begun, arguments.hold_for).await?;
+            shards::hold(&tileset_run, &work, &begun, arguments.hold_for).await?;
         }
         Ok(())
     })
 }
 
 /// The settings of a command with the target, zooms and boxes of the plan, unless flags give others.
-fn of_plan(mut settings: JobSettings, flags: &SettingFlags, plan: &ShardPlan) -> Result<JobSettings, CommandError> {
+fn of_plan(mut settings: Settings, flags: &SettingFlags, plan: &ShardPlan) -> Result<Settings, CommandError> {
     let tileset = &mut settings.tileset;
     if flags.output.is_none() {
         tileset.output = PathBuf::from(&plan.output);
@@ -269,32 +272,32 @@ fn of_plan(mut settings: JobSettings, flags: &SettingFlags, plan: &ShardPlan) ->
     Ok(settings)
 }
 
-/// The run in the work folder of a command, and the job as its plan has it.
+/// The run in the work folder of a command, and the run of the tileset as its plan has it.
 fn planned(
     flags: &SettingFlags,
     work: &str,
     force: bool,
     stop: &Stop,
-    shown: impl FnOnce(&JobSettings) -> Style,
-) -> Result<(WorkFolder, Job, ShardPlan), CommandError> {
+    shown: impl FnOnce(&Settings) -> Style,
+) -> Result<(WorkFolder, TilesetRun, ShardPlan), CommandError> {
     let settings = one_tileset(flags, false)?;
     let folder = shards::folder(&settings, work, stop)?;
     let plan = tokio::task::block_in_place(|| folder.begun())?;
     let settings = of_plan(settings, flags, &plan)?;
     let shown: Arc<dyn Report> = report(shown(&settings));
-    let job = Job::new(settings, force, &shown, stop)?;
-    let work = job.work_folder(work)?;
-    Ok((work, job, plan))
+    let tileset_run = TilesetRun::new(settings, force, &shown, stop)?;
+    let work = tileset_run.target.work_folder(work)?;
+    Ok((work, tileset_run, plan))
 }
 
 fn run_shard(arguments: &ShardsRun, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     on_runtime(async || {
-        let shown = |settings: &JobSettings| style(settings, arguments.quiet);
-        let (work, job, plan) = planned(&arguments.given, &arguments.work.work, false, stop, shown)?;
+        let shown = |settings: &Settings| style(settings, arguments.quiet);
+        let (work, tileset_run, plan) = planned(&arguments.given, &arguments.work.work, false, stop, shown)?;
         let variable = |name: &str| std::env::var(name).ok();
         let number = index_of(arguments.shard.as_deref(), variable, &plan.run, plan.count())?.number;
-        let end = Box::pin(shards::run(&job, &work, &plan, number)).await?;
+        let end = Box::pin(shards::run(&tileset_run, &work, &plan, number)).await?;
         if !arguments.quiet {
             say(&match end {
                 shards::ShardEnd::Done { tiles } => format!("shard {number} is done: {} tiles", grouped(tiles)),
@@ -308,7 +311,7 @@ fn run_shard(arguments: &ShardsRun, stop: &Stop) -> Result<(), CommandError> {
 fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError> {
     start_log(arguments.verbose);
     on_runtime(async || {
-        let shown = |settings: &JobSettings| style(settings, arguments.quiet);
+        let shown = |settings: &Settings| style(settings, arguments.quiet);
         let found = planned(&arguments.given, &arguments.work.work, arguments.force, stop, shown);
         if let Err(CommandError::Shards(ShardsError::NoPlan { work })) = &found
             && let Some(run) = committed(&arguments.given, &arguments.work.work, stop)?
@@ -316,21 +319,21 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
             committed_already(&run, work, arguments.quiet);
             return Ok(());
         }
-        let (work, mut job, plan) = found?;
+        let (work, mut tileset_run, plan) = found?;
         if arguments.allow_shrink {
-            job.settings.tileset.max_shrink = MaxShrink::ALL;
+            tileset_run.settings.tileset.max_shrink = MaxShrink::ALL;
         }
-        let prints = !matches!(style(&job.settings, arguments.quiet), Style::Json | Style::Quiet);
-        let closing = Closing::new(prints, arguments.report.as_ref(), &job.settings.tileset.output)?;
-        let job = job.with_changed_out(arguments.changed_out.as_deref())?;
-        let Some(done) = Box::pin(shards::commit(&job, &work, &plan, arguments.catch_up)).await? else {
+        let prints = !matches!(style(&tileset_run.settings, arguments.quiet), Style::Json | Style::Quiet);
+        let closing = Closing::new(prints, arguments.report.as_ref(), &tileset_run.settings.tileset.output)?;
+        let tileset_run = tileset_run.with_changed_out(arguments.changed_out.as_deref())?;
+        let Some(done) = Box::pin(shards::commit(&tileset_run, &work, &plan, arguments.catch_up)).await? else {
             committed_already(&plan.run, &work.name, arguments.quiet);
-            return job.purge_published(false).await.map(drop);
+            return tileset_run.purge_published(false).await.map(drop);
         };
         // The run is committed: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
-        let purged = job.purge_published(false).await.map(drop);
-        first_failure([purged, seed::complete(&done), shown, job.changed_out.result()])
+        let purged = tileset_run.purge_published(false).await.map(drop);
+        first_failure([purged, seed::complete(&done), shown, tileset_run.changed_out.result()])
     })
 }
 

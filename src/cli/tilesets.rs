@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use futures_util::future::join_all;
 
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::report::say;
 use crate::run::{CommandError, FailedTargets, SeveralTargets, WrittenFileError, interrupted};
 use crate::stop::Stop;
@@ -13,10 +13,10 @@ use crate::stop::Stop;
 /// Runs a verb for each tileset, and prints which one unless `quiet`. A tileset that fails does not stop the others,
 /// but a signal does.
 pub(crate) async fn for_each(
-    tilesets: Vec<JobSettings>,
+    tilesets: Vec<Settings>,
     quiet: bool,
     stop: &Stop,
-    mut run: impl AsyncFnMut(JobSettings) -> Result<(), CommandError>,
+    mut run: impl AsyncFnMut(Settings) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let of = tilesets.len();
     let mut failed = FailedTargets::none(SeveralTargets::Tilesets, of);
@@ -35,9 +35,9 @@ pub(crate) async fn for_each(
 /// Runs a verb that ends with a signal, for all tilesets in parallel. A tileset that fails is reported at once, and
 /// does not stop the others.
 pub(crate) async fn for_all(
-    tilesets: Vec<JobSettings>,
+    tilesets: Vec<Settings>,
     stop: &Stop,
-    run: impl AsyncFn(JobSettings) -> Result<(), CommandError>,
+    run: impl AsyncFn(Settings) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
     let failed = RefCell::new(FailedTargets::none(SeveralTargets::Tilesets, tilesets.len()));
     let each = tilesets.into_iter().map(async |settings| {
@@ -56,7 +56,7 @@ pub(crate) async fn for_all(
 /// Checks that each tileset has its own file for each flag that names one. With several tilesets, a path must contain
 /// `{tileset}`.
 pub(crate) fn have_own_files(
-    tilesets: &[JobSettings],
+    tilesets: &[Settings],
     files: &[(&'static str, Option<&Path>)],
 ) -> Result<(), CommandError> {
     for (flag, path) in files {

@@ -8,7 +8,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use super::settings::{resolved_all, resolved_to_draw};
 use super::{SettingFlags, on_runtime};
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::report::{
     Report, Style, grouped, print, print_result, print_script, render_backlog, report, say_warning, start_log,
 };
@@ -135,7 +135,7 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
         Track::Status(_) | Track::Prune(_) | Track::Remove(_) => resolved_all(&flags, needs_target)?,
     };
     // There is one change log for all tilesets.
-    let Some(settings) = JobSettings::with_all_layers(tilesets.clone()) else { return Ok(()) };
+    let Some(settings) = Settings::with_all_layers(tilesets.clone()) else { return Ok(()) };
     let shown = report(Style::Warnings);
     match arguments {
         Track::Install(install) => {
@@ -149,7 +149,7 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
                 for settings in &tilesets {
                     layers.append(&mut settings.tracked(&shown, stop).await?);
                 }
-                let Some(settings) = JobSettings::with_all_layers(layers) else { return Ok(()) };
+                let Some(settings) = Settings::with_all_layers(layers) else { return Ok(()) };
                 install_log(&settings, &options, install.quiet, stop).await
             })
         }
@@ -172,7 +172,7 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
 }
 
 async fn install_log(
-    settings: &JobSettings,
+    settings: &Settings,
     options: &track::InstallOptions,
     quiet: bool,
     stop: &Stop,
@@ -193,8 +193,8 @@ async fn install_log(
 }
 
 async fn prune_log(
-    settings: &JobSettings,
-    tilesets: &[JobSettings],
+    settings: &Settings,
+    tilesets: &[Settings],
     arguments: &TrackPrune,
     shown: &Arc<dyn Report>,
     stop: &Stop,

@@ -1,13 +1,13 @@
 //! Verbs on a tileset with variants.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::settings::{Closing, first_failure, noted, reseed_options, style};
+use super::closing::{Closing, ClosingFiles, first_failure, noted, style};
+use super::seed_flags::{Reseed, Seed, reseed_options};
 use super::tilesets::file_of;
-use super::{Reseed, Seed};
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::report::{Report, RunMetrics, Style, print, render_family, report};
 use crate::run::{
     CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SeveralError, SharedSnapshot, family_seed, reseed,
@@ -83,9 +83,9 @@ async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Res
     };
     let file = file_of(arguments.metrics.as_ref(), family.name());
     let mut metrics = RunMetrics::begin(file.as_deref(), "reseed", Path::new(&family.output()))?;
-    let job = family.watched(&report(style), stop)?;
+    let run = family.tileset_run(&report(style), stop)?;
     let (options, prunes) = (reseed_options(arguments)?, arguments.prune_variants);
-    let watching = reseed::watch_family(family, prunes, &job, &options, |done, published| {
+    let watching = reseed::watch_family(family, prunes, &run, &options, |done, published| {
         if published {
             let took = Duration::try_from_secs_f64(done.seconds).unwrap_or_default();
             return Ok(metrics.published(done.written, done.bytes, took)?);
@@ -98,28 +98,6 @@ async fn watch_variants(arguments: &Reseed, family: &Family, stop: &Stop) -> Res
 
 /// A list of changed tiles is always the list of one target.
 const NO_LIST: &str = "the notes beside each target have its changed tiles";
-
-/// The files that the flags of a run name.
-pub(crate) struct ClosingFiles<'a> {
-    pub(crate) report: &'a Option<PathBuf>,
-    pub(crate) metrics: &'a Option<PathBuf>,
-}
-
-impl ClosingFiles<'_> {
-    /// Checks before the work that the files of this tileset can be written. `output` is its output in metrics.
-    pub(crate) fn begin(
-        &self,
-        verb: &'static str,
-        settings: &JobSettings,
-        style: Style,
-        output: &Path,
-    ) -> Result<(Closing, RunMetrics), CommandError> {
-        let own = |path: &Option<PathBuf>| file_of(path.as_ref(), &settings.tileset.name);
-        let prints = !matches!(style, Style::Json | Style::Quiet);
-        let closing = Closing::new(prints, own(self.report).as_ref(), &settings.tileset.output)?;
-        Ok((closing, RunMetrics::begin(own(self.metrics).as_deref(), verb, output)?))
-    }
-}
 
 /// Shows the outcome of a run.
 fn noted_family(
@@ -146,7 +124,7 @@ fn refuse(family: &Family, what: &'static str, is_given: bool, next: &'static st
 
 /// Refuses a command or flag for tilesets with variants.
 pub(crate) fn not_for_variants(
-    settings: &JobSettings,
+    settings: &Settings,
     what: &'static str,
     next: &'static str,
 ) -> Result<(), CommandError> {
@@ -154,7 +132,7 @@ pub(crate) fn not_for_variants(
 }
 
 /// The targets of the tilesets. For variants, they are the ones that the manifests of their families list.
-pub(crate) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+pub(crate) async fn targets_of(tilesets: Vec<Settings>, stop: &Stop) -> Result<Vec<Settings>, CommandError> {
     let mut all = Vec::new();
     for settings in tilesets {
         all.append(&mut settings.targets(&quiet_report(), stop).await?);
@@ -164,7 +142,7 @@ pub(crate) async fn targets_of(tilesets: Vec<JobSettings>, stop: &Stop) -> Resul
 
 /// The settings of the variant with this output, with the values that the database gives now. If the tileset has no
 /// variants, the settings themselves.
-pub(crate) async fn variant_of_target(settings: JobSettings, stop: &Stop) -> Result<JobSettings, CommandError> {
+pub(crate) async fn variant_of_target(settings: Settings, stop: &Stop) -> Result<Settings, CommandError> {
     match Family::of(&settings) {
         None => Ok(settings),
         Some(family) => family.variant_with_output(&settings.tileset.output, &quiet_report(), stop).await,

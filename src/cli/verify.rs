@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use super::settings::{Closing, first_failure, names_layers, resolved_for, resolved_to_read, target_of};
+use super::closing::{Closing, first_failure};
+use super::settings::{names_layers, resolved_for, resolved_to_read, target_of};
 use super::variants::variant_of_target;
 use super::{SettingFlags, on_runtime};
 use crate::report::{Style, print_document, render_findings, report, start_log};
-use crate::run::{CommandError, Job, area, verify};
+use crate::run::{CommandError, TilesetRun, area, verify};
 use crate::stop::Stop;
 use crate::target::TARGET_FORMS;
 
@@ -81,7 +82,8 @@ pub(crate) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
     let closing = Closing::new(!arguments.json, arguments.report.as_ref(), &settings.tileset.output)?;
     on_runtime(async || {
         let settings = if arguments.database { Box::pin(variant_of_target(settings, stop)).await? } else { settings };
-        let found = verify::verify(&Job::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
+        let found =
+            verify::verify(&TilesetRun::new(settings, false, &report(Style::Warnings), stop)?, &options).await?;
         if arguments.json {
             print_document(&found)?;
         }

@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 use super::Flag;
 use super::error::ConfigError;
 use super::sample::read;
-use super::settings::JobSettings;
+use super::settings::Settings;
 use super::values::{ConfigValues, Origin};
 use crate::config::variables;
 use crate::postgis::ConnectParts;
@@ -21,7 +21,7 @@ const MAX_PROBLEMS: usize = 100;
 pub(crate) struct Checked {
     pub(crate) problems: Vec<ConfigError>,
     /// The settings of each tileset, without the wrong values. A tileset of which nothing is left has no entry.
-    pub settings: Vec<JobSettings>,
+    pub settings: Vec<Settings>,
 }
 
 /// The origins of the values, in the form in which [`gather`](super::gather) takes them.
@@ -196,11 +196,11 @@ fn resolved(
     values: &mut ConfigValues,
     sources: CheckedSources<'_>,
     problems: &mut Vec<ConfigError>,
-) -> Result<Option<JobSettings>, ConfigError> {
+) -> Result<Option<Settings>, ConfigError> {
     let defaults = ConfigValues::defaults()?;
     let mut layers = sources.layers.to_vec();
     while problems.len() < MAX_PROBLEMS {
-        let error = match JobSettings::resolve(values, sources.connection, &layers) {
+        let error = match Settings::resolve(values, sources.connection, &layers) {
             Ok(settings) => return Ok(Some(settings)),
             Err(error) => error,
         };

@@ -113,6 +113,8 @@ pub(crate) struct ParameterSection {
     #[serde(default, rename = "where")]
     pub(crate) conditions: BTreeMap<String, String>,
     #[serde(default)]
+    pub(crate) tracked: bool,
+    #[serde(default)]
     pub(crate) facet: BTreeMap<String, String>,
     #[serde(rename = "match")]
     pub(crate) matching: Option<MatchSection>,
@@ -184,6 +186,8 @@ pub(crate) struct ConditionSection {
     pub(crate) uses: Vec<String>,
     #[serde(rename = "where")]
     pub(crate) conditions: BTreeMap<String, String>,
+    #[serde(default)]
+    pub(crate) tracked: bool,
     #[serde(default)]
     pub(crate) default: BTreeMap<String, DefaultValue>,
 }

@@ -19,6 +19,8 @@ pub struct ParameterSettings {
     pub parameter: Parameter,
     /// By layer, a condition on the rows in SQL. It reads the parameter's values, which the session holds.
     pub(crate) conditions: BTreeMap<String, String>,
+    /// See [`LayerCondition::is_tracked`].
+    pub(crate) is_tracked: bool,
     /// By layer, the column of the facet. A layer has either this or a condition.
     pub(crate) facets: BTreeMap<String, String>,
     pub(crate) matching: FacetMatching,
@@ -84,6 +86,8 @@ pub(crate) struct ConditionSettings {
     pub(crate) defaults: Vec<GivenParameter>,
     /// By layer, the condition on the rows in SQL.
     pub(crate) conditions: BTreeMap<String, String>,
+    /// See [`LayerCondition::is_tracked`].
+    pub(crate) is_tracked: bool,
 }
 
 impl ConditionSettings {
@@ -185,6 +189,9 @@ pub(crate) struct LayerCondition {
     pub(crate) key: ConditionKey,
     pub(crate) sql: String,
     pub(crate) values: Vec<RequestValues>,
+    /// True if the configuration says that which rows fulfil it changes only with the row and with rows of the tables
+    /// that the layer tracks. PostgreSQL itself knows it of conditions on a row alone, with immutable functions.
+    pub(crate) is_tracked: bool,
 }
 
 /// A condition that a request sets on the rows of a layer.
@@ -239,20 +246,26 @@ impl FilterSettings {
             let name = &settings.parameter.name;
             if let Some(sql) = settings.conditions.get(layer.name()) {
                 let key = ConditionKey::Parameter(name.clone());
-                all.push(LayerCondition { key, sql: sql.clone(), values: vec![settings.values()] });
+                all.push(LayerCondition {
+                    key,
+                    sql: sql.clone(),
+                    values: vec![settings.values()],
+                    is_tracked: settings.is_tracked,
+                });
             }
             let Some(facet) = settings.facet(layer) else { continue };
             for matching in settings.matching.possible() {
                 let key = ConditionKey::Facet { parameter: name.clone(), matching };
                 let sql = facet.condition(matching, name);
-                all.push(LayerCondition { key, sql, values: vec![settings.values()] });
+                all.push(LayerCondition { key, sql, values: vec![settings.values()], is_tracked: false });
             }
         }
         for (number, settings) in self.conditions.iter().enumerate() {
             if let Some(sql) = settings.conditions.get(layer.name()) {
                 let is_used = |own: &&ParameterSettings| settings.uses.contains(&own.parameter.name);
                 let values = self.parameters.iter().filter(is_used).map(ParameterSettings::values).collect();
-                all.push(LayerCondition { key: ConditionKey::Several(number), sql: sql.clone(), values });
+                let (key, is_tracked) = (ConditionKey::Several(number), settings.is_tracked);
+                all.push(LayerCondition { key, sql: sql.clone(), values, is_tracked });
             }
         }
         all

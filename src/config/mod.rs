@@ -56,7 +56,7 @@ pub(crate) use filters::{AskedCondition, ConditionKey, FilterSettings, LayerCond
 #[cfg(test)]
 pub(crate) use sample::SAMPLE;
 pub(crate) use serve::preview_options;
-pub use settings::JobSettings;
+pub use settings::Settings;
 pub(crate) use settings::{DatabaseSettings, TilesetSettings, layer_names};
 pub(crate) use show::{ShownConfig, schema};
 pub use values::ConfigValues;

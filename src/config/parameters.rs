@@ -59,6 +59,12 @@ fn sql_of(name: &str, kind: ParameterType, is_list: bool) -> String {
     }
 }
 
+/// The SQL of a condition, with a comment if it is said to be tracked: the change log knows conditions by their SQL, so
+/// that this is believed only as long as the configuration says it.
+fn marked(sql: String, is_tracked: bool) -> String {
+    if is_tracked { format!("/* tracked */ {sql}") } else { sql }
+}
+
 /// The type of one value in the database.
 const fn base(kind: ParameterType) -> &'static str {
     match kind {
@@ -171,8 +177,14 @@ impl Check<'_> {
                 sql.replace(&place(name), &sql_of(name, *kind, most.is_some()))
             })
         };
-        let conditions = section.conditions.iter().map(|(layer, sql)| (layer.clone(), filled(sql)));
-        Ok(ConditionSettings { uses: section.uses.clone(), defaults, conditions: conditions.collect() })
+        let conditions = section.conditions.iter();
+        let conditions = conditions.map(|(layer, sql)| (layer.clone(), marked(filled(sql), section.tracked)));
+        Ok(ConditionSettings {
+            uses: section.uses.clone(),
+            defaults,
+            conditions: conditions.collect(),
+            is_tracked: section.tracked,
+        })
     }
 
     /// Fails if requests cannot narrow a layer by a condition: it is not there, or a function gives its tiles.
@@ -340,7 +352,8 @@ impl Check<'_> {
                     format!("does not contain {place}, which stands for the values, for the layer \"{layer}\""),
                 ));
             }
-            Ok((layer.clone(), sql.replace(&place, &sql_of(name, kind, is_list))))
+            let filled = sql.replace(&place, &sql_of(name, kind, is_list));
+            Ok((layer.clone(), marked(filled, section.tracked)))
         });
         let conditions: BTreeMap<String, String> = conditions.collect::<Result<_, _>>()?;
         for (layer, column) in &section.facet {
@@ -360,6 +373,9 @@ impl Check<'_> {
                 return Err(wrong("facet", what));
             }
         }
+        if section.tracked && conditions.is_empty() {
+            return Err(wrong("tracked", "is about the SQL of where, which is not there: leave it out".to_owned()));
+        }
         let parameter = Parameter {
             name: name.clone(),
             description: section.description.clone(),
@@ -369,7 +385,7 @@ impl Check<'_> {
             map: section.map.as_ref().map(|_table| ValueMap::default()),
         };
         let (facets, map) = (section.facet.clone(), section.map.clone());
-        Ok(ParameterSettings { parameter, conditions, facets, matching, map })
+        Ok(ParameterSettings { parameter, conditions, is_tracked: section.tracked, facets, matching, map })
     }
 }
 

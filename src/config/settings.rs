@@ -17,9 +17,10 @@ use crate::change_log::ChangesOptions;
 use crate::encode::{Level, Packing};
 use crate::manifest::Region;
 use crate::pipeline::Limits;
-use crate::postgis::{ConnectOptions, ConnectParts, DatabaseSection, LayerOptions, SessionOptions};
+use crate::postgis::{ConnectOptions, ConnectParts, Database, DatabaseSection, Error, LayerOptions, SessionOptions};
 use crate::serve::ServeOptions;
 use crate::setting::TimeSpan;
+use crate::stop::Stop;
 use crate::target::{BucketOptions, MaxShrink, MaxShrinkError, TreeOptions};
 use crate::tile::{AreaPart, Coverage, Scope, ScopeError, TileTextNames, TilesetTag, ZoomList, area_of_texts};
 
@@ -42,7 +43,7 @@ const FALLBACK_ROWS_MEMORY: usize = 160_000_000;
 
 /// All settings of a run of one tileset.
 #[derive(Debug, Clone)]
-pub struct JobSettings {
+pub struct Settings {
     pub database: DatabaseSettings,
     pub run: RunSettings,
     pub server: ServeOptions,
@@ -119,9 +120,16 @@ pub(crate) fn layer_names(layers: &[LayerOptions]) -> Vec<String> {
     names
 }
 
-impl JobSettings {
+impl DatabaseSettings {
+    /// The database, without a connection yet.
+    pub(crate) fn open(&self, stop: &Stop) -> Result<Database, Error> {
+        Database::new(&self.connect, self.session.clone(), stop)
+    }
+}
+
+impl Settings {
     /// The settings with the zooms and boxes of a region.
-    pub(crate) fn of_region(&self, region: &Region) -> Result<JobSettings, ScopeError> {
+    pub(crate) fn of_region(&self, region: &Region) -> Result<Settings, ScopeError> {
         let mut settings = self.clone();
         settings.tileset.zooms = region.zooms.parse()?;
         settings.tileset.bbox = area_of_texts(&region.bbox)?;
@@ -137,7 +145,7 @@ impl JobSettings {
         values: &ConfigValues,
         environment: &ConnectParts,
         only_layers: &[String],
-    ) -> Result<JobSettings, ConfigError> {
+    ) -> Result<Settings, ConfigError> {
         let several = || ConfigError::NotOneTileset {
             what: "this command",
             names: values.tileset_names().into_iter().map(str::to_owned).collect(),
@@ -204,7 +212,7 @@ impl JobSettings {
         let tileset = check.tileset(&given, section, only_layers)?;
         let server = check.serve(&given.serve, tileset.s3.names.clone())?;
         check.tags_are_sent(&tileset, &server)?;
-        Ok(JobSettings { database, run, server, tileset })
+        Ok(Settings { database, run, server, tileset })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, nearest};
 use super::filters::FilterSettings;
-use super::settings::{Check, JobSettings, layer_names};
+use super::settings::{Check, Settings, layer_names};
 use super::values::{ConfigValues, Origin};
 use crate::target::{PublishMode, Publishing, TargetSection, Template, TreeOptions};
 
@@ -129,10 +129,10 @@ fn unknown(wanted: &str, names: &[&str]) -> ConfigError {
     ConfigError::UnknownTileset { wanted: wanted.to_owned(), hint }
 }
 
-impl JobSettings {
+impl Settings {
     /// The settings for what all tilesets share, such as the change log: the settings of the first tileset, with the
     /// layers of all, and with all that requests may ask of them. `None` if there is no tileset.
-    pub(crate) fn with_all_layers(tilesets: Vec<JobSettings>) -> Option<JobSettings> {
+    pub(crate) fn with_all_layers(tilesets: Vec<Settings>) -> Option<Settings> {
         let all: Vec<_> = tilesets.iter().flat_map(|settings| &settings.tileset.layers).cloned().collect();
         let filters = FilterSettings::of_all(tilesets.iter().map(|settings| settings.tileset.filters.clone()));
         let mut first = tilesets.into_iter().next()?;

@@ -2,7 +2,7 @@
 
 use super::error::{ConfigError, nearest};
 use super::file::{ConfigFile, TilesetSection, VariantList, VariantsSection};
-use super::settings::{Check, JobSettings};
+use super::settings::{Check, Settings};
 use super::values::Origin;
 use super::variants::{
     ALL_SEGMENT, BoundValue, NoTemplate, OutputTemplate, ValueSegment, Variant, VariantCondition, VariantSettings,
@@ -12,14 +12,10 @@ use crate::cdn::CdnUrlError;
 use crate::postgis::{LayerKind, LayerOptions, Query, VariantParameter, bound_condition, joined_conditions};
 use crate::tile::TilesetTag;
 
-impl JobSettings {
+impl Settings {
     /// The settings of a variant of the tileset. Fails if a value cannot be a part of a path, or a condition names a
     /// parameter that does not exist.
-    pub(crate) fn of_variant(
-        &self,
-        parameters: &[VariantParameter],
-        row: &[String],
-    ) -> Result<JobSettings, ConfigError> {
+    pub(crate) fn of_variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<Settings, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(self.clone()) };
         let segments = variants.segments(parameters, row)?;
         let mut settings = self.with_variant_conditions(parameters)?;
@@ -45,7 +41,7 @@ impl JobSettings {
     }
 
     /// The settings with the conditions of variants, but without the values of one variant: what all variants share.
-    pub(crate) fn with_variant_conditions(&self, parameters: &[VariantParameter]) -> Result<JobSettings, ConfigError> {
+    pub(crate) fn with_variant_conditions(&self, parameters: &[VariantParameter]) -> Result<Settings, ConfigError> {
         let mut settings = self.clone();
         let Some(variants) = settings.tileset.variants.take() else { return Ok(settings) };
         for layer in &mut settings.tileset.layers {
@@ -61,7 +57,7 @@ impl JobSettings {
 
     /// The settings of the tileset without conditions, if it is wanted in addition to the variants. Fails if the
     /// output, `public_url` or the `url` of a purge is no valid address.
-    pub(crate) fn of_all_variants(&self) -> Result<Option<JobSettings>, ConfigError> {
+    pub(crate) fn of_all_variants(&self) -> Result<Option<Settings>, ConfigError> {
         let Some(variants) = &self.tileset.variants else { return Ok(None) };
         let Some(all) = &variants.all else { return Ok(None) };
         let mut settings = self.clone();

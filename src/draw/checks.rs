@@ -10,6 +10,7 @@ use super::{BatchTiles, PreparedLayer, Worker};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::Error;
 use crate::postgis::sql::Candidates;
+use crate::threads::blocking;
 use crate::tile::{Area, Batch, SearchBox, TileRect};
 
 /// The number of tiles that are drawn both ways before a run relies on cached rows.
@@ -77,9 +78,7 @@ impl BatchDrawing<'_> {
         let computed = tokio::select! {
             biased;
             _ = self.worker.database.stop.wait() => return Err(Error::Interrupted),
-            done = tokio::task::spawn_blocking(compute) => {
-                done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-            }
+            done = blocking(compute) => done,
         };
         self.layers.note_drawing(begun.elapsed());
         Ok(computed)

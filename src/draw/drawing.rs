@@ -92,7 +92,7 @@ impl<'a> BatchDrawing<'a> {
             for tile in all.flat_map(TileRect::iter) {
                 let layers = || vec![RenderedLayer { layer, bytes: 0 }];
                 let rendered = || RenderedTile { layers: layers(), ..RenderedTile::empty(tile) };
-                tiles.entry(Order::ZoomColumnTmsRow.place(tile).cast_signed()).or_insert_with(rendered);
+                tiles.entry(Order::ZoomColumnTmsRow.sort_key(tile).cast_signed()).or_insert_with(rendered);
             }
             found = tiles.len() as u64;
         }
@@ -109,12 +109,7 @@ impl<'a> BatchDrawing<'a> {
         let LayerAreas { index, areas, max_features, candidates } = work;
         let layer = self.probed(index);
         let bound = Areas::bind(layer, index, areas);
-        let rect = areas.first().map(|area| area.rect);
-        let context = || match (areas, rect) {
-            ([_], Some(rect)) => format!("layer \"{}\", {}", layer.name, area_name(&rect)),
-            (_, Some(rect)) => format!("layer \"{}\", {} and others", layer.name, area_name(&rect)),
-            _ => format!("layer \"{}\"", layer.name),
-        };
+        let context = || layer.context_at(areas.first().map(|area| &area.rect), areas.len());
         #[expect(clippy::cast_possible_wrap, reason = "checked when the configuration was read: both stay below 2^20")]
         let (extent, buffer) = (layer.margin.extent as i32, layer.margin.buffer as i32);
         let cells = (candidates == Candidates::Counted)
@@ -192,7 +187,7 @@ impl<'a> BatchDrawing<'a> {
                     } else if let Some(tile) = failed_tile(layer, &areas, &error) {
                         tracing::info!("{error}: leaving the layer out of this tile");
                         found.tiles += 1;
-                        let place = Order::ZoomColumnTmsRow.place(tile.tile).cast_signed();
+                        let place = Order::ZoomColumnTmsRow.sort_key(tile.tile).cast_signed();
                         join_tiles(tiles, BatchTiles::from([(place, tile)]));
                     } else {
                         return Err(error);
@@ -294,7 +289,7 @@ fn empty(layers: &RunLayers, areas: &[Area]) -> BatchTiles {
             .collect();
         for tile in area.rect.iter() {
             let rendered = RenderedTile { layers: layers.clone(), ..RenderedTile::empty(tile) };
-            tiles.insert(Order::ZoomColumnTmsRow.place(tile).cast_signed(), rendered);
+            tiles.insert(Order::ZoomColumnTmsRow.sort_key(tile).cast_signed(), rendered);
         }
     }
     tiles

@@ -19,6 +19,7 @@ use crate::postgis::sql;
 use crate::postgis::variants::{VariantParameter, VariantTable};
 use crate::source::{RenderedTile, Source};
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tile::{
     Area, Batch, Coverage, Footprints, LayerFootprints, SortedPoints, WorldBox, WorldRect, Zoom, ZoomList,
 };
@@ -240,11 +241,11 @@ impl Source for CachedRenderer {
     async fn render(&mut self, batch: &Batch) -> Result<Vec<RenderedTile>, Error> {
         let (layers, shared, areas) = (Arc::clone(&self.layers), self.shared.clone(), batch.areas.clone());
         let planned: Vec<u64> = batch.layers.iter().map(|layer| layer.tiles).collect();
-        let drawing = tokio::task::spawn_blocking(move || drawn(&layers, &areas, &planned, shared.as_deref()));
+        let drawing = blocking(move || drawn(&layers, &areas, &planned, shared.as_deref()));
         let tiles = tokio::select! {
             biased;
             _ = self.stop.wait() => return Err(Error::Interrupted),
-            drawn = drawing => drawn.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?,
+            drawn = drawing => drawn?,
         };
         Ok(tiles.into_values().collect())
     }

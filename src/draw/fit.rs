@@ -11,6 +11,7 @@ use crate::encode::{EncodeError, Packer, most_packed};
 use crate::postgis::layer::{OnLargeTile, same_max_features};
 use crate::postgis::session::Error;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
+use crate::threads::blocking;
 use crate::tile::{Area, TileRect};
 
 /// The most times that a tile is rendered again to fill its budget.
@@ -133,8 +134,7 @@ impl BatchDrawing<'_> {
     /// The size of a tile in bytes, packed as the run packs it. Packing may take long, so it has its own thread.
     async fn packed(self, index: usize, tile: &RenderedTile) -> Result<u64, Error> {
         let (packing, mvt) = (self.worker.packing, tile.mvt.clone());
-        let packing = tokio::task::spawn_blocking(move || Packer::new(packing).pack(&mvt).map(|packed| packed.len()));
-        let packed = packing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let packed = blocking(move || Packer::new(packing).pack(&mvt).map(|packed| packed.len())).await;
         let failed =
             |source: EncodeError| Error::Pack { layer: self.probed(index).name().to_owned(), tile: tile.tile, source };
         Ok(packed.map_err(failed)? as u64)

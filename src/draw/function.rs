@@ -11,7 +11,7 @@ use super::statements::LayerStatements;
 use crate::encode::Gunzip;
 use crate::mvt;
 use crate::postgis::layer::{CalledFunction, Layer, OnTileError};
-use crate::postgis::session::{Error, Param, Session, area_name};
+use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
 use crate::tile::{Area, LayerCount, Order, TileCoord};
@@ -60,11 +60,7 @@ pub(crate) async fn call(
     if let Some(query) = &function.query {
         params.push((query, Type::TEXT));
     }
-    let context = || match (areas, areas.first()) {
-        ([_], Some(area)) => format!("layer \"{}\", {}", layer.name(), area_name(&area.rect)),
-        (_, Some(area)) => format!("layer \"{}\", {} and others", layer.name(), area_name(&area.rect)),
-        _ => format!("layer \"{}\"", layer.name()),
-    };
+    let context = || layer.context_at(areas.first().map(|area| &area.rect), areas.len());
     let mut count = LayerCount::default();
     let each = |row: &Row| {
         let (number, bytes): (i32, Option<&[u8]>) = (row.get(0), row.get(1));
@@ -74,7 +70,7 @@ pub(crate) async fn call(
         let tile = given_tile(layer, function, *coord, bytes.unwrap_or_default())?;
         count.features += tile.features;
         count.tiles += 1;
-        match tiles.insert(Order::ZoomColumnTmsRow.place(*coord).cast_signed(), tile) {
+        match tiles.insert(Order::ZoomColumnTmsRow.sort_key(*coord).cast_signed(), tile) {
             None => Ok(()),
             Some(_) => Err(wrong_tile(layer, function, *coord, "gave several rows")),
         }

@@ -68,8 +68,8 @@ pub(crate) use family::{
 };
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    AreProven, CellMembers, LivePoints, LiveRows, LiveStep, MAX_AGE, MAX_CHANGED_POSITIONS, SavedLayer, SavedRows,
-    may_have_live_points, note_position, read_saved_rows, write_saved_rows,
+    AreProven, CellMembers, DifferingSquares, LivePoints, LiveRows, LiveStep, MAX_AGE, MAX_CHANGED_POSITIONS,
+    SavedLayer, SavedRows, may_have_live_points, note_position, read_saved_rows, write_saved_rows,
 };
 pub(crate) use neighbourhood::with_neighbourhood;
 pub(crate) use statements::{RunLayers, WorkOnRows};

@@ -85,7 +85,7 @@ impl BatchDrawing<'_> {
 
 /// The MVT bytes of the one layer of a tile; empty if there is no such tile.
 fn layer_of(tiles: &BatchTiles, tile: TileCoord) -> &[u8] {
-    let tile = tiles.get(&Order::ZoomColumnTmsRow.place(tile).cast_signed());
+    let tile = tiles.get(&Order::ZoomColumnTmsRow.sort_key(tile).cast_signed());
     let layers = tile.and_then(|tile| mvt::split(&tile.mvt)).unwrap_or_default();
     layers.first().map_or(&[], |(_, layer)| layer)
 }

@@ -24,7 +24,7 @@ impl BatchDrawing<'_> {
             match rendered.rect.first().and_then(|tile| self.layers.repeated.get(tile)) {
                 Some(RepeatedContent::Same(content)) => {
                     for tile in rects.iter().flat_map(TileRect::iter) {
-                        tiles.insert(place(tile), RenderedTile { tile, ..(*content).clone() });
+                        tiles.insert(sort_key(tile), RenderedTile { tile, ..(*content).clone() });
                     }
                 }
                 Some(RepeatedContent::Differs) | None => plain.extend(rects.iter().map(|rect| moved(rendered, *rect))),
@@ -58,8 +58,8 @@ impl BatchDrawing<'_> {
         }
         let drawn = self.areas(&areas).await?;
         for Compared { rendered, other } in compared {
-            let other = drawn.get(&place(other)).cloned();
-            let tile = drawn.get(&place(rendered)).cloned();
+            let other = drawn.get(&sort_key(other)).cloned();
+            let tile = drawn.get(&sort_key(rendered)).cloned();
             let (Some(tile), Some(other)) = (tile, other) else {
                 let layer = self.probed(0);
                 return Err(miscounted(layer, 1, 0, area_name(&TileRect::from(rendered))));
@@ -98,6 +98,6 @@ impl BatchDrawing<'_> {
     }
 }
 
-fn place(tile: TileCoord) -> i64 {
-    Order::ZoomColumnTmsRow.place(tile).cast_signed()
+fn sort_key(tile: TileCoord) -> i64 {
+    Order::ZoomColumnTmsRow.sort_key(tile).cast_signed()
 }

@@ -1,6 +1,6 @@
 //! Tiles drawn from cached features, byte for byte as `ST_AsMVT` writes them: features in the order of the rows, the
-//! names of all columns, and each value once, in the order of the values' first occurrence in the features
-//! (`postgis/mvt.c`).
+//! names of all columns and of the members of objects, and each value once, members and values in the order of their
+//! first occurrence in the features (`postgis/mvt.c`).
 //!
 //! A [`Drawer`] draws many tiles of features that are in memory; a [`TileInPieces`] is one tile whose features come in
 //! pieces.
@@ -10,7 +10,7 @@ use std::hash::BuildHasher as _;
 use hashbrown::hash_table::Entry;
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use super::features::{AROUND, Features, MISSING, first_value};
+use super::features::{AROUND, Features, MISSING, first_value, key_of_property};
 use super::points::{layer_field, put_ends, put_extent, put_feature, put_names};
 use super::wire::{next_number, put_bytes, put_number, put_packed, zigzag};
 
@@ -83,11 +83,11 @@ impl<'f> FeatureList<'f> {
         u32::try_from(self.first.bytes().len() + self.more.map_or(0, |more| more.bytes().len())).ok()
     }
 
-    /// The layer's name, the names of its properties, and its extent.
-    fn layer(self) -> (&'f [u8], &'f [String], u64) {
+    /// A list that has the layer's name and extent.
+    fn known(self) -> &'f Features {
         match self.more {
-            Some(more) if self.first.is_empty() => more.layer(),
-            _ => self.first.layer(),
+            Some(more) if self.first.is_empty() => more,
+            _ => self.first,
         }
     }
 }
@@ -146,8 +146,9 @@ struct FeatureBuffers {
 
 impl FeatureBuffers {
     /// Appends a feature, by its number, with its geometry in the tile. `number` returns the number of a value in
-    /// the tile, from the value's offset in the bytes of the features, or of the constants behind them, and the value.
-    /// `None` if there is no such feature, or if a value has no number.
+    /// the tile, from the value's offset in the bytes of the features, or of the constants behind them, and the value;
+    /// `key` the same for the name of a member among all members' names. `None` if there is no such feature, or if a
+    /// value or a name has no number.
     fn put(
         &mut self,
         layer: &mut Vec<u8>,
@@ -155,26 +156,41 @@ impl FeatureBuffers {
         feature: u32,
         geometry: impl FeatureGeometry,
         mut number: impl FnMut(u32, &[u8]) -> Option<u32>,
+        mut key: impl FnMut(u32, &[u8]) -> Option<u32>,
     ) -> Option<()> {
         let (start, mut rest) = features.feature(feature)?;
         let end = start + u32::try_from(rest.len()).ok()?;
         let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
         self.tags.clear();
-        for key in 0..features.layer().1.len() {
-            if let Some(after) = rest.strip_prefix(&[MISSING]) {
-                rest = after;
-                if let Some((offset, value)) = constants.value(key) {
-                    let behind = features.size()?;
-                    put_packed(&mut self.tags, key as u64);
-                    put_packed(&mut self.tags, number(behind.checked_add(offset)?, value)?.into());
+        let (known, mut keys) = (features.known(), 0);
+        for property in 0..known.layer().1.len() {
+            if known.objects() == Some(property) {
+                let names = known.layer().1.len() as u64 - 1;
+                while !starts_missing(&mut rest) {
+                    let (start, member) = offset_and_value(&mut rest, end)?;
+                    let key = match key_of_property(member) {
+                        Some(key) => key,
+                        None => names + u64::from(key(start, member)?),
+                    };
+                    if !starts_missing(&mut rest) {
+                        let (start, value) = offset_and_value(&mut rest, end)?;
+                        put_packed(&mut self.tags, key);
+                        put_packed(&mut self.tags, number(start, value)?.into());
+                    }
                 }
                 continue;
             }
-            let (value, after) = first_value(rest)?;
-            let start = end - u32::try_from(rest.len()).ok()?;
-            rest = after;
-            put_packed(&mut self.tags, key as u64);
-            put_packed(&mut self.tags, number(start, value)?.into());
+            let value = if starts_missing(&mut rest) {
+                constants.value(property).map(|(offset, value)| Some((features.size()?.checked_add(offset)?, value)))
+            } else {
+                Some(offset_and_value(&mut rest, end))
+            };
+            if let Some(value) = value {
+                let (start, value) = value?;
+                put_packed(&mut self.tags, keys);
+                put_packed(&mut self.tags, number(start, value)?.into());
+            }
+            keys += 1;
         }
         self.geometry.clear();
         geometry.put(&mut self.geometry);
@@ -183,7 +199,23 @@ impl FeatureBuffers {
     }
 }
 
-/// The values of a tile, numbered in the order of their first occurrence in the features.
+/// Removes the first encoded value, or the first key of a member, from the bytes. Returns its offset and its bytes. The
+/// bytes end at the offset `end`.
+fn offset_and_value<'b>(bytes: &mut &'b [u8], end: u32) -> Option<(u32, &'b [u8])> {
+    let start = end - u32::try_from(bytes.len()).ok()?;
+    let (value, after) = first_value(bytes)?;
+    *bytes = after;
+    Some((start, value))
+}
+
+/// Removes [`MISSING`] from the beginning of the bytes. False if they begin otherwise.
+fn starts_missing(bytes: &mut &[u8]) -> bool {
+    let after = bytes.strip_prefix(&[MISSING]);
+    *bytes = after.unwrap_or(bytes);
+    after.is_some()
+}
+
+/// The values of a tile, or the names of members, numbered in the order of their first occurrence in the features.
 #[derive(Default)]
 struct ValueTable {
     /// The offset of each value among some bytes.
@@ -218,12 +250,23 @@ impl ValueTable {
             }
         }
     }
+
+    /// The number of a value whose offset is `start`.
+    fn number_at<'v>(&mut self, at: impl Fn(u32) -> Option<&'v [u8]>, start: u32, value: &[u8]) -> Option<u32> {
+        let (number, is_new) = self.number(at, value)?;
+        if is_new {
+            self.offsets.push(start);
+        }
+        Some(number)
+    }
 }
 
 /// Draws tiles from features, one at a time.
 pub struct Drawer<'f> {
     features: FeatureList<'f>,
     values: ValueTable,
+    /// The names of members.
+    members: ValueTable,
     layer: Vec<u8>,
     buffers: FeatureBuffers,
 }
@@ -237,7 +280,8 @@ impl<'f> Drawer<'f> {
     /// A drawer for two lists of features of the same layer. The numbers of the second continue those of the first.
     pub fn with_more(first: &'f Features, more: Option<&'f Features>) -> Drawer<'f> {
         let features = FeatureList { first, more };
-        Drawer { features, values: ValueTable::default(), layer: Vec::new(), buffers: FeatureBuffers::default() }
+        let (values, members) = (ValueTable::default(), ValueTable::default());
+        Drawer { features, values, members, layer: Vec::new(), buffers: FeatureBuffers::default() }
     }
 
     /// A tile with some of the features, given by their numbers in their order in the tile and their geometries there.
@@ -249,16 +293,17 @@ impl<'f> Drawer<'f> {
         constants: &TileConstants,
         drawn: impl Iterator<Item = (u32, impl FeatureGeometry)> + Clone,
     ) -> Option<Vec<u8>> {
-        let Drawer { features, values, layer, buffers } = self;
+        let Drawer { features, values, members, layer, buffers } = self;
         let features = *features;
         let behind = features.size()?;
         let at = |offset: u32| match offset.checked_sub(behind) {
             None => leading_value(features.from(offset)?),
             Some(offset) => value_at(&constants.values, offset),
         };
-        let (name, properties, extent) = features.layer();
+        let (name, _, extent) = features.known().layer();
         layer.clear();
         values.clear();
+        members.clear();
         // About as many bytes as the tile will have. Growing the vector would take twice the memory for a moment.
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
@@ -267,20 +312,19 @@ impl<'f> Drawer<'f> {
             if std::mem::take(&mut is_empty) {
                 put_bytes(layer, 1, name);
             }
-            let number = |start, value: &[u8]| {
-                let (number, is_new) = values.number(at, value)?;
-                if is_new {
-                    values.offsets.push(start);
-                }
-                Some(number)
-            };
-            buffers.put(layer, CachedFeatures { features, constants }, feature, geometry, number)?;
+            let number = |start, value: &[u8]| values.number_at(at, start, value);
+            let key = |start, name: &[u8]| members.number_at(at, start, name);
+            buffers.put(layer, CachedFeatures { features, constants }, feature, geometry, number, key)?;
         }
         if is_empty {
             return Some(Vec::new());
         }
         let of_tile = values.offsets.iter().map(|start| at(*start));
-        put_ends(layer, properties, of_tile, extent)?;
+        put_names(layer, features.known().names());
+        for start in &members.offsets {
+            layer.extend_from_slice(at(*start)?);
+        }
+        put_ends(layer, of_tile, extent)?;
         let field = layer_field(layer.len());
         if layer.len() < HEAVY {
             return Some([&field[..], layer].concat());
@@ -300,6 +344,9 @@ pub struct TileInPieces {
     /// The values so far, encoded as they follow the features in the layer.
     values: Vec<u8>,
     known: ValueTable,
+    /// The names of members so far, encoded as they follow those of the properties.
+    names: Vec<u8>,
+    known_names: ValueTable,
     buffers: FeatureBuffers,
     features: u64,
 }
@@ -322,7 +369,7 @@ impl TileInPieces {
         constants: &TileConstants,
         drawn: impl Iterator<Item = (u32, [i32; 2])>,
     ) -> Option<()> {
-        let TileInPieces { layer, values, known, buffers, features: count } = self;
+        let TileInPieces { layer, values, known, names, known_names, buffers, features: count } = self;
         for (feature, at) in drawn {
             if *count == 0 {
                 put_bytes(layer, 1, features.layer().0);
@@ -336,8 +383,16 @@ impl TileInPieces {
                 }
                 Some(number)
             };
+            let key = |_, name: &[u8]| {
+                let (number, is_new) = known_names.number(|offset| value_at(names, offset), name)?;
+                if is_new {
+                    known_names.offsets.push(u32::try_from(names.len()).ok()?);
+                    names.extend_from_slice(name);
+                }
+                Some(number)
+            };
             let features = FeatureList { first: features, more: None };
-            buffers.put(layer, CachedFeatures { features, constants }, feature, at, number)?;
+            buffers.put(layer, CachedFeatures { features, constants }, feature, at, number, key)?;
         }
         Some(())
     }
@@ -350,13 +405,14 @@ impl TileInPieces {
     /// The tile. `of` is the layer of the features, with or without features. Without features, the tile has no layer.
     #[must_use]
     pub fn finish(self, of: &Features) -> Vec<u8> {
-        let TileInPieces { mut layer, mut values, known, features, .. } = self;
+        let TileInPieces { mut layer, mut values, known, names, features, .. } = self;
         if features == 0 {
             return Vec::new();
         }
         drop(known);
-        let (_, properties, extent) = of.layer();
-        put_names(&mut layer, properties);
+        let (_, _, extent) = of.layer();
+        put_names(&mut layer, of.names());
+        layer.extend(names);
         put_extent(&mut values, extent);
         let field = layer_field(layer.len() + values.len());
         values.splice(..0, field.into_iter().chain(layer.drain(..)));

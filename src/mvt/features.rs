@@ -3,8 +3,8 @@
 
 use std::ops::Range;
 
-use super::points::{FeatureKey, Key, Points, split, value_of_key};
-use super::wire::{Fields, next_number, put_packed};
+use super::points::{FeatureKey, Key, Points, Tags, split, value_of_key};
+use super::wire::{FieldValue, Fields, next_number, put_bytes, put_number, put_packed};
 
 /// The features of a layer, in their order in a tile.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -15,8 +15,14 @@ pub struct Features {
     extent: u64,
     /// The names of the properties, in the order of the columns.
     properties: Vec<String>,
+    /// The index of the property that holds objects, if there is one. `ST_AsMVT` writes no property of its name, but
+    /// each member of an object as a property under the member's name.
+    objects: Option<usize>,
     /// The encoded features: for each, whether it has an id, the id, then the value of each property, encoded as in a
     /// layer, or [`MISSING`].
+    ///
+    /// In place of an object: for each member its key, encoded as a field ([`key_of_property`]), and its value or
+    /// [`MISSING`]; then [`MISSING`].
     bytes: Vec<u8>,
     /// The offset at which each feature begins; empty if each begins where the previous one ends.
     starts: Vec<u32>,
@@ -33,6 +39,12 @@ impl Features {
         Features { properties, ends: Vec::with_capacity(expected), most, ..Features::default() }
     }
 
+    /// The same layer, whose property with the index `objects` holds objects.
+    #[must_use]
+    pub fn with_objects(self, objects: Option<usize>) -> Features {
+        Features { objects, ..self }
+    }
+
     /// The features of a layer from their encoded bytes, which follow each other; `ends` are the offsets at which they
     /// end. `None` if these are not the bytes of these features.
     pub(crate) fn of_encoded(
@@ -45,17 +57,22 @@ impl Features {
         let length = ends.last().map_or(0, |end| *end as usize);
         let is_whole = ends.is_sorted() && length == bytes.len();
         let name = name.as_bytes().to_vec();
-        is_whole.then(|| Features { name, extent, properties, bytes, starts: Vec::new(), ends, most: 0 })
+        is_whole.then(|| Features { name, extent, properties, bytes, ends, ..Features::default() })
     }
 
     /// Adds the features of a tile that has this one layer, and returns how many there are. Their positions are
     /// ignored.
     ///
+    /// If a property holds objects, each feature has a text in its place, followed by the members. If each member has a
+    /// value, the text is their number. Otherwise it is a JSON list: null for a member with a value, the name of one
+    /// without.
+    ///
     /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value
     /// must not be used after that.
     pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
         let [(_, layer)] = split(tile)?[..] else { return None };
-        let points = Points::read(layer, &self.properties)?;
+        let points = Points::read(layer, &self.properties)
+            .filter(|points| points.further.is_empty() || self.objects.is_some())?;
         let is_first = self.ends.is_empty();
         if is_first {
             (self.name, self.extent) = (points.name.to_owned(), points.extent);
@@ -67,17 +84,18 @@ impl Features {
             if let Some(id) = point.id {
                 put_packed(&mut self.bytes, id);
             }
-            let (mut rest, mut next) = (point.tags, 0);
-            while !rest.is_empty() {
-                let (key, value) = (next_number(&mut rest).ok()?, next_number(&mut rest).ok()?);
-                let missing = usize::try_from(key).ok()?.checked_sub(next)?;
-                let value = points.values.get(usize::try_from(value).ok()?)?;
-                let (own, []) = first_value(value)? else { return None };
-                self.bytes.resize(self.bytes.len() + missing, MISSING);
-                self.bytes.extend_from_slice(own);
-                next += missing + 1;
+            let mut tags = Tags { rest: point.tags, values: &points.values };
+            for key in 0..self.properties.len() {
+                let value = tags.value_of(key as u64).ok()?;
+                if self.objects == Some(key) {
+                    self.put_members(value, &mut tags, &points.further)?;
+                } else {
+                    self.put_value(value)?;
+                }
             }
-            self.bytes.resize(self.bytes.len() + self.properties.len().checked_sub(next)?, MISSING);
+            if !tags.rest.is_empty() {
+                return None;
+            }
             self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         }
         if is_first {
@@ -90,6 +108,65 @@ impl Features {
             reserved.unwrap_or_default();
         }
         Some(points.features.len())
+    }
+
+    /// Appends the value of a property, or that a feature does not have it. `None` if it is not one value.
+    fn put_value(&mut self, value: Option<&[u8]>) -> Option<()> {
+        match value {
+            None => self.bytes.push(MISSING),
+            Some(value) => {
+                let (own, []) = first_value(value)? else { return None };
+                self.bytes.extend_from_slice(own);
+            }
+        }
+        Some(())
+    }
+
+    /// Appends the members of an object. `list` is the value that lists them, `further` the names of the keys behind
+    /// those of the properties. `None` if the members that follow are others.
+    fn put_members(&mut self, list: Option<&[u8]>, tags: &mut Tags<'_, '_>, further: &[&[u8]]) -> Option<()> {
+        let list = match list.map_or(Some((1, FieldValue::Bytes(b"0"))), |list| Fields(list).next()?.ok())? {
+            (1, list) => list.text().ok()?,
+            _ => return None,
+        };
+        let (with_values, listed): (usize, Vec<Option<String>>) = match list.parse() {
+            Ok(number) => (number, Vec::new()),
+            Err(_no_number) => (0, serde_json::from_str(list).ok()?),
+        };
+        for without_value in std::iter::repeat_n(None, with_values).chain(listed) {
+            let (name, value) = if let Some(name) = &without_value {
+                (name.as_bytes(), None)
+            } else {
+                let (key, value) = tags.next()?;
+                let key = usize::try_from(key).ok()?;
+                let name = match self.properties.get(key) {
+                    Some(property) => property.as_bytes(),
+                    None => further.get(key - self.properties.len())?,
+                };
+                (name, Some(value))
+            };
+            // PostGIS compares truth values by four bytes, of which three are those of the length of the member's name
+            // (`mvt.c`, `parse_jsonb`): below such a name it takes equal values for different ones.
+            if name.len() > 255 && value.is_some_and(|value| value.starts_with(&[TRUTH_VALUE])) {
+                return None;
+            }
+            let same = self.names().position(|property| property.as_bytes() == name);
+            match (same, value) {
+                // Its key is in every tile.
+                (Some(_), None) => continue,
+                (Some(key), Some(_)) => put_number(&mut self.bytes, KEY_OF_PROPERTY, key as u64),
+                (None, _) => put_bytes(&mut self.bytes, 3, name),
+            }
+            self.put_value(value)?;
+        }
+        self.bytes.push(MISSING);
+        Some(())
+    }
+
+    /// The names of the properties that are keys of every tile, in the order of the columns.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        let (properties, objects) = (self.properties.iter().enumerate(), self.objects);
+        properties.filter(move |(key, _)| objects != Some(*key)).map(|(_, name)| name)
     }
 
     /// Appends the features of `other`. `None` if the name or extent of its layer differs, or if all features take more
@@ -148,9 +225,9 @@ impl Features {
     }
 
     /// The id of a feature, if it has one, and the encoded value of each property, or `None` for one that it does not
-    /// have.
+    /// have. `None` if a property holds objects.
     fn id_and_values(&self, number: u32) -> Option<(Option<u64>, impl Iterator<Item = Option<&[u8]>>)> {
-        let (_, mut rest) = self.feature(number)?;
+        let (_, mut rest) = self.feature(number).filter(|_| self.objects.is_none())?;
         let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
         let values = std::iter::from_fn(move || {
             if let Some(after) = rest.strip_prefix(&[MISSING]) {
@@ -192,7 +269,7 @@ impl Features {
             ends.push(span.end);
         }
         let (name, properties) = (self.name.clone(), self.properties.clone());
-        Features { name, extent: self.extent, properties, bytes, starts, ends, most: 0 }
+        Features { name, extent: self.extent, properties, objects: self.objects, bytes, starts, ends, most: 0 }
     }
 
     /// The encoded bytes of a feature, by its number.
@@ -234,6 +311,11 @@ impl Features {
     pub(crate) fn layer(&self) -> (&[u8], &[String], u64) {
         (&self.name, &self.properties, self.extent)
     }
+
+    /// The index of the property that holds objects.
+    pub(crate) fn objects(&self) -> Option<usize> {
+        self.objects
+    }
 }
 
 /// An estimate of the bytes of a feature in a tile in addition to the values of its properties.
@@ -241,6 +323,21 @@ pub(crate) const AROUND: usize = 32;
 
 /// The marker of a property that a feature does not have. No value begins with this byte.
 pub(crate) const MISSING: u8 = 0;
+
+/// The first byte of a truth value: field 7, a number (MVT 2.1, section 4.4).
+const TRUTH_VALUE: u8 = 7 << 3;
+
+/// The field number of a member's key if a property has the same name: it holds the property's index. The key of another
+/// member is encoded as in a layer.
+const KEY_OF_PROPERTY: u64 = 2;
+
+/// The key of a property that has a member's name, from the member's encoded key; `None` if there is no such property.
+pub(crate) fn key_of_property(member_key: &[u8]) -> Option<u64> {
+    match Fields(member_key).next()?.ok()? {
+        (KEY_OF_PROPERTY, FieldValue::Varint(key)) => Some(key),
+        _ => None,
+    }
+}
 
 /// Splits the first value from the bytes. A value is one field, which begins with its length.
 pub(crate) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -252,7 +349,7 @@ pub(crate) fn first_value(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mvt::points::{put_ends, put_feature};
+    use crate::mvt::points::{put_ends, put_feature, put_names};
     use crate::mvt::wire::{put_bytes, put_number, zigzag};
     use crate::mvt::{Drawer, TileConstants, TileInPieces, put_layer};
 
@@ -290,7 +387,8 @@ mod tests {
             }
             put_feature(&mut layer, *id, &tags, 1, &geometry);
         }
-        put_ends(&mut layer, properties, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
+        put_names(&mut layer, properties.iter());
+        put_ends(&mut layer, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
         let mut tile = Vec::new();
         put_layer(&mut tile, &layer);
         tile
@@ -371,6 +469,122 @@ mod tests {
             whole.add(&features, &constants, drawn()).unwrap();
             assert_eq!(whole.finish(&features), tile(&properties, &expected));
         }
+    }
+
+    /// The members of an object: their names, and a value or none.
+    type Members<'a> = &'a [(&'a str, Option<&'a str>)];
+
+    /// A name, an object, a zoom and a size.
+    type ObjectRow<'a> = (Option<&'a str>, Members<'a>, Option<&'a str>, Option<&'a str>);
+
+    /// A tile of features with members, as PostGIS writes it; if `lists` is true, with the lists of these.
+    fn tile_of_objects(rows: &[ObjectRow<'_>], lists: bool) -> Vec<u8> {
+        let columns: &[&str] = if lists { &["name", "more", "zoom", "size"] } else { &["name", "zoom", "size"] };
+        let mut keys: Vec<String> = columns.iter().copied().map(str::to_owned).collect();
+        let (mut layer, mut values): (_, Vec<Vec<u8>>) = (Vec::new(), Vec::new());
+        put_bytes(&mut layer, 1, b"places");
+        for (name, members, zoom, size) in rows {
+            let without_value = |(name, value): &(&str, Option<&str>)| value.is_none().then(|| (*name).to_owned());
+            let text = if members.iter().any(|member| without_value(member).is_some()) {
+                serde_json::to_string(&members.iter().map(without_value).collect::<Vec<_>>()).unwrap()
+            } else {
+                members.len().to_string()
+            };
+            let mut list = Vec::new();
+            put_bytes(&mut list, 1, text.as_bytes());
+            let own = [("name", name.map(value)), ("more", lists.then_some(list))];
+            let behind = [("zoom", zoom.map(value)), ("size", size.map(value))];
+            let members = members.iter().map(|(name, member)| (*name, member.map(value)));
+            let mut tags = Vec::new();
+            for (key, value) in own.into_iter().take(1 + usize::from(lists)).chain(members).chain(behind) {
+                let known = keys.iter().position(|known| known == key);
+                let key = known.unwrap_or_else(|| {
+                    keys.push(key.to_owned());
+                    keys.len() - 1
+                });
+                let Some(value) = value else { continue };
+                let known = values.iter().position(|known| *known == value);
+                let value = known.unwrap_or_else(|| {
+                    values.push(value);
+                    values.len() - 1
+                });
+                put_packed(&mut tags, key as u64);
+                put_packed(&mut tags, value as u64);
+            }
+            put_feature(&mut layer, None, &tags, 1, &[9, 0, 0]);
+        }
+        put_names(&mut layer, keys.iter());
+        put_ends(&mut layer, values.iter().map(|value| Some(&value[..])), 4096).unwrap();
+        let mut tile = Vec::new();
+        put_layer(&mut tile, &layer);
+        tile
+    }
+
+    #[test]
+    fn members_of_objects_are_written_under_their_names() {
+        let columns = ["name", "more", "zoom", "size"].map(str::to_owned).to_vec();
+        let rows: [ObjectRow<'_>; 6] = [
+            (Some("a"), &[("b", Some("1")), ("z", None), ("size", Some("x"))], None, Some("12")),
+            (None, &[("", Some("a")), ("z", Some("b")), ("name", None)], None, None),
+            (Some("b"), &[], None, Some("7")),
+            (Some("c"), &[("more", Some("c")), ("b", None)], None, None),
+            (None, &[("b", Some("12")), ("z", Some("a")), ("zoom", Some("5"))], None, Some("b")),
+            (None, &[("name", Some("5"))], None, Some("5")),
+        ];
+        let new = || Features::new(columns.clone(), rows.len(), 1_000).with_objects(Some(1));
+        let mut features = new();
+        assert_eq!(features.add(&tile_of_objects(&rows[..2], true)), Some(2));
+        let mut others = new();
+        assert_eq!(others.add(&tile_of_objects(&rows[2..], true)), Some(4));
+        let both = [features.clone(), others.clone()];
+        features.append(&others).unwrap();
+        for zoom in [None, Some(5), Some(9)] {
+            let mut constants = TileConstants::default();
+            if let Some(zoom) = zoom {
+                constants.add(2, zoom);
+            }
+            let zoom = zoom.map(|zoom| zoom.to_string());
+            for wanted in [&[0, 1, 2, 3, 4, 5][..], &[4, 5], &[1, 3, 4], &[2], &[0, 5], &[3, 5]] {
+                let expected = wanted.iter().map(|number| {
+                    let (name, members, _, size) = rows[*number as usize];
+                    (name, members, zoom.as_deref(), size)
+                });
+                let expected = tile_of_objects(&expected.collect::<Vec<_>>(), false);
+                let drawn = || wanted.iter().map(|number| (*number, [0, 0]));
+                assert_eq!(Drawer::new(&features).tile(&constants, drawn()).as_ref(), Some(&expected), "{wanted:?}");
+                let mut of_both = Drawer::with_more(&both[0], Some(&both[1]));
+                assert_eq!(of_both.tile(&constants, drawn()).as_ref(), Some(&expected), "{wanted:?}");
+                let mut whole = TileInPieces::new(0);
+                for number in drawn() {
+                    whole.add(&features, &constants, std::iter::once(number)).unwrap();
+                }
+                assert_eq!(whole.finish(&features.with_encoded(Vec::new(), std::iter::empty())), expected);
+            }
+        }
+        // What PostGIS wrote otherwise, or somebody else did.
+        let plain = tile_of_objects(&rows, false);
+        assert_eq!(new().add(&plain), None, "no list");
+        assert_eq!(Features::new(columns.clone(), 1, 9).add(&tile_of_objects(&rows, true)), None, "no objects");
+        let text = |name| tile_of_objects(&[(Some(name), &[("b", Some("x"))], None, None)], true);
+        let [two, nothing] = [("2", 1), ("[]", 2)].map(|(list, length)| {
+            let mut tile = text("n");
+            let at = tile.windows(3).position(|bytes| bytes == [0x0a, 1, b'1']).unwrap();
+            tile.splice(at + 1..at + 3, [&[length][..], list.as_bytes()].concat());
+            // The field of the value and the layer's are longer, too.
+            tile[at - 1] += length - 1;
+            tile[1] += length - 1;
+            tile
+        });
+        assert_eq!(new().add(&text("n")), Some(1));
+        for (length, added) in [(255, Some(1)), (256, None)] {
+            let name = "n".repeat(length);
+            let mut tile = tile_of_objects(&[(None, &[(&name, Some("9"))], None, None)], true);
+            let at = tile.windows(2).position(|bytes| bytes == [5 << 3, 9]).unwrap();
+            tile[at..at + 2].copy_from_slice(&[7 << 3, 1]);
+            assert_eq!(new().add(&tile), added, "a truth value below a name of {length} bytes");
+        }
+        assert_eq!(new().add(&two), None, "fewer members than the list says");
+        assert_eq!(new().add(&nothing), None, "more members than the list says");
     }
 
     #[test]

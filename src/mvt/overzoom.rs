@@ -56,7 +56,7 @@ pub fn overzoomed(raw: &[u8], descent: TileDescent) -> Result<Vec<u8>, MvtError>
 /// Appends the part of a layer that is left after clipping; false if nothing is left.
 fn put_layer(bytes: &mut Vec<u8>, layer: &MvtLayer<'_>, descent: TileDescent) -> bool {
     let buffer = (i64::from(layer.extent) / EXTENT_PER_BUFFER).max(1);
-    let clip = ClipBox { min: -buffer, max: i64::from(layer.extent) + buffer };
+    let clip = TileSquare { min: -buffer, max: i64::from(layer.extent) + buffer };
     put_bytes(bytes, 1, layer.name.as_bytes());
     let (mut keys, mut values) = (Renumbered::default(), Renumbered::default());
     let mut is_drawn = false;
@@ -106,7 +106,7 @@ impl Renumbered {
 }
 
 /// A geometry scaled to the deeper tile and clipped; `None` if nothing is left of it.
-fn cut(geometry: &MvtGeometry, extent: u32, descent: TileDescent, clip: ClipBox) -> Option<MvtGeometry> {
+fn cut(geometry: &MvtGeometry, extent: u32, descent: TileDescent, clip: TileSquare) -> Option<MvtGeometry> {
     let moved = |path: &[Position]| -> Vec<[i64; 2]> { path.iter().map(|at| descent.moved(*at, extent)).collect() };
     match geometry {
         MvtGeometry::Unknown => None,
@@ -220,7 +220,7 @@ fn value_bytes(value: MvtValue<'_>) -> Vec<u8> {
 
 /// The square in which everything is kept, including its edges: from `min` to `max` along both axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ClipBox {
+pub(crate) struct TileSquare {
     pub(crate) min: i64,
     pub(crate) max: i64,
 }
@@ -230,13 +230,13 @@ type FarPosition = [i64; 2];
 
 /// One side of the square: the axis across it, and the edge that bounds it.
 #[derive(Debug, Clone, Copy)]
-struct Side {
+struct SquareEdge {
     axis: usize,
     at: i64,
     is_upper: bool,
 }
 
-impl Side {
+impl SquareEdge {
     fn holds(self, position: FarPosition) -> bool {
         let along = position[self.axis];
         if self.is_upper { along <= self.at } else { along >= self.at }
@@ -265,9 +265,9 @@ fn near(position: FarPosition) -> Option<Position> {
     Some([x?, y?])
 }
 
-impl ClipBox {
-    fn sides(self) -> [Side; 4] {
-        let side = |axis, at, is_upper| Side { axis, at, is_upper };
+impl TileSquare {
+    fn sides(self) -> [SquareEdge; 4] {
+        let side = |axis, at, is_upper| SquareEdge { axis, at, is_upper };
         [side(0, self.min, false), side(0, self.max, true), side(1, self.min, false), side(1, self.max, true)]
     }
 
@@ -485,7 +485,7 @@ mod tests {
             .into_iter()
             .map(|(x, y)| {
                 let moved: Vec<[i64; 2]> = ring.iter().map(|[a, b]| [a - x, b - y]).collect();
-                let clip = ClipBox { min: 0, max: 512 };
+                let clip = TileSquare { min: 0, max: 512 };
                 clip.ring(moved).map_or(0, |ring| area(&MvtGeometry::Polygons(vec![vec![ring]])))
             })
             .sum();

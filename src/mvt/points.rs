@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::wire::{FieldValue, Fields, next_number, packed_size, put_bytes, put_number, put_packed, signed};
+use super::wire::{Broken, FieldValue, Fields, next_number, packed_size, put_bytes, put_number, put_packed, signed};
 use crate::tile::{GridBox, GridBoxes};
 
 /// The key that identifies and orders the features of a layer.
@@ -55,8 +55,34 @@ pub(crate) struct Point<'a> {
 pub(crate) struct Points<'a> {
     pub(crate) name: &'a [u8],
     pub(crate) extent: u64,
+    /// The names of the keys behind those of the properties.
+    pub(crate) further: Vec<&'a [u8]>,
     pub(crate) values: Vec<&'a [u8]>,
     pub(crate) features: Vec<Point<'a>>,
+}
+
+/// The keys and values of a feature's properties, in the order in which PostGIS writes them: that of the columns, the
+/// members of an object in place of its column (`postgis/mvt.c`, `parse_values`).
+pub(crate) struct Tags<'a, 'p> {
+    pub(crate) rest: &'a [u8],
+    pub(crate) values: &'p [&'a [u8]],
+}
+
+impl<'a> Tags<'a, '_> {
+    /// The next key and its value; `None` if there is none.
+    pub(crate) fn next(&mut self) -> Option<(u64, &'a [u8])> {
+        let (key, value) = (next_number(&mut self.rest).ok()?, next_number(&mut self.rest).ok()?);
+        Some((key, self.values.get(usize::try_from(value).ok()?)?))
+    }
+
+    /// The next value if it is that of a key, which is passed then.
+    pub(crate) fn value_of(&mut self, key: u64) -> Result<Option<&'a [u8]>, Broken> {
+        let mut rest = self.rest;
+        if rest.is_empty() || next_number(&mut rest)? != key {
+            return Ok(None);
+        }
+        Ok(Some(self.next().ok_or("a feature names a value that its layer does not have")?.1))
+    }
 }
 
 /// The number of features of a layer; `None` if it is broken.
@@ -100,8 +126,9 @@ pub(crate) fn layer_field(bytes: usize) -> Vec<u8> {
 /// sorted by it, or it is not encoded as PostGIS encodes it.
 pub fn replaced(old: &[u8], fresh: &[u8], boxes: &[GridBox], known: &PointLayer) -> Option<(Vec<u8>, usize)> {
     let most = old.len() + fresh.len();
-    let old = Points::read(old, &known.properties)?;
-    let fresh = if fresh.is_empty() { None } else { Some(Points::read(fresh, &known.properties)?) };
+    let read = |layer| Points::read(layer, &known.properties).filter(|points| points.further.is_empty());
+    let old = read(old)?;
+    let fresh = if fresh.is_empty() { None } else { Some(read(fresh)?) };
     if fresh.as_ref().is_some_and(|fresh| (fresh.name, fresh.extent) != (old.name, old.extent)) {
         return None;
     }
@@ -161,7 +188,8 @@ fn write(
         }
         put_feature(layer, point.id, &tags, 1, point.geometry);
     }
-    put_ends(layer, &known.properties, numbers.values.into_iter().map(Some), old.extent)
+    put_names(layer, known.properties.iter());
+    put_ends(layer, numbers.values.into_iter().map(Some), old.extent)
 }
 
 /// Appends a feature to a layer.
@@ -181,14 +209,12 @@ pub(crate) fn put_feature(layer: &mut Vec<u8>, id: Option<u64>, tags: &[u8], geo
     put_bytes(layer, 4, geometry);
 }
 
-/// Appends what follows the features of a layer: names, values, extent, version. `None` if a value is missing.
+/// Appends what follows the names of a layer: values, extent, version. `None` if a value is missing.
 pub(crate) fn put_ends<'v>(
     layer: &mut Vec<u8>,
-    properties: &[String],
     values: impl Iterator<Item = Option<&'v [u8]>>,
     extent: u64,
 ) -> Option<()> {
-    put_names(layer, properties);
     for value in values {
         put_bytes(layer, 4, value?);
     }
@@ -196,8 +222,8 @@ pub(crate) fn put_ends<'v>(
     Some(())
 }
 
-/// Appends the names of properties to a layer, which come before the values.
-pub(crate) fn put_names(layer: &mut Vec<u8>, properties: &[String]) {
+/// Appends the names of properties to a layer, which follow the features.
+pub(crate) fn put_names<'n>(layer: &mut Vec<u8>, properties: impl Iterator<Item = &'n String>) {
     for name in properties {
         put_bytes(layer, 3, name.as_bytes());
     }
@@ -260,19 +286,20 @@ fn likeness(value: &[u8]) -> usize {
 }
 
 impl<'a> Points<'a> {
-    /// Splits a layer whose properties are `properties`, in the order of the columns; `None` if it is not encoded as
+    /// Splits a layer whose first keys are `properties`, in the order of the columns; `None` if it is not encoded as
     /// PostGIS encodes points.
     pub(crate) fn read(layer: &'a [u8], properties: &[String]) -> Option<Points<'a>> {
         let (mut name, mut extent, mut version) = (None, None, None);
-        let (mut names, mut values, mut features) = (0, Vec::new(), Vec::new());
+        let (mut names, mut further, mut values, mut features) = (0, Vec::new(), Vec::new(), Vec::new());
         for field in Fields(layer) {
             match field.ok()? {
                 (1, FieldValue::Bytes(text)) => name = Some(text),
                 (2, FieldValue::Bytes(feature)) => features.push(Point::read(feature)?),
-                (3, FieldValue::Bytes(text)) => {
-                    properties.get(names).filter(|property| property.as_bytes() == text)?;
-                    names += 1;
-                }
+                (3, FieldValue::Bytes(text)) => match properties.get(names) {
+                    Some(property) if property.as_bytes() == text => names += 1,
+                    Some(_) => return None,
+                    None => further.push(text),
+                },
                 (4, FieldValue::Bytes(value)) => values.push(value),
                 (5, FieldValue::Varint(number)) => extent = Some(number),
                 (15, FieldValue::Varint(number)) => version = Some(number),
@@ -282,7 +309,7 @@ impl<'a> Points<'a> {
         if names != properties.len() || version != Some(2) {
             return None;
         }
-        Some(Points { name: name?, extent: extent?, values, features })
+        Some(Points { name: name?, extent: extent?, further, values, features })
     }
 
     /// The features with their keys; `None` if one has no key or they are not sorted by it.

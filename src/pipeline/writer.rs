@@ -99,7 +99,7 @@ pub(crate) fn pack<R, W>(
     packer: &mut Packer,
     needs: Needs,
 ) -> Result<PackedTiles, PipelineError<R, W>> {
-    tiles.sort_by_cached_key(|rendered| needs.order.place(rendered.tile));
+    tiles.sort_by_cached_key(|rendered| needs.order.sort_key(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
     let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
     // Tiles inside of the same polygons are equal, and usually adjacent.

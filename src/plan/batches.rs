@@ -131,16 +131,16 @@ mod tests {
             assert!((5..=40).contains(&batches.len()), "{}", batches.len());
             let heavy = |batch: &&Batch| batch.areas.iter().filter(|area| area.rect.zoom.get() <= 5).count() > 65;
             assert_eq!(batches.iter().find(heavy), None);
-            let mut place = None;
+            let mut last = None;
             let mut seen = 0;
             for batch in &batches {
                 assert_eq!(batch.planned, PlannedTiles::Every);
                 let mut inside: Vec<TileCoord> = batch.areas.iter().flat_map(|area| area.rect.iter()).collect();
-                inside.sort_by_key(|tile| order.place(*tile));
+                inside.sort_by_key(|tile| order.sort_key(*tile));
                 assert_eq!(inside.len() as u64, batch.tiles);
                 for tile in inside {
-                    assert!(place < Some(order.place(tile)), "{tile}");
-                    place = Some(order.place(tile));
+                    assert!(last < Some(order.sort_key(tile)), "{tile}");
+                    last = Some(order.sort_key(tile));
                     seen += 1;
                 }
                 for area in &batch.areas {

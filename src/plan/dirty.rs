@@ -205,7 +205,7 @@ impl Dirty {
     /// The dirty tiles, sorted.
     pub(crate) fn in_order(&self, order: Order) -> Vec<TileCoord> {
         let mut tiles: Vec<TileCoord> = self.tiles.iter().copied().collect();
-        tiles.sort_by_cached_key(|tile| order.place(*tile));
+        tiles.sort_by_cached_key(|tile| order.sort_key(*tile));
         tiles
     }
 }

@@ -177,7 +177,7 @@ fn check_batches(zoom: &ZoomPlan, slow: &BTreeMap<(u32, u32), Vec<u64>>, layers:
             // Every tile of the rectangle with a feature is planned, because rendering returns all of them.
             let every = slowly(zoom.zoom, layers, &[r]);
             assert_eq!(every.len(), here.len(), "a rectangle takes in tiles that are not wanted");
-            places.extend(here.iter().map(|((x, y), _)| order.place(TileCoord::new(zoom.zoom, *x, *y).unwrap())));
+            places.extend(here.iter().map(|((x, y), _)| order.sort_key(TileCoord::new(zoom.zoom, *x, *y).unwrap())));
             inside.extend(here.into_iter().map(|(_, counts)| counts));
         }
         assert_eq!(batch.tiles, inside.len() as u64);

@@ -73,6 +73,17 @@ pub use terminal::{print, print_as_json, print_bytes, print_document, print_json
 pub trait Report: Send + Sync {
     /// Shows an event. It returns nothing, because a failure to show an event must not fail the run.
     fn event(&self, event: &Event);
+
+    /// Shows a warning.
+    fn warn(&self, message: String) {
+        self.event(&Event::Warning { message });
+    }
+
+    /// Shows a warning, and keeps it for the closing report.
+    fn warn_and_keep(&self, message: String, kept: &mut Vec<String>) {
+        self.warn(message.clone());
+        kept.push(message);
+    }
 }
 
 /// The style in which events are shown.

@@ -2,11 +2,11 @@
 
 use super::{CommandError, Family, TileListDocument};
 use crate::config::{
-    Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, JobSettings, ShownConfig, check, schema,
+    Checked, CheckedSources, ConfigError, ConfigValues, DatabaseSettings, Settings, ShownConfig, check, schema,
 };
 use crate::error::ErrorKind;
 use crate::json::JsonDocument;
-use crate::postgis::{ConnectParts, Database, try_layers};
+use crate::postgis::{ConnectParts, try_layers};
 use crate::report::{DocumentSchema, report_schemas};
 use crate::serve::{AccessRecord, CatalogueDocument, ChangedEvent, StateEvent, VariantListDocument};
 use crate::stop::Stop;
@@ -36,7 +36,7 @@ pub(crate) fn config_json(
 fn server_of(values: &ConfigValues, environment: &ConnectParts, layers: &[String]) -> Result<String, ConfigError> {
     let mut server = String::new();
     for values in values.tilesets(&[])? {
-        server = JobSettings::resolve(&values, environment, layers)?.database.connect.server().to_string();
+        server = Settings::resolve(&values, environment, layers)?.database.connect.server().to_string();
     }
     Ok(server)
 }
@@ -69,7 +69,7 @@ pub(crate) async fn check_config(
 }
 
 /// What does not go together in the settings of a tileset (the table in `docs/limits.md`), with its target.
-fn conflicts(settings: &JobSettings) -> Vec<CommandError> {
+fn conflicts(settings: &Settings) -> Vec<CommandError> {
     let variants = settings.tileset.variants.as_ref();
     let target = match variants {
         Some(variants) => variants.output.to_string(),
@@ -92,11 +92,11 @@ fn conflicts(settings: &JobSettings) -> Vec<CommandError> {
 
 async fn ask_database(
     database: &DatabaseSettings,
-    tilesets: &[JobSettings],
+    tilesets: &[Settings],
     stop: &Stop,
     found: &mut ConfigProblems,
 ) -> Result<(), CommandError> {
-    let database = Database::new(&database.connect, database.session.clone(), stop)?;
+    let database = database.open(stop)?;
     let snapshot = database.snapshot().await?;
     let mut layers = Vec::new();
     for settings in tilesets {

@@ -7,24 +7,23 @@ use std::time::Duration;
 use md5::{Digest as _, Md5};
 
 use super::CommandError;
-pub(crate) use super::identity::LogIdentity;
 use crate::change_log::Cursor;
 
 use crate::clock::seconds_now;
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::draw::RENDERING_VERSION;
 use crate::encode::{PACKING_VERSION, TileFormat};
 use crate::hex::hex;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
 use crate::postgis::{CommentLayer, FunctionComment, Layer};
-use crate::report::{Event, FailedLayer, LargeTile, LayerBudget, Report, named};
+use crate::report::{FailedLayer, LargeTile, LayerBudget, Report, named};
 use crate::shards::LayerRecord;
 use crate::target::{Described, GENERATOR, Metadata, VectorLayer};
 use crate::tile::{AreaPart, LayerId, LonLatBox, TileCoord, ZoomList, area_of_texts, area_texts};
 
 /// The fingerprint: a hash of everything but the data that decides a tile's bytes.
-pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> String {
+pub(crate) fn fingerprint(settings: &Settings, layers: &[Arc<Layer>]) -> String {
     let mut hash = Md5::new();
     for layer in layers {
         hash.update(layer.definition());
@@ -40,7 +39,7 @@ pub(crate) fn fingerprint(settings: &JobSettings, layers: &[Arc<Layer>]) -> Stri
 
 /// The parts of a seed's manifest that depend on which tiles it covers. `cursor` is its snapshot, `before` what the
 /// target said about itself.
-pub(crate) fn seeded_scope(settings: &JobSettings, cursor: &str, before: Option<&Described>) -> Manifest {
+pub(crate) fn seeded_scope(settings: &Settings, cursor: &str, before: Option<&Described>) -> Manifest {
     let old = before.and_then(manifest_of);
     let tileset = &settings.tileset;
     let parts = parts(old.as_ref(), cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));
@@ -63,7 +62,7 @@ fn manifest_of(described: &Described) -> Option<Manifest> {
 }
 
 /// True if a seed with these settings leaves parts of a target as older runs wrote them.
-pub(crate) fn leaves_parts(settings: &JobSettings, before: &Described) -> bool {
+pub(crate) fn leaves_parts(settings: &Settings, before: &Described) -> bool {
     let (zooms, bbox) = (&settings.tileset.zooms, &settings.tileset.bbox);
     manifest_of(before).is_some_and(|old| old.regions().any(|part| !covers(zooms, bbox, &part)))
 }
@@ -186,7 +185,7 @@ fn covers(zooms: &ZoomList, parts: &[AreaPart], region: &Region) -> bool {
 /// The metadata of the target after the run. `bounds` is the box of the features that the run has seen. `before` is the
 /// target's earlier description of itself, if the run keeps some of its earlier tiles.
 pub(crate) fn metadata(
-    settings: &JobSettings,
+    settings: &Settings,
     layers: &[Arc<Layer>],
     bounds: LonLatBox,
     manifest: &Manifest,
@@ -240,7 +239,7 @@ pub(crate) fn metadata(
 }
 
 /// The description of a tileset that has no target: its manifest names no zooms.
-pub(crate) fn of_no_target(settings: &JobSettings, layers: &[Arc<Layer>]) -> Result<Described, CommandError> {
+pub(crate) fn of_no_target(settings: &Settings, layers: &[Arc<Layer>]) -> Result<Described, CommandError> {
     let manifest = Manifest {
         version: Manifest::version_with(&[]),
         generator: GENERATOR.to_owned(),
@@ -319,7 +318,7 @@ pub(crate) fn warn(
         if !warnings.is_empty() && !warned.contains_key(&budget.layer) {
             warned.insert(budget.layer.clone(), now);
             for message in &warnings {
-                report.event(&Event::Warning { message: message.clone() });
+                report.warn(message.clone());
             }
         }
         all.extend(warnings);

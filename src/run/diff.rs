@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::dirty_file::{feature, listed as listed_in_file};
 use super::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use super::target::Target;
-use super::{CommandError, Job, interrupted};
+use super::{CommandError, TilesetRun, interrupted};
 use crate::encode::{Gunzip, is_gzip};
 use crate::mvt::{LayerDifference, MvtLayer, decode, differences};
 use crate::report::{DiffReport, DiffZoom, DifferingTile, UnansweredTile, grouped, say};
@@ -20,7 +20,7 @@ use crate::tile::{AreaPart, Coverage, Scope, Slice, TileCoord, TileId, ZoomList}
 
 #[derive(Debug, Clone)]
 pub(crate) struct DiffOptions {
-    /// What the job's target is compared with.
+    /// What the run's target is compared with.
     pub other: DiffOther,
     /// Only these zooms.
     pub zoom: Option<ZoomList>,
@@ -83,15 +83,15 @@ impl TileDifference {
 /// The number of tiles that are read from each target at a time.
 const TILES_AT_A_TIME: usize = 500;
 
-/// Compares the job's target with another one. Fails if one of them cannot be read, or keeps the layers of a tile apart
+/// Compares the run's target with another one. Fails if one of them cannot be read, or keeps the layers of a tile apart
 /// and the other does not.
-pub(crate) async fn diff(job: &Job, options: &DiffOptions) -> Result<Difference, CommandError> {
-    let (owned, options) = (job.clone(), options.clone());
+pub(crate) async fn diff(tileset_run: &TilesetRun, options: &DiffOptions) -> Result<Difference, CommandError> {
+    let (owned, options) = (tileset_run.clone(), options.clone());
     let work = move || match &options.other {
         DiffOther::Target(other) => run(&owned, &options, other),
         DiffOther::Endpoint(endpoint, tiles) => run_beside_endpoint(&owned, &options, Endpoint::new(endpoint)?, tiles),
     };
-    spawn_blocking(work).await?.map_err(|error| interrupted(error, &job.stop))
+    spawn_blocking(work).await?.map_err(|error| interrupted(error, &tileset_run.stop))
 }
 
 pub(crate) fn equal(found: &Difference) -> Result<(), CommandError> {
@@ -118,8 +118,8 @@ pub(crate) fn geojson(found: &Difference) -> String {
     format!("{}\n", serde_json::json!({ "type": "FeatureCollection", "features": features }))
 }
 
-fn run(job: &Job, options: &DiffOptions, other: &str) -> Result<Difference, CommandError> {
-    let targets = [job.target.clone(), job.target.beside(other)?];
+fn run(tileset_run: &TilesetRun, options: &DiffOptions, other: &str) -> Result<Difference, CommandError> {
+    let targets = [tileset_run.target.clone(), tileset_run.target.beside(other)?];
     let [one, other] = &targets;
     let (mut a, mut b) = (one.tileset_reader()?, other.tileset_reader()?);
     let mut zooms: BTreeMap<u8, DiffZoom> = BTreeMap::new();
@@ -137,7 +137,7 @@ fn run(job: &Job, options: &DiffOptions, other: &str) -> Result<Difference, Comm
     let (mut one, mut other) = (in_a.iter().peekable(), in_b.iter().peekable());
     loop {
         let order = match (one.peek(), other.peek()) {
-            (Some(x), Some(y)) => place(x).cmp(&place(y)),
+            (Some(x), Some(y)) => sort_key(x).cmp(&sort_key(y)),
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (None, None) => break,
@@ -165,7 +165,7 @@ fn run(job: &Job, options: &DiffOptions, other: &str) -> Result<Difference, Comm
             }
         }
     }
-    compare(&mut *a, &mut *b, &both, &job.stop, |id, compared| {
+    compare(&mut *a, &mut *b, &both, &tileset_run.stop, |id, compared| {
         let counts = counts(&mut zooms, id.coord);
         match compared {
             TileComparison::SameBytes => counts.equal += 1,
@@ -198,11 +198,11 @@ fn listed(reader: &mut dyn TileReader, options: &DiffOptions) -> Result<Vec<Tile
         let scope = options.scope();
         ids.retain(|id| scope.holds(*id));
     }
-    ids.sort_unstable_by_key(place);
+    ids.sort_unstable_by_key(sort_key);
     Ok(ids)
 }
 
-fn place(id: &TileId) -> (u8, u32, u32, Slice) {
+fn sort_key(id: &TileId) -> (u8, u32, u32, Slice) {
     (id.coord.zoom().get(), id.coord.x(), id.coord.y(), id.slice)
 }
 
@@ -272,12 +272,12 @@ const SAMPLED_PER_NEIGHBOUR: usize = 10;
 const PROGRESS_PAUSE: Duration = Duration::from_secs(10);
 
 fn run_beside_endpoint(
-    job: &Job,
+    tileset_run: &TilesetRun,
     options: &DiffOptions,
     mut endpoint: Endpoint,
     wanted: &EndpointTiles,
 ) -> Result<Difference, CommandError> {
-    let (target, stop) = (&job.target, &job.stop);
+    let (target, stop) = (&tileset_run.target, &tileset_run.stop);
     let mut reader = target.tileset_reader()?;
     let coords = chosen(&mut *reader, options, wanted)?;
     if coords.is_empty() {
@@ -384,7 +384,7 @@ fn chosen(
     options: &DiffOptions,
     wanted: &EndpointTiles,
 ) -> Result<Vec<TileCoord>, CommandError> {
-    let place = |tile: &TileCoord| (tile.zoom(), tile.x(), tile.y());
+    let sort_key = |tile: &TileCoord| (tile.zoom(), tile.x(), tile.y());
     let scope = options.scope();
     let mut coords: Vec<TileCoord> = match wanted {
         EndpointTiles::List(path) => {
@@ -397,7 +397,7 @@ fn chosen(
             sample(&held, *count, &scope)
         }
     };
-    coords.sort_unstable_by_key(place);
+    coords.sort_unstable_by_key(sort_key);
     coords.dedup();
     Ok(coords)
 }

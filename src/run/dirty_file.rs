@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{CommandError, WrittenFileError};
-use crate::config::{JobSettings, area_parts};
+use crate::config::{Settings, area_parts};
 use crate::plan::Dirty;
 use crate::postgis::{Snapshot, quoted};
 use crate::report::{FileMoment, check_writable};
@@ -174,7 +174,7 @@ pub(crate) struct DirtyScope {
 
 impl DirtyScope {
     /// All zooms of several seeds, in their boxes if these are the same, else in the whole world.
-    pub(crate) fn of(first: &JobSettings, others: &[JobSettings]) -> DirtyScope {
+    pub(crate) fn of(first: &Settings, others: &[Settings]) -> DirtyScope {
         let all = || std::iter::once(first).chain(others).map(|settings| &settings.tileset);
         let zooms = ZoomList::of(all().flat_map(|tileset| tileset.zooms.iter()));
         let have_one_scope = all().all(|tileset| tileset.bbox == first.tileset.bbox);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::prepare::{layers_that_end_early, prepare, with_cached_rows};
-use super::{CommandError, Job};
+use super::{CommandError, TilesetRun};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::encode::Packer;
 use crate::plan::ZoomPlan;
@@ -13,15 +13,15 @@ use crate::report::{PlanReport, PlanZoom};
 use crate::tile::{Batch, LayerCount, Order, TileRect};
 
 /// Plans and renders samples; writes nothing.
-pub(crate) async fn dry_run(job: &Job) -> Result<PlanReport, CommandError> {
-    let Job { settings, report, .. } = job;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, 1, false).await?;
+pub(crate) async fn dry_run(run: &TilesetRun) -> Result<PlanReport, CommandError> {
+    let TilesetRun { settings, report, .. } = run;
+    let mut prepared = prepare(run, Order::ZoomColumnTmsRow, 1, false).await?;
     prepared.warn(layers_that_end_early(settings), report);
     let thinned = std::mem::take(&mut prepared.thinned);
     prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
-    let layers = with_cached_rows(&prepared, &batches, job, &prepared.workers).await?;
+    let layers = with_cached_rows(&prepared, &batches, run, &prepared.workers).await?;
     let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
     let layers = RunLayers::new(&layers);
     let mut workers = std::mem::take(&mut prepared.workers);

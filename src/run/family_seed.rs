@@ -7,8 +7,8 @@ use futures_util::StreamExt as _;
 
 use super::family::{FamilyCache, FamilyCachePart, FamilyRun, FamilySessions, FamilyTally, FamilyTargets};
 use super::seed::{seed_once, seed_target};
-use super::{CommandError, Family, FamilyOptions, FamilyOutcome, Job, RowSource, describe};
-use crate::config::JobSettings;
+use super::{CommandError, Family, FamilyOptions, FamilyOutcome, RowSource, TilesetRun, describe};
+use crate::config::Settings;
 use crate::error::ErrorKind;
 use crate::postgis;
 use crate::report::RunReport;
@@ -104,35 +104,40 @@ fn note(
 /// Seeds one target of a family, and tells CDNs.
 pub(crate) async fn seed_family_target(
     targets: &FamilyTargets<'_>,
-    settings: JobSettings,
+    settings: Settings,
     source: FamilySource,
 ) -> Result<RunReport, CommandError> {
-    let job = targets.job(settings)?;
+    let tileset_run = targets.tileset_run(settings)?;
     let done = match source {
         FamilySource::Own => None,
-        FamilySource::Cache(part) => match seed_target(&job.clone().reading(RowSource::FamilyCache(part))).await {
-            // The target has a point that only the database can draw.
-            Err(CommandError::Database(postgis::Error::NeedsDatabase { .. })) => None,
-            done => Some(done?),
-        },
-        FamilySource::Sessions(sessions) => in_session(&job, &sessions).await?,
+        FamilySource::Cache(part) => {
+            match seed_target(&tileset_run.clone().with_rows(RowSource::FamilyCache(part))).await {
+                // The target has a point that only the database can draw.
+                Err(CommandError::Database(postgis::Error::NeedsDatabase { .. })) => None,
+                done => Some(done?),
+            }
+        }
+        FamilySource::Sessions(sessions) => in_session(&tileset_run, &sessions).await?,
     };
     let done = if let Some(done) = done {
         done
     } else {
         let _alone = targets.alone.lock().await;
-        seed_target(&job).await?
+        seed_target(&tileset_run).await?
     };
-    job.purge_published(false).await?;
+    tileset_run.purge_published(false).await?;
     describe::complete(&done.output, &done.failed)?;
     Ok(done)
 }
 
 /// Seeds a variant in one of the family's sessions; `None` if it has to start over in sessions of its own.
-async fn in_session(job: &Job, sessions: &Arc<FamilySessions>) -> Result<Option<RunReport>, CommandError> {
+async fn in_session(
+    tileset_run: &TilesetRun,
+    sessions: &Arc<FamilySessions>,
+) -> Result<Option<RunReport>, CommandError> {
     let done = async {
         let part = sessions.take().await?;
-        let done = seed_once(&job.clone().reading(RowSource::FamilySession(part.clone()))).await?;
+        let done = seed_once(&tileset_run.clone().with_rows(RowSource::FamilySession(part.clone()))).await?;
         // After an error the state of the session is unknown, so it is not given back.
         part.give_back();
         Ok::<_, CommandError>(done)

@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use super::describe::{metadata, names, warn, with_failed};
 use super::dirty_file::DirtyScope;
 use super::target::AnySink;
-use super::{CommandError, Job};
+use super::{CommandError, TilesetRun};
 use crate::clock::seconds;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
 use crate::postgis::Layer;
@@ -42,7 +42,7 @@ pub(crate) struct StoredTiles {
 }
 
 pub(crate) struct StoredRun<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) tileset_run: &'a TilesetRun,
     pub(crate) layers: &'a [Arc<Layer>],
     pub(crate) provenance: Provenance,
     pub(crate) tiles: StoredTiles,
@@ -73,10 +73,10 @@ impl StoredRun<'_> {
         scope: Manifest,
         kept: Option<&Described>,
     ) -> Result<FinishedRun, CommandError> {
-        let StoredRun { job, layers, provenance, tiles } = self;
+        let StoredRun { tileset_run, layers, provenance, tiles } = self;
         let StoredTiles { written, record, bounds, mut warnings } = tiles;
         let Provenance { database, witness, reads, rows, started, publication } = provenance;
-        job.report.event(&Event::Finishing);
+        tileset_run.report.event(&Event::Finishing);
         let finishing = Instant::now();
         let mut manifest = Manifest {
             version: Manifest::version_with(&scope.partial),
@@ -91,10 +91,10 @@ impl StoredRun<'_> {
             publication: Some(publication),
             ..scope
         };
-        warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &job.report));
-        let metadata = metadata(&job.settings, layers, bounds, &manifest, kept)?;
+        warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &tileset_run.report));
+        let metadata = metadata(&tileset_run.settings, layers, bounds, &manifest, kept)?;
         let target = spawn_blocking(move || sink.finish(&metadata)).await??;
-        job.changed_out.write(target.changed.as_ref(), &DirtyScope::of(&job.settings, &[]));
+        tileset_run.changed_out.write(target.changed.as_ref(), &DirtyScope::of(&tileset_run.settings, &[]));
         let (layers, seconds) = (names(layers), finishing.elapsed().as_secs_f64());
         Ok(FinishedRun { manifest, target, layers, written, record, warnings, started, seconds })
     }

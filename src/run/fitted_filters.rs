@@ -49,7 +49,7 @@ pub(crate) async fn fitted_filters(
     }
     for condition in &of_integers {
         let Some(layer) = layers.iter().find(|layer| layer.name() == condition.layer) else { continue };
-        let context = format!("layer \"{}\"", layer.name());
+        let context = layer.context();
         let understood = async |sql: &str| {
             let statement = format!("SELECT FROM {} WHERE false AND ({sql}\n)", layer.relation);
             session.at_savepoint(session.all(&context, &statement, &[]).await).await

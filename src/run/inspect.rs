@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{CommandError, Job, Target, picture, reading};
+use super::{CommandError, Target, TilesetRun, blocking_read, picture};
 use crate::clock::{LAST_SECOND, moment};
 use crate::manifest::Manifest;
 use crate::mvt;
@@ -44,10 +44,10 @@ const TILES_PER_CHUNK: usize = 1_000;
 /// may refer to it.
 const MAX_BYTES_SHOWN: usize = 1 << 30;
 
-/// Inspects the job's target.
-pub(crate) async fn inspect(job: &Job, options: InspectOptions) -> Result<Inspection, CommandError> {
-    let target = job.target.clone();
-    reading(&job.stop, move || run(&options, &target)).await
+/// Inspects the run's target.
+pub(crate) async fn inspect(tileset_run: &TilesetRun, options: InspectOptions) -> Result<Inspection, CommandError> {
+    let target = tileset_run.target.clone();
+    blocking_read(&tileset_run.stop, move || run(&options, &target)).await
 }
 
 fn run(options: &InspectOptions, target: &Target) -> Result<Inspection, CommandError> {
@@ -153,7 +153,7 @@ fn contents(reader: &mut dyn TileReader, target: String) -> Result<Contents, Com
         reader.describe()?;
     let mut tiles = reader.list()?;
     // In the order of the file, so that it is read sequentially.
-    tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
+    tiles.sort_by_cached_key(|id| (Order::ZoomColumnTmsRow.sort_key(id.coord), id.slice));
     let mut by_zoom: BTreeMap<Zoom, Figures> = BTreeMap::new();
     for chunk in tiles.chunks(TILES_PER_CHUNK) {
         read_all(reader, chunk, |id, stored| {

@@ -13,7 +13,8 @@
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `family_seed` | a seed of all variants of a tileset |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
-//! | `writer_lease` | batches of a server's own writer wait in its queue; which of several servers writes a target |
+//! | `queue_gate` | batches of a server's own writer wait in its queue |
+//! | `writer_lease` | which of several servers writes a target |
 //! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
 //! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
 //! | `fitted_filters` | whether the database understands what requests may ask |
@@ -26,7 +27,7 @@
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
 //!
-//! A verb makes a [`Job`] and returns a value; `cli` prints it.
+//! A verb makes a [`TilesetRun`] and returns a value; `cli` prints it.
 
 pub(crate) mod config;
 pub mod copy;
@@ -51,6 +52,7 @@ pub(crate) mod picture;
 mod prepare;
 pub(crate) mod publish;
 pub(crate) mod purge;
+mod queue_gate;
 mod render;
 pub mod reseed;
 mod row_loss;
@@ -76,7 +78,7 @@ use tokio::task::spawn_blocking;
 
 use crate::backoff::Backoff;
 use crate::change_log::Cursor;
-use crate::config::{DatabaseSettings, JobSettings};
+use crate::config::{DatabaseSettings, Settings};
 use crate::draw::Worker;
 use crate::encode::Packing;
 use crate::error::{ErrorKind, Obstacle};
@@ -84,7 +86,6 @@ use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
 use crate::postgis::{Database, Snapshot};
 use crate::report::{Event, Report};
-use crate::shards::WorkFolder;
 use crate::stop::Stop;
 use crate::target::BeforeManifest;
 use crate::tile::{ColumnRanges, Coverage};
@@ -95,18 +96,18 @@ pub(crate) use error::OTHER_HISTORY;
 pub(crate) use error::{CommandError, SeveralError, WrittenFileError, interrupted};
 pub(crate) use family::FamilyReader;
 pub(crate) use family::{Family, FamilyOptions, FamilyOutcome, FamilyRecord, FamilyWork};
+pub(crate) use queue_gate::QueueGate;
 pub(crate) use target::{Target, VersionSwitch};
 pub(crate) use tilesets::{FailedTargets, SeveralTargets, SharedSnapshot};
-pub(crate) use writer_lease::QueueGate;
 
 /// One run: what it renders, where its rows come from, who is told, and the stop that ends it.
 #[derive(Clone)]
-pub struct Job {
-    pub settings: JobSettings,
+pub struct TilesetRun {
+    pub settings: Settings,
     /// The target that it reads or writes.
     pub target: Target,
     /// The tiles that it renders.
-    pub(crate) part: JobPart,
+    pub(crate) part: RunPart,
     /// Where its rows and layers come from.
     pub(crate) rows: RowSource,
     /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
@@ -121,7 +122,7 @@ pub struct Job {
 
 /// The tiles of its tileset that a run renders.
 #[derive(Debug, Clone)]
-pub(crate) enum JobPart {
+pub(crate) enum RunPart {
     /// All tiles within its zooms and boxes.
     Whole,
     Shard {
@@ -171,27 +172,27 @@ pub(crate) struct KnownState {
     pub(crate) publication: String,
 }
 
-impl Job {
+impl TilesetRun {
     /// A run with the output that the settings name; with `force`, it may overwrite whatever is there. Must be called
     /// on a runtime, which then runs requests to servers.
     ///
     /// # Errors
     /// If the output is no target.
     pub fn new(
-        mut settings: JobSettings,
+        mut settings: Settings,
         force: bool,
         report: &Arc<dyn Report>,
         stop: &Stop,
-    ) -> Result<Job, CommandError> {
+    ) -> Result<TilesetRun, CommandError> {
         let targets = TargetOptions::new(&settings.tileset, force, stop);
         let target = targets.target(&settings.tileset.output.to_string_lossy())?;
         if !target.is_packed() {
             settings.run.limits.packing = Packing::Plain;
         }
-        Ok(Job {
+        Ok(TilesetRun {
             settings,
             target,
-            part: JobPart::Whole,
+            part: RunPart::Whole,
             rows: RowSource::OwnSnapshot,
             gate: None,
             changed_out: ChangedOut::default(),
@@ -201,15 +202,15 @@ impl Job {
     }
 
     /// The same run, which also writes the list of changed tiles to the file `path`.
-    pub(crate) fn with_changed_out(self, path: Option<&Path>) -> Result<Job, CommandError> {
+    pub(crate) fn with_changed_out(self, path: Option<&Path>) -> Result<TilesetRun, CommandError> {
         let changed_out = ChangedOut::new(path, &self.settings.tileset.output)?;
-        Ok(Job { changed_out, ..self })
+        Ok(TilesetRun { changed_out, ..self })
     }
 
     /// The same run with another report.
-    pub(crate) fn under(&self, report: Arc<dyn Report>, stop: Stop) -> Job {
+    pub(crate) fn with_report_and_stop(&self, report: Arc<dyn Report>, stop: Stop) -> TilesetRun {
         let target = self.target.under(&stop);
-        Job { target, report, stop, ..self.clone() }
+        TilesetRun { target, report, stop, ..self.clone() }
     }
 
     /// The turns of the run's batches, if it shares the database's sessions with others.
@@ -230,25 +231,19 @@ impl Job {
     }
 
     /// The same run, with batches that wait at `gate`.
-    pub(crate) fn behind(self, gate: Arc<dyn BatchGate>) -> Job {
-        Job { gate: Some(gate), ..self }
+    pub(crate) fn with_gate(self, gate: Arc<dyn BatchGate>) -> TilesetRun {
+        TilesetRun { gate: Some(gate), ..self }
     }
 
     /// The same run with the gate and the listeners of `other`: its batches wait at the same gate, and it notifies the
     /// same listeners before its manifest becomes visible.
-    pub(crate) fn called_by(self, other: &Job) -> Job {
-        Job { target: self.target.telling_listeners_of(&other.target), gate: other.gate.clone(), ..self }
+    pub(crate) fn with_gate_and_listeners_of(self, other: &TilesetRun) -> TilesetRun {
+        TilesetRun { target: self.target.telling_listeners_of(&other.target), gate: other.gate.clone(), ..self }
     }
 
     /// The same run, on a snapshot that it shares with the seeds of other tilesets.
-    pub(crate) fn sharing(self, snapshot: &SharedSnapshot) -> Job {
-        Job { rows: RowSource::SharedSnapshot(snapshot.clone()), ..self }
-    }
-
-    /// The work folder that a text names, for shards of this run. Fails if `text` names no folder and no prefix of a
-    /// bucket, or names the target.
-    pub(crate) fn work_folder(&self, text: &str) -> Result<WorkFolder, CommandError> {
-        self.target.work_folder(text)
+    pub(crate) fn with_snapshot(self, snapshot: &SharedSnapshot) -> TilesetRun {
+        TilesetRun { rows: RowSource::SharedSnapshot(snapshot.clone()), ..self }
     }
 
     /// The workers that read rows in parallel; none for a shard, unless it reads most rows. The rows of a shard lie in
@@ -256,8 +251,8 @@ impl Job {
     /// workers divide the rows. So one session reads the shard, and other sessions read other shards.
     pub(crate) const fn readers<'a>(&self, workers: &'a [Worker]) -> &'a [Worker] {
         match self.part {
-            JobPart::Whole | JobPart::Shard { reads_most: true, .. } => workers,
-            JobPart::Shard { .. } => &[],
+            RunPart::Whole | RunPart::Shard { reads_most: true, .. } => workers,
+            RunPart::Shard { .. } => &[],
         }
     }
 
@@ -265,15 +260,14 @@ impl Job {
     pub(crate) fn coverage(&self) -> Coverage {
         let all = Coverage::new(&self.settings.tileset.bbox);
         match &self.part {
-            JobPart::Whole => all,
-            JobPart::Shard { columns, .. } => all.of_columns(columns.clone()),
+            RunPart::Whole => all,
+            RunPart::Shard { columns, .. } => all.of_columns(columns.clone()),
         }
     }
 
     /// The database of the run, without a connection yet.
     pub(crate) fn database(&self) -> Result<Database, CommandError> {
-        let settings = &self.settings.database;
-        Ok(Database::new(&settings.connect, settings.session.clone(), &self.stop)?)
+        Ok(self.settings.database.open(&self.stop)?)
     }
 
     /// The snapshot of an attempt. If `refreshes`, it is taken after materialized views were refreshed.
@@ -298,23 +292,23 @@ impl Job {
     }
 
     /// The same run, which also notifies `listener` of what it changed before its manifest becomes visible.
-    pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> Job {
-        Job { target: self.target.with_listener(listener), ..self }
+    pub(crate) fn with_listener(self, listener: Arc<dyn BeforeManifest>) -> TilesetRun {
+        TilesetRun { target: self.target.with_listener(listener), ..self }
     }
 
     /// The same run with rows from `rows`.
-    pub(crate) fn reading(self, rows: RowSource) -> Job {
-        Job { rows, ..self }
+    pub(crate) fn with_rows(self, rows: RowSource) -> TilesetRun {
+        TilesetRun { rows, ..self }
     }
 
     /// The same run of a target of which a family's manifest says what it shows.
-    pub(crate) fn knowing(self, known: Option<KnownState>) -> Job {
-        Job { target: Target { known, ..self.target }, ..self }
+    pub(crate) fn with_known_state(self, known: Option<KnownState>) -> TilesetRun {
+        TilesetRun { target: Target { known, ..self.target }, ..self }
     }
 
     /// The same run with other settings.
-    pub(crate) fn with_settings(&self, settings: JobSettings) -> Job {
-        Job { settings, ..self.clone() }
+    pub(crate) fn with_settings(&self, settings: Settings) -> TilesetRun {
+        TilesetRun { settings, ..self.clone() }
     }
 }
 
@@ -397,7 +391,7 @@ pub(crate) async fn if_any<F: Future>(wanted: Option<F>) -> F::Output {
 
 /// Runs blocking reads on a thread that may block. Returns as soon as a stop is asked for, because a read leaves
 /// nothing to undo.
-pub(crate) async fn reading<T: Send + 'static>(
+pub(crate) async fn blocking_read<T: Send + 'static>(
     stop: &Stop,
     work: impl FnOnce() -> Result<T, CommandError> + Send + 'static,
 ) -> Result<T, CommandError> {

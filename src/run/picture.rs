@@ -6,7 +6,7 @@ use std::path::Path;
 
 use tiny_skia::{Color, FillRule, Mask, Paint, PathBuilder, Pixmap, Rect, Stroke, Transform};
 
-use super::{CommandError, Job, Target, WrittenFileError, reading};
+use super::{CommandError, Target, TilesetRun, WrittenFileError, blocking_read};
 use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
 use crate::mvt;
 use crate::mvt::{Feature, MvtGeometry, MvtLayer, MvtValue, Position};
@@ -72,11 +72,11 @@ pub(crate) fn of_tile(layers: &[MvtLayer<'_>]) -> Option<Vec<u8>> {
     canvas.pixels.encode_png().ok()
 }
 
-/// A picture of the job's target on the base map: a PNG of 1,280 × 800 pixels. `at` is its middle and its zoom; without
+/// A picture of the run's target on the base map: a PNG of 1,280 × 800 pixels. `at` is its middle and its zoom; without
 /// it, where the target's map begins, or else where all of the target fits.
-pub(crate) async fn of_map(job: &Job, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {
-    let target = job.target.clone();
-    reading(&job.stop, move || map(&target, at)).await
+pub(crate) async fn of_map(run: &TilesetRun, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {
+    let target = run.target.clone();
+    blocking_read(&run.stop, move || map(&target, at)).await
 }
 
 fn map(target: &Target, at: Option<MapCenter>) -> Result<Vec<u8>, CommandError> {

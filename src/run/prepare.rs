@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::shared_rows::RowsToRead;
-use super::{CommandError, Job, JobPart, RowSource};
-use crate::config::JobSettings;
+use super::{CommandError, RowSource, RunPart, TilesetRun};
+use crate::config::Settings;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::{CacheLimits, PreparedLayer, Worker};
 use crate::pipeline::BatchKind;
@@ -63,26 +63,26 @@ pub(crate) struct Prepared {
 /// Takes a snapshot, probes and surveys the layers, opens `sessions` sessions, and plans batches in `order`. If
 /// `refreshes` is true, materialized views are refreshed before.
 pub(crate) async fn prepare(
-    job: &Job,
+    run: &TilesetRun,
     order: Order,
     sessions: usize,
     refreshes: bool,
 ) -> Result<Prepared, CommandError> {
-    let (begun, database) = (Instant::now(), job.database()?);
-    let snapshot = job.take_snapshot(&database, refreshes).await?;
-    prepare_on(job, &database, snapshot, order, sessions, begun).await
+    let (begun, database) = (Instant::now(), run.database()?);
+    let snapshot = run.take_snapshot(&database, refreshes).await?;
+    prepare_on(run, &database, snapshot, order, sessions, begun).await
 }
 
 /// Does what [`prepare`] does on a snapshot that was taken at or after `begun`.
 pub(crate) async fn prepare_on(
-    job: &Job,
+    run: &TilesetRun,
     database: &Database,
     snapshot: Arc<Snapshot>,
     order: Order,
     sessions: usize,
     begun: Instant,
 ) -> Result<Prepared, CommandError> {
-    let Job { settings, report, .. } = job;
+    let TilesetRun { settings, report, .. } = run;
     let options = &settings.tileset.layers;
     let named = probe_names(&snapshot, options).await?;
     // The workers take their locks before rows are read, which takes long. A session that opened later would queue
@@ -100,7 +100,7 @@ pub(crate) async fn prepare_on(
         .for_each(|warning| warnings.add(warning));
     let mut looked_at = HashSet::new();
     // A shard is not checked: the plan of the whole run has already warned.
-    let is_whole = matches!(job.part, JobPart::Whole);
+    let is_whole = matches!(run.part, RunPart::Whole);
     for layer in probed.layers.iter().filter(|layer| is_whole && looked_at.insert(layer.name())) {
         if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
             warnings.add(format!("layer \"{}\": {}", layer.name(), jumps.advice()));
@@ -110,7 +110,7 @@ pub(crate) async fn prepare_on(
         tracing::info!("the database is a standby");
     }
     let Probed { server, layers, reads, .. } = probed;
-    plan_probed(job, ProbedRun { snapshot, server, layers, reads, workers }, warnings, order, begun).await
+    plan_probed(run, ProbedRun { snapshot, server, layers, reads, workers }, warnings, order, begun).await
 }
 
 /// What is known of a run before the first row is read.
@@ -125,18 +125,18 @@ pub(crate) struct ProbedRun {
 
 /// Surveys the layers, and plans batches in `order`.
 pub(crate) async fn plan_probed(
-    job: &Job,
+    run: &TilesetRun,
     probed: ProbedRun,
     mut warnings: Warnings<'_>,
     order: Order,
     begun: Instant,
 ) -> Result<Prepared, CommandError> {
-    let Job { settings, report, stop, .. } = job;
+    let TilesetRun { settings, report, stop, .. } = run;
     let ProbedRun { snapshot, server, layers, reads, workers } = probed;
-    let is_whole = matches!(job.part, JobPart::Whole);
-    let (coverage, zooms) = (job.coverage(), &settings.tileset.zooms);
+    let is_whole = matches!(run.part, RunPart::Whole);
+    let (coverage, zooms) = (run.coverage(), &settings.tileset.zooms);
     let LayerSurveys { planned, surveyed, skipped, rows, mut has_features, invalid, reading } =
-        survey_layers(job, &snapshot, &layers, &workers).await?;
+        survey_layers(run, &snapshot, &layers, &workers).await?;
     let is_empty = |layer: &&Arc<Layer>| is_whole && has_features.remove(&layer.id()) == Some(false);
     for layer in layers.iter().filter(is_empty) {
         let name = layer.name();
@@ -152,7 +152,7 @@ pub(crate) async fn plan_probed(
         (None, LayerFootprints::ByZoom(_)) => 0,
     });
     let features = features.collect();
-    let (zooms, batch) = (zooms.clone(), job.batch_features(BatchKind::Seed));
+    let (zooms, batch) = (zooms.clone(), run.batch_features(BatchKind::Seed));
     let functions: Vec<bool> = layers.iter().map(|layer| layer.function().is_some()).collect();
     let side_by_side = settings.run.workers;
     let planning = spawn_blocking(move || {
@@ -223,14 +223,14 @@ fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warni
 pub(crate) async fn with_cached_rows(
     prepared: &Prepared,
     batches: &[&Batch],
-    job: &Job,
+    run: &TilesetRun,
     workers: &[Worker],
 ) -> Result<Vec<PreparedLayer>, CommandError> {
-    let (mut layers, mut memory) = (Vec::new(), job.rows_memory());
+    let (mut layers, mut memory) = (Vec::new(), run.rows_memory());
     for (number, (layer, rows)) in prepared.surveyed.iter().zip(&prepared.features).enumerate() {
         let drawn = batches.iter().map(|batch| batch.layers[number].features).sum();
-        let (options, snapshot) = (&job.settings.tileset.layers[number], &prepared.snapshot);
-        let mut layer = match job.rows_read_before(snapshot, layer, options) {
+        let (options, snapshot) = (&run.settings.tileset.layers[number], &prepared.snapshot);
+        let mut layer = match run.rows_read_before(snapshot, layer, options) {
             Some(before) if !layer.has_cached_rows() => before.layer,
             _ => layer.clone(),
         };
@@ -242,24 +242,24 @@ pub(crate) async fn with_cached_rows(
         let cost = CacheCost { rows: *rows, features: drawn, memory };
         let pays = preparation(layer.layer().traits(), &LayerWork::Seed(cost)) == Preparation::CacheRows;
         if pays && !layer.are_rows_refused() {
-            job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-            let RowsToRead { coverage, zooms, is_own } = job.rows_to_read(options);
+            run.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
+            let RowsToRead { coverage, zooms, is_own } = run.rows_to_read(options);
             let zooms = if is_own { layer.layer().drawn_zooms(&zooms) } else { zooms.iter().collect() };
             let rows = if is_own { ExpectedRows::Counted(*rows) } else { ExpectedRows::About(*rows) };
-            let readers = job.readers(workers);
+            let readers = run.readers(workers);
             layer = layer
                 .cache_rows(snapshot, readers, &coverage, &zooms, CacheLimits { rows, memory, may_spill: true })
                 .await?;
             memory = memory.saturating_sub(layer.cached_bytes());
-            job.keep_rows(snapshot, options, &layer, &prepared.skipped);
+            run.keep_rows(snapshot, options, &layer, &prepared.skipped);
         } else if layer.has_counts() {
-            layer = layer.cache_cells(snapshot, job.readers(workers), memory).await?;
+            layer = layer.cache_cells(snapshot, run.readers(workers), memory).await?;
             memory = memory.saturating_sub(layer.cached_bytes());
         } else if !pays {
             let traits = layer.layer().traits();
             let why = match (traits.has_cacheable_rows || traits.has_cacheable_shapes, memory) {
                 (false, _) => {
-                    "they have other than plain values, are simplified, repaired or left out of large tiles, or differ by zoom (cells, an array, an object, !zoom! in a query)"
+                    "they have other than plain values, are simplified, repaired or left out of large tiles, or differ by zoom (cells, several columns of jsonb, !zoom! in a query)"
                 }
                 (true, 0) => "rows_mb leaves no room",
                 (true, _) => "each is drawn in fewer than 3 tiles, or they are a few lines and polygons",
@@ -286,23 +286,21 @@ impl Prepared {
     /// Reports further warnings and keeps them for the closing report.
     pub(crate) fn warn(&mut self, messages: Vec<String>, report: &Arc<dyn Report>) {
         for message in messages {
-            report.event(&Event::Warning { message: message.clone() });
-            self.warnings.push(message);
+            report.warn_and_keep(message, &mut self.warnings);
         }
     }
 }
 
 impl Warnings<'_> {
     pub(crate) fn add(&mut self, message: String) {
-        self.report.event(&Event::Warning { message: message.clone() });
-        self.seen.push(message);
+        self.report.warn_and_keep(message, &mut self.seen);
     }
 }
 
 /// Reports the tiles that hold too many features, or refuses the run because of them, as `on_large_tile` says. Returns
 /// the layers from which features will be left out.
 pub(crate) fn check_limits(
-    settings: &JobSettings,
+    settings: &Settings,
     zooms: &[ZoomPlan],
     warnings: &mut Warnings<'_>,
 ) -> Result<Vec<String>, CommandError> {
@@ -377,14 +375,14 @@ pub(crate) struct LayerSurveys {
 
 /// Surveys all layers. The workers read in parallel where that pays.
 pub(crate) async fn survey_layers(
-    job: &Job,
+    run: &TilesetRun,
     snapshot: &Snapshot,
     layers: &[Arc<Layer>],
     workers: &[Worker],
 ) -> Result<LayerSurveys, CommandError> {
-    let workers = job.readers(workers);
-    let (coverage, tileset) = (job.coverage(), &job.settings.tileset);
-    let (zooms, mut memory) = (&tileset.zooms, job.rows_memory());
+    let workers = run.readers(workers);
+    let (coverage, tileset) = (run.coverage(), &run.settings.tileset);
+    let (zooms, mut memory) = (&tileset.zooms, run.rows_memory());
     let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
     let (planned, surveyed, skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut all = LayerSurveys {
@@ -399,13 +397,13 @@ pub(crate) async fn survey_layers(
     for (layer, settings) in layers.iter().zip(&tileset.layers) {
         // A layer that is drawn differently at different zooms is surveyed once for each way of drawing.
         if all.surveyed.last().is_none_or(|before| before.layer().name() != layer.name()) {
-            job.report.event(&Event::Surveying { layer: layer.name().to_owned() });
+            run.report.event(&Event::Surveying { layer: layer.name().to_owned() });
         }
         let fresh = PreparedLayer::new(layer);
-        let before = job.rows_read_before(snapshot, &fresh, settings);
+        let before = run.rows_read_before(snapshot, &fresh, settings);
         let fresh = before.as_ref().map_or(fresh, |before| before.layer.clone());
         memory = memory.saturating_sub(fresh.cached_bytes());
-        let cached = cached_first(job, snapshot, layer, workers, memory).await?;
+        let cached = cached_first(run, snapshot, layer, workers, memory).await?;
         let (prepared, mut seen) = if let Some((cached, footprints)) = cached {
             memory = memory.saturating_sub(cached.cached_bytes());
             (cached, Surveyed::of_footprints(footprints))
@@ -415,7 +413,7 @@ pub(crate) async fn survey_layers(
             }
             (fresh, Surveyed::of_footprints(footprints))
         } else {
-            let ShapesRead { layer: fresh, seen, took } = shapes_first(job, snapshot, fresh, workers, memory).await?;
+            let ShapesRead { layer: fresh, seen, took } = shapes_first(run, snapshot, fresh, workers, memory).await?;
             memory = memory.saturating_sub(fresh.cached_bytes());
             all.reading += took;
             if let Some(seen) = seen {
@@ -471,28 +469,28 @@ pub(crate) fn skipped_rows(layer: &Layer, seen: &mut Surveyed) -> impl Iterator<
 /// The rows of a shard's layer and where they lie, read before its tiles are planned, because a survey would read the
 /// rows a second time. `None` if the layer is not drawn from cached rows, or if there are too many for the memory.
 async fn cached_first(
-    job: &Job,
+    run: &TilesetRun,
     snapshot: &Snapshot,
     layer: &Arc<Layer>,
     workers: &[Worker],
     memory: usize,
 ) -> Result<Option<(PreparedLayer, LayerFootprints)>, CommandError> {
-    let JobPart::Shard { columns, rows, .. } = &job.part else { return Ok(None) };
+    let RunPart::Shard { columns, rows, .. } = &run.part else { return Ok(None) };
     if columns.ranges().is_empty() {
         let nowhere = LayerFootprints::Same(Footprints::Points(SortedPoints::default()));
         return Ok(Some((PreparedLayer::new(layer), nowhere)));
     }
-    let zooms = &job.settings.tileset.zooms;
+    let zooms = &run.settings.tileset.zooms;
     let is_drawn = zooms.iter().any(|zoom| layer.zooms().contains(zoom));
     let is_suited = layer.traits().has_cacheable_rows && layer.is_found_by_area();
     let has_room = rows.saturating_mul(BYTES_PER_ROW) <= memory as u64;
     if !is_drawn || !is_suited || !has_room || memory == 0 {
         return Ok(None);
     }
-    job.report.event(&Event::Reading { layer: layer.name().to_owned() });
+    run.report.event(&Event::Reading { layer: layer.name().to_owned() });
     let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory, may_spill: true };
     let zooms = layer.drawn_zooms(zooms);
-    let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
+    let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &run.coverage(), &zooms, limits).await?;
     let footprints = cached.cached_footprints();
     Ok(footprints.map(|footprints| (cached, footprints)))
 }
@@ -508,18 +506,18 @@ struct ShapesRead {
 /// Reads the lines and polygons of a table before its tiles are planned, because a survey would read them once more, if
 /// they are going to be cached.
 async fn shapes_first(
-    job: &Job,
+    run: &TilesetRun,
     snapshot: &Snapshot,
     prepared: PreparedLayer,
     workers: &[Worker],
     memory: usize,
 ) -> Result<ShapesRead, CommandError> {
     let layer = prepared.layer();
-    let zooms = layer.drawn_zooms(&job.settings.tileset.zooms);
+    let zooms = layer.drawn_zooms(&run.settings.tileset.zooms);
     let traits = layer.traits();
     // What several targets share is read by the first that draws it. A plan for shards has no workers.
-    let is_own = matches!((&job.part, &job.rows), (JobPart::Whole, RowSource::OwnSnapshot)) && !workers.is_empty();
-    let is_suited = traits.has_cacheable_shapes && layer.is_found_by_area() && job.coverage().is_world();
+    let is_own = matches!((&run.part, &run.rows), (RunPart::Whole, RowSource::OwnSnapshot)) && !workers.is_empty();
+    let is_suited = traits.has_cacheable_shapes && layer.is_found_by_area() && run.coverage().is_world();
     let (true, Some(deepest)) = (is_own && is_suited && memory > 0, zooms.last().copied()) else {
         return Ok(ShapesRead { layer: prepared, seen: None, took: Duration::ZERO });
     };
@@ -530,9 +528,9 @@ async fn shapes_first(
         return Ok(ShapesRead { layer: prepared, seen: None, took: Duration::ZERO });
     }
     let begun = Instant::now();
-    job.report.event(&Event::Reading { layer: layer.name().to_owned() });
+    run.report.event(&Event::Reading { layer: layer.name().to_owned() });
     let limits = CacheLimits { rows: ExpectedRows::About(all), memory, may_spill: true };
-    let layer = prepared.cache_rows(snapshot, workers, &job.coverage(), &zooms, limits).await?;
+    let layer = prepared.cache_rows(snapshot, workers, &run.coverage(), &zooms, limits).await?;
     let mut seen = None;
     if let Some(footprints) = layer.shape_footprints(snapshot, deepest).await? {
         tracing::debug!("layer \"{}\": its tiles are planned from the rows that are cached", layer.layer().name());
@@ -556,7 +554,7 @@ fn add_skipped(skipped: &mut Vec<SkippedRows>, rows: SkippedRows) {
 
 /// A warning for each layer that ends at a shallower zoom than the tileset. There is none if another layer begins at
 /// the very next zoom, as single facilities follow cells, and none if each layer has a TileJSON of its own.
-pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
+pub(crate) fn layers_that_end_early(settings: &Settings) -> Vec<String> {
     if has_apart(settings) {
         return Vec::new();
     }
@@ -585,7 +583,7 @@ pub(crate) fn layers_that_end_early(settings: &JobSettings) -> Vec<String> {
 }
 
 /// True if the target keeps each layer in tiles of its own.
-fn has_apart(settings: &JobSettings) -> bool {
+fn has_apart(settings: &Settings) -> bool {
     let place = TargetUrl::parse(&settings.tileset.output.to_string_lossy());
     place.is_ok_and(|url| !url.is_archive()) && settings.tileset.tree.template.layers_apart()
 }

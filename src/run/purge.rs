@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::dirty::listed;
-use super::{CommandError, Job, if_any};
+use super::{CommandError, TilesetRun, if_any};
 use crate::cdn::{
     AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
     PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
 };
 use crate::config::layer_names;
 use crate::manifest::publication_of;
-use crate::report::{Event, PurgeStatus, Report};
+use crate::report::{PurgeStatus, Report};
 use crate::serve::SETTLE;
 use crate::suggested::PURGE;
 use crate::target::HeaderNote;
@@ -32,33 +32,33 @@ pub(crate) struct PurgeRequest {
     pub forget: bool,
 }
 
-/// Sends the CDNs of the job's target what waits and what was requested. Fails if there are no CDNs in the settings,
+/// Sends the CDNs of the run's target what waits and what was requested. Fails if there are no CDNs in the settings,
 /// the outbox cannot be used, or a CDN that is required was not notified.
-pub(crate) async fn purge(job: &Job, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
-    add(job, request).await?;
+pub(crate) async fn purge(run: &TilesetRun, request: &PurgeRequest) -> Result<Vec<Delivered>, CommandError> {
+    add(run, request).await?;
     if request.forget {
         return Ok(Vec::new());
     }
-    job.purge_published(true).await
+    run.purge_published(true).await
 }
 
 /// What would be sent. Changes nothing.
-pub(crate) async fn dry_run(job: &Job, request: &PurgeRequest) -> Result<Vec<PlannedPurge>, CommandError> {
+pub(crate) async fn dry_run(run: &TilesetRun, request: &PurgeRequest) -> Result<Vec<PlannedPurge>, CommandError> {
     let entry = entry(request)?;
-    let owned = job.clone();
-    let purges = purges(job)?.to_vec();
+    let owned = run.clone();
+    let purges = purges(run)?.to_vec();
     spawn_blocking(move || Ok(planned(&owned.purge_target()?, &purges, entry.as_ref())?)).await?
 }
 
 /// What waits for each CDN, including CDNs that are no longer in the settings.
-pub(crate) async fn status(job: &Job) -> Result<Vec<PurgeStatus>, CommandError> {
-    purges(job)?;
-    job.purge_status().await
+pub(crate) async fn status(run: &TilesetRun) -> Result<Vec<PurgeStatus>, CommandError> {
+    purges(run)?;
+    run.purge_status().await
 }
 
-fn purges(job: &Job) -> Result<&[crate::cdn::PurgeOptions], CommandError> {
-    match &job.settings.tileset.purges[..] {
-        [] => Err(CommandError::NoPurges { target: job.target.to_string() }),
+fn purges(run: &TilesetRun) -> Result<&[crate::cdn::PurgeOptions], CommandError> {
+    match &run.settings.tileset.purges[..] {
+        [] => Err(CommandError::NoPurges { target: run.target.to_string() }),
         purges => Ok(purges),
     }
 }
@@ -75,9 +75,9 @@ fn entry(request: &PurgeRequest) -> Result<Option<OutboxEntry>, CommandError> {
 }
 
 /// Adds the request to the outbox, so that it is sent even if this command is killed.
-async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
-    let names: Vec<String> = purges(job)?.iter().map(queue_name).collect();
-    let (entry, forgets, notes) = (entry(request)?, request.forget, job.target.notes()?);
+async fn add(run: &TilesetRun, request: &PurgeRequest) -> Result<(), CommandError> {
+    let names: Vec<String> = purges(run)?.iter().map(queue_name).collect();
+    let (entry, forgets, notes) = (entry(request)?, request.forget, run.target.notes()?);
     let changed = move || {
         Outbox::change(&*notes, |outbox| {
             if forgets {
@@ -101,8 +101,8 @@ async fn add(job: &Job, request: &PurgeRequest) -> Result<(), CommandError> {
 
 // Purges after a publish: sends the content of the run's outbox to CDNs.
 
-impl Job {
-    /// What a purge has to know about the job's target. May wait for a disk or a server.
+impl TilesetRun {
+    /// What a purge has to know about the run's target. May wait for a disk or a server.
     pub(crate) fn purge_target(&self) -> Result<PurgeTarget, CommandError> {
         let tileset = &self.settings.tileset;
         let described = self.target.reader_of_what_is_there()?.map(|mut reader| reader.describe()).transpose()?;
@@ -162,7 +162,7 @@ impl Job {
         Ok(TagSender::Server(format!("{} of {}", with_band.join(", "), sent.names.tag.as_str())))
     }
 
-    /// Like [`Job::purge_target`], but `None` if no CDN has to be notified, which one read of the outbox shows.
+    /// Like [`TilesetRun::purge_target`], but `None` if no CDN has to be notified, which one read of the outbox shows.
     fn purge_target_if_something_waits(&self) -> Result<Option<PurgeTarget>, CommandError> {
         let outbox = Outbox::read(&*self.target.notes()?)?;
         let queue = |options: &PurgeOptions| outbox.queues.get(&queue_name(options));
@@ -184,12 +184,12 @@ impl Job {
                     "what changed waits for {}, and no [[purge]] has this address: put it back, or run {PURGE} --forget when that cache is no longer used",
                     left.provider
                 );
-                self.report.event(&Event::Warning { message });
+                self.report.warn(message);
             }
         }
         for one in &delivered {
             let Some(message) = warning(one) else { continue };
-            self.report.event(&Event::Warning { message });
+            self.report.warn(message);
             if one.required {
                 missing.push(format!("{} ({})", one.provider, one.url));
             }
@@ -200,7 +200,7 @@ impl Job {
         Err(CommandError::NotPurged { target: self.target.to_string(), providers: missing.join(", ") })
     }
 
-    /// The outbox of the job's target.
+    /// The outbox of the run's target.
     pub(crate) async fn outbox(&self) -> Result<Outbox, CommandError> {
         let notes = self.target.notes()?;
         Ok(spawn_blocking(move || Outbox::read(&*notes)).await??)
@@ -234,8 +234,8 @@ impl Job {
         if purges.is_empty() {
             return Ok(Vec::new());
         }
-        let job = self.clone();
-        let target = spawn_blocking(move || job.purge_target_if_something_waits()).await??;
+        let run = self.clone();
+        let target = spawn_blocking(move || run.purge_target_if_something_waits()).await??;
         let Some(target) = target else { return Ok(Vec::new()) };
         Ok(deliver(&target, purges, patience, &self.stop).await?)
     }
@@ -287,14 +287,14 @@ pub(crate) struct PurgeTask {
 
 impl PurgeTask {
     /// Starts the tasks; `None` if there are no CDNs.
-    pub(crate) fn begin(job: &Job) -> Option<PurgeTask> {
-        let purges = &job.settings.tileset.purges;
+    pub(crate) fn begin(run: &TilesetRun) -> Option<PurgeTask> {
+        let purges = &run.settings.tileset.purges;
         if purges.is_empty() {
             return None;
         }
         let wake: Vec<Arc<Notify>> = purges.iter().map(|_| Arc::new(Notify::new())).collect();
         let one = |(options, woken): (&PurgeOptions, &Arc<Notify>)| {
-            tokio::spawn(notify_cdn(job.clone(), options.clone(), Arc::clone(woken)))
+            tokio::spawn(notify_cdn(run.clone(), options.clone(), Arc::clone(woken)))
         };
         let tasks = purges.iter().zip(&wake).map(one).collect();
         Some(PurgeTask { wake, tasks })
@@ -323,11 +323,11 @@ impl Drop for PurgeTask {
 }
 
 /// Notifies one CDN until a stop is asked for.
-async fn notify_cdn(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
+async fn notify_cdn(run: TilesetRun, options: PurgeOptions, woken: Arc<Notify>) {
     let mut said = Vec::new();
-    while job.stop.asked().is_none() {
+    while run.stop.asked().is_none() {
         let patience = DeliveryPatience { retries: false, repeats: false };
-        let delivered = job.notify_cdns(std::slice::from_ref(&options), patience).await;
+        let delivered = run.notify_cdns(std::slice::from_ref(&options), patience).await;
         let (next, messages) = match &delivered {
             Ok(all) => {
                 let next = all.iter().find_map(|one| match &one.end {
@@ -341,11 +341,11 @@ async fn notify_cdn(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
             }
             Err(error) => (Some(PURGE_RETRY), vec![error.to_string()]),
         };
-        report_new(&*job.report, &mut said, messages);
+        report_new(&*run.report, &mut said, messages);
         tokio::select! {
             () = woken.notified() => {}
             () = if_any(next.map(tokio::time::sleep)) => {}
-            _ = job.stop.wait() => {}
+            _ = run.stop.wait() => {}
         }
     }
 }
@@ -353,7 +353,7 @@ async fn notify_cdn(job: Job, options: PurgeOptions, woken: Arc<Notify>) {
 /// Reports messages that were not reported the last time.
 fn report_new(report: &dyn Report, said: &mut Vec<String>, messages: Vec<String>) {
     for message in messages.iter().filter(|message| !said.contains(message)) {
-        report.event(&Event::Warning { message: message.clone() });
+        report.warn(message.clone());
     }
     *said = messages;
 }

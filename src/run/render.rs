@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::family::FamilyCachePart;
 use super::prepare::{Prepared, with_cached_rows};
-use super::{CommandError, Job};
+use super::{CommandError, TilesetRun};
 use crate::draw::{PreparedLayer, Renderer, RunLayers, WorkOnRows, verify_cached_rows};
 use crate::pipeline;
 use crate::pipeline::{BatchKind, BatchTurns, Limits, PipelineError, PipelineOutcome, StoredBatch};
@@ -39,7 +39,7 @@ const FEATURE_IN_FLIGHT: u64 = 400;
 
 /// Renders every planned tile and hands it to the sink. Memory that cached rows do not need is used for heavy tiles.
 pub(crate) async fn render<S>(
-    job: &Job,
+    run: &TilesetRun,
     prepared: &mut Prepared,
     sink: S,
     planned: u64,
@@ -53,23 +53,23 @@ where
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
-    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), job, &workers).await?;
+    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), run, &workers).await?;
     if let Some(first) = workers.first() {
         layers = verify_cached_rows(first, layers, &batches).await?;
     }
     let cached: usize = layers.iter().map(PreparedLayer::cached_bytes).sum();
     let reading_sessions = layers.iter().map(PreparedLayer::reading_sessions).max().unwrap_or_default();
-    let spare = job.rows_memory().saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
-    let limits = job.settings.run.limits;
+    let spare = run.rows_memory().saturating_sub(cached) as u64 / FEATURE_IN_FLIGHT;
+    let limits = run.settings.run.limits;
     let limits = Limits { features: limits.features.max(NonZeroU64::new(spare).unwrap_or(NonZeroU64::MIN)), ..limits };
     let layers = RunLayers::new(&layers);
     let renderers: Vec<Renderer> = workers.into_iter().map(|worker| Renderer::new(worker, &layers)).collect();
     let (reading, workers) = (begun.elapsed(), renderers.len());
-    job.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
+    run.report.event(&Event::Planned { tiles: planned, features, batches: batches.len() as u64 });
 
     let begun = Instant::now();
-    let ran = render_batches(job, batches, renderers, sink, limits, job.turns(BatchKind::Seed)).await;
-    let (sink, outcome) = unless_outdated(job, ran, &prepared.snapshot, &prepared.reads).await?;
+    let ran = render_batches(run, batches, renderers, sink, limits, run.turns(BatchKind::Seed)).await;
+    let (sink, outcome) = unless_outdated(run, ran, &prepared.snapshot, &prepared.reads).await?;
     let (rendering, from_rows) = (begun.elapsed(), layers.work_on_rows());
     Ok(Rendered { sink, outcome, reading, reading_sessions, rendering, workers, from_rows })
 }
@@ -79,7 +79,7 @@ const MAX_FEATURES_HERE: u64 = 500_000;
 
 /// Does what [`render`] does, but from the rows of a family, which were all read before.
 pub(crate) async fn render_from_cache<S>(
-    job: &Job,
+    run: &TilesetRun,
     cache: &FamilyCachePart,
     prepared: &mut Prepared,
     sink: S,
@@ -89,25 +89,25 @@ where
     CommandError: From<S::Error>,
 {
     let (begun, batches) = (Instant::now(), prepared.take_batches());
-    let mut sources = cache.sources(job, &prepared.surveyed, sink.needs());
+    let mut sources = cache.sources(run, &prepared.surveyed, sink.needs());
     sources.truncate(batches.len());
     let features: u64 = batches.iter().map(Batch::features).sum();
-    let limits = job.settings.run.limits;
+    let limits = run.settings.run.limits;
     let (workers, ran) = match sources.pop() {
         // Other variants are seeded in parallel.
         Some(source) if features <= MAX_FEATURES_HERE => {
             let render = move |batch: &Batch| source.render_here(batch);
-            let stored = stored_events(&job.report);
-            let run = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
-            (1, spawn_blocking(run).await?.map_err(pipeline_error))
+            let stored = stored_events(&run.report);
+            let work = move || pipeline::run_here(&batches, render, sink, limits.packing, stored);
+            (1, spawn_blocking(work).await?.map_err(pipeline_error))
         }
         last => {
             sources.extend(last);
-            (sources.len(), render_batches(job, batches, sources, sink, limits, None).await)
+            (sources.len(), render_batches(run, batches, sources, sink, limits, None).await)
         }
     };
     let (sink, outcome) = ran?;
-    job.stop.check()?;
+    run.stop.check()?;
     let rendering = begun.elapsed();
     let (reading, from_rows) = (Duration::ZERO, WorkOnRows::default());
     Ok(Rendered { sink, outcome, reading, reading_sessions: 0, rendering, workers, from_rows })
@@ -115,7 +115,7 @@ where
 
 /// Renders the batches and hands the tiles to the sink.
 pub(crate) async fn render_batches<R, S>(
-    job: &Job,
+    run: &TilesetRun,
     batches: Vec<Batch>,
     sources: Vec<R>,
     sink: S,
@@ -127,18 +127,18 @@ where
     S: Sink + 'static,
     CommandError: From<S::Error>,
 {
-    pipeline::run(batches, sources, sink, limits, turns, stored_events(&job.report)).await.map_err(pipeline_error)
+    pipeline::run(batches, sources, sink, limits, turns, stored_events(&run.report)).await.map_err(pipeline_error)
 }
 
 /// Returns `ran`, unless the tables that the run has read have changed, or a stop was asked for after the last batch.
 pub(crate) async fn unless_outdated<T>(
-    job: &Job,
+    run: &TilesetRun,
     ran: Result<T, CommandError>,
     snapshot: &Snapshot,
     reads: &Reads,
 ) -> Result<T, CommandError> {
     let ran = check_tables_unchanged(ran, snapshot, reads).await?;
-    job.stop.check()?;
+    run.stop.check()?;
     Ok(ran)
 }
 

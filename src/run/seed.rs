@@ -12,7 +12,7 @@ use super::prepare::{layers_that_end_early, prepare};
 use super::render::{Rendered, render, render_from_cache};
 use super::row_loss::KnownRows;
 use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative};
-use super::{CommandError, Job, RowSource, interrupted, restarting, with_what_remains};
+use super::{CommandError, RowSource, TilesetRun, interrupted, restarting, with_what_remains};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline;
 use crate::pipeline::PipelineOutcome;
@@ -22,30 +22,36 @@ use crate::run::describe;
 use crate::target::{Described, RunKind, Sink, Tileset, Unwritten};
 use crate::tile::Scope;
 
-/// Seeds the job's target; starts over on a new snapshot after failures for which that helps.
-pub(crate) async fn seed_target(job: &Job) -> Result<RunReport, CommandError> {
-    let attempt = async |restarts| Box::pin(attempt(job, restarts)).await.inspect_err(|_error| job.release_snapshot());
-    let Job { settings, report, stop, .. } = job;
-    restarting(&settings.database, report, stop, attempt).await.map_err(|error| with_what_remains(error, &job.target))
+/// Seeds the run's target; starts over on a new snapshot after failures for which that helps.
+pub(crate) async fn seed_target(tileset_run: &TilesetRun) -> Result<RunReport, CommandError> {
+    let attempt = async |restarts| {
+        Box::pin(attempt(tileset_run, restarts)).await.inspect_err(|_error| tileset_run.release_snapshot())
+    };
+    let TilesetRun { settings, report, stop, .. } = tileset_run;
+    restarting(&settings.database, report, stop, attempt)
+        .await
+        .map_err(|error| with_what_remains(error, &tileset_run.target))
 }
 
-/// Seeds the job's target once, on the snapshot of its family.
-pub(crate) async fn seed_once(job: &Job) -> Result<RunReport, CommandError> {
-    Box::pin(attempt(job, 0)).await.map_err(|error| with_what_remains(interrupted(error, &job.stop), &job.target))
+/// Seeds the run's target once, on the snapshot of its family.
+pub(crate) async fn seed_once(tileset_run: &TilesetRun) -> Result<RunReport, CommandError> {
+    Box::pin(attempt(tileset_run, 0))
+        .await
+        .map_err(|error| with_what_remains(interrupted(error, &tileset_run.stop), &tileset_run.target))
 }
 
 /// One whole seed on one snapshot.
-async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
+async fn attempt(tileset_run: &TilesetRun, restarts: u32) -> Result<RunReport, CommandError> {
     let started = SystemTime::now();
     // The target is opened first: an hour of work must not end because a folder is missing.
-    let claimed = claim(job).await?;
+    let claimed = claim(tileset_run).await?;
     let order = claimed.sink.needs().order;
-    let schema = &job.settings.database.changes.schema;
-    let (mut prepared, log, cache) = match &job.rows {
-        RowSource::FamilyCache(cache) => (cache.prepared(job, order).await?, cache.log(), Some(cache)),
-        RowSource::FamilySession(session) => (session.prepared(job, order).await?, session.log(), None),
+    let schema = &tileset_run.settings.database.changes.schema;
+    let (mut prepared, log, cache) = match &tileset_run.rows {
+        RowSource::FamilyCache(cache) => (cache.prepared(tileset_run, order).await?, cache.log(), Some(cache)),
+        RowSource::FamilySession(session) => (session.prepared(tileset_run, order).await?, session.log(), None),
         RowSource::OwnSnapshot | RowSource::SharedSnapshot(_) => {
-            let prepared = prepare(job, order, job.settings.run.workers.get(), true).await?;
+            let prepared = prepare(tileset_run, order, tileset_run.settings.run.workers.get(), true).await?;
             let log = LogIdentity::read(&prepared.snapshot, schema, []).await?;
             (prepared, log, None)
         }
@@ -53,16 +59,17 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     // One of thousands of variants reports the warnings for all.
     let warns = cache.is_none_or(|cache| cache.variant.unwrap_or_default() == 0);
     if warns {
-        prepared.warn(layers_that_end_early(&job.settings), &job.report);
+        prepared.warn(layers_that_end_early(&tileset_run.settings), &tileset_run.report);
     }
     let cursor = prepared.snapshot.cursor().to_owned();
     let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
     // The survey has counted what there is.
-    let rows = judge_rows(job, &prepared.layers, claimed.described.as_ref(), &known, async |_layer| Ok(None)).await?;
+    let rows =
+        judge_rows(tileset_run, &prepared.layers, claimed.described.as_ref(), &known, async |_layer| Ok(None)).await?;
     let planned = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
     let seed = PlannedSeed {
-        job,
-        fingerprint: fingerprint(&job.settings, &prepared.layers),
+        tileset_run,
+        fingerprint: fingerprint(&tileset_run.settings, &prepared.layers),
         layers: prepared.layers.clone(),
         provenance: Provenance {
             database: log.as_ref().map(|log| log.mark(&prepared.server.identity)),
@@ -77,11 +84,11 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
     };
     let (sink, begun_seed) = seed.begin(claimed).await?;
     if warns {
-        prepared.warn(relative(&sink, &job.target).into_iter().collect(), &job.report);
+        prepared.warn(relative(&sink, &tileset_run.target).into_iter().collect(), &tileset_run.report);
     }
     let rendered = match cache {
-        Some(cache) => render_from_cache(job, cache, &mut prepared, sink).await?,
-        None => Box::pin(render(job, &mut prepared, sink, planned)).await?,
+        Some(cache) => render_from_cache(tileset_run, cache, &mut prepared, sink).await?,
+        None => Box::pin(render(tileset_run, &mut prepared, sink, planned)).await?,
     };
     let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, from_rows } = rendered;
     let names = names(&prepared.layers);
@@ -110,7 +117,7 @@ async fn attempt(job: &Job, restarts: u32) -> Result<RunReport, CommandError> {
 }
 
 pub(crate) struct PlannedSeed<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) tileset_run: &'a TilesetRun,
     pub(crate) layers: Vec<Arc<Layer>>,
     pub(crate) fingerprint: String,
     /// The snapshot that its tiles show.
@@ -133,9 +140,9 @@ pub(crate) struct BegunSeed<'a> {
 impl<'a> PlannedSeed<'a> {
     /// Begins to write the target. Refuses to if the plan alone shows that too few of the target's tiles would be left.
     pub(crate) async fn begin(self, claimed: Claimed) -> Result<(AnySink, BegunSeed<'a>), CommandError> {
-        let PlannedSeed { job, planned, provenance, .. } = &self;
-        let (tileset, planned) = (&job.settings.tileset, *planned);
-        let (target, max_shrink) = (job.target.clone(), tileset.max_shrink);
+        let PlannedSeed { tileset_run, planned, provenance, .. } = &self;
+        let (tileset, planned) = (&tileset_run.settings.tileset, *planned);
+        let (target, max_shrink) = (tileset_run.target.clone(), tileset.max_shrink);
         let partial = spawn_blocking(move || target.partial()).await??;
         let tileset = Tileset {
             fingerprint: self.fingerprint.clone(),
@@ -143,9 +150,13 @@ impl<'a> PlannedSeed<'a> {
             scope: tileset.scope(),
             partial,
             unwritten: Unwritten::Delete,
-            list_changes: job.changed_out.is_wanted() || !tileset.purges.is_empty(),
+            list_changes: tileset_run.changed_out.is_wanted() || !tileset.purges.is_empty(),
             dirty: None,
-            before_manifest: job.target.before_manifest(claimed.before.as_ref(), &provenance.publication, None)?,
+            before_manifest: tileset_run.target.before_manifest(
+                claimed.before.as_ref(),
+                &provenance.publication,
+                None,
+            )?,
             run: RunKind::Seed {
                 database: database(provenance.database.as_ref(), Some(&provenance.reads)),
                 snapshot: self.cursor.clone(),
@@ -153,7 +164,8 @@ impl<'a> PlannedSeed<'a> {
         };
         let sink = claimed.sink;
         let slices = if sink.needs().layers_apart { tileset.layers.len() as u64 } else { 1 };
-        let (target, report, settings) = (job.target.clone(), Arc::clone(&job.report), job.settings.clone());
+        let (target, report, settings) =
+            (tileset_run.target.clone(), Arc::clone(&tileset_run.report), tileset_run.settings.clone());
         let begun = spawn_blocking(move || {
             let (sink, before) = sink.begin(&tileset)?;
             let scope = tileset.scope.clone();
@@ -178,18 +190,18 @@ impl BegunSeed<'_> {
         tiles: StoredTiles,
     ) -> Result<FinishedRun, CommandError> {
         let BegunSeed { seed, before, mut tiles_before, outside } = self;
-        let PlannedSeed { job, layers, fingerprint, cursor, provenance, .. } = seed;
-        let (left, report) = (tiles.written.stored + tiles.written.unchanged, Arc::clone(&job.report));
+        let PlannedSeed { tileset_run, layers, fingerprint, cursor, provenance, .. } = seed;
+        let (left, report) = (tiles.written.stored + tiles.written.unchanged, Arc::clone(&tileset_run.report));
         spawn_blocking(move || tiles_before.judge(left, &report)).await??;
         let scope = Manifest {
             fingerprint,
             planned,
             stored: left + outside,
             empty: tiles.written.removed,
-            ..seeded_scope(&job.settings, &cursor, before.as_ref())
+            ..seeded_scope(&tileset_run.settings, &cursor, before.as_ref())
         };
         let kept = before.as_ref().filter(|_| !scope.kept.is_empty());
-        StoredRun { job, layers: &layers, provenance, tiles }.finish(sink, scope, kept).await
+        StoredRun { tileset_run, layers: &layers, provenance, tiles }.finish(sink, scope, kept).await
     }
 }
 
@@ -214,14 +226,14 @@ fn zooms(outcome: &PipelineOutcome, names: &[String]) -> Vec<RunZoom> {
     outcome.zooms.iter().map(zoom).collect()
 }
 
-/// Seeds the job's target.
+/// Seeds the run's target.
 ///
 /// # Errors
 /// If anything is missing from the result. The target is then unchanged, unless the error says otherwise.
-pub async fn seed(job: &Job) -> Result<RunReport, CommandError> {
-    let done = seed_target(job).await?;
+pub async fn seed(tileset_run: &TilesetRun) -> Result<RunReport, CommandError> {
+    let done = seed_target(tileset_run).await?;
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
-    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    tileset_run.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     Ok(done)
 }
 
@@ -230,9 +242,9 @@ pub(crate) fn complete(done: &RunReport) -> Result<(), CommandError> {
 }
 
 /// The plan of a seed, with estimated sizes and times. Writes nothing.
-pub(crate) async fn plan_seed(job: &Job) -> Result<PlanReport, CommandError> {
+pub(crate) async fn plan_seed(tileset_run: &TilesetRun) -> Result<PlanReport, CommandError> {
     let plan = async |_restarts| {
-        Box::pin(crate::run::dry_run::dry_run(job)).await.inspect_err(|_error| job.release_snapshot())
+        Box::pin(crate::run::dry_run::dry_run(tileset_run)).await.inspect_err(|_error| tileset_run.release_snapshot())
     };
-    restarting(&job.settings.database, &job.report, &job.stop, plan).await
+    restarting(&tileset_run.settings.database, &tileset_run.report, &tileset_run.stop, plan).await
 }

@@ -9,8 +9,8 @@ use std::collections::HashSet;
 
 use parking_lot::Mutex;
 
-use super::{Job, JobPart};
-use crate::config::JobSettings;
+use super::{RunPart, TilesetRun};
+use crate::config::Settings;
 use crate::draw::PreparedLayer;
 use crate::postgis::{ExportedSnapshot, LayerOptions, Snapshot};
 use crate::report::SkippedRows;
@@ -72,7 +72,7 @@ pub(crate) struct RowsToRead {
 }
 
 impl RowScope {
-    fn of(settings: &JobSettings, options: &LayerOptions) -> Option<RowScope> {
+    fn of(settings: &Settings, options: &LayerOptions) -> Option<RowScope> {
         let drawn = settings.tileset.zooms.iter().filter(|zoom| options.zooms.contains(*zoom));
         Some(RowScope { zooms: ZoomList::of(drawn)?, parts: settings.tileset.bbox.clone() })
     }
@@ -110,7 +110,7 @@ fn have_same_rows(one: &LayerOptions, other: &LayerOptions) -> bool {
 }
 
 impl SharedRows {
-    pub(crate) fn of(tilesets: &[JobSettings]) -> SharedRows {
+    pub(crate) fn of(tilesets: &[Settings]) -> SharedRows {
         let layers =
             tilesets.iter().flat_map(|settings| settings.tileset.layers.iter().map(move |one| (settings, one)));
         let wanted = layers.filter_map(|(settings, layer)| {
@@ -144,10 +144,10 @@ impl SharedRows {
     }
 }
 
-impl Job {
+impl TilesetRun {
     fn shared_rows(&self) -> Option<&SharedRows> {
         // A shard and a variant read their own rows.
-        let is_whole = matches!(self.part, JobPart::Whole) && self.settings.run.rows_memory > 0;
+        let is_whole = matches!(self.part, RunPart::Whole) && self.settings.run.rows_memory > 0;
         self.rows.shared().filter(|_| is_whole).map(super::SharedSnapshot::rows)
     }
 

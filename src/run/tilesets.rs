@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use super::shared_rows::SharedRows;
 use super::{CommandError, SeveralError};
-use crate::config::{DatabaseSettings, JobSettings};
+use crate::config::{DatabaseSettings, Settings};
 use crate::error::ErrorKind;
 use crate::postgis::{Database, Error, LayerOptions, SessionOptions, Snapshot, refresh_views};
 use crate::report::{FailedVariant, say_problem};
@@ -32,7 +32,7 @@ impl SharedSnapshot {
 
     /// The same snapshot for the seeds of `tilesets`, which also share the rows of layers that are the same in several
     /// of them.
-    pub(crate) fn sharing_rows_of(self, tilesets: &[JobSettings]) -> SharedSnapshot {
+    pub(crate) fn sharing_rows_of(self, tilesets: &[Settings]) -> SharedSnapshot {
         SharedSnapshot { rows: Arc::new(SharedRows::of(tilesets)), ..self }
     }
 

@@ -10,13 +10,13 @@ use super::dirty::{Look, Work};
 use super::fitted_filters::fitted_filters;
 use super::identity::LogIdentity;
 use super::target::TargetState;
-use super::{CommandError, DirtyFilter, Family, Job, reading, restarting};
+use super::{CommandError, DirtyFilter, Family, TilesetRun, blocking_read, restarting};
 use crate::change_log;
 use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
-use crate::config::{DatabaseSettings, JobSettings, LayerCondition};
+use crate::config::{DatabaseSettings, LayerCondition, Settings};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
-use crate::postgis::{Database, Layer, probe, refresh_views};
+use crate::postgis::{Layer, probe, refresh_views};
 use crate::report::{Backlog, BehindTarget, LoggedTable, Report};
 use crate::stop::Stop;
 
@@ -51,11 +51,11 @@ pub(crate) enum InstallWork {
 
 /// Runs `track install`, in one transaction.
 pub(crate) async fn install(
-    settings: &JobSettings,
+    settings: &Settings,
     options: &InstallOptions,
     stop: &Stop,
 ) -> Result<InstallOutcome, CommandError> {
-    let database = Database::new(&settings.database.connect, settings.database.session.clone(), stop)?;
+    let database = settings.database.open(stop)?;
     let layers = &settings.tileset.layers;
     // A materialized view that was never filled cannot be probed.
     if !options.sql {
@@ -69,7 +69,7 @@ pub(crate) async fn install(
     // It holds locks, for which the install would wait.
     drop(snapshot);
     let conditions = |layer: &Layer| {
-        let condition = |condition: LayerCondition| RequestCondition { sql: condition.sql, values: condition.values };
+        let condition = |LayerCondition { sql, values, is_tracked, .. }| RequestCondition { sql, values, is_tracked };
         filters.of_layer(layer).into_iter().map(condition).collect()
     };
     let tracked = |layer: &Arc<Layer>| TrackedLayer { layer: Arc::clone(layer), conditions: conditions(layer) };
@@ -94,7 +94,7 @@ pub(crate) fn removal(settings: &DatabaseSettings) -> String {
 
 /// Runs `track remove`, in one transaction; returns its steps.
 pub(crate) async fn remove(settings: &DatabaseSettings, stop: &Stop) -> Result<Vec<String>, CommandError> {
-    let database = Database::new(&settings.connect, settings.session.clone(), stop)?;
+    let database = settings.open(stop)?;
     Ok(change_log::remove(&database, &settings.changes.schema).await?)
 }
 
@@ -133,15 +133,15 @@ impl LogStatus {
 
 /// Runs `track status`. Fails if there is no log, it cannot be read, or other roles can alter it.
 pub(crate) async fn status(
-    tilesets: &[JobSettings],
+    tilesets: &[Settings],
     targets: &[String],
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<LogStatus, CommandError> {
-    let Some(JobSettings { database, .. }) = tilesets.first() else { return Ok(LogStatus::empty()) };
+    let Some(Settings { database, .. }) = tilesets.first() else { return Ok(LogStatus::empty()) };
     let look = async |_restarts| {
         let schema = &database.changes.schema;
-        let database = Database::new(&database.connect, database.session.clone(), stop)?;
+        let database = database.open(stop)?;
         let snapshot = database.snapshot().await?;
         let safety = match change_log::check_safety(&database, &snapshot, schema).await {
             Err(error)
@@ -170,14 +170,14 @@ pub(crate) async fn status(
                 }
             }
         };
-        let job = Job::new(settings, false, report, stop)?;
-        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        let run = TilesetRun::new(settings, false, report, stop)?;
+        let attempt = async |_restarts| Box::pin(behind_target(&run)).await;
         behind.push(match restarting(database, report, stop, attempt).await {
             Ok(behind) => behind,
             Err(error) if error.kind() == ErrorKind::NeedsSeed => BehindTarget {
-                target: job.target.to_string(),
+                target: run.target.to_string(),
                 needs_seed: Some(error.to_string()),
-                purges: job.purge_status().await?,
+                purges: run.purge_status().await?,
                 ..BehindTarget::default()
             },
             Err(error) => return Err(error),
@@ -198,8 +198,8 @@ pub(crate) async fn status(
 async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -> Result<BehindTarget, CommandError> {
     let seen = async {
         let nothing = BehindTarget { dirty: Some(0), ..BehindTarget::default() };
-        let Some(job) = family.sample(report, stop).await? else { return Ok(nothing) };
-        let attempt = async |_restarts| Box::pin(behind_target(&job)).await;
+        let Some(run) = family.sample(report, stop).await? else { return Ok(nothing) };
+        let attempt = async |_restarts| Box::pin(behind_target(&run)).await;
         restarting(&family.settings().database, report, stop, attempt).await
     };
     let behind = match seen.await {
@@ -211,23 +211,23 @@ async fn behind_family(family: &Family, report: &Arc<dyn Report>, stop: &Stop) -
     Ok(BehindTarget { target: family.output(), ..behind })
 }
 
-async fn behind_target(job: &Job) -> Result<BehindTarget, CommandError> {
+async fn behind_target(run: &TilesetRun) -> Result<BehindTarget, CommandError> {
     let filter = DirtyFilter::default();
-    let (reasons, dirty) = match Look::begin(job, &filter, false).await?.work().await? {
+    let (reasons, dirty) = match Look::begin(run, &filter, false).await?.work(None).await? {
         Work::Nothing => (Vec::new(), Some(0)),
         Work::Some(changed) => (changed.reasons, Some(changed.dirty.len() as u64)),
         Work::All(reasons) => (reasons, None),
     };
-    let target = job.target.clone();
+    let target = run.target.clone();
     let described = spawn_blocking(move || Ok::<_, CommandError>(target.reader()?.describe()?)).await??;
     let unfinished = described.unfinished.iter().map(ToString::to_string).collect();
-    let purges = job.purge_status().await?;
-    Ok(BehindTarget { target: job.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
+    let purges = run.purge_status().await?;
+    Ok(BehindTarget { target: run.target.to_string(), needs_seed: None, reasons, dirty, unfinished, purges })
 }
 
 /// The settings for each of the targets; for the outputs of all tilesets if `targets` is empty. A target that is the
 /// output of no tileset is treated as one of the first tileset.
-pub(crate) fn settings_of(tilesets: &[JobSettings], targets: &[String]) -> Vec<JobSettings> {
+pub(crate) fn settings_of(tilesets: &[Settings], targets: &[String]) -> Vec<Settings> {
     if targets.is_empty() {
         return tilesets.to_vec();
     }
@@ -255,13 +255,13 @@ pub(crate) struct PrunedLog {
 /// Runs `track prune`. Fails if a target cannot be read, or the role may not write the log.
 pub(crate) async fn prune(
     database: &DatabaseSettings,
-    targets: &[JobSettings],
+    targets: &[Settings],
     older: Option<Duration>,
     report: &Arc<dyn Report>,
     stop: &Stop,
 ) -> Result<PrunedLog, CommandError> {
     let schema = &database.changes.schema;
-    let database = Database::new(&database.connect, database.session.clone(), stop)?;
+    let database = database.open(stop)?;
     let (mut seen, mut witnessed): (Vec<Cursor>, Vec<(String, Vec<Witness>)>) = (Vec::new(), Vec::new());
     for settings in targets {
         let settings = match Family::of(settings) {
@@ -276,9 +276,9 @@ pub(crate) async fn prune(
                 }
             }
         };
-        let target = Job::new(settings.clone(), false, report, stop)?.target;
+        let target = TilesetRun::new(settings.clone(), false, report, stop)?.target;
         let name = target.to_string();
-        let state = reading(stop, move || TargetState::read(&target)).await?;
+        let state = blocking_read(stop, move || TargetState::read(&target)).await?;
         seen.push(state.cursor);
         witnessed.push((name, state.witnesses));
     }

@@ -12,7 +12,7 @@ use super::describe::fingerprint;
 use super::prepare::prepare;
 use super::render::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
-use super::{CommandError, Job, interrupted, reading, restarting};
+use super::{CommandError, TilesetRun, blocking_read, interrupted, restarting};
 use crate::draw::RunLayers;
 use crate::encode::Gunzip;
 use crate::manifest::{Manifest, drawn_otherwise};
@@ -54,13 +54,13 @@ impl TilesToCheck {
     }
 }
 
-/// Checks the job's target.
-pub(crate) async fn verify(job: &Job, options: &VerifyOptions) -> Result<Findings, CommandError> {
-    let (amount, target, stop) = (options.amount, job.target.clone(), job.stop.clone());
+/// Checks the run's target.
+pub(crate) async fn verify(run: &TilesetRun, options: &VerifyOptions) -> Result<Findings, CommandError> {
+    let (amount, target, stop) = (options.amount, run.target.clone(), run.stop.clone());
     let area = Coverage::new(&options.area);
-    let mut looked = reading(&job.stop, move || check_structure(&target, amount, area, &stop)).await?;
+    let mut looked = blocking_read(&run.stop, move || check_structure(&target, amount, area, &stop)).await?;
     if options.database {
-        looked = compare(looked, amount, &options.area, job).await.map_err(|error| interrupted(error, &job.stop))?;
+        looked = compare(looked, amount, &options.area, run).await.map_err(|error| interrupted(error, &run.stop))?;
     }
     Ok(looked.findings)
 }
@@ -80,7 +80,7 @@ pub(crate) async fn compare(
     looked: CheckedTarget,
     amount: TilesToCheck,
     area: &[AreaPart],
-    job: &Job,
+    run: &TilesetRun,
 ) -> Result<CheckedTarget, CommandError> {
     let name = looked.findings.target.clone();
     let unfit = |what: &str| CommandError::Unfit { target: name.clone(), what: what.to_owned() };
@@ -90,7 +90,7 @@ pub(crate) async fn compare(
     let mut compared: Vec<Scope> = Vec::new();
     let mut looked = looked;
     for region in manifest.regions() {
-        let settings = job.settings.of_region(&region);
+        let settings = run.settings.of_region(&region);
         let settings =
             settings.map_err(|_error| unfit("its manifest names zooms or boxes that cannot be read. Seed it again"))?;
         let scope = settings.tileset.scope();
@@ -101,7 +101,7 @@ pub(crate) async fn compare(
             settings.tileset.bbox = bbox;
             // Tiles are compared with what the database draws.
             settings.run.rows_memory = 0;
-            let part = ComparedPart { job: job.with_settings(settings), tiles, amount };
+            let part = ComparedPart { run: run.with_settings(settings), tiles, amount };
             looked = compared_with(&part, looked).await?;
         }
         compared.push(scope);
@@ -118,10 +118,10 @@ pub(crate) async fn compare(
         // Zooms without stored tiles need not be planned.
         let held = looked.tiles.iter().filter(|id| tiles.holds(**id)).map(|id| id.coord.zoom());
         if let Some(zooms) = ZoomList::of(held) {
-            let mut settings = job.settings.clone();
+            let mut settings = run.settings.clone();
             (settings.tileset.zooms, settings.tileset.bbox) = (zooms, bbox);
             settings.run.rows_memory = 0;
-            let part = ComparedPart { job: job.with_settings(settings), tiles: Arc::new(tiles), amount };
+            let part = ComparedPart { run: run.with_settings(settings), tiles: Arc::new(tiles), amount };
             looked = compared_with(&part, looked).await?;
         }
         compared.push(scope.clone());
@@ -161,13 +161,13 @@ async fn compared_with(part: &ComparedPart, looked: CheckedTarget) -> Result<Che
         let mut target = target.lock().await;
         Box::pin(attempt(&mut target, part)).await
     };
-    let Job { settings, report, stop, .. } = &part.job;
+    let TilesetRun { settings, report, stop, .. } = &part.run;
     restarting(&settings.database, report, stop, attempt).await
 }
 
 /// A part of a target that is compared on its own, with the zooms and boxes of the run that seeded it.
 struct ComparedPart {
-    job: Job,
+    run: TilesetRun,
     tiles: Arc<PartFilter>,
     amount: TilesToCheck,
 }
@@ -200,9 +200,9 @@ async fn attempt(target: &mut Option<CheckedTarget>, part: &ComparedPart) -> Res
     let Some(looked) = target.as_ref() else { return Err(CommandError::Died("the target is gone".to_owned())) };
     let unfit = |what: String| CommandError::Unfit { target: looked.findings.target.clone(), what };
     let Some(manifest) = looked.manifest.as_ref() else { return Err(unfit("it has no manifest".to_owned())) };
-    let ComparedPart { job, amount, .. } = part;
-    let settings = &job.settings;
-    let mut prepared = prepare(job, Order::ZoomColumnTmsRow, settings.run.workers.get(), false).await?;
+    let ComparedPart { run, amount, .. } = part;
+    let settings = &run.settings;
+    let mut prepared = prepare(run, Order::ZoomColumnTmsRow, settings.run.workers.get(), false).await?;
     let (theirs, ours) = (&manifest.fingerprint, fingerprint(settings, &prepared.layers));
     if let Some(why) = drawn_otherwise(theirs, &ours) {
         return Err(unfit(format!("{why}, so it cannot be compared with them. Seed it again")));
@@ -413,7 +413,7 @@ pub(crate) struct CheckedTarget {
 
 /// The sort key of a tile in [`CheckedTarget::tiles`].
 pub(crate) fn key(id: &TileId) -> (u64, Slice) {
-    (Order::ZoomColumnTmsRow.place(id.coord), id.slice)
+    (Order::ZoomColumnTmsRow.sort_key(id.coord), id.slice)
 }
 
 /// Checks a target's structure and lists its tiles.

@@ -9,15 +9,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::CommandError;
 use crate::hex::random_hex;
-use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurn};
-use crate::serve::{WorkClass, WorkQueue};
-use crate::stop::Stop;
 use crate::target::{
     BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, LeaseClock, NoteCondition, NoteError, NoteStore,
     PublishedTiles, host,
@@ -85,11 +81,11 @@ pub(crate) struct LeaseWait {
 
 impl LeaseWait {
     pub(crate) fn new(notes: Arc<dyn NoteStore>, time: Duration) -> LeaseWait {
-        LeaseWait::of(notes, WRITER.to_owned(), time)
+        LeaseWait::on_note(notes, WRITER.to_owned(), time)
     }
 
     /// Waits for the lease of the note `name`, one of several notes that are each held by one process.
-    pub(crate) fn of(notes: Arc<dyn NoteStore>, name: String, time: Duration) -> LeaseWait {
+    pub(crate) fn on_note(notes: Arc<dyn NoteStore>, name: String, time: Duration) -> LeaseWait {
         LeaseWait { notes, name, time, seen: None, since: Instant::now() }
     }
 
@@ -179,7 +175,7 @@ impl WriterLease {
     }
 
     /// Renews the lease whenever a third of its time has passed. Returns the reason once the lease is lost.
-    pub(crate) async fn kept(&mut self) -> String {
+    pub(crate) async fn renew_until_lost(&mut self) -> String {
         loop {
             tokio::time::sleep(self.clock.renewal_pause()).await;
             let begun = Instant::now();
@@ -214,48 +210,6 @@ impl WriterLease {
     }
 }
 
-// The gate for batches of the server's own writer: they wait in the server's queue of work, behind live requests.
-
-/// Lets batches wait for the server's workers.
-pub(crate) struct QueueGate {
-    queue: WorkQueue,
-    /// The server's stop. Once it is asked for, no batch waits, so that the run can end within its grace.
-    stop: Stop,
-    seed: BatchPace,
-    reseed: BatchPace,
-}
-
-impl QueueGate {
-    /// A gate in front of `queue` that lets every batch pass once `stop` is asked for.
-    pub(crate) fn new(queue: WorkQueue, stop: &Stop) -> QueueGate {
-        QueueGate { queue, stop: stop.clone(), seed: BatchPace::default(), reseed: BatchPace::default() }
-    }
-}
-
-impl BatchGate for QueueGate {
-    fn enter(&self, kind: BatchKind) -> BoxFuture<'_, BatchTurn> {
-        let class = match kind {
-            BatchKind::Seed => WorkClass::Seed,
-            BatchKind::Reseed => WorkClass::Reseed,
-        };
-        Box::pin(async move {
-            let mut ticket = self.queue.enter(class);
-            tokio::select! {
-                // The queue drops only work of the class `Neighbour`.
-                permit = ticket.permit() => permit.map_or_else(BatchTurn::free, BatchTurn::holding),
-                _ = self.stop.wait() => BatchTurn::free(),
-            }
-        })
-    }
-
-    fn pace(&self, kind: BatchKind) -> &BatchPace {
-        match kind {
-            BatchKind::Seed => &self.seed,
-            BatchKind::Reseed => &self.reseed,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -277,7 +231,7 @@ mod tests {
             let mut first = taken(time).await;
             // Nobody else gets the lease while it is renewed.
             tokio::select! {
-                lost = first.kept() => panic!("{lost}"),
+                lost = first.renew_until_lost() => panic!("{lost}"),
                 _ = taken(time) => panic!("two hold it"),
                 () = tokio::time::sleep(time * 2) => {}
             }
@@ -292,7 +246,7 @@ mod tests {
             assert!(listener.stored(&PublishedTiles::default()).is_ok());
             let third = taken(time).await;
             assert!(listener.stored(&PublishedTiles::default()).is_err());
-            assert_eq!(second.kept().await, "another process has taken it over");
+            assert_eq!(second.renew_until_lost().await, "another process has taken it over");
             assert!(third.listener().stored(&PublishedTiles::default()).is_ok());
         });
     }
@@ -307,38 +261,5 @@ mod tests {
         let time = Duration::from_secs(2);
         let lease = runtime.block_on(wait(&notes, time).taken(|_| {}, |error| panic!("{error}")));
         assert!(lease.listener().stored(&PublishedTiles::default()).is_ok());
-    }
-}
-
-#[cfg(test)]
-mod queue_gate_tests {
-    use std::num::NonZeroUsize;
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    use super::*;
-    use crate::serve::WorkerShares;
-    use crate::stop::Signal;
-
-    fn now<T>(mut future: std::pin::Pin<&mut impl Future<Output = T>>) -> Option<T> {
-        match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(done) => Some(done),
-            Poll::Pending => None,
-        }
-    }
-
-    #[test]
-    fn a_batch_that_waits_passes_once_a_stop_is_asked_for() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let _entered = runtime.enter();
-        let (queue, stop) = (WorkQueue::new(WorkerShares::new(NonZeroUsize::MIN, None, None).unwrap()), Stop::new());
-        let gate = QueueGate::new(queue, &stop);
-        let running = now(pin!(gate.enter(BatchKind::Seed)));
-        assert!(running.is_some());
-        let mut waiting = pin!(gate.enter(BatchKind::Reseed));
-        assert!(now(waiting.as_mut()).is_none());
-        stop.ask(Signal::Terminate);
-        assert!(now(waiting).is_some(), "the run has to end");
-        drop(running);
     }
 }

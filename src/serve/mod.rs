@@ -63,7 +63,7 @@ pub use jobs::{
 };
 pub use known_changes::{KnownChanges, LogFailure, LogLook};
 pub use live::{
-    CountRequest, Counted, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource,
+    CountRequest, Counted, LaterChanges, LayerCounts, LiveError, LiveLayer, LiveRequest, LiveRowsReport, LiveSource,
     LiveTile, MAX_VALUES, ParameterRows, StateCheck,
 };
 pub use observe::access_log::AccessRecord;
@@ -93,4 +93,4 @@ pub use tilesets::family::{FamilyParts, ListedVariant, VariantListing, VariantOp
 pub use tilesets::opening::TilesetParts;
 pub use tilesets::{Addressing, VariantInList, VariantListDocument, tileset_segment};
 pub use write_back::{WriteBackLimits, WriteBackQueue};
-pub use writer::{Writer, WriterHandle, Written, WrittenTarget};
+pub use writer::{Writer, WriterHandle, WriterObserver, WrittenTarget};

@@ -26,7 +26,7 @@ pub trait Writer<W>: Send + Sync {
 }
 
 /// What a writer keeps up to date, as the server has it.
-pub trait Written: Send + Sync {
+pub trait WriterObserver: Send + Sync {
     /// Makes the server notice a publication. When this returns, no request is answered with tiles that were cached
     /// before.
     fn notice_publication(&self) -> impl Future<Output = ()> + Send;
@@ -88,7 +88,7 @@ pub struct WriterHandle<W> {
     pub(crate) status: WriterStatus,
 }
 
-impl<W: Written> WriterHandle<W> {
+impl<W: WriterObserver> WriterHandle<W> {
     /// The queue in which batches wait for the server's workers, behind live requests.
     pub const fn queue(&self) -> &WorkQueue {
         &self.queue
@@ -135,7 +135,7 @@ pub struct WrittenTarget {
     pub(crate) shared: Option<RedisCache>,
 }
 
-impl Written for WrittenTarget {
+impl WriterObserver for WrittenTarget {
     async fn notice_publication(&self) {
         self.tiles.refresh().await;
         self.clear_dirty();

@@ -8,7 +8,7 @@ use crate::tile::{Order, Slice, TileId};
 
 /// The key by which edits are sorted: the position of the tile in the order, and the layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct EditPlace {
+struct EditKey {
     tile: u64,
     slice: Slice,
 }
@@ -31,8 +31,8 @@ pub struct Merged {
     next: Vec<Option<RunRecord>>,
     /// The key of the next record of each run. If keys are equal, the run with the lowest number comes first, which is
     /// the run of the repairs.
-    heap: BinaryHeap<Reverse<(EditPlace, usize)>>,
-    last: Option<EditPlace>,
+    heap: BinaryHeap<Reverse<(EditKey, usize)>>,
+    last: Option<EditKey>,
 }
 
 impl Merged {
@@ -51,24 +51,24 @@ impl Merged {
         Ok(merged)
     }
 
-    fn place(&self, id: TileId) -> EditPlace {
-        EditPlace { tile: self.order.place(id.coord), slice: id.slice }
+    fn sort_key(&self, id: TileId) -> EditKey {
+        EditKey { tile: self.order.sort_key(id.coord), slice: id.slice }
     }
 
     fn advance(&mut self, number: usize) -> Result<(), ShardsError> {
         self.next[number] = self.runs[number].next()?;
         if let Some(record) = &self.next[number] {
-            self.heap.push(Reverse((self.place(record.id()), number)));
+            self.heap.push(Reverse((self.sort_key(record.id()), number)));
         }
         Ok(())
     }
 
     /// Takes the first record of all runs, with its key and the number of its run.
-    fn take(&mut self) -> Result<Option<(EditPlace, usize, RunRecord)>, ShardsError> {
-        let Some(Reverse((place, number))) = self.heap.pop() else { return Ok(None) };
+    fn take(&mut self) -> Result<Option<(EditKey, usize, RunRecord)>, ShardsError> {
+        let Some(Reverse((key, number))) = self.heap.pop() else { return Ok(None) };
         let record = self.next[number].take();
         self.advance(number)?;
-        Ok(record.map(|record| (place, number, record)))
+        Ok(record.map(|record| (key, number, record)))
     }
 
     /// The next record; `None` at the end.
@@ -77,16 +77,16 @@ impl Merged {
     /// If a run cannot be read, is not sorted, or two shards have the same tile.
     #[expect(clippy::should_implement_trait, reason = "an iterator of results would go on after an error")]
     pub fn next(&mut self) -> Result<Option<MergedRecord>, ShardsError> {
-        let Some((place, number, record)) = self.take()? else { return Ok(None) };
-        if self.last.is_some_and(|last| last >= place) {
+        let Some((key, number, record)) = self.take()? else { return Ok(None) };
+        if self.last.is_some_and(|last| last >= key) {
             return Err(ShardsError::Order { tile: record.id().to_string() });
         }
-        self.last = Some(place);
+        self.last = Some(key);
         if !(self.repairs && number == 0) {
             return Ok(Some(MergedRecord { record, is_repair: false, replaced: None }));
         }
         // If a second shard has the same tile, the plan is wrong. The next call finds that.
-        let is_repaired = |Reverse((next, run)): &Reverse<(EditPlace, usize)>| *next == place && *run != 0;
+        let is_repaired = |Reverse((next, run)): &Reverse<(EditKey, usize)>| *next == key && *run != 0;
         let replaced = if self.heap.peek().is_some_and(is_repaired) { self.take()? } else { None };
         let replaced = replaced.map(|(_, _, record)| record);
         Ok(Some(MergedRecord { record, is_repair: true, replaced }))

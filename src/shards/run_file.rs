@@ -87,7 +87,7 @@ pub struct RunSink {
 }
 
 #[derive(Debug)]
-pub struct FinishedRun {
+pub struct FinishedRunFile {
     pub file: NamedTempFile,
     /// Its length in bytes.
     pub bytes: u64,
@@ -153,11 +153,11 @@ impl RunSink {
     ///
     /// # Errors
     /// If the file cannot be written.
-    pub fn end(mut self) -> Result<FinishedRun, ShardsError> {
+    pub fn end(mut self) -> Result<FinishedRunFile, ShardsError> {
         self.record(END, None, self.edits)?;
         let RunSink { place, file, checksum, bytes, edits, .. } = self;
         let file = file.into_inner().map_err(|error| ShardsError::Write { place, source: error.into_error() })?;
-        Ok(FinishedRun { file, bytes, crc32: checksum, edits })
+        Ok(FinishedRunFile { file, bytes, crc32: checksum, edits })
     }
 }
 
@@ -255,7 +255,7 @@ impl RunReader {
     ///
     /// # Errors
     /// If it cannot be read.
-    pub fn of_own(run: &FinishedRun, place: String) -> Result<RunReader, ShardsError> {
+    pub fn of_own(run: &FinishedRunFile, place: String) -> Result<RunReader, ShardsError> {
         let file = run.file.reopen();
         let file = file.map_err(|source| ShardsError::Write { place: place.clone(), source })?;
         let file = WorkFile::File { file, path: run.file.path().to_owned(), length: run.bytes };
@@ -443,7 +443,7 @@ pub(crate) struct ShardSink {
 
 #[derive(Debug)]
 pub(crate) struct FinishedShard {
-    pub run: FinishedRun,
+    pub run: FinishedRunFile,
     /// True if the target holds, for each tile that was added, the bytes that the run names. Otherwise an earlier
     /// attempt may have added some of these tiles, at its own snapshot.
     pub(crate) is_exact: bool,

@@ -1,7 +1,7 @@
 //! The list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of
 //! CDNs.
 
-use super::scratch::{Record, Records, ScratchError};
+use super::disk_list::{Record, Records, ScratchError};
 use super::{Intent, Tileset};
 use crate::tile::{LayerId, Order, Slice, TileCoord, TileId, TileRectList};
 
@@ -22,7 +22,7 @@ pub struct ChangedRange {
     /// The whole tile or one layer of it.
     pub slice: Slice,
     order: Order,
-    /// [`Order::place`] of the first tile.
+    /// [`Order::sort_key`] of the first tile.
     first: u64,
     count: u32,
 }
@@ -31,21 +31,21 @@ impl ChangedRange {
     /// The tiles, in the order of the list.
     pub fn tiles(&self) -> impl Iterator<Item = TileId> + use<> {
         let ChangedRange { order, first, count, slice, .. } = *self;
-        let coords = (first..first + u64::from(count)).filter_map(move |place| order.tile(place));
+        let coords = (first..first + u64::from(count)).filter_map(move |key| order.tile(key));
         coords.map(move |coord| TileId { coord, slice })
     }
 }
 
-/// A part of a list: tiles whose places in the order follow each other.
+/// A part of a list: tiles whose sort keys follow each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct PlaceRange {
+struct KeyRange {
     first: u64,
     count: u32,
     slice: Slice,
 }
 
-impl PlaceRange {
-    /// The key by which the list is sorted: at one place, whole tiles come before layers.
+impl KeyRange {
+    /// The key by which the list is sorted: the whole of a tile comes before its layers.
     fn key(&self) -> (u64, u32) {
         let slice = match self.slice {
             Slice::Whole => 0,
@@ -55,7 +55,7 @@ impl PlaceRange {
     }
 }
 
-impl Record for PlaceRange {
+impl Record for KeyRange {
     type Bytes = [u8; 16];
 
     fn to_bytes(&self) -> [u8; 16] {
@@ -66,10 +66,10 @@ impl Record for PlaceRange {
         bytes
     }
 
-    fn from_bytes(bytes: &[u8; 16]) -> PlaceRange {
+    fn from_bytes(bytes: &[u8; 16]) -> KeyRange {
         let short = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
         let slice = short(12).checked_sub(1).and_then(|layer| u16::try_from(layer).ok());
-        PlaceRange {
+        KeyRange {
             first: u64::from_le_bytes(std::array::from_fn(|byte| bytes[byte])),
             count: short(8),
             slice: slice.map_or(Slice::Whole, |layer| Slice::Layer(LayerId(layer))),
@@ -115,16 +115,16 @@ pub(crate) struct HeldBefore {
     pub(crate) is_new_version: bool,
 }
 
-/// Appends a place to the last range if it follows it.
-fn append(ranges: &mut Records<PlaceRange>, place: PlaceRange) -> Result<(), ScratchError> {
+/// Appends a range to the last one if it follows it.
+fn append(ranges: &mut Records<KeyRange>, range: KeyRange) -> Result<(), ScratchError> {
     if let Some(last) = ranges.last_mut()
-        && (last.first + u64::from(last.count), last.slice) == (place.first, place.slice)
+        && (last.first + u64::from(last.count), last.slice) == (range.first, range.slice)
         && let Some(count) = last.count.checked_add(1)
     {
         last.count = count;
         return Ok(());
     }
-    ranges.push(place)
+    ranges.push(range)
 }
 
 /// The tiles whose stored bytes differ from what the target held before the run, and those that it held and holds no
@@ -138,10 +138,10 @@ fn append(ranges: &mut Records<PlaceRange>, place: PlaceRange) -> Result<(), Scr
 #[derive(Debug)]
 pub struct ChangedTiles {
     order: Order,
-    written: Records<PlaceRange>,
-    deleted: Records<PlaceRange>,
+    written: Records<KeyRange>,
+    deleted: Records<KeyRange>,
     /// The written tiles that the target did not hold before; `None` if the sink does not report them.
-    added: Option<Records<PlaceRange>>,
+    added: Option<Records<KeyRange>>,
     everything: Option<&'static str>,
     /// The tiles that interrupted runs may have changed, if these runs are the only reason for `everything`.
     interrupted: Option<TileRectList>,
@@ -181,10 +181,10 @@ impl ChangedTiles {
 
     /// Adds a tile. The tiles of each kind of change come in the order of the list.
     pub fn add(&mut self, id: TileId, change: TileChange) -> Result<(), ScratchError> {
-        let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
+        let range = KeyRange { first: self.order.sort_key(id.coord), count: 1, slice: id.slice };
         match change {
-            TileChange::Written => append(&mut self.written, place),
-            TileChange::Deleted => append(&mut self.deleted, place),
+            TileChange::Written => append(&mut self.written, range),
+            TileChange::Deleted => append(&mut self.deleted, range),
         }
     }
 
@@ -197,8 +197,8 @@ impl ChangedTiles {
 
     /// Notes that a tile that was written was not there before.
     pub(crate) fn add_new(&mut self, id: TileId) -> Result<(), ScratchError> {
-        let place = PlaceRange { first: self.order.place(id.coord), count: 1, slice: id.slice };
-        self.added.as_mut().map_or(Ok(()), |added| append(added, place))
+        let range = KeyRange { first: self.order.sort_key(id.coord), count: 1, slice: id.slice };
+        self.added.as_mut().map_or(Ok(()), |added| append(added, range))
     }
 
     /// Declares that every tile of the target counts as changed, for the reason `why`. A later reason does not replace
@@ -234,10 +234,10 @@ impl ChangedTiles {
         if self.everything.is_some() && interrupted.is_none() {
             return Ok(None);
         }
-        let ranges: Vec<PlaceRange> = added.iter().collect::<Result<_, _>>()?;
+        let ranges: Vec<KeyRange> = added.iter().collect::<Result<_, _>>()?;
         let order = self.order;
         let tiles = ranges.iter().flat_map(|range| {
-            (range.first..range.first + u64::from(range.count)).filter_map(move |place| order.tile(place))
+            (range.first..range.first + u64::from(range.count)).filter_map(move |key| order.tile(key))
         });
         Ok(TileRectList::of(tiles.chain(interrupted.as_ref().unwrap_or(&none).tiles())))
     }
@@ -262,7 +262,7 @@ impl ChangedTiles {
             };
             let order = self.order;
             next.map(|range| {
-                range.map(|PlaceRange { first, count, slice }| ChangedRange { change, slice, order, first, count })
+                range.map(|KeyRange { first, count, slice }| ChangedRange { change, slice, order, first, count })
             })
         })
     }
@@ -298,7 +298,7 @@ mod tests {
             let mut changed = ChangedTiles::new(order);
             let mut tiles: Vec<TileCoord> =
                 (0..128 * 128).filter_map(|number| TileCoord::new(Zoom::new(7)?, number / 128, number % 128)).collect();
-            tiles.sort_by_key(|tile| order.place(*tile));
+            tiles.sort_by_key(|tile| order.sort_key(*tile));
             // Every hundredth tile is deleted, every fiftieth did not change.
             let fate = |number: usize| match number {
                 number if number % 100 == 99 => Some(TileChange::Deleted),

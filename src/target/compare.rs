@@ -13,8 +13,8 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use super::{ChangedTiles, ReadError, ScratchError, TileChange};
 use crate::tile::{Order, TileCoord, TileId};
 
-/// A tile of the old archive: its place in the order ([`Order::place`]), and its bytes.
-pub(crate) type PlacedTile = (u64, Box<[u8]>);
+/// A tile of the old archive: its sort key ([`Order::sort_key`]), and its bytes.
+pub(crate) type KeyedTile = (u64, Box<[u8]>);
 
 /// The bytes of tiles at which a batch is handed over; a single tile may have more.
 const BYTES_PER_BATCH: usize = 1 << 20;
@@ -36,16 +36,16 @@ const UNREADABLE: &str = "the archive that was replaced could not be compared";
 
 /// Takes the tiles of the old archive from its reader, in the order of the new one.
 pub(crate) struct Handover {
-    batches: SyncSender<Result<Vec<PlacedTile>, ReadError>>,
-    batch: Vec<PlacedTile>,
+    batches: SyncSender<Result<Vec<KeyedTile>, ReadError>>,
+    batch: Vec<KeyedTile>,
     bytes: usize,
 }
 
 impl Handover {
     /// Takes a tile; returns true if the reader should send more.
-    pub(crate) fn give(&mut self, place: u64, bytes: Box<[u8]>) -> bool {
+    pub(crate) fn give(&mut self, key: u64, bytes: Box<[u8]>) -> bool {
         self.bytes += bytes.len();
-        self.batch.push((place, bytes));
+        self.batch.push((key, bytes));
         if self.bytes < BYTES_PER_BATCH && self.batch.len() < TILES_PER_BATCH {
             return true;
         }
@@ -57,14 +57,14 @@ impl Handover {
 /// The old archive, read on a thread of its own.
 #[derive(Debug)]
 struct OldTiles {
-    batches: Receiver<Result<Vec<PlacedTile>, ReadError>>,
-    batch: std::iter::Peekable<std::vec::IntoIter<PlacedTile>>,
+    batches: Receiver<Result<Vec<KeyedTile>, ReadError>>,
+    batch: std::iter::Peekable<std::vec::IntoIter<KeyedTile>>,
     has_ended: bool,
 }
 
 impl OldTiles {
     /// The next tile, without taking it.
-    fn peek(&mut self) -> Result<Option<&PlacedTile>, ReadError> {
+    fn peek(&mut self) -> Result<Option<&KeyedTile>, ReadError> {
         while self.batch.peek().is_none() && !self.has_ended {
             let died = |_closed| ReadError::Damaged {
                 place: "the old archive".to_owned(),
@@ -77,9 +77,9 @@ impl OldTiles {
         Ok(self.batch.peek())
     }
 
-    /// Takes the next tile if its place is at most `end`.
-    fn next_until(&mut self, end: u64) -> Result<Option<PlacedTile>, ReadError> {
-        Ok(if self.peek()?.is_some_and(|(place, _)| *place <= end) { self.batch.next() } else { None })
+    /// Takes the next tile if its key is at most `end`.
+    fn next_until(&mut self, end: u64) -> Result<Option<KeyedTile>, ReadError> {
+        Ok(if self.peek()?.is_some_and(|(key, _)| *key <= end) { self.batch.next() } else { None })
     }
 }
 
@@ -122,7 +122,7 @@ impl ArchiveComparison {
     /// Compares a written tile with the same tile of the old archive. Tiles that the old archive has before it and the
     /// new one does not are counted as deleted.
     pub(crate) fn write(&mut self, tile: TileCoord, bytes: &[u8]) -> Result<(), ScratchError> {
-        let is_same = self.pass(self.order.place(tile), Some(bytes))?;
+        let is_same = self.pass(self.order.sort_key(tile), Some(bytes))?;
         if is_same { Ok(()) } else { self.changed.add(tile.into(), TileChange::Written) }
     }
 
@@ -132,18 +132,18 @@ impl ArchiveComparison {
         Ok(self.changed)
     }
 
-    /// Advances to the place `end`; returns true if the old archive has exactly one tile there and this tile has these
+    /// Advances to the key `end`; returns true if the old archive has exactly one tile there and this tile has these
     /// bytes.
     fn pass(&mut self, end: u64, bytes: Option<&[u8]>) -> Result<bool, ScratchError> {
         let mut is_same = None;
         while let Some(old) = &mut self.old {
             match old.next_until(end) {
                 Ok(None) => break,
-                Ok(Some((place, held))) if place == end && bytes.is_some() => {
+                Ok(Some((key, held))) if key == end && bytes.is_some() => {
                     is_same = Some(is_same.is_none() && bytes == Some(&*held));
                 }
-                Ok(Some((place, _))) => {
-                    if let Some(coord) = self.order.tile(place) {
+                Ok(Some((key, _))) => {
+                    if let Some(coord) = self.order.tile(key) {
                         self.changed.add(TileId::from(coord), TileChange::Deleted)?;
                     }
                 }
@@ -166,25 +166,25 @@ mod tests {
     const ORDER: Order = Order::Hilbert;
 
     fn compared(
-        old: Vec<PlacedTile>,
+        old: Vec<KeyedTile>,
         end: Result<(), ReadError>,
-        new: &[PlacedTile],
+        new: &[KeyedTile],
     ) -> (Vec<(u64, TileChange)>, Option<&'static str>) {
         let mut comparison = ArchiveComparison::with(ORDER, move |handover| {
-            let _all = old.into_iter().all(|(place, bytes)| handover.give(place, bytes));
+            let _all = old.into_iter().all(|(key, bytes)| handover.give(key, bytes));
             end
         });
-        for (place, bytes) in new {
-            comparison.write(ORDER.tile(*place).unwrap(), bytes).unwrap();
+        for (key, bytes) in new {
+            comparison.write(ORDER.tile(*key).unwrap(), bytes).unwrap();
         }
         let changed = comparison.finish().unwrap();
         let listed = changed.ranges().map(Result::unwrap);
-        let listed = listed.flat_map(|range| range.tiles().map(move |id| (ORDER.place(id.coord), range.change)));
+        let listed = listed.flat_map(|range| range.tiles().map(move |id| (ORDER.sort_key(id.coord), range.change)));
         (listed.collect(), changed.everything())
     }
 
-    fn tile(place: u64, bytes: &str) -> PlacedTile {
-        (place, bytes.as_bytes().into())
+    fn tile(key: u64, bytes: &str) -> KeyedTile {
+        (key, bytes.as_bytes().into())
     }
 
     #[test]
@@ -199,11 +199,11 @@ mod tests {
     #[test]
     fn many_batches_are_compared() {
         let count = 5_000;
-        let old: Vec<_> = (0..count).map(|place| tile(place, &place.to_string().repeat(200))).collect();
+        let old: Vec<_> = (0..count).map(|key| tile(key, &key.to_string().repeat(200))).collect();
         let mut new = old.clone();
         new[4_321].1 = Box::from(*b"changed");
         assert_eq!(compared(old.clone(), Ok(()), &new), (vec![(4_321, TileChange::Written)], None));
-        let all: Vec<_> = (0..count).map(|place| (place, TileChange::Deleted)).collect();
+        let all: Vec<_> = (0..count).map(|key| (key, TileChange::Deleted)).collect();
         assert_eq!(compared(old, Ok(()), &[]), (all, None));
     }
 
@@ -212,18 +212,18 @@ mod tests {
         let end = Err(ReadError::Damaged { place: "old".to_owned(), what: "broken".to_owned() });
         let (listed, everything) = compared(vec![tile(1, "a")], end, &[tile(1, "a"), tile(2, "b"), tile(3, "c")]);
         assert_eq!((listed, everything), (vec![(2, TileChange::Written), (3, TileChange::Written)], Some(UNREADABLE)));
-        assert_eq!(TileCoord::new(Zoom::new(0).unwrap(), 0, 0).map(|tile| ORDER.place(tile)), Some(0));
+        assert_eq!(TileCoord::new(Zoom::new(0).unwrap(), 0, 0).map(|tile| ORDER.sort_key(tile)), Some(0));
     }
 
     #[test]
     fn a_comparison_that_is_given_up_ends_its_reader() {
         let (ended, end) = std::sync::mpsc::channel();
         let comparison = ArchiveComparison::with(ORDER, move |handover| {
-            let mut place = 0;
-            while handover.give(place, vec![0; 10_000].into()) {
-                place += 1;
+            let mut key = 0;
+            while handover.give(key, vec![0; 10_000].into()) {
+                key += 1;
             }
-            ended.send(place).unwrap();
+            ended.send(key).unwrap();
             Ok(())
         });
         drop(comparison);

@@ -16,6 +16,7 @@
 //! |---|---|
 //! | `changed` | the list of the tiles that a finished run changed: for `--changed-out`, the eviction of caches and the purging of CDNs |
 //! | `compare` | compares a new archive, while it is written, with the archive that it replaces, tile by tile in one order |
+//! | `disk_list` | lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait for the end of a run, directory entries, changed tiles |
 //! | `error` | the errors of all kinds of targets, and their kinds |
 //! | `lease_clock` | what the leases of a bucket and of a server's writer share, and how they differ |
 //! | `lock_file` | lock files |
@@ -23,7 +24,6 @@
 //! | `note_store` | small documents that are kept with a target of any kind: the lists of changed tiles, and other data that the next writer or server of the target must find again |
 //! | `publication` | publications: which tiles each change of a target has changed, for readers that keep copies of tiles |
 //! | `read` | reading a target: its description, its list of tiles, their bytes |
-//! | `scratch` | lists that grow with the tileset, kept in scratch files so that memory stays bounded: the tiles that a target holds, edits that wait for the end of a run, directory entries, changed tiles |
 //! | `shrink` | the setting `max_shrink`: how many of a target's tiles, and of a layer's rows, a run may take away |
 //! | `staging` | staged files: written next to the target, synced, then renamed over it |
 //! | `url` | the kind of target that a text names, and how it is stored |
@@ -67,6 +67,7 @@ mod bucket;
 mod changed;
 mod compare;
 mod directory;
+mod disk_list;
 mod error;
 mod lease_clock;
 mod lock_file;
@@ -76,7 +77,6 @@ mod note_store;
 mod pmtiles;
 mod publication;
 mod read;
-mod scratch;
 mod shrink;
 mod staging;
 mod tree;
@@ -101,6 +101,7 @@ pub use bucket::{
 };
 pub use changed::{ChangedRange, ChangedTiles, TileChange};
 pub use directory::{Directory, DirectoryError, DirectoryReader, FolderNotes, directory_versions, switch_directory};
+pub use disk_list::ScratchError;
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesPatch, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
@@ -108,7 +109,6 @@ pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStor
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader, WrittenAnew};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{DeadBytes, Described, ReadError, TileReader, read_all};
-pub use scratch::ScratchError;
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
 pub use tree::{

@@ -30,8 +30,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::changed::ChangedTiles;
+use super::disk_list::ScratchError;
 use super::note_store::{NoteCondition, NoteError, NoteStore};
-use super::scratch::ScratchError;
 use crate::clock::milliseconds_now;
 use crate::manifest::Publication;
 use crate::tile::TileRectList;

@@ -99,23 +99,23 @@ fn boxes_at(shapes: &[AreaShape], zoom: Zoom) -> Option<Vec<LonLatBox>> {
 }
 
 /// Calls `each` with the polygons and lines of a GeoJSON.
-fn collect(json: &Value, each: &mut impl FnMut(ShapeKind, Vec<Vec<AreaPosition>>)) {
+fn collect(json: &Value, each: &mut impl FnMut(AreaKind, Vec<Vec<AreaPosition>>)) {
     let list = |name: &str| json.get(name).and_then(Value::as_array).into_iter().flatten();
     match json.get("type").and_then(Value::as_str) {
         Some("FeatureCollection") => list("features").for_each(|feature| collect(feature, each)),
         Some("Feature") => json.get("geometry").into_iter().for_each(|geometry| collect(geometry, each)),
         Some("GeometryCollection") => list("geometries").for_each(|geometry| collect(geometry, each)),
-        Some("Polygon") => each(ShapeKind::Polygon, list("coordinates").map(positions).collect()),
+        Some("Polygon") => each(AreaKind::Polygon, list("coordinates").map(positions).collect()),
         Some("MultiPolygon") => {
             for polygon in list("coordinates") {
                 let rings = polygon.as_array().into_iter().flatten().map(positions);
-                each(ShapeKind::Polygon, rings.collect());
+                each(AreaKind::Polygon, rings.collect());
             }
         }
         Some("LineString") => {
-            json.get("coordinates").into_iter().for_each(|line| each(ShapeKind::Line, vec![positions(line)]));
+            json.get("coordinates").into_iter().for_each(|line| each(AreaKind::Line, vec![positions(line)]));
         }
-        Some("MultiLineString") => list("coordinates").for_each(|line| each(ShapeKind::Line, vec![positions(line)])),
+        Some("MultiLineString") => list("coordinates").for_each(|line| each(AreaKind::Line, vec![positions(line)])),
         _ => {}
     }
 }
@@ -285,7 +285,7 @@ const MAX_CROSSED_ROWS: f64 = 262_144.0;
 const HAIR: f64 = 1e-9;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ShapeKind {
+pub(crate) enum AreaKind {
     /// The area that an odd number of rings surrounds.
     Polygon,
     /// One line, without any inside.
@@ -299,7 +299,7 @@ pub(crate) type AreaPosition = [f64; 2];
 /// long and winding its border is (20 for a country). At deeper zooms it has all tiles within its tiles of that zoom.
 #[derive(Debug)]
 pub struct AreaShape {
-    kind: ShapeKind,
+    kind: AreaKind,
     rings: Vec<Vec<AreaPosition>>,
     borders: Vec<Border>,
     deepest: Zoom,
@@ -325,7 +325,7 @@ struct WorldSpot {
 pub(crate) type ZoomRows = BTreeMap<u32, Vec<TileRun>>;
 
 impl AreaShape {
-    pub(crate) fn new(kind: ShapeKind, rings: Vec<Vec<AreaPosition>>) -> AreaShape {
+    pub(crate) fn new(kind: AreaKind, rings: Vec<Vec<AreaPosition>>) -> AreaShape {
         let borders = Border::aligned(rings.iter().map(|ring| Border::of(ring)).collect());
         let edges = borders.iter().flat_map(Border::edges);
         let (count, height) =
@@ -363,18 +363,18 @@ impl AreaShape {
         };
         let line = |text: &str| text.split(',').map(position).collect::<Option<Vec<AreaPosition>>>();
         if let Some(inner) = text.strip_prefix("LINESTRING(") {
-            return Some(AreaShape::new(ShapeKind::Line, vec![line(inner.strip_suffix(')')?)?]));
+            return Some(AreaShape::new(AreaKind::Line, vec![line(inner.strip_suffix(')')?)?]));
         }
         let inner = text.strip_prefix("POLYGON((")?.strip_suffix("))")?;
         let rings = inner.split("),(").map(line).collect::<Option<_>>()?;
-        Some(AreaShape::new(ShapeKind::Polygon, rings))
+        Some(AreaShape::new(AreaKind::Polygon, rings))
     }
 
     /// The shape as a GeoJSON geometry.
     pub fn geometry(&self) -> serde_json::Value {
         match self.kind {
-            ShapeKind::Polygon => serde_json::json!({ "type": "Polygon", "coordinates": self.rings }),
-            ShapeKind::Line => serde_json::json!({ "type": "LineString", "coordinates": self.rings.first() }),
+            AreaKind::Polygon => serde_json::json!({ "type": "Polygon", "coordinates": self.rings }),
+            AreaKind::Line => serde_json::json!({ "type": "LineString", "coordinates": self.rings.first() }),
         }
     }
 
@@ -451,7 +451,7 @@ impl AreaShape {
                     (one.x * scale, other.x * scale)
                 };
                 let mut crossed = run(a.min(b), a.max(b));
-                if self.kind == ShapeKind::Line {
+                if self.kind == AreaKind::Line {
                     crossed.last = crossed.last.max(crossed.first);
                 }
                 let found = rows.entry(row).or_default();
@@ -464,7 +464,7 @@ impl AreaShape {
         }
         let mut tiles = ZoomRows::new();
         for (row, CrossedRow { mut columns, mut crossings }) in rows {
-            if self.kind == ShapeKind::Polygon {
+            if self.kind == AreaKind::Polygon {
                 crossings.sort_by(f64::total_cmp);
                 columns.extend(crossings.chunks_exact(2).map(|pair| run(pair[0], pair[1])));
             }
@@ -533,8 +533,8 @@ impl std::fmt::Display for AreaShape {
         };
         let rings: Vec<String> = self.rings.iter().map(line).collect::<Result<_, std::fmt::Error>>()?;
         match self.kind {
-            ShapeKind::Polygon => write!(f, "POLYGON({})", rings.join(",")),
-            ShapeKind::Line => write!(f, "LINESTRING{}", rings.join(",")),
+            AreaKind::Polygon => write!(f, "POLYGON({})", rings.join(",")),
+            AreaKind::Line => write!(f, "LINESTRING{}", rings.join(",")),
         }
     }
 }

@@ -12,8 +12,8 @@ use super::{SourceBox, TileRect, WorldBox, Zoom};
 pub struct BoxFootprint {
     /// In world units.
     pub world: WorldBox,
-    /// The box of the same feature in its own reference system, by which the spatial index finds it. It is wrapped like
-    /// the feature, and rounded outwards to single precision.
+    /// The box of the same feature in its own reference system, by which the spatial index finds it: wrapped like the
+    /// feature and rounded outwards to single precision, as the index does, or with sides that lie inside of it.
     pub source: SourceBox<f32>,
 }
 
@@ -131,8 +131,8 @@ impl Footprints {
         let (first, second) = match self {
             Footprints::Points(_) | Footprints::Cells(_) => (None, None),
             Footprints::Boxes(boxes) | Footprints::Outlined(OutlinedBoxes { boxes, .. }) => {
-                let source = boxes[index].source;
-                let half = match (source.min_x > source.max_x, in_west) {
+                let BoxFootprint { world, source } = boxes[index];
+                let half = match (world.crosses_antimeridian(), in_west) {
                     (false, _) => source,
                     (true, true) => SourceBox { min_x: source.max_x, ..source },
                     (true, false) => SourceBox { max_x: source.min_x, ..source },

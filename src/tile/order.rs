@@ -19,7 +19,7 @@ pub enum Order {
 
 impl Order {
     /// The sort key of a tile in this order. No two tiles share one.
-    pub fn place(self, tile: TileCoord) -> u64 {
+    pub fn sort_key(self, tile: TileCoord) -> u64 {
         match self {
             Order::ZoomColumnTmsRow => {
                 u64::from(tile.zoom().get()) << 58 | u64::from(tile.x()) << 29 | u64::from(tile.tms_row())
@@ -28,16 +28,16 @@ impl Order {
         }
     }
 
-    /// The tile with a sort key; the inverse of [`Order::place`]. `None` if no tile has this key.
+    /// The tile with a sort key; the inverse of [`Order::sort_key`]. `None` if no tile has this key.
     #[must_use]
-    pub fn tile(self, place: u64) -> Option<TileCoord> {
+    pub fn tile(self, key: u64) -> Option<TileCoord> {
         match self {
             Order::ZoomColumnTmsRow => {
-                let zoom = Zoom::new((place >> 58) as u8)?;
-                let (column, row) = ((place >> 29 & 0x1fff_ffff) as u32, (place & 0x1fff_ffff) as u32);
+                let zoom = Zoom::new((key >> 58) as u8)?;
+                let (column, row) = ((key >> 29 & 0x1fff_ffff) as u32, (key & 0x1fff_ffff) as u32);
                 TileCoord::new(zoom, column, zoom.last().checked_sub(row)?)
             }
-            Order::Hilbert => TileCoord::from_pmtiles_id(place),
+            Order::Hilbert => TileCoord::from_pmtiles_id(key),
         }
     }
 }
@@ -63,26 +63,26 @@ impl TileCoord {
     /// The tile id of PMTiles v3 (section 4.1): the number of tiles of shallower zooms, plus the position on this
     /// zoom's Hilbert curve.
     pub fn pmtiles_id(self) -> u64 {
-        let (mut x, mut y, mut place) = (self.x(), self.y(), 0);
+        let (mut x, mut y, mut along) = (self.x(), self.y(), 0);
         for bit in (0..self.zoom().get()).rev() {
             let side = 1_u32 << bit;
             let (right, lower) = (x & side != 0, y & side != 0);
-            place += (1 << (2 * u64::from(bit))) * ((3 * u64::from(right)) ^ u64::from(lower));
+            along += (1 << (2 * u64::from(bit))) * ((3 * u64::from(right)) ^ u64::from(lower));
             (x, y) = turned(x & (side - 1), y & (side - 1), side - 1, right, lower);
         }
-        above(self.zoom().get()) + place
+        above(self.zoom().get()) + along
     }
 
     /// The tile of a PMTiles tile id; `None` beyond [`Zoom::MAX`].
     pub fn from_pmtiles_id(id: u64) -> Option<TileCoord> {
         let zoom = (0..=31).rev().find(|zoom| above(*zoom) <= id)?;
-        let place = id - above(zoom);
-        if place >> (2 * u64::from(zoom)) != 0 {
+        let along = id - above(zoom);
+        if along >> (2 * u64::from(zoom)) != 0 {
             return None;
         }
         let (mut x, mut y) = (0_u32, 0_u32);
         for bit in 0..zoom {
-            let (side, quarter) = (1_u32 << bit, place >> (2 * u64::from(bit)) & 3);
+            let (side, quarter) = (1_u32 << bit, along >> (2 * u64::from(bit)) & 3);
             let (right, lower) = (quarter >= 2, quarter == 1 || quarter == 2);
             (x, y) = turned(x, y, side - 1, right, lower);
             x += if right { side } else { 0 };
@@ -207,21 +207,21 @@ mod tests {
             let mut last = None;
             for zoom in (0..=6).map(|zoom| Zoom::new(zoom).unwrap()) {
                 let tiles = (0..=zoom.last()).flat_map(|x| (0..=zoom.last()).map(move |y| (x, y)));
-                let mut places: Vec<u64> = tiles
+                let mut keys: Vec<u64> = tiles
                     .map(|(x, y)| {
                         let tile = TileCoord::new(zoom, x, y).unwrap();
-                        assert_eq!(order.tile(order.place(tile)), Some(tile));
-                        order.place(tile)
+                        assert_eq!(order.tile(order.sort_key(tile)), Some(tile));
+                        order.sort_key(tile)
                     })
                     .collect();
-                places.sort_unstable();
-                places.dedup();
-                assert_eq!(places.len() as u64, 1 << (2 * zoom.get()), "no two tiles share a place");
-                assert!(last < places.first().copied());
-                last = places.last().copied();
+                keys.sort_unstable();
+                keys.dedup();
+                assert_eq!(keys.len() as u64, 1 << (2 * zoom.get()), "no two tiles share a key");
+                assert!(last < keys.first().copied());
+                last = keys.last().copied();
             }
             let deepest = TileCoord::new(Zoom::new(22).unwrap(), 4_000_000, 7).unwrap();
-            assert_eq!(order.tile(order.place(deepest)), Some(deepest));
+            assert_eq!(order.tile(order.sort_key(deepest)), Some(deepest));
         }
         assert_eq!((Order::Hilbert.tile(u64::MAX), Order::ZoomColumnTmsRow.tile(u64::MAX)), (None, None));
         let last = TileCoord::new(Zoom::MAX, Zoom::MAX.last(), 0).unwrap();

@@ -307,7 +307,7 @@ impl Positions {
             for column in columns {
                 for row in rows.clone() {
                     let Some(coord) = coord(zoom, column, row) else { continue };
-                    let tile = Order::ZoomColumnTmsRow.place(coord);
+                    let tile = Order::ZoomColumnTmsRow.sort_key(coord);
                     found.push(Candidate { tile, number, at: grid.unit(place, coord) });
                 }
             }

@@ -69,20 +69,25 @@ pub(crate) async fn plan_install(
     let mut warnings = Vec::new();
     let mut needs: Vec<(Arc<Layer>, Vec<WatchRequest>)> = Vec::new();
     for TrackedLayer { layer, conditions } in tracked {
-        let mut reads = layer_reads(&session, layer).await?;
+        let (mut reads, mut further_warnings) = (layer_reads(&session, layer).await?, Vec::new());
         needs.push((Arc::clone(layer), std::mem::take(&mut reads.requests)));
         for condition in conditions {
             // Of other conditions, nobody can tell from the log whether a row still fulfils them.
-            if depends_on_row_alone(&session, layer, condition).await? {
+            if condition.is_tracked || depends_on_row_alone(&session, layer, condition).await? {
                 let narrowed = Arc::new(layer.narrowed_by(&condition.sql));
                 let narrowed_reads = layer_reads(&session, &narrowed).await?;
                 // PostgreSQL believes what a function says of itself, but the catalog may know that it reads a table.
                 if narrowed_reads.warnings.len() <= reads.warnings.len() {
                     needs.push((narrowed, narrowed_reads.requests));
+                } else if condition.is_tracked {
+                    let further =
+                        narrowed_reads.warnings.into_iter().filter(|warning| !reads.warnings.contains(warning));
+                    further_warnings.extend(further);
                 }
             }
         }
         warnings.append(&mut reads.warnings);
+        warnings.append(&mut further_warnings);
     }
     // From here on, names mean PostgreSQL's own objects, regardless of who owns the other schemas of the search path.
     session.script(CONTEXT, "SET LOCAL search_path = pg_catalog, pg_temp").await?;

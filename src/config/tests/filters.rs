@@ -25,6 +25,10 @@ fn a_facet_that_does_not_fit_is_answered_with_what_to_write() {
             "facet stands beside where for the layer \"a\": write one of them",
         ),
         ("type=\"number\"\nfacet={ a = \"n\" }", "facet has no meaning for the type number: leave it out"),
+        (
+            "type=\"text\"\nfacet={ a = \"kind\" }\ntracked=true",
+            "tracked is about the SQL of where, which is not there: leave it out",
+        ),
         ("type=\"box\"\nfacet={ a = \"n\" }", "facet has no meaning for the type box: leave it out"),
         (
             "type=\"text\"\nfacet={ a = \"kind\" }\nmap={ table = \"t\", from = \"a\", to = \"b\" }",
@@ -90,6 +94,21 @@ fn how_values_choose_may_depend_on_another_parameter() {
     let values = [("AND".to_owned(), FacetMatch::All), ("OR".to_owned(), FacetMatch::Any)].into();
     let from = "type=\"text[]\"\nmatch={ from = \"combine\", values = { AND = \"all\", OR = \"any\" } }";
     assert_eq!(matching(from), FacetMatching::From { parameter: "combine".to_owned(), values });
+}
+
+#[test]
+fn a_condition_is_another_one_for_the_change_log_once_it_is_said_to_be_tracked() {
+    let filters = |tracked: &str| {
+        let own =
+            format!("[[tileset.parameter]]\nname=\"p\"\ntype=\"text\"\nwhere={{ a = \"kind = !p!\" }}\n{tracked}");
+        let condition = format!("[[tileset.condition]]\nuses=[\"p\"]\nwhere={{ b = \"n = !p!\" }}\n{tracked}");
+        resolve(&format!("{GIVEN}{own}{condition}")).unwrap().tileset.filters
+    };
+    let (plain, tracked) = (filters(""), filters("tracked=true\n"));
+    for layer in ["a", "b"] {
+        let [plain, tracked] = [&plain, &tracked].map(|filters| filters.written(layer));
+        assert_eq!(tracked, [format!("/* tracked */ {}", plain[0])]);
+    }
 }
 
 #[test]

@@ -75,7 +75,7 @@ fn a_condition_by_zoom_is_that_of_each_zoom() {
         "[[layer]]\nname=\"a\"\ntable=\"t\"\nzoom=\"1-9\"\nwhere = { \"0-4\" = \"n > ${N}\", \"7,8\" = \"true\" }";
     let values = gather_with(text, &[], Vec::new()).unwrap();
     assert!(values.show().contains("where = { 0-4 = \"n > ${N}\", \"7,8\" = \"true\" }\n"), "{}", values.show());
-    let settings = job_of(&values, &[]).unwrap();
+    let settings = settings_of(&values, &[]).unwrap();
     let parts: Vec<(String, Option<&str>)> =
         (settings.tileset.layers.iter()).map(|layer| (layer.zooms.to_string(), layer.filter.as_deref())).collect();
     let expected = [("1-4", Some("n > ${N}")), ("5-6,9", None), ("7-8", Some("true"))];
@@ -101,7 +101,7 @@ fn what_only_looks_like_a_placeholder_is_sql() {
 #[test]
 fn an_unknown_layer_is_answered_with_the_nearest() {
     let values = gather(None, None, [], Vec::new()).unwrap();
-    let error = |name: &str| job_of(&values, &[name.to_owned()]).unwrap_err().to_string();
+    let error = |name: &str| settings_of(&values, &[name.to_owned()]).unwrap_err().to_string();
     assert_eq!(error("facility"), "there is no layer \"facility\". Did you mean \"facilities\"?");
     assert_eq!(error("roads"), "there is no layer \"roads\": there is facilities");
 }
@@ -119,7 +119,7 @@ fn a_layer_is_not_called_as_what_the_program_keeps_beside_the_tiles() {
     for name in [".oar-tiles", ".OAR-tiles.old", "Metadata.json", "latest.json", "tiles.json", "a.tiles.json"] {
         let file = file(&format!("[[layer]]\nname = \"{name}\"\ntable = \"t\""));
         let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
-        let error = job_of(&values, &[]).unwrap_err().to_string();
+        let error = settings_of(&values, &[]).unwrap_err().to_string();
         let what = format!(
             "a layer is named \"{name}\", as what the program keeps beside the tiles (.oar-tiles…, metadata.json, latest.json, tiles.json, ….tiles.json): give it another name"
         );

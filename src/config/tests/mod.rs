@@ -21,26 +21,26 @@ fn gather_with(text: &str, environment: &[(&str, &str)], flags: Vec<Flag>) -> Re
     gather(Some(file.path()), None, environment, flags)
 }
 
-fn job_of(values: &ConfigValues, layers: &[String]) -> Result<JobSettings, ConfigError> {
-    JobSettings::resolve(values, &ConnectParts::default(), layers)
+fn settings_of(values: &ConfigValues, layers: &[String]) -> Result<Settings, ConfigError> {
+    Settings::resolve(values, &ConnectParts::default(), layers)
 }
 
-fn resolve(text: &str) -> Result<JobSettings, ConfigError> {
-    job_of(&gather_with(text, &[], Vec::new())?, &[])
+fn resolve(text: &str) -> Result<Settings, ConfigError> {
+    settings_of(&gather_with(text, &[], Vec::new())?, &[])
 }
 
 #[track_caller]
 fn answered(text: &str, key: &str, message: &str) {
     let file = file(text);
     let values = gather(Some(file.path()), None, [], Vec::new()).unwrap();
-    let error = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap_err().to_string();
+    let error = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap_err().to_string();
     assert_eq!(error, format!("{key} (from {}): {message}", file.path().display()));
 }
 
 #[test]
 fn the_sample_configuration_is_the_defaults() {
     let values = gather(None, None, [], Vec::new()).unwrap();
-    let settings = job_of(&values, &[]).unwrap();
+    let settings = settings_of(&values, &[]).unwrap();
     assert_eq!(settings.tileset.zooms.to_string(), "0-14");
     let table = crate::postgis::Rows::Relation { schema: None, table: "api_facility".to_owned() };
     assert_eq!(settings.tileset.layers[0].rows, table);
@@ -109,7 +109,7 @@ fn a_flag_beats_the_environment_beats_the_file_beats_the_default() {
     let environment = [("OAR_TILES_ZOOM", "3-4"), ("OAR_TILES_OUTPUT", "env.mbtiles"), ("HOME", "/")];
     let flags = vec![("--zoom", "tileset.zoom", toml::Value::from("5-6"))];
     let values = gather_with(file, &environment, flags).unwrap();
-    let settings = job_of(&values, &[]).unwrap();
+    let settings = settings_of(&values, &[]).unwrap();
     assert_eq!(settings.tileset.zooms.to_string(), "5-6");
     assert_eq!(settings.tileset.output.to_str(), Some("env.mbtiles"));
     assert_eq!(settings.tileset.name, "of the file");

@@ -1,6 +1,6 @@
 //! Wrong values: the message names the line or the key, and what to write.
 
-use super::{answered, gather_with, job_of, resolve};
+use super::{answered, gather_with, resolve, settings_of};
 use crate::config::TilesetSettings;
 use crate::target::Compression;
 
@@ -236,9 +236,9 @@ fn a_list_of_tilesets_is_checked() {
     let error = gather_with(&several, &[], Vec::new()).unwrap_err().to_string();
     assert!(error.ends_with("line 6: zoom 30 is too deep: the deepest zoom is 22"), "{error}");
     let values = gather_with(&format!("{one}max_shrink = \"x\""), &[], Vec::new()).unwrap();
-    let error = job_of(&values.tilesets(&[]).unwrap()[0], &[]).unwrap_err().to_string();
+    let error = settings_of(&values.tilesets(&[]).unwrap()[0], &[]).unwrap_err().to_string();
     assert!(error.starts_with("tileset[a].max_shrink (from "), "{error}");
-    let error = job_of(&values, &[]).unwrap_err().to_string();
+    let error = settings_of(&values, &[]).unwrap_err().to_string();
     assert_eq!(
         error,
         "this command is for one tileset, and this configuration has several: choose it with --tileset (a)"
@@ -252,7 +252,7 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
         [[tileset]]\nname = \"a\"\n[[tileset]]\nname = \"b\"\nzoom = \"0-5\"\n[tileset.target]\ncompression = \"none\"";
     let tilesets = |environment: &[(&str, &str)]| {
         let values = gather_with(text, environment, Vec::new()).unwrap();
-        values.tilesets(&[]).unwrap().iter().map(|values| job_of(values, &[]).unwrap().tileset).collect::<Vec<_>>()
+        values.tilesets(&[]).unwrap().iter().map(|values| settings_of(values, &[]).unwrap().tileset).collect::<Vec<_>>()
     };
     let found = tilesets(&[]);
     let seen = |tileset: &TilesetSettings| {
@@ -282,7 +282,7 @@ fn a_tileset_of_a_list_has_its_own_values_and_those_of_all() {
     ] {
         let values = gather_with(&text, &[], Vec::new()).unwrap();
         let [a, b] = &values.tilesets(&[]).unwrap()[..] else { panic!("{text}") };
-        let [a, b] = [a, b].map(|values| job_of(values, &[]).unwrap().tileset);
+        let [a, b] = [a, b].map(|values| settings_of(values, &[]).unwrap().tileset);
         assert_eq!((a.output.to_str(), a.variants.is_some()), (Some("a.mbtiles"), false), "{text}");
         assert!(b.variants.is_some(), "{text}");
     }

@@ -188,9 +188,10 @@ impl KeptFeatures {
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
-    /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. `None` if a row is in
-    /// two places, has no key, or the rows take more than 4 GB; the rows must not be used after that.
-    pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<()> {
+    /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. Returns for each square
+    /// whether tiles may show it differently now. `None` if a row is in two places, has no key, or the rows take more
+    /// than 4 GB; the rows must not be used after that.
+    pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<Vec<bool>> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
         // Before this step, because the facets of the rows that come are not known after it.
         // Rows that change again and again leave their serial numbers behind in the facets.
@@ -201,8 +202,15 @@ impl KeptFeatures {
         }
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
         let added = &self.changes.added;
-        let mut stays = vec![true; added.positions.len()];
+        let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
         for square in squares {
+            let read = self.read.positions.within(*square).filter(|number| !self.changes.has_gone(*number));
+            let mut before: Vec<_> = shown(&self.read, read).collect();
+            before.extend(shown(added, added.positions.within(*square)));
+            let mut now: Vec<_> = shown(&fresh, fresh.positions.within(*square)).collect();
+            before.sort_unstable();
+            now.sort_unstable();
+            differ.push(before != now);
             self.read.positions.within(*square).for_each(|number| went.remove(number));
             added.positions.within(*square).for_each(|number| stays[number as usize] = false);
         }
@@ -218,7 +226,7 @@ impl KeptFeatures {
         }
         changes.before = self.places(&changes)?;
         self.changes = Arc::new(changes);
-        Some(())
+        Some(differ)
     }
 
     /// The rows of two lists that stay, in the order of their keys, and for each its number in the first list, if it
@@ -303,6 +311,14 @@ impl KeptFeatures {
     }
 }
 
+/// All that tiles show of some rows: their encoded features, which hold their keys, and the bits of their positions.
+fn shown(
+    rows: &EncodedRows,
+    numbers: impl Iterator<Item = u32>,
+) -> impl Iterator<Item = (Option<&[u8]>, Option<[u64; 2]>)> {
+    numbers.map(|number| (rows.features.encoded(number), rows.positions.at(number).map(|at| at.map(f64::to_bits))))
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "rows have numbers of 32 bits")]
 fn count(rows: &EncodedRows) -> u32 {
     rows.positions.len() as u32
@@ -315,4 +331,46 @@ fn are_in_order(features: &Features, key: &FeatureKey) -> bool {
         let Some(next) = features.key(number, key) else { return false };
         last.replace(next).is_none_or(|last| last.is_before(&next))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows of an id, a value below 128 and a place.
+    fn rows(rows: &[(u8, u8, f64)]) -> CachedRows {
+        let bytes = rows.iter().flat_map(|(id, value, _)| [1, *id, 0x22, 2, 0x28, *value]).collect();
+        let ends = (1..).take(rows.len()).map(|number| 6 * number).collect();
+        let features = Features::of_encoded("rows", vec!["value".to_owned()], 4096, bytes, ends).unwrap();
+        CachedRows::of_rows(rows.iter().map(|(.., at)| [*at, 0.0]).collect(), features)
+    }
+
+    fn square(at: f64) -> WorldRect {
+        let [x, y] = Positions::world([at, 0.0]);
+        WorldRect { west: x - 500, north: y - 500, east: x + 500, south: y + 500 }
+    }
+
+    #[test]
+    fn a_square_differs_if_a_row_in_it_came_or_went_or_tiles_show_it_otherwise() {
+        let (one, two) = (1e4, 2e4);
+        let before = [(1, 10, one), (2, 20, one), (3, 30, two), (4, 40, two)];
+        let both_squares = [square(one), square(two)];
+        for (now, expected) in [
+            (before.to_vec(), [false, false]),
+            (vec![(1, 11, one), (2, 20, one), (3, 30, two), (4, 40, two)], [true, false]),
+            (vec![(1, 20, one), (2, 10, one), (3, 30, two), (4, 40, two)], [true, false]),
+            (vec![(1, 10, one), (2, 20, one), (3, 30, two)], [false, true]),
+            (vec![(0, 10, one), (1, 10, one), (2, 20, one), (3, 30, two), (4, 40, two)], [true, false]),
+            (vec![(1, 10, one), (2, 20, one), (4, 30, two), (5, 40, two)], [false, true]),
+            (vec![(1, 10, one), (2, 20, two), (3, 30, two), (4, 40, two)], [true, true]),
+            // By less than rows are found by.
+            (vec![(1, 10, one + 1e-9), (2, 20, one), (3, 30, two), (4, 40, two)], [true, false]),
+        ] {
+            let mut kept = KeptFeatures::new(rows(&before), FeatureKey::Id).unwrap();
+            assert_eq!(kept.replace(&both_squares, rows(&now)).unwrap(), expected, "{now:?}");
+            // Rows that came are compared like rows as read, and those that went no more.
+            assert_eq!(kept.replace(&both_squares, rows(&now)).unwrap(), [false, false], "{now:?}");
+            assert_eq!(kept.replace(&both_squares, rows(&before)).unwrap(), expected, "{now:?}");
+        }
+    }
 }

@@ -57,6 +57,7 @@ use crate::postgis::survey::Outlines;
 use crate::postgis::{split, sql};
 use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
+use crate::threads::blocking;
 use crate::tile::{
     Area, Candidate, Coverage, Footprints, Frame, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord,
     TileRect, Unit, WorldRect, Zoom,
@@ -417,7 +418,7 @@ fn drawn_in_pieces(
     let mvt = if features == 0 { Vec::new() } else { tile.finish(&rows.layer) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
-    let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.place(coord).cast_signed(), rendered)]);
+    let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.sort_key(coord).cast_signed(), rendered)]);
     Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
 }
 
@@ -673,7 +674,7 @@ impl Reading {
         let rows = rows.min(memory / parts / Positions::SIZE);
         let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
         let part = |_| PartRows {
-            features: Features::new(properties(), rows, memory / parts),
+            features: Features::new(properties(), rows, memory / parts).with_objects(layer.objects()),
             at: Vec::with_capacity(if layer.shape.points { rows } else { 0 }),
             geometries: Geometries::default(),
             rows: 0,
@@ -733,8 +734,7 @@ impl Reading {
     }
 
     async fn finish(self) -> Result<RowStore, RowsRefused> {
-        let finishing = tokio::task::spawn_blocking(move || self.stored());
-        finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        blocking(move || self.stored()).await
     }
 
     fn stored(mut self) -> Result<RowStore, RowsRefused> {

@@ -188,7 +188,7 @@ impl ShapeRows {
                 }
                 outlines.add_shape(boxes.len(), self.geometries.wkb(place), false);
             }
-            boxes.push(BoxFootprint { world, source: source_around(world, layer.srid()) });
+            boxes.push(BoxFootprint { world, source: source_within(world, layer.srid()) });
         }
         Some(outlines.with(boxes))
     }
@@ -210,7 +210,7 @@ impl ShapeRows {
         let listed: Option<HashSet<u64>> = match area.search.get(index) {
             Some(SearchBox::Listed(_, tiles)) => {
                 let tiles = tiles.iter().flat_map(TileRect::iter);
-                Some(tiles.map(|tile| Order::ZoomColumnTmsRow.place(tile)).collect())
+                Some(tiles.map(|tile| Order::ZoomColumnTmsRow.sort_key(tile)).collect())
             }
             _ => None,
         };
@@ -230,7 +230,7 @@ impl ShapeRows {
                     for y in rows[0].max(rect.y0.into())..=rows[1].min(rect.y1.into()) {
                         let coord = u32::try_from(x).ok().zip(u32::try_from(y).ok());
                         let Some(coord) = coord.and_then(|(x, y)| TileCoord::new(rect.zoom, x, y)) else { continue };
-                        let tile = Order::ZoomColumnTmsRow.place(coord);
+                        let tile = Order::ZoomColumnTmsRow.sort_key(coord);
                         if is_small || listed.as_ref().is_none_or(|listed| listed.contains(&tile)) {
                             found.push(Candidate { tile, row: place.row, place: at });
                         }
@@ -388,18 +388,20 @@ impl ShapeRows {
     }
 }
 
-/// A box in EPSG:4326 or 3857 that contains what lies in a box of the world.
-fn source_around(world: WorldBox, srid: i32) -> SourceBox<f32> {
-    // World units are rounded.
+/// The sides of a shape with this box of the world in EPSG:4326 or 3857, each moved inwards until the shape surely
+/// reaches it. A search has to touch them, and a statement that searched a little beyond the shape would not find it.
+/// `min_x` and `min_y` of a small shape may be greater than `max_x` and `max_y`.
+fn source_within(world: WorldBox, srid: i32) -> SourceBox<f32> {
+    // A side lies somewhere in its unit, which is rounded.
     let [west, north, east, south] =
-        [i64::from(world.west) - 2, i64::from(world.north) - 2, i64::from(world.east) + 2, i64::from(world.south) + 2];
+        [i64::from(world.west) + 3, i64::from(world.north) + 3, i64::from(world.east) - 2, i64::from(world.south) - 2];
     let ([x0, x1], [y0, y1]) = if srid == 4326 {
         ([west, east].map(longitude), [south, north].map(latitude))
     } else {
         let middle = HALF_WORLD_METRES;
         ([west, east].map(|x| metres(x) - middle), [south, north].map(|y| middle - metres(y)))
     };
-    SourceBox { min_x: single_below(x0), min_y: single_below(y0), max_x: single_above(x1), max_y: single_above(y1) }
+    SourceBox { min_x: single_above(x0), min_y: single_above(y0), max_x: single_below(x1), max_y: single_below(y1) }
 }
 
 /// The most shapes that one statement draws.
@@ -489,4 +491,28 @@ fn sides_of(tile: TileCoord) -> [f64; 4] {
         -HALF_WORLD_METRES + (x + 1.0) * side,
         HALF_WORLD_METRES - y * side,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Positions;
+
+    #[test]
+    fn a_shape_reaches_the_sides_that_a_search_touches() {
+        for [x0, y0, x1, y1] in [
+            [0.0, 0.0, 11_131.9, 11_131.9],
+            [-5_500_000.123, -0.004, -5_499_999.9, 0.0],
+            [1.0, 1.0, 1.001, 1.001],
+            [-20_037_508.3, -20_037_508.3, 20_037_508.3, 20_037_508.3],
+        ] {
+            let [west, north] = Positions::world([x0, y1]);
+            let [east, south] = Positions::world([x1, y0]);
+            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "in the world")]
+            let world = WorldBox::new(west as u32, north as u32, east as u32, south as u32);
+            let SourceBox { min_x, min_y, max_x, max_y } = source_within(world, 3857);
+            let [min_x, min_y, max_x, max_y] = [min_x, min_y, max_x, max_y].map(f64::from);
+            assert!(max_x <= x1 && max_y <= y1 && min_x >= x0 && min_y >= y0, "{x0} {y0} {x1} {y1}");
+        }
+    }
 }

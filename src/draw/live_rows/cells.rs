@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio_postgres::Row;
 
-use super::{LiveCells, LiveKind, LiveLayer, LiveRows, LiveStep, Squares, bytes};
+use super::{DifferingSquares, LiveCells, LiveKind, LiveLayer, LiveRows, LiveStep, Squares, bytes};
 use crate::cells::{CellCounts, CellGrid, CellRows, Change, CountedCell, Gathering, KeptCells, Members, WantedFolds};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
@@ -84,8 +84,8 @@ impl LiveCellRows {
         self.values.len().checked_div(self.at.len()).unwrap_or(0)
     }
 
-    /// Replaces the rows around changed positions. False if there are too many, or if the new rows take too much memory
-    /// or their values cannot be folded; the rows must not be used after that.
+    /// Replaces the rows around changed positions. Returns where they differ from before; `None` if there are too many,
+    /// or if the new rows take too much memory or their values cannot be folded; the rows must not be used after that.
     pub(crate) async fn advance(
         &mut self,
         LiveStep { snapshot, memory, .. }: LiveStep<'_>,
@@ -93,8 +93,8 @@ impl LiveCellRows {
         folds: Option<&FoldedValues>,
         squares: &Squares,
         features: &mut LiveCells,
-    ) -> Result<bool, Error> {
-        let gone = self.remove(squares);
+    ) -> Result<Option<DifferingSquares>, Error> {
+        let (gone, gone_values) = self.remove(squares);
         let areas = Areas::without_margin(layer, &squares.rects());
         let statement = sql::rows_in_squares(layer, folds);
         let mut is_whole = true;
@@ -117,11 +117,12 @@ impl LiveCellRows {
             layer.name,
             squares.all.len()
         );
-        Ok(is_whole)
+        let gone = CellRows { at: &gone, values: &gone_values };
+        Ok(is_whole.then(|| differing(gone, self.rows_from(before))))
     }
 
-    /// Removes the rows in some squares, and returns their positions.
-    fn remove(&mut self, squares: &Squares) -> Vec<[f64; 2]> {
+    /// Removes the rows in some squares, and returns their positions and values.
+    fn remove(&mut self, squares: &Squares) -> (Vec<[f64; 2]>, Vec<Option<i64>>) {
         let folds = self.folds();
         let (mut kept, mut at, mut values) = (0, Vec::new(), Vec::new());
         for number in 0..self.at.len() {
@@ -139,7 +140,7 @@ impl LiveCellRows {
         if let Some(cells) = self.cells.get_mut() {
             cells.change(CellRows { at: &at, values: &values }, Change::Goes);
         }
-        at
+        (at, values)
     }
 
     /// The counted cells of some zooms, complete in the parts of the world that are needed. Cells that are kept may
@@ -201,6 +202,22 @@ impl LiveCellRows {
         }
         counts
     }
+}
+
+/// The squares in which the rows that went and those that came differ in positions or values.
+fn differing(gone: CellRows<'_>, came: CellRows<'_>) -> DifferingSquares {
+    let [gone, came] = [gone, came].map(|rows| {
+        let mut by_square: BTreeMap<[u32; 2], Vec<_>> = BTreeMap::new();
+        for (at, values) in rows.each() {
+            by_square.entry(Squares::square(at)).or_default().push((at.map(f64::to_bits), values));
+        }
+        for rows in by_square.values_mut() {
+            rows.sort_unstable();
+        }
+        by_square
+    });
+    let differ = |square: &&[u32; 2]| gone.get(*square) != came.get(*square);
+    DifferingSquares(gone.keys().chain(came.keys()).filter(differ).copied().collect())
 }
 
 impl LiveRows {
@@ -383,6 +400,30 @@ mod tests {
     }
 
     #[test]
+    fn squares_differ_if_rows_came_or_went_or_have_other_places_or_values() {
+        let rows = |rows: &[([f64; 2], i64)]| -> (Vec<[f64; 2]>, Vec<Option<i64>>) {
+            (rows.iter().map(|(at, _)| *at).collect(), rows.iter().map(|(_, value)| Some(*value)).collect())
+        };
+        let [one, two] = [[10.0, 10.0], [5000.0, 10.0]];
+        let gone = rows(&[(one, 1), (one, 2), (two, 3)]);
+        let differing = |now: &[([f64; 2], i64)]| {
+            let came = rows(now);
+            let [gone, came] = [&gone, &came].map(|(at, values)| CellRows { at, values });
+            let found = differing(gone, came);
+            [one, two].map(|at| found.are_at(at))
+        };
+        assert_eq!(differing(&[(two, 3), (one, 2), (one, 1)]), [false, false]);
+        assert_eq!(differing(&[(one, 1), (one, 3), (two, 3)]), [true, false]);
+        assert_eq!(differing(&[(one, 1), (one, 2)]), [false, true]);
+        assert_eq!(differing(&[(one, 1), (one, 1), (one, 2), (two, 3)]), [true, false]);
+        assert_eq!(differing(&[(one, 1), (one, 2), ([5000.1, 10.0], 3)]), [false, true]);
+        // The log's position of a row may lie in the square beside.
+        let at_the_edge = DifferingSquares([[1, 0]].into());
+        assert_eq!([1022.0, 1023.0].map(|x| at_the_edge.are_at([x, 5.0])), [true, true]);
+        assert!(!at_the_edge.are_at([1021.0, 5.0]));
+    }
+
+    #[test]
     fn rows_kept_for_half_of_their_time_are_wanted_again_and_stay_until_others_are_there() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let kept = |definition: &str, cursor: &str, age: u64, at: Option<[f64; 2]>| {
@@ -395,6 +436,8 @@ mod tests {
                 is_alone: false,
                 read: Instant::now().checked_sub(Duration::from_secs(age)).unwrap(),
                 ages: true,
+                hold_all: false,
+                shown_by: None,
                 rows: at.map_or(LiveKind::Refused, |_| LiveKind::Cells {
                     folds: None,
                     rows: Arc::new(rows),

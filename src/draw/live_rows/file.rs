@@ -102,6 +102,8 @@ impl LiveRows {
             // That of no snapshot, so that the next one reads what has changed.
             snapshot: String::new(),
             is_alone: false,
+            hold_all: false,
+            shown_by: None,
             rows: LiveKind::Points(saved.rows),
             why_no_facets: None,
         });

@@ -16,7 +16,9 @@ use crate::draw::PreparedLayer;
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
-use crate::postgis::layer::{BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile};
+use crate::postgis::layer::{
+    BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile, PropertyNames,
+};
 use crate::postgis::sql::{FoldedValue, FoldedValues, ValueKind};
 use crate::tile::{Margin, Positions, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
 
@@ -292,7 +294,7 @@ fn rows_of(layer: &Layer, values: Vec<String>) -> Layer {
             rank: None,
         },
         rank: None,
-        has_plain_values: true,
+        names: PropertyNames::Own,
         ..layer.clone()
     }
 }

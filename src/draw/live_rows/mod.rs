@@ -40,7 +40,9 @@ use super::cached_rows::{KeptCellFeatures, KeptFeatures, has_cacheable_cells};
 use crate::cells::{CellCounts, WantedFolds};
 use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
+use crate::postgis::shows_rows_as_written;
 use crate::postgis::sql::FoldedValues;
+use crate::threads::blocking;
 use crate::tile::{ChangeLocation, TileRect, WorldBox, Zoom};
 
 #[derive(Debug, Default)]
@@ -74,6 +76,11 @@ struct LiveLayer {
     read: Instant,
     /// True if the rows may look different later without a change of the table.
     ages: bool,
+    /// True if tiles can differ only where these rows do: what they hold of a row is all that tiles show of it, and it
+    /// changes only if the row is written.
+    hold_all: bool,
+    /// The publication whose tiles show these rows, as they are now; `None` if that is not known.
+    shown_by: Option<String>,
     rows: LiveKind,
     /// Why the facets that the layer has are not known.
     why_no_facets: Option<String>,
@@ -240,14 +247,33 @@ impl LiveRows {
     }
 
     /// Brings the rows of a layer from the state `step.since` to the step's snapshot, if they are kept. They are
-    /// dropped if they are of another state, or if the changed positions are not known.
+    /// dropped if they are of another state, or if the changed positions are not known. Returns where they differ now;
+    /// `None` if that is not known.
     pub(crate) async fn bring(
         &self,
         step: LiveStep<'_>,
         layer: &Layer,
         changed: Option<&[[f64; 2]]>,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<DifferingSquares>, Error> {
         bring(&mut *self.0.lock().await, step, layer, changed).await
+    }
+
+    /// Notes that the tiles of a publication show the rows that are those of the step's snapshot.
+    pub(crate) async fn note_shown(&self, step: LiveStep<'_>, publication: &str) {
+        for kept in self.0.lock().await.iter_mut().filter(|kept| kept.is_of(step)) {
+            kept.shown_by = Some(publication.to_owned());
+        }
+    }
+
+    /// True if a layer's tiles in a publication, which shows the state `since`, differ from what the database shows now
+    /// only where the layer's rows, once [brought](LiveRows::bring) to that state, do.
+    pub(crate) async fn tell_differences(&self, layer: &Layer, since: &str, publication: &str) -> bool {
+        let definition = layer.definition();
+        let tells = |kept: &LiveLayer| {
+            let is_shown = kept.cursor == since && kept.shown_by.as_deref() == Some(publication);
+            kept.definition == definition && kept.rows.is_kept() && kept.hold_all && is_shown
+        };
+        self.0.lock().await.iter().any(tells)
     }
 
     pub(crate) async fn read_cells(
@@ -294,8 +320,7 @@ impl LiveRows {
         let needed = NeededPart::around(shown, |zoom| 2 * layer.reach(zoom));
         let rows = Arc::clone(rows);
         let memory = step.memory.saturating_sub(bytes(&layers));
-        let counting = tokio::task::spawn_blocking(move || rows.counted(grid, wanted.as_ref(), &needed, memory));
-        let counted = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let counted = blocking(move || rows.counted(grid, wanted.as_ref(), &needed, memory)).await;
         Ok(Some(Arc::new(counted)))
     }
 }
@@ -310,6 +335,8 @@ impl LiveLayer {
             is_alone: false,
             read: Instant::now(),
             ages: true,
+            hold_all: false,
+            shown_by: None,
             rows,
             why_no_facets: None,
         }
@@ -325,23 +352,29 @@ impl LiveLayer {
         self.cursor == step.now && self.snapshot == step.snapshot.exported().id
     }
 
-    /// Replaces the rows at changed positions. False if they must not be used after that.
-    async fn advance(&mut self, step: LiveStep<'_>, layer: &Layer, changed: &[[f64; 2]]) -> Result<bool, Error> {
+    /// Replaces the rows at changed positions. Returns where they differ from those before; `None` if they must not be
+    /// used after that.
+    async fn advance(
+        &mut self,
+        step: LiveStep<'_>,
+        layer: &Layer,
+        changed: &[[f64; 2]],
+    ) -> Result<Option<DifferingSquares>, Error> {
         if changed.len() > MAX_CHANGED_POSITIONS {
-            return Ok(false);
+            return Ok(None);
         }
         if changed.is_empty() {
-            return Ok(true);
+            return Ok(Some(DifferingSquares::default()));
         }
         let squares = Squares::around(changed);
         step.snapshot.keeper.set_savepoint().await?;
         match &mut self.rows {
             LiveKind::Cells { folds, rows, features, .. } => match Arc::get_mut(rows) {
                 Some(rows) => rows.advance(step, layer, folds.as_ref(), &squares, features).await,
-                None => Ok(false),
+                None => Ok(None),
             },
             LiveKind::Points(rows) => points::advance(rows, &mut self.why_no_facets, step, layer, squares).await,
-            LiveKind::Awaited(_) | LiveKind::Refused => Ok(true),
+            LiveKind::Awaited(_) | LiveKind::Refused => Ok(Some(DifferingSquares::default())),
         }
     }
 }
@@ -370,7 +403,13 @@ async fn read_cells(
         features,
         are_encoded: false,
     });
-    layers.push(LiveLayer::new(layer.definition(), step, rows));
+    // A row that is alone in its cell may be drawn with more than what is kept of it.
+    let hold_all = rows.is_kept() && !layer.keeps_lone() && {
+        let values = folds.map_or(&[][..], |folds| &folds.0);
+        let values: Vec<&str> = values.iter().map(|value| value.sql.as_str()).collect();
+        shows_rows_as_written(step.snapshot, layer, &values).await?
+    };
+    layers.push(LiveLayer { hold_all, ..LiveLayer::new(layer.definition(), step, rows) });
     Ok(())
 }
 
@@ -382,31 +421,44 @@ async fn bring(
     step: LiveStep<'_>,
     layer: &Layer,
     changed: Option<&[[f64; 2]]>,
-) -> Result<(), Error> {
+) -> Result<Option<DifferingSquares>, Error> {
     let definition = layer.definition();
-    let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(()) };
+    let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(None) };
     let others = bytes(layers) - layers[place].rows.bytes();
     let step = LiveStep { memory: step.memory.saturating_sub(others), ..step };
     let kept = &mut layers[place];
     if !kept.rows.is_kept() || kept.is_of(step) {
-        return Ok(());
+        return Ok(None);
     }
+    // If this look publishes nothing, no tiles show what the rows are now.
+    kept.shown_by = None;
     let brought = match changed.filter(|_| kept.cursor == step.since && kept.age() < MAX_AGE) {
         Some(changed) => kept.advance(step, layer, changed).await,
-        None => Ok(false),
+        None => Ok(None),
     };
     // Whatever fails now, the rows are no longer of the state that they are said to be of.
-    if matches!(brought, Ok(true)) {
+    if let Ok(Some(differing)) = brought {
         step.now.clone_into(&mut kept.cursor);
         kept.snapshot.clone_from(&step.snapshot.exported().id);
-        return Ok(());
+        return Ok(Some(differing));
     }
     layers.swap_remove(place);
     let brought = step.snapshot.keeper.or_without(brought, &layer.name, "its live rows are dropped").await?;
     if brought.is_some() {
         tracing::debug!("layer \"{}\": its live rows are of another state: they are read anew", layer.name);
     }
-    Ok(())
+    Ok(None)
+}
+
+/// The squares around changed positions in which rows came, went or are others than before.
+#[derive(Debug, Default)]
+pub(crate) struct DifferingSquares(BTreeSet<[u32; 2]>);
+
+impl DifferingSquares {
+    /// True if a row at this changed position, in world units, may differ from before.
+    pub(crate) fn are_at(&self, position: [f64; 2]) -> bool {
+        Squares::near(position).iter().any(|square| self.0.contains(square))
+    }
 }
 
 /// Squares of the world whose rows are replaced, each a tile of the deepest zoom by its column and row.
@@ -420,15 +472,19 @@ struct Squares {
 impl Squares {
     /// The squares around some positions in world units.
     fn around(positions: &[[f64; 2]]) -> Squares {
-        let corners =
-            [[-TOLERANCE, -TOLERANCE], [TOLERANCE, -TOLERANCE], [-TOLERANCE, TOLERANCE], [TOLERANCE, TOLERANCE]];
-        let around = |[x, y]: &[f64; 2]| corners.map(|[dx, dy]| Squares::square([x + dx, y + dy]));
-        let all: BTreeSet<[u32; 2]> = positions.iter().flat_map(around).collect();
+        let all: BTreeSet<[u32; 2]> = positions.iter().flat_map(|at| Squares::near(*at)).collect();
         let mut columns = vec![0; 1 << (Zoom::MAX.get() - 6)];
         for [x, _] in &all {
             columns[*x as usize / 64] |= 1 << (x % 64);
         }
         Squares { all, columns }
+    }
+
+    /// The squares in which the row of a position may lie.
+    fn near([x, y]: [f64; 2]) -> [[u32; 2]; 4] {
+        let corners =
+            [[-TOLERANCE, -TOLERANCE], [TOLERANCE, -TOLERANCE], [-TOLERANCE, TOLERANCE], [TOLERANCE, TOLERANCE]];
+        corners.map(|[dx, dy]| Squares::square([x + dx, y + dy]))
     }
 
     fn square(at: [f64; 2]) -> [u32; 2] {
@@ -439,6 +495,11 @@ impl Squares {
     fn hold(&self, at: [f64; 2]) -> bool {
         let square = Squares::square(at);
         self.columns[square[0] as usize / 64] & 1 << (square[0] % 64) != 0 && self.all.contains(&square)
+    }
+
+    /// Those of the squares, in their order, for which `differ` is true.
+    fn some(self, differ: &[bool]) -> DifferingSquares {
+        DifferingSquares(self.all.into_iter().zip(differ).filter(|(_, differs)| **differs).map(|(at, _)| at).collect())
     }
 
     fn rects(&self) -> Vec<TileRect> {

@@ -6,7 +6,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::keys::KeyArrays;
-use super::{LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited};
+use super::{DifferingSquares, LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
@@ -166,8 +166,10 @@ impl LiveRows {
             _ => None,
         };
         // As good as the change log, then, which also notes that a column is altered.
-        let ages = points.is_none() || !shows_rows_as_written(step.snapshot, layer).await?;
-        layers.push(LiveLayer { ages, ..LiveLayer::new(definition, step, rows) });
+        let ages = points.is_none() || !shows_rows_as_written(step.snapshot, layer, &[]).await?;
+        // A rank decides which rows of a large tile are left out, and is not kept.
+        let hold_all = !ages && layer.rank.is_none();
+        layers.push(LiveLayer { ages, hold_all, ..LiveLayer::new(definition, step, rows) });
         Ok(points)
     }
 
@@ -193,14 +195,15 @@ impl LiveRows {
     }
 }
 
-/// Replaces the rows in some squares. False if there are too many or they cannot be kept.
+/// Replaces the rows in some squares. Returns in which of them they differ from before; `None` if there are too many or
+/// they cannot be kept.
 pub(crate) async fn advance(
     kept: &mut KeptFeatures,
     why_no_facets: &mut Option<String>,
     step: LiveStep<'_>,
     layer: &Layer,
     squares: Squares,
-) -> Result<bool, Error> {
+) -> Result<Option<DifferingSquares>, Error> {
     let rects = squares.rects();
     let areas = Areas::without_margin(layer, &rects);
     let (session, parts) = ([&step.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
@@ -208,19 +211,17 @@ pub(crate) async fn advance(
     let Some(fresh) =
         CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false }).await?
     else {
-        return Ok(false);
+        return Ok(None);
     };
     let (before, came) = (kept.len(), fresh.count());
-    let squares: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
-    let is_replaced = tokio::task::block_in_place(|| kept.replace(&squares, fresh)).is_some();
-    if is_replaced && kept.has_facets() {
+    let worlds: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
+    let differ = tokio::task::block_in_place(|| kept.replace(&worlds, fresh));
+    if differ.is_some() && kept.has_facets() {
         *why_no_facets = add_facets(kept, LiveStep { memory, ..step }, layer).await?;
     }
-    let (name, squares, now) = (&layer.name, squares.len(), kept.len());
-    tracing::debug!(
-        "layer \"{name}\": live rows replaced in {squares} squares: {before} before, {came} came, {now} now"
-    );
-    Ok(is_replaced)
+    let (name, count, now) = (&layer.name, worlds.len(), kept.len());
+    tracing::debug!("layer \"{name}\": live rows replaced in {count} squares: {before} before, {came} came, {now} now");
+    Ok(differ.map(|differ| squares.some(&differ)))
 }
 
 /// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if

@@ -113,7 +113,7 @@ impl PositionsInTiles {
         if places.len() < MIN_POSITIONS {
             return None;
         }
-        shown.sort_unstable_by_key(|tile| Order::ZoomColumnTmsRow.place(*tile));
+        shown.sort_unstable_by_key(|tile| Order::ZoomColumnTmsRow.sort_key(*tile));
         let sample = |tile: TileCoord| {
             let places: Vec<[u32; 2]> = self.of(layer, tile)?.collect();
             let some = places.iter().step_by(places.len().div_ceil(MIN_POSITIONS)).copied();

@@ -33,6 +33,7 @@ use crate::mvt;
 use crate::mvt::PointLayer;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
 use crate::target::{ReadError, TileReader, read_all};
+use crate::threads::blocking;
 use crate::tile::{
     Area, Batch, ChangedPart, GridBox, LayerCount, LayerId, LayerIndex, Margin, Order, PlannedTiles, SearchBox, Slice,
     TileBounds, TileCoord, TileId, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits, ZoomList, latitude,
@@ -581,11 +582,11 @@ impl<S> Patching<S> {
     async fn decide(&mut self, batch: &Batch) -> Option<(Vec<TilePatch>, Arc<Patches>)> {
         let (mut reader, patches) = self.target.take()?;
         let (areas, reading) = (batch.areas.clone(), Arc::clone(&patches));
-        let deciding = tokio::task::spawn_blocking(move || {
+        let (reader, tiles) = blocking(move || {
             let tiles = reading.decide(&mut *reader, &areas);
             (reader, tiles)
-        });
-        let (reader, tiles) = deciding.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        })
+        .await;
         match tiles {
             Ok(tiles) => {
                 self.target = Some((reader, Arc::clone(&patches)));
@@ -608,13 +609,11 @@ impl<S: Source> Source for Patching<S> {
         let to_render = patches.to_render(&tiles, batch.needs_cell_counts);
         let rendered = if to_render.tiles == 0 { Vec::new() } else { self.source.render(&to_render).await? };
         let together = Arc::clone(&patches);
-        let (mut done, again) = tokio::task::spawn_blocking(move || together.put_together(tiles, rendered))
-            .await
-            .unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let (mut done, again) = blocking(move || together.put_together(tiles, rendered)).await;
         if !again.is_empty() {
             tracing::debug!("{} tiles cannot be patched: rendering them in full", again.len());
             done.extend(self.source.render(&patches.to_render(&again, batch.needs_cell_counts)).await?);
-            done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.place(rendered.tile));
+            done.sort_by_key(|rendered| Order::ZoomColumnTmsRow.sort_key(rendered.tile));
         }
         Ok(done)
     }

@@ -141,7 +141,7 @@ fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: 
     let sources = vec![MeasuredSource(Arc::clone(&sizes))];
     let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());
     let (sink, _) = ended(running).unwrap();
-    let places: Vec<u64> = sink.0.iter().map(|edit| Order::ZoomColumnTmsRow.place(edit.id().coord)).collect();
+    let places: Vec<u64> = sink.0.iter().map(|edit| Order::ZoomColumnTmsRow.sort_key(edit.id().coord)).collect();
     assert!(places.is_sorted_by(|one, next| one < next) && places.len() == (count * tiles) as usize);
     sizes.lock().clone()
 }

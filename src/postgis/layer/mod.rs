@@ -20,10 +20,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use super::session::{Error, quoted};
+use super::session::{Error, area_name, quoted};
 use crate::cells::CellGrid;
 use crate::mvt::{FeatureKey, PointLayer, TileConstants};
-use crate::tile::{LayerId, Margin, TileBounds, TileCoord, Zoom, ZoomLimits, ZoomList};
+use crate::tile::{LayerId, Margin, TileBounds, TileCoord, TileRect, Zoom, ZoomLimits, ZoomList};
 
 pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
@@ -69,6 +69,17 @@ pub(crate) enum ComputedFrom {
     Tile(TilePart),
 }
 
+/// The names under which `ST_AsMVT` writes the values of a layer's properties.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PropertyNames {
+    /// Each property under its own name.
+    Own,
+    /// The same, but for one property, which is jsonb: the members of an object are written under their own names.
+    Members { of: usize },
+    /// Others.
+    Other,
+}
+
 /// A layer as the database has it: names looked up and quoted, types known.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Layer {
@@ -88,8 +99,7 @@ pub struct Layer {
     /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the
     /// order of the features in a tile.
     pub(crate) suits_patches: bool,
-    /// True if `ST_AsMVT` writes each property under its own name, for any value.
-    pub(crate) has_plain_values: bool,
+    pub(crate) names: PropertyNames,
     pub(crate) properties: Vec<BoundProperty>,
     pub(crate) filter: Option<String>,
     pub(crate) row_zooms: RowZooms,
@@ -142,6 +152,20 @@ impl Layer {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The context of its statements in messages.
+    pub(crate) fn context(&self) -> String {
+        format!("layer \"{}\"", self.name)
+    }
+
+    /// The context of a statement over some areas. `first` is the first of `count` areas.
+    pub(crate) fn context_at(&self, first: Option<&TileRect>, count: usize) -> String {
+        match (first, count) {
+            (Some(first), 1) => format!("{}, {}", self.context(), area_name(first)),
+            (Some(first), _) => format!("{}, {} and others", self.context(), area_name(first)),
+            (None, _) => self.context(),
+        }
     }
 
     /// The most bytes that the layer may have in a tile before the run reports the tile.
@@ -437,18 +461,30 @@ impl Layer {
             && !self.differs_by_zoom()
             // The degrees of a row are computed back from its metres.
             && (self.margin.bounds == TileBounds::Mercator || self.shape.has_closed_form())
-            && self.has_plain_values
+            && self.names != PropertyNames::Other
     }
 
     /// True if the layer's features are lines and polygons that are drawn as they are stored, from the same rows in
     /// every tile.
     fn has_cacheable_shapes(&self) -> bool {
-        self.lists_tiles() && !self.repairs() && !self.placement().has_crossing_rows() && self.has_plain_values
+        self.lists_tiles()
+            && !self.repairs()
+            && !self.placement().has_crossing_rows()
+            && self.names != PropertyNames::Other
     }
 
-    /// True if `ST_AsMVT` writes each property as one value.
+    /// True if `ST_AsMVT` writes each property as one value, under its own name.
     pub(crate) fn has_plain_values(&self) -> bool {
-        self.has_plain_values
+        self.names == PropertyNames::Own
+    }
+
+    /// The index of the property whose objects `ST_AsMVT` writes as their members; `None` if there is none, or if others
+    /// are not known to be written under their own names.
+    pub(crate) fn objects(&self) -> Option<usize> {
+        match self.names {
+            PropertyNames::Members { of } => Some(of),
+            PropertyNames::Own | PropertyNames::Other => None,
+        }
     }
 
     /// The traits by which a run chooses the sources that draw the layer.
@@ -469,7 +505,7 @@ impl Layer {
             && !self.asks_each_zoom()
             && self.budget.on_large_tile != OnLargeTile::Fail
             && self.suits_patches
-            && self.has_plain_values;
+            && self.has_plain_values();
         let [key] = &self.key[..] else { return None };
         if !may_be_patched {
             return None;

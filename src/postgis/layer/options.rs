@@ -336,7 +336,7 @@ impl Budget {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::postgis::layer::{LayerKind, OnLargeTile, OnTileError, Rank, Shape};
+    use crate::postgis::layer::{LayerKind, OnLargeTile, OnTileError, PropertyNames, Rank, Shape};
     use crate::tile::{LayerId, ZoomLimits};
 
     fn section(feature_id: Option<&str>) -> Arc<LayerSection> {
@@ -361,7 +361,7 @@ pub(crate) mod tests {
                 KeyColumn { quoted: "\"part\"".to_owned(), collated: false },
             ],
             suits_patches: true,
-            has_plain_values: true,
+            names: PropertyNames::Own,
             properties: vec![
                 property("name", ComputedFrom::Row, "\"name\"", "String"),
                 property("count", ComputedFrom::Cell, "(count(*)\n)", "Number"),

@@ -3,7 +3,7 @@
 
 use tokio_postgres::error::SqlState;
 
-use super::layer::{LayerProbe, is_plain_type, list, may_hold_letters};
+use super::layer::{LayerProbe, list, may_hold_letters};
 use super::relation::Relation;
 use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank, RowZooms};
 use crate::postgis::session::{Cause, Error};
@@ -17,13 +17,13 @@ impl LayerProbe<'_> {
         let of_rows = self.row_types(layer, relation).await?;
         let of_cells = self.aggregate_types(layer, relation).await?;
         let (mut of_rows, mut of_cells) = (of_rows.into_iter(), of_cells.into_iter());
-        for property in &mut layer.properties {
+        for (number, property) in layer.properties.iter_mut().enumerate() {
             let kind = match property.of {
                 ComputedFrom::Row => of_rows.next(),
                 ComputedFrom::Cell => of_cells.next(),
                 ComputedFrom::Tile(_) => Some("integer".to_owned()),
             };
-            layer.has_plain_values &= kind.as_deref().is_some_and(is_plain_type);
+            layer.names = layer.names.and(number, kind.as_deref());
             if letters.is_none() && kind.as_deref().is_none_or(may_hold_letters) {
                 letters = Some(property.name.clone());
             }
@@ -57,37 +57,28 @@ impl LayerProbe<'_> {
             if layer.columns.is_empty() { layer.geometry.clone() } else { layer.columns.join(", ") },
             layer.relation
         );
-        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await;
-        let row = row.map_err(|error| match error {
-            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
-                self.no_right(relation)
-            }
-            Error::Query { source, .. } => {
-                let what = if source.code == Some(SqlState::GROUPING_ERROR) {
+        let row = self.session.one(&layer.context(), &sql, &[]).await;
+        let row = row.map_err(|error| {
+            self.refused(relation, error, |code| {
+                let what = if code == Some(&SqlState::GROUPING_ERROR) {
                     "a property of its cells is no aggregate: a cell has many rows"
-                } else if needs_other_rows(source.code.as_ref()) {
+                } else if needs_other_rows(code) {
                     "a property of its cells, or having, looks at other cells or gives several values"
                 } else {
                     "the database does not understand the properties of its cells, or having"
                 };
-                Error::Layer {
-                    layer: layer.name.clone(),
-                    what: what.to_owned(),
-                    next: format!(
-                        "Write SQL aggregates such as count(*), sum(…) or max(…) over the columns of {}: {}",
-                        layer.display_name,
-                        list(&relation.columns)
-                    ),
-                    source: Some(source),
-                }
-            }
-            other => other,
+                let next = format!(
+                    "Write SQL aggregates such as count(*), sum(…) or max(…) over the columns of {}: {}",
+                    layer.display_name,
+                    list(&relation.columns)
+                );
+                (what.to_owned(), next)
+            })
         })?;
         Ok(row.get(0))
     }
 
     async fn row_types(&self, layer: &Layer, relation: &Relation) -> Result<Vec<String>, Error> {
-        let context = format!("layer \"{}\"", layer.name);
         let properties: Vec<&BoundProperty> = layer.row_properties().collect();
         let select: Vec<String> =
             properties.iter().enumerate().map(|(i, property)| format!("{} AS p{i}", property.sql)).collect();
@@ -106,22 +97,18 @@ impl LayerProbe<'_> {
             select.join(", "),
             layer.relation
         );
-        let row = self.session.one(&context, &sql, &[]).await.map_err(|error| match error {
-            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
-                self.no_right(relation)
-            }
-            Error::Query { source, .. } => {
-                let columns = list(&relation.columns);
-                let (what, next) = if needs_other_rows(source.code.as_ref()) {
+        let row = self.session.one(&layer.context(), &sql, &[]).await.map_err(|error| {
+            self.refused(relation, error, |code| {
+                let (what, next) = if needs_other_rows(code) {
                     let what = "a property looks at other rows or gives several values";
                     (what, "Work it out in a query of your own, and draw the layer from that: sql = …".to_owned())
                 } else {
-                    let what = "the database does not understand properties or where";
+                    let (what, columns) =
+                        ("the database does not understand properties or where", list(&relation.columns));
                     (what, format!("They are SQL over the columns of {}: {columns}", layer.display_name))
                 };
-                Error::Layer { layer: layer.name.clone(), what: what.to_owned(), next, source: Some(source) }
-            }
-            other => other,
+                (what.to_owned(), next)
+            })
         })?;
         Ok(row.get(0))
     }
@@ -132,25 +119,41 @@ impl LayerProbe<'_> {
         for (key, sql) in [("min_zoom", min), ("max_zoom", max)] {
             let Some(sql) = sql else { continue };
             let statement = format!("SELECT FROM {} WHERE false AND ({sql}\n) <= 0", layer.relation);
-            let checked = self.session.all(&format!("layer \"{}\"", layer.name), &statement, &[]).await;
-            checked.map_err(|error| match error {
-                Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
-                    self.no_right(relation)
-                }
-                Error::Query { source, .. } => {
-                    let (what, columns) = if needs_other_rows(source.code.as_ref()) {
-                        (format!("{key} looks at other rows or gives several values"), list(&relation.columns))
+            let checked = self.session.all(&layer.context(), &statement, &[]).await;
+            checked.map_err(|error| {
+                self.refused(relation, error, |code| {
+                    let what = if needs_other_rows(code) {
+                        format!("{key} looks at other rows or gives several values")
                     } else {
-                        (format!("the database does not understand {key} as a number"), list(&relation.columns))
+                        format!("the database does not understand {key} as a number")
                     };
-                    let next =
-                        format!("It is SQL over the columns of {}, a zoom for each row: {columns}", layer.display_name);
-                    Error::Layer { layer: layer.name.clone(), what, next, source: Some(source) }
-                }
-                other => other,
+                    let columns = list(&relation.columns);
+                    let of = &layer.display_name;
+                    (what, format!("It is SQL over the columns of {of}, a zoom for each row: {columns}"))
+                })
             })?;
         }
         Ok(())
+    }
+
+    /// The error of a statement with expressions of the configuration. `why` gets the server's error code, and returns
+    /// what is wrong with them and the next step.
+    fn refused(
+        &self,
+        relation: &Relation,
+        error: Error,
+        why: impl FnOnce(Option<&SqlState>) -> (String, String),
+    ) -> Error {
+        match error {
+            Error::Query { source, .. } if source.code == Some(SqlState::INSUFFICIENT_PRIVILEGE) => {
+                self.no_right(relation)
+            }
+            Error::Query { source, .. } => {
+                let (what, next) = why(source.code.as_ref());
+                Error::Layer { layer: self.options.name.clone(), what, next, source: Some(source) }
+            }
+            other => other,
+        }
     }
 
     /// Lets the server check the rank: its values must have an order.
@@ -165,7 +168,7 @@ impl LayerProbe<'_> {
         ) AS found JOIN pg_type ON pg_type.oid = found.kind",
             layer.geometry, layer.relation
         );
-        let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await;
+        let row = self.session.one(&layer.context(), &sql, &[]).await;
         let row = row.map_err(|error| match error {
             Error::Query { source, .. } => refused_rank(layer, relation, source),
             other => other,

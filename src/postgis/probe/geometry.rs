@@ -126,7 +126,7 @@ impl LayerProbe<'_> {
             )
         };
         let sql = format!("SELECT CASE WHEN {} THEN {} ELSE false END", single(FIRST_ROWS), single(""));
-        Ok(self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?.get(0))
+        Ok(self.session.one(&layer.context(), &sql, &[]).await?.get(0))
     }
 
     /// Reads the reference systems and types of a layer's geometries.
@@ -140,7 +140,7 @@ impl LayerProbe<'_> {
         let is_set = format!("{} IS NOT NULL", layer.geometry);
         if !layer.is_query() {
             let sql = format!("{kind} FROM {} WHERE {is_set} {}", layer.relation, filter(layer));
-            let row = self.session.one(&format!("layer \"{}\"", layer.name), &sql, &[]).await?;
+            let row = self.session.one(&layer.context(), &sql, &[]).await?;
             let srids = row.get::<_, Option<Vec<i32>>>(0).unwrap_or_default();
             return Ok(GeometryKinds { srids, points: row.get(1), curves: row.get(2), members: row.get(3) });
         }
@@ -191,7 +191,7 @@ impl LayerProbe<'_> {
             (&east, Type::FLOAT8),
             (&north, Type::FLOAT8),
         ];
-        self.session.all(&format!("layer \"{}\"", layer.name), sql, &params).await
+        self.session.all(&layer.context(), sql, &params).await
     }
 
     /// Returns an error if the key is not unique, because the order of features, and so the bytes, would then depend on
@@ -226,7 +226,7 @@ impl LayerProbe<'_> {
                 layer.relation,
                 filter(layer)
             );
-            self.session.all(&format!("layer \"{}\"", layer.name), &sql, &[]).await?
+            self.session.all(&layer.context(), &sql, &[]).await?
         };
         let Some(row) = rows.first() else { return Ok(()) };
         let (example, count, is_null): (String, i64, bool) = (row.get(0), row.get(1), row.get(2));
@@ -335,7 +335,7 @@ impl Layer {
         if self.shape.geography {
             return Ok(None);
         }
-        self.shape.edge = EdgeUnits::of(session, &format!("layer \"{}\"", self.name), self.shape.srid).await?;
+        self.shape.edge = EdgeUnits::of(session, &self.context(), self.shape.srid).await?;
         let beyond = RowsBeyond::of(session, self).await?;
         // A query that returns other rows at each zoom was read at one zoom only.
         self.reaches_beyond = beyond.count > 0 || self.asks_each_zoom();

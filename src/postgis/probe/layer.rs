@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest, query_relation};
 use crate::postgis::layer::{
-    BoundProperty, ComputedFrom, Facet, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertySource, Query,
-    Rows, Shape,
+    BoundProperty, ComputedFrom, Facet, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertyNames,
+    PropertySource, Query, Rows, Shape,
 };
 use crate::postgis::session::{Error, Session, quoted};
 
@@ -136,7 +136,7 @@ impl<'a> LayerProbe<'a> {
             geometry: quoted(&geometry.name),
             shape: Shape::of_any(geometry.srid, geometry.kind == "geography"),
             suits_patches: suits_patches(&relation, geometry, &key),
-            has_plain_values: true,
+            names: PropertyNames::Own,
             key,
             properties,
             filter: options.filter.clone(),
@@ -435,10 +435,18 @@ pub(crate) fn suits_patches(relation: &Relation, geometry: &Column, key: &[KeyCo
     relation.spatial_indexes.contains(&geometry.name) && relation.columns.iter().filter(is_key).all(is_sorted_alike)
 }
 
-/// True if `ST_AsMVT` writes every value of a type under the name of its column: as a number, a truth value, or the
-/// text of the type's output function. For a jsonb object, it writes each member under the member's own name (`mvt.c`,
-/// `parse_jsonb`); a domain may be one of jsonb.
-pub(crate) fn is_plain_type(kind: &str) -> bool {
-    let is_text = matches!(kind, "text" | "character varying" | "character" | "name" | "json");
-    is_text || is_ascii_type(kind) || kind.ends_with("[]")
+impl PropertyNames {
+    /// The names with those of a further property, by its index and type.
+    ///
+    /// `ST_AsMVT` writes a value under the name of its column: as a number, a truth value, or the text of the type's
+    /// output function. For a jsonb object, it writes each member under the member's own name (`mvt.c`, `parse_jsonb`);
+    /// a domain may be one of jsonb.
+    pub(crate) fn and(self, property: usize, kind: Option<&str>) -> PropertyNames {
+        let is_text = |kind| matches!(kind, "text" | "character varying" | "character" | "name" | "json");
+        match (self, kind) {
+            (_, Some(kind)) if is_text(kind) || is_ascii_type(kind) || kind.ends_with("[]") => self,
+            (PropertyNames::Own, Some("jsonb")) => PropertyNames::Members { of: property },
+            _ => PropertyNames::Other,
+        }
+    }
 }

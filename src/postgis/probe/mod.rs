@@ -121,7 +121,7 @@ struct LockStatement {
 
 impl LayerLocks {
     pub(crate) fn of<'a>(layers: impl Iterator<Item = &'a Layer>) -> LayerLocks {
-        let statement = |layer: &Layer, sql| LockStatement { context: format!("layer \"{}\"", layer.name()), sql };
+        let statement = |layer: &Layer, sql| LockStatement { context: layer.context(), sql };
         let statements =
             layers.flat_map(|layer| sql::read_statements(layer).into_iter().map(move |sql| statement(layer, sql)));
         LayerLocks(statements.collect())

@@ -372,16 +372,17 @@ const PLAIN_COLUMNS: &str = "
                   ('bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'uuid'))))
     FROM pg_class AS c WHERE c.oid = $1::text::regclass";
 
-/// True if what a layer shows of a row changes only if the row is written: it has no condition, and shows columns of a
-/// table as they are.
-pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer) -> Result<bool, Error> {
-    if layer.filter.is_some() || layer.is_query() {
+/// True if what a layer shows of a row, and `more` that is computed from it, changes only if the row is written: all of
+/// that, and the layer's condition if it has one, are columns of a table as they are.
+pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer, more: &[&str]) -> Result<bool, Error> {
+    if layer.is_query() {
         return Ok(false);
     }
     let named = |sql: &str| sql.trim_start_matches('(').trim_end_matches(')').trim().to_owned();
     let of_row = |property: &&BoundProperty| property.of == ComputedFrom::Row;
     let (mut expressions, mut are_values) = (vec![layer.geometry.clone()], vec![false]);
-    let values = layer.properties.iter().filter(of_row).map(|property| named(&property.sql));
+    let values = layer.properties.iter().filter(of_row).map(|property| &*property.sql);
+    let values = values.chain(layer.filter.as_deref()).chain(more.iter().copied()).map(named);
     let values = values.chain(layer.key.iter().map(|key| key.quoted.clone()));
     for value in values.chain(layer.section.feature_id.as_deref().map(quoted)) {
         expressions.push(value);

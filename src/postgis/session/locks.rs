@@ -9,7 +9,7 @@
 //! - Before the sessions render, every session locks everything that the layers read (`probe::LayerLocks`). A seed
 //!   takes these locks between the probe of names and the probe of rows, so before any session reads a row. A reseed
 //!   takes them once it knows the number of sessions, which is after the session that holds the snapshot has looked for
-//!   the dirty tiles (with `--area`, by a survey).
+//!   the dirty tiles (with `--area`, by a survey; in a watch, perhaps by comparing rows).
 //! - No session waits longer than `lock_timeout` for a lock. After a longer wait the run starts over. While a session
 //!   takes the locks of the layers, it waits at most 200 ms at a time and releases its locks in between, so that it
 //!   cannot take part in a deadlock.

@@ -86,15 +86,10 @@ pub(crate) fn placed(layer: &Layer, cells: &Cells, are_folded: bool) -> String {
         symbol.sides = decoded.bounds(grid).map(|side| unit(&side)).to_vec();
     }
     let aggregate = |sql: &str| with_bounds(sql, &decoded, grid);
-    let drawn = match &cells.having {
-        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), symbol.geometry),
-        None => symbol.geometry,
-    };
-    let sides = ["west", "north", "east", "south"].iter().zip(&symbol.sides);
-    let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
+    let drawn = symbol.columns(cells.having.as_deref(), &aggregate);
     let grouped = |from: &str, condition: &str| {
         format!(
-            "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn} AS m{sides}{} FROM {from} {condition}
+            "SELECT oar_tiles_n, oar_tiles_cell AS k0, {drawn}{} FROM {from} {condition}
     GROUP BY oar_tiles_cell, oar_tiles_n",
             values(layer, &PropertiesOf::Cell(&aggregate), "count(*)")
         )
@@ -229,6 +224,19 @@ pub(crate) struct CellSymbol {
     pub(crate) geometry: String,
     /// The position of the geometry in world units: west and north of a point; west, north, east and south of a box.
     pub(crate) sides: Vec<String>,
+}
+
+impl CellSymbol {
+    /// The columns of a cell's feature: its geometry `m`, NULL if `having` does not keep the cell, and the sides.
+    fn columns(&self, having: Option<&str>, aggregate: &dyn Fn(&str) -> String) -> String {
+        let drawn = match having {
+            Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), self.geometry),
+            None => self.geometry.clone(),
+        };
+        let sides = ["west", "north", "east", "south"].iter().zip(&self.sides);
+        let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
+        format!("{drawn} AS m{sides}")
+    }
 }
 
 pub(crate) fn symbol(grid: CellGrid, cell: &DecodedCell) -> CellSymbol {
@@ -442,19 +450,14 @@ pub(crate) fn placed_counts(layer: &Layer, cells: &Cells, folds: Option<&FoldedV
         symbol.sides = decoded.bounds(grid).map(|side| unit(&side)).to_vec();
     }
     let aggregate = |sql: &str| with_bounds(&with_counts(sql, folds), &decoded, grid);
-    let drawn = match &cells.having {
-        Some(having) => format!("CASE WHEN ({}\n) THEN {} END", aggregate(having), symbol.geometry),
-        None => symbol.geometry,
-    };
-    let sides = ["west", "north", "east", "south"].iter().zip(&symbol.sides);
-    let sides: String = sides.map(|(name, side)| format!(", {side} AS {name}")).collect();
+    let drawn = symbol.columns(cells.having.as_deref(), &aggregate);
     let lone = cells.keeps_lone.then(|| lone_rows(layer, cells, FIRST_FOLD_PARAMETER + count(folds)));
     let (found, shown) = lone.map_or_else(Default::default, |LoneRows { found, shown }| {
         (found + ",\n", "\n    UNION ALL\n    ".to_owned() + &shown)
     });
     format!(
         "{found}placed AS (
-    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn} AS m{sides}{values}, cell.code AS k0
+    SELECT z, shift, margin, ax0, ay0, ax1, ay1, side, {drawn}{values}, cell.code AS k0
     FROM unnest($14, $15, $16, $17, $18{params}) AS cell (area, code, members, x, y{names})
     {area}{shown}
     OFFSET 0

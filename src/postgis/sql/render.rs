@@ -341,16 +341,31 @@ pub(crate) struct CarriedColumns {
 }
 
 pub(crate) fn carried(layer: &Layer) -> CarriedColumns {
-    carried_with(layer, lonlat(layer))
+    carried_with(layer, lonlat(layer), false)
 }
 
 /// The columns that are the same at every place. Those of a tile's address are NULL if the statement's "drawn" has no
-/// tile.
+/// tile. Before a column of objects, under its name, is the list of their members that [`Features::add`] wants.
+///
+/// [`Features::add`]: crate::mvt::Features::add
 pub(crate) fn carried_anywhere(layer: &Layer) -> CarriedColumns {
-    carried_with(layer, None)
+    carried_with(layer, None, true)
 }
 
-fn carried_with(layer: &Layer, lonlat: Option<String>) -> CarriedColumns {
+/// The members of an object, as [`Features::add`] wants them: their number, if `ST_AsMVT` writes a value of each; else
+/// their list in the order in which it writes them (`mvt.c`, `parse_jsonb`), with the names of those of which it writes
+/// only the key. What is no object has no members: the path fails silently.
+///
+/// [`Features::add`]: crate::mvt::Features::add
+fn members(object: &str) -> String {
+    format!(
+        "(SELECT CASE WHEN types ?| ARRAY['null', 'array', 'object'] THEN (
+        SELECT json_agg(CASE WHEN jsonb_typeof(value) IN ('null', 'array', 'object') THEN name END)::text FROM jsonb_each({object}) AS member (name, value)
+    ) ELSE jsonb_array_length(types)::text END FROM (SELECT jsonb_path_query_array({object}, 'strict $.*.type()', '{{}}', true) AS types OFFSET 0) AS members)"
+    )
+}
+
+fn carried_with(layer: &Layer, lonlat: Option<String>, lists_members: bool) -> CarriedColumns {
     let geometry = free_name(layer, "geom");
     let mut carried = CarriedColumns {
         values: String::new(),
@@ -369,6 +384,12 @@ fn carried_with(layer: &Layer, lonlat: Option<String>) -> CarriedColumns {
             }
             ComputedFrom::Tile(part) => tile_part(part).to_owned(),
         };
+        if lists_members && layer.objects() == Some(number) {
+            // The list takes the name, so that it is a property among the others.
+            let (list, object) = (members(&value), quoted(&free_name(layer, "object")));
+            carried.row.push_str(&format!(", {list} AS {}, {value} AS {object}", quoted(&property.name)));
+            continue;
+        }
         carried.row.push_str(&format!(", {value} AS {}", quoted(&property.name)));
     }
     if let Some(column) = &layer.section.feature_id {

@@ -10,7 +10,7 @@ use super::{
 use crate::cells::{CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, Layer, LayerKind, LayerSection,
-    OnLargeTile, OnTileError, Rank, RowZooms, Shape, Simplify,
+    OnLargeTile, OnTileError, PropertyNames, Rank, RowZooms, Shape, Simplify,
 };
 use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
 
@@ -33,7 +33,7 @@ fn points() -> Layer {
         shape: Shape { srid: 4326, points: true, members: false, geography: false, curves: false, edge: None },
         key: vec![KeyColumn { quoted: "\"id\"".to_owned(), collated: false }],
         suits_patches: true,
-        has_plain_values: true,
+        names: PropertyNames::Own,
         properties: vec![property("name", "\"name\"", "String"), property("workers", "(workers * 2\n)", "Number")],
         filter: Some("active".to_owned()),
         row_zooms: RowZooms::default(),
@@ -135,6 +135,13 @@ fn the_statements_that_read_rows() {
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     let whole = RowChoice::Boxes { boxes: 1, rows: ExpectedRows::Counted(1_000), keys: None };
     compare("cached_rows", &cached_rows(&points(), whole, parameters));
+    let mut objects = Layer { names: PropertyNames::Members { of: 2 }, ..points() };
+    objects.properties.push(BoundProperty {
+        name: "more".to_owned(),
+        sql: "\"more\"".to_owned(),
+        ..objects.properties[0].clone()
+    });
+    compare("cached_rows_with_objects", &cached_rows(&objects, whole, parameters));
     compare("cached_shapes", &format!("{};\n{}", cached_rows(&shapes(), whole, parameters), some_shapes(&shapes(), 1)));
     let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
     let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();

@@ -17,6 +17,7 @@ use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Snapshot};
 use crate::postgis::sql;
 use crate::postgis::sql::{AggregateFunction, FoldedValue, FoldedValues, ValueKind};
+use crate::threads::blocking;
 use crate::tile::{LayerFootprints, Zoom};
 
 impl ValueKind {
@@ -271,9 +272,7 @@ impl Gatherer {
         drop(sender);
         let gathering = gathering.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
         let rows = gathering.count();
-        let finishing = tokio::task::spawn_blocking(move || gathering.finish());
-        let (footprints, counts) =
-            finishing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let (footprints, counts) = blocking(move || gathering.finish()).await;
         GatheredCells { rows, footprints, counts }
     }
 }

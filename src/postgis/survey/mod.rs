@@ -30,6 +30,7 @@ use super::sql::{FoldedValues, needs_only_counts};
 use crate::cells::CellCounts;
 use crate::postgis::{split, sql};
 use crate::scratch::{MAX_POINTS_IN_MEMORY, PointFile, PointSorter, SortedPlaces};
+use crate::threads::blocking;
 use crate::tile::{
     BoxFootprint, Coverage, Footprints, LayerFootprints, SortedPoints, SourceBox, WorldBox, WorldRect, Zoom, ZoomList,
     single_above, single_below,
@@ -416,8 +417,7 @@ impl SurveyPass<'_> {
                 footprints
             }
             None if has_packed_points => {
-                let sorting = tokio::task::spawn_blocking(move || points.finish());
-                let sorted = sorting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+                let sorted = blocking(move || points.finish()).await;
                 let points = match sorted.map_err(no_room)? {
                     SortedPlaces::Memory(points) => points,
                     SortedPlaces::File(file) => {

@@ -24,9 +24,9 @@ use sources::{SourceTile, Sources};
 use super::dirty_file::DirtyScope;
 use super::target::relative;
 use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
-use super::{CommandError, Job, interrupted};
+use super::{CommandError, TilesetRun, interrupted};
 use crate::manifest::{Manifest, Publication, publication_of};
-use crate::report::{Event, Report};
+use crate::report::Report;
 use crate::stop::Stop;
 use crate::target::{
     ChangedTiles, Described, Metadata, OpenMode, RunKind, Sink, TileEdit, Tileset, Unwritten, VectorLayer, Written,
@@ -80,20 +80,20 @@ pub(crate) struct CopyOptions {
 /// The most chunks that wait for the sink. Together with the size of a chunk this bounds the memory.
 const MAX_WAITING_CHUNKS: usize = 2;
 
-/// Copies tiles into the job's target. Fails if the source cannot be read or the target cannot be written; an archive
+/// Copies tiles into the run's target. Fails if the source cannot be read or the target cannot be written; an archive
 /// is unchanged then.
-pub(crate) async fn copy(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
-    let (owned, options) = (job.clone(), options.clone());
+pub(crate) async fn copy(tileset_run: &TilesetRun, options: &CopyOptions) -> Result<CopyReport, CommandError> {
+    let (owned, options) = (tileset_run.clone(), options.clone());
     // Waits until the copy ends even after a stop was asked for, because the sink has to clean up.
-    spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &job.stop))
+    spawn_blocking(move || run(&owned, &options)).await?.map_err(|error| interrupted(error, &tileset_run.stop))
 }
 
-fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
+fn run(tileset_run: &TilesetRun, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     if let (Some(old), [new]) = (&options.since, &options.sources[..]) {
-        return since(job, new, old);
+        return since(tileset_run, new, old);
     }
     let begun = Instant::now();
-    let target = &job.target;
+    let target = &tileset_run.target;
     let scope =
         Scope { zooms: options.zoom.clone().unwrap_or_else(ZoomList::all), coverage: Coverage::new(&options.bbox) };
     let (sources, described) = opened(target, options, &scope)?;
@@ -110,7 +110,7 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
         partial: target.partial()?,
         unwritten: Unwritten::Delete,
         run: RunKind::Copy,
-        list_changes: job.changed_out.is_wanted() || !job.settings.tileset.purges.is_empty(),
+        list_changes: tileset_run.changed_out.is_wanted() || !tileset_run.settings.tileset.purges.is_empty(),
         dirty: None,
         before_manifest: Vec::new(),
     };
@@ -122,8 +122,9 @@ fn run(job: &Job, options: &CopyOptions) -> Result<CopyReport, CommandError> {
     let publication = Publication::after(before.as_ref());
     tileset.before_manifest = target.before_manifest(before.as_ref(), &publication, None)?;
     metadata.manifest = published(metadata.manifest, &publication)?;
-    let copied = Copying { sources, tileset, metadata, target, report: &*job.report, stop: &job.stop }.fill(sink)?;
-    job.changed_out.write(copied.changed.as_ref(), &changed_scope);
+    let copied = Copying { sources, tileset, metadata, target, report: &*tileset_run.report, stop: &tileset_run.stop }
+        .fill(sink)?;
+    tileset_run.changed_out.write(copied.changed.as_ref(), &changed_scope);
     Ok(CopyReport {
         source,
         target: copied.target,
@@ -304,7 +305,7 @@ impl Copying<'_> {
         }
         let (mut sink, before) = sink.begin(&tileset)?;
         if let Some(message) = relative(&sink, target) {
-            report.event(&Event::Warning { message });
+            report.warn(message);
         }
         if metadata.manifest.is_empty() && before.is_some_and(|before| before.manifest.is_some()) {
             let what = "it has a manifest, which a copy of a part, or of a source without one, would take away. Copy into another target".to_owned();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::sources::{Repacking, SourceTile, Sources, lost};
 use super::{CopiedPart, CopyReport, metadata};
 use crate::run::target::Target;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::target::{MbtilesPatch, Metadata, TargetError, TileReader, read_all};
 use crate::tile::{Coverage, Order, Scope, Slice, TileId, ZoomList};
 
@@ -32,7 +32,7 @@ impl ComparedTileset {
             let what = "it keeps the layers of a tile apart, and a patch holds whole tiles. Seed it as an archive";
             return Err(CommandError::Unfit { target: name, what: what.to_owned() });
         }
-        tiles.sort_unstable_by_key(place);
+        tiles.sort_unstable_by_key(sort_key);
         let listed = Sources {
             readers: Vec::new(),
             names: vec![name.clone()],
@@ -46,8 +46,9 @@ impl ComparedTileset {
 
     /// For each of `ids`, the bytes of the tile as an archive stores it; `None` if the tileset does not hold it.
     fn read(&mut self, ids: &[TileId], packing: &mut Repacking) -> Result<Vec<Option<Box<[u8]>>>, CommandError> {
-        let there: Vec<Option<TileId>> =
-            (ids.iter()).map(|id| self.tiles.binary_search_by_key(&place(id), place).is_ok().then_some(*id)).collect();
+        let there: Vec<Option<TileId>> = (ids.iter())
+            .map(|id| self.tiles.binary_search_by_key(&sort_key(id), sort_key).is_ok().then_some(*id))
+            .collect();
         let own: Vec<TileId> = there.iter().flatten().copied().collect();
         let mut read = Vec::with_capacity(own.len());
         read_all(&mut *self.reader, &own, |id, stored| {
@@ -59,15 +60,15 @@ impl ComparedTileset {
     }
 }
 
-fn place(id: &TileId) -> impl Ord + use<> {
+fn sort_key(id: &TileId) -> impl Ord + use<> {
     const ORDER: Order = MbtilesPatch::ORDER;
-    ORDER.place(id.coord)
+    ORDER.sort_key(id.coord)
 }
 
-/// Writes the differences between the tileset `old` and the tileset `new` into the job's target.
-pub(crate) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, CommandError> {
+/// Writes the differences between the tileset `old` and the tileset `new` into the run's target.
+pub(crate) fn since(tileset_run: &TilesetRun, new: &str, old: &str) -> Result<CopyReport, CommandError> {
     let begun = Instant::now();
-    let target = &job.target;
+    let target = &tileset_run.target;
     let file = patch_file(target)?;
     let [older, newer] = [target.beside(old)?, target.beside(new)?];
     for source in [&older, &newer] {
@@ -77,13 +78,13 @@ pub(crate) fn since(job: &Job, new: &str, old: &str) -> Result<CopyReport, Comma
     }
     let (mut older, mut newer) = (ComparedTileset::open(&older)?, ComparedTileset::open(&newer)?);
     let mut ids = [&older.tiles[..], &newer.tiles[..]].concat();
-    ids.sort_unstable_by_key(place);
+    ids.sort_unstable_by_key(sort_key);
     ids.dedup();
-    let mut patch = MbtilesPatch::create(file, &job.stop).map_err(TargetError::from)?;
+    let mut patch = MbtilesPatch::create(file, &tileset_run.stop).map_err(TargetError::from)?;
     let mut packing = Repacking::new(true);
     let (mut stored, mut removed, mut unchanged, mut bytes) = (0, 0, 0, 0);
     for chunk in ids.chunks(TILES_AT_A_TIME) {
-        job.stop.check()?;
+        tileset_run.stop.check()?;
         let (before, after) = (older.read(chunk, &mut packing)?, newer.read(chunk, &mut packing)?);
         for (id, (before, after)) in chunk.iter().zip(before.into_iter().zip(after)) {
             let size = after.as_ref().map(|bytes| bytes.len() as u64);

@@ -35,7 +35,7 @@ pub(crate) struct Sources {
 impl Sources {
     /// Sorts the tiles, unless the readers have already listed them in this order.
     pub(crate) fn sort(&mut self, order: Order) {
-        let place = |tile: &SourceTile| (order.place(tile.id.coord), tile.source);
+        let place = |tile: &SourceTile| (order.sort_key(tile.id.coord), tile.source);
         if !self.tiles.is_sorted_by_key(place) {
             self.tiles.sort_by_cached_key(place);
         }

@@ -14,9 +14,10 @@ use tokio::task::spawn_blocking;
 use super::describe::fingerprint;
 use super::identity::{LogIdentity, SameDatabase};
 use super::target::{TargetState, needs_seed};
-use super::{CommandError, Job, reading};
+use super::{CommandError, TilesetRun, blocking_read};
 use crate::change_log;
 use crate::change_log::{Cursor, Presence, UnseenLog, Watch, tracked};
+use crate::draw::{LiveRows, LiveStep};
 use crate::manifest::Witness;
 use crate::plan::{Dirty, DrawnLayer, FeatureSearch};
 use crate::postgis::{Database, Layer, LayerLocks, Probed, Reads, Server, Snapshot, probe, survey};
@@ -68,7 +69,7 @@ impl DirtyFilter {
 /// A target and its database, seen at one snapshot.
 pub(crate) struct Look<'a> {
     /// The run, with the zooms and boxes of the target's last seed.
-    pub(crate) job: Job,
+    pub(crate) run: TilesetRun,
     /// Without zooms and boxes if they cover the target's own.
     pub(crate) filter: Cow<'a, DirtyFilter>,
     pub(crate) state: TargetState,
@@ -87,41 +88,45 @@ pub(crate) struct Look<'a> {
 
 impl<'a> Look<'a> {
     /// Reads the target's manifest and the database. `writes` is true if the run is going to write the target.
-    pub(crate) async fn begin(job: &Job, filter: &'a DirtyFilter, writes: bool) -> Result<Look<'a>, CommandError> {
-        Look::asking(job, filter, writes, None).await
+    pub(crate) async fn begin(
+        run: &TilesetRun,
+        filter: &'a DirtyFilter,
+        writes: bool,
+    ) -> Result<Look<'a>, CommandError> {
+        Look::asking(run, filter, writes, None).await
     }
 
     /// Like [`Look::begin`], without writing. The log is also asked for its witness of the state of `last`.
     pub(crate) async fn followed(
-        job: &Job,
+        run: &TilesetRun,
         filter: &'a DirtyFilter,
         last: Option<&Witness>,
     ) -> Result<Look<'a>, CommandError> {
-        Look::asking(job, filter, false, last).await
+        Look::asking(run, filter, false, last).await
     }
 
     async fn asking(
-        job: &Job,
+        run: &TilesetRun,
         filter: &'a DirtyFilter,
         writes: bool,
         last: Option<&Witness>,
     ) -> Result<Look<'a>, CommandError> {
-        let (settings, target, stop) = (&job.settings, &job.target, &job.stop);
-        let database = job.database()?;
+        let (settings, target, stop) = (&run.settings, &run.target, &run.stop);
+        let database = run.database()?;
         let state = {
             let target = target.clone();
-            reading(stop, move || TargetState::read(&target))
+            blocking_read(stop, move || TargetState::read(&target))
         };
         let (state, snapshot) = if writes && settings.tileset.layers.iter().any(|layer| layer.section.refresh()) {
             // A refresh may take long, so it must not run for a target that needs a seed.
-            (state.await?, job.take_snapshot(&database, true).await?)
+            (state.await?, run.take_snapshot(&database, true).await?)
         } else {
             // Both at once: each may wait for a server.
-            let (state, snapshot) = tokio::join!(state, job.take_snapshot(&database, false));
+            let (state, snapshot) = tokio::join!(state, run.take_snapshot(&database, false));
             let (state, snapshot) = (state?, snapshot?);
             // Another run may have published a later state between the two.
             let is_seen = snapshot.cursor().parse().is_ok_and(|now| state.is_seen_by(&now));
-            (state, if is_seen { snapshot } else { job.take_snapshot(&database, false).await? })
+            (state, if is_seen { snapshot } else { run.take_snapshot(&database, false).await? })
         };
         let settings = state.settings(settings, target)?;
         let filter = if filter.is_narrowed() && !filter.leaves_out(&state.parts) {
@@ -141,7 +146,7 @@ impl<'a> Look<'a> {
         let fingerprint = fingerprint(&settings, &probed.layers);
         let same = state.fits(target, &probed.server.identity, log.as_ref(), &fingerprint, &probed.reads)?;
         Ok(Look {
-            job: job.with_settings(settings),
+            run: run.with_settings(settings),
             filter,
             state,
             database,
@@ -158,7 +163,7 @@ impl<'a> Look<'a> {
 
     /// A look at tiles that are not published yet, at a snapshot that was already probed.
     pub(crate) fn at_unpublished(
-        job: &Job,
+        run: &TilesetRun,
         filter: &'a DirtyFilter,
         state: TargetState,
         database: Database,
@@ -166,7 +171,7 @@ impl<'a> Look<'a> {
         probed: Probed,
     ) -> Look<'a> {
         Look {
-            job: job.clone(),
+            run: run.clone(),
             filter: Cow::Borrowed(filter),
             state,
             database,
@@ -181,13 +186,14 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Finds the dirty tiles.
-    pub(crate) async fn work(&self) -> Result<Work, CommandError> {
+    /// Finds the dirty tiles. Positions at which rows of `live` turn out to be what the target shows make none dirty;
+    /// these rows are then brought to the look's snapshot.
+    pub(crate) async fn work(&self, live: Option<&LiveRows>) -> Result<Work, CommandError> {
         let Look { state, filter, .. } = self;
         match &filter.tiles {
             TilesWanted::Changed => {
                 let watches = self.watches(&state.cursor).await?;
-                tiles::from_log(self, &watches, filter).await
+                tiles::from_log(self, &watches, filter, live).await
             }
             TilesWanted::List(list) => {
                 self.is_of_this_database()?;
@@ -202,26 +208,32 @@ impl<'a> Look<'a> {
 
     /// What the log holds for each layer. Fails if the log does not hold all changes since the cursor `since`.
     pub(crate) async fn watches(&self, since: &Cursor) -> Result<Vec<Vec<Watch>>, CommandError> {
-        let Look { job, snapshot, layers, .. } = self;
-        let schema = &job.settings.database.changes.schema;
+        let Look { run, snapshot, layers, .. } = self;
+        let schema = &run.settings.database.changes.schema;
         // A log whose state was read on this snapshot is there.
         let presence = self.log.as_ref().map(|_| Presence::Readable);
         let watches = tracked(&self.database, snapshot, schema, presence, layers, since).await;
         let watches = watches.map_err(|error| match error {
-            change_log::ChangeLogError::LogGap(why) => CommandError::LogGap { target: job.target.to_string(), why },
+            change_log::ChangeLogError::LogGap(why) => CommandError::LogGap { target: run.target.to_string(), why },
             other => other.into(),
         })?;
         if let Some((now, seen)) = self.log.as_ref().and_then(|log| log.is_behind(&self.state.witnesses)) {
             let why = change_log::LogGap::Older { server: self.database.server().clone(), now, seen };
-            return Err(CommandError::LogGap { target: job.target.to_string(), why });
+            return Err(CommandError::LogGap { target: run.target.to_string(), why });
         }
         self.is_of_this_database()?;
         Ok(watches)
     }
 
+    /// Where this look stands for live rows. The target shows the state `since`.
+    pub(crate) fn live_step<'s>(&'s self, since: &'s str) -> LiveStep<'s> {
+        let (snapshot, memory) = (&*self.snapshot, self.run.rows_memory());
+        LiveStep { snapshot, since, now: snapshot.cursor(), memory }
+    }
+
     /// The part of the change log that a cursor has not seen.
     pub(crate) fn unseen<'c>(&'c self, cursor: &'c Cursor) -> UnseenLog<'c> {
-        UnseenLog { snapshot: &self.snapshot, schema: &self.job.settings.database.changes.schema, cursor }
+        UnseenLog { snapshot: &self.snapshot, schema: &self.run.settings.database.changes.schema, cursor }
     }
 
     /// Writes into the batches in which areas to search for features. This is for layers whose reference system has no
@@ -260,10 +272,10 @@ impl<'a> Look<'a> {
                 "it shows another database, or the change log was removed and installed anew since: the key by which its manifest says which database it shows is not the one of this log"
             }
             (SameDatabase::Yes, _, Some(log)) if log.contradicts(&self.state.witnesses) => {
-                return Err(CommandError::OtherHistory { target: self.job.target.to_string() });
+                return Err(CommandError::OtherHistory { target: self.run.target.to_string() });
             }
             _ => return Ok(()),
         };
-        Err(needs_seed(&self.job.target, why))
+        Err(needs_seed(&self.run.target, why))
     }
 }

@@ -9,7 +9,7 @@ use tokio::task::spawn_blocking;
 use super::{DirtyFilter, Look};
 use crate::change_log::{UnseenChanges, UnseenRows, Watch};
 use crate::draw::patch::ChangedPositions;
-use crate::draw::{may_have_live_points, note_position};
+use crate::draw::{DifferingSquares, LiveRows, may_have_live_points, note_position};
 use crate::manifest::Region;
 use crate::plan::{Dirty, DrawnLayer};
 use crate::postgis::{Layer, survey};
@@ -37,6 +37,9 @@ pub(crate) enum Work {
 /// Dirty tiles, and the changed positions.
 pub(crate) struct DirtyTiles {
     pub(crate) dirty: Dirty,
+    /// Tiles in which rows have changed, but in nothing that the tile shows: under a filter they may differ. `None` if
+    /// there are too many; empty if there are no filters.
+    unaltered: Option<Dirty>,
     pub(crate) reasons: Vec<Reason>,
     pub(crate) spots: ChangedPositions,
     /// The changed positions of each layer whose rows a watch may keep, in world units; `None` where they are not
@@ -60,6 +63,7 @@ impl DirtyTiles {
         let looked = Instant::now();
         DirtyTiles {
             dirty,
+            unaltered: Some(Dirty::new(&[], 0)),
             reasons,
             spots: ChangedPositions::default(),
             row_positions: Vec::new(),
@@ -82,11 +86,18 @@ impl DirtyTiles {
         state.unrendered.iter().chain(&self.beyond.wanted).copied().collect()
     }
 
-    /// Dirty tiles that have changed, without those that are stored for the first time; `None` if there are too many
-    /// for a list.
+    /// The tiles in which rows have changed, without those that are stored for the first time; `None` if there are too
+    /// many for a list.
     pub(crate) fn changed(&self) -> Option<TileRectList> {
         let is_new: HashSet<TileCoord> = self.beyond.wanted.iter().copied().collect();
-        TileRectList::of(self.dirty.iter().filter(|tile| !is_new.contains(tile)))
+        let all = self.dirty.iter().chain(self.unaltered.as_ref()?.iter());
+        TileRectList::of(all.filter(|tile| !is_new.contains(tile)))
+    }
+
+    /// The tiles in which rows have changed, and those that are stored for the first time; `None` if there are too many
+    /// for a list.
+    pub(crate) fn with_changed_rows(&self) -> Option<TileRectList> {
+        TileRectList::of(self.dirty.iter().chain(self.unaltered.as_ref()?.iter()))
     }
 
     pub(crate) fn nothing(state: &TargetState) -> DirtyTiles {
@@ -174,8 +185,11 @@ pub(crate) async fn from_log(
     look: &Look<'_>,
     watches: &[Vec<Watch>],
     filter: &DirtyFilter,
+    live: Option<&LiveRows>,
 ) -> Result<Work, CommandError> {
     let Look { state, layers, .. } = look;
+    let since = state.cursor.to_string();
+    let publication = state.manifest.publication.as_ref();
     let log = look.unseen(&state.cursor);
     let unseen = log.changes().await?;
     let mut beyond = WorkBeyondScope::of(state, filter);
@@ -184,15 +198,32 @@ pub(crate) async fn from_log(
     let most = if may_be_seeded { max_dirty_tiles(state) } else { usize::MAX };
     let begun = before_positions(reasons(&unseen, watches), state, filter, &beyond, most);
     let Work::Some(mut changed) = begun else { return Ok(begun) };
+    if !look.run.settings.tileset.filters.parameters.is_empty() {
+        changed.unaltered = Some(Dirty::new(&state.parts, MAX_LISTED_TILES));
+    }
     changed.spots = ChangedPositions::new(layers.iter().map(|layer| layer.as_points().is_some()));
     for (index, (layer, watches)) in layers.iter().zip(watches).enumerate() {
         let mut marking = LayerMarking::of(LayerIndex(index), layer, most);
+        let live = match (live, publication) {
+            (Some(live), Some(shown)) if live.tell_differences(layer, &since, &shown.id).await => Some(live),
+            _ => None,
+        };
+        marking.waiting = live.map(|_| Vec::new());
         for (watch, rows) in unseen.of_layer(watches) {
             marking.begin(watch, rows, &mut changed);
-            let mark = |spot| marking.mark(&spot, &mut changed, &mut beyond);
-            if !log.positions(watch, layer, mark).await? {
+            let add = |spot| marking.add(spot, &mut changed, &mut beyond);
+            if !log.positions(watch, layer, add).await? {
                 return Ok(Work::All(changed.reasons));
             }
+        }
+        if let (Some(live), Some(waiting)) = (live, marking.waiting.take().filter(|waiting| !waiting.is_empty())) {
+            let differing = live.bring(look.live_step(&since), layer, marking.positions.as_deref()).await?;
+            marking.marked = 0;
+            if marking.mark_differing(&waiting, differing.as_ref(), &mut changed, &mut beyond).is_break() {
+                return Ok(Work::All(changed.reasons));
+            }
+            let (name, marked, all) = (&layer.name, marking.marked, waiting.len());
+            tracing::debug!("layer \"{name}\": rows differ at {marked} of {all} changed positions");
         }
         changed.rows.push(if marking.is_known { KnownRows::Touched(marking.touched) } else { KnownRows::Unknown });
         changed.row_positions.push(marking.positions);
@@ -200,7 +231,7 @@ pub(crate) async fn from_log(
     if may_be_seeded && is_cheaper_as_a_seed(&changed.dirty, state) {
         return Ok(Work::All(changed.reasons));
     }
-    let beyond = beyond.found(state, &look.job.target).await?;
+    let beyond = beyond.found(state, &look.run.target).await?;
     beyond.held.iter().chain(&beyond.wanted).for_each(|tile| changed.dirty.mark_chosen(*tile));
     changed.beyond = Box::new(beyond);
     Ok(Work::Some(changed))
@@ -266,6 +297,9 @@ struct LayerMarking {
     /// The changed rows of the present watch, and how many of its positions were marked.
     rows: u64,
     marked: u64,
+    /// Changes that are not marked yet, because they make no tile dirty if the rows there turn out to be as before;
+    /// `None` if each is marked at once.
+    waiting: Option<Vec<ChangeLocation>>,
 }
 
 impl LayerMarking {
@@ -281,6 +315,7 @@ impl LayerMarking {
             is_query: false,
             rows: 0,
             marked: 0,
+            waiting: None,
         }
     }
 
@@ -295,6 +330,48 @@ impl LayerMarking {
         }
     }
 
+    /// Adds a change, and marks it unless it waits. Breaks as [`LayerMarking::mark`] does.
+    fn add(&mut self, spot: ChangeLocation, changed: &mut DirtyTiles, beyond: &mut WorkBeyondScope) -> ControlFlow<()> {
+        if self.is_query {
+            self.touched += 1;
+            self.positions = None;
+            // The area that a declared query returns may hold any number of rows.
+            self.is_known &= matches!(spot, ChangeLocation::Point(_));
+        }
+        note_position(&mut self.positions, &spot);
+        match self.waiting.as_mut() {
+            None => return self.mark(&spot, changed, beyond),
+            Some(waiting) => waiting.push(spot),
+        }
+        if self.positions.is_some() {
+            return ControlFlow::Continue(());
+        }
+        let waiting = self.waiting.take().unwrap_or_default();
+        waiting.iter().try_for_each(|spot| self.mark(spot, changed, beyond))
+    }
+
+    /// Marks those of some changes at which rows may differ. The tiles of the others stay unaltered.
+    fn mark_differing(
+        &mut self,
+        spots: &[ChangeLocation],
+        differing: Option<&DifferingSquares>,
+        changed: &mut DirtyTiles,
+        beyond: &mut WorkBeyondScope,
+    ) -> ControlFlow<()> {
+        // How many of them will be marked cannot be extrapolated.
+        self.rows = 0;
+        for spot in spots {
+            if differing.zip(spot.position()).is_none_or(|(differing, at)| differing.are_at(at)) {
+                self.mark(spot, changed, beyond)?;
+                continue;
+            }
+            if changed.unaltered.as_mut().is_some_and(|tiles| tiles.mark(&self.drawn, spot).is_err()) {
+                changed.unaltered = None;
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
     /// Marks a change; breaks once there are, or will be, more dirty tiles than are rendered one by one.
     fn mark(
         &mut self,
@@ -303,14 +380,7 @@ impl LayerMarking {
         beyond: &mut WorkBeyondScope,
     ) -> ControlFlow<()> {
         changed.note(spot);
-        if self.is_query {
-            self.touched += 1;
-            self.positions = None;
-            // The area that a declared query returns may hold any number of rows.
-            self.is_known &= matches!(spot, ChangeLocation::Point(_));
-        }
         changed.spots.add(self.layer, spot);
-        note_position(&mut self.positions, spot);
         beyond.mark(&self.drawn, spot);
         self.marked += 1;
         let is_too_many = changed.dirty.mark(&self.drawn, spot).is_err()
@@ -357,7 +427,7 @@ pub(crate) async fn from_area(look: &Look<'_>, parts: &[AreaPart]) -> Result<Wor
         dirty.mark_all(&drawn(layer), &footprints).map_err(too_many)?;
     }
     // Includes tiles in which nothing is drawn any more.
-    let target = look.job.target.clone();
+    let target = look.run.target.clone();
     let held = spawn_blocking(move || target.reader()?.list().map_err(CommandError::from));
     for id in held.await?? {
         dirty.mark_tile(id.coord).map_err(too_many)?;

@@ -8,7 +8,7 @@ use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, quoted};
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped};
 use crate::run::dirty::{Look, Work};
-use crate::run::{CommandError, DirtyFilter, Job};
+use crate::run::{CommandError, DirtyFilter, TilesetRun};
 use crate::suggested::TRACK_PRUNE;
 
 const AREA: CheckArea = CheckArea::ChangeLog;
@@ -23,12 +23,12 @@ const MAX_LOGGED_SECONDS: f64 = 7.0 * 86_400.0;
 const MIN_DEAD_ROWS: i64 = 10_000;
 
 pub(crate) async fn check(
-    job: &Job,
+    run: &TilesetRun,
     database: &Database,
     options: &DoctorOptions,
     checkup: &mut Checkup,
 ) -> Result<(), CommandError> {
-    let schema = &job.settings.database.changes.schema;
+    let schema = &run.settings.database.changes.schema;
     let snapshot = database.snapshot().await?;
     match check_safety(database, &snapshot, schema).await {
         Ok(()) => {}
@@ -83,21 +83,21 @@ pub(crate) async fn check(
         }
     }
     drop(snapshot);
-    if options.has_target { behind(job, checkup).await } else { Ok(()) }
+    if options.has_target { behind(run, checkup).await } else { Ok(()) }
 }
 
 /// How far the target is behind the log.
-async fn behind(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
+async fn behind(run: &TilesetRun, checkup: &mut Checkup) -> Result<(), CommandError> {
     let filter = DirtyFilter::default();
-    let look = async { Look::begin(job, &filter, false).await?.work().await };
+    let look = async { Look::begin(run, &filter, false).await?.work(None).await };
     match Box::pin(look).await {
-        Ok(Work::Nothing) => checkup.fine(AREA, format!("{} is up to date", job.target)),
+        Ok(Work::Nothing) => checkup.fine(AREA, format!("{} is up to date", run.target)),
         Ok(Work::Some(changed)) => {
             let dirty = grouped(changed.dirty.len() as u64);
-            checkup.fine(AREA, format!("{} has {dirty} dirty tiles, which the next reseed renders", job.target));
+            checkup.fine(AREA, format!("{} has {dirty} dirty tiles, which the next reseed renders", run.target));
         }
         Ok(Work::All(_)) => {
-            checkup.fine(AREA, format!("so much has changed that the next reseed renders all of {}", job.target));
+            checkup.fine(AREA, format!("so much has changed that the next reseed renders all of {}", run.target));
         }
         Err(error) if error.kind() == ErrorKind::NeedsSeed => {
             checkup.add(AREA, CheckLevel::Error, with_causes(&error));

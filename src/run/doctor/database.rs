@@ -7,7 +7,7 @@ use crate::change_log::notify_obstacle;
 use crate::clock::since_1970;
 use crate::postgis::{Database, Snapshot, try_layers};
 use crate::report::{CheckArea, CheckLevel, Checkup};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 
 const AREA: CheckArea = CheckArea::Database;
 const CONTEXT: &str = "looking at the server";
@@ -41,13 +41,13 @@ const TRANSACTIONS: &str = "
     ORDER BY 2 DESC LIMIT 3";
 
 pub(crate) async fn check(
-    job: &Job,
+    run: &TilesetRun,
     database: &Database,
     options: &DoctorOptions,
     checkup: &mut Checkup,
 ) -> Result<(), CommandError> {
     let snapshot = database.snapshot().await?;
-    layers(job, &snapshot, checkup).await?;
+    layers(run, &snapshot, checkup).await?;
     let before = since_1970(SystemTime::now()).as_secs_f64();
     let rows = snapshot.all(CONTEXT, FACTS, &[]).await?;
     let Some(row) = rows.first() else { return Ok(()) };
@@ -55,7 +55,7 @@ pub(crate) async fn check(
     let server = database.server();
     checkup.fine(AREA, format!("PostgreSQL {postgresql}, PostGIS {postgis}, {server}, as {role}"));
     clock(row.get(3), before, options, checkup);
-    if let (Some(port), Some(asked)) = (row.get::<_, Option<i32>>(4), job.settings.database.connect.port())
+    if let (Some(port), Some(asked)) = (row.get::<_, Option<i32>>(4), run.settings.database.connect.port())
         && port != i32::from(asked)
     {
         checkup.warn(
@@ -64,7 +64,7 @@ pub(crate) async fn check(
             "a pooler has to give each client a session of its own (pool_mode = session in PgBouncer): a run exports a snapshot and holds it. A forwarded port is no problem",
         );
     }
-    sessions(job, row.get(5), row.get(6), checkup);
+    sessions(run, row.get(5), row.get(6), checkup);
     if let Some(roles) = row.get::<_, Option<String>>(7) {
         checkup.warn(
             AREA,
@@ -92,10 +92,10 @@ pub(crate) async fn check(
     Ok(())
 }
 
-async fn layers(job: &Job, snapshot: &Snapshot, checkup: &mut Checkup) -> Result<(), CommandError> {
+async fn layers(run: &TilesetRun, snapshot: &Snapshot, checkup: &mut Checkup) -> Result<(), CommandError> {
     // A layer that is drawn in several ways has the same problem in each of them.
     let mut said: Vec<String> = Vec::new();
-    for trial in Box::pin(try_layers(snapshot, &job.settings.tileset.layers, true)).await? {
+    for trial in Box::pin(try_layers(snapshot, &run.settings.tileset.layers, true)).await? {
         let warnings = trial.warnings.into_iter().chain(trial.row_security).map(|text| (CheckLevel::Warning, text));
         let errors = trial.errors.iter().map(|error| (CheckLevel::Error, crate::error::with_causes(error)));
         let mut is_fine = true;
@@ -142,9 +142,9 @@ fn clock(server: f64, before: f64, options: &DoctorOptions, checkup: &mut Checku
     }
 }
 
-fn sessions(job: &Job, free: i64, left: Option<i64>, checkup: &mut Checkup) {
+fn sessions(run: &TilesetRun, free: i64, left: Option<i64>, checkup: &mut Checkup) {
     // In addition to the workers: the session that holds the snapshot, and the one that watches who waits for locks.
-    let wanted = i64::try_from(job.settings.run.workers.get()).unwrap_or(i64::MAX).saturating_add(2);
+    let wanted = i64::try_from(run.settings.run.workers.get()).unwrap_or(i64::MAX).saturating_add(2);
     let limits =
         [(Some(free), "the server", "raise max_connections"), (left, "this role", "ALTER ROLE … CONNECTION LIMIT")];
     for (left, whose, remedy) in limits {

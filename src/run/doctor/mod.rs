@@ -15,9 +15,8 @@ mod target;
 
 use std::time::Duration;
 
-use super::{CommandError, Job};
+use super::{CommandError, TilesetRun};
 use crate::error::{ErrorKind, with_causes};
-use crate::postgis::Database;
 use crate::report::{CheckArea, CheckLevel, Checkup};
 
 /// The options of `doctor`, in addition to the settings.
@@ -35,12 +34,11 @@ pub(crate) struct DoctorOptions {
 }
 
 /// Checks everything that the settings name.
-pub(crate) async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup, CommandError> {
+pub(crate) async fn doctor(run: &TilesetRun, options: &DoctorOptions) -> Result<Checkup, CommandError> {
     let mut checkup = Checkup::default();
-    let settings = &job.settings.database;
-    let database = Database::new(&settings.connect, settings.session.clone(), &job.stop)?;
-    match database::check(job, &database, options, &mut checkup).await {
-        Ok(()) => match change_log::check(job, &database, options, &mut checkup).await {
+    let database = run.database()?;
+    match database::check(run, &database, options, &mut checkup).await {
+        Ok(()) => match change_log::check(run, &database, options, &mut checkup).await {
             Ok(()) => {}
             Err(error) => note(&mut checkup, CheckArea::ChangeLog, error)?,
         },
@@ -48,13 +46,13 @@ pub(crate) async fn doctor(job: &Job, options: &DoctorOptions) -> Result<Checkup
         Err(error) => note(&mut checkup, CheckArea::Database, error)?,
     }
     if options.has_target
-        && let Err(error) = target::check(job, &mut checkup).await
+        && let Err(error) = target::check(run, &mut checkup).await
     {
         note(&mut checkup, CheckArea::Target, error)?;
     }
-    let public_url = job.settings.tileset.tree.public_url.as_ref().filter(|url| !url.is_empty());
+    let public_url = run.settings.tileset.tree.public_url.as_ref().filter(|url| !url.is_empty());
     if let Some(url) = options.url.as_ref().or(public_url) {
-        address::check(url, &job.stop, &mut checkup).await?;
+        address::check(url, &run.stop, &mut checkup).await?;
     }
     Ok(checkup)
 }

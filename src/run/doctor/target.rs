@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use crate::error::with_causes;
 use crate::report::{CheckArea, CheckLevel, Checkup, grouped, sized};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::suggested::SEED;
 use crate::target::{OpenMode, Storage};
 
@@ -19,8 +19,8 @@ const MIN_FREE_SHARE: f64 = 0.05;
 /// The fewest files that a directory target should be able to take.
 const MIN_FREE_FILES: u64 = 100_000;
 
-pub(crate) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
-    let target = job.target.clone();
+pub(crate) async fn check(run: &TilesetRun, checkup: &mut Checkup) -> Result<(), CommandError> {
+    let target = run.target.clone();
     let before = spawn_blocking(move || target.reader_of_what_is_there()).await?;
     let exists = match before {
         Ok(found) => found.is_some(),
@@ -30,24 +30,24 @@ pub(crate) async fn check(job: &Job, checkup: &mut Checkup) -> Result<(), Comman
         }
     };
     if !exists {
-        checkup.warn(AREA, format!("there is no {} yet", job.target), format!("run {SEED}"));
+        checkup.warn(AREA, format!("there is no {} yet", run.target), format!("run {SEED}"));
     }
-    let has_room = match job.target.url.storage() {
+    let has_room = match run.target.url.storage() {
         Storage::File(path) => room(path, false, checkup),
         Storage::Folder(path) => room(path, true, checkup),
         Storage::Prefix | Storage::Object => true,
     };
     if exists && has_room {
-        lock(job, checkup).await?;
+        lock(run, checkup).await?;
     }
     Ok(())
 }
 
 /// Takes the target's lock or lease for a moment, as a reseed does. This needs the right to write.
-async fn lock(job: &Job, checkup: &mut Checkup) -> Result<(), CommandError> {
-    let target = job.target.clone();
+async fn lock(run: &TilesetRun, checkup: &mut Checkup) -> Result<(), CommandError> {
+    let target = run.target.clone();
     match spawn_blocking(move || target.sink(OpenMode::Edit).map(drop)).await? {
-        Ok(()) => checkup.fine(AREA, format!("{} can be written, and nobody else writes it", job.target)),
+        Ok(()) => checkup.fine(AREA, format!("{} can be written, and nobody else writes it", run.target)),
         Err(CommandError::Target(error)) if error.is_held() => {
             checkup.add(AREA, CheckLevel::Warning, with_causes(&error));
         }

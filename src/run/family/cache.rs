@@ -21,7 +21,7 @@ use crate::report::{Event, SkippedRows};
 use crate::run::identity::LogIdentity;
 use crate::run::prepare::{Prepared, Warnings, bounds, check_limits, plan_layer, skipped_rows};
 use crate::run::shared_rows::ReadBefore;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::target::Needs;
 use crate::tile::{Batch, Coverage, LayerFootprints, Order, ZoomList};
 
@@ -55,13 +55,16 @@ pub(crate) struct FamilyCachePart {
 impl FamilyCache {
     /// Reads the rows; `None` if a layer cannot be drawn from cached rows, so that each variant has to read its own
     /// rows.
-    pub(crate) async fn read(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyCache>, CommandError> {
-        let settings = &job.settings;
+    pub(crate) async fn read(
+        run: &FamilyRun<'_>,
+        tileset_run: &TilesetRun,
+    ) -> Result<Option<FamilyCache>, CommandError> {
+        let settings = &tileset_run.settings;
         if run.members.table.rows.len() < 2 || settings.run.rows_memory == 0 {
             return Ok(None);
         }
-        let database = job.database()?;
-        let snapshot = job.take_snapshot(&database, false).await?;
+        let database = tileset_run.database()?;
+        let snapshot = tileset_run.take_snapshot(&database, false).await?;
         let named = probe_names(&snapshot, &settings.tileset.layers).await?;
         let sessions = settings.run.workers.get();
         let workers = Worker::open(&database, &snapshot, &named.locks, settings.run.limits.packing, sessions).await?;
@@ -82,9 +85,10 @@ impl FamilyCache {
         };
         let (coverage, zooms) = (Coverage::new(&settings.tileset.bbox), &settings.tileset.zooms);
         let (mut prepared, mut planned, mut skipped) = (Vec::new(), Vec::new(), Vec::new());
-        let mut memory = job.rows_memory();
+        let mut memory = tileset_run.rows_memory();
         for (layer, settings) in probed.layers.iter().zip(&settings.tileset.layers) {
-            let reading = LayerReading { job, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
+            let reading =
+                LayerReading { tileset_run, snapshot: &snapshot, workers: &workers, coverage: &coverage, memory };
             let (cached, footprints) = reading.read(layer, settings, &mut skipped).await?;
             planned.push(plan_layer(layer, &settings.budget.features, Surveyed::of_footprints(footprints)));
             if !cached.has_cached_rows() {
@@ -114,7 +118,7 @@ impl FamilyCache {
         snapshot.check_partitions(&conditioned.reads).await?;
         let log = LogIdentity::read(&snapshot, &settings.database.changes.schema, []).await?;
         for rows in &skipped {
-            job.report.event(&Event::Skipped(rows.clone()));
+            tileset_run.report.event(&Event::Skipped(rows.clone()));
         }
         Ok(Some(FamilyCache {
             snapshot,
@@ -135,8 +139,13 @@ impl FamilyCache {
 impl FamilyCache {
     /// Reads which rows belong to which variant. False if the cached rows do not suffice for that, so that each variant
     /// has to read its own rows.
-    pub(crate) async fn read_members(&self, run: &FamilyRun<'_>, job: &Job) -> Result<bool, CommandError> {
-        let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), &job.settings.tileset.zooms);
+    pub(crate) async fn read_members(
+        &self,
+        run: &FamilyRun<'_>,
+        tileset_run: &TilesetRun,
+    ) -> Result<bool, CommandError> {
+        let (coverage, zooms) =
+            (Coverage::new(&tileset_run.settings.tileset.bbox), &tileset_run.settings.tileset.zooms);
         let table = &run.members.table;
         let mut layers = Vec::new();
         for layer in &self.prepared {
@@ -157,7 +166,7 @@ impl FamilyCache {
 }
 
 struct LayerReading<'a> {
-    job: &'a Job,
+    tileset_run: &'a TilesetRun,
     snapshot: &'a Snapshot,
     workers: &'a [Worker],
     coverage: &'a Coverage,
@@ -173,11 +182,11 @@ impl LayerReading<'_> {
         options: &LayerOptions,
         skipped: &mut Vec<SkippedRows>,
     ) -> Result<(PreparedLayer, LayerFootprints), CommandError> {
-        let LayerReading { job, snapshot, workers, coverage, memory } = *self;
-        let zooms = &job.settings.tileset.zooms;
+        let LayerReading { tileset_run, snapshot, workers, coverage, memory } = *self;
+        let zooms = &tileset_run.settings.tileset.zooms;
         let fresh = PreparedLayer::new(layer);
         // Rows of a larger area might belong to a variant that shows none of them.
-        let before = job.rows_read_before(snapshot, &fresh, options).filter(|before| before.are_own);
+        let before = tileset_run.rows_read_before(snapshot, &fresh, options).filter(|before| before.are_own);
         if let Some(ReadBefore { layer, footprints: Some((footprints, not_drawn)), .. }) = before {
             skipped.extend(not_drawn);
             return Ok((layer, footprints));
@@ -192,8 +201,8 @@ impl LayerReading<'_> {
             let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, may_spill: true };
             fresh.cache_rows(snapshot, workers, coverage, &layer.drawn_zooms(zooms), limits).await?
         };
-        if job.rows_to_read(options).is_own {
-            job.keep_rows(snapshot, options, &cached, skipped);
+        if tileset_run.rows_to_read(options).is_own {
+            tileset_run.keep_rows(snapshot, options, &cached, skipped);
         }
         Ok((cached, seen.footprints))
     }
@@ -206,12 +215,14 @@ impl FamilyCachePart {
     }
 
     /// Plans the tiles of the target. No session has to render them.
-    pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
+    pub(crate) async fn prepared(&self, tileset_run: &TilesetRun, order: Order) -> Result<Prepared, CommandError> {
         let (begun, cache) = (Instant::now(), &self.cache);
-        let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
-        let (coverage, zooms) = (Coverage::new(&job.settings.tileset.bbox), job.settings.tileset.zooms.clone());
-        let limits: Vec<_> = job.settings.tileset.layers.iter().map(|layer| layer.budget.features.clone()).collect();
-        let (part, batch) = (self.clone(), job.batch_features(BatchKind::Seed));
+        let mut warnings = Warnings { report: &tileset_run.report, seen: Vec::new() };
+        let (coverage, zooms) =
+            (Coverage::new(&tileset_run.settings.tileset.bbox), tileset_run.settings.tileset.zooms.clone());
+        let limits: Vec<_> =
+            tileset_run.settings.tileset.layers.iter().map(|layer| layer.budget.features.clone()).collect();
+        let (part, batch) = (self.clone(), tileset_run.batch_features(BatchKind::Seed));
         let planning = spawn_blocking(move || {
             let layers: Vec<VariantLayer> = match part.variant {
                 None => part.cache.all.iter().map(|rows| rows.of_variant(0)).collect(),
@@ -229,7 +240,7 @@ impl FamilyCachePart {
             Ok::<_, CommandError>((surveyed, features, bounds(&planned, &coverage), zooms))
         });
         let (surveyed, features, bounds, zooms) = planning.await??;
-        let thinned = check_limits(&job.settings, &zooms, &mut warnings)?;
+        let thinned = check_limits(&tileset_run.settings, &zooms, &mut warnings)?;
         Ok(Prepared {
             snapshot: Arc::clone(&cache.snapshot),
             server: cache.server.clone(),
@@ -251,9 +262,16 @@ impl FamilyCachePart {
 
     /// The renderers of the target, whose sink needs tiles as `needs` says. They share tiles of the family only if the
     /// target packs tiles in the same way.
-    pub(crate) fn sources(&self, job: &Job, layers: &[PreparedLayer], needs: Needs) -> Vec<CachedRenderer> {
-        let is_alike = !needs.layers_apart && job.settings.run.limits.packing == self.cache.packing;
+    pub(crate) fn sources(
+        &self,
+        tileset_run: &TilesetRun,
+        layers: &[PreparedLayer],
+        needs: Needs,
+    ) -> Vec<CachedRenderer> {
+        let is_alike = !needs.layers_apart && tileset_run.settings.run.limits.packing == self.cache.packing;
         let (layers, shared) = (Arc::new(layers.to_vec()), self.cache.tiles.as_ref().filter(|_| is_alike));
-        (0..job.settings.run.workers.get()).map(|_| CachedRenderer::new(&layers, shared, &job.stop)).collect()
+        (0..tileset_run.settings.run.workers.get())
+            .map(|_| CachedRenderer::new(&layers, shared, &tileset_run.stop))
+            .collect()
     }
 }

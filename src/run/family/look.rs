@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::{Family, FamilyRecord, FamilyRun, RecordedVariant, StoredFamily};
 use crate::change_log;
 use crate::change_log::{Cursor, LogGap, UnseenLog, Watch, tracked};
-use crate::config::{ConfigError, JobSettings, VariantValues};
+use crate::config::{ConfigError, Settings, VariantValues};
 use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
 use crate::encode::Gunzip;
@@ -32,7 +32,7 @@ use crate::run::describe::fingerprint;
 use crate::run::dirty::drawn;
 use crate::run::identity::{LogIdentity, SameDatabase, compare};
 use crate::run::target::{TargetState, needs_seed};
-use crate::run::{CommandError, Job, Target};
+use crate::run::{CommandError, Target, TilesetRun};
 use crate::target::{DeadBytes, read_all};
 use crate::tile::{ChangeLocation, Slice, TileCoord, TileId, TileRect, WorldBox, Zoom, area_texts};
 
@@ -99,16 +99,19 @@ const MAX_TILES_OF_PLACE: u64 = 16;
 impl FamilyLook {
     /// Finds what has changed; `None` if each variant has to be looked at by itself. Fails if the database shows
     /// another history than the family's manifest, its change log cannot be trusted, or the layers do not fit.
-    pub(crate) async fn begin(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilyLook>, CommandError> {
-        let (family, settings) = (run.family, &job.settings);
+    pub(crate) async fn begin(
+        run: &FamilyRun<'_>,
+        tileset_run: &TilesetRun,
+    ) -> Result<Option<FamilyLook>, CommandError> {
+        let (family, settings) = (run.family, &tileset_run.settings);
         let Some(before) = &run.before else { return Ok(None) };
         let (record, Some(cursor)) = (&before.record, before.cursor.clone()) else { return Ok(None) };
         let is_function = |options: &LayerKind| matches!(options, LayerKind::Function(_));
         if settings.tileset.layers.iter().any(|layer| is_function(&layer.kind)) {
             return Ok(None);
         }
-        let database = job.database()?;
-        let snapshot = job.take_snapshot(&database, false).await?;
+        let database = tileset_run.database()?;
+        let snapshot = tileset_run.take_snapshot(&database, false).await?;
         let table = &run.members.table;
         // No row fulfils a condition on values that are not set. This probe comes first, so that the session has only
         // the locks of a variant.
@@ -123,16 +126,17 @@ impl FamilyLook {
         let seen = record.witnesses.iter().map(|witness| witness.snapshot.as_str());
         let log_identity = LogIdentity::read(&snapshot, &settings.database.changes.schema, seen).await?;
         let identity = probed.server.identity;
-        let log = FamilyLog { snapshot: &snapshot, job: &job.with_settings(conditioned), cursor: &cursor };
+        let log =
+            FamilyLog { snapshot: &snapshot, tileset_run: &tileset_run.with_settings(conditioned), cursor: &cursor };
         let watches = log.watches(&database, &probed.layers).await?;
         // Reasons why the log itself cannot be used are reported first.
         match compare(record.database.as_ref(), &identity, log_identity.as_ref().map(LogIdentity::key)) {
             Ok(SameDatabase::Yes) => {}
             Ok(SameDatabase::Unsaid | SameDatabase::OtherKey) => return Ok(None),
-            Err(why) => return Err(needs_seed(&job.target, why)),
+            Err(why) => return Err(needs_seed(&tileset_run.target, why)),
         }
         if log_identity.as_ref().is_some_and(|log| log.contradicts(&record.witnesses)) {
-            return Err(CommandError::OtherHistory { target: job.target.to_string() });
+            return Err(CommandError::OtherHistory { target: tileset_run.target.to_string() });
         }
         let is_vouched = |witness: &&Witness| log_identity.as_ref()?.vouches(witness);
         let vouched = record.witnesses.iter().filter(|witness| is_vouched(witness) == Some(true));
@@ -174,7 +178,7 @@ impl FamilyLook {
     }
 
     /// Whether the changes concern the target of a variant. Reads the target, so it may wait for a server.
-    pub(crate) fn state_of(&self, number: usize, settings: &JobSettings, target: &Target) -> VariantState {
+    pub(crate) fn state_of(&self, number: usize, settings: &Settings, target: &Target) -> VariantState {
         if self.members.contains(&number) {
             return VariantState::Unknown;
         }
@@ -183,7 +187,7 @@ impl FamilyLook {
     }
 
     /// The target, if no change concerns it.
-    fn untouched(&self, settings: &JobSettings, target: &Target) -> Option<UntouchedVariant> {
+    fn untouched(&self, settings: &Settings, target: &Target) -> Option<UntouchedVariant> {
         let state = TargetState::read(target).ok()?;
         let manifest = &state.manifest;
         let tileset = &settings.tileset;
@@ -217,7 +221,7 @@ impl FamilyLook {
 /// The change log since the state that the family has seen.
 struct FamilyLog<'a> {
     snapshot: &'a Arc<Snapshot>,
-    job: &'a Job,
+    tileset_run: &'a TilesetRun,
     cursor: &'a Cursor,
 }
 
@@ -227,7 +231,7 @@ impl FamilyLog<'_> {
         database: &crate::postgis::Database,
         layers: &[Arc<Layer>],
     ) -> Result<Vec<Vec<Watch>>, CommandError> {
-        let settings = &self.job.settings;
+        let settings = &self.tileset_run.settings;
         let schema = &settings.database.changes.schema;
         let watches = tracked(database, self.snapshot, schema, None, layers, self.cursor).await;
         watches.map_err(|error| match error {
@@ -237,7 +241,7 @@ impl FamilyLog<'_> {
     }
 
     fn untracked(&self, why: LogGap) -> CommandError {
-        CommandError::LogGap { target: self.job.target.to_string(), why }
+        CommandError::LogGap { target: self.tileset_run.target.to_string(), why }
     }
 
     /// The places of all changes; `None` if a change may concern every variant, or there are too many.
@@ -247,7 +251,7 @@ impl FamilyLog<'_> {
         layers: &[Arc<Layer>],
         scope: &FamilyScope,
     ) -> Result<Option<ChangedPlaces>, CommandError> {
-        let schema = &self.job.settings.database.changes.schema;
+        let schema = &self.tileset_run.settings.database.changes.schema;
         let log = UnseenLog { snapshot: self.snapshot, schema, cursor: self.cursor };
         let changes = log.changes().await?;
         let mut found = ChangedPlaces::default();
@@ -277,7 +281,7 @@ struct FamilyScope {
 
 impl FamilyScope {
     /// `layers` are those without the conditions of variants.
-    fn of(settings: &JobSettings, layers: &[Arc<Layer>]) -> FamilyScope {
+    fn of(settings: &Settings, layers: &[Arc<Layer>]) -> FamilyScope {
         let tileset = &settings.tileset;
         let is_suited = |layer: &Layer| layer.traits().shows_all_points() && layer.is_found_by_area();
         // A layer that is drawn in several ways has the same rows at all zooms.

@@ -28,11 +28,11 @@ use std::sync::Arc;
 use tokio::task::spawn_blocking;
 
 use super::target::needs_seed;
-use super::{CommandError, Job, SeveralError, Target, reading, restarting};
-use crate::config::{ConfigError, JobSettings, ValueSegment, VariantSettings, VariantValues};
+use super::{CommandError, SeveralError, Target, TilesetRun, blocking_read, restarting};
+use crate::config::{ConfigError, Settings, ValueSegment, VariantSettings, VariantValues};
 use crate::error::ErrorKind;
 use crate::postgis::{Layer, Snapshot, VariantParameter, VariantTable, bound_condition, variant_table};
-use crate::report::{Event, Report};
+use crate::report::Report;
 use crate::stop::Stop;
 use crate::target::NoteStore;
 
@@ -48,7 +48,7 @@ pub(crate) use sessions::{FamilySessions, SessionPart};
 /// The variants of a tileset.
 #[derive(Clone)]
 pub(crate) struct Family {
-    settings: JobSettings,
+    settings: Settings,
     variants: Arc<VariantSettings>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) struct FamilyMembers {
 
 impl Family {
     /// The family of a tileset; `None` if the tileset has no variants.
-    pub(crate) fn of(settings: &JobSettings) -> Option<Family> {
+    pub(crate) fn of(settings: &Settings) -> Option<Family> {
         let variants = settings.tileset.variants.clone()?;
         Some(Family { settings: settings.clone(), variants })
     }
@@ -70,7 +70,7 @@ impl Family {
         &self.settings.tileset.name
     }
 
-    pub(crate) fn settings(&self) -> &JobSettings {
+    pub(crate) fn settings(&self) -> &Settings {
         &self.settings
     }
 
@@ -114,7 +114,7 @@ impl Family {
     }
 
     /// The settings with the conditions of the variants. The values come from the database, and are checked.
-    pub(crate) async fn with_conditions(&self, snapshot: &Snapshot) -> Result<JobSettings, CommandError> {
+    pub(crate) async fn with_conditions(&self, snapshot: &Snapshot) -> Result<Settings, CommandError> {
         let members = self.members(snapshot).await?;
         Ok(self.settings.with_variant_conditions(&members.table.parameters)?)
     }
@@ -164,13 +164,13 @@ impl Family {
         Ok(FamilyMembers { table, segments })
     }
 
-    pub(crate) fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<JobSettings, CommandError> {
+    pub(crate) fn variant(&self, parameters: &[VariantParameter], row: &[String]) -> Result<Settings, CommandError> {
         Ok(self.settings.of_variant(parameters, row)?)
     }
 
     /// The settings of the tileset without conditions, if it is wanted in addition to the variants. Fails if the
     /// output, `public_url` or the `url` of a purge is no valid address.
-    pub(crate) fn all(&self) -> Result<Option<JobSettings>, CommandError> {
+    pub(crate) fn all(&self) -> Result<Option<Settings>, CommandError> {
         Ok(self.settings.of_all_variants()?)
     }
 
@@ -180,29 +180,24 @@ impl Family {
     }
 
     /// A target that does not exist; the family's own manifest lies next to it. Must be called on a runtime.
-    pub(crate) fn place(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Target, CommandError> {
+    pub(crate) fn manifest_target(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Target, CommandError> {
         let mut settings = self.settings.clone();
         let folder = self.variants.output.folder();
         settings.tileset.output = PathBuf::from(format!("{folder}{}.variants.pmtiles", self.name()));
-        Ok(Job::new(settings, false, report, stop)?.target)
-    }
-
-    /// The run for a watch of the family. Its target stands for all targets and is none of them. Must be called on a
-    /// runtime.
-    pub(crate) fn watched(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
-        self.job(report, stop)
+        Ok(TilesetRun::new(settings, false, report, stop)?.target)
     }
 
     /// The notes that are kept with the family's manifest. Must be called on a runtime.
     pub(crate) fn notes(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Arc<dyn NoteStore>, CommandError> {
-        self.place(report, stop)?.notes()
+        self.manifest_target(report, stop)?.notes()
     }
 
-    /// A run with the family's settings, whose target is not a variant's.
-    pub(crate) fn job(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Job, CommandError> {
+    /// A run with the family's settings, for a watch. Its target stands for all targets and is none of them. Must be
+    /// called on a runtime.
+    pub(crate) fn tileset_run(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<TilesetRun, CommandError> {
         let mut settings = self.settings.clone();
         settings.tileset.output = PathBuf::from(self.output());
-        Job::new(settings, false, report, stop)
+        TilesetRun::new(settings, false, report, stop)
     }
 
     /// What the family's manifest says; `None` if there is none. Must be called on a runtime.
@@ -211,8 +206,8 @@ impl Family {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Option<StoredFamily>, CommandError> {
-        let place = self.place(report, stop)?;
-        reading(stop, move || record::read(&place)).await
+        let target = self.manifest_target(report, stop)?;
+        blocking_read(stop, move || record::read(&target)).await
     }
 
     /// What the family's manifest says. Must be called on a runtime.
@@ -236,11 +231,11 @@ impl Family {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<Option<StoredFamily>, CommandError> {
-        let place = self.place(report, stop)?;
-        let found = reading(stop, move || record::read_to_replace(&place)).await?;
+        let target = self.manifest_target(report, stop)?;
+        let found = blocking_read(stop, move || record::read_to_replace(&target)).await?;
         Ok(found.map(|(stored, unreadable)| {
             if let Some(error) = unreadable {
-                report.event(&Event::Warning { message: format!("{error}: it is replaced") });
+                report.warn(format!("{error}: it is replaced"));
             }
             stored
         }))
@@ -252,7 +247,7 @@ impl Family {
         stop: &Stop,
         why: &str,
     ) -> Result<CommandError, CommandError> {
-        Ok(needs_seed(&self.job(report, stop)?.target, why))
+        Ok(needs_seed(&self.tileset_run(report, stop)?.target, why))
     }
 
     /// Writes the family's manifest, unless it has changed since it was read.
@@ -262,15 +257,15 @@ impl Family {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<(), CommandError> {
-        let place = self.place(report, stop)?;
-        spawn_blocking(move || record::write(&place, &written)).await?
+        let target = self.manifest_target(report, stop)?;
+        spawn_blocking(move || record::write(&target, &written)).await?
     }
 
     /// The settings of the tileset without conditions, if it is wanted, and of all variants in a manifest.
-    pub(crate) fn settings_in(&self, record: &FamilyRecord) -> Result<Vec<JobSettings>, CommandError> {
+    pub(crate) fn settings_in(&self, record: &FamilyRecord) -> Result<Vec<Settings>, CommandError> {
         let parameters = &record.parameters;
         let variants = record.variants.iter().filter(|variant| !variant.vanished);
-        let mut all: Vec<JobSettings> = self.all()?.into_iter().collect();
+        let mut all: Vec<Settings> = self.all()?.into_iter().collect();
         for variant in variants {
             all.push(self.variant(parameters, &variant.values)?);
         }
@@ -301,7 +296,7 @@ impl Family {
         output: &Path,
         report: &Arc<dyn Report>,
         stop: &Stop,
-    ) -> Result<JobSettings, CommandError> {
+    ) -> Result<Settings, CommandError> {
         if let Some(all) = self.all()?
             && is_same_place(&all.tileset.output, output)
         {
@@ -324,12 +319,12 @@ impl Family {
         output: Option<&Path>,
         report: &Arc<dyn Report>,
         stop: &Stop,
-    ) -> Result<Job, CommandError> {
+    ) -> Result<TilesetRun, CommandError> {
         let settings = if let Some(output) = output {
             self.variant_with_output(output, report, stop).await?
         } else {
-            if let Some(job) = self.sample(report, stop).await.or_else(unless_needs_seed)? {
-                return Ok(job);
+            if let Some(tileset_run) = self.sample(report, stop).await.or_else(unless_needs_seed)? {
+                return Ok(tileset_run);
             }
             let tracked = self.settings.tracked(report, stop).await?;
             tracked.into_iter().next_back().unwrap_or_else(|| self.settings.clone())
@@ -338,16 +333,20 @@ impl Family {
             let is_it = |variant: &&RecordedVariant| self.output_of(&variant.segments) == settings.tileset.output;
             stored.known(stored.record.variants.iter().find(is_it)?)
         });
-        Ok(Job::new(settings, false, report, stop)?.knowing(known))
+        Ok(TilesetRun::new(settings, false, report, stop)?.with_known_state(known))
     }
 
     /// A run of one variant that stands for all, with what the family's manifest says of its target; `None` if there is
     /// no variant.
-    pub(crate) async fn sample(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Option<Job>, CommandError> {
+    pub(crate) async fn sample(
+        &self,
+        report: &Arc<dyn Report>,
+        stop: &Stop,
+    ) -> Result<Option<TilesetRun>, CommandError> {
         let stored = self.known(report, stop).await?;
         let Some(first) = stored.record.variants.iter().find(|variant| !variant.vanished) else { return Ok(None) };
         let settings = self.variant(&stored.record.parameters, &first.values)?;
-        Ok(Some(Job::new(settings, false, report, stop)?.knowing(stored.known(first))))
+        Ok(Some(TilesetRun::new(settings, false, report, stop)?.with_known_state(stored.known(first))))
     }
 
     /// The values that the database gives now. Must be called on a runtime.
@@ -356,9 +355,9 @@ impl Family {
         report: &Arc<dyn Report>,
         stop: &Stop,
     ) -> Result<FamilyMembers, CommandError> {
-        let job = self.job(report, stop)?;
+        let tileset_run = self.tileset_run(report, stop)?;
         let look = async |_restarts| {
-            let snapshot = job.database()?.snapshot().await?;
+            let snapshot = tileset_run.database()?.snapshot().await?;
             self.members(&snapshot).await
         };
         restarting(&self.settings.database, report, stop, look).await
@@ -370,13 +369,13 @@ fn unless_needs_seed<T>(error: CommandError) -> Result<Option<T>, CommandError> 
     if error.kind() == ErrorKind::NeedsSeed { Ok(None) } else { Err(error) }
 }
 
-impl JobSettings {
+impl Settings {
     /// The settings whose layers the change log has to watch. If the tileset has variants, one of them stands for all.
     /// Must be called on a runtime.
     ///
     /// # Errors
     /// If the values cannot be read.
-    pub async fn tracked(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+    pub async fn tracked(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<Settings>, CommandError> {
         let Some(family) = Family::of(self) else { return Ok(vec![self.clone()]) };
         let members = family.members_now(report, stop).await?;
         let parameters = &members.table.parameters;
@@ -392,7 +391,7 @@ impl JobSettings {
     ///
     /// # Errors
     /// If the manifest cannot be read, or there is none.
-    pub async fn targets(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<JobSettings>, CommandError> {
+    pub async fn targets(self, report: &Arc<dyn Report>, stop: &Stop) -> Result<Vec<Settings>, CommandError> {
         match Family::of(&self) {
             None => Ok(vec![self]),
             Some(family) => family.settings_in(&family.recorded(report, stop).await?),
@@ -417,7 +416,7 @@ pub(crate) struct ReadFamily {
 impl Family {
     /// A reader of the family's manifest. Must be called on a runtime.
     pub(crate) fn reader(&self, report: &Arc<dyn Report>, stop: &Stop) -> Result<FamilyReader, CommandError> {
-        Ok(FamilyReader(self.place(report, stop)?))
+        Ok(FamilyReader(self.manifest_target(report, stop)?))
     }
 }
 

@@ -16,14 +16,14 @@ use super::{
     WrittenFamily, remove_target,
 };
 use crate::change_log::Cursor;
-use crate::config::{JobSettings, ValueSegment};
+use crate::config::{Settings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::manifest::{Manifest, Witness};
 use crate::postgis::server_of;
 use crate::report::{DirtyReport, FamilyReport, Report, ReseedReport, RunReport};
 use crate::run::identity::LogIdentity;
 use crate::run::{
-    CommandError, FailedTargets, Job, KnownState, SeveralError, SeveralTargets, SharedSnapshot, restarting,
+    CommandError, FailedTargets, KnownState, SeveralError, SeveralTargets, SharedSnapshot, TilesetRun, restarting,
 };
 use crate::stop::Stop;
 
@@ -43,7 +43,7 @@ pub(crate) struct FamilyOptions {
     pub stop: Stop,
     pub snapshot: SharedSnapshot,
     /// The run whose gate and listeners the runs of the variants use; `None` if they wait nowhere and tell nobody.
-    pub(crate) caller: Option<Job>,
+    pub(crate) caller: Option<TilesetRun>,
     /// The names of the variants that a seed is for: the values in their outputs, joined by slashes. All variants and
     /// `all` if it is empty.
     pub only: Vec<String>,
@@ -99,7 +99,7 @@ pub(crate) struct FamilyRun<'a> {
     pub(crate) before: Option<StoredFamily>,
     pub(crate) members: FamilyMembers,
     /// The settings of the tileset without conditions, if it is wanted.
-    pub(crate) all: Option<JobSettings>,
+    pub(crate) all: Option<Settings>,
     pub(crate) targets: FamilyTargets<'a>,
     pub(crate) tally: FamilyTally,
     pub(crate) record: FamilyRecord,
@@ -129,10 +129,12 @@ impl<'a> FamilyRun<'a> {
             family.stored(report, stop).await?
         };
         let settings = &family.settings().database;
-        let job = Job { target: family.place(report, stop)?, ..family.job(report, stop)? }.sharing(snapshot);
+        let tileset_run =
+            TilesetRun { target: family.manifest_target(report, stop)?, ..family.tileset_run(report, stop)? }
+                .with_snapshot(snapshot);
         let look = async |_restarts| {
-            let database = job.database()?;
-            let seen = job.take_snapshot(&database, false).await?;
+            let database = tileset_run.database()?;
+            let seen = tileset_run.take_snapshot(&database, false).await?;
             let members = family.members(&seen).await?;
             let kept = before.iter().filter(|_| !only.is_empty()).flat_map(|before| &before.record.witnesses);
             let asked = kept.map(|witness| witness.snapshot.as_str());
@@ -154,7 +156,7 @@ impl<'a> FamilyRun<'a> {
             };
             Ok((members, record))
         };
-        let look = async |restarts| look(restarts).await.inspect_err(|_error| job.release_snapshot());
+        let look = async |restarts| look(restarts).await.inspect_err(|_error| tileset_run.release_snapshot());
         let (mut members, mut record) = restarting(settings, report, stop, look).await?;
         record.parameters.clone_from(&members.table.parameters);
         let variants = members.segments.iter().zip(&members.table.rows);
@@ -194,23 +196,26 @@ impl<'a> FamilyRun<'a> {
     }
 
     /// Runs `step` on the snapshot of the run, and again on a new one if the database goes away.
-    async fn on_snapshot<T>(&self, step: impl AsyncFn(&Job) -> Result<T, CommandError>) -> Result<T, CommandError> {
+    async fn on_snapshot<T>(
+        &self,
+        step: impl AsyncFn(&TilesetRun) -> Result<T, CommandError>,
+    ) -> Result<T, CommandError> {
         let FamilyOptions { report, stop, snapshot, .. } = self.options;
-        let job = self.family.job(report, stop)?.sharing(snapshot);
-        let step = async |_restarts| step(&job).await.inspect_err(|_error| job.release_snapshot());
-        restarting(&job.settings.database, report, stop, step).await
+        let tileset_run = self.family.tileset_run(report, stop)?.with_snapshot(snapshot);
+        let step = async |_restarts| step(&tileset_run).await.inspect_err(|_error| tileset_run.release_snapshot());
+        restarting(&tileset_run.settings.database, report, stop, step).await
     }
 
     /// The rows of all variants, read once; `None` if each variant has to read its own.
     pub(crate) async fn cache(&self) -> Result<Option<FamilyCache>, CommandError> {
-        self.on_snapshot(async |job| Box::pin(FamilyCache::read(self, job)).await).await
+        self.on_snapshot(async |tileset_run| Box::pin(FamilyCache::read(self, tileset_run)).await).await
     }
 
     /// Reads which of the cached rows belong to which variant. The tileset without conditions may be drawn from the
     /// cache meanwhile. False if each variant has to read its own rows.
     pub(crate) async fn read_members(&self, cache: &FamilyCache) -> Result<bool, CommandError> {
         let FamilyOptions { report, stop, .. } = self.options;
-        match Box::pin(cache.read_members(self, &self.family.job(report, stop)?)).await {
+        match Box::pin(cache.read_members(self, &self.family.tileset_run(report, stop)?)).await {
             // The session is lost, so it cannot be told which rows belong to which variant.
             Err(error) if matches!(error.kind(), ErrorKind::Transient(_)) => {
                 tracing::debug!("each variant reads its own rows: {error}");
@@ -223,12 +228,12 @@ impl<'a> FamilyRun<'a> {
 
     /// The sessions that draw one variant after the other; `None` if each variant needs sessions of its own.
     pub(crate) async fn sessions(&self) -> Result<Option<FamilySessions>, CommandError> {
-        self.on_snapshot(async |job| Box::pin(FamilySessions::open(self, job)).await).await
+        self.on_snapshot(async |tileset_run| Box::pin(FamilySessions::open(self, tileset_run)).await).await
     }
 
     /// What the changes mean for all variants; `None` if each has to be looked at by itself.
     pub(crate) async fn look(&self) -> Result<Option<FamilyLook>, CommandError> {
-        self.on_snapshot(async |job| Box::pin(FamilyLook::begin(self, job)).await).await
+        self.on_snapshot(async |tileset_run| Box::pin(FamilyLook::begin(self, tileset_run)).await).await
     }
 
     /// The outcome of a run that has nothing to do; `None` if there is something to do. There is nothing to do if the
@@ -280,7 +285,7 @@ impl<'a> FamilyRun<'a> {
                 self.record.variants.push(RecordedVariant { vanished: true, publication: None, ..variant });
                 continue;
             }
-            let target = Job::new(settings, false, report, stop)?.target;
+            let target = TilesetRun::new(settings, false, report, stop)?.target;
             match spawn_blocking(move || remove_target(&target)).await? {
                 Ok(_was_there) => self.tally.report.removed.push(output.display().to_string()),
                 Err(error) => {
@@ -327,23 +332,24 @@ impl FamilyTargets<'_> {
     }
 
     /// The run of one target. Creates the folder of the target.
-    pub(crate) fn job(&self, settings: JobSettings) -> Result<Job, CommandError> {
+    pub(crate) fn tileset_run(&self, settings: Settings) -> Result<TilesetRun, CommandError> {
         let FamilyOptions { force, dry_run, report, stop, snapshot, .. } = self.options;
         let output = settings.tileset.output.clone();
         let known = self.known(&output);
-        let job = Job::new(settings, *force, report, stop)?.knowing(known).sharing(snapshot);
-        let job = match &self.options.caller {
-            Some(caller) => job.called_by(caller),
-            None => job,
+        let tileset_run =
+            TilesetRun::new(settings, *force, report, stop)?.with_known_state(known).with_snapshot(snapshot);
+        let tileset_run = match &self.options.caller {
+            Some(caller) => tileset_run.with_gate_and_listeners_of(caller),
+            None => tileset_run,
         };
         if !dry_run
-            && !job.target.url.is_in_bucket()
+            && !tileset_run.target.url.is_in_bucket()
             && let Some(folder) = output.parent()
         {
             let failed = |source| SeveralError::NoVariantFolder { path: folder.to_owned(), source };
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
-        Ok(job)
+        Ok(tileset_run)
     }
 }
 

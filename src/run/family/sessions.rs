@@ -14,7 +14,7 @@ use crate::postgis::{
 };
 use crate::run::identity::LogIdentity;
 use crate::run::prepare::{Prepared, ProbedRun, Warnings, plan_probed};
-use crate::run::{CommandError, Job, SharedSnapshot};
+use crate::run::{CommandError, SharedSnapshot, TilesetRun};
 use crate::tile::Order;
 
 /// The sessions of a family, on the snapshot of its run.
@@ -45,14 +45,17 @@ pub(crate) struct SessionPart {
 impl FamilySessions {
     /// The sessions of a family; `None` if each variant needs its own, because its layers differ in more than their
     /// rows.
-    pub(crate) async fn open(run: &FamilyRun<'_>, job: &Job) -> Result<Option<FamilySessions>, CommandError> {
-        let (family, settings) = (run.family, &job.settings);
+    pub(crate) async fn open(
+        run: &FamilyRun<'_>,
+        tileset_run: &TilesetRun,
+    ) -> Result<Option<FamilySessions>, CommandError> {
+        let (family, settings) = (run.family, &tileset_run.settings);
         let calls = |layer: &LayerOptions| matches!(layer.kind, LayerKind::Function(_));
         if run.members.table.rows.len() < 2 || settings.tileset.layers.iter().any(calls) {
             return Ok(None);
         }
-        let database = job.database()?;
-        let snapshot = job.take_snapshot(&database, false).await?;
+        let database = tileset_run.database()?;
+        let snapshot = tileset_run.take_snapshot(&database, false).await?;
         // A separate session probes, so that a statement that fails does not affect the others.
         let Some(whole) = suited(probed(&snapshot, &settings.tileset.layers).await)? else { return Ok(None) };
         // No row fulfils a condition on values that are not set. This probe finds out what the conditions read.
@@ -63,7 +66,7 @@ impl FamilySessions {
         };
         let own = whole.layers.iter().map(|layer| family.variant_layer(layer, &table.parameters));
         let layers = own.collect::<Result<Vec<_>, _>>()?;
-        let mut warnings = Warnings { report: &job.report, seen: Vec::new() };
+        let mut warnings = Warnings { report: &tileset_run.report, seen: Vec::new() };
         whole.warnings.into_iter().for_each(|warning| warnings.add(warning));
         for layer in &whole.layers {
             if let Some(jumps) = jumping_rows(&snapshot, layer).await? {
@@ -117,14 +120,14 @@ impl SessionPart {
         self.sessions.log.clone()
     }
 
-    /// Surveys and plans the variant of a job.
-    pub(crate) async fn prepared(&self, job: &Job, order: Order) -> Result<Prepared, CommandError> {
+    /// Surveys and plans the variant of a run.
+    pub(crate) async fn prepared(&self, tileset_run: &TilesetRun, order: Order) -> Result<Prepared, CommandError> {
         let (begun, sessions) = (Instant::now(), &self.sessions);
-        let values = &job.settings.database.session.parameters;
+        let values = &tileset_run.settings.database.session.parameters;
         self.session.begin_variant(values).await?;
         // If a worker has to open another session, that session gets the same values.
         let database = sessions.database.with_parameters(values.clone());
-        let packing = job.settings.run.limits.packing;
+        let packing = tileset_run.settings.run.limits.packing;
         let worker = Worker::alone(&database, &self.session, &sessions.locks, packing).await?;
         let probed = ProbedRun {
             snapshot: Arc::clone(&self.session),
@@ -133,8 +136,8 @@ impl SessionPart {
             reads: sessions.reads.clone(),
             workers: vec![worker],
         };
-        let warnings = Warnings { report: &job.report, seen: Vec::new() };
-        plan_probed(job, probed, warnings, order, begun).await
+        let warnings = Warnings { report: &tileset_run.report, seen: Vec::new() };
+        plan_probed(tileset_run, probed, warnings, order, begun).await
     }
 
     /// Returns the session, for another variant.

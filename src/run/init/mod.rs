@@ -21,7 +21,7 @@ use std::path::Path;
 use draft::Draft;
 
 use super::{CommandError, WrittenFileError};
-use crate::config::{ConfigValues, DatabaseSettings, JobSettings};
+use crate::config::{ConfigValues, DatabaseSettings, Settings};
 use crate::postgis::{
     ConnectParts, Database, DiscoveredRelation, Discovery, GeometryColumn, GeometryRows, Snapshot, SpatialFunction,
     discover, try_layers,
@@ -87,7 +87,7 @@ async fn refuse_undrawable(
     }
     let (drawn, mut layers, mut parts) = (draft.drawn(), Vec::new(), Vec::new());
     for (tileset, values) in ConfigValues::of_draft(&draft.text())?.tilesets(&[])?.iter().enumerate() {
-        for layer in JobSettings::resolve(values, environment, &[])?.tileset.layers {
+        for layer in Settings::resolve(values, environment, &[])?.tileset.layers {
             // A file has one tileset with all layers, a catalogue has one tileset for each layer.
             let part = if made_for == DraftFor::Catalogue { tileset } else { usize::from(layer.id.0) };
             parts.extend(drawn.get(part));

@@ -11,14 +11,14 @@ use tokio::task::spawn_blocking;
 use super::compaction::Compaction;
 use super::watch::{Watched, not_compacted, with_cause};
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, reseed_or_not_compacted, say_not_compacted, watch};
-use crate::config::{JobSettings, ValueSegment};
+use crate::config::{Settings, ValueSegment};
 use crate::error::ErrorKind;
 use crate::report::{Event, FamilyReport};
 use crate::run::family::{FamilyLook, FamilyRun, UntouchedVariant, VariantState};
 use crate::run::family_seed::{FamilySource, seed_family_target};
 use crate::run::purge::PurgeTask;
 use crate::run::target::TargetState;
-use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, Job, SharedSnapshot, Target};
+use crate::run::{CommandError, Family, FamilyOptions, FamilyOutcome, FamilyWork, SharedSnapshot, Target, TilesetRun};
 use crate::serve::JobStore;
 
 /// Brings every variant of a tileset up to date. Fails if the family was never seeded, or the values cannot be read, or
@@ -108,16 +108,12 @@ pub(crate) async fn reseed_family(
 }
 
 /// Writes the archive of a variant anew that shows all changes already, so that an error is only told.
-async fn compacted(
-    run: &mut FamilyRun<'_>,
-    options: &ReseedOptions,
-    settings: JobSettings,
-) -> Result<(), CommandError> {
+async fn compacted(run: &mut FamilyRun<'_>, options: &ReseedOptions, settings: Settings) -> Result<(), CommandError> {
     let output = settings.tileset.output.clone();
-    let job = run.targets.job(settings)?;
+    let tileset_run = run.targets.tileset_run(settings)?;
     let written = async {
-        let outcome = Box::pin(reseed_or_not_compacted(&job, options)).await?;
-        job.purge_published(false).await?;
+        let outcome = Box::pin(reseed_or_not_compacted(&tileset_run, options)).await?;
+        tileset_run.purge_published(false).await?;
         outcome.complete()?;
         Ok::<_, CommandError>(outcome)
     };
@@ -155,7 +151,7 @@ async fn untouched(
             for (number, known, row) in part {
                 stop.check()?;
                 let settings = family.variant(&parameters, &row)?;
-                let target = Job::new(settings.clone(), false, &report, &stop)?.knowing(known).target;
+                let target = TilesetRun::new(settings.clone(), false, &report, &stop)?.with_known_state(known).target;
                 if let VariantState::Untouched(variant) = look.state_of(number, &settings, &target) {
                     untouched.push((number, variant));
                 }
@@ -173,10 +169,10 @@ async fn untouched(
 }
 
 /// Sends CDNs what an earlier run of a variant has left in the outbox.
-async fn notify_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(), CommandError> {
+async fn notify_cdns(run: &mut FamilyRun<'_>, settings: Settings) -> Result<(), CommandError> {
     let output = settings.tileset.output.clone();
-    let job = run.targets.job(settings)?;
-    if let Err(error) = job.purge_published(false).await {
+    let tileset_run = run.targets.tileset_run(settings)?;
+    if let Err(error) = tileset_run.purge_published(false).await {
         run.tally.failed(&output, error, &run.options.stop)?;
     }
     Ok(())
@@ -187,7 +183,7 @@ async fn notify_cdns(run: &mut FamilyRun<'_>, settings: JobSettings) -> Result<(
 async fn one(
     run: &mut FamilyRun<'_>,
     options: &ReseedOptions,
-    settings: JobSettings,
+    settings: Settings,
     is_known: bool,
 ) -> Result<bool, CommandError> {
     let output = settings.tileset.output.clone();
@@ -200,23 +196,23 @@ async fn one(
             let done = Box::pin(seed_family_target(&run.targets, settings, FamilySource::Own)).await?;
             return Ok((ReseedOutcome::Seeded(Box::new(done)), None));
         }
-        let job = run.targets.job(settings)?;
-        let before = publication_of(&job.target).await?;
-        let outcome = match Box::pin(reseed_or_not_compacted(&job, options)).await {
+        let tileset_run = run.targets.tileset_run(settings)?;
+        let before = publication_of(&tileset_run.target).await?;
+        let outcome = match Box::pin(reseed_or_not_compacted(&tileset_run, options)).await {
             Err(CommandError::NotCompacted(error)) => {
-                let outcome = Box::pin(reseed_or_not_compacted(&job, &options.without_compaction())).await?;
-                not_compacted_now = Some(not_compacted(&job.target, &error));
+                let outcome = Box::pin(reseed_or_not_compacted(&tileset_run, &options.without_compaction())).await?;
+                not_compacted_now = Some(not_compacted(&tileset_run.target, &error));
                 outcome
             }
             outcome => outcome?,
         };
         if !options.dry_run {
-            job.purge_published(false).await?;
+            tileset_run.purge_published(false).await?;
         }
         outcome.complete()?;
         // The target shows the state of the run, unless it was replaced meanwhile.
         let is_nothing = matches!(outcome, ReseedOutcome::Nothing);
-        let stays = is_nothing && before.is_some() && publication_of(&job.target).await? == before;
+        let stays = is_nothing && before.is_some() && publication_of(&tileset_run.target).await? == before;
         Ok((outcome, before.filter(|_| stays)))
     };
     let reseeded = reseeded.await;
@@ -271,7 +267,7 @@ pub(crate) struct WatchedFamily<'a> {
     family: &'a Family,
     /// Deletes the targets of variants whose values have vanished.
     prunes: bool,
-    job: &'a Job,
+    tileset_run: &'a TilesetRun,
     /// True if the last look brought all variants up to date.
     is_whole: Cell<bool>,
     /// What the last look did with dead bytes; [`Compaction::NEVER`] if it could not do it.
@@ -281,12 +277,12 @@ pub(crate) struct WatchedFamily<'a> {
 }
 
 impl<'a> WatchedFamily<'a> {
-    /// `job` is a run with the family's settings, whose target is not a variant's.
-    pub(crate) fn new(family: &'a Family, prunes: bool, job: &'a Job) -> WatchedFamily<'a> {
+    /// `tileset_run` is a run with the family's settings, whose target is not a variant's.
+    pub(crate) fn new(family: &'a Family, prunes: bool, tileset_run: &'a TilesetRun) -> WatchedFamily<'a> {
         WatchedFamily {
             family,
             prunes,
-            job,
+            tileset_run,
             is_whole: Cell::new(false),
             compaction: Cell::new(Compaction::NEVER),
             vanished: RefCell::default(),
@@ -304,7 +300,7 @@ impl<'a> WatchedFamily<'a> {
             let message = format!(
                 "{named}{more}: still there, and kept up to date no more, for its values are gone: --prune-variants deletes it"
             );
-            self.job.report.event(&Event::Warning { message });
+            self.tileset_run.report.warn(message);
         }
         *said = now.iter().cloned().collect();
     }
@@ -313,8 +309,8 @@ impl<'a> WatchedFamily<'a> {
 impl Watched for WatchedFamily<'_> {
     type Outcome = FamilyLooked;
 
-    fn job(&self) -> &Job {
-        self.job
+    fn tileset_run(&self) -> &TilesetRun {
+        self.tileset_run
     }
 
     fn purge_task(&self) -> Option<PurgeTask> {
@@ -323,12 +319,17 @@ impl Watched for WatchedFamily<'_> {
     }
 
     async fn cursor(&self) -> Option<String> {
-        let stored = self.family.stored(&self.job.report, &self.job.stop).await;
+        let stored = self.family.stored(&self.tileset_run.report, &self.tileset_run.stop).await;
         // A manifest that cannot be read is reported by the look.
         Some(stored.ok()??.record.snapshot)
     }
 
-    async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<FamilyLooked, CommandError> {
+    async fn look(
+        &self,
+        tileset_run: &TilesetRun,
+        options: &ReseedOptions,
+        is_first: bool,
+    ) -> Result<FamilyLooked, CommandError> {
         let layers = self.family.settings().tileset.layers.iter().cloned();
         // An archive may have been left as it is that is to be written anew now.
         let has_time = options.compaction.does_more_than(self.compaction.get());
@@ -337,8 +338,8 @@ impl Watched for WatchedFamily<'_> {
         let snapshot = SharedSnapshot::after_refreshing(layers);
         let run = FamilyOptions {
             prunes: self.prunes,
-            caller: Some(job.clone()),
-            ..FamilyOptions::new(work, Arc::clone(&job.report), &job.stop, snapshot)
+            caller: Some(tileset_run.clone()),
+            ..FamilyOptions::new(work, Arc::clone(&tileset_run.report), &tileset_run.stop, snapshot)
         };
         self.is_whole.set(false);
         let done = Box::pin(reseed_family(self.family, &run, options)).await?;
@@ -395,15 +396,15 @@ impl Watched for WatchedFamily<'_> {
 }
 
 /// Runs `reseed --watch` for all variants of a tileset: brings them up to date until a stop is asked for. Calls `each`
-/// with each result, and with whether anything was published. `job` is [`Family::watched`].
+/// with each result, and with whether anything was published. `tileset_run` is [`Family::tileset_run`].
 pub(crate) async fn watch_family(
     family: &Family,
     prunes: bool,
-    job: &Job,
+    tileset_run: &TilesetRun,
     options: &ReseedOptions,
     mut each: impl FnMut(&FamilyReport, bool) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let watched = WatchedFamily::new(family, prunes, job);
+    let watched = WatchedFamily::new(family, prunes, tileset_run);
     let each = |looked: &FamilyLooked| each(&looked.report, looked.has_published());
     Box::pin(watch::watch(&watched, options, each)).await
 }

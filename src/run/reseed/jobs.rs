@@ -10,7 +10,7 @@ use tempfile::NamedTempFile;
 use super::{ReseedOptions, ReseedOutcome, SeedInstead, once, seed_instead};
 use crate::error::with_causes;
 use crate::report::{Event, Report, ReseedReport};
-use crate::run::{CommandError, DirtyFilter, Job, TileList, TilesWanted};
+use crate::run::{CommandError, DirtyFilter, TileList, TilesWanted, TilesetRun};
 use crate::serve::{JobEnd, JobProgress, JobSpec, JobStore, JobWork, StartedJob};
 use crate::stop::Stop;
 
@@ -43,60 +43,56 @@ impl Report for JobReport {
 /// Runs the waiting jobs one after the other, until none waits or a stop is asked for. Calls `each` with each outcome,
 /// before clients learn that the job is done.
 pub(crate) async fn run_queued(
-    job: &Job,
+    run: &TilesetRun,
     options: &ReseedOptions,
     jobs: &JobStore,
     each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    while job.stop.asked().is_none() {
+    while run.stop.asked().is_none() {
         let own = Stop::new();
         let started = match tokio::task::block_in_place(|| jobs.begin_next(&own)) {
             Ok(Some(started)) => Arc::new(started),
             Ok(None) => return Ok(()),
-            Err(error) => return warn(job, &format!("jobs cannot be begun: {error}")),
+            Err(error) => {
+                run.report.warn(format!("jobs cannot be begun: {error}"));
+                return Ok(());
+            }
         };
-        let ended = Box::pin(run_one(job, options, &started, &own)).await;
+        let ended = Box::pin(run_one(run, options, &started, &own)).await;
         let end = match ended {
             Ok(outcome) => {
                 each(&outcome)?;
                 match outcome.complete() {
-                    Ok(()) => JobEnd::Done(report_of(job, &outcome)),
+                    Ok(()) => JobEnd::Done(report_of(run, &outcome)),
                     Err(error) => JobEnd::Failed(with_causes(&error)),
                 }
             }
-            Err(_) if job.stop.asked().is_some() => JobEnd::CutOff,
+            Err(_) if run.stop.asked().is_some() => JobEnd::CutOff,
             Err(_) if started.is_cancelled() => JobEnd::Cancelled,
             Err(error) => JobEnd::Failed(with_causes(&error)),
         };
         if let Err(error) = tokio::task::block_in_place(|| started.end(end)) {
-            return warn(
-                job,
-                &format!("the end of job {} cannot be noted, so that it is run again: {error}", started.id()),
-            );
+            run.report
+                .warn(format!("the end of job {} cannot be noted, so that it is run again: {error}", started.id()));
+            return Ok(());
         }
     }
     Ok(())
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the caller returns it")]
-fn warn(job: &Job, message: &str) -> Result<(), CommandError> {
-    job.report.event(&Event::Warning { message: message.to_owned() });
-    Ok(())
-}
-
 async fn run_one(
-    job: &Job,
+    run: &TilesetRun,
     options: &ReseedOptions,
     started: &Arc<StartedJob>,
     own: &Stop,
 ) -> Result<ReseedOutcome, CommandError> {
     let report = JobReport {
-        inner: Arc::clone(&job.report),
+        inner: Arc::clone(&run.report),
         started: Arc::clone(started),
         total: AtomicU64::new(0),
         done: AtomicU64::new(0),
     };
-    let under = job.under(Arc::new(report), own.clone());
+    let own_run = run.with_report_and_stop(Arc::new(report), own.clone());
     let spec = started.spec();
     // The file is removed when the job has ended.
     let list = (spec.work == JobWork::Tiles).then(|| listed(spec)).transpose().map_err(CommandError::Output)?;
@@ -109,16 +105,16 @@ async fn run_one(
     let options = ReseedOptions { filter, seeds: SeedInstead::Never, ..options.clone() };
     let running = async {
         if spec.work == JobWork::Seed {
-            let target = job.target.to_string();
+            let target = run.target.to_string();
             let asked = CommandError::NeedsSeed { target, why: format!("job {} asks for it", started.id()) };
-            return seed_instead(&under, &options, &asked).await;
+            return seed_instead(&own_run, &options, &asked).await;
         }
-        once(&under, &options).await
+        once(&own_run, &options).await
     };
     tokio::pin!(running);
     tokio::select! {
         ended = &mut running => ended,
-        signal = job.stop.wait() => {
+        signal = run.stop.wait() => {
             own.ask(signal);
             running.await
         }
@@ -133,12 +129,12 @@ fn listed(spec: &JobSpec) -> std::io::Result<NamedTempFile> {
     Ok(file)
 }
 
-fn report_of(job: &Job, outcome: &ReseedOutcome) -> Value {
+fn report_of(run: &TilesetRun, outcome: &ReseedOutcome) -> Value {
     let report = match outcome {
         ReseedOutcome::Done(done) => serde_json::to_value(done),
         ReseedOutcome::Seeded(done) => serde_json::to_value(done),
         ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => {
-            serde_json::to_value(ReseedReport::nothing(job.target.to_string()))
+            serde_json::to_value(ReseedReport::nothing(run.target.to_string()))
         }
     };
     report.unwrap_or_default()

@@ -35,13 +35,14 @@ use super::row_loss::RowsJudge;
 use super::seed::seed_target;
 use super::target::TargetState;
 use super::{
-    ChangedOut, CommandError, DirtyFilter, Job, OTHER_HISTORY, WrittenFileError, reading, restarting, with_what_remains,
+    ChangedOut, CommandError, DirtyFilter, OTHER_HISTORY, TilesetRun, WrittenFileError, blocking_read, restarting,
+    with_what_remains,
 };
-use crate::config::JobSettings;
+use crate::config::Settings;
 use crate::error::ErrorKind;
 use crate::manifest::{DatabaseMark, Manifest, Publication, RowCounts, Witness};
 use crate::postgis::count_rows;
-use crate::report::{DirtyReport, Event, FileMoment, Report, ReseedReport, RunReport, check_writable};
+use crate::report::{DirtyReport, FileMoment, Report, ReseedReport, RunReport, check_writable};
 use crate::run::{describe, dirty_file};
 use crate::serve::{JobStore, WriteBackQueue};
 use crate::setting::shows_its_name_alone;
@@ -127,7 +128,7 @@ pub enum ReseedOutcome {
 
 /// What a reseed, or the seed in its place, has published.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PublishedTiles {
+pub(crate) struct PublishedFigures {
     pub written: u64,
     pub bytes: u64,
     pub(crate) took: Duration,
@@ -135,7 +136,7 @@ pub(crate) struct PublishedTiles {
 
 impl ReseedOutcome {
     /// What was published; `None` if nothing was.
-    pub(crate) fn published(&self) -> Option<PublishedTiles> {
+    pub(crate) fn published(&self) -> Option<PublishedFigures> {
         let (written, bytes, seconds) = match self {
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => return None,
             ReseedOutcome::Done(done) => {
@@ -145,7 +146,7 @@ impl ReseedOutcome {
                 (done.written, done.bytes, done.plan_seconds + done.render_seconds + done.finish_seconds)
             }
         };
-        Some(PublishedTiles { written, bytes, took: Duration::try_from_secs_f64(seconds).unwrap_or_default() })
+        Some(PublishedFigures { written, bytes, took: Duration::try_from_secs_f64(seconds).unwrap_or_default() })
     }
 
     pub(crate) fn complete(&self) -> Result<(), CommandError> {
@@ -172,11 +173,11 @@ struct ReseedRun<'a> {
 ///
 /// # Errors
 /// If the target needs a full seed, or anything is missing from the result. The target's manifest is unchanged then.
-pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
-    match Box::pin(reseed_or_not_compacted(job, options)).await {
+pub async fn reseed(run: &TilesetRun, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    match Box::pin(reseed_or_not_compacted(run, options)).await {
         Err(CommandError::NotCompacted(error)) => {
-            let outcome = Box::pin(reseed_or_not_compacted(job, &options.without_compaction())).await?;
-            say_not_compacted(&job.report, &not_compacted(&job.target, &error));
+            let outcome = Box::pin(reseed_or_not_compacted(run, &options.without_compaction())).await?;
+            say_not_compacted(&run.report, &not_compacted(&run.target, &error));
             Ok(outcome)
         }
         ended => ended,
@@ -184,53 +185,53 @@ pub async fn reseed(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome,
 }
 
 /// The same, but an archive that cannot be written anew is an error: [`CommandError::NotCompacted`].
-async fn reseed_or_not_compacted(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
-    check_dirty_out(job, options)?;
-    let outcome = Box::pin(once(job, options)).await?;
+async fn reseed_or_not_compacted(run: &TilesetRun, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    check_dirty_out(run, options)?;
+    let outcome = Box::pin(once(run, options)).await?;
     if let (ReseedOutcome::Nothing, Some(path)) = (&outcome, &options.dirty_out) {
         dirty_file::write(path, &[])?;
     }
     if matches!(outcome, ReseedOutcome::Nothing) {
-        job.changed_out.write_unchanged();
+        run.changed_out.write_unchanged();
     }
     Ok(outcome)
 }
 
 /// Runs `reseed --watch`: reseeds until a stop is asked for, and calls `each` with each outcome.
 pub(crate) async fn watch(
-    job: &Job,
+    run: &TilesetRun,
     options: &ReseedOptions,
     each: impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    check_dirty_out(job, options)?;
-    Box::pin(watch::watch(&WatchedTarget::new(job), options, each)).await
+    check_dirty_out(run, options)?;
+    Box::pin(watch::watch(&WatchedTarget::new(run), options, each)).await
 }
 
 /// Says that a run has published everything, but could not write an archive anew, and `why`.
 fn say_not_compacted(report: &Arc<dyn Report>, why: &str) {
     let message = format!("{why}. Its tiles are up to date, and the next run tries it again");
-    report.event(&Event::Warning { message });
+    report.warn(message);
 }
 
 /// Checks before the work that the dirty tiles can be written after it.
-fn check_dirty_out(job: &Job, options: &ReseedOptions) -> Result<(), CommandError> {
+fn check_dirty_out(run: &TilesetRun, options: &ReseedOptions) -> Result<(), CommandError> {
     let Some(path) = &options.dirty_out else { return Ok(()) };
-    check_writable(path, &job.settings.tileset.output).map_err(|source| {
+    check_writable(path, &run.settings.tileset.output).map_err(|source| {
         WrittenFileError::NoTileList { path: path.clone(), moment: FileMoment::Before, source }.into()
     })
 }
 
 /// One reseed with its restarts, or a seed if the target needs one and the options allow it.
-async fn once(job: &Job, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
-    let attempt = async |restarts| Box::pin(run::attempt(job, options, restarts)).await;
-    let ended = Box::pin(restarting(&job.settings.database, &job.report, &job.stop, attempt)).await;
-    match ended.map_err(|error| with_what_remains(error, &job.target)) {
+async fn once(run: &TilesetRun, options: &ReseedOptions) -> Result<ReseedOutcome, CommandError> {
+    let attempt = async |restarts| Box::pin(run::attempt(run, options, restarts)).await;
+    let ended = Box::pin(restarting(&run.settings.database, &run.report, &run.stop, attempt)).await;
+    match ended.map_err(|error| with_what_remains(error, &run.target)) {
         Err(error)
             if options.seeds == SeedInstead::WhereNeeded
                 && !options.dry_run
                 && error.kind() == ErrorKind::NeedsSeed =>
         {
-            seed_instead(job, options, &error).await
+            seed_instead(run, options, &error).await
         }
         ended => ended,
     }
@@ -243,14 +244,15 @@ impl ReseedRun<'_> {
     pub(crate) fn tileset(&self, changed: &DirtyTiles) -> Result<Tileset, CommandError> {
         let before = self.look.state.manifest.publication.as_ref();
         let dirty = TileRectList::of(changed.dirty.iter());
-        let before_manifest = self.look.job.target.before_manifest(before, &self.publication, dirty.as_ref())?;
+        let changed_rows = changed.with_changed_rows();
+        let before_manifest = self.look.run.target.before_manifest(before, &self.publication, changed_rows.as_ref())?;
         Ok(Tileset {
             fingerprint: self.look.state.manifest.fingerprint.clone(),
             layers: names(&self.look.layers),
-            scope: self.look.job.settings.tileset.scope(),
+            scope: self.look.run.settings.tileset.scope(),
             partial: PartialScope::default(),
             unwritten: Unwritten::Keep,
-            list_changes: self.look.job.changed_out.is_wanted(),
+            list_changes: self.look.run.changed_out.is_wanted(),
             run: RunKind::Reseed {
                 database: database(self.mark(changed).as_ref(), Some(&self.look.reads.digest)),
                 complete: changed.complete,
@@ -287,19 +289,19 @@ impl ReseedRun<'_> {
     /// The numbers of rows after this run. Refuses a run that would lose too many rows of a layer. Rows are counted
     /// only if the changes could exceed what is allowed.
     pub(crate) async fn rows(&self, changed: &DirtyTiles) -> Result<Option<RowCounts>, CommandError> {
-        let Look { job, state, snapshot, layers, .. } = &self.look;
+        let Look { run, state, snapshot, layers, .. } = &self.look;
         let before = state.manifest.rows.clone();
         if changed.rows.is_empty() {
             return Ok(before);
         }
         let all = |zooms: ZoomList, part: &Scope| zooms.union(&part.zooms);
-        let zooms = state.parts.iter().fold(job.settings.tileset.zooms.clone(), all);
+        let zooms = state.parts.iter().fold(run.settings.tileset.zooms.clone(), all);
         // The boxes of the counts, which may be those of an earlier seed than the last.
         let counted = before.as_ref().and_then(|before| area_of_texts(&before.bbox).ok());
-        let boxes = counted.unwrap_or_else(|| job.settings.tileset.bbox.clone());
+        let boxes = counted.unwrap_or_else(|| run.settings.tileset.bbox.clone());
         let bbox = area_texts(&boxes);
         let coverage = Coverage::new(&boxes);
-        let (target, max) = (&job.target, job.settings.tileset.max_shrink);
+        let (target, max) = (&run.target, run.settings.tileset.max_shrink);
         let judge = RowsJudge { target, max, layers, zooms: &zooms, bbox, before: before.as_ref() };
         let rows = judge
             .judge(&changed.rows, async |layer: usize| {
@@ -343,7 +345,7 @@ impl ReseedRun<'_> {
 
 /// Seeds the target, for the reason in `error`.
 pub(crate) async fn seed_instead(
-    job: &Job,
+    run: &TilesetRun,
     options: &ReseedOptions,
     error: &CommandError,
 ) -> Result<ReseedOutcome, CommandError> {
@@ -352,19 +354,19 @@ pub(crate) async fn seed_instead(
         CommandError::OtherHistory { target } => format!("{target} needs a full seed: {OTHER_HISTORY}"),
         other => other.to_string(),
     };
-    job.report.event(&Event::Warning { message: format!("{why}: seeding it") });
-    let seeds = seeds(job, options).await?;
+    run.report.warn(format!("{why}: seeding it"));
+    let seeds = seeds(run, options).await?;
     // Written before the first tile, because a seed that fails half-way may have changed any tile.
     let scope = match &seeds[..] {
         [first, others @ ..] => DirtyScope::of(first, others),
-        [] => DirtyScope::of(&job.settings, &[]),
+        [] => DirtyScope::of(&run.settings, &[]),
     };
     write_everything(options.dirty_out.as_deref(), &scope)?;
     // With several seeds the list of changes cannot be exact, because each may change tiles that another has already
     // changed.
     let is_alone = seeds.len() == 1;
-    let changed_out = if is_alone { job.changed_out.clone() } else { ChangedOut::default() };
-    let each = Job { changed_out, ..job.clone() };
+    let changed_out = if is_alone { run.changed_out.clone() } else { ChangedOut::default() };
+    let each = TilesetRun { changed_out, ..run.clone() };
     let mut seeded = None;
     for settings in seeds {
         seeded = Some(seed_target(&each.with_settings(settings)).await?);
@@ -372,21 +374,22 @@ pub(crate) async fn seed_instead(
     if !is_alone {
         let mut changed = ChangedTiles::new(Order::ZoomColumnTmsRow);
         changed.declare_everything("parts of the target were seeded one after the other");
-        job.changed_out.write(Some(&changed), &scope);
+        run.changed_out.write(Some(&changed), &scope);
     }
     Ok(seeded.map_or(ReseedOutcome::Nothing, |done| ReseedOutcome::Seeded(Box::new(done))))
 }
 
 /// The settings of the seeds that bring the target up to date. They have the target's own zooms and boxes, unless flags
 /// give others.
-async fn seeds(job: &Job, options: &ReseedOptions) -> Result<Vec<JobSettings>, CommandError> {
-    let as_configured = || Ok(vec![job.settings.clone()]);
+async fn seeds(run: &TilesetRun, options: &ReseedOptions) -> Result<Vec<Settings>, CommandError> {
+    let as_configured = || Ok(vec![run.settings.clone()]);
     if options.filter.is_narrowed() {
         return as_configured();
     }
-    let (target, settings) = (job.target.clone(), job.settings.clone());
-    let own =
-        reading(&job.stop, move || TargetState::read(&target).map(|state| state.settings_to_seed(&settings, &target)));
+    let (target, settings) = (run.target.clone(), run.settings.clone());
+    let own = blocking_read(&run.stop, move || {
+        TargetState::read(&target).map(|state| state.settings_to_seed(&settings, &target))
+    });
     match own.await {
         Err(CommandError::Interrupted(signal)) => Err(CommandError::Interrupted(signal)),
         Ok(seeds) => match &seeds?[..] {

@@ -134,7 +134,7 @@ impl ReseedRun<'_> {
         spots: &PositionsInTiles,
         live: Vec<Option<PreparedLayer>>,
     ) -> Result<Vec<PreparedLayer>, Error> {
-        let (mut near, mut memory) = (Vec::new(), self.look.job.settings.run.near_rows_memory);
+        let (mut near, mut memory) = (Vec::new(), self.look.run.settings.run.near_rows_memory);
         let mut live = live.into_iter();
         for (number, layer) in self.look.layers.iter().enumerate() {
             if let Some(live) = live.next().flatten() {
@@ -163,17 +163,17 @@ impl ReseedRun<'_> {
         tiles: &[TileCoord],
         batches: &[Batch],
     ) -> Result<Vec<PreparedLayer>, CommandError> {
-        let Look { job, snapshot, .. } = &self.look;
+        let Look { run, snapshot, .. } = &self.look;
         let mut read = Vec::new();
-        let mut memory = job.rows_memory().saturating_sub(self.live_bytes().await);
+        let mut memory = run.rows_memory().saturating_sub(self.live_bytes().await);
         for layer in &layers {
             let mut fresh = PreparedLayer::new(layer.layer());
             let cost = CacheCost { memory, ..cost_of_tiles(snapshot, layer.layer(), tiles).await? };
             if preparation(layer.layer().traits(), &LayerWork::DirtyTiles(cost)) == Preparation::CacheRows {
-                job.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
-                let zooms = layer.layer().drawn_zooms(&job.settings.tileset.zooms);
+                run.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
+                let zooms = layer.layer().drawn_zooms(&run.settings.tileset.zooms);
                 let limits = CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true };
-                fresh = fresh.cache_rows(snapshot, job.readers(workers), &job.coverage(), &zooms, limits).await?;
+                fresh = fresh.cache_rows(snapshot, run.readers(workers), &run.coverage(), &zooms, limits).await?;
                 memory = memory.saturating_sub(fresh.cached_bytes());
             }
             read.push(fresh);
@@ -195,18 +195,12 @@ impl ReseedRun<'_> {
         changed: &DirtyTiles,
     ) -> Result<Vec<PreparedLayer>, Error> {
         let (since, keeper) = (self.look.state.cursor.to_string(), self.keeper().await?);
-        let look = self.live_step(&since);
+        let look = self.look.live_step(&since);
         let counted = counted(look, &keeper, self.live_rows(changed), layers, tiles, &changed.row_positions).await;
         if let Some(watched) = &self.options.live {
             watched.begin_reading(&self.look).await;
         }
         counted
-    }
-
-    /// Where this run stands for live rows. The target shows the state `since`.
-    fn live_step<'s>(&'s self, since: &'s str) -> LiveStep<'s> {
-        let (snapshot, memory) = (&*self.look.snapshot, self.look.job.rows_memory());
-        LiveStep { snapshot, since, now: snapshot.cursor(), memory }
     }
 
     /// The memory that the rows take which the watch keeps, in bytes.
@@ -230,7 +224,7 @@ impl ReseedRun<'_> {
         };
         watched.take_over(&self.look).await?;
         let since = self.look.state.cursor.to_string();
-        let look = self.live_step(&since);
+        let look = self.look.live_step(&since);
         let mut layers = Vec::new();
         for (layer, positions) in self.look.layers.iter().zip(&changed.row_positions) {
             let points = live.points(look, layer, positions.as_deref()).await?;

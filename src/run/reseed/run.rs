@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 use super::prepared::{CountingWorker, Counts};
 use super::{ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
-use crate::draw::{PreparedLayer, RunLayers, Worker};
+use crate::draw::{LiveRows, PreparedLayer, RunLayers, Worker};
 use crate::error::ErrorKind;
 use crate::manifest::Publication;
 use crate::pipeline;
@@ -25,7 +25,7 @@ use crate::run::finish::{FinishedRun, StoredRun, StoredTiles};
 use crate::run::render::{render_batches, unless_outdated};
 use crate::run::seed::seed_target;
 use crate::run::target::{AnySink, refuse_shrink};
-use crate::run::{ChangedOut, CommandError, Job, Target, TilesWanted, describe, dirty_file};
+use crate::run::{ChangedOut, CommandError, Target, TilesWanted, TilesetRun, describe, dirty_file};
 use crate::target::{Described, OpenMode, Sink as _, Tileset};
 use crate::tile::{Batch, LonLatBox, Order, SearchBox, TileCoord, TileRectList};
 
@@ -63,11 +63,15 @@ struct TilesToRender<'a> {
 }
 
 /// One complete run on one snapshot.
-pub(crate) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -> Result<ReseedOutcome, CommandError> {
+pub(crate) async fn attempt(
+    tileset_run: &TilesetRun,
+    options: &ReseedOptions,
+    restarts: u32,
+) -> Result<ReseedOutcome, CommandError> {
     // Another run may change the target meanwhile. Then the plan of this run is not valid any more, and it looks again.
     for _ in 0..MAX_LOOKS {
         let (begun, started) = (Instant::now(), SystemTime::now());
-        let mut look = Look::begin(job, &options.filter, !options.dry_run).await?;
+        let mut look = Look::begin(tileset_run, &options.filter, !options.dry_run).await?;
         if options.has_warned || restarts > 0 {
             look.superuser = None;
         }
@@ -76,22 +80,22 @@ pub(crate) async fn attempt(job: &Job, options: &ReseedOptions, restarts: u32) -
         if let Some(outcome) = Box::pin(run.through()).await? {
             return Ok(outcome);
         }
-        tracing::info!("another run has brought {} forward: looking again", job.target);
+        tracing::info!("another run has brought {} forward: looking again", tileset_run.target);
     }
-    Err(CommandError::Contended { target: job.target.to_string() })
+    Err(CommandError::Contended { target: tileset_run.target.to_string() })
 }
 
 impl ReseedRun<'_> {
     /// Plans and runs the reseed; `None` if another run has changed the target meanwhile.
     async fn through(self) -> Result<Option<ReseedOutcome>, CommandError> {
-        let work = self.look.work().await?;
-        let (report, dirty_out) = (&self.look.job.report, self.options.dirty_out.as_deref());
+        let work = self.look.work(self.rows_that_are_shown()).await?;
+        let (report, dirty_out) = (&self.look.run.report, self.options.dirty_out.as_deref());
         // A seed reports this warning itself.
         let seeds = matches!(work, Work::All(_)) && !self.options.dry_run;
         for message in self.look.superuser.iter().filter(|_| !seeds) {
-            report.event(&Event::Warning { message: message.clone() });
+            report.warn(message.clone());
         }
-        let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.job.settings, &[]));
+        let everything = || dirty_file::write_everything(dirty_out, &DirtyScope::of(&self.look.run.settings, &[]));
         match work {
             Work::Nothing if self.has_repairs() => {
                 let nothing = DirtyTiles::nothing(&self.look.state);
@@ -128,10 +132,16 @@ impl ReseedRun<'_> {
             live.clear().await;
         }
         // The seed takes a snapshot of its own.
-        let Look { job, snapshot, .. } = self.look;
+        let Look { run: tileset_run, snapshot, .. } = self.look;
         drop(snapshot);
-        let done = Box::pin(seed_target(&job)).await?;
+        let done = Box::pin(seed_target(&tileset_run)).await?;
         Ok(ReseedOutcome::Seeded(Box::new(done)))
+    }
+
+    /// The rows that the watch keeps, if all tiles show the target's publication: an interrupted run may have left others.
+    fn rows_that_are_shown(&self) -> Option<&LiveRows> {
+        let live = self.options.live.as_deref().filter(|_| !self.look.state.needs_repair());
+        live.map(|live| &live.kept)
     }
 
     fn notify_dirty(&self, tiles: Option<&TileRectList>) {
@@ -147,8 +157,8 @@ impl ReseedRun<'_> {
         let filter = &self.look.filter;
         let is_whole = matches!(filter.tiles, TilesWanted::Changed) && !filter.is_narrowed() && !self.options.dry_run;
         let is_without_witness = self.look.log.is_some() && self.look.state.manifest.witness.is_none();
-        let Look { state, job, .. } = &self.look;
-        let is_readdressed = state.is_readdressed(&job.settings, &job.target);
+        let Look { state, run: tileset_run, .. } = &self.look;
+        let is_readdressed = state.is_readdressed(&tileset_run.settings, &tileset_run.target);
         is_whole && (state.needs_repair() || is_readdressed || is_without_witness || self.is_wasteful())
     }
 
@@ -167,9 +177,9 @@ impl ReseedRun<'_> {
         if self.options.compaction.is_unasked {
             let message = format!(
                 "more than half of the bytes of {} belong to no tile any more: it is written anew as a whole, and changes wait until that is done. With quiet hours in compact_between in [changes], that is done there, beyond 30 %",
-                self.look.job.target
+                self.look.run.target
             );
-            self.look.job.report.event(&Event::Warning { message });
+            self.look.run.report.warn(message);
         }
     }
 
@@ -204,18 +214,18 @@ impl ReseedRun<'_> {
         let tiles = changed.dirty.in_order(sink.needs().order);
         let (batches, workers) = self.batches(&changed, &tiles).await?;
         let rendering = Instant::now();
-        let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.job.target);
+        let spots = spots_in_tiles(&changed, &self.look.layers, &self.look.run.target);
         let layers = self.with_neighbourhoods(&workers, &spots, &changed).await?;
         let layers = self.with_all_rows(&workers, layers, &tiles, &batches).await?;
         let whole = changed.rendered_whole(&self.look.state);
         let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };
         let running = Box::pin(self.rendered(&work, &layers, batches, workers, sink));
-        let Look { job, snapshot, reads, .. } = &self.look;
-        let (sink, outcome) = unless_outdated(job, running.await, snapshot, reads).await?;
+        let Look { run: tileset_run, snapshot, reads, .. } = &self.look;
+        let (sink, outcome) = unless_outdated(tileset_run, running.await, snapshot, reads).await?;
         let rendered = rendering.elapsed();
         let left = (held + outcome.written.added).saturating_sub(outcome.written.deleted);
-        refuse_shrink(&self.look.job.target, self.look.job.settings.tileset.max_shrink, held, left)?;
+        refuse_shrink(&self.look.run.target, self.look.run.settings.tileset.max_shrink, held, left)?;
 
         // Written before the manifest moves on, because afterwards nothing could tell again which tiles were dirty.
         // Of a watch that publishes no change they stay as the last publish has written them.
@@ -223,8 +233,8 @@ impl ReseedRun<'_> {
         if let Some(path) = self.options.dirty_out.as_ref().filter(|_| !stays) {
             dirty_file::write(path, &tiles)?;
         }
-        let silent = stays.then(|| Job { changed_out: ChangedOut::default(), ..self.look.job.clone() });
-        let job = silent.as_ref().unwrap_or(&self.look.job);
+        let silent = stays.then(|| TilesetRun { changed_out: ChangedOut::default(), ..self.look.run.clone() });
+        let tileset_run = silent.as_ref().unwrap_or(&self.look.run);
         let provenance = self.provenance(&changed, rows);
         let stored = StoredTiles {
             written: outcome.written,
@@ -232,8 +242,11 @@ impl ReseedRun<'_> {
             bounds: changed.bounds().or(before.bounds).unwrap_or(LonLatBox::from_sides([-180.0, -85.0, 180.0, 85.0])),
             warnings: self.look.superuser.iter().cloned().collect(),
         };
-        let run = StoredRun { job, layers: &self.look.layers, provenance, tiles: stored };
+        let run = StoredRun { tileset_run, layers: &self.look.layers, provenance, tiles: stored };
         let finished = run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
+        if let Some(live) = self.options.live.as_deref().filter(|_| changed.complete) {
+            live.kept.note_shown(self.look.live_step(""), &self.publication.id).await;
+        }
         if let Some(queue) = &self.options.write_back {
             queue.stored(&changed.beyond.wanted);
         }
@@ -244,13 +257,13 @@ impl ReseedRun<'_> {
             rendered,
         };
         let done = ReseedReport { has_put_off_compaction, ..self.report(&changed, &outcome, finished, &figures) };
-        self.look.job.report.event(&done.event());
+        self.look.run.report.event(&done.event());
         Ok(Some(ReseedOutcome::Done(Box::new(done))))
     }
 
     /// Opens the target; `None` if it is no longer as this run has seen it.
     async fn open(&self, tileset: Tileset) -> Result<Option<OpenedTarget>, CommandError> {
-        let (state, target) = (&self.look.state, self.look.job.target.clone());
+        let (state, target) = (&self.look.state, self.look.run.target.clone());
         // An interrupted run may have added and deleted tiles that no manifest counts.
         let counts = state.needs_repair() || !state.manifest.kept.is_empty();
         let (sink, before, counted) = spawn_blocking(move || {
@@ -273,16 +286,16 @@ impl ReseedRun<'_> {
         tiles: &[TileCoord],
     ) -> Result<(Vec<Batch>, Vec<Worker>), CommandError> {
         let drawn: Vec<DrawnLayer> = self.look.layers.iter().map(|layer| drawn(layer)).collect();
-        let run = &self.look.job.settings.run;
+        let run = &self.look.run.settings.run;
         // If others wait for a session while a batch is rendered, batches are small.
-        let max_weight = self.look.job.gate.as_ref().map(|_| self.look.job.batch_features(BatchKind::Reseed).get());
+        let max_weight = self.look.run.gate.as_ref().map(|_| self.look.run.batch_features(BatchKind::Reseed).get());
         let mut batches = batches(tiles, &drawn, run.workers, max_weight, |_layer, _rect| SearchBox::Area);
         // The workers take their locks before any row is read. A session that opened later would queue behind a
         // statement that already waits for the first session's lock.
         let workers = self.workers(batches.len()).await?;
         self.look.search(&mut batches, tiles, &drawn, &changed.dirty).await?;
         self.mark_counted_cells(&mut batches).await;
-        self.look.job.report.event(&Event::Planned {
+        self.look.run.report.event(&Event::Planned {
             tiles: tiles.len() as u64,
             features: batches.iter().map(Batch::features).sum(),
             batches: batches.len() as u64,
@@ -347,11 +360,11 @@ impl ReseedRun<'_> {
             tell.send_replace(counted.as_ref().map_or(Counts::Failed, |layers| Counts::Known(RunLayers::new(layers))));
             counted.map(drop)
         };
-        let (alone, limits) = (batches.len() <= MAX_BATCHES_OF_ONE_SESSION, self.look.job.settings.run.limits);
+        let (alone, limits) = (batches.len() <= MAX_BATCHES_OF_ONE_SESSION, self.look.run.settings.run.limits);
         let running = async {
             let sources = self.sources(workers, &RunLayers::new(layers), &counts, work.patches).await?;
-            let turns = self.look.job.turns(BatchKind::Reseed);
-            render_batches(&self.look.job, batches, sources, sink, limits, turns).await
+            let turns = self.look.run.turns(BatchKind::Reseed);
+            render_batches(&self.look.run, batches, sources, sink, limits, turns).await
         };
         if alone {
             // One session does both, one after the other.
@@ -437,7 +450,7 @@ impl ReseedRun<'_> {
             return Ok(vec![self.keeper().await?]);
         }
         let (workers, packing) =
-            (self.look.job.settings.run.workers.get().min(batches), self.look.job.settings.run.limits.packing);
+            (self.look.run.settings.run.workers.get().min(batches), self.look.run.settings.run.limits.packing);
         Ok(Worker::open(&self.look.database, &self.look.snapshot, &self.look.locks, packing, workers).await?)
     }
 
@@ -447,7 +460,7 @@ impl ReseedRun<'_> {
             &self.look.database,
             &self.look.snapshot,
             &self.look.locks,
-            self.look.job.settings.run.limits.packing,
+            self.look.run.settings.run.limits.packing,
         )
         .await
     }
@@ -463,7 +476,7 @@ impl ReseedRun<'_> {
         let counting = |worker| CountingWorker { worker, layers: Arc::clone(layers), counts: Some(counts.clone()) };
         let counting: Vec<CountingWorker> = workers.into_iter().map(counting).collect();
         // Each source has a reader of the target for the tiles to patch.
-        let (target, patches) = (self.look.job.target.clone(), patches.cloned());
+        let (target, patches) = (self.look.run.target.clone(), patches.cloned());
         let patching = spawn_blocking(move || {
             let each = counting.into_iter().map(|source| patching(source, patches.as_ref(), &target));
             each.collect()

@@ -18,7 +18,7 @@ use crate::postgis::Database;
 use crate::report::{Event, Report};
 use crate::run::purge::PurgeTask;
 use crate::run::target::TargetState;
-use crate::run::{CommandError, Job, if_any, reading};
+use crate::run::{CommandError, TilesetRun, blocking_read, if_any};
 use crate::serve::{JobStore, WriteBackQueue};
 use crate::stop::{Grace, Signal, Stop};
 
@@ -44,7 +44,7 @@ const GRACE: Duration = Duration::from_secs(20);
 struct ReseedLoop<'a, W, F> {
     watched: &'a W,
     /// The run of `watched`, for its settings, report and stop.
-    job: &'a Job,
+    run: &'a TilesetRun,
     options: ReseedOptions,
     /// Called with each outcome.
     each: F,
@@ -63,9 +63,8 @@ pub(crate) async fn watch<W: Watched>(
     options: &ReseedOptions,
     each: impl FnMut(&W::Outcome) -> Result<(), CommandError>,
 ) -> Result<(), CommandError> {
-    let job = watched.job();
-    let database = &job.settings.database;
-    let database = Database::new(&database.connect, database.session.clone(), &job.stop)?;
+    let run = watched.tileset_run();
+    let database = run.database()?;
     let mut options = options.clone();
     // Tiles that could not be rendered do not count as dirty: otherwise each look would retry them. The next change
     // retries them.
@@ -76,17 +75,17 @@ pub(crate) async fn watch<W: Watched>(
     let purging = watched.purge_task();
     let watch = ReseedLoop {
         watched,
-        job,
+        run,
         options,
         each,
         database,
         waking: None,
-        compactions: CompactionAttempts::new(job.settings.database.changes.compact_between),
+        compactions: CompactionAttempts::new(run.settings.database.changes.compact_between),
         purging: &purging,
         said: String::new(),
     };
     let ended = watch.run().await;
-    if let (Some(purging), Some(_)) = (purging, job.stop.asked()) {
+    if let (Some(purging), Some(_)) = (purging, run.stop.asked()) {
         purging.end().await;
     }
     ended
@@ -107,8 +106,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
             let (looked, was_at_work) = Box::pin(self.look(!has_looked, compaction)).await;
             let has_compacted = std::mem::take(&mut compacts);
             match looked {
-                Err(CommandError::NotCompacted(error)) if self.job.stop.asked().is_none() => {
-                    self.say_not_compacted(&not_compacted(&self.job.target, &error));
+                Err(CommandError::NotCompacted(error)) if self.run.stop.asked().is_none() => {
+                    self.say_not_compacted(&not_compacted(&self.run.target, &error));
                     // What has changed does not wait.
                     continue;
                 }
@@ -126,7 +125,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                     compacts = !has_compacted && self.watched.has_put_off_compaction(&outcome);
                     let published = self.watched.published(&outcome);
                     if let Some(event) = &published {
-                        self.job.report.event(event);
+                        self.run.report.event(event);
                     }
                     let shown = (self.each)(&outcome);
                     // Only after this process's own caches have dropped the old tiles, because a CDN would fetch these
@@ -136,23 +135,23 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                     }
                     shown?;
                     if let Some(problem) = self.watched.problem(&outcome) {
-                        self.warn(problem);
+                        self.run.report.warn(problem);
                     }
                 }
                 // Nothing was begun, so the target is as the previous look left it.
                 Err(error) if error.kind() == ErrorKind::Interrupted && has_looked && !was_at_work => {
                     return Ok(());
                 }
-                Err(error) if self.job.stop.asked().is_some() || !may_pass(&error) => return Err(error),
+                Err(error) if self.run.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     // Old connections or credentials may be the cause, so they are dropped.
-                    self.job.settings.tileset.s3.shared.reset();
+                    self.run.settings.tileset.s3.shared.reset();
                     let pause = pause(&mut pauses, &error);
-                    self.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
+                    self.run.report.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;
                     tokio::select! {
                         () = tokio::time::sleep(pause) => continue,
-                        signal = self.job.stop.wait() => {
+                        signal = self.run.stop.wait() => {
                             return if has_looked { Ok(()) } else { Err(CommandError::Interrupted(signal)) };
                         }
                     }
@@ -190,19 +189,19 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
 
     fn say_not_compacted(&mut self, why: &str) {
         if let Some(message) = self.compactions.has_failed(SystemTime::now(), why) {
-            self.warn(message);
+            self.run.report.warn(message);
         }
     }
 
     fn say_what_it_follows(&self, unsaid: &mut Option<Event>) {
         if let Some(event) = unsaid.take() {
-            self.job.report.event(&event);
+            self.run.report.event(&event);
         }
     }
 
     /// The event that says what this watch follows, and from which state on.
     async fn follows(&self) -> Event {
-        let Job { settings, target, .. } = self.job;
+        let TilesetRun { settings, target, .. } = self.run;
         Event::Watching {
             database: self.database.server().to_string(),
             target: target.to_string(),
@@ -220,15 +219,15 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         let own = Stop::new();
         let mut options = ReseedOptions { compaction, ..self.options.clone() };
         options.filter.written_back = options.write_back.as_ref().map(WriteBackQueue::batch).unwrap_or_default();
-        let work = Arc::new(InHand::new(&self.job.report, &self.job.stop));
+        let work = Arc::new(InHand::new(&self.run.report, &self.run.stop));
         let report: Arc<dyn Report> = Arc::<InHand>::clone(&work);
         let ended = {
-            let job = self.job.under(report, own.clone());
-            let looking = self.watched.look(&job, &options, is_first);
+            let run = self.run.with_report_and_stop(report, own.clone());
+            let looking = self.watched.look(&run, &options, is_first);
             tokio::pin!(looking);
             tokio::select! {
                 ended = &mut looking => ended,
-                signal = self.job.stop.wait() => {
+                signal = self.run.stop.wait() => {
                     let parting = if work.is_begun() { GRACE } else { Duration::ZERO };
                     match tokio::time::timeout(parting, &mut looking).await {
                         Ok(ended) => ended,
@@ -252,9 +251,9 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
     /// archive anew. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
-        let poll = self.compactions.next(SystemTime::now()).min(*self.job.settings.database.changes.poll);
+        let poll = self.compactions.next(SystemTime::now()).min(*self.run.settings.database.changes.poll);
         let woken = tokio::select! {
-            signal = self.job.stop.wait() => return Some(signal),
+            signal = self.run.stop.wait() => return Some(signal),
             () = if_any(jobs.map(JobStore::queued)) => return None,
             () = if_any(self.options.write_back.as_ref().map(WriteBackQueue::due)) => return None,
             () = tokio::time::sleep(MIN_POLL.max(poll)) => None,
@@ -263,11 +262,11 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
         let checked = match woken {
             Some(Ok(())) => {
                 tokio::select! {
-                    () = tokio::time::sleep(*self.job.settings.database.changes.debounce) => {}
+                    () = tokio::time::sleep(*self.run.settings.database.changes.debounce) => {}
                     // A job need not wait until further changes have arrived. The look before it finds the changes so
                     // far.
                     () = if_any(jobs.map(JobStore::queued)) => {}
-                    signal = self.job.stop.wait() => return Some(signal),
+                    signal = self.run.stop.wait() => return Some(signal),
                 }
                 // The next look sees everything that changed during the debounce.
                 match &mut self.waking {
@@ -296,9 +295,9 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
             return None;
         }
         let begun = tokio::select! {
-            begun = Waking::begin(&self.database, &self.job.settings.database.changes.schema) => begun,
+            begun = Waking::begin(&self.database, &self.run.settings.database.changes.schema) => begun,
             // A stop ends the look at once, too.
-            _ = self.job.stop.wait() => return None,
+            _ = self.run.stop.wait() => return None,
         };
         match begun {
             Ok(waking) => {
@@ -316,7 +315,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
             }
             Err(error) => {
                 let (error, poll) =
-                    (with_cause(&error), humantime::format_duration(*self.job.settings.database.changes.poll));
+                    (with_cause(&error), humantime::format_duration(*self.run.settings.database.changes.poll));
                 Some(format!("{error}: until notifications can be heard, changes are looked for every {poll}"))
             }
         }
@@ -324,18 +323,14 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
 
     /// The pause between two looks into the log if no notifications come.
     fn look_pause(&self) -> Duration {
-        Duration::clamp(*self.job.settings.database.changes.debounce, MIN_POLL, MAX_LOOK_PAUSE)
+        Duration::clamp(*self.run.settings.database.changes.debounce, MIN_POLL, MAX_LOOK_PAUSE)
     }
 
     fn say_once(&mut self, message: String) {
         if self.said != message {
-            self.warn(message.clone());
+            self.run.report.warn(message.clone());
             self.said = message;
         }
-    }
-
-    fn warn(&self, message: String) {
-        self.job.report.event(&Event::Warning { message });
     }
 }
 
@@ -394,7 +389,7 @@ pub(crate) trait Watched {
     type Outcome;
 
     /// The run whose settings, report and stop the watch uses. Messages name its target.
-    fn job(&self) -> &Job;
+    fn tileset_run(&self) -> &TilesetRun;
 
     /// The task that notifies CDNs in parallel to the looks; `None` if there is no such task.
     fn purge_task(&self) -> Option<PurgeTask>;
@@ -403,10 +398,15 @@ pub(crate) trait Watched {
     /// read.
     async fn cursor(&self) -> Option<String>;
 
-    /// Finds what has changed, and brings the target up to date. `job` is [`Watched::job`] with the report and the stop
+    /// Finds what has changed, and brings the target up to date. `run` has the report and the stop
     /// of this look. `is_first` is true until a look has succeeded. Fails if nothing was published, or if it is not
     /// certain that everything that the look found was published.
-    async fn look(&self, job: &Job, options: &ReseedOptions, is_first: bool) -> Result<Self::Outcome, CommandError>;
+    async fn look(
+        &self,
+        run: &TilesetRun,
+        options: &ReseedOptions,
+        is_first: bool,
+    ) -> Result<Self::Outcome, CommandError>;
 
     fn published(&self, outcome: &Self::Outcome) -> Option<Event>;
 
@@ -430,38 +430,43 @@ pub(crate) trait Watched {
 }
 
 pub(crate) struct WatchedTarget<'a> {
-    job: &'a Job,
+    run: &'a TilesetRun,
     /// The rows of layers of points and cells, from look to look.
     live: Arc<WatchedRows>,
 }
 
 impl<'a> WatchedTarget<'a> {
-    pub(crate) fn new(job: &'a Job) -> WatchedTarget<'a> {
-        WatchedTarget { job, live: Arc::default() }
+    pub(crate) fn new(run: &'a TilesetRun) -> WatchedTarget<'a> {
+        WatchedTarget { run, live: Arc::default() }
     }
 }
 
 impl Watched for WatchedTarget<'_> {
     type Outcome = ReseedOutcome;
 
-    fn job(&self) -> &Job {
-        self.job
+    fn tileset_run(&self) -> &TilesetRun {
+        self.run
     }
 
     fn purge_task(&self) -> Option<PurgeTask> {
-        PurgeTask::begin(self.job)
+        PurgeTask::begin(self.run)
     }
 
     async fn cursor(&self) -> Option<String> {
-        let read = self.job.target.clone();
+        let read = self.run.target.clone();
         // A target that cannot be read is reported by the look.
-        let state = reading(&self.job.stop, move || TargetState::read(&read)).await.ok();
+        let state = blocking_read(&self.run.stop, move || TargetState::read(&read)).await.ok();
         state.map(|state| state.cursor.to_string())
     }
 
-    async fn look(&self, job: &Job, options: &ReseedOptions, _is_first: bool) -> Result<ReseedOutcome, CommandError> {
+    async fn look(
+        &self,
+        run: &TilesetRun,
+        options: &ReseedOptions,
+        _is_first: bool,
+    ) -> Result<ReseedOutcome, CommandError> {
         let options = ReseedOptions { live: Some(Arc::clone(&self.live)), ..options.clone() };
-        let outcome = once(job, &options).await;
+        let outcome = once(run, &options).await;
         let has_same_history =
             matches!(outcome, Ok(ReseedOutcome::Nothing | ReseedOutcome::Done(_)) | Err(CommandError::NotCompacted(_)));
         if !has_same_history {
@@ -519,7 +524,7 @@ impl Watched for WatchedTarget<'_> {
         jobs: &JobStore,
         each: &mut impl FnMut(&ReseedOutcome) -> Result<(), CommandError>,
     ) -> Result<(), CommandError> {
-        Box::pin(run_queued(self.job, options, jobs, each)).await
+        Box::pin(run_queued(self.run, options, jobs, each)).await
     }
 }
 

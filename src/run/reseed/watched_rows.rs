@@ -20,7 +20,7 @@ use crate::error::with_causes;
 use crate::postgis::{counts_cells, foldable, probe};
 use crate::run::dirty::Look;
 use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::stop::{Signal, Stop};
 
 /// The pause after rows were read or could not be read, before rows are read again.
@@ -79,11 +79,11 @@ impl WatchedRows {
         };
         if is_due && !wanted.is_empty() {
             // Those that are kept stay in memory meanwhile.
-            let memory = look.job.rows_memory().saturating_sub(bytes);
+            let memory = look.run.rows_memory().saturating_sub(bytes);
             // The look may end, or be stopped, before the reading.
             let stop = Stop::new();
-            let job = look.job.under(Arc::clone(&look.job.report), stop.clone());
-            *reading = Reading::Running(tokio::spawn(read(job, wanted, memory)), stop);
+            let run = look.run.with_report_and_stop(Arc::clone(&look.run.report), stop.clone());
+            *reading = Reading::Running(tokio::spawn(read(run, wanted, memory)), stop);
         }
     }
 
@@ -109,7 +109,7 @@ impl WatchedRows {
             }
         };
         let (_, bytes) = self.kept.size().await;
-        let memory = look.job.rows_memory().saturating_sub(bytes);
+        let memory = look.run.rows_memory().saturating_sub(bytes);
         let mut lost = read.wanted.clone();
         if let Some(rows) = brought(read, look, memory).await? {
             let read = rows.definitions().await;
@@ -130,7 +130,7 @@ impl Drop for WatchedRows {
 /// Rows brought to the snapshot of a look; `None` if it is not known what has changed.
 async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Option<LiveRows>, CommandError> {
     let ReadRows { rows, shown, .. } = read;
-    let (snapshot, schema) = (&*look.snapshot, &look.job.settings.database.changes.schema);
+    let (snapshot, schema) = (&*look.snapshot, &look.run.settings.database.changes.schema);
     let mut layers = Vec::new();
     for layer in &look.layers {
         if rows.has(layer).await {
@@ -162,14 +162,14 @@ async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Optio
 }
 
 /// Reads the rows of some layers, by their definitions.
-async fn read(job: Job, wanted: Vec<String>, memory: usize) -> Result<ReadRows, CommandError> {
-    let database = job.database()?;
+async fn read(run: TilesetRun, wanted: Vec<String>, memory: usize) -> Result<ReadRows, CommandError> {
+    let database = run.database()?;
     let snapshot = Arc::new(database.snapshot().await?);
-    let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
+    let probed = probe(&snapshot, &run.settings.tileset.layers).await?;
     let state: Cursor = snapshot.cursor().parse()?;
-    let newest = newest_logged(&snapshot, &job.settings.database.changes.schema, std::slice::from_ref(&state)).await?;
+    let newest = newest_logged(&snapshot, &run.settings.database.changes.schema, std::slice::from_ref(&state)).await?;
     let shown = StateInHistory { state, newest: newest.first().copied().unwrap_or(NewestLogged::NoLog) };
-    let packing = job.settings.run.limits.packing;
+    let packing = run.settings.run.limits.packing;
     let on = RowsSnapshot {
         worker: Worker::alone(&database, &snapshot, &probed.locks, packing).await?,
         database: &database,

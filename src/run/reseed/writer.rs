@@ -15,8 +15,8 @@ use crate::backoff::Backoff;
 use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
 use crate::run::writer_lease::{LeaseWait, WriterLease};
-use crate::run::{CommandError, Family, Job, QueueGate};
-use crate::serve::{Writer, WriterHandle, WriterOptions, Written, WrittenTarget, WrittenVariants};
+use crate::run::{CommandError, Family, QueueGate, TilesetRun};
+use crate::serve::{Writer, WriterHandle, WriterObserver, WriterOptions, WrittenTarget, WrittenVariants};
 use crate::stop::{Signal, Stop};
 use crate::target::NoteStore;
 
@@ -66,14 +66,14 @@ struct LeasedWriter<W> {
     stop: Stop,
 }
 
-impl<W: Written> LeasedWriter<W> {
+impl<W: WriterObserver> LeasedWriter<W> {
     /// Waits for the lease, calls `begin`, and then `watch` again whenever it ends, until the lease is lost; and all of
     /// that again until the stop is asked for. The pause after a failed watch ends early with `woken`.
     async fn write(
         &self,
-        job: &Job,
+        run: &TilesetRun,
         begin: impl Fn(),
-        watch: impl AsyncFn(&Job, &WriterFailures) -> Result<(), CommandError>,
+        watch: impl AsyncFn(&TilesetRun, &WriterFailures) -> Result<(), CommandError>,
         woken: impl AsyncFn(),
     ) {
         let handle = &self.handle;
@@ -90,8 +90,11 @@ impl<W: Written> LeasedWriter<W> {
             handle.report_writing();
             let own = Stop::new();
             let gate = Arc::new(QueueGate::new(handle.queue().clone(), &own));
-            let job = job.under(Arc::clone(&job.report), own.clone()).with_listener(lease.listener()).behind(gate);
-            let watching = self.keep_watching(&job, &watch, &woken);
+            let run = run
+                .with_report_and_stop(Arc::clone(&run.report), own.clone())
+                .with_listener(lease.listener())
+                .with_gate(gate);
+            let watching = self.keep_watching(&run, &watch, &woken);
             let lost = under_lease(&mut lease, &own, &self.stop, watching).await;
             if self.stop.asked().is_some() {
                 return lease.release().await;
@@ -117,17 +120,17 @@ impl<W: Written> LeasedWriter<W> {
         self.handle.report_standby(holder);
     }
 
-    /// Starts the watch again whenever it ends, until the job's stop is asked for.
+    /// Starts the watch again whenever it ends, until the run's stop is asked for.
     async fn keep_watching(
         &self,
-        job: &Job,
-        watch: &impl AsyncFn(&Job, &WriterFailures) -> Result<(), CommandError>,
+        run: &TilesetRun,
+        watch: &impl AsyncFn(&TilesetRun, &WriterFailures) -> Result<(), CommandError>,
         woken: &impl AsyncFn(),
     ) {
         let failures = WriterFailures::default();
-        while job.stop.asked().is_none() {
-            let Err(error) = watch(job, &failures).await else { return };
-            if job.stop.asked().is_some() {
+        while run.stop.asked().is_none() {
+            let Err(error) = watch(run, &failures).await else { return };
+            if run.stop.asked().is_some() {
                 return;
             }
             let why = with_causes(&error);
@@ -136,7 +139,7 @@ impl<W: Written> LeasedWriter<W> {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = woken() => {}
-                _ = job.stop.wait() => return,
+                _ = run.stop.wait() => return,
             }
         }
     }
@@ -150,7 +153,7 @@ impl<W: Written> LeasedWriter<W> {
 /// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it
 /// ended.
 async fn under_lease(lease: &mut WriterLease, own: &Stop, stop: &Stop, watching: impl Future<Output = ()>) -> String {
-    let kept = lease.kept();
+    let kept = lease.renew_until_lost();
     tokio::pin!(kept, watching);
     let why = tokio::select! {
         why = &mut kept => why,
@@ -180,25 +183,25 @@ fn on_thread<F: Future<Output = ()>>(writer: impl FnOnce() -> F + Send + 'static
     })
 }
 
-/// Keeps the target of a job up to date for a server.
+/// Keeps the target of a run up to date for a server.
 pub(crate) struct ReseedWriter {
-    job: Job,
+    run: TilesetRun,
     options: ReseedOptions,
     writer: WriterOptions,
 }
 
 impl ReseedWriter {
-    /// A writer for the job's target.
-    pub(crate) fn new(job: Job, options: ReseedOptions, writer: WriterOptions) -> Arc<ReseedWriter> {
-        Arc::new(ReseedWriter { job, options, writer })
+    /// A writer for the run's target.
+    pub(crate) fn new(run: TilesetRun, options: ReseedOptions, writer: WriterOptions) -> Arc<ReseedWriter> {
+        Arc::new(ReseedWriter { run, options, writer })
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) {
-        let notes = match self.job.target.notes() {
+        let notes = match self.run.target.notes() {
             Ok(notes) => notes,
             Err(error) => return handle.report_failed(with_causes(&error)),
         };
-        let what = self.job.target.to_string();
+        let what = self.run.target.to_string();
         let leased = LeasedWriter { what, verb: "is", notes, options: self.writer, handle: handle.clone(), stop };
         let begin = || {
             handle.write_back().turn(self.writer.write_back);
@@ -214,7 +217,7 @@ impl ReseedWriter {
             write_back: Some(handle.write_back().clone()),
             ..self.options.clone()
         };
-        let watch_once = async |job: &Job, failures: &WriterFailures| {
+        let watch_once = async |run: &TilesetRun, failures: &WriterFailures| {
             let mut each = |outcome: &ReseedOutcome| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 match outcome {
@@ -224,13 +227,13 @@ impl ReseedWriter {
                 Ok(())
             };
             // A job may fix a target that the watch cannot write.
-            if let Err(error) = Box::pin(run_queued(job, &options, handle.jobs(), &mut each)).await {
+            if let Err(error) = Box::pin(run_queued(run, &options, handle.jobs(), &mut each)).await {
                 handle.report_failed(with_causes(&error));
             }
             let options = ReseedOptions { is_retry: failures.is_failing(), ..options.clone() };
-            watch(job, &options, each).await
+            watch(run, &options, each).await
         };
-        leased.write(&self.job, begin, watch_once, async || handle.jobs().queued().await).await;
+        leased.write(&self.run, begin, watch_once, async || handle.jobs().queued().await).await;
     }
 }
 
@@ -253,15 +256,15 @@ impl FamilyReseedWriter {
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) {
-        let opened = self.family.watched(&self.report, &stop);
-        let opened = opened.and_then(|job| Ok((self.family.notes(&self.report, &stop)?, job)));
-        let (notes, job) = match opened {
+        let opened = self.family.tileset_run(&self.report, &stop);
+        let opened = opened.and_then(|run| Ok((self.family.notes(&self.report, &stop)?, run)));
+        let (notes, run) = match opened {
             Ok(opened) => opened,
             Err(error) => return handle.report_failed(with_causes(&error)),
         };
         let what = format!("the variants of {}", self.family.name());
         let leased = LeasedWriter { what, verb: "are", notes, options: self.writer, handle, stop };
-        let watch_once = async |job: &Job, failures: &WriterFailures| {
+        let watch_once = async |run: &TilesetRun, failures: &WriterFailures| {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
                 failures.has_succeeded();
                 if has_published {
@@ -272,9 +275,9 @@ impl FamilyReseedWriter {
                 Ok(())
             };
             let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
-            watch_family(&self.family, false, job, &options, each).await
+            watch_family(&self.family, false, run, &options, each).await
         };
-        leased.write(&job, || {}, watch_once, std::future::pending).await;
+        leased.write(&run, || {}, watch_once, std::future::pending).await;
     }
 }
 

@@ -10,8 +10,9 @@ use super::snapshot::LiveSnapshot;
 use crate::config::AskedCondition;
 use crate::draw::CachedRows;
 use crate::postgis::{Error, Facet, FrequentValue, Layer, RowCountAndBox, count_rows_and_box, frequent_values};
-use crate::serve::{Counted, LayerRows, MAX_VALUES, ParameterRows};
+use crate::serve::{Counted, LayerCounts, MAX_VALUES, ParameterRows};
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tile::{WORLD_UNITS, WorldRect};
 
 /// The layers whose rows are counted, each by its number: of each name the one of the deepest zoom. A function's rows
@@ -29,16 +30,13 @@ fn counted_layers(layers: &[Arc<Layer>]) -> BTreeMap<&str, usize> {
 }
 
 impl FilteredRows<'_> {
-    pub(crate) async fn counted(&self, wanted: Counted) -> Result<Vec<LayerRows>, Error> {
+    pub(crate) async fn counted(&self, wanted: Counted) -> Result<Vec<LayerCounts>, Error> {
         let layers = &self.snapshot.layers;
-        let mut numbered: Vec<(usize, LayerRows)> = Vec::new();
+        let mut numbered: Vec<(usize, LayerCounts)> = Vec::new();
         for (name, number) in counted_layers(layers) {
             let kept = self.kept(number).await?;
             let found = match kept {
-                Some(rows) => {
-                    let counting = tokio::task::spawn_blocking(move || counted(&rows));
-                    counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-                }
+                Some(rows) => blocking(move || counted(&rows)).await,
                 None => self.snapshot.count_in_database(&layers[number], self.filter, self.stop).await?,
             };
             let values = match wanted {
@@ -47,7 +45,7 @@ impl FilteredRows<'_> {
                 Counted::RowsAndOwnValues => self.values_of(number, true).await?,
             };
             let (layer, bounds) = (name.to_owned(), found.within.map(Into::into));
-            numbered.push((number, LayerRows { layer, count: found.rows, bounds, values }));
+            numbered.push((number, LayerCounts { layer, count: found.rows, bounds, values }));
         }
         numbered.sort_by_key(|(number, _)| *number);
         Ok(numbered.into_iter().map(|(_, rows)| rows).collect())
@@ -98,9 +96,7 @@ impl FilteredRows<'_> {
             Some(set)
         };
         let (points, column) = (points.clone(), facet.column.clone());
-        let counting =
-            tokio::task::spawn_blocking(move || points.frequent_values(&column, among.as_deref(), MAX_VALUES));
-        Ok(counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())))
+        Ok(blocking(move || points.frequent_values(&column, among.as_deref(), MAX_VALUES)).await)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::draw::{CachedRows, CellValues, LivePoints, PreparedLayer, RowReaders,
 use crate::postgis::{Error, Layer};
 use crate::source::RenderedTile;
 use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tile::{Batch, TileRect};
 
 /// Tiles whose cells were counted from kept rows.
@@ -48,9 +49,7 @@ impl LiveSnapshot {
             let Some((members, points)) = self.live.cells(index) else { continue };
             let layer = LiveSnapshot::narrowed(statements.prepared.layer(), filter);
             let (own, all, of_cells) = (rows.remove(&index), Arc::clone(&points.rows), Arc::clone(members));
-            let counting =
-                tokio::task::spawn_blocking(move || of_cells.counted(&layer, &tile, own.as_ref().unwrap_or(&*all)));
-            let prepared = counting.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+            let prepared = blocking(move || of_cells.counted(&layer, &tile, own.as_ref().unwrap_or(&*all))).await;
             let Some(prepared) = prepared else { return Ok(None) };
             let composed = match members.values() {
                 Some(values) => self.composed(values, &prepared, &tile, stop).await?,
@@ -121,7 +120,6 @@ impl LiveSnapshot {
             return None;
         }
         let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
-        let drawing = tokio::task::spawn_blocking(move || layers.drawn_from_rows(&batch, &instead));
-        drawing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        blocking(move || layers.drawn_from_rows(&batch, &instead)).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::{ServedFamily, refuse_versions, source};
 use crate::error::with_causes;
 use crate::report::{Style, report};
-use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, Job};
+use crate::run::{CommandError, Family, FamilyReader, FamilyRecord, TilesetRun};
 use crate::serve::{
     FamilyParts, ListedVariant, TilesetHeaders, TilesetParameters, TilesetParts, VariantListing, VariantSource,
 };
@@ -28,7 +28,7 @@ pub(crate) async fn family_parts(
 ) -> Result<(FamilyParts, TilesetHeaders), CommandError> {
     let family = &served.family;
     if served.writer.is_some() {
-        refuse_versions(&family.watched(&report(Style::Warnings), stop)?.target)?;
+        refuse_versions(&family.tileset_run(&report(Style::Warnings), stop)?.target)?;
     }
     // Without a manifest the family has to be seeded, and the exit code shows that.
     family.recorded(&report(Style::Warnings), stop).await?;
@@ -80,11 +80,11 @@ impl VariantSource for FamilyManifestSource {
 fn opened(family: &Family, record: &FamilyRecord, at: usize, stop: &Stop) -> Result<TilesetParts, CommandError> {
     let row = record.variants.get(at).map_or(&[][..], |variant| &variant.values);
     let settings = family.variant(&record.parameters, row)?;
-    let job = Job::new(settings, false, &report(Style::Warnings), stop)?;
+    let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?;
     Ok(TilesetParts {
-        name: job.settings.tileset.name.clone(),
-        source: source(&job.target)?,
-        headers: job.settings.server.tile_headers.clone(),
+        name: run.settings.tileset.name.clone(),
+        source: source(&run.target)?,
+        headers: run.settings.server.tile_headers.clone(),
         parameters: TilesetParameters::default(),
         live: None,
         writer: None,

@@ -16,7 +16,8 @@ use crate::config::AskedCondition;
 use crate::draw::{CachedRows, LivePoints, MatchingSet};
 use crate::error::with_causes;
 use crate::postgis::{Error, FacetChoice, Layer};
-use crate::stop::{Signal, Stop};
+use crate::stop::Stop;
+use crate::threads::blocking;
 use crate::tile::Batch;
 
 /// The time for which the database draws after a set could not be had, or is not worth it.
@@ -246,8 +247,7 @@ impl FilteredRows<'_> {
             return Ok(FoundSet::Set(set));
         }
         let of_all = points.clone();
-        let choosing = tokio::task::spawn_blocking(move || of_all.with_facets(&choices, among.as_deref()));
-        let set = choosing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        let set = blocking(move || of_all.with_facets(&choices, among.as_deref())).await;
         let Some(set) = set.map(Arc::new) else { return Ok(FoundSet::Refused) };
         if let (Some(held), Some(kept)) = (&mut held, &kept)
             && !matches!(&**held, AskedSet::Set(_, on) if *on > state.snapshot)
@@ -305,15 +305,8 @@ impl FilteredRows<'_> {
         // A tile that is given up, or takes too long, does not end the statement: others want its set.
         let asking = SharedWork::start(async move {
             let (begun, stop) = (Instant::now(), Stop::new());
-            let statement = snapshot.matching(&of_all, &narrowed, &values, before.as_deref(), &alike, &stop);
-            tokio::pin!(statement);
-            let found = tokio::select! {
-                found = &mut statement => found,
-                () = tokio::time::sleep(MAX_ASKING) => {
-                    stop.ask(Signal::Terminate);
-                    statement.await
-                }
-            };
+            let matching = snapshot.matching(&of_all, &narrowed, &values, before.as_deref(), &alike, &stop);
+            let (found, _is_late) = stop.limiting(MAX_ASKING, Box::pin(matching)).await;
             drop(permit);
             let found = found.unwrap_or_else(|error| {
                 tracing::debug!("the database draws the tiles of a filter: {}", with_causes(&error));

@@ -12,7 +12,7 @@ use crate::plan::Dirty;
 use crate::postgis::{Database, SessionOptions};
 use crate::run::dirty::{Look, drawn};
 use crate::run::identity::LogIdentity;
-use crate::run::{CommandError, DirtyFilter, Job};
+use crate::run::{CommandError, DirtyFilter, TilesetRun};
 use crate::serve::{KnownChanges, LogFailure, LogLook};
 use crate::stop::Stop;
 use crate::tile::{Coverage, Scope, TileCoord, ZoomList};
@@ -49,13 +49,13 @@ const REPORT: Duration = Duration::from_secs(1);
 /// How long the log is not followed before that is reported: on a busy machine a look may take some seconds.
 const UNREAD_UNTIL_REPORTED: Duration = Duration::from_secs(5);
 
-/// Follows the log of a job's database while the future is polled.
-pub(crate) async fn follow(job: &Job, known: &KnownChanges) {
-    tokio::join!(follow_always(job, known), report(job, known));
+/// Follows the log of a run's database while the future is polled.
+pub(crate) async fn follow(run: &TilesetRun, known: &KnownChanges) {
+    tokio::join!(follow_always(run, known), report(run, known));
 }
 
 /// Says in the log, once each time, that the change log is not followed and why, and that it is followed again.
-async fn report(job: &Job, known: &KnownChanges) {
+async fn report(run: &TilesetRun, known: &KnownChanges) {
     let (mut is_reported, mut is_second) = (false, false);
     loop {
         tokio::time::sleep(REPORT).await;
@@ -65,14 +65,14 @@ async fn report(job: &Job, known: &KnownChanges) {
             Some(why) if !is_reported && is_second => {
                 tracing::warn!(
                     "{}: {why}. Until it is read again, nobody may keep tiles for longer than 5 s (CDNs in a long outage: outage_cdn_max_age), and live tiles age by live_ttl",
-                    job.target
+                    run.target
                 );
                 is_reported = true;
             }
             Some(_) => is_second = true,
             None => {
                 if is_reported {
-                    tracing::warn!("{}: the change log is followed again", job.target);
+                    tracing::warn!("{}: the change log is followed again", run.target);
                 }
                 (is_reported, is_second) = (false, false);
             }
@@ -92,10 +92,10 @@ fn failure(error: &CommandError) -> LogFailure {
     }
 }
 
-async fn follow_always(job: &Job, known: &KnownChanges) {
+async fn follow_always(run: &TilesetRun, known: &KnownChanges) {
     let (mut follower, mut pauses, mut said) = (LogFollower::new(), PAUSES, String::new());
     loop {
-        let error = match followed(job, known, &mut follower, &mut pauses).await {
+        let error = match followed(run, known, &mut follower, &mut pauses).await {
             Ok(never) => match never {},
             Err(error) => error,
         };
@@ -127,15 +127,15 @@ fn is_of_another_history(error: &CommandError) -> bool {
 
 /// Follows until something fails.
 async fn followed(
-    job: &Job,
+    run: &TilesetRun,
     known: &KnownChanges,
     follower: &mut LogFollower,
     pauses: &mut Backoff,
 ) -> Result<std::convert::Infallible, CommandError> {
-    let settings = &job.settings;
+    let settings = &run.settings;
     let session = SessionOptions { connections: 1, ..settings.database.session.clone() };
     let own = Stop::new();
-    let job = job.under(std::sync::Arc::clone(&job.report), own.clone());
+    let run = run.with_report_and_stop(std::sync::Arc::clone(&run.report), own.clone());
     let database = Database::new(&settings.database.connect, session, &own)?;
     let mut waking: Option<Waking> = None;
     loop {
@@ -145,7 +145,7 @@ async fn followed(
         }
         let begun = Instant::now();
         let kept = known.unconfirmed();
-        let look = Box::pin(follower.look(&job, &kept)).await?;
+        let look = Box::pin(follower.look(&run, &kept)).await?;
         let took = begun.elapsed();
         let mut confirmed = look.begun;
         known.record_look(look);
@@ -207,9 +207,9 @@ impl LogFollower {
     /// database has another history than at the last look, or than the live tiles that show the states `kept`, any tile
     /// may differ, also those of which the target shows nothing. Fails if the log cannot be trusted, or the database or
     /// the target cannot be reached.
-    async fn look(&mut self, job: &Job, kept: &[StateInHistory]) -> Result<LogLook, CommandError> {
+    async fn look(&mut self, run: &TilesetRun, kept: &[StateInHistory]) -> Result<LogLook, CommandError> {
         let (filter, begun) = (DirtyFilter::default(), Instant::now());
-        let look = Look::followed(job, &filter, self.witness.as_ref()).await?;
+        let look = Look::followed(run, &filter, self.witness.as_ref()).await?;
         let shown = look.state.cursor.clone();
         let is_other = look
             .log
@@ -238,7 +238,7 @@ impl LogFollower {
 impl Look<'_> {
     /// True if the database's history has these states.
     async fn has_all_of(&self, states: &[StateInHistory]) -> Result<bool, CommandError> {
-        let schema = &self.job.settings.database.changes.schema;
+        let schema = &self.run.settings.database.changes.schema;
         let now: Cursor = self.snapshot.cursor().parse()?;
         let cursors: Vec<Cursor> = states.iter().map(|kept| kept.state.clone()).collect();
         let newest = newest_logged(&self.snapshot, schema, &cursors).await?;

@@ -24,11 +24,12 @@ use crate::config::{AskedCondition, FilterSettings};
 use crate::encode::{Packer, Packing};
 use crate::error::{ErrorKind, with_causes};
 use crate::postgis::{Database, Error, Layer};
-use crate::run::describe::{LogIdentity, fingerprint, of_no_target};
+use crate::run::describe::{fingerprint, of_no_target};
 use crate::run::fitted_filters::{check_conditions, fitted_filters};
-use crate::run::{CommandError, Job};
+use crate::run::identity::LogIdentity;
+use crate::run::{CommandError, TilesetRun};
 use crate::serve::{
-    CountRequest, GivenParameters, KnownChanges, LaterChanges, LayerRows, LiveError, LiveLayer, LiveRequest,
+    CountRequest, GivenParameters, KnownChanges, LaterChanges, LayerCounts, LiveError, LiveLayer, LiveRequest,
     LiveRowsReport, LiveSource, LiveTile, LogFailure, SharedSecret, StateCheck,
 };
 use crate::source::{LayerIssueKind, RenderedTile, bytes_of};
@@ -56,7 +57,7 @@ enum Present {
 pub(crate) struct DatabaseTiles(Arc<DatabaseTilesShared>);
 
 struct DatabaseTilesShared {
-    job: Job,
+    run: TilesetRun,
     database: Database,
     packing: Packing,
     /// The limits on the database sessions of all tilesets together.
@@ -87,14 +88,14 @@ impl DatabaseTiles {
     /// Connects to the database and probes the layers. Fails if the database cannot be reached, or the layers do not
     /// fit it.
     pub(crate) async fn open(
-        job: &Job,
+        run: &TilesetRun,
         has_target: bool,
         bounds: &Arc<LiveBounds>,
     ) -> Result<DatabaseTiles, CommandError> {
-        let settings = &job.settings;
+        let settings = &run.settings;
         let stop = Stop::new();
         let database = bounds.database(&settings.database, &stop)?;
-        let first = LiveSnapshot::take(&database, job, &stop, bounds, SnapshotUse::Check).await?;
+        let first = LiveSnapshot::take(&database, run, &stop, bounds, SnapshotUse::Check).await?;
         let of_maps = usize::from(have_maps(&settings.tileset.filters));
         check_room(&first, bounds.sessions() + of_maps).await?;
         let filters = fitted_filters(&first.snapshot, &first.layers, &settings.tileset.filters).await?;
@@ -110,7 +111,7 @@ impl DatabaseTiles {
             zooms: layer.zooms().clone(),
         });
         let fingerprint = fingerprint(settings, &first.layers);
-        let notes = if has_target { job.target.folder_notes() } else { None };
+        let notes = if has_target { run.target.folder_notes() } else { None };
         let file = notes.map(|notes| SavedRowsFile::new(notes, &fingerprint));
         let sets = ServedSets::new(filters.clone());
         let purges_filtered = settings.tileset.purges_filtered();
@@ -119,7 +120,7 @@ impl DatabaseTiles {
             live_layers: live_layers.collect(),
             shared_secret: log.and_then(|log| SharedSecret::new(log.key().derived("redis").as_bytes())),
             described: if has_target { None } else { Some(of_no_target(settings, &first.layers)?) },
-            job: job.clone(),
+            run: run.clone(),
             database,
             packing: settings.run.limits.packing,
             stop,
@@ -184,7 +185,11 @@ impl LiveSource for DatabaseTiles {
         Box::pin(self.0.prepare(request, stop))
     }
 
-    fn count<'a>(&'a self, request: CountRequest, stop: &'a Stop) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
+    fn count<'a>(
+        &'a self,
+        request: CountRequest,
+        stop: &'a Stop,
+    ) -> BoxFuture<'a, Result<Vec<LayerCounts>, LiveError>> {
         Box::pin(self.0.count(request, stop))
     }
 
@@ -212,7 +217,7 @@ impl LiveSource for DatabaseTiles {
 
     fn ask_about<'a>(&'a self, state: &'a Cursor) -> BoxFuture<'a, Result<StateCheck, LiveError>> {
         Box::pin(async {
-            let schema = &self.0.job.settings.database.changes.schema;
+            let schema = &self.0.run.settings.database.changes.schema;
             let asked = newest_logged_now(&self.0.database, schema, state).await;
             let (present, newest) = asked.map_err(|error| live_error(&error, error.kind()))?;
             let present = present.parse().map_err(|error: CursorError| LiveError::Failed(error.to_string()))?;
@@ -229,9 +234,9 @@ impl LiveSource for DatabaseTiles {
     }
 
     fn end(&self) -> BoxFuture<'_, ()> {
-        let DatabaseTilesShared { rows, database, job, stop, .. } = &*self.0;
+        let DatabaseTilesShared { rows, database, run, stop, .. } = &*self.0;
         let database = database.for_another_run(stop);
-        Box::pin(async move { rows.end(&database, &job.settings.database.changes.schema).await })
+        Box::pin(async move { rows.end(&database, &run.settings.database.changes.schema).await })
     }
 
     fn follow(self: Arc<Self>, known: KnownChanges) -> BoxFuture<'static, ()> {
@@ -242,7 +247,7 @@ impl LiveSource for DatabaseTiles {
                 known.record_failed_look("the tileset has no target".to_owned(), LogFailure::NoLog);
                 return std::future::pending().await;
             }
-            follow(&self.0.job, &known).await;
+            follow(&self.0.run, &known).await;
         })
     }
 }
@@ -270,7 +275,7 @@ impl DatabaseTilesShared {
     fn logs_later_changes(&self, given: &GivenParameters, shown: &Cursor) -> bool {
         // The tables of maps and functions are not in the log as those of layers are. A materialized view is older than
         // the log says until a reseed has refreshed it.
-        let sections = &self.job.settings.tileset.layers;
+        let sections = &self.run.settings.tileset.layers;
         if self.described.is_some()
             || self.filters.maps_any(given)
             || self.layers.iter().any(|layer| layer.function().is_some())
@@ -300,7 +305,7 @@ impl DatabaseTilesShared {
         drop(tokio::time::timeout_at(until.into(), preparing).await);
     }
 
-    async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerRows>, LiveError> {
+    async fn count(self: &Arc<Self>, request: CountRequest, stop: &Stop) -> Result<Vec<LayerCounts>, LiveError> {
         let CountRequest { counted, given, since } = request;
         let filter = RequestFilter::of(&self.filters, given.as_deref());
         let mut tries = SnapshotTries { source: self, has_values: given.is_some(), is_second: false };
@@ -427,10 +432,10 @@ impl DatabaseTilesShared {
     /// Takes a snapshot, and makes sure that it is retired.
     async fn take(self: Arc<Self>) -> TakenSnapshot {
         let taken =
-            LiveSnapshot::take(&self.database, &self.job, &self.stop, &self.bounds, SnapshotUse::Tiles(&self.rows))
+            LiveSnapshot::take(&self.database, &self.run, &self.stop, &self.bounds, SnapshotUse::Tiles(&self.rows))
                 .await;
         let taken = taken.map_err(|error| live_error(&error, error.kind())).and_then(|snapshot| {
-            let found = fingerprint(&self.job.settings, &snapshot.layers);
+            let found = fingerprint(&self.run.settings, &snapshot.layers);
             if found == self.fingerprint {
                 return Ok(Arc::new(snapshot));
             }
@@ -510,7 +515,7 @@ async fn retire(source: Arc<DatabaseTilesShared>, snapshot: Weak<LiveSnapshot>) 
 /// Reads the live rows; if that dies, they may be read again later.
 async fn read_and_save_rows(source: Arc<DatabaseTilesShared>) {
     if let Err(died) = tokio::spawn(read_rows(Arc::clone(&source))).await {
-        source.rows.read(Err(died.into()), &source.job.settings.database.changes.schema).await;
+        source.rows.read(Err(died.into()), &source.run.settings.database.changes.schema).await;
     }
     if source.rows.have_to_be_saved() {
         save_rows(source).await;
@@ -519,9 +524,9 @@ async fn read_and_save_rows(source: Arc<DatabaseTilesShared>) {
 
 /// Writes the live rows to the file beside the target.
 async fn save_rows(source: Arc<DatabaseTilesShared>) {
-    let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
+    let DatabaseTilesShared { database, run, stop, bounds, rows, .. } = &*source;
     let _reading = bounds.reading().await;
-    rows.save(&database.for_another_run(stop), &job.settings.database.changes.schema).await;
+    rows.save(&database.for_another_run(stop), &run.settings.database.changes.schema).await;
 }
 
 /// Takes the live rows of an earlier server over, if it has left some; if that dies, rows are read as without them.
@@ -531,22 +536,22 @@ async fn load_rows(source: Arc<DatabaseTilesShared>) {
     }
     let loading = Arc::clone(&source);
     let loaded = tokio::spawn(async move {
-        let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*loading;
-        let schema = &job.settings.database.changes.schema;
-        match LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await {
+        let DatabaseTilesShared { database, run, stop, bounds, rows, .. } = &*loading;
+        let schema = &run.settings.database.changes.schema;
+        match LiveSnapshot::take(database, run, stop, bounds, SnapshotUse::Rows).await {
             Ok(taken) => rows.load(taken.for_rows().await.map_err(CommandError::from), schema).await,
             Err(error) => rows.load(Err(error), schema).await,
         }
     });
     if let Err(died) = loaded.await {
-        source.rows.load(Err(died.into()), &source.job.settings.database.changes.schema).await;
+        source.rows.load(Err(died.into()), &source.run.settings.database.changes.schema).await;
     }
 }
 
 async fn read_rows(source: Arc<DatabaseTilesShared>) {
-    let DatabaseTilesShared { database, job, stop, bounds, rows, .. } = &*source;
-    let schema = &job.settings.database.changes.schema;
-    match LiveSnapshot::take(database, job, stop, bounds, SnapshotUse::Rows).await {
+    let DatabaseTilesShared { database, run, stop, bounds, rows, .. } = &*source;
+    let schema = &run.settings.database.changes.schema;
+    match LiveSnapshot::take(database, run, stop, bounds, SnapshotUse::Rows).await {
         Ok(taken) => rows.read(taken.for_rows().await.map_err(CommandError::from), schema).await,
         Err(error) => rows.read(Err(error), schema).await,
     }

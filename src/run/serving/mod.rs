@@ -44,7 +44,7 @@ use bounds::LiveBounds;
 use family::family_parts;
 use live::DatabaseTiles;
 
-use super::{CommandError, Family, Job, Target, WrittenFileError, reading};
+use super::{CommandError, Family, Target, TilesetRun, WrittenFileError, blocking_read};
 use crate::report::{print, say_warning, write_document};
 use crate::serve::{
     Addressing, ChangeDetection, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
@@ -65,7 +65,7 @@ pub(crate) enum OnceReady {
 
 /// A tileset that is served, and the writer that keeps its target up to date meanwhile.
 pub(crate) struct ServedTileset {
-    pub job: Job,
+    pub run: TilesetRun,
     /// The writer; `None` if other processes write.
     pub writer: Option<Arc<dyn Writer<WrittenTarget>>>,
     /// False if it has no target, so that every tile is rendered on request.
@@ -74,13 +74,13 @@ pub(crate) struct ServedTileset {
 
 impl ServedTileset {
     /// A tileset that other processes write.
-    pub(crate) const fn read_only(job: Job) -> ServedTileset {
-        ServedTileset { job, writer: None, has_target: true }
+    pub(crate) const fn read_only(run: TilesetRun) -> ServedTileset {
+        ServedTileset { run, writer: None, has_target: true }
     }
 
     /// A tileset without a target.
-    pub(crate) const fn live_only(job: Job) -> ServedTileset {
-        ServedTileset { job, writer: None, has_target: false }
+    pub(crate) const fn live_only(run: TilesetRun) -> ServedTileset {
+        ServedTileset { run, writer: None, has_target: false }
     }
 }
 
@@ -108,7 +108,7 @@ pub(crate) struct ServedFamily {
 
 impl NamedTilesets {
     fn has(&self, name: &str) -> bool {
-        self.tilesets.iter().any(|served| served.job.settings.tileset.name == name)
+        self.tilesets.iter().any(|served| served.run.settings.tileset.name == name)
     }
 }
 
@@ -153,7 +153,7 @@ pub(crate) async fn run(
     match jobs {
         ServedTilesets::One(one) => {
             let shown = if options.section.preview { "a map of it at" } else { "its tiles at" };
-            print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.job.target))?;
+            print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.run.target))?;
         }
         ServedTilesets::ByName(named) => {
             let count = named.tilesets.len();
@@ -219,29 +219,29 @@ async fn parts(
     options: &ServeOptions,
     bounds: &Arc<LiveBounds>,
 ) -> Result<TilesetParts, CommandError> {
-    let job = &served.job;
+    let run = &served.run;
     if options.live.is_some()
         && options.writer.is_some_and(|writer| writer.write_back.is_some())
-        && job.target.url.is_replaced_by_edits()
+        && run.target.url.is_replaced_by_edits()
     {
-        return Err(CommandError::WrittenAsAWhole { target: job.target.to_string() });
+        return Err(CommandError::WrittenAsAWhole { target: run.target.to_string() });
     }
     if served.writer.is_some() {
-        refuse_versions(&job.target)?;
+        refuse_versions(&run.target)?;
     }
     let live = match &options.live {
-        Some(_) => Some(DatabaseTiles::open(job, served.has_target, bounds).await?),
+        Some(_) => Some(DatabaseTiles::open(run, served.has_target, bounds).await?),
         None => None,
     };
     let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
-    let filters = live.as_ref().map_or(&job.settings.tileset.filters, DatabaseTiles::filters);
+    let filters = live.as_ref().map_or(&run.settings.tileset.filters, DatabaseTiles::filters);
     Ok(TilesetParts {
-        name: job.settings.tileset.name.clone(),
+        name: run.settings.tileset.name.clone(),
         source: match described {
             Some(described) => live_only(described),
-            None => source(&job.target)?,
+            None => source(&run.target)?,
         },
-        headers: job.settings.server.tile_headers.clone(),
+        headers: run.settings.server.tile_headers.clone(),
         parameters: TilesetParameters(filters.parameters.iter().map(|settings| settings.parameter.clone()).collect()),
         live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
         writer: served.writer.clone(),
@@ -284,13 +284,13 @@ fn into_read_error(error: CommandError) -> ReadError {
 /// target was seeded. `basemap` is the URL of a style that is drawn below the tiles. Fails if the target cannot be
 /// read, the address of its tiles is not known, or the file cannot be written.
 pub(crate) async fn write_page(
-    job: &Job,
+    run: &TilesetRun,
     file: &Path,
     public_url: Option<String>,
     basemap: Option<&str>,
 ) -> Result<(), CommandError> {
-    let (_, base) = base_of(job, public_url).await?;
-    write_document(file, &job.settings.tileset.output, standalone(&base, basemap).as_bytes(), |moment, source| {
+    let (_, base) = base_of(run, public_url).await?;
+    write_document(file, &run.settings.tileset.output, standalone(&base, basemap).as_bytes(), |moment, source| {
         WrittenFileError::NoPage { path: file.to_owned(), moment, source }.into()
     })
 }
@@ -299,13 +299,13 @@ pub(crate) async fn write_page(
 /// the address of the tiles is not known, that of the glyphs is no URL, no layer has the property `label`, or the file
 /// cannot be written.
 pub(crate) async fn write_style(
-    job: &Job,
+    run: &TilesetRun,
     file: &Path,
     public_url: Option<String>,
     label: Option<&str>,
     glyphs: Option<&str>,
 ) -> Result<(), CommandError> {
-    let (described, base) = base_of(job, public_url).await?;
+    let (described, base) = base_of(run, public_url).await?;
     if let Some(label) =
         label.filter(|label| described.vector_layers.iter().all(|layer| !layer.fields.contains_key(*label)))
     {
@@ -313,24 +313,24 @@ pub(crate) async fn write_style(
             described.vector_layers.iter().flat_map(|layer| layer.fields.keys()).map(String::as_str).collect();
         names.dedup();
         let what = format!("property \"{label}\": it has {}", names.join(", "));
-        return Err(CommandError::NotThere { target: job.target.to_string(), what });
+        return Err(CommandError::NotThere { target: run.target.to_string(), what });
     }
     let glyphs = glyphs.map(|url| with_slash(url).ok_or_else(|| CommandError::NoGlyphsUrl { url: url.to_owned() }));
     let glyphs = glyphs.transpose()?;
     let text = serde_json::to_string_pretty(&style(&described, &base, label, glyphs.as_deref()))
         .map_err(std::io::Error::from)?;
-    write_document(file, &job.settings.tileset.output, (text + "\n").as_bytes(), |moment, source| {
+    write_document(file, &run.settings.tileset.output, (text + "\n").as_bytes(), |moment, source| {
         WrittenFileError::NoStyle { path: file.to_owned(), moment, source }.into()
     })
 }
 
 /// The target's description, and the URL of its tiles, with a slash at the end.
-async fn base_of(job: &Job, public_url: Option<String>) -> Result<(Described, String), CommandError> {
-    let target = job.target.clone();
-    let described = reading(&job.stop, move || Ok(target.reader()?.describe()?)).await?;
+async fn base_of(run: &TilesetRun, public_url: Option<String>) -> Result<(Described, String), CommandError> {
+    let target = run.target.clone();
+    let described = blocking_read(&run.stop, move || Ok(target.reader()?.describe()?)).await?;
     let seeded = described.public_url.clone();
     let Some(url) = public_url.or(seeded).filter(|url| !url.is_empty()) else {
-        return Err(CommandError::NoPublicUrl { target: job.target.to_string() });
+        return Err(CommandError::NoPublicUrl { target: run.target.to_string() });
     };
     let Some(base) = with_slash(&url) else { return Err(CommandError::NoUrl { url }) };
     Ok((described, base))

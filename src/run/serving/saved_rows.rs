@@ -294,7 +294,7 @@ async fn ages(
     for layer in layers {
         let definition = layer.definition();
         let Some(saved) = saved.iter().find(|saved| saved.definition == definition) else { continue };
-        let is_as_written = shows_rows_as_written(snapshot, layer).await?;
+        let is_as_written = shows_rows_as_written(snapshot, layer, &[]).await?;
         ages.push((definition, age(saved.read, now, is_as_written)));
     }
     Ok(ages)

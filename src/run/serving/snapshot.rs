@@ -24,7 +24,7 @@ use crate::error::{ErrorKind, Obstacle};
 use crate::plan::DrawnLayer;
 use crate::postgis::{Database, Error, Layer, LayerLocks, Reads, SessionValue, Snapshot, probe};
 use crate::run::kept_rows::RowsSnapshot;
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::source::RenderedTile;
 use crate::stop::{Signal, Stop};
 use crate::tile::{Batch, LayerFootprints, LayerIndex, Zoom};
@@ -88,16 +88,16 @@ pub(crate) struct LiveSnapshot {
 }
 
 impl LiveSnapshot {
-    /// Takes a snapshot and probes the layers of a job. Live rows are brought to it. Fails if the database cannot be
+    /// Takes a snapshot and probes the layers of a run. Live rows are brought to it. Fails if the database cannot be
     /// reached, or the layers do not fit the database any more.
     pub(crate) async fn take(
         database: &Database,
-        job: &Job,
+        tileset_run: &TilesetRun,
         stop: &Stop,
         bounds: &Arc<LiveBounds>,
         purpose: SnapshotUse<'_>,
     ) -> Result<LiveSnapshot, CommandError> {
-        let settings = &job.settings;
+        let settings = &tileset_run.settings;
         let held = match purpose {
             SnapshotUse::Rows => bounds.reading().await,
             SnapshotUse::Check | SnapshotUse::Tiles(_) => bounds.snapshot().await,

@@ -18,7 +18,7 @@ use crate::run::describe::{fingerprint, names};
 use crate::run::identity::{LogIdentity, compare};
 use crate::run::prepare::{CALL_COST, Prepared, layers_that_end_early, prepare_on};
 use crate::run::target::claim;
-use crate::run::{CommandError, Job, OTHER_HISTORY, restarting};
+use crate::run::{CommandError, OTHER_HISTORY, TilesetRun, restarting};
 use crate::shards::{
     ColumnWeights, CutFor, PLAN_VERSION, PlannedShard, ShardPlan, ShardsError, StateKind, WorkFolder, cut,
 };
@@ -63,27 +63,31 @@ pub(crate) struct BegunRun {
 
 /// Begins a run. Fails if another run was begun in the work folder, the target holds another tileset, or the database
 /// cannot be read.
-pub(crate) async fn begin(job: &Job, work: &WorkFolder, options: BeginOptions) -> Result<BegunRun, CommandError> {
+pub(crate) async fn begin(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    options: BeginOptions,
+) -> Result<BegunRun, CommandError> {
     check_folder(work).await?;
     let needs = {
-        let sink = claim(job).await?.sink;
+        let sink = claim(tileset_run).await?.sink;
         let needs = sink.needs();
         // The commit needs the sink's lock.
         spawn_blocking(move || drop(sink)).await?;
         needs
     };
-    begin_claimed(job, work, options, needs).await
+    begin_claimed(tileset_run, work, options, needs).await
 }
 
 /// The same in a work folder that was checked, for a target that was found to be this tileset's and has these needs.
 pub(crate) async fn begin_claimed(
-    job: &Job,
+    tileset_run: &TilesetRun,
     work: &WorkFolder,
     options: BeginOptions,
     needs: Needs,
 ) -> Result<BegunRun, CommandError> {
-    let attempt = async |_restarts| Box::pin(attempt(job, work, options, needs)).await;
-    restarting(&job.settings.database, &job.report, &job.stop, attempt).await
+    let attempt = async |_restarts| Box::pin(attempt(tileset_run, work, options, needs)).await;
+    restarting(&tileset_run.settings.database, &tileset_run.report, &tileset_run.stop, attempt).await
 }
 
 /// Refuses a work folder that holds a run or other files.
@@ -99,24 +103,30 @@ async fn check_folder(work: &WorkFolder) -> Result<(), CommandError> {
     Ok(())
 }
 
-async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Needs) -> Result<BegunRun, CommandError> {
+async fn attempt(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    options: BeginOptions,
+    needs: Needs,
+) -> Result<BegunRun, CommandError> {
     let (begun, started) = (Instant::now(), std::time::SystemTime::now());
     if !options.hold
-        && let Some(layer) = job.settings.tileset.layers.iter().find(|layer| layer.section.refresh())
+        && let Some(layer) = tileset_run.settings.tileset.layers.iter().find(|layer| layer.section.refresh())
     {
         return Err(ShardsError::Refreshes { layer: layer.name.clone() }.into());
     }
-    let database = job.database()?;
-    let snapshot = job.take_snapshot(&database, options.hold).await?;
+    let database = tileset_run.database()?;
+    let snapshot = tileset_run.take_snapshot(&database, options.hold).await?;
     // Weights are gathered by columns, so the order of the target does not matter.
-    let mut prepared = prepare_on(job, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
-    prepared.warn(layers_that_end_early(&job.settings), &job.report);
+    let mut prepared =
+        prepare_on(tileset_run, &database, Arc::clone(&snapshot), Order::ZoomColumnTmsRow, 0, begun).await?;
+    prepared.warn(layers_that_end_early(&tileset_run.settings), &tileset_run.report);
     let state = match (options.hold, options.frozen) {
         (true, _) => StateKind::Held,
         (_, true) => StateKind::Frozen,
         _ => {
             let Prepared { layers, reads, .. } = &prepared;
-            Tracking { job, database: &database, snapshot: &snapshot, layers, reads }.check(None).await?;
+            Tracking { tileset_run, database: &database, snapshot: &snapshot, layers, reads }.check(None).await?;
             StateKind::Tracked
         }
     };
@@ -124,10 +134,10 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         Some(connections) => connections,
         None => u32::try_from(snapshot.check_session_room(0, "").await?.most / 2).unwrap_or(u32::MAX),
     };
-    let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, []).await?;
-    let tileset = &job.settings.tileset;
+    let log = LogIdentity::read(&snapshot, &tileset_run.settings.database.changes.schema, []).await?;
+    let tileset = &tileset_run.settings.tileset;
     let run = random_hex(1);
-    let shared_version = job.target.can_share_version().then(|| {
+    let shared_version = tileset_run.target.can_share_version().then(|| {
         // Two runs that begin in the same second must not share a version.
         format!("{}-{}", new_version(started, None), &run[..8])
     });
@@ -135,9 +145,9 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         version: PLAN_VERSION,
         run,
         generator: GENERATOR.to_owned(),
-        fingerprint: fingerprint(&job.settings, &prepared.layers),
+        fingerprint: fingerprint(&tileset_run.settings, &prepared.layers),
         reads: prepared.reads.digest.clone(),
-        output: job.target.to_string(),
+        output: tileset_run.target.to_string(),
         zooms: tileset.zooms.to_string(),
         bbox: area_texts(&tileset.bbox),
         hilbert: needs.order == Order::Hilbert,
@@ -157,22 +167,22 @@ async fn attempt(job: &Job, work: &WorkFolder, options: BeginOptions, needs: Nee
         bounds: prepared.bounds,
         skipped: prepared.skipped.clone(),
         warnings: prepared.warnings.clone(),
-        shards: shards_of(&prepared, options.shards, job.settings.run.rows_memory),
+        shards: shards_of(&prepared, options.shards, tileset_run.settings.run.rows_memory),
     };
-    write(job, work, &plan, &snapshot, names(&prepared.layers)).await?;
+    write(tileset_run, work, &plan, &snapshot, names(&prepared.layers)).await?;
     Ok(BegunRun { plan, snapshot })
 }
 
 /// Writes the plan into the work folder, and begins the version of the target that shards write. `layers` are the names
 /// of the layers.
 async fn write(
-    job: &Job,
+    tileset_run: &TilesetRun,
     work: &WorkFolder,
     plan: &ShardPlan,
     snapshot: &Snapshot,
     layers: Vec<String>,
 ) -> Result<(), CommandError> {
-    let (folder, written, target) = (work.clone(), plan.clone(), job.target.clone());
+    let (folder, written, target) = (work.clone(), plan.clone(), tileset_run.target.clone());
     let exported = (plan.state == StateKind::Held).then(|| snapshot.exported().clone());
     spawn_blocking(move || {
         folder.files.make().map_err(ShardsError::from)?;
@@ -215,7 +225,7 @@ fn shards_of(prepared: &Prepared, count: ShardCount, rows_memory: usize) -> Vec<
 
 /// What the change log has to know of, seen at one snapshot.
 pub(crate) struct Tracking<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) tileset_run: &'a TilesetRun,
     pub(crate) database: &'a Database,
     pub(crate) snapshot: &'a Snapshot,
     pub(crate) layers: &'a [Arc<Layer>],
@@ -226,13 +236,13 @@ impl Tracking<'_> {
     /// Refuses a database whose change log could not tell the commit what has changed after `since`; by default, after
     /// the snapshot.
     pub(crate) async fn check(&self, since: Option<Cursor>) -> Result<(), CommandError> {
-        let Tracking { job, database, snapshot, layers, reads } = *self;
+        let Tracking { tileset_run, database, snapshot, layers, reads } = *self;
         if let Some(table) = &reads.row_security {
             let why = format!("{table} has row level security, so rows may appear without being changed");
             return Err(ShardsError::NoState { why }.into());
         }
         let since = since.unwrap_or_else(|| snapshot.cursor().parse().unwrap_or_default());
-        let schema = &job.settings.database.changes.schema;
+        let schema = &tileset_run.settings.database.changes.schema;
         match tracked(database, snapshot, schema, None, layers, &since).await {
             Ok(_) => Ok(()),
             Err(change_log::ChangeLogError::LogGap(why)) => Err(ShardsError::NoState { why: why.to_string() }.into()),
@@ -259,17 +269,17 @@ pub(crate) fn damaged(what: String) -> CommandError {
 impl ShardRun<'_> {
     /// Refuses settings that name other tiles or another target than the plan.
     pub(crate) fn check_settings(&self) -> Result<(), CommandError> {
-        let ShardRun { job, plan, .. } = *self;
-        let tileset = &job.settings.tileset;
+        let ShardRun { tileset_run, plan, .. } = *self;
+        let tileset = &tileset_run.settings.tileset;
         let bbox = area_texts(&tileset.bbox);
         let of = |what: &str, ours: &str, theirs: &str| format!("{what} is {ours:?} here, and {theirs:?} in the plan");
         let what = if tileset.zooms.to_string() != plan.zooms {
             of("zoom", &tileset.zooms.to_string(), &plan.zooms)
         } else if bbox != plan.bbox {
             of("bbox", &bbox.join(" "), &plan.bbox.join(" "))
-        } else if job.target.to_string() != plan.output {
-            of("output", &job.target.to_string(), &plan.output)
-        } else if plan.shared_version.is_some() && !job.target.can_share_version() {
+        } else if tileset_run.target.to_string() != plan.output {
+            of("output", &tileset_run.target.to_string(), &plan.output)
+        } else if plan.shared_version.is_some() && !tileset_run.target.can_share_version() {
             "publish or the template is another one here: the shards of the plan write a new version of the target"
                 .to_owned()
         } else {
@@ -308,7 +318,7 @@ impl ShardRun<'_> {
     ) -> Result<(), CommandError> {
         let plan = self.plan;
         self.check_identity(identity)?;
-        let ours = fingerprint(&self.job.settings, layers);
+        let ours = fingerprint(&self.tileset_run.settings, layers);
         let what = if ours != plan.fingerprint {
             format!("their fingerprint is {ours}, and that of the plan {}", plan.fingerprint)
         } else if reads.digest != plan.reads {

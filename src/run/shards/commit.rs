@@ -28,7 +28,7 @@ use crate::run::render::{render_batches, unless_outdated};
 use crate::run::row_loss::KnownRows;
 use crate::run::seed::PlannedSeed;
 use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative};
-use crate::run::{CommandError, DirtyFilter, Job, describe, restarting, with_what_remains};
+use crate::run::{CommandError, DirtyFilter, TilesetRun, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::{Described, SharedState};
 use crate::tile::{LonLatBox, SearchBox, TileCoord, Zoom};
@@ -41,12 +41,12 @@ const READERS: usize = 16;
 /// settings are not those of the plan, or the target cannot be written. The target is then unchanged, unless the error
 /// says otherwise.
 pub(crate) async fn commit(
-    job: &Job,
+    tileset_run: &TilesetRun,
     work: &WorkFolder,
     plan: &ShardPlan,
     wait: Duration,
 ) -> Result<Option<RunReport>, CommandError> {
-    commit_claimed(ShardRun { job, work, plan }, None, wait).await
+    commit_claimed(ShardRun { tileset_run, work, plan }, None, wait).await
 }
 
 /// The same into a target that is claimed; `None` if the commit has to claim it.
@@ -55,7 +55,7 @@ pub(crate) async fn commit_claimed(
     claimed: Option<Claimed>,
     wait: Duration,
 ) -> Result<Option<RunReport>, CommandError> {
-    let ShardRun { job, work, plan } = of;
+    let ShardRun { tileset_run, work, plan } = of;
     of.check_settings()?;
     let (folder, planned) = (work.clone(), plan.clone());
     let shards = spawn_blocking(move || all_done(&folder, &planned)).await??;
@@ -64,13 +64,13 @@ pub(crate) async fn commit_claimed(
         let held = claimed.lock().take();
         Box::pin(attempt(of, &shards, held, wait, restarts)).await
     };
-    let ended = restarting(&job.settings.database, &job.report, &job.stop, attempt).await;
-    let done = ended.map_err(|error| with_what_remains(error, &job.target))?;
+    let ended = restarting(&tileset_run.settings.database, &tileset_run.report, &tileset_run.stop, attempt).await;
+    let done = ended.map_err(|error| with_what_remains(error, &tileset_run.target))?;
     let (folder, run) = (work.clone(), plan.run.clone());
     spawn_blocking(move || folder.end(&run, RunEnd::Committed)).await??;
     let Some(done) = done else { return Ok(None) };
     let (tiles, bytes, seconds) = (done.manifest.stored, done.bytes, done.manifest.seconds);
-    job.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
+    tileset_run.report.event(&Event::Done { output: done.output.clone(), tiles, bytes, seconds });
     Ok(Some(done))
 }
 
@@ -111,7 +111,7 @@ pub(crate) async fn history(
     let witnesses: Vec<&Witness> =
         of.plan.witness.iter().chain(shards.iter().flat_map(|shard| &shard.witness)).chain(others).collect();
     let asked = witnesses.iter().map(|witness| witness.snapshot.as_str());
-    let log = LogIdentity::read(snapshot, &of.job.settings.database.changes.schema, asked).await?;
+    let log = LogIdentity::read(snapshot, &of.tileset_run.settings.database.changes.schema, asked).await?;
     of.check_history(log.as_ref(), witnesses)?;
     Ok(log)
 }
@@ -124,10 +124,10 @@ async fn attempt(
     restarts: u32,
 ) -> Result<Option<RunReport>, CommandError> {
     let begun = Instant::now();
-    let ShardRun { job, work, plan } = of;
+    let ShardRun { tileset_run, work, plan } = of;
     let claimed = match held {
         Some(claimed) => claimed,
-        None => claim(job).await?,
+        None => claim(tileset_run).await?,
     };
     let (mut claimed, state) = shared_state(plan, claimed).await?;
     if state == Some(SharedState::Published) {
@@ -135,9 +135,9 @@ async fn attempt(
     }
     // The version that the shards have written is published instead of a new one.
     plan.shared().into_iter().for_each(|version| claimed.sink.adopt(version));
-    let database = job.database()?;
-    let snapshot = caught_up(job, &database, &seen(plan, shards)?, wait).await?;
-    let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
+    let database = tileset_run.database()?;
+    let snapshot = caught_up(tileset_run, &database, &seen(plan, shards)?, wait).await?;
+    let probed = probe(&snapshot, &tileset_run.settings.tileset.layers).await?;
     of.check_database(&probed.layers, &probed.reads, &probed.server.identity)?;
     let (folder, planned, dones) = (work.clone(), plan.clone(), shards.to_vec());
     let shared = spawn_blocking(move || SharedTiles::of(&folder, &planned, &dones)).await??;
@@ -149,9 +149,9 @@ async fn attempt(
         (probed.layers.clone(), names(&probed.layers), probed.server.identity.clone());
     let mut repaired = None;
     if plan.state == StateKind::Tracked {
-        let state = unpublished(job, shards, shared.as_ref())?;
+        let state = unpublished(tileset_run, shards, shared.as_ref())?;
         let filter = DirtyFilter::default();
-        let look = Look::at_unpublished(job, &filter, state, database, Arc::clone(&snapshot), probed);
+        let look = Look::at_unpublished(tileset_run, &filter, state, database, Arc::clone(&snapshot), probed);
         repaired = Box::pin(repairs(of, &look)).await?;
     }
     let order = plan.needs().order;
@@ -161,13 +161,13 @@ async fn attempt(
     let of_shards = shards.iter().filter_map(|shard| shard.bounds);
     let bounds = of_shards.chain(of_repairs).fold(plan.bounds, LonLatBox::joined);
     let seed = PlannedSeed {
-        job,
+        tileset_run,
         fingerprint: plan.fingerprint.clone(),
         provenance: Provenance {
             database: log.as_ref().map(|log| log.mark(&identity)),
             witness: own.cloned(),
             reads: plan.reads.clone(),
-            rows: rows(job, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
+            rows: rows(tileset_run, plan, claimed.described.as_ref(), &layers, &snapshot).await?,
             started: UNIX_EPOCH + Duration::from_secs(plan.started),
             publication: Publication::after(claimed.before.as_ref()),
         },
@@ -177,14 +177,13 @@ async fn attempt(
     };
     let (sink, seed) = seed.begin(claimed).await?;
     let mut warnings = plan.warnings.clone();
-    if let Some(message) = relative(&sink, &job.target) {
-        job.report.event(&Event::Warning { message: message.clone() });
-        warnings.push(message);
+    if let Some(message) = relative(&sink, &tileset_run.target) {
+        tileset_run.report.warn_and_keep(message, &mut warnings);
     }
     let merging = Instant::now();
-    let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&job.report));
+    let (folder, dones, report) = (work.clone(), shards.to_vec(), Arc::clone(&tileset_run.report));
     let repairs = repaired.map(|repaired| repaired.run);
-    let options = StreamOptions { order, packing: job.settings.run.limits.packing, shared };
+    let options = StreamOptions { order, packing: tileset_run.settings.run.limits.packing, shared };
     let stored = spawn_blocking(move || stream(&folder, &dones, repairs, &options, sink, &report)).await??;
     let Stored { sink, written, tiles, zooms, bytes } = stored;
     check_count(plan, tiles)?;
@@ -222,17 +221,21 @@ pub(crate) async fn shared_state(
 
 /// The state of the shards' tiles: the database state that all of them have seen, and the tiles that they could not
 /// render.
-fn unpublished(job: &Job, shards: &[DoneNote], shared: Option<&SharedTiles>) -> Result<TargetState, CommandError> {
+fn unpublished(
+    tileset_run: &TilesetRun,
+    shards: &[DoneNote],
+    shared: Option<&SharedTiles>,
+) -> Result<TargetState, CommandError> {
     let failed = shards.iter().flat_map(|shard| &shard.layers.failed);
     let tiles: HashSet<TileCoord> = failed.map(|failed| failed.tile).collect();
     let since = seen_by_all(shards, shared)?.unwrap_or_default();
-    Ok(TargetState::unpublished(since, &job.settings.tileset, tiles.into_iter().collect()))
+    Ok(TargetState::unpublished(since, &tileset_run.settings.tileset, tiles.into_iter().collect()))
 }
 
 /// The numbers of rows for the manifest. Unless all shards show the snapshot of the plan, they may show rows that the
 /// plan has not counted: these are counted at this snapshot.
 pub(crate) async fn rows(
-    job: &Job,
+    tileset_run: &TilesetRun,
     plan: &ShardPlan,
     before: Option<&Described>,
     layers: &[Arc<Layer>],
@@ -243,8 +246,8 @@ pub(crate) async fn rows(
         rows => KnownRows::of_survey(*rows),
     };
     let known: Vec<KnownRows> = plan.rows.iter().map(of_layer).collect();
-    let (coverage, zooms) = (job.coverage(), &job.settings.tileset.zooms);
-    judge_rows(job, layers, before, &known, async |layer: usize| {
+    let (coverage, zooms) = (tileset_run.coverage(), &tileset_run.settings.tileset.zooms);
+    judge_rows(tileset_run, layers, before, &known, async |layer: usize| {
         Ok(count_rows(snapshot, &layers[layer], &coverage, zooms).await?)
     })
     .await
@@ -275,7 +278,7 @@ fn records(plan: &ShardPlan, shards: &[DoneNote], repaired: Option<&Repairs>, na
         reported.extend(own.budgets);
     }
     let order = plan.needs().order;
-    failed.sort_by_key(|failed| order.place(failed.tile));
+    failed.sort_by_key(|failed| order.sort_key(failed.tile));
     LayerRecord { budgets: joined(reported), failed }
 }
 
@@ -341,17 +344,17 @@ impl SeenByShard {
     }
 }
 
-/// The job's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`. Fails if the
+/// The run's snapshot, once it has seen everything that the shards have seen. Waits for that up to `wait`. Fails if the
 /// database is still behind after that time, or cannot be asked.
 pub(crate) async fn caught_up(
-    job: &Job,
+    tileset_run: &TilesetRun,
     database: &Database,
     shards: &[SeenByShard],
     wait: Duration,
 ) -> Result<Arc<Snapshot>, CommandError> {
     let since = Instant::now();
     loop {
-        let snapshot = job.take_snapshot(database, false).await?;
+        let snapshot = tileset_run.take_snapshot(database, false).await?;
         let now: Cursor = snapshot.cursor().parse()?;
         let Some(ahead) = shards.iter().find(|shard| !now.sees_all_of(&shard.seen)) else { return Ok(snapshot) };
         if since.elapsed() >= wait {
@@ -359,11 +362,11 @@ pub(crate) async fn caught_up(
             return Err(ShardsError::Behind { shard, behind, ahead }.into());
         }
         // A replica does not replay further while a session holds its old snapshot.
-        job.release_snapshot();
+        tileset_run.release_snapshot();
         drop(snapshot);
         tokio::select! {
             () = tokio::time::sleep(PAUSE.min(wait)) => {}
-            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+            signal = tileset_run.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
     }
 }
@@ -394,20 +397,20 @@ pub(crate) fn seen_by_all(shards: &[DoneNote], shared: Option<&SharedTiles>) -> 
 
 /// Renders what changed since the cursor of `look`; `None` if nothing has.
 pub(crate) async fn repairs(of: ShardRun<'_>, look: &Look<'_>) -> Result<Option<Repairs>, CommandError> {
-    let ShardRun { job, work, plan } = of;
-    let changed = match look.work().await? {
+    let ShardRun { tileset_run, work, plan } = of;
+    let changed = match look.work(None).await? {
         Work::Nothing => return Ok(None),
         Work::Some(changed) => changed,
         Work::All(_) => return Err(CommandError::Incomplete("a commit has to tell changes apart".to_owned())),
     };
     let tiles = changed.dirty.in_order(plan.needs().order);
     let drawn: Vec<DrawnLayer> = look.layers.iter().map(|layer| drawn(layer)).collect();
-    let run = &job.settings.run;
+    let run = &tileset_run.settings.run;
     let mut batches = batches(&tiles, &drawn, run.workers, None, |_layer, _rect| SearchBox::Area);
     let count = run.workers.get().min(batches.len());
     let workers = Worker::open(&look.database, &look.snapshot, &look.locks, run.limits.packing, count).await?;
     look.search(&mut batches, &tiles, &drawn, &changed.dirty).await?;
-    job.report.event(&Event::Planned {
+    tileset_run.report.event(&Event::Planned {
         tiles: tiles.len() as u64,
         features: batches.iter().map(crate::tile::Batch::features).sum(),
         batches: batches.len() as u64,
@@ -418,8 +421,8 @@ pub(crate) async fn repairs(of: ShardRun<'_>, look: &Look<'_>) -> Result<Option<
     let (files, needs, folder) = (work.files.clone(), plan.needs(), plan.run.clone());
     let place = format!("the repairs of run {}", plan.run);
     let sink = spawn_blocking(move || RunSink::begin(files.begin(&folder)?, needs, place)).await??;
-    let ran = render_batches(job, batches, renderers, sink, run.limits, None).await;
-    let (sink, outcome) = unless_outdated(job, ran, &look.snapshot, &look.reads).await?;
+    let ran = render_batches(tileset_run, batches, renderers, sink, run.limits, None).await;
+    let (sink, outcome) = unless_outdated(tileset_run, ran, &look.snapshot, &look.reads).await?;
     let place = format!("the repairs of run {}", plan.run);
     let run = spawn_blocking(move || RunReader::of_own(&sink.end()?, place)).await??;
     let bounds = changed.bounds();

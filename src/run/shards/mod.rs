@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::writer_lease::{LeaseWait, WriterLease};
-use super::{CommandError, Job};
-use crate::config::JobSettings;
+use super::{CommandError, TilesetRun};
+use crate::config::Settings;
 use crate::report::{Style, report};
 use crate::shards::{ShardPlan, ShardsError, WorkFolder};
 use crate::stop::Stop;
@@ -35,22 +35,22 @@ pub(crate) use resume::resume;
 pub(crate) use run::{ShardEnd, run};
 pub(crate) use status::{abort, status};
 
-/// A run that was begun: the job of this process, the work folder, and the plan in it.
+/// A run that was begun: the settings and target of this process, the work folder, and the plan in it.
 #[derive(Clone, Copy)]
 pub(crate) struct ShardRun<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) tileset_run: &'a TilesetRun,
     pub(crate) work: &'a WorkFolder,
     pub(crate) plan: &'a ShardPlan,
 }
 
-/// A job for commands that need only the settings: how targets and the work folder are reached.
-pub(crate) fn quiet_job(settings: &JobSettings, stop: &Stop) -> Result<Job, CommandError> {
-    Job::new(settings.clone(), false, &report(Style::Nothing), stop)
+/// A run for commands that need only the settings: how targets and the work folder are reached.
+pub(crate) fn quiet_run(settings: &Settings, stop: &Stop) -> Result<TilesetRun, CommandError> {
+    TilesetRun::new(settings.clone(), false, &report(Style::Nothing), stop)
 }
 
 /// The work folder that `work` names, reached as the settings say.
-pub(crate) fn folder(settings: &JobSettings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
-    quiet_job(settings, stop)?.work_folder(work)
+pub(crate) fn folder(settings: &Settings, work: &str, stop: &Stop) -> Result<WorkFolder, CommandError> {
+    quiet_run(settings, stop)?.target.work_folder(work)
 }
 
 // `shards begin --hold`: keeps the snapshot until the run has ended.
@@ -64,8 +64,13 @@ const KEEP_ALIVE: Duration = Duration::from_secs(60);
 
 /// Waits until the run is committed or given up, or `limit` has passed. Fails if the session is lost, or the limit has
 /// passed before the run has ended. Shards that have imported the snapshot continue.
-pub(crate) async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
-    let ended = Box::pin(until_ended(job, work, begun, limit)).await;
+pub(crate) async fn hold(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    begun: &BegunRun,
+    limit: Duration,
+) -> Result<(), CommandError> {
+    let ended = Box::pin(until_ended(tileset_run, work, begun, limit)).await;
     if ended.is_err() {
         // Shards need not try to import it any more.
         let (folder, run) = (work.clone(), begun.plan.run.clone());
@@ -74,12 +79,17 @@ pub(crate) async fn hold(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: 
     ended
 }
 
-async fn until_ended(job: &Job, work: &WorkFolder, begun: &BegunRun, limit: Duration) -> Result<(), CommandError> {
+async fn until_ended(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    begun: &BegunRun,
+    limit: Duration,
+) -> Result<(), CommandError> {
     let (since, mut asked) = (Instant::now(), Instant::now());
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK_PAUSE.min(limit)) => {}
-            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+            signal = tileset_run.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
         let (folder, run) = (work.clone(), begun.plan.run.clone());
         match spawn_blocking(move || folder.end_of(&run)).await? {
@@ -132,12 +142,16 @@ impl Places<'_> {
     }
 }
 
-pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Result<WriterLease, CommandError> {
-    let count = places.count(job.settings.run.workers.get());
+pub(crate) async fn slot(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    places: Places<'_>,
+) -> Result<WriterLease, CommandError> {
+    let count = places.count(tileset_run.settings.run.workers.get());
     let first = fastrand::u32(0..count);
     let name = |slot: u32| format!("{}/slot-{slot}.json", places.run);
     let mut waits: Vec<LeaseWait> =
-        (0..count).map(|at| LeaseWait::of(work.notes.clone(), name((first + at) % count), LEASE)).collect();
+        (0..count).map(|at| LeaseWait::on_note(work.notes.clone(), name((first + at) % count), LEASE)).collect();
     let mut is_reported = false;
     loop {
         let looked = spawn_blocking(move || {
@@ -155,7 +169,7 @@ pub(crate) async fn slot(job: &Job, work: &WorkFolder, places: Places<'_>) -> Re
         }
         tokio::select! {
             () = tokio::time::sleep(PAUSE.mul_f64(0.5 + fastrand::f64())) => {}
-            signal = job.stop.wait() => return Err(CommandError::Interrupted(signal)),
+            signal = tileset_run.stop.wait() => return Err(CommandError::Interrupted(signal)),
         }
         let (folder, run) = (work.clone(), places.run.to_owned());
         if spawn_blocking(move || folder.end_of(&run)).await??.is_some() {

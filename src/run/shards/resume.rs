@@ -16,7 +16,7 @@ use crate::postgis::{Layer, Snapshot, probe, server_of};
 use crate::report::{Event, RunReport};
 use crate::run::row_loss::KnownRows;
 use crate::run::target::{Claimed, claim, judge_rows};
-use crate::run::{CommandError, Job, OTHER_HISTORY, interrupted, restarting, seed};
+use crate::run::{CommandError, OTHER_HISTORY, TilesetRun, interrupted, restarting, seed};
 use crate::shards::{DoneNote, RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::suggested::use_work;
 use crate::target::{Needs, SharedState, TargetError, WorkLease};
@@ -24,15 +24,15 @@ use crate::target::{Needs, SharedState, TargetError, WorkLease};
 /// How long a database that is behind those of the parts may take to catch up, as a replica has to.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// Seeds the job's target in `parts` parts; by default in about one for each minute of work. Goes on with the parts
+/// Seeds the run's target in `parts` parts; by default in about one for each minute of work. Goes on with the parts
 /// that an earlier process has left, if they are of the same settings, tables and database; else starts over. Without a
 /// change log it seeds as a whole.
-pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, CommandError> {
-    match Box::pin(in_parts(job, parts)).await.map_err(|error| interrupted(error, &job.stop)) {
+pub(crate) async fn resume(tileset_run: &TilesetRun, parts: Option<u32>) -> Result<RunReport, CommandError> {
+    match Box::pin(in_parts(tileset_run, parts)).await.map_err(|error| interrupted(error, &tileset_run.stop)) {
         Ok(Some(done)) => Ok(done),
-        Ok(None) => seed::seed(job).await,
+        Ok(None) => seed::seed(tileset_run).await,
         Err(CommandError::Interrupted(signal)) => {
-            Err(CommandError::InterruptedInParts { target: job.target.to_string(), signal })
+            Err(CommandError::InterruptedInParts { target: tileset_run.target.to_string(), signal })
         }
         Err(CommandError::Shards(ShardsError::Behind { behind, ahead, .. })) => {
             Err(ShardsError::BehindParts { behind, ahead }.into())
@@ -42,18 +42,18 @@ pub(crate) async fn resume(job: &Job, parts: Option<u32>) -> Result<RunReport, C
 }
 
 /// The seed in parts; `None` if it is left to a plain seed: there is no change log, and nothing was begun.
-async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, CommandError> {
-    let work = job.target.parts_folder()?;
+async fn in_parts(tileset_run: &TilesetRun, parts: Option<u32>) -> Result<Option<RunReport>, CommandError> {
+    let work = tileset_run.target.parts_folder()?;
     use_work(&work.name);
     // Nobody else writes the target, or its parts, as long as these live. An archive in a bucket may have no lock.
-    let claimed = claim(job).await?;
+    let claimed = claim(tileset_run).await?;
     let files = work.files.clone();
     let lease = spawn_blocking(move || files.lease()).await?.map_err(ShardsError::from)?;
     let needs = claimed.sink.needs();
     let folder = work.clone();
-    let mut found = spawn_blocking(move || found(&folder)).await??.map(|plan| of_target(plan, job));
+    let mut found = spawn_blocking(move || found(&folder)).await??.map(|plan| of_target(plan, tileset_run));
     let (claimed, state) = match &found {
-        Some(plan) if job.target.can_share_version() => shared_state(plan, claimed).await?,
+        Some(plan) if tileset_run.target.can_share_version() => shared_state(plan, claimed).await?,
         _ => (claimed, None),
     };
     if state == Some(SharedState::Published)
@@ -61,57 +61,60 @@ async fn in_parts(job: &Job, parts: Option<u32>) -> Result<Option<RunReport>, Co
     {
         // The commit was killed at its end. Clients may have the tiles of the version, which never change again.
         let (started, version) = (moment(plan.started), plan.shared_version.unwrap_or_default());
-        warn(job, format!("the seed of {started} is published already, as version {version}: this one starts over"));
+        tileset_run
+            .report
+            .warn(format!("the seed of {started} is published already, as version {version}: this one starts over"));
         let folder = work.clone();
         spawn_blocking(move || folder.end(&plan.run, RunEnd::Committed)).await??;
     }
     let is_gone = state == Some(SharedState::Gone);
-    let look = async |_restarts| Box::pin(look(job, &work, found.as_ref(), needs, is_gone)).await;
-    let looked = restarting(&job.settings.database, &job.report, &job.stop, look).await?;
+    let look = async |_restarts| Box::pin(look(tileset_run, &work, found.as_ref(), needs, is_gone)).await;
+    let looked = restarting(&tileset_run.settings.database, &tileset_run.report, &tileset_run.stop, look).await?;
     let (plan, claimed) = match (found, looked.useless) {
         (Some(plan), None) => {
             let (folder, run) = (work.clone(), plan.run.clone());
             spawn_blocking(move || folder.clear_unnamed(&run)).await??;
             // The commit asks this again; an hour of work must not end with a refusal that could be known.
-            rows(job, &plan, claimed.described.as_ref(), &looked.layers, &looked.snapshot).await?;
+            rows(tileset_run, &plan, claimed.described.as_ref(), &looked.layers, &looked.snapshot).await?;
             drop(looked.snapshot);
             (plan, claimed)
         }
         (found, useless) => {
             if let (Some(plan), Some(why)) = (found, useless) {
                 let (done, of) = (looked.done.len(), plan.count());
-                warn(job, format!("{done} of {of} parts of the seed of {} are of no use: {why}", moment(plan.started)));
-                let (target, folder) = (job.target.clone(), work.clone());
+                tileset_run
+                    .report
+                    .warn(format!("{done} of {of} parts of the seed of {} are of no use: {why}", moment(plan.started)));
+                let (target, folder) = (tileset_run.target.clone(), work.clone());
                 spawn_blocking(move || give_up(&target, &folder, &plan)).await??;
             }
             if let Some(why) = looked.no_log {
-                warn(job, format!("if this seed is killed, the next one starts over, as without --resume: {why}"));
+                tileset_run
+                    .report
+                    .warn(format!("if this seed is killed, the next one starts over, as without --resume: {why}"));
                 spawn_blocking(move || drop(claimed)).await?;
                 return Ok(None);
             }
             drop(looked.snapshot);
-            let (plan, claimed) = Box::pin(begun(job, &work, parts, claimed)).await?;
+            let (plan, claimed) = Box::pin(begun(tileset_run, &work, parts, claimed)).await?;
             let known: Vec<KnownRows> = plan.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();
             let before = claimed.described.as_ref();
-            if let Err(refused) = judge_rows(job, &looked.layers, before, &known, async |_layer| Ok(None)).await {
+            if let Err(refused) = judge_rows(tileset_run, &looked.layers, before, &known, async |_layer| Ok(None)).await
+            {
                 // Its parts are as many as suit these rows.
-                let (target, folder) = (job.target.clone(), work.clone());
+                let (target, folder) = (tileset_run.target.clone(), work.clone());
                 spawn_blocking(move || give_up(&target, &folder, &plan)).await??;
                 return Err(refused);
             }
             (plan, claimed)
         }
     };
-    Box::pin(finished(ShardRun { job, work: &work, plan: &plan }, claimed, lease.as_ref())).await
-}
-
-fn warn(job: &Job, message: String) {
-    job.report.event(&Event::Warning { message });
+    Box::pin(finished(ShardRun { tileset_run, work: &work, plan: &plan }, claimed, lease.as_ref())).await
 }
 
 /// The plan of parts, with the target as this process names it: the folder lies beside it.
-fn of_target(plan: ShardPlan, job: &Job) -> ShardPlan {
-    ShardPlan { output: job.target.to_string(), ..plan }
+fn of_target(plan: ShardPlan, tileset_run: &TilesetRun) -> ShardPlan {
+    ShardPlan { output: tileset_run.target.to_string(), ..plan }
 }
 
 /// The plan in the work folder. A folder that holds anything but a run of parts is refused.
@@ -159,17 +162,17 @@ struct Looked {
 /// Finds out whether parts that are done can be used, and whether the database has a change log for new ones.
 /// `is_gone` says that the version that they have written does not exist any more.
 async fn look(
-    job: &Job,
+    tileset_run: &TilesetRun,
     work: &WorkFolder,
     plan: Option<&ShardPlan>,
     needs: Needs,
     is_gone: bool,
 ) -> Result<Looked, CommandError> {
-    let database = job.database()?;
-    let mut snapshot = job.take_snapshot(&database, false).await?;
+    let database = tileset_run.database()?;
+    let mut snapshot = tileset_run.take_snapshot(&database, false).await?;
     let (mut done, mut useless) = (Vec::new(), None);
     if let Some(plan) = plan {
-        let of = ShardRun { job, work, plan };
+        let of = ShardRun { tileset_run, work, plan };
         let (folder, planned) = (work.clone(), plan.clone());
         done = spawn_blocking(move || readable(&folder, &planned)).await??;
         let fits = if plan.needs() == needs { of.check_settings() } else { Err(of.other_needs().into()) };
@@ -185,21 +188,26 @@ async fn look(
                 let ahead = seen(plan, &done)?;
                 // Only a standby catches up.
                 let patience = if server.in_recovery { CATCH_UP } else { Duration::ZERO };
-                snapshot = match caught_up(job, &database, &ahead, patience).await {
+                snapshot = match caught_up(tileset_run, &database, &ahead, patience).await {
                     Err(CommandError::Shards(ShardsError::Behind { .. })) if !server.in_recovery => {
                         useless = Some(OTHER_HISTORY.to_owned());
-                        job.take_snapshot(&database, false).await?
+                        tileset_run.take_snapshot(&database, false).await?
                     }
                     caught_up => caught_up?,
                 };
             }
         }
     }
-    let probed = probe(&snapshot, &job.settings.tileset.layers).await?;
-    let tracking =
-        Tracking { job, database: &database, snapshot: &snapshot, layers: &probed.layers, reads: &probed.reads };
+    let probed = probe(&snapshot, &tileset_run.settings.tileset.layers).await?;
+    let tracking = Tracking {
+        tileset_run,
+        database: &database,
+        snapshot: &snapshot,
+        layers: &probed.layers,
+        reads: &probed.reads,
+    };
     if let (Some(plan), None) = (plan, &useless) {
-        let of = ShardRun { job, work, plan };
+        let of = ShardRun { tileset_run, work, plan };
         useless = why_useless(of.check_database(&probed.layers, &probed.reads, &probed.server.identity))?;
         if useless.is_none() {
             let since = seen_by_all(&done, None)?;
@@ -241,13 +249,13 @@ fn why_useless(checked: Result<(), CommandError>) -> Result<Option<String>, Comm
 
 /// Plans the parts, and writes the plan.
 async fn begun(
-    job: &Job,
+    tileset_run: &TilesetRun,
     work: &WorkFolder,
     parts: Option<u32>,
     claimed: Claimed,
 ) -> Result<(ShardPlan, Claimed), CommandError> {
     let needs = claimed.sink.needs();
-    let shares_version = job.target.can_share_version();
+    let shares_version = tileset_run.target.can_share_version();
     let mut held = Some(claimed);
     if shares_version {
         // The version that the parts write is begun under the lease.
@@ -261,10 +269,10 @@ async fn begun(
         // No other process renders a part, so connections are not shared.
         connections: Some(u32::MAX),
     };
-    let plan = begin_claimed(job, work, options, needs).await?.plan;
+    let plan = begin_claimed(tileset_run, work, options, needs).await?.plan;
     let claimed = match held {
         Some(claimed) => claimed,
-        None => claim(job).await?,
+        None => claim(tileset_run).await?,
     };
     Ok((plan, claimed))
 }
@@ -286,7 +294,7 @@ async fn finished(
                 return Err(error.into());
             }
             for (part, what) in damaged {
-                warn(of.job, format!("part {part} is rendered again: {what}"));
+                of.tileset_run.report.warn(format!("part {part} is rendered again: {what}"));
             }
             rendered(of, lease).await?;
             Box::pin(commit_claimed(of, None, CATCH_UP)).await
@@ -303,7 +311,7 @@ async fn rendered(of: ShardRun<'_>, lease: Option<&WorkLease>) -> Result<(), Com
     for (rendered, part) in missing.iter().enumerate() {
         lease.map_or(Ok(()), WorkLease::check).map_err(TargetError::from)?;
         let finished = count - u32::try_from(missing.len() - rendered).unwrap_or(count);
-        of.job.report.event(&Event::Part { part: *part, of: count, done: finished });
+        of.tileset_run.report.event(&Event::Part { part: *part, of: count, done: finished });
         run_alone(of, *part).await?;
     }
     Ok(())

@@ -14,7 +14,7 @@ use crate::run::describe::names;
 use crate::run::identity::LogIdentity;
 use crate::run::prepare::prepare_on;
 use crate::run::render::{Rendered, render};
-use crate::run::{CommandError, Job, JobPart, describe, restarting};
+use crate::run::{CommandError, RunPart, TilesetRun, describe, restarting};
 use crate::shards::{
     AddingNote, AttemptNote, DoneNote, DoneZoom, FinishedShard, RunEnd, RunSink, ShardPlan, ShardSink, ShardsError,
     StateKind, WorkFolder,
@@ -24,10 +24,15 @@ use crate::tile::ColumnRanges;
 
 /// Renders the shard `number`, counted from 1. Fails if it could not be rendered, the settings are not those of the
 /// plan, or the run was given up.
-pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: u32) -> Result<ShardEnd, CommandError> {
-    let of = ShardRun { job, work, plan };
+pub(crate) async fn run(
+    tileset_run: &TilesetRun,
+    work: &WorkFolder,
+    plan: &ShardPlan,
+    number: u32,
+) -> Result<ShardEnd, CommandError> {
+    let of = ShardRun { tileset_run, work, plan };
     of.check_settings()?;
-    let own = OwnShard { job, work, run: &plan.run, number };
+    let own = OwnShard { tileset_run, work, run: &plan.run, number };
     let shard = Shard { of, number, own };
     let places = Places { run: &plan.run, connections: plan.connections, shards: plan.count() };
     own.attempted(places, async |attempt| shard.rendered(attempt).await).await
@@ -36,7 +41,7 @@ pub(crate) async fn run(job: &Job, work: &WorkFolder, plan: &ShardPlan, number: 
 /// The same by the only process that works on the run: it takes no place among the connections, and others see no
 /// heartbeat of it.
 pub(crate) async fn run_alone(of: ShardRun<'_>, number: u32) -> Result<ShardEnd, CommandError> {
-    let own = OwnShard { job: of.job, work: of.work, run: &of.plan.run, number };
+    let own = OwnShard { tileset_run: of.tileset_run, work: of.work, run: &of.plan.run, number };
     if let Some(end) = own.late().await? {
         return Ok(end);
     }
@@ -51,30 +56,30 @@ struct Shard<'a> {
 
 impl Shard<'_> {
     async fn rendered(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
-        let job = self.of.job;
+        let tileset_run = self.of.tileset_run;
         let render = async |_restarts| Box::pin(self.attempt(attempt)).await;
-        restarting(&job.settings.database, &job.report, &job.stop, render).await
+        restarting(&tileset_run.settings.database, &tileset_run.report, &tileset_run.stop, render).await
     }
 
     async fn attempt(&self, attempt: &AttemptNote) -> Result<ShardEnd, CommandError> {
         let Shard { of, number, .. } = *self;
-        let ShardRun { job, work, plan } = of;
+        let ShardRun { tileset_run, work, plan } = of;
         let begun = Instant::now();
         let (columns, rows) = plan.shard(number).map(|shard| (shard.columns.clone(), shard.rows)).unwrap_or_default();
-        let database = job.database()?;
+        let database = tileset_run.database()?;
         let snapshot = Arc::new(self.snapshot(&database, attempt).await?);
         let seen = snapshot.exported().seen().to_owned();
         // Layers are probed with the zooms of the whole tileset, but tiles are planned only for the zooms of the shard.
-        let mut part = job.clone();
+        let mut part = tileset_run.clone();
         if let Some(zooms) = columns.zooms() {
             part.settings.tileset.zooms = zooms;
         }
-        part.part = JobPart::Shard { columns: columns.clone(), rows, reads_most: reads_most(rows, &plan.rows) };
-        let (order, workers) = (plan.needs().order, job.settings.run.workers.get());
+        part.part = RunPart::Shard { columns: columns.clone(), rows, reads_most: reads_most(rows, &plan.rows) };
+        let (order, workers) = (plan.needs().order, tileset_run.settings.run.workers.get());
         let mut prepared = prepare_on(&part, &database, Arc::clone(&snapshot), order, workers, begun).await?;
         of.check_database(&prepared.layers, &prepared.reads, &prepared.server.identity)?;
         let asked = plan.witness.iter().map(|witness| witness.snapshot.as_str());
-        let log = LogIdentity::read(&snapshot, &job.settings.database.changes.schema, asked).await?;
+        let log = LogIdentity::read(&snapshot, &tileset_run.settings.database.changes.schema, asked).await?;
         of.check_history(log.as_ref(), &plan.witness)?;
         let witness = log.as_ref().map(LogIdentity::own).cloned();
         let tiles: u64 = prepared.zooms.iter().map(|zoom| zoom.tiles).sum();
@@ -94,7 +99,7 @@ impl Shard<'_> {
         let sink = self.sink(&name, columns, names.clone(), adding.clone());
         let rendered = async {
             let rendered = render(&part, &mut prepared, sink.await?, tiles).await?;
-            job.report.event(&Event::Finishing);
+            tileset_run.report.event(&Event::Finishing);
             let Rendered { sink, outcome, reading, reading_sessions, rendering, workers, .. } = rendered;
             let finished = spawn_blocking(move || sink.end()).await??;
             Ok::<_, CommandError>((finished, outcome, (reading, reading_sessions), rendering, workers))
@@ -143,7 +148,7 @@ impl Shard<'_> {
     ) -> Result<ShardSink, CommandError> {
         let (files, run, needs) = (self.of.work.files.clone(), self.of.plan.run.clone(), self.of.plan.needs());
         let (place, folder) = (files.place(name), self.of.work.clone());
-        let (target, version) = (self.of.job.target.clone(), self.of.plan.shared_version.clone());
+        let (target, version) = (self.of.tileset_run.target.clone(), self.of.plan.shared_version.clone());
         let opened = spawn_blocking(move || {
             let mut tiles = version.map(|version| target.version_tiles(&version, &layers)).transpose()?;
             if let (Some(tiles), Some(own)) = (&mut tiles, &adding)
@@ -269,7 +274,7 @@ pub(crate) enum ShardEnd {
 
 #[derive(Clone, Copy)]
 pub(crate) struct OwnShard<'a> {
-    pub(crate) job: &'a Job,
+    pub(crate) tileset_run: &'a TilesetRun,
     pub(crate) work: &'a WorkFolder,
     /// The run's id.
     pub(crate) run: &'a str,
@@ -298,14 +303,14 @@ impl OwnShard<'_> {
             return Ok(end);
         }
         let attempt = self.new_attempt();
-        let lease = match slot(self.job, self.work, places).await {
+        let lease = match slot(self.tileset_run, self.work, places).await {
             Ok(lease) => lease,
             Err(error) => return self.unless_late(error).await,
         };
         let mut lease = lease;
         let ended = tokio::select! {
             done = Box::pin(render(&attempt)) => done,
-            why = lease.kept() => Err(ShardsError::LostSlot { why }.into()),
+            why = lease.renew_until_lost() => Err(ShardsError::LostSlot { why }.into()),
             error = self.watched(&attempt) => Err(error),
         };
         lease.release().await;
@@ -354,7 +359,7 @@ impl OwnShard<'_> {
 
     /// Returns `error`, unless the shard is done without this attempt, or its run was given up.
     async fn unless_late(&self, error: CommandError) -> Result<ShardEnd, CommandError> {
-        if self.job.stop.asked().is_some() {
+        if self.tileset_run.stop.asked().is_some() {
             return Err(error);
         }
         match self.late().await {

@@ -2,7 +2,7 @@
 
 use crate::clock::{milliseconds_now, moment};
 use crate::report::{ShardState, ShardStatus, ShardsStatus};
-use crate::run::{CommandError, Job, Target};
+use crate::run::{CommandError, Target, TilesetRun};
 use crate::shards::{RunEnd, ShardPlan, ShardsError, StateKind, WorkFolder};
 
 /// The state of the run in a work folder. May wait for a server.
@@ -58,7 +58,7 @@ pub(crate) fn status(work: &WorkFolder) -> Result<ShardsStatus, CommandError> {
 
 /// Gives up the run in a work folder, even if another version of the program began it. Returns its id; `None` if the
 /// plan could not be read, and was removed. May wait for a server.
-pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<Option<String>, CommandError> {
+pub(crate) fn abort(tileset_run: &TilesetRun, work: &WorkFolder) -> Result<Option<String>, CommandError> {
     let run = match work.run() {
         Err(ShardsError::Damaged { .. }) => {
             work.remove_plan()?;
@@ -68,7 +68,7 @@ pub(crate) fn abort(job: &Job, work: &WorkFolder) -> Result<Option<String>, Comm
     };
     // The plan of another program version cannot be read, and is skipped.
     match work.plan() {
-        Ok(Some(plan)) => give_up(&job.target, work, &plan)?,
+        Ok(Some(plan)) => give_up(&tileset_run.target, work, &plan)?,
         Ok(None) | Err(_) => work.end(&run, RunEnd::Aborted)?,
     }
     Ok(Some(run))

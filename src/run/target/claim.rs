@@ -11,7 +11,7 @@ use crate::manifest::{Publication, RowCounts, publication_of, row_counts_of};
 use crate::postgis::{Layer, LayerKind};
 use crate::run::describe::leaves_parts;
 use crate::run::row_loss::{KnownRows, RowsJudge};
-use crate::run::{CommandError, Job};
+use crate::run::{CommandError, TilesetRun};
 use crate::target::{Described, OpenMode, Sink};
 use crate::tile::area_texts;
 
@@ -24,8 +24,8 @@ pub(crate) struct Claimed {
 }
 
 /// Opens the target for this run; refuses a target of another tileset.
-pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
-    let (target, tileset) = (job.target.clone(), &job.settings.tileset);
+pub(crate) async fn claim(run: &TilesetRun) -> Result<Claimed, CommandError> {
+    let (target, tileset) = (run.target.clone(), &run.settings.tileset);
     let names = TilesetNames {
         name: tileset.name.clone(),
         layers: tileset.layers.iter().map(|layer| layer.name.clone()).collect(),
@@ -44,23 +44,23 @@ pub(crate) async fn claim(job: &Job) -> Result<Claimed, CommandError> {
 /// Refuses a seed that would lose too many rows of a layer; otherwise returns the numbers for its manifest. `described`
 /// is what the target says about itself. See [`RowsJudge::judge`] for `known` and `count`.
 pub(crate) async fn judge_rows(
-    job: &Job,
+    run: &TilesetRun,
     layers: &[Arc<Layer>],
     described: Option<&Described>,
     known: &[KnownRows],
     count: impl AsyncFnMut(usize) -> Result<Option<u64>, CommandError>,
 ) -> Result<Option<RowCounts>, CommandError> {
     let before = described.and_then(|before| row_counts_of(before.manifest.as_deref()?));
-    let tileset = &job.settings.tileset;
+    let tileset = &run.settings.tileset;
     let bbox = area_texts(&tileset.bbox);
     if let (Some(described), Some(rows)) = (described, &before)
         && rows.bbox != bbox
-        && leaves_parts(&job.settings, described)
+        && leaves_parts(&run.settings, described)
     {
         // The rows in these boxes cannot be compared with those of the target's other parts, which stay.
         return Ok(before);
     }
-    let (target, max, zooms) = (&job.target, tileset.max_shrink, &tileset.zooms);
+    let (target, max, zooms) = (&run.target, tileset.max_shrink, &tileset.zooms);
     RowsJudge { target, max, layers, zooms, bbox, before: before.as_ref() }.judge(known, count).await.map(Some)
 }
 

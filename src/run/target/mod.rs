@@ -70,15 +70,15 @@ impl Target {
     }
 
     /// Everything that is notified of what a run with this publication changes, before its manifest becomes visible.
-    /// The run renders these tiles; `None` if it may render all.
+    /// Rows have changed in no tiles but `changed`; `None` if in any.
     pub(crate) fn before_manifest(
         &self,
         before: Option<&Publication>,
         publication: &Publication,
-        rendered: Option<&TileRectList>,
+        changed: Option<&TileRectList>,
     ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
         let notes = self.notes()?;
-        let outbox = self.options.outbox_writer(Arc::clone(&notes), publication, rendered);
+        let outbox = self.options.outbox_writer(Arc::clone(&notes), publication, changed);
         let (before, publication) = (before.cloned(), publication.clone());
         let mut listeners: Vec<Arc<dyn BeforeManifest>> = self.options.listeners.clone();
         listeners.push(Arc::new(ChangeListWriter { notes, before, publication }));

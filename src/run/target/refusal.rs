@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Target;
 use crate::manifest::Manifest;
-use crate::report::{Event, Report};
+use crate::report::Report;
 use crate::run::CommandError;
 use crate::target::{Described, GENERATOR, MaxShrink, ReadError, Storage, TargetUrl, TileReader};
 use crate::tile::Scope;
@@ -155,7 +155,7 @@ impl TilesBefore {
             Err(error) => {
                 let message =
                     format!("how many tiles {} holds is not known ({error}): max_shrink is not judged", self.target);
-                report.event(&Event::Warning { message });
+                report.warn(message);
                 Ok(0)
             }
         }

@@ -2,7 +2,7 @@
 
 use super::Target;
 use crate::change_log::Cursor;
-use crate::config::{JobSettings, TilesetSettings};
+use crate::config::{Settings, TilesetSettings};
 use crate::manifest::{
     DatabaseIdentity, MANIFEST_VERSION, Manifest, Region, Witness, configuration_of, drawn_otherwise,
 };
@@ -123,17 +123,13 @@ impl TargetState {
     }
 
     /// The settings with the zooms and boxes of the target's last seed.
-    pub(crate) fn settings(&self, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
+    pub(crate) fn settings(&self, settings: &Settings, target: &Target) -> Result<Settings, CommandError> {
         settings_of(&self.manifest.last_seeded(), settings, target)
     }
 
     /// The settings of the seeds that together, one after the other, bring the whole target up to date. May wait for a
     /// server.
-    pub(crate) fn settings_to_seed(
-        &self,
-        settings: &JobSettings,
-        target: &Target,
-    ) -> Result<Vec<JobSettings>, CommandError> {
+    pub(crate) fn settings_to_seed(&self, settings: &Settings, target: &Target) -> Result<Vec<Settings>, CommandError> {
         let regions = regions_to_seed(target, &self.manifest, &self.described.unfinished)?;
         regions.iter().map(|region| settings_of(region, settings, target)).collect()
     }
@@ -149,7 +145,7 @@ impl TargetState {
     }
 
     /// True if the public address in the settings differs from the one that a directory or a prefix has.
-    pub(crate) fn is_readdressed(&self, settings: &JobSettings, target: &Target) -> bool {
+    pub(crate) fn is_readdressed(&self, settings: &Settings, target: &Target) -> bool {
         let wanted = settings.tileset.tree.public_url.as_ref();
         !target.url.is_archive() && wanted.is_some() && wanted != self.described.public_url.as_ref()
     }
@@ -194,7 +190,7 @@ impl TargetState {
 }
 
 /// The settings with the zooms and boxes of a region.
-fn settings_of(region: &Region, settings: &JobSettings, target: &Target) -> Result<JobSettings, CommandError> {
+fn settings_of(region: &Region, settings: &Settings, target: &Target) -> Result<Settings, CommandError> {
     let unreadable = |error| needs_seed(target, format!("its manifest cannot be read ({error})"));
     settings.of_region(region).map_err(unreadable)
 }

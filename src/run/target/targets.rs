@@ -73,17 +73,18 @@ impl TargetOptions {
         Ok(Target { url: TargetUrl::parse(text)?, options: self.clone(), known: None })
     }
 
-    /// What writes the changes of a run that renders these tiles to the outbox; `None` if there are no CDNs.
+    /// Writes the changes of a run to the outbox. Tiles under filters are purged in the tiles of `changed`, those in which
+    /// rows have changed. `None` if there are no CDNs.
     pub(crate) fn outbox_writer(
         &self,
         notes: Arc<dyn NoteStore>,
         publication: &Publication,
-        rendered: Option<&TileRectList>,
+        changed: Option<&TileRectList>,
     ) -> Option<Arc<dyn BeforeManifest>> {
         if self.purge_queues.is_empty() {
             return None;
         }
-        let filtered = if self.purges_filtered { rendered.cloned() } else { Some(TileRectList::default()) };
+        let filtered = if self.purges_filtered { changed.cloned() } else { Some(TileRectList::default()) };
         Some(Arc::new(OutboxWriter {
             notes,
             queues: self.purge_queues.to_vec(),

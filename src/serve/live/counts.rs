@@ -15,7 +15,7 @@ use crate::tile::LonLatBox;
 
 /// The rows that a layer has under the values of a request.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LayerRows {
+pub struct LayerCounts {
     /// The layer's name.
     pub layer: String,
     pub count: u64,
@@ -86,7 +86,7 @@ impl LiveFlights {
         key: ParametersKey,
         request: CountRequest,
         counted_for: CountedFor,
-    ) -> Result<Arc<Vec<LayerRows>>, LiveError> {
+    ) -> Result<Arc<Vec<LayerCounts>>, LiveError> {
         let place = {
             let mut counts = self.counts.all.lock();
             let key = (key, request.counted);
@@ -129,7 +129,7 @@ impl LiveFlights {
         rows
     }
 
-    async fn count(&self, request: CountRequest, counted_for: CountedFor) -> Result<Vec<LayerRows>, LiveError> {
+    async fn count(&self, request: CountRequest, counted_for: CountedFor) -> Result<Vec<LayerCounts>, LiveError> {
         let CountedFor { client, new_key } = counted_for;
         let overloaded = || {
             self.metrics.count_shed();
@@ -153,15 +153,8 @@ impl LiveFlights {
             if let Some(new_key) = new_key {
                 new_key.begins();
             }
-            let counting = source.count(request, &stop);
-            tokio::pin!(counting);
-            let rows = tokio::select! {
-                rows = &mut counting => rows,
-                () = tokio::time::sleep(timeout) => {
-                    stop.ask(Signal::Terminate);
-                    counting.await.and(Err(LiveError::Late(timeout)))
-                }
-            };
+            let (rows, is_late) = stop.limiting(timeout, source.count(request, &stop)).await;
+            let rows = if is_late { rows.and(Err(LiveError::Late(timeout))) } else { rows };
             // Nobody may wait any more.
             drop(tell.send(rows));
         });

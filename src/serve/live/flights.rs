@@ -425,18 +425,12 @@ impl FlightState {
         // Other servers may have answered a later state meanwhile.
         request.since = since.max(self.known.epochs().since(key.tile.coord, key.epoch));
         // The worker becomes free only when the database has ended the tile's statement.
-        let mut rendering = tokio::spawn(async move {
+        let rendering = tokio::spawn(async move {
             let rendered = shared.render_not_older(request, &of_task).await;
             drop(permit);
             rendered
         });
-        let (done, is_late) = tokio::select! {
-            done = &mut rendering => (done, false),
-            () = tokio::time::sleep(limit) => {
-                stop.ask(Signal::Terminate);
-                (rendering.await, true)
-            }
-        };
+        let (done, is_late) = stop.limiting(limit, rendering).await;
         let LiveTile { stored, in_database, shown } = match done {
             Ok(Err(LiveError::Abandoned)) if is_late => Err(LiveError::Late(limit)),
             Ok(rendered) => rendered,

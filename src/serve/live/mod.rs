@@ -34,7 +34,7 @@ use crate::stop::Stop;
 use crate::tile::{LayerId, Slice, TileId, Zoom, ZoomList};
 
 pub(crate) use counts::CountedFor;
-pub use counts::{CountRequest, Counted, LayerRows, MAX_VALUES, ParameterRows};
+pub use counts::{CountRequest, Counted, LayerCounts, MAX_VALUES, ParameterRows};
 pub(crate) use flights::{FlightContext, FlightCounts, FlightRequest, LiveFlights};
 pub(crate) use table::FlightKey;
 
@@ -195,7 +195,7 @@ pub trait LiveSource: Send + Sync + 'static {
         &'a self,
         _request: CountRequest,
         _stop: &'a Stop,
-    ) -> BoxFuture<'a, Result<Vec<LayerRows>, LiveError>> {
+    ) -> BoxFuture<'a, Result<Vec<LayerCounts>, LiveError>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

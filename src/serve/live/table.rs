@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
-use super::{Counted, LayerRows, LiveError};
+use super::{Counted, LayerCounts, LiveError};
 use crate::serve::known_changes::LiveEpoch;
 use crate::serve::parameters::ParametersKey;
 use crate::serve::tiles::cache::{CacheSource, CachedTile};
@@ -147,7 +147,7 @@ pub(crate) struct KeptCount {
     pub(crate) life: Duration,
     /// [`CountRequest::since`](super::CountRequest::since).
     pub(crate) since: Instant,
-    pub(crate) rows: Result<Arc<Vec<LayerRows>>, LiveError>,
+    pub(crate) rows: Result<Arc<Vec<LayerCounts>>, LiveError>,
 }
 
 pub(crate) type CountPlace = Arc<tokio::sync::Mutex<Option<KeptCount>>>;

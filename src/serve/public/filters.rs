@@ -16,6 +16,7 @@ use crate::serve::http::route::FILTERS;
 use crate::serve::observe::metrics::RouteLabel;
 use crate::serve::parameters::{KeyCost, KeyGate, TooManyKeys, of_form, of_json};
 use crate::serve::tilesets::{NamedByPath, SiteTileset};
+use crate::threads::blocking;
 
 const FORM_TYPE: &str = "application/x-www-form-urlencoded";
 
@@ -130,13 +131,13 @@ impl Site {
         let body = body.map_err(|BodyRefusal { status, what }| answer::error(status, &what))?;
         let right = Arc::clone(&self.posts.reading).acquire_owned().await.map_err(|_closed| busy())?;
         let of = Arc::clone(tileset);
-        let reading = tokio::task::spawn_blocking(move || {
+        let given = blocking(move || {
             // A client that goes away does not end this.
             let _held = (right, post);
             let declared = &of.parameters.declared;
             if is_json { of_json(declared, &body) } else { of_form(declared, &body) }
-        });
-        let given = reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+        })
+        .await;
         let given = given.map_err(|error| answer::error(StatusCode::BAD_REQUEST, &error.to_string()))?;
         let given =
             given.ok_or_else(|| answer::error(StatusCode::BAD_REQUEST, "the body gives no parameter a value"))?;

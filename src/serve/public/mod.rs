@@ -38,7 +38,7 @@ use super::http::origin::for_listed_origins;
 use super::http::route::{COUNT, FILTERS, MAX_PATH_BYTES, NoRoute, VALUES, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
-use super::live::{Counted, LayerRows};
+use super::live::{Counted, LayerCounts};
 use super::observe::access_log::{AccessLine, AccessLog};
 use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use super::options::{ServeOptions, TileHeaders};
@@ -424,8 +424,8 @@ fn document_kept(text: String, headers: &HeaderMap, freshness: &Freshness) -> An
 
 /// The document that says how many rows each layer has, the box in which they lie, in degrees, and perhaps how many
 /// have each value of a parameter.
-fn counts_json(rows: &[LayerRows], counted: Counted) -> Value {
-    let of_layer = |rows: &LayerRows| {
+fn counts_json(rows: &[LayerCounts], counted: Counted) -> Value {
+    let of_layer = |rows: &LayerCounts| {
         let mut json = json!({ "count": rows.count, "bounds": rows.bounds.map(|bounds| bounds.sides()) });
         if counted != Counted::Rows {
             let values = rows.values.iter().map(|of| (of.parameter.clone(), json!(of.values)));

@@ -8,9 +8,9 @@ use crate::tile::{Order, Slice, TileId};
 /// A range of consecutive tiles on the Hilbert curve of their zoom.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct StoredRange {
-    /// [`Order::place`] of the first tile.
+    /// [`Order::sort_key`] of the first tile.
     first: u64,
-    /// One more than the [`Order::place`] of the last tile.
+    /// One more than the [`Order::sort_key`] of the last tile.
     end: u64,
 }
 
@@ -26,17 +26,17 @@ pub(crate) struct StoredTiles {
 impl StoredTiles {
     pub(crate) fn new(tiles: Vec<TileId>) -> StoredTiles {
         let count = tiles.len() as u64;
-        let mut places: HashMap<Slice, Vec<u64>> = HashMap::new();
+        let mut keys: HashMap<Slice, Vec<u64>> = HashMap::new();
         for tile in tiles {
-            places.entry(tile.slice).or_default().push(Order::Hilbert.place(tile.coord));
+            keys.entry(tile.slice).or_default().push(Order::Hilbert.sort_key(tile.coord));
         }
-        let ranges = places.into_iter().map(|(slice, mut places)| {
-            places.sort_unstable();
+        let ranges = keys.into_iter().map(|(slice, mut keys)| {
+            keys.sort_unstable();
             let mut ranges: Vec<StoredRange> = Vec::new();
-            for place in places {
+            for key in keys {
                 match ranges.last_mut() {
-                    Some(last) if place <= last.end => last.end = last.end.max(place + 1),
-                    _ => ranges.push(StoredRange { first: place, end: place + 1 }),
+                    Some(last) if key <= last.end => last.end = last.end.max(key + 1),
+                    _ => ranges.push(StoredRange { first: key, end: key + 1 }),
                 }
             }
             ranges.shrink_to_fit();
@@ -48,9 +48,9 @@ impl StoredTiles {
     /// True if the tile is in the list.
     pub(crate) fn holds(&self, tile: TileId) -> bool {
         let Some(ranges) = self.ranges.get(&tile.slice) else { return false };
-        let place = Order::Hilbert.place(tile.coord);
-        let at = ranges.partition_point(|range| range.end <= place);
-        ranges.get(at).is_some_and(|range| range.first <= place)
+        let key = Order::Hilbert.sort_key(tile.coord);
+        let at = ranges.partition_point(|range| range.end <= key);
+        ranges.get(at).is_some_and(|range| range.first <= key)
     }
 }
 

@@ -15,7 +15,9 @@ use crate::mvt::{TileDescent, overzoomed};
 use crate::serve::http::address::ClientKey;
 use crate::serve::http::answer::Encoding;
 use crate::serve::http::unread::ReservedMemory;
-use crate::serve::live::{CountRequest, Counted, CountedFor, FlightKey, FlightRequest, LayerRows, LiveFlights, draws};
+use crate::serve::live::{
+    CountRequest, Counted, CountedFor, FlightKey, FlightRequest, LayerCounts, LiveFlights, draws,
+};
 use crate::serve::parameters::{GivenParameters, KeyCost, KeyGate, NewKey, ParametersKey, TooManyKeys};
 use crate::serve::queue::WorkClass;
 use crate::serve::target::state::ServedState;
@@ -327,7 +329,7 @@ impl ServedTiles {
         gated: Option<GatedParameters<'_>>,
         counted: Counted,
         client: ClientKey,
-    ) -> Option<Result<Arc<Vec<LayerRows>>, TileError>> {
+    ) -> Option<Result<Arc<Vec<LayerCounts>>, TileError>> {
         let live = self.live.as_ref()?;
         let counting = async {
             state.is_of(live.source.fingerprint()).map_err(TileError::Live)?;

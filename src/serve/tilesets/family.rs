@@ -26,7 +26,7 @@ use crate::serve::observe::FailureState;
 use crate::serve::observe::metrics::{MeasuredFamily, Metrics};
 use crate::serve::public::endpoints;
 use crate::serve::target::watch::POLL;
-use crate::serve::writer::{Writer, WriterStatus, Written};
+use crate::serve::writer::{Writer, WriterObserver, WriterStatus};
 use crate::target::ReadError;
 
 /// The most variants of a family that are open at once. Each takes up to three open files for each of two readers, and
@@ -211,7 +211,7 @@ impl SiteFamily {
 #[derive(Clone)]
 pub struct WrittenVariants(pub(crate) Arc<SiteFamily>);
 
-impl Written for WrittenVariants {
+impl WriterObserver for WrittenVariants {
     async fn notice_publication(&self) {
         self.0.look().await;
         let open: Vec<_> = self.0.open.iter().map(|(_, variant)| variant).collect();

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use crate::error::{ErrorKind, Obstacle};
-use crate::target::scratch::ScratchError;
+use crate::target::disk_list::ScratchError;
 use crate::target::tree::SwitchError;
 use crate::target::{BeforeManifestError, PmtilesError, ReadError};
 

@@ -78,9 +78,7 @@ pub(crate) async fn begun(store: &Store) -> Result<Begun, BucketError> {
     match store.read(&name(), None, MAX_NOTE).await {
         Ok(object) => {
             let document = serde_json::from_slice::<Document>(&object.body);
-            document
-                .map(|document| document.begun)
-                .map_err(|source| BucketError::Note { place: store.place(&name()), source })
+            document.map(|document| document.begun).map_err(|source| store.note_error(&name(), source))
         }
         Err(Refusal { meaning: Meaning::Missing, .. }) => Ok(Begun::default()),
         Err(Refusal { meaning: Meaning::Denied, .. }) => {
@@ -113,8 +111,7 @@ impl Lease {
         let before = store.get(&name).await?;
         let mut document = match &before {
             None => Document::default(),
-            Some(object) => serde_json::from_slice(&object.body)
-                .map_err(|source| BucketError::Note { place: store.place(&name), source })?,
+            Some(object) => serde_json::from_slice(&object.body).map_err(|source| store.note_error(&name, source))?,
         };
         if let Some(holder) = document.held(now) {
             return Err(held(place, holder, &document));
@@ -272,8 +269,8 @@ impl LeaseNote {
         if PROVEN.lock().contains(&bucket) {
             return Ok(());
         }
-        let body = serde_json::to_vec_pretty(&self.document)
-            .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
+        let body =
+            serde_json::to_vec_pretty(&self.document).map_err(|source| self.store.note_error(&self.name, source))?;
         for (condition, name) in
             [(Condition::Absent, "If-None-Match"), (Condition::Unchanged(NO_TAG.to_owned()), "If-Match")]
         {
@@ -304,8 +301,7 @@ impl LeaseNote {
             return Ok(());
         }
         (document.holder, document.expires) = (None, 0);
-        let body = serde_json::to_vec_pretty(&document)
-            .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
+        let body = serde_json::to_vec_pretty(&document).map_err(|source| self.store.note_error(&self.name, source))?;
         let written = self.store.put_note(&self.name, body, &Condition::Always).await;
         written.map(drop).map_err(|refusal| self.store.error(Action::Put, &self.name, refusal))
     }
@@ -361,7 +357,7 @@ impl LeaseNote {
                     Some(holder) => held(self.place.clone(), holder, &document),
                     None => self.lost("another run was first and is done already".to_owned()),
                 },
-                Err(source) => BucketError::Note { place: self.store.place(&self.name), source },
+                Err(source) => self.store.note_error(&self.name, source),
             },
             Ok(None) => self.lost("its note was deleted".to_owned()),
             Err(error) => error,

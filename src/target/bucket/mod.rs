@@ -17,8 +17,8 @@
 //! | `store`, `shared`, `flight` | requests below a prefix; the client that readers and the sink share; how many are in flight |
 //! | `error`, `refusal` | the meaning of a server's refusal, and the message with the next step |
 //! | `lease` | the lease, which allows one writer for each target |
-//! | `prefix`, `prefix_store`, `tile_requests`, `note` | a run of the sink from its beginning to its notes |
-//! | `headers`, `rewrite` | which headers tiles carry; the pass that gives all tiles the headers of the configuration |
+//! | `prefix`, `prefix_store`, `tile_requests`, `tree_notes` | a run of the sink from its beginning to its notes |
+//! | `headers`, `header_note`, `rewrite` | which headers objects get; the note of which of them a prefix's tiles carry; the pass that gives all tiles the headers of the configuration |
 //! | `object_notes` | notes that are kept below a prefix or next to an archive |
 //! | `archive_upload`, `noted_uploads`, `pmtiles` | an archive that is uploaded as a whole, and what killed runs have left of that |
 //! | `read` | reads tiles and archives back |
@@ -35,10 +35,10 @@ mod client;
 mod cloud;
 mod error;
 mod flight;
+mod header_note;
 mod headers;
 mod lease;
 mod location;
-mod note;
 mod noted_uploads;
 mod object_notes;
 mod options;
@@ -51,6 +51,7 @@ mod rewrite;
 mod shared;
 mod store;
 mod tile_requests;
+mod tree_notes;
 mod version;
 mod work_objects;
 
@@ -65,13 +66,14 @@ use crate::stop::Stop;
 pub use archive_upload::{BucketArchive, remove_archive};
 pub use error::{Action, BucketCause, BucketError};
 pub use flight::{Flight, Flights, InFlight};
-pub use headers::{HeaderNote, RewrittenHeaders};
+pub use header_note::HeaderNote;
 pub use location::{BucketLocation, LocationError, ObjectKey, Scheme};
 pub use object_notes::BucketNotes;
 pub use options::{BucketOptions, CacheRule, CloudSettings, Encryption, S3Keys, S3Section, without_user};
 pub use pmtiles::BucketPmtiles;
 pub use prefix::BucketTiles;
 pub use read::{BucketObject, BucketReader, bucket_versions};
+pub use rewrite::RewrittenHeaders;
 pub use shared::BucketShared;
 pub use store::remove_prefix;
 pub use version::{SharedState, SharedVersion, VersionTiles, give_up_shared};

@@ -18,9 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use super::client::{Condition, line_time};
 use super::lease::Holder;
-use super::note::write_note;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
+use super::tree_notes::write_note;
 use super::{Action, BucketError, ObjectKey};
 use crate::clock::milliseconds;
 use crate::error::with_causes;
@@ -215,8 +215,7 @@ impl NotedUploads {
         let found = self.store.get(&self.name).await?;
         self.seen = Condition::as_seen(found.as_ref().map(|object| &object.tag));
         let note = found.map_or_else(|| Ok(Note::default()), |object| serde_json::from_slice(&object.body));
-        let place = || self.store.place(&self.name);
-        self.uploads = note.map_err(|source| BucketError::Note { place: place(), source })?.uploads;
+        self.uploads = note.map_err(|source| self.store.note_error(&self.name, source))?.uploads;
         Ok(())
     }
 
@@ -230,8 +229,7 @@ impl NotedUploads {
                 return Ok(());
             }
             let note = Note { uploads };
-            let body = serde_json::to_vec_pretty(&note)
-                .map_err(|source| BucketError::Note { place: self.store.place(&self.name), source })?;
+            let body = serde_json::to_vec_pretty(&note).map_err(|source| self.store.note_error(&self.name, source))?;
             match write_note(&self.store, &self.name, body, self.condition()).await {
                 Ok(tag) => {
                     (self.uploads, self.seen) = (note.uploads, Condition::Unchanged(tag));

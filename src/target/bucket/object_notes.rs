@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use tokio::runtime::Handle;
 
-use super::note::write_note;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
+use super::tree_notes::write_note;
 use super::{Action, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
 use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, parts};
 use crate::target::tree::OWN_FOLDER;

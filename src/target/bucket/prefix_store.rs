@@ -9,14 +9,14 @@ use tokio::runtime::Handle;
 
 use super::client::{Condition, Listed, MAX_NAMES_PER_DELETE};
 use super::lease::Lease;
-use super::note::{begin_header_note, entries, read_latest, read_noted, replace_note, write_note};
 use super::store::Store;
 use super::tile_requests::Uploads;
+use super::tree_notes::{entries, read_latest, read_noted, replace_note, write_note};
 use super::version::{SharedVersion, is_awaited, note_published};
-use super::{BucketError, unless_stopped, wait};
+use super::{BucketError, header_note, unless_stopped, wait};
 use crate::stop::Stop;
 use crate::target::Tileset;
-use crate::target::scratch::ScratchError;
+use crate::target::disk_list::ScratchError;
 use crate::target::tree::notes::Begun;
 use crate::target::tree::{BEGUN, Latest, Tag, Template, TreeOptions, TreeRefusal, TreeState, TreeStore, notes};
 use crate::tile::TileId;
@@ -153,12 +153,12 @@ impl TreeStore for PrefixStore<'_> {
     fn prepare(&mut self, version: Option<&str>, is_empty: bool) -> Result<(), BucketError> {
         match version {
             Some(version) => self.put(&notes::of_version(version, BEGUN), b"{}"),
-            None => self.wait(begin_header_note(self.store, is_empty)),
+            None => self.wait(header_note::begin(self.store, is_empty)),
         }
     }
 
     fn note_error(&self, name: &str, source: serde_json::Error) -> BucketError {
-        BucketError::Note { place: self.store.place(name), source }
+        self.store.note_error(name, source)
     }
 
     fn wait_for_tiles(&mut self) -> Result<(), BucketError> {

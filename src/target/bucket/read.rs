@@ -6,10 +6,10 @@ use std::sync::Arc;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
-use super::note::read_latest;
 use super::refusal::{Meaning, Refusal};
 use super::shared::{MAX_SMALL_READ_BYTES, ReadTile};
 use super::store::Store;
+use super::tree_notes::read_latest;
 use super::{Action, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
 use crate::encode::MAX_STORED_TILE;
 use crate::target::bucket::lease;

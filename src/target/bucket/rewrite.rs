@@ -5,15 +5,23 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
 use super::client::Listed;
 use super::lease::Lease;
-use super::note::{read_header_note, write_header_note};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
-use super::{Action, BucketError, BucketTiles, HeaderNote, RewrittenHeaders, unless_stopped, wait};
+use super::{Action, BucketError, BucketTiles, HeaderNote, header_note, unless_stopped, wait};
 use crate::target::tree::Template;
 use crate::tile::TileId;
 
 /// The most attempts to copy an object that is replaced in the meantime.
 const MAX_COPIES: u32 = 5;
+
+/// What a pass did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RewrittenHeaders {
+    /// The tiles that were given the headers.
+    pub rewritten: u64,
+    /// The tiles that an interrupted pass had given them before.
+    pub before: u64,
+}
 
 impl BucketTiles {
     /// Gives every tile of the prefix the headers of the options, and notes that each tile has them. Continues where an
@@ -47,10 +55,10 @@ struct ListedTile {
 impl HeaderPass<'_> {
     async fn run(&self) -> Result<RewrittenHeaders, BucketError> {
         let (store, headers) = (self.store, self.store.options.headers_digest());
-        let found = read_header_note(store).await?;
+        let found = header_note::read(store).await?;
         let before = found.filter(|note| note.headers == headers && !note.is_complete).and_then(|note| note.after);
         let note = |after| HeaderNote { headers: headers.clone(), is_complete: false, after };
-        write_header_note(store, &note(before.clone())).await?;
+        header_note::write(store, &note(before.clone())).await?;
         let mut done = RewrittenHeaders::default();
         let (mut from, mut last, mut is_ordered) = (None, String::new(), true);
         loop {
@@ -81,11 +89,11 @@ impl HeaderPass<'_> {
                 break;
             }
             if count > 0 {
-                write_header_note(store, &note(is_ordered.then(|| last.clone()))).await?;
+                header_note::write(store, &note(is_ordered.then(|| last.clone()))).await?;
             }
         }
         self.lease.confirm().await?;
-        write_header_note(store, &HeaderNote { headers, is_complete: true, after: None }).await?;
+        header_note::write(store, &HeaderNote { headers, is_complete: true, after: None }).await?;
         Ok(done)
     }
 

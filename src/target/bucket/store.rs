@@ -45,6 +45,11 @@ impl Store {
         self.requests.error(action, &self.key(name), refusal)
     }
 
+    /// The error of a note that cannot be parsed or written as JSON.
+    pub(crate) fn note_error(&self, name: &str, source: serde_json::Error) -> BucketError {
+        BucketError::Note { place: self.place(name), source }
+    }
+
     /// Reads a note; `None` if there is none.
     pub(crate) async fn get(&self, name: &str) -> Result<Option<Object>, BucketError> {
         match self.read(name, None, MAX_NOTE).await {

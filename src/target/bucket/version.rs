@@ -15,9 +15,9 @@ use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
 use super::client::{Condition, Listed, Object};
-use super::note::write_note;
 use super::store::Store;
 use super::tile_requests::Uploads;
+use super::tree_notes::write_note;
 use super::{BucketError, BucketLocation, BucketOptions, wait};
 use crate::clock::seconds_now;
 use crate::stop::Stop;

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::error::ErrorKind;
-use crate::target::scratch::ScratchError;
+use crate::target::disk_list::ScratchError;
 use crate::target::staging::NoFolder;
 use crate::target::{BeforeManifestError, TARGET_FORMS};
 

@@ -11,8 +11,8 @@ use super::folder::OpenFolder;
 use super::lock::Lock;
 use super::state::{BEGUN, Started, read_state, walk};
 use crate::stop::Stop;
+use crate::target::disk_list::ScratchError;
 use crate::target::read::MAX_NOTE;
-use crate::target::scratch::ScratchError;
 use crate::target::tree::notes::Begun;
 use crate::target::tree::{
     Inventory, Latest, Tag, Template, TreeOptions, TreeRefusal, TreeState, TreeStore, VERSIONS, notes, switch,

@@ -144,7 +144,7 @@ impl Sink for Directory {
         let brought = synchronize(&mut self.files, &mut self.others, &mut wanted)?;
         if run.changed.is_some() {
             let mut ids: Vec<TileId> = wanted.iter().filter(|tile| tile.is_written()).map(|tile| tile.id).collect();
-            ids.sort_by_key(|id| (Order::ZoomColumnTmsRow.place(id.coord), id.slice));
+            ids.sort_by_key(|id| (Order::ZoomColumnTmsRow.sort_key(id.coord), id.slice));
             ids.into_iter().try_for_each(|id| run.note_change(id, TileChange::Written))?;
         }
         written.added = brought.added;

@@ -272,7 +272,7 @@ impl MbtilesReader {
             let Some(bytes) = bytes(row.get_ref(3).map_err(failed)?) else {
                 return Err(self.damaged(format!("the tile_data of tile {tile} is no blob")));
             };
-            if !handover.give(ORDER.place(tile), bytes) {
+            if !handover.give(ORDER.sort_key(tile), bytes) {
                 break;
             }
         }

@@ -21,8 +21,8 @@ use super::companions::{Guard, OpenFile, refuse_irregular_companions, unless_ope
 use super::read::MbtilesReader;
 use super::{KIND, MbtilesError, ORDER, SqliteCause};
 use crate::stop::Stop;
+use crate::target::disk_list::{Scratch, ScratchError};
 use crate::target::publication::tell;
-use crate::target::scratch::{Scratch, ScratchError};
 use crate::target::staging::{Staging, StagingError};
 use crate::target::{
     BeforeManifest, ChangedTiles, Described, Finished, Metadata, ReadError, TileChange, TileEdit, TileReader as _,
@@ -306,13 +306,13 @@ impl PendingEdits {
     pub(crate) fn new() -> Result<PendingEdits, ScratchError> {
         let changes = Scratch::new(
             "the changed tiles",
-            "CREATE TABLE change (number integer PRIMARY KEY, place integer, kind integer, bytes blob)",
+            "CREATE TABLE change (number integer PRIMARY KEY, sort_key integer, kind integer, bytes blob)",
         )?;
         Ok(PendingEdits { changes, count: 0, bytes: 0 })
     }
 
     pub(crate) fn push(&mut self, tile: TileCoord, change: PendingChange, bytes: &[u8]) -> Result<(), ScratchError> {
-        let place = Order::ZoomColumnTmsRow.place(tile).cast_signed();
+        let sort_key = Order::ZoomColumnTmsRow.sort_key(tile).cast_signed();
         let kind = match change {
             PendingChange::Add => 0,
             PendingChange::Replace => 1,
@@ -320,8 +320,8 @@ impl PendingEdits {
         };
         self.changes.run(|connection| {
             let mut insert =
-                connection.prepare_cached("INSERT INTO change (place, kind, bytes) VALUES (?1, ?2, ?3)")?;
-            insert.execute(params![place, kind, bytes])
+                connection.prepare_cached("INSERT INTO change (sort_key, kind, bytes) VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![sort_key, kind, bytes])
         })?;
         self.count += 1;
         self.bytes += bytes.len() as u64;
@@ -334,7 +334,7 @@ impl PendingEdits {
         mut take: impl FnMut(TileCoord, PendingChange, &[u8]) -> Result<(), E>,
     ) -> Result<(), E> {
         let failed = |error| self.changes.failed(error);
-        let all = "SELECT place, kind, bytes FROM change ORDER BY number";
+        let all = "SELECT sort_key, kind, bytes FROM change ORDER BY number";
         let mut changes = self.changes.connection.prepare(all).map_err(failed)?;
         let mut rows = changes.query([]).map_err(failed)?;
         while let Some(row) = rows.next().map_err(failed)? {
@@ -346,8 +346,8 @@ impl PendingEdits {
                 };
                 Ok((row.get::<_, i64>(0)?, change, row.get_ref(2)?.as_blob()?))
             };
-            let (place, change, bytes) = read().map_err(failed)?;
-            if let Some(tile) = Order::ZoomColumnTmsRow.tile(place.cast_unsigned()) {
+            let (sort_key, change, bytes) = read().map_err(failed)?;
+            if let Some(tile) = Order::ZoomColumnTmsRow.tile(sort_key.cast_unsigned()) {
                 take(tile, change, bytes)?;
             }
         }

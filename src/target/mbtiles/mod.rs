@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use edit::EditedArchive;
 use write::NewArchive;
 
-use super::scratch::ScratchError;
+use super::disk_list::ScratchError;
 use super::staging::{FileKind, StagingError};
 use super::{
     BeforeManifestError, Described, Finished, Metadata, Needs, OpenMode, ReadError, Sink, TileEdit, Tileset, Written,

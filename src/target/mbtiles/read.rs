@@ -262,7 +262,7 @@ impl TileReader for MbtilesReader {
                 return Err(self.damaged("it lists more tiles than a file of its size can hold".to_owned()));
             }
             let number = |column| row.get::<_, i64>(column).map_err(|error| self.failed(error));
-            places.push(order.place(self.coord(number(0)?, number(1)?, number(2)?)?));
+            places.push(order.sort_key(self.coord(number(0)?, number(1)?, number(2)?)?));
         }
         if !places.is_sorted() {
             places.sort_unstable();

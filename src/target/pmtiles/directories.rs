@@ -7,7 +7,7 @@ use std::io::{BufWriter, Seek as _, SeekFrom, Write as _};
 use super::layout::{Entry, Header, MAX_ROOT_BYTES, PmtilesCompression, Section, TileType, directory_to_bytes};
 use crate::encode::{EncodeError, Gzip};
 use crate::stop::Stop;
-use crate::target::scratch::{Record, Records, ScratchError};
+use crate::target::disk_list::{Record, Records, ScratchError};
 use crate::target::{Metadata, ReadError};
 use crate::tile::{LonLatBox, MapCenter, Zoom};
 

@@ -34,7 +34,7 @@ use super::rebuild::Rebuild;
 use super::write::{Body, TILES, TileData};
 use crate::scratch::scratch_file;
 use crate::stop::Stop;
-use crate::target::scratch::Records;
+use crate::target::disk_list::Records;
 use crate::target::{DeadBytes, Described, Metadata, ReadError, TileEdit, TileReader as _, Written, read_all};
 
 /// The most changed tiles of an edit: what they replace is kept in memory, 16 bytes each.

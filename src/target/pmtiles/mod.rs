@@ -35,9 +35,9 @@ use rebuild::Rebuild;
 use write::Body;
 
 use super::compare::{ArchiveComparison, NO_ARCHIVE, PACKED_OTHERWISE};
+use super::disk_list::ScratchError;
 use super::publication::tell;
 use super::read::MAX_DEAD_PERCENT;
-use super::scratch::ScratchError;
 use super::staging::{FileKind, Staging, StagingError};
 use super::{
     BeforeManifest, BeforeManifestError, ChangedTiles, Described, Finished, Metadata, Needs, ReadError, RunKind, Sink,

@@ -7,7 +7,7 @@ use rusqlite::params;
 
 use crate::manifest::{Manifest, Region};
 use crate::target::Tileset;
-use crate::target::scratch::{Scratch, ScratchError};
+use crate::target::disk_list::{Scratch, ScratchError};
 use crate::tile::{LayerId, Order, Scope, Slice, TileId};
 
 /// The MD5 of a stored tile's bytes, if the target knows it without reading them.
@@ -57,7 +57,7 @@ pub(crate) struct Inventory {
     count: u64,
     /// Tiles of partial regions, which are not counted.
     uncounted: u64,
-    /// Place and slice of the last row that was read.
+    /// Sort key and slice of the last row that was read.
     last_read: (i64, i64),
     /// Rows that were read and not met yet.
     ahead: VecDeque<(TileId, Tag)>,
@@ -78,7 +78,8 @@ impl Inventory {
     pub(crate) fn new() -> Result<Inventory, ScratchError> {
         let held = Scratch::new(
             "the list of tiles that the target holds",
-            "CREATE TABLE held (place integer, slice integer, tag blob, PRIMARY KEY (place, slice)) WITHOUT ROWID",
+            "CREATE TABLE held (sort_key integer, slice integer, tag blob, PRIMARY KEY (sort_key, slice)) \
+             WITHOUT ROWID",
         )?;
         Ok(Inventory { held, count: 0, uncounted: 0, last_read: (i64::MIN, i64::MIN), ahead: VecDeque::new() })
     }
@@ -101,8 +102,8 @@ impl Inventory {
     pub(crate) fn add(&mut self, id: TileId, tag: Tag) -> Result<(), ScratchError> {
         self.held.run(|connection| {
             let mut insert =
-                connection.prepare_cached("INSERT OR REPLACE INTO held (place, slice, tag) VALUES (?1, ?2, ?3)")?;
-            insert.execute(params![place(id), slice(id), tag.as_ref().map(|tag| &tag[..])])
+                connection.prepare_cached("INSERT OR REPLACE INTO held (sort_key, slice, tag) VALUES (?1, ?2, ?3)")?;
+            insert.execute(params![sort_key(id), slice(id), tag.as_ref().map(|tag| &tag[..])])
         })?;
         self.count += 1;
         Ok(())
@@ -116,9 +117,9 @@ impl Inventory {
     /// Advances to a tile, which must come after the one met before.
     pub(crate) fn meet(&mut self, id: TileId) -> Result<Met, ScratchError> {
         let mut met = Met::default();
-        let wanted = (place(id), slice(id));
+        let wanted = (sort_key(id), slice(id));
         while let Some((held, tag)) = self.first()? {
-            let at = (place(held), slice(held));
+            let at = (sort_key(held), slice(held));
             if at > wanted {
                 break;
             }
@@ -143,15 +144,15 @@ impl Inventory {
             let (last_read, ahead) = (&mut self.last_read, &mut self.ahead);
             self.held.run(|connection| {
                 let mut page = connection.prepare_cached(
-                    "SELECT place, slice, tag FROM held WHERE (place, slice) > (?1, ?2) ORDER BY place, slice LIMIT ?3",
+                    "SELECT sort_key, slice, tag FROM held WHERE (sort_key, slice) > (?1, ?2) ORDER BY 1, 2 LIMIT ?3",
                 )?;
                 let rows = page.query_map(params![last_read.0, last_read.1, ROWS_PER_READ], |row| {
                     Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, Option<[u8; 16]>>(2)?))
                 })?;
                 for row in rows {
-                    let (place, slice, tag) = row?;
-                    *last_read = (place, slice);
-                    ahead.extend(id(place, slice).map(|id| (id, tag)));
+                    let (sort_key, slice, tag) = row?;
+                    *last_read = (sort_key, slice);
+                    ahead.extend(id(sort_key, slice).map(|id| (id, tag)));
                 }
                 Ok(())
             })?;
@@ -178,9 +179,9 @@ impl Doomed {
     }
 }
 
-/// A tile's place in the order, as an integer of `SQLite`: zooms end at 22, so it fits into 63 bits.
-fn place(id: TileId) -> i64 {
-    Order::ZoomColumnTmsRow.place(id.coord).cast_signed()
+/// A tile's sort key as an integer of `SQLite`: zooms end at 22, so it fits into 63 bits.
+fn sort_key(id: TileId) -> i64 {
+    Order::ZoomColumnTmsRow.sort_key(id.coord).cast_signed()
 }
 
 fn slice(id: TileId) -> i64 {
@@ -190,9 +191,9 @@ fn slice(id: TileId) -> i64 {
     }
 }
 
-fn id(place: i64, slice: i64) -> Option<TileId> {
+fn id(sort_key: i64, slice: i64) -> Option<TileId> {
     let slice = u16::try_from(slice).map_or(Slice::Whole, |layer| Slice::Layer(LayerId(layer)));
-    Some(TileId { coord: Order::ZoomColumnTmsRow.tile(place.cast_unsigned())?, slice })
+    Some(TileId { coord: Order::ZoomColumnTmsRow.tile(sort_key.cast_unsigned())?, slice })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::notes::{Begun, TargetNotes};
 use super::{Doomed, Intent, Inventory, Latest, OpenIntents, Publishing, Template, TreeOptions};
 use crate::manifest::configuration_of;
 use crate::target::changed::{HeldBefore, InterruptedRuns};
-use crate::target::scratch::ScratchError;
+use crate::target::disk_list::ScratchError;
 use crate::target::{BeforeManifest, ChangedTiles, Described, TileChange, TileEdit, Tileset, Unwritten, Written};
 use crate::tile::TileId;
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 
 use super::notes::Begun;
 use super::{Latest, Tag, Template, TreeOptions, TreeRefusal, TreeState, notes};
-use crate::target::scratch::ScratchError;
+use crate::target::disk_list::ScratchError;
 use crate::target::{BeforeManifestError, Tileset};
 use crate::tile::TileId;
 

@@ -67,8 +67,9 @@ fn a_first_seed_does_not_say_that_nothing_is_there_and_v_says_why_rows_are_not_c
     std::fs::write(&config, format!("{LAYER}zoom = \"0-1\"\n")).unwrap();
     let few = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
     assert!(few.contains("layer \"mills\": its rows are not cached: each is drawn in fewer than 3 tiles"), "{few}");
-    let objects = "properties = { id = \"id\", object = \"jsonb_build_object('a', id)\" }\n";
-    std::fs::write(&config, LAYER.replace("properties = [\"id\"]\n", objects)).unwrap();
+    let object = "jsonb_build_object('a', id)";
+    let objects = format!("properties = {{ id = \"id\", one = \"{object}\", other = \"{object}\" }}\n");
+    std::fs::write(&config, LAYER.replace("properties = [\"id\"]\n", &objects)).unwrap();
     let objects = seeded(&db, &folder, &config, &["-v", "--force"]).ok().stderr;
     assert!(objects.contains("not cached: they have other than plain values, are simplified"), "{objects}");
 }

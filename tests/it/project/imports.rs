@@ -28,7 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "cli",
         &[
-            "help jobs mistakes own_file settings shell threads tilesets",
+            "help jobs mistakes own_file seed_flags settings shell threads tilesets",
+            "closing",
             "config copy diff doctor init inspect shards track variants",
             "publish purge serve verify",
             "seed",
@@ -76,7 +77,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "run",
         &[
-            "config dirty_file endpoint fitted_filters identity init jobs picture publish row_loss writer_lease",
+            "config dirty_file endpoint fitted_filters identity init jobs picture publish queue_gate row_loss \
+             writer_lease",
             "describe",
             "inspect target",
             "diff dirty finish",
@@ -106,7 +108,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "target",
         &[
-            "compare error lease_clock lock_file metadata note_store read scratch shrink work_files",
+            "compare disk_list error lease_clock lock_file metadata note_store read shrink work_files",
             "changed staging",
             "publication",
             "tree",

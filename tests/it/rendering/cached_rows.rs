@@ -161,7 +161,7 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
     db.run(ROWS);
     compare(&db, "0-6", &layer("points", "lambert", "properties = [\"id\"]\ntile_bounds = \"degrees\""), &[], 0);
     for more in [
-        "properties = [\"id\", \"object\"]",
+        "properties = { id = \"id\", object = \"object\", other = \"object\" }",
         // An error of a row that lies in the box, but in no tile of it: nobody needs that row.
         "properties = { id = \"id\", odd = \"1 / (id - 5003)\" }\nbeyond = \"skip\"",
     ] {

@@ -1,6 +1,7 @@
 //! What a tile holds: the bytes of the plain one-tile query, however it is drawn.
 
 pub(crate) mod budgets;
+mod cached_objects;
 pub(crate) mod cached_rows;
 mod cached_shapes;
 pub(crate) mod client_filters;

@@ -481,7 +481,7 @@ fn an_archive_that_somebody_else_writes_or_replaces_during_an_edit_or_a_rebuild_
     // The larger one is edited.
     for length in [200, 20_000] {
         let mut all = tiles(100, 1);
-        all.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
+        all.sort_by_key(|(tile, _)| Order::Hilbert.sort_key(*tile));
         for (_, bytes) in &mut all {
             *bytes = std::iter::repeat_with(|| chance.u8(..)).take(length).collect();
         }

@@ -107,9 +107,49 @@ pub(crate) const CHANGES: &[&str] = &[
     "UPDATE rows SET geom = ST_Translate(geom, 0.0001, 0) WHERE id % 13 = 0 AND abs(ST_X(geom)) < 170",
     "UPDATE rows SET geom = NULL WHERE id = {d}",
     "UPDATE rows SET id = id + 500000 WHERE id = {d}",
-    // Twice at the same point within one look, and back.
+    // Twice at the same point within one look, and back; of others, a column that few layers show.
+    "UPDATE rows SET kind = -kind - 1 WHERE id % 17 = 0; UPDATE rows SET kind = -kind - 1 WHERE id % 17 = 0; UPDATE rows SET word = 'y' WHERE id % 29 = {c} % 29",
     "UPDATE rows SET geom = ST_Translate(geom, 1, 0) WHERE id = {d}; UPDATE rows SET geom = ST_Translate(geom, -1, 0) WHERE id = {d}",
 ];
+
+/// A map that shows less of its rows than the log notes: `word` is there for filters. Purges of tiles go to the end of a
+/// file.
+const LESS_THAN_LOGGED: &str = r#"
+[serve]
+tag_headers = ["xkey"]
+[[purge]]
+provider = "command"
+by = "tag"
+url = "https://tiles.test/"
+settle = "0s"
+rebound = "0s"
+program = ['sh', '-c', 'cat "$OAR_TILES_PURGE_LIST" >>"$0"', '{told}']
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "word"
+type = "text[]"
+facet = { plain = "word" }
+[[layer]]
+name = "counted"
+table = "rows"
+geometry = "geom"
+where = "shown"
+zoom = "0-4"
+[layer.aggregate]
+cell = "square"
+size = "1/4"
+draw = "centroid"
+properties = { count = "count(*)", all = "sum(kind)::text" }
+[[layer]]
+name = "plain"
+table = "rows"
+geometry = "geom"
+where = "shown"
+zoom = "3-7"
+properties = ["id", "kind"]
+facets = ["word"]
+"#;
 
 struct Kept {
     tracked: Tracked,
@@ -170,7 +210,7 @@ impl Kept {
             .ok();
             done.stdout.starts_with("nothing to do")
         });
-        if self.seeds.len() > 1 {
+        if self.seeds.len() > 1 || self.target.is_dir() {
             let mut verify = program();
             verify.args(["verify", "--all", "--database", "--config", &self.config, "--database-url"]);
             run(verify.arg(&self.tracked.db.url).arg(&self.target)).ok();
@@ -180,6 +220,31 @@ impl Kept {
         drop(std::fs::remove_file(&fresh));
         self.seed(&fresh);
         show_the_same(&self.target, &fresh);
+    }
+}
+
+impl Kept {
+    /// Changes rows until the watch keeps those of the layer "plain", and has published tiles that show them.
+    fn keep_rows(&self, watching: &Watching) {
+        self.published(watching, "UPDATE rows SET kind = kind + 1 WHERE id < 20000");
+        let mut lines = String::new();
+        while !lines.contains("layer \"plain\": live rows replaced") {
+            lines = self.published(watching, "UPDATE rows SET kind = kind + 1 WHERE id = 1").1;
+        }
+    }
+
+    /// Changes rows, and waits until that is published. Returns the number of dirty tiles, and the output till then.
+    fn published(&self, watching: &Watching, sql: &str) -> (usize, String) {
+        self.tracked.db.run(sql);
+        let mut lines = String::new();
+        loop {
+            let line = watching.lines.recv_timeout(std::time::Duration::from_secs(60)).expect(sql);
+            lines += &line;
+            lines.push('\n');
+            if let Some((before, _)) = line.split_once(" dirty tile").filter(|_| line.contains("published ")) {
+                return (before.rsplit(' ').next().unwrap().replace(',', "").parse().unwrap(), lines);
+            }
+        }
     }
 }
 
@@ -301,4 +366,90 @@ fn rows_of_all_regions_of_a_target_are_kept() {
     // Once for the first look, once beside the looks.
     let reads = times(&lines, " live rows are kept, ");
     assert!((1..=2).contains(&reads) && times(&lines, "live rows replaced in ") >= 2, "{lines}");
+}
+
+#[test]
+fn changes_that_no_tile_shows_make_none_dirty_and_are_purged_for_filters() {
+    let folder = tempfile::tempdir().unwrap();
+    let told = folder.path().join("told");
+    let kept = Kept::new("t.mbtiles", &LESS_THAN_LOGGED.replace("{told}", told.to_str().unwrap()), WHOLE);
+    // A row where there is no other one.
+    kept.tracked.db.run("INSERT INTO rows VALUES (20000, 1, 'a', true, ST_SetSRID(ST_MakePoint(-170, -84), 4326))");
+    kept.seed(&kept.target);
+    let watching = kept.watch();
+    kept.keep_rows(&watching);
+    let dirty = |sql: &str| kept.published(&watching, sql).0;
+    let purged = |tag: &str| std::fs::read_to_string(&told).unwrap_or_default().lines().any(|line| line == tag);
+    assert!(!purged("facilities-5-0-31"));
+    for (sql, makes_dirty) in [
+        ("UPDATE rows SET word = word || '!'", false),
+        ("UPDATE rows SET kind = kind + 1; UPDATE rows SET kind = kind - 1", false),
+        ("UPDATE rows SET shown = NOT shown WHERE id = 6; UPDATE rows SET shown = NOT shown WHERE id = 6", false),
+        // Rows that no tile shows, before and after.
+        ("UPDATE rows SET kind = kind + 1 WHERE NOT shown", false),
+        ("UPDATE rows SET word = '?'; UPDATE rows SET kind = 50 WHERE id = 7", true),
+        ("UPDATE rows SET word = ''; UPDATE rows SET shown = NOT shown WHERE id = 8", true),
+        ("UPDATE rows SET word = '.'; UPDATE rows SET geom = ST_Translate(geom, 0.1, 0) WHERE id = 9", true),
+        ("UPDATE rows SET word = ','; DELETE FROM rows WHERE id = 11", true),
+        // Two rows exchange their places in the order of the tile.
+        (
+            "UPDATE rows SET id = -1 WHERE id = 3; UPDATE rows SET id = 3 WHERE id = 6; UPDATE rows SET id = 6 WHERE id = -1",
+            true,
+        ),
+    ] {
+        let found = dirty(sql);
+        assert_eq!(found > 0, makes_dirty, "{sql}: {found} dirty tiles");
+        assert!(found < 30, "{sql}: {found} dirty tiles");
+        until("tiles under a filter by words are purged", || purged("facilities-5-0-31"));
+    }
+    kept.is_fresh("the last change");
+    let (_, lines) = watching.end_with_lines();
+    assert_eq!(times(&lines, "read anew"), 0, "{lines}");
+}
+
+#[test]
+fn a_tile_that_does_not_show_what_the_kept_rows_were_is_drawn() {
+    let layers = &LESS_THAN_LOGGED[LESS_THAN_LOGGED.find("[tileset]").unwrap()..];
+    let kept = Kept::new("tiles/", layers, WHOLE);
+    let watching = kept.watch();
+    kept.keep_rows(&watching);
+    let (change, back) =
+        ("UPDATE rows SET kind = kind + 100 WHERE id = 7", "UPDATE rows SET kind = kind - 100 WHERE id = 7");
+    let reseed = |more: &[&str]| kept.tracked.reseed(&kept.target, &[&["--config", &kept.config][..], more].concat());
+    // No tile of zoom 7 can be written.
+    let (zoom, away) = (kept.target.join("7"), kept.tracked.path("away"));
+    let break_it = || {
+        std::fs::rename(&zoom, &away).unwrap();
+        std::fs::write(&zoom, "").unwrap();
+    };
+    let repair = || {
+        std::fs::remove_file(&zoom).unwrap();
+        std::fs::rename(&away, &zoom).unwrap();
+    };
+    assert_eq!(kept.published(&watching, &format!("{change}; {back}")).0, 0);
+    // The watch fails itself, once the rows are those of its snapshot.
+    break_it();
+    kept.tracked.db.run(change);
+    watching.says("trying again in");
+    repair();
+    kept.is_fresh("tiles of a look that has failed");
+    kept.keep_rows(&watching);
+    // Another run draws tiles in between, and the target's snapshot stays; the row is then as it was.
+    watching.signal("STOP");
+    kept.tracked.db.run(change);
+    reseed(&["--area", "-180,-85,180,85"]).ok();
+    kept.tracked.db.run(back);
+    watching.signal("CONT");
+    kept.is_fresh("tiles that another run has drawn");
+    kept.keep_rows(&watching);
+    // Another run fails in between.
+    watching.signal("STOP");
+    kept.tracked.db.run(change);
+    break_it();
+    assert_ne!(reseed(&[]).code, 0);
+    repair();
+    kept.tracked.db.run(back);
+    watching.signal("CONT");
+    kept.is_fresh("tiles of a run that has failed");
+    watching.end();
 }

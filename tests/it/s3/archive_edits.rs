@@ -33,7 +33,7 @@ fn large() -> Tiles {
             *bytes = vec![0; 68_000];
             chance.fill(bytes);
         }
-        tiles.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
+        tiles.sort_by_key(|(tile, _)| Order::Hilbert.sort_key(*tile));
         tiles
     });
     LARGE.clone()

@@ -126,7 +126,7 @@ fn a_pmtiles_archive_is_written_to_and_read_from_a_bucket() {
     let prefix = Prefix::new();
     let handle = prefix.runtime.handle().clone();
     let mut all = tiles(300, 1);
-    all.sort_by_key(|(tile, _)| Order::Hilbert.place(*tile));
+    all.sort_by_key(|(tile, _)| Order::Hilbert.sort_key(*tile));
     let mut sink =
         BucketPmtiles::create(&key(&prefix), options(&prefix.endpoint), handle.clone(), &Stop::new()).unwrap();
     sink.begin(&tileset("f")).unwrap();

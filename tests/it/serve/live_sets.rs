@@ -489,6 +489,43 @@ fn a_set_whose_condition_sees_more_than_the_row_is_of_one_snapshot() {
     }
 }
 
+/// PostgreSQL calls `now()` stable, and a sub-select reads another row, so only the configuration can say that nothing
+/// but the row and a tracked table decides.
+#[test]
+fn a_set_of_a_condition_that_is_said_to_be_tracked_outlives_its_snapshot() {
+    let listed = "where = { plain = \"id IN (SELECT w.id FROM words w WHERE w.word = !listed!)\" }";
+    let said = listed.replace("!)", "!) AND now() IS NOT NULL") + "\ntracked = true";
+    let untracked = LAYERS.replace(listed, &said);
+    let track =
+        "[[layer.track]]\ntable = \"words\"\ngeometry = \"SELECT r.geom FROM rows r WHERE r.id = changed.id\"\n";
+    let tracked = untracked.replacen("[[layer]]\nname = \"whole\"", &format!("{track}[[layer]]\nname = \"whole\""), 1);
+    let pair = Pair::of(&tracked, &tracked, 64);
+    let (live, db) = (&pair.live, &pair.live.tracked.db);
+    live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
+    until("a set outlives its snapshot", || {
+        let before = pair.count("set_statements");
+        let filter = format!("listed=x{before}");
+        let is_shown = pair.shows_the_same(&filter, &[2]);
+        let (asked, drawn) = (pair.count("set_statements"), pair.count("set_tiles"));
+        pair.has_new_snapshots();
+        let is_drawn = pair.shows_the_same(&filter, &[3]) && pair.count("set_tiles") > drawn;
+        is_shown && is_drawn && asked == before + 1 && pair.count("set_statements") == asked
+    });
+    db.run("UPDATE rows SET word = 'other' WHERE id % 5 = 0");
+    db.run("UPDATE words SET word = 'w2' WHERE id % 7 = 1; DELETE FROM words WHERE id % 11 = 3");
+    db.run("INSERT INTO words SELECT id + 2000, 'w2' FROM words WHERE id < 20");
+    pair.has_new_snapshots();
+    for filter in ["listed=w0", "listed=w1", "listed=w2", "listed=w3"] {
+        assert!(pair.shows_the_same(filter, &[2, 3]), "{filter}: {}", live.rows());
+    }
+    // What nobody tracks is named when the log is installed.
+    fs::write(&live.config, untracked).unwrap();
+    let installed = live.tracked.oar_tiles(&["track", "install", "--config", &live.config]).ok();
+    let said =
+        "layer \"plain\" reads \"public\".\"words\", whose changes are not noted: nobody has said where they are seen";
+    assert!(installed.stderr.contains(said), "{}", installed.stderr);
+}
+
 #[test]
 fn facets_beside_a_condition_that_sees_more_than_the_row_are_of_one_snapshot() {
     let pair = Pair::over(&format!("{COLUMNS};{FACET_COLUMNS}"), FACETS, FACETS, 64);

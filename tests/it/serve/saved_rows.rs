@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::process::Command;
 
-use oar_tiles::config::{JobSettings, gather};
+use oar_tiles::config::{Settings, gather};
 use oar_tiles::postgis::{ConnectParts, Database, probe, shows_rows_as_written};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
@@ -296,7 +296,7 @@ fn only_rows_that_are_shown_as_they_were_written_outlive_their_time() {
     let table = |name: &str| {
         format!(
             "CREATE TABLE {name} (id int PRIMARY KEY, word text, \"user\" text, seen timestamptz DEFAULT now(), was state DEFAULT 'new',
-                 twice int GENERATED ALWAYS AS (id * 2) STORED, geom geometry(Point, 4326));
+                 twice int GENERATED ALWAYS AS (id * 2) STORED, fit boolean DEFAULT true, geom geometry(Point, 4326));
              INSERT INTO {name} (id, word, \"user\", geom) SELECT i, 'w' || i, 'me', ST_SetSRID(ST_MakePoint(i, i / 2.0), 4326) FROM generate_series(1, 90) AS i;
              CREATE INDEX ON {name} USING gist (geom);"
         )
@@ -306,6 +306,8 @@ fn only_rows_that_are_shown_as_they_were_written_outlive_their_time() {
         ("plain", "properties = [\"id\", \"word\", \"user\"]", true),
         ("numbered", "feature_id = \"id\"\nproperties = { word = \"word\", z = \"!zoom!\" }", true),
         ("limited", "properties = [\"id\"]\nwhere = \"id > 3\"", false),
+        ("chosen", "properties = [\"id\"]\nwhere = \"fit\"", true),
+        ("unchosen", "properties = [\"id\"]\nwhere = \"NOT fit\"", false),
         ("computed", "properties = { id = \"id\", word = \"upper(word)\" }", false),
         ("keyword", "properties = { id = \"id\", who = \"user\" }", false),
         ("seen", "properties = [\"id\", \"seen\"]", false),
@@ -326,7 +328,7 @@ fn only_rows_that_are_shown_as_they_were_written_outlive_their_time() {
     fs::write(&config, layers).unwrap();
     let flags = vec![("--database-url", "database.url", db.url.as_str().into())];
     let values = gather(Some(&config), None, [], flags).unwrap();
-    let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
+    let settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let stop = Stop::new();
         let database = Database::new(&settings.database.connect, settings.database.session.clone(), &stop).unwrap();
@@ -334,7 +336,7 @@ fn only_rows_that_are_shown_as_they_were_written_outlive_their_time() {
         let probed = probe(&snapshot, &settings.tileset.layers).await.unwrap();
         for (layer, (name, _, expected)) in probed.layers.iter().zip(cases) {
             assert_eq!(layer.name(), name);
-            assert_eq!(shows_rows_as_written(&snapshot, layer).await.unwrap(), expected, "{name}");
+            assert_eq!(shows_rows_as_written(&snapshot, layer, &[]).await.unwrap(), expected, "{name}");
         }
     });
 }

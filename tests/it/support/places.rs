@@ -135,21 +135,26 @@ pub(crate) fn parsed(address: &str) -> Address {
     (next().parse().unwrap(), next().parse().unwrap(), next().parse().unwrap())
 }
 
+/// What was read; `None` if a writer has removed the file or the emptied folder since its parent was read.
+fn unless_removed<T>(read: std::io::Result<T>, path: &Path) -> Option<T> {
+    let unless = |error: std::io::Error| assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}", path.display());
+    read.map_err(unless).ok()
+}
+
 /// Every tile of a tree, found by a plain walk over its files.
 pub(crate) fn files_below(root: &Path) -> Tiles {
     let mut tiles = Tiles::new();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(folder).unwrap() {
+        let Some(entries) = unless_removed(std::fs::read_dir(&folder), &folder) else { continue };
+        for entry in entries {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 folders.push(path);
-            } else if let Some(address) = path.strip_prefix(root).unwrap().to_str().unwrap().strip_suffix(".pbf") {
-                match std::fs::read(&path) {
-                    Ok(bytes) => drop(tiles.insert(parsed(address), bytes)),
-                    // A writer has removed it since the folder was read.
-                    Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}", path.display()),
-                }
+            } else if let Some(address) = path.strip_prefix(root).unwrap().to_str().unwrap().strip_suffix(".pbf")
+                && let Some(bytes) = unless_removed(std::fs::read(&path), &path)
+            {
+                tiles.insert(parsed(address), bytes);
             }
         }
     }

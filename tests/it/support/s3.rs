@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use futures_util::{StreamExt as _, stream};
-use oar_tiles::config::{ConfigValues, JobSettings};
+use oar_tiles::config::{ConfigValues, Settings};
 use oar_tiles::postgis::ConnectParts;
 use oar_tiles::stop::Stop;
 use oar_tiles::target::{
@@ -69,7 +69,7 @@ storage_class = "STANDARD_IA"
 "#
     );
     let values = ConfigValues::of_draft(&section).unwrap();
-    let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
+    let settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
     let mut options = BucketOptions { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.s3 };
     change(&mut options.section);
     options
@@ -131,7 +131,7 @@ pub(crate) fn tiles(count: u32, version: u32) -> Vec<(TileCoord, Vec<u8>)> {
             (tile, format!("tile {tile} version {version} {}", "·".repeat(number as usize % 50)).into_bytes())
         })
         .collect();
-    tiles.sort_by_key(|(tile, _)| Order::ZoomColumnTmsRow.place(*tile));
+    tiles.sort_by_key(|(tile, _)| Order::ZoomColumnTmsRow.sort_key(*tile));
     tiles
 }
 

@@ -90,7 +90,7 @@ impl Sink for Memory {
         let mut content = self.target.content();
         let mut written = Written::default();
         for edit in edits {
-            let place = ORDER.place(edit.id().coord);
+            let place = ORDER.sort_key(edit.id().coord);
             let before = content.tiles.get(&place).cloned();
             match edit {
                 TileEdit::Put(_, bytes) if content.tiles.get(&place) == Some(&bytes) => written.unchanged += 1,
@@ -170,7 +170,7 @@ impl TileReader for MemoryTarget {
 
     fn read(&mut self, tiles: &[TileId]) -> Result<Vec<Option<Box<[u8]>>>, ReadError> {
         let content = self.content();
-        Ok(tiles.iter().map(|id| content.tiles.get(&ORDER.place(id.coord)).cloned()).collect())
+        Ok(tiles.iter().map(|id| content.tiles.get(&ORDER.sort_key(id.coord)).cloned()).collect())
     }
 }
 

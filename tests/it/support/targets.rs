@@ -106,7 +106,7 @@ pub(crate) fn edits(needs: Needs, version: u8, changes: impl Fn(TileCoord) -> bo
         some.map(move |i| tile(zoom, i, i * 7 % (1 << zoom)))
     };
     let mut tiles: Vec<TileCoord> = (0..=7).flat_map(on).collect();
-    tiles.sort_by_key(|tile| needs.order.place(*tile));
+    tiles.sort_by_key(|tile| needs.order.sort_key(*tile));
     let slices: &[Slice] =
         if needs.layers_apart { &[Slice::Layer(LayerId(0)), Slice::Layer(LayerId(1))] } else { &[Slice::Whole] };
     let mut edits = Vec::new();

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use oar_tiles::change_log::{Cursor, Watch, tracked};
-use oar_tiles::config::{JobSettings, gather};
+use oar_tiles::config::{Settings, gather};
 use oar_tiles::postgis::{ConnectParts, Database, probe};
 use oar_tiles::stop::Stop;
 
@@ -151,7 +151,7 @@ impl Tracking {
         let url = self.db.url.replace("oar_tiles@", &format!("{role}@"));
         let flags = vec![("--database-url", "database.url", url.as_str().into())];
         let values = gather(Some(&self.config()), None, [], flags).unwrap();
-        let settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
+        let settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
         let runtime = tokio::runtime::Runtime::new().unwrap();
         runtime.block_on(async {
             let database =

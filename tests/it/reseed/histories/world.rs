@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::SinkExt as _;
-use oar_tiles::config::{JobSettings, gather};
+use oar_tiles::config::{Settings, gather};
 use oar_tiles::postgis::ConnectParts;
 use oar_tiles::report::{Report, Style, report};
-use oar_tiles::run::Job;
+use oar_tiles::run::TilesetRun;
 use oar_tiles::run::reseed::{ReseedOptions, reseed};
 use oar_tiles::run::seed::seed;
 use oar_tiles::stop::Stop;
@@ -117,7 +117,7 @@ impl World {
         }
     }
 
-    fn settings(&self, output: &str) -> JobSettings {
+    fn settings(&self, output: &str) -> Settings {
         let BucketLocation { bucket, prefix, .. } = &self.prefix.location;
         let output = match output {
             "s3" => PathBuf::from(format!("s3://{bucket}/{prefix}")),
@@ -128,22 +128,22 @@ impl World {
             ("--output", "tileset.output", output.to_str().unwrap().into()),
         ];
         let values = gather(Some(&self.config), None, [], flags).unwrap();
-        let mut settings = JobSettings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
+        let mut settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
         settings.tileset.s3 = options(&self.prefix.endpoint);
         settings
     }
 
     fn seed(&self, output: &str) {
         let settings = self.settings(output);
-        let done = async { seed(&Job::new(settings, false, &self.shown, &Stop::new())?).await };
+        let done = async { seed(&TilesetRun::new(settings, false, &self.shown, &Stop::new())?).await };
         self.runtime.block_on(done).unwrap();
     }
 
     fn reseed(&self, output: &str) {
         let settings = self.settings(output);
         let done = async {
-            let job = Job::new(settings, false, &self.shown, &Stop::new())?;
-            reseed(&job, &ReseedOptions::default()).await
+            let tileset_run = TilesetRun::new(settings, false, &self.shown, &Stop::new())?;
+            reseed(&tileset_run, &ReseedOptions::default()).await
         };
         self.runtime.block_on(done).unwrap_or_else(|error| panic!("{output}: {error}"));
     }

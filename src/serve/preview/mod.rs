@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `embedded` | the files that are part of the program as they are: MapLibre, the base map, names of places, glyphs |
 //! | `style` | how layers are drawn, for the page's script and for `preview --style` |
-//! | `page/` | the page: HTML, CSS, and a script in parts that are put one after the other |
+//!
+//! The folder `page` has the page: HTML, CSS, and a script in parts that are put one after the other.
 //!
 //! [`standalone`] makes the same page as one file, for the user's own web server; it loads MapLibre from a CDN and has
 //! no base map of its own.
@@ -70,17 +71,17 @@ impl MapClient {
 
 /// The parts of the page's script, in their order.
 const SCRIPT: [&str; 8] = [
-    include_str!("preview/page/base.js"),
-    include_str!("preview/page/basemap.js"),
-    include_str!("preview/page/layers.js"),
-    include_str!("preview/page/tiles.js"),
-    include_str!("preview/page/features.js"),
-    include_str!("preview/page/panel.js"),
-    include_str!("preview/page/search.js"),
-    include_str!("preview/page/start.js"),
+    include_str!("page/base.js"),
+    include_str!("page/basemap.js"),
+    include_str!("page/layers.js"),
+    include_str!("page/tiles.js"),
+    include_str!("page/features.js"),
+    include_str!("page/panel.js"),
+    include_str!("page/search.js"),
+    include_str!("page/start.js"),
 ];
 
-const STYLE_SHEET: &str = include_str!("preview/page/preview.css");
+const STYLE_SHEET: &str = include_str!("page/preview.css");
 
 /// The page's script.
 fn script() -> String {
@@ -124,7 +125,7 @@ struct PageLinks<'a> {
 
 impl PageLinks<'_> {
     fn filled_in(&self) -> String {
-        include_str!("preview/page/page.html")
+        include_str!("page/page.html")
             .replace("{{MAPLIBRE}}", self.maplibre)
             .replace("{{SCRIPT_INTEGRITY}}", &self.script_hash)
             .replace("{{STYLE_INTEGRITY}}", &self.style_hash)

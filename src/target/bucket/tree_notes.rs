@@ -3,13 +3,12 @@
 use std::collections::BTreeSet;
 
 use super::client::{Condition, Object};
-use super::headers::{HEADERS, HeaderNote};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketError};
 use crate::target::note_store::MAX_KEPT_NOTE;
 use crate::target::tree::notes::TargetNotes;
-use crate::target::tree::{Latest, OWN_FOLDER, notes};
+use crate::target::tree::{Latest, notes};
 
 /// The names of the files and folders in a folder, which ends with `/`.
 pub(crate) async fn entries(store: &Store, folder: &str) -> Result<BTreeSet<String>, BucketError> {
@@ -18,12 +17,11 @@ pub(crate) async fn entries(store: &Store, folder: &str) -> Result<BTreeSet<Stri
 }
 
 pub(crate) fn read_noted(store: &Store, object: &Object) -> Result<TargetNotes, BucketError> {
-    notes::read(&object.body).map_err(|source| BucketError::Note { place: store.place(notes::METADATA), source })
+    notes::read(&object.body).map_err(|source| store.note_error(notes::METADATA, source))
 }
 
 pub(crate) fn read_latest(store: &Store, object: &Object) -> Result<Latest, BucketError> {
-    serde_json::from_slice(&object.body)
-        .map_err(|source| BucketError::Note { place: store.place(notes::LATEST), source })
+    serde_json::from_slice(&object.body).map_err(|source| store.note_error(notes::LATEST, source))
 }
 
 /// Replaces a note unless it already has this body, so that caches stay valid.
@@ -65,32 +63,4 @@ pub(crate) async fn write_note(
         }
         written => written.map_err(refused),
     }
-}
-
-/// The name of the note on headers, below the prefix.
-fn header_note_name() -> String {
-    format!("{OWN_FOLDER}/notes/{HEADERS}")
-}
-
-pub(crate) async fn read_header_note(store: &Store) -> Result<Option<HeaderNote>, BucketError> {
-    Ok(store.get(&header_note_name()).await?.and_then(|object| serde_json::from_slice(&object.body).ok()))
-}
-
-/// Writes the note; the caller holds the lease.
-pub(crate) async fn write_header_note(store: &Store, note: &HeaderNote) -> Result<(), BucketError> {
-    let body = serde_json::to_vec(note)
-        .map_err(|source| BucketError::Note { place: store.place(&header_note_name()), source })?;
-    write_note(store, &header_note_name(), body, &Condition::Always).await.map(drop)
-}
-
-/// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no
-/// tile yet.
-pub(crate) async fn begin_header_note(store: &Store, is_empty: bool) -> Result<(), BucketError> {
-    let headers = store.options.headers_digest();
-    let found = read_header_note(store).await?;
-    let is_wanted = found.is_some() || store.options.has_band();
-    if !is_wanted || found.is_some_and(|note| note.headers == headers && (note.is_complete || !is_empty)) {
-        return Ok(());
-    }
-    write_header_note(store, &HeaderNote { headers, is_complete: is_empty, after: None }).await
 }
