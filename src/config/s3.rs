@@ -7,6 +7,7 @@ use http::HeaderName;
 use super::error::ConfigError;
 use super::settings::{Check, TilesetSettings};
 use crate::cdn::PurgeBy;
+use crate::encode::TileFormat;
 use crate::serve::{ServeOptions, ServeSection, TagHeader, TileHeader};
 use crate::setting::TextByZoom;
 use crate::target::{BucketOptions, BucketShared, CacheRule, CloudSettings, Encryption, S3Section, without_user};
@@ -24,6 +25,7 @@ impl Check<'_> {
         given.numbers_fit().map_err(|(key, what)| self.wrong(&format!("s3.{key}"), what))?;
         let metadata = given.metadata.iter().flatten();
         Ok(BucketOptions {
+            format: TileFormat::default(),
             cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
             metadata: metadata
                 .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))

@@ -14,7 +14,7 @@ use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::cdn::PurgeOptions;
 use crate::change_log::ChangesOptions;
-use crate::encode::{Level, Packing};
+use crate::encode::{Compression, Level, Packing, TileFormat};
 use crate::manifest::Region;
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, ConnectParts, Database, DatabaseSection, Error, LayerOptions, SessionOptions};
@@ -203,7 +203,7 @@ impl Settings {
             limits: Limits {
                 window,
                 features: batch.saturating_mul(NonZeroU64::try_from(window).unwrap_or(NonZeroU64::MIN)),
-                packing: Packing::Gzip(level),
+                packing: Packing { format: TileFormat::default(), compression: Compression::Gzip(level) },
             },
             rows_memory,
             near_rows_memory,

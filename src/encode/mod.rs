@@ -1,4 +1,6 @@
-//! MVT bytes to stored bytes and back: gzip (RFC 1952) without name or time, so that equal tiles give equal bytes.
+//! MVT bytes to stored bytes and back. Everything before the packer and behind the unpacker knows tiles as MVT; another
+//! encoding is a [`TileFormat`] with its two conversions. Gzip (RFC 1952) has no name or time, so that equal tiles give
+//! equal bytes.
 //!
 //! | file | what |
 //! |---|---|
@@ -8,11 +10,13 @@
 
 mod small;
 
+use std::borrow::Cow;
+
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
-/// How tiles are encoded: the names by which targets, servers and clients know it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How tiles are encoded: the names by which targets, servers and clients know it, and the conversions from and to MVT.
+#[derive(Debug, Clone, Copy)]
 pub struct TileFormat {
     /// The media type of a tile.
     pub media_type: &'static str,
@@ -24,7 +28,19 @@ pub struct TileFormat {
     pub other_extension: &'static str,
     /// Its number in `PMTiles` (v3, section 3.2, "Tile Type").
     pub pmtiles_type: u8,
+    /// A tile in this encoding, from its MVT bytes.
+    pub of_mvt: fn(&[u8]) -> Cow<'_, [u8]>,
+    /// The MVT bytes of a tile in this encoding. Fails if the bytes are no such tile.
+    pub to_mvt: fn(Vec<u8>) -> Result<Vec<u8>, DecodeError>,
 }
+
+impl PartialEq for TileFormat {
+    fn eq(&self, other: &TileFormat) -> bool {
+        self.extension == other.extension
+    }
+}
+
+impl Eq for TileFormat {}
 
 /// The encoding of what a target holds if it does not say.
 impl Default for TileFormat {
@@ -41,6 +57,8 @@ impl TileFormat {
         extension: "pbf",
         other_extension: "mvt",
         pmtiles_type: 1,
+        of_mvt: |mvt| Cow::Borrowed(mvt),
+        to_mvt: Ok,
     };
 
     /// All encodings that are written and read.
@@ -104,51 +122,67 @@ impl Level {
 
 /// How tiles are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Packing {
+pub struct Packing {
+    /// How they are encoded.
+    pub format: TileFormat,
+    /// How the encoded bytes are compressed.
+    pub compression: Compression,
+}
+
+/// How the bytes of tiles are compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
     /// As gzip.
     Gzip(Level),
-    /// As they are.
-    Plain,
+    /// Not at all.
+    None,
 }
 
 impl Packing {
-    /// Its part of the text that the fingerprint is a hash of, in the form of the first version: renaming a type must
-    /// not change it.
+    /// MVT, compressed in one way.
+    pub fn mvt(compression: Compression) -> Packing {
+        Packing { format: TileFormat::MVT, compression }
+    }
+
+    /// Its part of the text that the fingerprint is a hash of, in the form of the first version, which knew MVT only:
+    /// renaming a type must not change it.
     pub fn definition(self) -> String {
-        match self {
-            Packing::Gzip(Level(level)) => format!("Gzip(Level({level}))"),
-            Packing::Plain => "Plain".to_owned(),
+        let format = if self.format == TileFormat::MVT { "" } else { self.format.extension };
+        match self.compression {
+            Compression::Gzip(Level(level)) => format!("{format}Gzip(Level({level}))"),
+            Compression::None => format!("{format}Plain"),
         }
     }
 }
 
 /// Packs tiles, one after the other, all in the same way.
-pub enum Packer {
-    /// Into gzip.
-    Gzip(Gzip),
-    /// Not at all.
-    Plain,
+pub struct Packer {
+    format: TileFormat,
+    /// `None` if the encoded bytes are not compressed.
+    gzip: Option<Gzip>,
 }
 
 impl Packer {
     /// A packer.
     pub fn new(packing: Packing) -> Packer {
-        match packing {
-            Packing::Gzip(level) => Packer::Gzip(Gzip::new(level)),
-            Packing::Plain => Packer::Plain,
-        }
+        let gzip = match packing.compression {
+            Compression::Gzip(level) => Some(Gzip::new(level)),
+            Compression::None => None,
+        };
+        Packer { format: packing.format, gzip }
     }
 
-    /// Packs one tile.
+    /// Packs one tile, given as MVT.
     /// Fails if the tile has more bytes than readers accept: [`MAX_UNPACKED_TILE`] before packing, [`MAX_STORED_TILE`]
     /// after.
-    pub fn pack(&mut self, raw: &[u8]) -> Result<Box<[u8]>, EncodeError> {
-        if raw.len() > MAX_UNPACKED_TILE {
-            return Err(EncodeError::TooLarge { bytes: raw.len(), limit: MAX_UNPACKED_TILE });
+    pub fn pack(&mut self, mvt: &[u8]) -> Result<Box<[u8]>, EncodeError> {
+        if mvt.len() > MAX_UNPACKED_TILE {
+            return Err(EncodeError::TooLarge { bytes: mvt.len(), limit: MAX_UNPACKED_TILE });
         }
-        let packed = match self {
-            Packer::Gzip(gzip) => gzip.pack(raw)?,
-            Packer::Plain => raw.into(),
+        let encoded = (self.format.of_mvt)(mvt);
+        let packed = match &mut self.gzip {
+            Some(gzip) => gzip.pack(&encoded)?,
+            None => encoded.into(),
         };
         if packed.len() > MAX_STORED_TILE {
             return Err(EncodeError::TooLarge { bytes: packed.len(), limit: MAX_STORED_TILE });
@@ -301,13 +335,13 @@ impl Gunzip {
         Gunzip(Decompressor::new())
     }
 
-    /// The MVT bytes of a stored tile, which may be packed or not.
+    /// The bytes of a stored tile in its encoding. It may be compressed or not.
     /// Fails if its gzip is broken.
     pub fn unpack(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
         self.unpack_at_most(stored, MAX_UNPACKED_TILE)
     }
 
-    /// The MVT bytes of a stored tile, if they are no more than `most`.
+    /// The bytes of a stored tile in its encoding, if they are no more than `most`.
     /// Fails if its gzip is broken, or it unpacks to more.
     pub fn unpack_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
         if !is_gzip(stored) {
@@ -330,6 +364,31 @@ impl Gunzip {
     }
 }
 
+/// Unpacks tiles of one encoding into MVT, one after the other.
+pub struct Unpacker {
+    format: TileFormat,
+    gunzip: Gunzip,
+}
+
+impl Unpacker {
+    /// An unpacker of tiles in an encoding.
+    pub fn new(format: TileFormat) -> Unpacker {
+        Unpacker { format, gunzip: Gunzip::new() }
+    }
+
+    /// The MVT bytes of a stored tile, which may be compressed or not.
+    /// Fails if its gzip is broken, or what it holds is no tile of the encoding.
+    pub fn mvt(&mut self, stored: &[u8]) -> Result<Vec<u8>, DecodeError> {
+        self.mvt_of_at_most(stored, MAX_UNPACKED_TILE)
+    }
+
+    /// The MVT bytes of a stored tile that decompresses to no more than `most` bytes.
+    /// Fails if it decompresses to more, too.
+    pub fn mvt_of_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
+        (self.format.to_mvt)(self.gunzip.unpack_at_most(stored, most)?)
+    }
+}
+
 impl Default for Gunzip {
     fn default() -> Gunzip {
         Gunzip::new()
@@ -345,8 +404,30 @@ mod tests {
     /// The text as version 1 wrote it: every target contains the hash of this text.
     #[test]
     fn the_definition_of_a_packing_stays_as_it_was() {
-        assert_eq!(Packing::Gzip(Level(6)).definition(), "Gzip(Level(6))");
-        assert_eq!(Packing::Plain.definition(), "Plain");
+        assert_eq!(Packing::mvt(Compression::Gzip(Level(6))).definition(), "Gzip(Level(6))");
+        assert_eq!(Packing::mvt(Compression::None).definition(), "Plain");
+    }
+
+    /// What another encoding needs: a format with two conversions. The packer and the unpacker use them, under gzip and
+    /// without, and the fingerprint tells it from MVT.
+    #[test]
+    fn another_encoding_is_a_format_with_two_conversions() {
+        fn reversed(mvt: &[u8]) -> Cow<'_, [u8]> {
+            mvt.iter().rev().copied().collect()
+        }
+        let format = TileFormat {
+            extension: "rev",
+            of_mvt: reversed,
+            to_mvt: |encoded| Ok(reversed(&encoded).into_owned()),
+            ..TileFormat::MVT
+        };
+        for compression in [Compression::Gzip(Level(1)), Compression::None] {
+            let packing = Packing { format, compression };
+            let stored = Packer::new(packing).pack(b"a tile").unwrap();
+            assert_eq!(Gunzip::new().unpack(&stored).unwrap(), b"elit a");
+            assert_eq!(Unpacker::new(format).mvt(&stored).unwrap(), b"a tile");
+            assert_ne!(packing.definition(), Packing::mvt(compression).definition());
+        }
     }
 
     #[test]
@@ -423,7 +504,7 @@ mod tests {
         .take(300_000)
         .collect();
         for level in [1, 6, 12] {
-            let mut packer = Packer::new(Packing::Gzip(Level::new(level).unwrap()));
+            let mut packer = Packer::new(Packing::mvt(Compression::Gzip(Level::new(level).unwrap())));
             for bytes in [0, 1, 100, 9_999, 70_000, 300_000] {
                 let found = packer.pack(&noise[..bytes]).unwrap().len() as u64;
                 assert!(found <= most_packed(bytes as u64), "{bytes} bytes become {found}");

@@ -12,7 +12,7 @@ use crate::change_log::Cursor;
 use crate::clock::seconds_now;
 use crate::config::Settings;
 use crate::draw::RENDERING_VERSION;
-use crate::encode::{PACKING_VERSION, TileFormat};
+use crate::encode::PACKING_VERSION;
 use crate::hex::hex;
 use crate::manifest::{DatabaseMark, DrawingVersions, Manifest, Region, fingerprint_of};
 use crate::pipeline::{FailedTile, PipelineOutcome, ZoomStats};
@@ -226,7 +226,7 @@ pub(crate) fn metadata(
     let bounds = before.and_then(|before| before.bounds).map_or(bounds, |old| bounds.joined(old));
     Ok(Metadata {
         name: tileset.name.clone(),
-        format: TileFormat::MVT,
+        format: settings.run.limits.packing.format,
         description: tileset.section.description.clone().or_else(|| declared(|comment| &comment.description)),
         attribution: tileset.section.attribution.clone().or_else(|| declared(|comment| &comment.attribution)),
         version: tileset.section.version.clone(),

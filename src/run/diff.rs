@@ -11,7 +11,7 @@ use super::dirty_file::{feature, listed as listed_in_file};
 use super::endpoint::{Endpoint, EndpointError, EndpointOptions};
 use super::target::Target;
 use super::{CommandError, TilesetRun, interrupted};
-use crate::encode::{Gunzip, is_gzip};
+use crate::encode::Unpacker;
 use crate::mvt::{LayerDifference, MvtLayer, decode, differences};
 use crate::report::{DiffReport, DiffZoom, DifferingTile, UnansweredTile, grouped, say};
 use crate::stop::Stop;
@@ -222,7 +222,7 @@ fn compare(
     stop: &Stop,
     mut each: impl FnMut(&TileId, TileComparison),
 ) -> Result<(), CommandError> {
-    let mut gunzip = Gunzip::new();
+    let mut unpackers = [Unpacker::new(a.describe()?.format), Unpacker::new(b.describe()?.format)];
     for chunk in ids.chunks(TILES_AT_A_TIME) {
         stop.check()?;
         let mut of_a = Vec::with_capacity(chunk.len());
@@ -237,15 +237,13 @@ fn compare(
             let (Some(one), Some(other)) = (one, tile) else {
                 return Err(CommandError::Vanished { tile: *id, changed: "a target changed meanwhile" });
             };
-            let mut unpacked = |tile: &[u8]| {
-                if !is_gzip(tile) {
-                    return Ok(tile.to_vec());
-                }
-                gunzip.unpack(tile).map_err(|cause| CommandError::Decode { tile: *id, cause })
+            let unpacked = |unpacker: &mut Unpacker, tile: &[u8]| {
+                unpacker.mvt(tile).map_err(|cause| CommandError::Decode { tile: *id, cause })
             };
+            let [of_one, of_other] = &mut unpackers;
             let compared = if one == other {
                 TileComparison::SameBytes
-            } else if unpacked(&one)? == unpacked(&other)? {
+            } else if unpacked(of_one, &one)? == unpacked(of_other, &other)? {
                 TileComparison::SameContent
             } else {
                 TileComparison::Differs

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::CommandError;
 use crate::backoff::Backoff;
 use crate::cdn::{PAUSES, pause, retry_after};
-use crate::encode::{GZIP, Gunzip, MAX_STORED_TILE, is_gzip};
+use crate::encode::{GZIP, MAX_STORED_TILE, TileFormat, Unpacker, is_gzip};
 use crate::https::{FetchError, FetchLimits, FetchedAnswer, HttpsClient, NoAnswer, USER_AGENT, fetch, https_client};
 use crate::report::say_warning;
 use crate::target::Template;
@@ -247,11 +247,13 @@ fn raw_tile(answer: &FetchedAnswer) -> Result<Vec<u8>, String> {
     unpacked(answer)
 }
 
-/// The bytes of a body without its content encoding, or why they cannot be unpacked.
+/// The MVT bytes of a body, without its content encoding, or why they cannot be unpacked.
 pub(crate) fn unpacked(answer: &FetchedAnswer) -> Result<Vec<u8>, String> {
+    let media_type = answer.header(header::CONTENT_TYPE.as_str()).to_ascii_lowercase();
+    let format = TileFormat::of_media_type(&media_type).unwrap_or_default();
     match answer.header(header::CONTENT_ENCODING.as_str()) {
-        "" | "identity" => Ok(answer.body.to_vec()),
-        GZIP if is_gzip(&answer.body) => Gunzip::new().unpack(&answer.body).map_err(|error| error.to_string()),
+        "" | "identity" => (format.to_mvt)(answer.body.to_vec()).map_err(|error| error.to_string()),
+        GZIP if is_gzip(&answer.body) => Unpacker::new(format).mvt(&answer.body).map_err(|error| error.to_string()),
         GZIP => Err("it comes with Content-Encoding: gzip, and its body is not packed so".to_owned()),
         other => {
             let other: String = other.chars().take(MAX_SHOWN_CHARS).collect();

@@ -14,7 +14,7 @@ use super::render::check_tables_unchanged;
 use super::target::{Target, why_not_repairable};
 use super::{CommandError, TilesetRun, blocking_read, interrupted, restarting};
 use crate::draw::RunLayers;
-use crate::encode::Gunzip;
+use crate::encode::{TileFormat, Unpacker};
 use crate::manifest::{Manifest, drawn_otherwise};
 use crate::mvt;
 use crate::report::{FindingKind, Findings};
@@ -278,7 +278,7 @@ struct Comparison {
     accounted: Vec<bool>,
     /// True if the target stores each layer of a tile separately.
     layers_apart: bool,
-    gunzip: Gunzip,
+    unpacker: Unpacker,
     rendered: u64,
 }
 
@@ -286,7 +286,8 @@ impl Comparison {
     fn new(looked: CheckedTarget, part: Arc<PartFilter>) -> Comparison {
         let layers_apart = looked.tiles.iter().any(|id| id.slice != Slice::Whole);
         let accounted = vec![false; looked.tiles.len()];
-        Comparison { looked, part, accounted, layers_apart, gunzip: Gunzip::new(), rendered: 0 }
+        let unpacker = Unpacker::new(looked.format);
+        Comparison { looked, part, accounted, layers_apart, unpacker, rendered: 0 }
     }
 
     /// Compares until all senders are gone. `rects` are the tiles that are rendered; `None` if all are.
@@ -339,7 +340,7 @@ impl Comparison {
         let mut rendered = both.into_iter();
         read_all(&mut **reader, &ids, |id, stored| {
             let mvt = rendered.next().map_or(&[][..], |(_, mvt)| mvt);
-            let same = stored.is_some_and(|stored| self.gunzip.unpack(&stored).is_ok_and(|raw| raw == mvt));
+            let same = stored.is_some_and(|stored| self.unpacker.mvt(&stored).is_ok_and(|raw| raw == mvt));
             if !same {
                 findings.add(FindingKind::Different, || format!("tile {id}"));
             }
@@ -405,6 +406,8 @@ const MAX_NAMED_UNLISTED: usize = 20;
 
 pub(crate) struct CheckedTarget {
     pub(crate) reader: Box<dyn TileReader>,
+    /// How its tiles are encoded.
+    pub(crate) format: TileFormat,
     pub(crate) manifest: Option<Manifest>,
     /// Every tile that the target holds, in [`Order::ZoomColumnTmsRow`].
     pub(crate) tiles: Vec<TileId>,
@@ -430,7 +433,8 @@ pub(crate) fn check_structure(
     }
     let described = found(reader.describe(), &mut findings)?;
     let tiles = found(reader.list(), &mut findings)?;
-    let mut looked = CheckedTarget { reader, manifest: None, tiles: tiles.unwrap_or_default(), findings };
+    let format = described.as_ref().map_or_else(TileFormat::default, |described| described.format);
+    let mut looked = CheckedTarget { reader, format, manifest: None, tiles: tiles.unwrap_or_default(), findings };
     looked.tiles.sort_by_cached_key(key);
     looked.findings.tiles = looked.tiles.len() as u64;
     if let Some(described) = described {
@@ -501,12 +505,12 @@ impl CheckedTarget {
         let spread = (0..count).filter_map(|i| wanted.get(usize::try_from(i * total / count).ok()?));
         let chosen: Vec<TileId> = spread.copied().collect();
         let mut expected = DescribedTiles::new(described, &partial);
-        let mut gunzip = Gunzip::new();
+        let mut unpacker = Unpacker::new(described.format);
         for chunk in chosen.chunks(TILES_PER_CHUNK) {
             stop.check()?;
             let read = read_all(&mut **reader, chunk, |id, stored| {
                 findings.decoded += 1;
-                match stored.map(|stored| gunzip.unpack(&stored)) {
+                match stored.map(|stored| unpacker.mvt(&stored)) {
                     Some(Ok(raw)) => expected.compare(id, &raw, findings),
                     Some(Err(error)) => findings.add(FindingKind::Broken, || format!("tile {id}: {error}")),
                     None => {

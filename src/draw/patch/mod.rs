@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::encode::{Gunzip, MAX_UNPACKED_TILE, most_packed};
+use crate::encode::{MAX_UNPACKED_TILE, TileFormat, Unpacker, most_packed};
 use crate::mvt;
 use crate::mvt::PointLayer;
 use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
@@ -65,6 +65,8 @@ pub(crate) struct Patches {
     positions: PositionsInTiles,
     /// Tiles that are rendered in full in any case.
     always_rendered: HashSet<TileCoord>,
+    /// How the target's tiles are encoded.
+    format: TileFormat,
     /// True if the target stores each layer of a tile separately.
     layers_apart: bool,
     /// For each layer, in how many tiles it could not be patched up to now.
@@ -118,16 +120,17 @@ impl TilePatch {
 }
 
 impl Patches {
-    /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; `layers_apart` says
-    /// whether the target stores each layer of a tile separately.
+    /// Patches of `layers` where `positions` changed. The tiles `always_rendered` are not patched; the target's tiles
+    /// are encoded as `format`, and `layers_apart` says whether it stores each layer of a tile separately.
     pub(crate) fn new(
         layers: Vec<PatchLayer>,
         positions: PositionsInTiles,
         always_rendered: HashSet<TileCoord>,
+        format: TileFormat,
         layers_apart: bool,
     ) -> Patches {
         let unpatchable = layers.iter().map(|_| AtomicU64::new(0)).collect();
-        Patches { layers, positions, always_rendered, layers_apart, unpatchable, patched: AtomicU64::new(0) }
+        Patches { layers, positions, always_rendered, format, layers_apart, unpatchable, patched: AtomicU64::new(0) }
     }
 
     /// How many tiles were patched up to now, in at least one layer.
@@ -170,14 +173,15 @@ impl Patches {
                 ids.push(TileId::from(*tile));
             }
         }
-        let (mut tiles, mut gunzip): (HashMap<TileCoord, StoredLayers>, _) = (HashMap::new(), Gunzip::new());
+        let mut tiles: HashMap<TileCoord, StoredLayers> = HashMap::new();
+        let mut unpacker = Unpacker::new(self.format);
         // All of these tiles are in memory at once.
         let mut room = MAX_UNPACKED_TILE;
         read_all(reader, &ids, |id, bytes| {
             let Some(bytes) = bytes else { return Ok(()) };
             let tile = tiles.entry(id.coord).or_insert_with(|| Some(HashMap::new()));
             let Some(layers) = tile else { return Ok(()) };
-            let raw = gunzip.unpack_at_most(&bytes, room).unwrap_or_else(|error| {
+            let raw = unpacker.mvt_of_at_most(&bytes, room).unwrap_or_else(|error| {
                 tracing::info!("tile {}: {error}: rendering it in full", id.coord);
                 NOT_A_TILE.to_vec()
             });

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::encode::Level;
+use crate::encode::{Compression, Level};
 use crate::source::RenderedLayer;
 use crate::target::{Described, Finished, Metadata, Needs, TileEdit, Tileset};
 use crate::tile::{Area, LayerCount, Order, PlannedTiles, SearchBox, TileRect};
@@ -150,8 +150,11 @@ fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let (waiting, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let source = |_| Slow { fault, waiting: Arc::clone(&waiting), most: Arc::clone(&most) };
     let sink = MemorySink { fault, waiting: Arc::clone(&waiting), edits: Vec::new() };
-    let limits =
-        Limits { window: NonZeroUsize::new(WINDOW).unwrap(), features, packing: Packing::Gzip(Level::new(1).unwrap()) };
+    let limits = Limits {
+        window: NonZeroUsize::new(WINDOW).unwrap(),
+        features,
+        packing: Packing::mvt(Compression::Gzip(Level::new(1).unwrap())),
+    };
     let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, None, |_| ());
     (ended(running), most.load(SeqCst))
 }
@@ -207,7 +210,7 @@ fn a_run_on_one_thread_ends_as_a_run_on_several() {
         let source = Slow { fault, waiting: Arc::clone(&waiting), most };
         let sink = MemorySink { fault, waiting, edits: Vec::new() };
         let batches: Vec<Batch> = (0..COLUMNS).map(batch).collect();
-        let packing = Packing::Gzip(Level::new(1).unwrap());
+        let packing = Packing::mvt(Compression::Gzip(Level::new(1).unwrap()));
         let here = run_here(&batches, |batch| source.rendered(batch), sink, packing, |_| ());
         match (here, run_with(fault).0) {
             (Ok((here, outcome)), Ok((several, expected))) => {
@@ -232,7 +235,7 @@ fn a_tile_that_another_target_has_packed_is_copied() {
             Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(0))])
         };
         let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
-        let packing = Packing::Gzip(Level::new(1).unwrap());
+        let packing = Packing::mvt(Compression::Gzip(Level::new(1).unwrap()));
         run_here(&[batch(0)], render, sink, packing, |_| ()).unwrap()
     };
     let (first, second) = (packed(), packed());
@@ -263,7 +266,11 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let batches: Vec<Batch> = (0..30).map(|x| Batch { needs_cell_counts: x < 9, ..batch(x) }).collect();
     let others = Arc::new(AtomicUsize::new(batches.iter().filter(|batch| !batch.needs_cell_counts).count()));
     let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
-    let limits = Limits { window: NonZeroUsize::new(30).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
+    let limits = Limits {
+        window: NonZeroUsize::new(30).unwrap(),
+        features: NonZeroU64::MAX,
+        packing: Packing::mvt(Compression::None),
+    };
     // It hangs if a batch that waits is rendered before the others.
     let ended = ended(run(batches, vec![Patient { others }], sink, limits, None, |_| ()));
     // The sink counts two tiles a batch, one of them empty; these batches have no empty tile.

@@ -52,7 +52,11 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let source = |_| CountingSource { now: Arc::clone(&now), most: Arc::clone(&most) };
     let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(100)), edits: Vec::new() };
     // The window is smaller than the number of sources: a batch that waits at the gate never waits for the window.
-    let limits = Limits { window: NonZeroUsize::new(2).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
+    let limits = Limits {
+        window: NonZeroUsize::new(2).unwrap(),
+        features: NonZeroU64::MAX,
+        packing: Packing::mvt(Compression::None),
+    };
     let gate = Arc::new(OneAtATime {
         turn: Arc::new(Semaphore::new(1)),
         entered: AtomicUsize::new(0),
@@ -137,7 +141,11 @@ fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: 
     let batch_features = NonZeroU64::new(1_000).unwrap();
     let turns = BatchTurns { gate: Arc::new(OpenGate(pace)), kind: BatchKind::Seed, batch_features };
     let sizes: Arc<Mutex<Vec<u64>>> = Arc::default();
-    let limits = Limits { window: NonZeroUsize::new(4).unwrap(), features: NonZeroU64::MAX, packing: Packing::Plain };
+    let limits = Limits {
+        window: NonZeroUsize::new(4).unwrap(),
+        features: NonZeroU64::MAX,
+        packing: Packing::mvt(Compression::None),
+    };
     let sources = vec![MeasuredSource(Arc::clone(&sizes))];
     let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());
     let (sink, _) = ended(running).unwrap();

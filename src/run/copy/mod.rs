@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use since::since;
-use sources::{SourceTile, Sources};
+use sources::{Repacking, SourceTile, Sources};
 
 use super::dirty_file::DirtyScope;
 use super::target::relative;
@@ -313,8 +313,8 @@ impl Copying<'_> {
         }
         sources.sort(needs.order);
         let (read, mut chunks) = mpsc::channel(MAX_WAITING_CHUNKS);
-        let (asked, packed) = (stop.clone(), target.is_packed());
-        let reading = std::thread::spawn(move || sources.hand_on(packed, &asked, &read));
+        let (asked, packing) = (stop.clone(), Repacking::new(target.is_packed(), metadata.format));
+        let reading = std::thread::spawn(move || sources.hand_on(packing, &asked, &read));
         let (mut written, mut bytes) = (Written::default(), 0);
         while let Some(edits) = chunks.blocking_recv() {
             bytes += edits.iter().map(size).sum::<u64>();

@@ -81,7 +81,7 @@ pub(crate) fn since(tileset_run: &TilesetRun, new: &str, old: &str) -> Result<Co
     ids.sort_unstable_by_key(sort_key);
     ids.dedup();
     let mut patch = MbtilesPatch::create(file, &tileset_run.stop).map_err(TargetError::from)?;
-    let mut packing = Repacking::new(true);
+    let mut packing = Repacking::new(true, newer.metadata.format);
     let (mut stored, mut removed, mut unchanged, mut bytes) = (0, 0, 0, 0);
     for chunk in ids.chunks(TILES_AT_A_TIME) {
         tileset_run.stop.check()?;

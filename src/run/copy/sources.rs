@@ -2,7 +2,7 @@
 
 use tokio::sync::mpsc;
 
-use crate::encode::{Gunzip, Level, Packer, Packing, is_gzip};
+use crate::encode::{Compression, Gunzip, Level, Packer, Packing, TileFormat, is_gzip};
 use crate::mvt;
 use crate::run::CommandError;
 use crate::stop::Stop;
@@ -50,11 +50,11 @@ impl Sources {
     /// tiles that were handed on.
     pub(crate) fn hand_on(
         mut self,
-        packed: bool,
+        packing: Repacking,
         stop: &Stop,
         chunks: &mpsc::Sender<Vec<TileEdit>>,
     ) -> Result<u64, CommandError> {
-        let mut hands = Hands { packing: Repacking::new(packed), edits: Vec::new(), bytes: 0, handed: 0, chunks };
+        let mut hands = Hands { packing, edits: Vec::new(), bytes: 0, handed: 0, chunks };
         let tiles = std::mem::take(&mut self.tiles);
         let most = if self.is_plain() { MAX_TILES_PER_CHUNK } else { MAX_ASSEMBLED_TILES };
         let mut rest = &tiles[..];
@@ -113,7 +113,8 @@ impl Sources {
             }
             let tile = self.assembled(id, &parts, &mut hands.packing)?;
             if !tile.is_empty() {
-                hands.add(id, tile.into_boxed_slice())?;
+                let encoded = (hands.packing.format.of_mvt)(&tile);
+                hands.add(id, encoded.into())?;
             }
         }
         Ok(())
@@ -128,7 +129,7 @@ impl Sources {
     ) -> Result<Vec<u8>, CommandError> {
         let (mut tile, mut there): (Vec<u8>, Vec<(String, usize)>) = (Vec::new(), Vec::new());
         for (source, stored) in parts {
-            let raw = packing.unpacked(id, stored)?;
+            let raw = packing.mvt(id, stored)?;
             let broken = || CommandError::Unfit {
                 target: self.names[*source].clone(),
                 what: format!("tile {id} cannot be decoded. Seed it again; verify names all such tiles"),
@@ -158,31 +159,34 @@ pub(crate) fn lost(id: TileId) -> CommandError {
     CommandError::Vanished { tile: id, changed: "the source changed" }
 }
 
-/// Compresses or decompresses tiles as the target stores them.
+/// Compresses or decompresses tiles as the target stores them. Their encoding stays.
 pub(crate) struct Repacking {
     packed: bool,
-    unpacker: Gunzip,
-    packer: Packer,
+    format: TileFormat,
+    gunzip: Gunzip,
+    gzip: Packer,
 }
 
 impl Repacking {
-    pub(crate) fn new(packed: bool) -> Repacking {
+    pub(crate) fn new(packed: bool, format: TileFormat) -> Repacking {
         // Level 6 is gzip's default. A copy compresses only tiles that another program stored uncompressed, or that are
-        // assembled.
-        let gzip = Level::new(6).map_or(Packing::Plain, Packing::Gzip);
-        Repacking { packed, unpacker: Gunzip::new(), packer: Packer::new(gzip) }
+        // assembled. They are encoded already, so the packer only compresses.
+        let gzip = Packing::mvt(Level::new(6).map_or(Compression::None, Compression::Gzip));
+        Repacking { packed, format, gunzip: Gunzip::new(), gzip: Packer::new(gzip) }
+    }
+
+    fn mvt(&mut self, id: TileId, stored: &[u8]) -> Result<Vec<u8>, CommandError> {
+        let encoded = self.unpacked(id, stored)?;
+        (self.format.to_mvt)(encoded).map_err(|cause| CommandError::Decode { tile: id, cause })
     }
 
     fn unpacked(&mut self, id: TileId, stored: &[u8]) -> Result<Vec<u8>, CommandError> {
-        if !is_gzip(stored) {
-            return Ok(stored.to_vec());
-        }
-        self.unpacker.unpack(stored).map_err(|cause| CommandError::Decode { tile: id, cause })
+        self.gunzip.unpack(stored).map_err(|cause| CommandError::Decode { tile: id, cause })
     }
 
     pub(crate) fn repacked(&mut self, id: TileId, stored: Box<[u8]>) -> Result<Box<[u8]>, CommandError> {
         match (self.packed, is_gzip(&stored)) {
-            (true, false) => Ok(self.packer.pack(&stored)?),
+            (true, false) => Ok(self.gzip.pack(&stored)?),
             (false, true) => Ok(self.unpacked(id, &stored)?.into_boxed_slice()),
             _ => Ok(stored),
         }

@@ -22,7 +22,7 @@ use crate::change_log::{Cursor, LogGap, UnseenLog, Watch, tracked};
 use crate::config::{ConfigError, Settings, VariantValues};
 use crate::draw::patch::may_show;
 use crate::draw::{FamilyCondition, MAX_PLACES, PlacedRows, members_at};
-use crate::encode::Gunzip;
+use crate::encode::Unpacker;
 use crate::error::ErrorKind;
 use crate::hex::hex;
 use crate::manifest::{DatabaseIdentity, Witness};
@@ -353,7 +353,7 @@ impl ChangedPlaces {
         }
         let mut reader = target.reader().ok()?;
         let apart = reader.template().layers_apart();
-        let mut gunzip = Gunzip::new();
+        let mut unpacker = Unpacker::new(reader.describe().ok()?.format);
         for (index, places) in &self.layers {
             let layer = &layers[*index];
             let slice = if apart { Slice::Layer(layer.id()) } else { Slice::Whole };
@@ -365,8 +365,8 @@ impl ChangedPlaces {
                 };
                 let positions = places.positions.iter().copied();
                 shows = places.has_boxes
-                    || gunzip
-                        .unpack(&bytes)
+                    || unpacker
+                        .mvt(&bytes)
                         .map_or(true, |raw| may_show(&raw, id.coord, layer.name(), layer.margin(), positions));
                 Ok::<(), crate::target::ReadError>(())
             })

@@ -11,6 +11,7 @@ use super::prepared::{CountingWorker, Counts};
 use super::{ReseedOptions, ReseedOutcome, ReseedRun};
 use crate::draw::patch::{PatchLayer, Patches, Patching, PositionsInTiles};
 use crate::draw::{LiveRows, PreparedLayer, RunLayers, Worker};
+use crate::encode::TileFormat;
 use crate::error::ErrorKind;
 use crate::manifest::Publication;
 use crate::pipeline;
@@ -112,7 +113,7 @@ impl ReseedRun<'_> {
                 tracing::info!(
                     "changed rows: {rows}; a seed is cheaper than their tiles one by one: rendering every tile"
                 );
-                self.seed().await.map(Some)
+                Box::pin(self.seed()).await.map(Some)
             }
             Work::Some(changed) if self.options.dry_run => {
                 if let Some(path) = dirty_out {
@@ -218,7 +219,8 @@ impl ReseedRun<'_> {
         let layers = self.with_neighbourhoods(&workers, &spots, &changed).await?;
         let layers = self.with_all_rows(&workers, layers, &tiles, &batches).await?;
         let whole = changed.rendered_whole(&self.look.state);
-        let patches = patches(spots, &layers, &whole, sink.needs().layers_apart);
+        let format = self.look.run.settings.run.limits.packing.format;
+        let patches = patches(spots, &layers, &whole, format, sink.needs().layers_apart);
         let work = TilesToRender { tiles: &tiles, changed: &changed, patches: patches.as_ref() };
         let running = Box::pin(self.rendered(&work, &layers, batches, workers, sink));
         let Look { run: tileset_run, snapshot, reads, .. } = &self.look;
@@ -404,13 +406,14 @@ fn patches(
     spots: PositionsInTiles,
     layers: &[PreparedLayer],
     unrendered: &[TileCoord],
+    format: TileFormat,
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
     if !spots.are_known() {
         return None;
     }
     let (layers, whole) = (layers.iter().map(patch_layer).collect(), unrendered.iter().copied().collect());
-    Some(Arc::new(Patches::new(layers, spots, whole, layers_apart)))
+    Some(Arc::new(Patches::new(layers, spots, whole, format, layers_apart)))
 }
 
 /// A source that patches tiles, with its own reader of the target. May wait for a server.

@@ -7,7 +7,7 @@ use tokio::runtime::Handle;
 use super::Target;
 use crate::cdn::{Outbox, OutboxWriter, queue_name};
 use crate::config::TilesetSettings;
-use crate::encode::{Gunzip, MAX_UNPACKED_TILE};
+use crate::encode::{MAX_UNPACKED_TILE, Unpacker};
 use crate::manifest::Publication;
 use crate::run::CommandError;
 use crate::shards::{ShardsError, WorkFolder};
@@ -141,17 +141,18 @@ impl Target {
         reader: &mut dyn TileReader,
         tile: TileCoord,
     ) -> Result<Option<Vec<u8>>, CommandError> {
-        let layers = reader.describe()?.vector_layers.len();
-        let apart = (0..layers).filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
+        let described = reader.describe()?;
+        let apart = (0..described.vector_layers.len())
+            .filter_map(|layer| Some(Slice::Layer(LayerId(u16::try_from(layer).ok()?))));
         let ids: Vec<TileId> =
             [Slice::Whole].into_iter().chain(apart).map(|slice| TileId { coord: tile, slice }).collect();
-        let mut gunzip = Gunzip::new();
+        let mut unpacker = Unpacker::new(described.format);
         let mut raw: Option<Vec<u8>> = None;
         read_all(reader, &ids, |_, stored| {
             let Some(stored) = stored else { return Ok(()) };
             let raw = raw.get_or_insert_default();
             let room = MAX_UNPACKED_TILE.saturating_sub(raw.len());
-            raw.extend(gunzip.unpack_at_most(&stored, room).map_err(|source| self.broken_tile(tile, source))?);
+            raw.extend(unpacker.mvt_of_at_most(&stored, room).map_err(|source| self.broken_tile(tile, source))?);
             Ok::<(), CommandError>(())
         })?;
         Ok(raw)

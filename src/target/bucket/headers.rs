@@ -2,14 +2,13 @@
 
 use super::BucketOptions;
 use super::client::ObjectHeaders;
-use crate::encode::TileFormat;
 use crate::tile::TileId;
 
 const JSON: &str = "application/json";
 
 pub(crate) fn of_tile(options: &BucketOptions, tile: TileId, packed: bool) -> ObjectHeaders {
     ObjectHeaders {
-        content_type: TileFormat::MVT.media_type,
+        content_type: options.format.media_type,
         is_gzip: packed,
         cache_control: options.cache_control_at(tile.coord.zoom()).map(str::to_owned),
         storage_class: options.section.storage_class.clone(),

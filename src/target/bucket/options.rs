@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::{BucketError, BucketShared};
+use crate::encode::TileFormat;
 use crate::hex::hex;
 use crate::setting::{Named, TextByZoom, TimeSpan, by_name, names_schema, no_key_is_required};
 use crate::tile::{TileId, TileText, TileTextNames, Zoom, ZoomList};
@@ -70,6 +71,8 @@ impl Named for Encryption {
 /// How a bucket is reached and how objects are stored.
 #[derive(Debug, Clone)]
 pub struct BucketOptions {
+    /// How tiles are encoded.
+    pub format: TileFormat,
     /// The keys of the section, checked: without a user in `endpoint`, with the key of KMS in `encryption`.
     pub section: S3Section,
     /// Access keys; `None` uses the SDK's default chain of credentials.
