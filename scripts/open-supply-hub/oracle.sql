@@ -1,5 +1,5 @@
 -- What the map's two layers show of the rows that fulfil a condition on api_facilityindex, by statements written in another way than the program's: one tile at a
--- time, all in degrees; and facilities joined with real hexagons in Web Mercator.
+-- time, all in degrees; and facilities joined with real hexagons in degrees, whose corners are made in Web Mercator.
 CREATE OR REPLACE FUNCTION oracle_facilities(z int, x int, y int, condition text) RETURNS bytea LANGUAGE plpgsql AS $$
 DECLARE
     box geometry := ST_Transform(ST_TileEnvelope(z, x, y), 4326);
@@ -31,9 +31,9 @@ BEGIN
             FROM corner
         ), filled AS (
             SELECT a, b, middle, shape, count(*) AS count FROM hexagon JOIN (
-                SELECT ST_Transform(location, 3857) AS place FROM api_facilityindex WHERE (%s)
+                SELECT location FROM api_facilityindex WHERE (%s)
                     AND location && ST_Transform(ST_Intersection(ST_Expand($1, $2 * 3), ST_MakeEnvelope(-20037508, -20037508, 20037508, 20037508, 3857)), 4326)
-                OFFSET 0) AS facility ON ST_Intersects(shape, place)
+                OFFSET 0) AS facility ON ST_Contains(ST_Transform(shape, 4326), location)
             GROUP BY a, b, middle, shape
         ), cell AS (
             SELECT a, b, middle, count, ST_Transform(shape, 4326) AS shape FROM filled

@@ -419,7 +419,7 @@ pub(crate) fn peaks(members: &MembersByCode, shape: CellShape) -> HashMap<i64, i
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::{Cell, CellShape};
+    use crate::cells::{Cell, CellEdges, CellShape};
 
     #[test]
     fn cells_belong_to_the_largest_peak_beside_them() {
@@ -492,7 +492,13 @@ mod tests {
         let zooms: Vec<Zoom> = [0, 1, 9].map(|level| Zoom::new(level).unwrap()).into();
         let at = vec![[10.0, 10.5], [30.9, 20.0], [4_000_000_000.0, 7.0]];
         let members = Members { at, ..Members::default() };
-        let grid = |geometry| CellGrid { shape: CellShape::Square, size: 0.5, geometry, merges: false };
+        let grid = |geometry| CellGrid {
+            shape: CellShape::Square,
+            size: 0.5,
+            geometry,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         let gathered = |members: &Members, geometry| {
             let mut gathering = Gathering::new(grid(geometry), &zooms, None);
             // One by one, the last one first: the order does not matter.
@@ -524,7 +530,13 @@ mod tests {
     #[test]
     fn values_are_folded_where_cells_and_lone_members_are_few() {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
+        let grid = CellGrid {
+            shape: CellShape::Square,
+            size: 0.5,
+            geometry: CellGeometry::Center,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
         let gathered = |middle: usize, values: usize, lone_cost: u64| {
             let mut at = vec![[8e8, 8e8]; middle];
@@ -553,7 +565,13 @@ mod tests {
     #[test]
     fn the_cells_of_a_deep_zoom_are_kept_if_they_are_few() {
         let zooms: Vec<Zoom> = [0, 14].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid { shape: CellShape::Square, size: 0.5, geometry: CellGeometry::Center, merges: false };
+        let grid = CellGrid {
+            shape: CellShape::Square,
+            size: 0.5,
+            geometry: CellGeometry::Center,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         let known = |cells: u32, folds: &[Fold]| {
             let wanted = WantedFolds { folds: folds.to_vec(), lone_cost: 0 };
             let mut gathering = Gathering::new(grid, &zooms, Some(wanted));

@@ -34,6 +34,19 @@ pub enum CellGeometry {
     Polygon,
 }
 
+/// How the slanted edges of hexagons run from corner to corner, which decides to which of two hexagons a position
+/// belongs. The corners, and so the drawn hexagons, are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum CellEdges {
+    /// Straight on the map.
+    #[default]
+    Mercator,
+    /// Straight in longitude and latitude, as those of a hexagon that was transformed to EPSG:4326 (`ST_Transform`
+    /// moves the corners only). For hexagons no wider than [`CellEdges::WIDEST`].
+    Degrees,
+}
+
 /// A grid of cells at each zoom.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CellGrid {
@@ -48,6 +61,8 @@ pub struct CellGrid {
     /// neighbours, or stays alone if none of them is a peak. The clusters are then drawn, counted and planned, each
     /// under the code of its peak.
     pub merges: bool,
+    /// How the edges of hexagons run.
+    pub edges: CellEdges,
 }
 
 /// A cell of a grid at a zoom. Squares are counted from the north-west corner of the world. Hexagons are counted in
@@ -154,6 +169,9 @@ impl CellGrid {
             CellShape::Hexagon => {
                 // The middles of the hexagons are two rectangular lattices; in these units both have steps of one.
                 let s = (x - MIDDLE) / width;
+                if self.edges == CellEdges::Degrees {
+                    return in_degrees(s, (MIDDLE - y) / width * TWICE_INVERSE_SQRT_3, width);
+                }
                 let t = (MIDDLE - y) / width * INVERSE_SQRT_3 - THIRD;
                 let (s0, t0) = (floor(s + 0.5), floor(t + 0.5));
                 let (s1, t1) = (floor(s), floor(t));
@@ -229,6 +247,66 @@ impl CellGrid {
     }
 }
 
+/// 2/√3: a row of hexagons is √3/2 widths high.
+pub const TWICE_INVERSE_SQRT_3: f64 = 1.154_700_538_379_251_5;
+/// The height of a row of hexagons on the Mercator map of a sphere of radius 1, for each world unit of a cell's width:
+/// √3/2 · 2π/2³².
+pub const ROW_HEIGHT: f64 = 1.266_924_220_300_897_3e-9;
+/// A sixth.
+pub const SIXTH: f64 = 1.0 / 6.0;
+/// The last divisor of the continued fraction of tanh, which is exact to 5·10⁻¹⁶ then.
+pub const LAST_DIVISOR: u32 = 25;
+
+impl CellEdges {
+    /// The widest hexagon with edges that are straight in degrees, as a fraction of the world: an edge of one is less
+    /// than two world units from its line.
+    pub const WIDEST: f64 = 1.0 / 8.0;
+}
+
+/// The hexagon with edges straight in degrees in which a position lies: `s` widths east of the middle of the world and
+/// `v` rows north of it. A position on an edge belongs to the upper hexagon, or to the eastern one.
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^30 cells along the world")]
+fn in_degrees(s: f64, v: f64, width: f64) -> Cell {
+    let row = floor(v);
+    let (up, column) = (v - row, column(s, row));
+    // The lowest third of a row is crossed by the edges between it and the row below, each from a lowest corner of this
+    // row up to a highest one of that row.
+    if up < THIRD {
+        let step = ROW_HEIGHT * width;
+        let (middle, half) = ((row + SIXTH) * step, SIXTH * step);
+        let t = tanh(middle);
+        let (at, first, last) = (latitude((up - SIXTH) * step, t), latitude(-half, t), latitude(half, t));
+        if at - first < (last - first) * (2.0 * s - column).abs() {
+            return Cell { a: self::column(s, row - 1.0) as i64, b: row as i64 - 1 };
+        }
+    }
+    Cell { a: column as i64, b: row as i64 }
+}
+
+/// The column of the hexagon in a row above whose lowest corner or between whose sides a position lies.
+fn column(s: f64, row: f64) -> f64 {
+    let odd = row - 2.0 * floor(row * 0.5);
+    2.0 * floor(s + 0.5 - odd * 0.5) + odd
+}
+
+/// tanh by its continued fraction, of additions, products and quotients only.
+fn tanh(x: f64) -> f64 {
+    let square = x * x;
+    let divisors = (1..LAST_DIVISOR).step_by(2).map(f64::from).rev();
+    x / divisors.fold(f64::from(LAST_DIVISOR), |rest, divisor| divisor + square / rest)
+}
+
+/// The latitude of a place on the Mercator map above a place whose latitude has the sine `t`, as the first six terms of
+/// its Taylor series, divided by the cosine of that place's latitude. (The sine of a latitude is tanh of its distance
+/// from the equator on the map.)
+fn latitude(above: f64, t: f64) -> f64 {
+    let tt = t * t;
+    let fifth = ((tt * 24.0 - 28.0) * tt + 5.0) / 120.0 + above * (t * ((180.0 - tt * 120.0) * tt - 61.0) / 720.0);
+    let fourth = t * (5.0 - tt * 6.0) / 24.0 + above * fifth;
+    let third = (tt * 2.0 - 1.0) / 6.0 + above * fourth;
+    above * (1.0 + above * (t * -0.5 + above * third))
+}
+
 /// The greatest whole number that is no greater than `number`, which is less than 2⁵² away from 0. Without a call of
 /// the C library, as processors without SSE 4.1 need it for [`f64::floor`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the number is small")]
@@ -246,7 +324,53 @@ mod tests {
     }
 
     fn grid(shape: CellShape, size: f64) -> CellGrid {
-        CellGrid { shape, size, geometry: CellGeometry::Center, merges: false }
+        CellGrid { shape, size, geometry: CellGeometry::Center, merges: false, edges: CellEdges::Mercator }
+    }
+
+    /// The latitude of a position, in degrees.
+    fn degrees(y: f64) -> f64 {
+        ((MIDDLE - y) / MIDDLE * std::f64::consts::PI).sinh().atan().to_degrees()
+    }
+
+    /// The corners that [`CellGrid::middle`] names, joined by lines in degrees. Beside them: a hexagon of the same
+    /// corners with other edges holds other positions, and none twice.
+    #[test]
+    fn edges_in_degrees_are_straight_between_the_same_corners() {
+        let straight = grid(CellShape::Hexagon, 0.125);
+        let bent = CellGrid { edges: CellEdges::Degrees, ..straight };
+        let mut moved_at = Vec::new();
+        for level in [0, 1, 2, 5] {
+            let (zoom, width) = (zoom(level), straight.width(zoom(level)));
+            let (half, quarter) = (width * 0.5, width * 0.5 * INVERSE_SQRT_3);
+            let mut moved = 0;
+            for at in positions() {
+                let cell = bent.cell(zoom, at);
+                moved += u32::from(cell != straight.cell(zoom, at));
+                let [x, y] = bent.middle(zoom, cell);
+                // The part of the way from the middle to the side, and the latitudes of both ends of the edge there.
+                let aside = ((at[0] - x) / half).abs();
+                let on_edge = |inner: f64, outer: f64| {
+                    let [inner, outer] = [inner, outer].map(|corner| degrees(y + corner));
+                    inner + (outer - inner) * aside
+                };
+                let (top, bottom) = (on_edge(-2.0 * quarter, -quarter), on_edge(2.0 * quarter, quarter));
+                // 10⁻⁷ degrees are a centimetre.
+                let own = degrees(at[1]);
+                assert!(aside <= 1.0 + 1e-9 && (bottom - 1e-7..=top + 1e-7).contains(&own), "{level} {at:?} {cell:?}");
+            }
+            moved_at.push(moved);
+        }
+        // The smaller the hexagons, the fewer positions lie between the two kinds of edges.
+        assert!(moved_at.is_sorted_by(|one, next| one > next), "{moved_at:?}");
+    }
+
+    #[test]
+    fn tanh_is_exact_over_the_whole_map() {
+        // A hexagon at the edge of the world, at most an eighth of it wide, reaches a little beyond π.
+        for i in -3_255..=3_255 {
+            let x = f64::from(i) / 1_000.0;
+            assert!((tanh(x) - x.tanh()).abs() < 1e-15, "{x}");
+        }
     }
 
     /// Positions all over the world, the same in every run.

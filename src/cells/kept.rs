@@ -225,7 +225,7 @@ impl KeptMembers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::{CellGeometry, CellShape, Gathering, Members};
+    use crate::cells::{CellEdges, CellGeometry, CellShape, Gathering, Members};
 
     /// Rows come and go at random; what is left is counted as by a gathering of those that stay.
     #[test]
@@ -241,7 +241,7 @@ mod tests {
             (CellShape::Hexagon, CellGeometry::Centroid, true, Some(vec![Fold::Values, Fold::Sum])),
             (CellShape::Hexagon, CellGeometry::Polygon, false, Some(vec![Fold::Sum])),
         ] {
-            let grid = CellGrid { shape, size: 0.25, geometry, merges };
+            let grid = CellGrid { shape, size: 0.25, geometry, merges, edges: CellEdges::Mercator };
             let wanted = folds.map(|folds| WantedFolds { folds, lone_cost: 0 });
             let many = wanted.as_ref().map_or(0, |wanted| wanted.folds.len());
             let mut row = || {
@@ -278,7 +278,13 @@ mod tests {
 
     #[test]
     fn values_that_a_row_cannot_be_taken_from_are_not_kept() {
-        let grid = CellGrid { shape: CellShape::Square, size: 0.25, geometry: CellGeometry::Center, merges: false };
+        let grid = CellGrid {
+            shape: CellShape::Square,
+            size: 0.25,
+            geometry: CellGeometry::Center,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         for fold in [Fold::Distinct, Fold::Least, Fold::Greatest] {
             let wanted = WantedFolds { folds: vec![Fold::Sum, fold], lone_cost: 0 };
             assert!(KeptCells::new(grid, Some(&wanted)).is_none(), "{fold:?}");
@@ -287,7 +293,13 @@ mod tests {
 
     #[test]
     fn a_zoom_with_nearly_as_many_cells_as_rows_is_not_kept() {
-        let grid = CellGrid { shape: CellShape::Square, size: 1.0, geometry: CellGeometry::Center, merges: false };
+        let grid = CellGrid {
+            shape: CellShape::Square,
+            size: 1.0,
+            geometry: CellGeometry::Center,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         let at: Vec<[f64; 2]> = (0..1_000_u32).map(|row| [f64::from(row) * 4_194_304.0; 2]).collect();
         let zooms = [0, 10].map(|level| Zoom::new(level).unwrap());
         let mut cells = KeptCells::new(grid, None).unwrap();

@@ -28,4 +28,7 @@ pub use gather::{CellCounts, CountedCell, Gathering, Members, WantedFolds};
 pub(crate) use kept::{CellRows, Change, KeptCells};
 pub(crate) use row_cells::RowCells;
 
-pub use grid::{Cell, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD, code_step};
+pub use grid::{
+    Cell, CellEdges, CellGeometry, CellGrid, CellShape, INVERSE_SQRT_3, LAST_DIVISOR, MIDDLE, ROW_HEIGHT, SIXTH,
+    SQRT_3, THIRD, TWICE_INVERSE_SQRT_3, code_step,
+};

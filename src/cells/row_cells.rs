@@ -75,7 +75,7 @@ impl RowCellCounts<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::{CellGeometry, CellShape, Gathering};
+    use crate::cells::{CellEdges, CellGeometry, CellShape, Gathering};
 
     #[test]
     fn known_cells_are_counted_as_gathered_ones() {
@@ -94,7 +94,7 @@ mod tests {
             (CellShape::Hexagon, CellGeometry::Center, false),
             (CellShape::Hexagon, CellGeometry::Center, true),
         ] {
-            let grid = CellGrid { shape, size: 0.25, geometry, merges };
+            let grid = CellGrid { shape, size: 0.25, geometry, merges, edges: CellEdges::Mercator };
             let (known, others) = (rows(2_000), Members { at: rows(100), ..Members::default() });
             let cells = RowCells::new(grid, zoom, known.iter().copied()).unwrap();
             let mut counting = cells.counting();
@@ -109,7 +109,13 @@ mod tests {
 
     #[test]
     fn too_many_cells_are_not_known() {
-        let grid = CellGrid { shape: CellShape::Square, size: 1.0, geometry: CellGeometry::Center, merges: false };
+        let grid = CellGrid {
+            shape: CellShape::Square,
+            size: 1.0,
+            geometry: CellGeometry::Center,
+            merges: false,
+            edges: CellEdges::Mercator,
+        };
         let zoom = Zoom::new(20).unwrap();
         let of = |rows: u32| RowCells::new(grid, zoom, (0..rows).map(|row| [f64::from(row) * 4_096.0, 0.5]));
         assert!(of(65_536).is_some() && of(65_537).is_none());

@@ -4,8 +4,8 @@ use std::num::NonZeroU64;
 
 use super::error::ConfigError;
 use super::settings::{Check, first_repeated};
-use crate::cells::{CellGeometry, CellGrid, CellShape};
-use crate::postgis::{AggregateSection, Cells, ClusterSection, Properties, Property, PropertySource};
+use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
+use crate::postgis::{AggregateSection, Cells, ClusterSection, Fraction, Properties, Property, PropertySource};
 
 /// The properties of a cluster, with the names that map clients use: those of Supercluster, which MapLibre uses.
 const CLUSTER: [(&str, &str); 4] = [
@@ -34,8 +34,21 @@ impl Check<'_> {
         aggregate: &AggregateSection,
         limit: Option<NonZeroU64>,
     ) -> Result<(Cells, Vec<Property>), ConfigError> {
-        let grid = CellGrid { shape: aggregate.cell, size: aggregate.size.0, geometry: aggregate.draw, merges: false };
+        let AggregateSection { cell: shape, size: Fraction(size), draw: geometry, edges, .. } = *aggregate;
+        let grid = CellGrid { shape, size, geometry, merges: false, edges };
         self.size(&format!("{key}.size"), &grid, limit)?;
+        if edges == CellEdges::Degrees {
+            let what = match shape {
+                CellShape::Square => Some("those of squares run along meridians and parallels: leave this key out"),
+                CellShape::Hexagon if size > CellEdges::WIDEST => Some(
+                    "edges in degrees are worked out for hexagons of 1/8 of a tile or less: write a smaller size, or leave this key out",
+                ),
+                CellShape::Hexagon => None,
+            };
+            if let Some(what) = what {
+                return Err(self.wrong(&format!("{key}.edges"), what.to_owned()));
+            }
+        }
         let having = aggregate.having.clone();
         if let Some(having) = &having {
             self.placeholders(&format!("{key}.having"), having, &CELL)?;
@@ -59,7 +72,7 @@ impl Check<'_> {
         let size = cluster.size.map_or(CLUSTER_SIZE, |size| size.0);
         let shape = cluster.cell.unwrap_or_default();
         let merges = cluster.merge.unwrap_or(false);
-        let grid = CellGrid { shape, size, geometry: CellGeometry::Centroid, merges };
+        let grid = CellGrid { shape, size, geometry: CellGeometry::Centroid, merges, edges: CellEdges::Mercator };
         self.size(&format!("{key}.size"), &grid, limit)?;
         let aggregate = |(name, sql): (&str, &str)| Property {
             name: name.to_owned(),

@@ -406,6 +406,7 @@ mod tests {
             size: 1.0,
             geometry: crate::cells::CellGeometry::Center,
             merges: false,
+            edges: crate::cells::CellEdges::Mercator,
         };
         let mut dirty = Dirty::new(&[whole("2")], 100);
         let layer = DrawnLayer { grid: Some(grid), ..drawn("0-22", 0) };

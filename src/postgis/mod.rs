@@ -38,7 +38,8 @@ pub(crate) use discover::{
     OSM_ID, SpatialFunction, SpatialKind, SpatialRelation, TableLink, ViewRead, WorldShare, discover, try_layers,
 };
 pub(crate) use layer::{
-    AggregateSection, ClusterSection, CommentLayer, FunctionComment, Limit, Properties, RowCondition, SimplifySection,
+    AggregateSection, ClusterSection, CommentLayer, Fraction, FunctionComment, Limit, Properties, RowCondition,
+    SimplifySection,
 };
 pub(crate) use layer::{
     Beyond, Budget, Cells, Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, Layer, LayerKind,

@@ -4,10 +4,10 @@
 //! The signature is the HMAC-SHA-256 (RFC 2104), in hexadecimal digits, of four lines with line breaks between them:
 //!
 //! ```text
-//! oar-tiles-1          the form of these lines
-//! facilities the tileset: its name as in an address, or that of a family and the values of a variant, with / between
-//! country=BD the filter in its canonical form; an empty line for none 1767225600 expires: when the right ends, in
-//! seconds since 1970, a whole hour
+//! oar-tiles-1       the form of these lines
+//! facilities        the tileset: its name as in an address, or that of a family and the values of a variant, with / between
+//! country=BD        the filter in its canonical form; an empty line for none
+//! 1767225600        expires: when the right ends, in seconds since 1970, a whole hour
 //! ```
 //!
 //! z, x and y are not signed: one signature is for a map. Because `expires` is a whole hour, the clients of an hour

@@ -77,12 +77,19 @@ pub(crate) async fn plan_install(
                 let narrowed = Arc::new(layer.narrowed_by(&condition.sql));
                 let narrowed_reads = layer_reads(&session, &narrowed).await?;
                 // PostgreSQL believes what a function says of itself, but the catalog may know that it reads a table.
-                if narrowed_reads.warnings.len() <= reads.warnings.len() {
+                // What a tracked condition reads, only the catalog knows: nothing may be left open there, not even
+                // what the layer leaves open as well.
+                let known = if condition.is_tracked { 0 } else { reads.warnings.len() };
+                if narrowed_reads.warnings.len() <= known {
                     needs.push((narrowed, narrowed_reads.requests));
                 } else if condition.is_tracked {
-                    let further =
-                        narrowed_reads.warnings.into_iter().filter(|warning| !reads.warnings.contains(warning));
-                    further_warnings.extend(further);
+                    let further = narrowed_reads.warnings.into_iter();
+                    further_warnings.extend(further.filter(|warning| !reads.warnings.contains(warning)));
+                    further_warnings.push(format!(
+                        "layer \"{}\": the condition {} is said to be tracked, and may read what the change log does not note, for the reason above: tracked has no effect",
+                        layer.name(),
+                        condition.sql
+                    ));
                 }
             }
         }

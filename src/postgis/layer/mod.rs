@@ -40,7 +40,9 @@ pub(crate) use placement::{
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub(crate) use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
-pub(crate) use section::{AggregateSection, ClusterSection, Limit, Properties, RowCondition, SimplifySection};
+pub(crate) use section::{
+    AggregateSection, ClusterSection, Fraction, Limit, Properties, RowCondition, SimplifySection,
+};
 pub(crate) use section::{LayerSection, OnLargeTile, OnTileError, TrackSection};
 
 #[derive(Debug, Clone, PartialEq, Eq)]

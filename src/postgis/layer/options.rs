@@ -7,7 +7,7 @@ use super::placement::Beyond;
 use super::query::Query;
 use super::section::{LayerSection, OnLargeTile, OnTileError};
 use super::{BoundProperty, CalledFunction, ComputedFrom, KeyColumn, Layer};
-use crate::cells::{CellGeometry, CellGrid, CellShape};
+use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
 use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits, ZoomList};
 
 /// Where a layer's rows come from.
@@ -280,7 +280,7 @@ fn margin(margin: Margin) -> String {
 
 impl Cells {
     fn definition(&self) -> String {
-        let Cells { grid: CellGrid { shape, size, geometry, merges }, having, keeps_lone } = self;
+        let Cells { grid: CellGrid { shape, size, geometry, merges, edges }, having, keeps_lone } = self;
         let shape = match shape {
             CellShape::Square => "Square",
             CellShape::Hexagon => "Hexagon",
@@ -291,8 +291,12 @@ impl Cells {
             CellGeometry::Polygon => "Polygon",
         };
         let merges = if *merges { ", merges" } else { "" };
+        let edges = match edges {
+            CellEdges::Mercator => "",
+            CellEdges::Degrees => ", edges in degrees",
+        };
         format!(
-            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {geometry}{merges} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
+            "Some(Cells {{ grid: Grid {{ shape: {shape}, size: {size:?}, standing: {geometry}{merges}{edges} }}, having: {having:?}, keeps_lone: {keeps_lone} }})"
         )
     }
 }
@@ -378,6 +382,7 @@ pub(crate) mod tests {
                     size: 0.25,
                     geometry: CellGeometry::Polygon,
                     merges: false,
+                    edges: CellEdges::Mercator,
                 },
                 having: Some("count(*) > 1".to_owned()),
                 keeps_lone: true,

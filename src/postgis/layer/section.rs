@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::placement::Beyond;
-use crate::cells::{CellGeometry, CellShape};
+use crate::cells::{CellEdges, CellGeometry, CellShape};
 use crate::setting::has_schema_of;
 use crate::tile::{TileBounds, ZoomList};
 
@@ -71,6 +71,8 @@ pub(crate) struct AggregateSection {
     pub(crate) size: Fraction,
     #[serde(default)]
     pub(crate) draw: CellGeometry,
+    #[serde(default)]
+    pub(crate) edges: CellEdges,
     pub(crate) having: Option<String>,
     #[schemars(with = "BTreeMap<String, String>")]
     pub(crate) properties: toml::Table,

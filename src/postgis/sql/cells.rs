@@ -7,7 +7,10 @@ use tokio_postgres::types::Type;
 use super::aggregates::{AggregateCall, AggregatePiece, only_counts, pieces};
 use super::edge::{projected, shifted_boxes};
 use super::{AREA_ZOOM, AreaSearch, RANK, area_of, filter_at, search, type_of};
-use crate::cells::{Cell, CellGeometry, CellGrid, CellShape, Fold, INVERSE_SQRT_3, MIDDLE, SQRT_3, THIRD, code_step};
+use crate::cells::{
+    Cell, CellEdges, CellGeometry, CellGrid, CellShape, Fold, INVERSE_SQRT_3, LAST_DIVISOR, MIDDLE, ROW_HEIGHT, SIXTH,
+    SQRT_3, THIRD, TWICE_INVERSE_SQRT_3, code_step,
+};
 use crate::postgis::layer::{BoundProperty, Cells, ComputedFrom, KeyColumn, Layer, PlaceholderSql, Shape};
 use crate::tile::{HALF_WORLD_METRES, LAST_UNIT, WORLD_UNITS};
 
@@ -315,6 +318,9 @@ pub(crate) fn celled(grid: CellGrid, x: &str, y: &str, name: &str) -> String {
                 code(&number(x), &number(y))
             )
         }
+        CellShape::Hexagon if grid.edges == CellEdges::Degrees => {
+            celled_in_degrees(&in_world, &[clamped(x), clamped(y)], &code, name)
+        }
         CellShape::Hexagon => format!(
             "skewed AS (
     SELECT *, ({cut_x} - {MIDDLE:?}::float8) / oar_tiles_width AS oar_tiles_s,
@@ -338,6 +344,65 @@ celled AS (
             other = code("2 * oar_tiles_s1::int8 + 1", "2 * oar_tiles_t1::int8 + 1"),
         ),
     }
+}
+
+/// The same for hexagons with edges straight in degrees.
+fn celled_in_degrees(
+    in_world: &str,
+    [cut_x, cut_y]: &[String; 2],
+    code: &dyn Fn(&str, &str) -> String,
+    name: &str,
+) -> String {
+    let column = |row: &str| {
+        let odd = format!("(({row}) - 2::float8 * floor(({row}) * 0.5::float8))");
+        format!("2::float8 * floor(oar_tiles_s + 0.5::float8 - {odd} * 0.5::float8) + {odd}")
+    };
+    let below = "oar_tiles_row - 1::float8";
+    let square = "oar_tiles_middle * oar_tiles_middle";
+    let tanh = (1..LAST_DIVISOR)
+        .step_by(2)
+        .rev()
+        .fold(format!("{LAST_DIVISOR}::float8"), |rest, divisor| format!("({divisor}::float8 + {square} / {rest})"));
+    let half = format!("{SIXTH:?}::float8 * oar_tiles_step");
+    let at = latitude(&format!("(oar_tiles_up - {SIXTH:?}::float8) * oar_tiles_step"));
+    let (first, last) = (latitude(&format!("-({half})")), latitude(&half));
+    format!(
+        "skewed AS (
+    SELECT *, ({cut_x} - {MIDDLE:?}::float8) / oar_tiles_width AS oar_tiles_s,
+        ({MIDDLE:?}::float8 - {cut_y}) / oar_tiles_width * {TWICE_INVERSE_SQRT_3:?}::float8 AS oar_tiles_v,
+        {ROW_HEIGHT:?}::float8 * oar_tiles_width AS oar_tiles_step
+    FROM located WHERE {in_world} OFFSET 0
+),
+stepped AS (
+    SELECT *, floor(oar_tiles_v) AS oar_tiles_row, oar_tiles_v - floor(oar_tiles_v) AS oar_tiles_up,
+        (floor(oar_tiles_v) + {SIXTH:?}::float8) * oar_tiles_step AS oar_tiles_middle
+    FROM skewed OFFSET 0
+),
+slanted AS (
+    SELECT *, {own} AS oar_tiles_column, oar_tiles_middle / {tanh} AS oar_tiles_t FROM stepped OFFSET 0
+),
+-- The lowest third of a row is crossed by the edges between it and the row below.
+celled AS (
+    SELECT *, CASE WHEN oar_tiles_up < {THIRD:?}::float8
+            AND {at} - {first} < ({last} - {first}) * abs(2::float8 * oar_tiles_s - oar_tiles_column)
+        THEN {lower} ELSE {upper} END AS {name} FROM slanted OFFSET 0
+)",
+        own = column("oar_tiles_row"),
+        lower = code(&format!("({})::int8", column(below)), &format!("({below})::int8")),
+        upper = code("oar_tiles_column::int8", "oar_tiles_row::int8"),
+    )
+}
+
+/// `latitude` of `cells/grid.rs`, above a place whose sine of the latitude is `oar_tiles_t`.
+fn latitude(above: &str) -> String {
+    let (above, t) = (format!("({above})"), "oar_tiles_t");
+    let tt = format!("({t} * {t})");
+    let fifth = format!(
+        "((({tt} * 24::float8 - 28::float8) * {tt} + 5::float8) / 120::float8 + {above} * ({t} * ((180::float8 - {tt} * 120::float8) * {tt} - 61::float8) / 720::float8))"
+    );
+    let fourth = format!("({t} * (5::float8 - {tt} * 6::float8) / 24::float8 + {above} * {fifth})");
+    let third = format!("(({tt} * 2::float8 - 1::float8) / 6::float8 + {above} * {fourth})");
+    format!("({above} * (1::float8 + {above} * ({t} * -0.5::float8 + {above} * {third})))")
 }
 
 /// The square of a distance, in the units of the two lattices.

@@ -7,7 +7,7 @@ use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, SurveyedRepair, cached_rows,
     hash_conditions, key_bounds, read_statements, render, scan, skipped, some_shapes, survey,
 };
-use crate::cells::{CellGeometry, CellGrid, CellShape};
+use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, Layer, LayerKind, LayerSection,
     OnLargeTile, OnTileError, PropertyNames, Rank, RowZooms, Shape, Simplify,
@@ -96,7 +96,13 @@ fn squares() -> Layer {
         sql: "(count(*)\n)".to_owned(),
         kind: "Number",
     };
-    let grid = CellGrid { shape: CellShape::Square, size: 0.125, geometry: CellGeometry::Polygon, merges: false };
+    let grid = CellGrid {
+        shape: CellShape::Square,
+        size: 0.125,
+        geometry: CellGeometry::Polygon,
+        merges: false,
+        edges: CellEdges::Mercator,
+    };
     Layer {
         properties: vec![count],
         section: Arc::default(),

@@ -94,6 +94,8 @@ fn what_is_folded_is_what_the_rows_of_each_cell_give() {
             layer("lambert", "square", "polygon", "", as_rows),
             layer("lambert", "hexagon", "centroid", "", as_rows),
             layer("round", "hexagon", "polygon", "", as_rows),
+            layer("lambert", "hexagon", "center", "", as_rows)
+                .replace("size = \"1/4\"", "size = \"1/8\"\nedges = \"degrees\""),
             layer("line", "square", "center", "", as_rows),
             layer("degrees", "square", "center", "max_tile_features = 5\non_large_tile = \"thin\"", as_rows),
             layer("degrees", "hexagon", "polygon", "", as_rows) + "having = \"max(whole) > 0 AND count(*) > 1\"\n",

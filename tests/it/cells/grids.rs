@@ -19,6 +19,8 @@ struct Slow<'a> {
     /// How a cell is drawn, as in the configuration.
     cell: &'a str,
     draw: &'a str,
+    /// How the edges of hexagons run, as in the configuration.
+    edges: &'a str,
     /// Cells along a tile.
     along: u32,
     /// The properties: names and aggregates.
@@ -34,6 +36,7 @@ const GRID: Slow<'_> = Slow {
     geometry: "location",
     cell: "hexagon",
     draw: "center",
+    edges: "mercator",
     along: 8,
     properties: COUNT,
     buffer: 256,
@@ -41,14 +44,14 @@ const GRID: Slow<'_> = Slow {
 
 impl Slow<'_> {
     fn config(&self) -> String {
-        let Slow { name, table, geometry, cell, draw, along, buffer, .. } = self;
+        let Slow { name, table, geometry, cell, draw, edges, along, buffer, .. } = self;
         let mut properties = String::new();
         for (name, sql) in self.properties {
             write!(properties, "{name} = {sql:?}, ").unwrap();
         }
         format!(
             "[[layer]]\nname = \"{name}\"\ntable = \"{table}\"\ngeometry = \"{geometry}\"\nkey = [\"id\"]\nbuffer = {buffer}
-             [layer.aggregate]\ncell = \"{cell}\"\nsize = \"1/{along}\"\ndraw = \"{draw}\"\nproperties = {{ {properties} }}\n"
+             [layer.aggregate]\ncell = \"{cell}\"\nsize = \"1/{along}\"\ndraw = \"{draw}\"\nedges = \"{edges}\"\nproperties = {{ {properties} }}\n"
         )
     }
 
@@ -71,7 +74,7 @@ impl Slow<'_> {
 
     /// Every tile of some zooms as the slow query gives it.
     fn tiles(&self, db: &Db, zooms: std::ops::RangeInclusive<u8>) -> BTreeMap<Address, Vec<u8>> {
-        let Slow { name, table, geometry, draw, along, buffer, .. } = *self;
+        let Slow { name, table, geometry, draw, edges, along, buffer, .. } = *self;
         db.run(&format!(
             "CREATE TABLE \"{name}_places\" AS SELECT *, ST_X(p) AS x, ST_Y(p) AS y, floor((ST_X(p) + 20037508.342789244) / 40075016.685578488 * 4294967296)::bigint AS ux,
                  floor((20037508.342789244 - ST_Y(p)) / 40075016.685578488 * 4294967296)::bigint AS uy
@@ -91,6 +94,15 @@ impl Slow<'_> {
                 "ST_SetSRID(ST_MakePoint((div(sum(ux), count(*)) + 0.5) / 4294967296 * 40075016.685578488 - 20037508.342789244, 20037508.342789244 - (div(sum(uy), count(*)) + 0.5) / 4294967296 * 40075016.685578488), 3857)"
             }
         };
+        // A polygon of the same corners in degrees. Not by ST_Transform, which moves corners beyond ±180° to the other side
+        // of the world.
+        db.run("CREATE OR REPLACE FUNCTION in_degrees(g geometry) RETURNS geometry LANGUAGE sql IMMUTABLE AS 'SELECT CASE WHEN ST_GeometryType(g) = ''ST_Point'' THEN ST_MakePoint(ST_X(g), degrees(atan(sinh(ST_Y(g) / 6378137))))
+            ELSE ST_MakePolygon(ST_MakeLine(ARRAY(SELECT ST_MakePoint(ST_X(geom), degrees(atan(sinh(ST_Y(geom) / 6378137)))) FROM ST_DumpPoints(g) ORDER BY path))) END'");
+        let is_in = if edges == "degrees" {
+            "cell && p AND ST_Intersects(in_degrees(cell), in_degrees(p))"
+        } else {
+            "ST_Intersects(cell, p)"
+        };
         let mut tiles: BTreeMap<Address, Vec<u8>> = BTreeMap::new();
         for zoom in zooms {
             let side = 40_075_016.685_578_49 / f64::from(1_u32 << zoom);
@@ -99,7 +111,7 @@ impl Slow<'_> {
             let standing_table = format!("\"{name}_{zoom}\"");
             db.run(&format!(
                 "CREATE TABLE {standing_table} AS WITH cells AS MATERIALIZED ({polygons}),
-                 member AS MATERIALIZED (SELECT DISTINCT ON (r.id) r.*, a, b, cell FROM \"{name}_places\" AS r JOIN cells ON ST_Intersects(cell, p) ORDER BY r.id, a DESC, b DESC)
+                 member AS MATERIALIZED (SELECT DISTINCT ON (r.id) r.*, a, b, cell FROM \"{name}_places\" AS r JOIN cells ON {is_in} ORDER BY r.id, a DESC, b DESC)
                  SELECT a, b, {standing} AS stands{properties} FROM member GROUP BY a, b, cell;
                  CREATE INDEX ON {standing_table} USING gist (stands); ANALYZE {standing_table}"
             ));
@@ -178,6 +190,28 @@ fn generated_facilities_in_cells_of_every_kind_are_what_the_slow_query_gives() {
     compare(&db, &layers, 0..=8);
 }
 
+/// Places all over the world, so that some lie between the edges of both kinds.
+#[test]
+fn hexagons_with_edges_straight_in_degrees_are_what_the_slow_query_gives() {
+    let db = Db::new();
+    db.run("CREATE TABLE places AS SELECT i AS id, ST_SetSRID(ST_MakePoint(i * 137.50776405 % 360 - 180, degrees(asin(i / 1500.0 * 1.98 - 0.99))), 4326) AS location FROM generate_series(1, 1500) AS i;
+        ALTER TABLE places ADD PRIMARY KEY (id); CREATE INDEX ON places USING gist (location)");
+    let summed: &[(&str, &str)] = &[("count", "count(*)"), ("ids", "string_agg(id::text, ',' ORDER BY id)")];
+    let bent = Slow { table: "places", edges: "degrees", ..GRID };
+    let layers = [
+        Slow { name: "counted", ..bent },
+        Slow { name: "drawn", draw: "polygon", properties: summed, ..bent },
+        Slow { name: "mean", draw: "centroid", along: 9, ..bent },
+        Slow { name: "straight", edges: "mercator", properties: summed, ..bent },
+    ];
+    compare(&db, &layers, 0..=6);
+    let moved = |zoom: u8| {
+        let sql = "SELECT count(*) FROM drawn_{z} AS one FULL JOIN straight_{z} AS other USING (a, b) WHERE one.ids IS DISTINCT FROM other.ids";
+        db.value::<i64>(&sql.replace("{z}", &zoom.to_string()))
+    };
+    assert!(moved(0) > moved(2) && moved(2) > 0, "{} {}", moved(0), moved(2));
+}
+
 #[test]
 fn real_facilities_in_cells_are_what_the_slow_query_gives() {
     for file in ["facilities.csv", "facilities-later.csv"] {
@@ -214,7 +248,8 @@ fn rows_in_any_reference_system_and_of_any_kind_are_put_together() {
     ] {
         for (name, properties) in [("counted", COUNT), ("summed", of)] {
             let name = format!("{name} {table} {cell}");
-            let layer = Slow { name: &name, table, geometry: "g", cell, draw, along: 4, properties, buffer: 64 };
+            let layer =
+                Slow { name: &name, table, geometry: "g", cell, draw, along: 4, properties, buffer: 64, ..GRID };
             compare(&db, &[layer], 0..=8);
         }
     }

@@ -43,6 +43,22 @@ fn cells_that_do_not_fit_are_refused_with_what_to_write() {
             &["of a tile is no power of two, and squares must nest in tiles: write 1, \"1/2\", \"1/4\", … \"1/128\"\n"],
         ),
         (
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/8\"\nedges = \"degrees\"\n{COUNT}"),
+            &[
+                "layer[mills].aggregate.edges",
+                ": those of squares run along meridians and parallels: leave this key out\n",
+            ],
+        ),
+        (
+            LAYER,
+            format!("[layer.aggregate]\ncell = \"hexagon\"\nsize = \"1/4\"\nedges = \"degrees\"\n{COUNT}"),
+            &[
+                "layer[mills].aggregate.edges",
+                ": edges in degrees are worked out for hexagons of 1/8 of a tile or less: write a smaller size, or leave this key out\n",
+            ],
+        ),
+        (
             "[[layer]]\nname = \"mills\"\ntable = \"api_facility\"\nmax_tile_features = 1000\n",
             format!("[layer.aggregate]\ncell = \"square\"\nsize = \"1/64\"\n{COUNT}"),
             &[

@@ -518,12 +518,23 @@ fn a_set_of_a_condition_that_is_said_to_be_tracked_outlives_its_snapshot() {
     for filter in ["listed=w0", "listed=w1", "listed=w2", "listed=w3"] {
         assert!(pair.shows_the_same(filter, &[2, 3]), "{filter}: {}", live.rows());
     }
-    // What nobody tracks is named when the log is installed.
-    fs::write(&live.config, untracked).unwrap();
-    let installed = live.tracked.oar_tiles(&["track", "install", "--config", &live.config]).ok();
-    let said =
-        "layer \"plain\" reads \"public\".\"words\", whose changes are not noted: nobody has said where they are seen";
-    assert!(installed.stderr.contains(said), "{}", installed.stderr);
+    // What nobody tracks is named when the log is installed, also if the layer reads it without the condition, and the
+    // condition is not believed: it is no need of the log.
+    let needs = || db.value::<i64>("SELECT count(DISTINCT definition) FROM oar_tiles.needs");
+    let with_tracked = needs();
+    let read_by_layer =
+        untracked.replacen("name = \"plain\"", "name = \"plain\"\nwhere = \"EXISTS (SELECT FROM words)\"", 1);
+    for config in [untracked, read_by_layer] {
+        fs::write(&live.config, config).unwrap();
+        db.run("DELETE FROM oar_tiles.needs");
+        let installed = live.tracked.oar_tiles(&["track", "install", "--config", &live.config]).ok();
+        let said = [
+            "layer \"plain\" reads \"public\".\"words\", whose changes are not noted: nobody has said where they are seen",
+            "is said to be tracked, and may read what the change log does not note, for the reason above: tracked has no effect",
+        ];
+        assert!(said.iter().all(|said| installed.stderr.contains(said)), "{}", installed.stderr);
+        assert_eq!(needs(), with_tracked - 1, "{}", installed.stderr);
+    }
 }
 
 #[test]
