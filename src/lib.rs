@@ -19,7 +19,7 @@
 //! | module | what is there |
 //! |---|---|
 //! | [`cli`] | a file a verb: the flags, the call, and what it prints |
-//! | [`run`] | the work of the verbs: a job, its target, the seed, the reseed, the watch; one file or folder for each other verb |
+//! | [`run`] | the work of the verbs: a run over one tileset, its target, the seed, the reseed, the watch; one file or folder for each other verb |
 //! | [`config`] | file, environment and flags become checked settings; defaults stand in `sample-config.toml` |
 //! | [`shards`] | one seed in parts: the plan, the work folder, sorted runs and how they become one |
 //! | [`serve`] | a target over HTTP: tiles, TileJSON, a map, jobs, metrics; it knows no database |

@@ -9,6 +9,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::clock::since_1970;
+
 /// Gives a type the JSON of its text: `Display` and `FromStr`.
 macro_rules! is_text_in_json {
     ($type:ty) => {
@@ -88,7 +90,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The time since the last midnight in UTC.
 fn since_midnight(now: SystemTime) -> Duration {
-    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let since = since_1970(now);
     Duration::new(since.as_secs() % DAY.as_secs(), since.subsec_nanos())
 }
 

@@ -7,7 +7,7 @@ use super::parts::Parts;
 
 /// The most units along a side of the box of a polygon of which only the form counts, and the most vertices of its
 /// rings.
-pub(super) const MAX_SIZE_OF_FORM: i32 = 64;
+pub(crate) const MAX_SIZE_OF_FORM: i32 = 64;
 
 /// The most units along a side of the box of a polygon that is drawn here and whose form is kept. Larger polygons seldom
 /// have the same form.
@@ -30,7 +30,7 @@ pub(crate) struct Form {
 impl Form {
     /// Takes the form of a polygon, and returns its first vertex. `None` if the polygon is too large, or so near the
     /// western edge of the tile that it may come out otherwise there (see [`rings`](super::rings)).
-    pub(super) fn take(&mut self, rings: [&[[i32; 2]]; 2]) -> Option<[i32; 2]> {
+    pub(crate) fn take(&mut self, rings: [&[[i32; 2]]; 2]) -> Option<[i32; 2]> {
         let [mut low, mut high] = [*rings[0].first()?; 2];
         let count = rings.iter().map(|ring| ring.len()).sum::<usize>();
         if count > MAX_SIZE_OF_FORM.unsigned_abs() as usize {
@@ -101,7 +101,7 @@ impl Forms {
     }
 
     /// Like [`keep`](Self::keep), for a polygon that is drawn here, if its form may come again often.
-    pub(super) fn keep_small(&self, form: &Form, first: [i32; 2], drawn: &Parts) {
+    pub(crate) fn keep_small(&self, form: &Form, first: [i32; 2], drawn: &Parts) {
         if form.is_kept {
             self.keep(form, first, Some(drawn));
         }

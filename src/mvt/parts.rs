@@ -41,7 +41,7 @@ impl Parts {
     }
 
     /// Adds the same parts elsewhere to others: `step` units farther along each axis.
-    pub(super) fn move_into(&self, step: [i32; 2], to: &mut Parts) {
+    pub(crate) fn move_into(&self, step: [i32; 2], to: &mut Parts) {
         let before = to.vertices.len();
         to.vertices.extend(self.vertices.iter().map(|at| [at[0] + step[0], at[1] + step[1]]));
         to.ends.extend(self.ends.iter().map(|end| before + end));

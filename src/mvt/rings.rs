@@ -27,7 +27,7 @@ const MAX_VERTICES: usize = 256;
 
 /// Draws polygons with at most one hole, one at a time. Its vectors are used again.
 #[derive(Debug, Default)]
-pub(super) struct RingDrawer {
+pub(crate) struct RingDrawer {
     rings: [Ring; 2],
     edges: Vec<[[i32; 2]; 2]>,
 }
@@ -35,7 +35,7 @@ pub(super) struct RingDrawer {
 impl RingDrawer {
     /// Adds the parts of a polygon: its outer ring and its hole, which is empty if it has none. The rings are closed.
     /// Returns false if the database has to draw it.
-    pub(super) fn draw(&mut self, closed: [&[[i32; 2]]; 2], to: &mut Parts) -> bool {
+    pub(crate) fn draw(&mut self, closed: [&[[i32; 2]]; 2], to: &mut Parts) -> bool {
         let count = if closed[1].is_empty() { 1 } else { 2 };
         for (ring, closed) in self.rings.iter_mut().zip(closed).take(count) {
             if !ring.take(closed) {
@@ -69,7 +69,7 @@ impl RingDrawer {
 }
 
 /// True if an edge of closed rings crosses another one.
-pub(super) fn do_edges_cross(rings: [&[[i32; 2]]; 2]) -> bool {
+pub(crate) fn do_edges_cross(rings: [&[[i32; 2]]; 2]) -> bool {
     let edges = || rings.into_iter().flat_map(|ring| ring.windows(2)).map(|edge| [edge[0], edge[1]]);
     edges().enumerate().any(|(number, edge)| edges().take(number).any(|other| do_cross(edge, other)))
 }

@@ -11,7 +11,7 @@ use crate::postgis::sql;
 /// Lets the database draw geometries: WKB in EPSG:3857, and west, south, east and north of the tile of each. `frame` is
 /// the extent and the buffer. Returns what each tile shows, `None` for nothing; `None` for all if the database returns
 /// a geometry that is neither lines nor polygons.
-pub(super) async fn drawn_by_server<'a>(
+pub(crate) async fn drawn_by_server<'a>(
     session: &Session,
     layer: &str,
     frame: [u32; 2],
@@ -40,7 +40,7 @@ pub(super) async fn drawn_by_server<'a>(
 }
 
 /// The rules by which the server draws the examples; `None` if it draws one of them in another way than is known.
-pub(super) async fn rules_of_server(session: &Session, layer: &str) -> Result<Option<DrawingRules>, Error> {
+pub(crate) async fn rules_of_server(session: &Session, layer: &str) -> Result<Option<DrawingRules>, Error> {
     let examples = examples();
     let asked = examples.iter().map(|wkb| (&wkb[..], SIDES));
     let Some(server) = drawn_by_server(session, layer, [EXTENT, BUFFER], asked).await? else { return Ok(None) };

@@ -5,11 +5,11 @@ use crate::postgis::wkb::{WkbKind, WkbReader};
 use crate::tile::{single_above, single_below};
 
 /// What the bytes of a geometry say, but for its vertices.
-pub(super) struct Parsed {
-    pub(super) kind: ShapeKind,
-    pub(super) vertices: u32,
+pub(crate) struct Parsed {
+    pub(crate) kind: ShapeKind,
+    pub(crate) vertices: u32,
     /// The width and the height of the box in metres, as the server stores it.
-    pub(super) size: [f64; 2],
+    pub(crate) size: [f64; 2],
 }
 
 /// The kind of a geometry that was read. A polygon among several is of another kind; `None` for anything but lines and
@@ -25,7 +25,7 @@ fn kind_of(kind: WkbKind) -> Option<ShapeKind> {
 
 impl Parsed {
     /// Reads one geometry from the beginning of the bytes.
-    pub(super) fn split(rest: &mut &[u8]) -> Option<Parsed> {
+    pub(crate) fn split(rest: &mut &[u8]) -> Option<Parsed> {
         let (mut low, mut high) = ([f64::INFINITY; 2], [f64::NEG_INFINITY; 2]);
         let mut vertices = 0_u32;
         let mut wkb = WkbReader::new(rest);
@@ -50,14 +50,14 @@ impl Parsed {
 
 /// A geometry, read for drawing.
 #[derive(Debug, Default)]
-pub(super) struct ReadShape {
+pub(crate) struct ReadShape {
     vertices: Vec<[f64; 2]>,
     ends: Vec<u32>,
 }
 
 impl ReadShape {
     /// Reads the geometry of a row.
-    pub(super) fn read(&mut self, wkb: &[u8]) -> Option<ShapeKind> {
+    pub(crate) fn read(&mut self, wkb: &[u8]) -> Option<ShapeKind> {
         self.vertices.clear();
         self.ends.clear();
         let (vertices, ends) = (&mut self.vertices, &mut self.ends);
@@ -71,7 +71,7 @@ impl ReadShape {
 
     /// Reads a geometry that the database has drawn, whose coordinates are grid units.
     #[expect(clippy::cast_possible_truncation, reason = "an extent and its buffer stay below 2^21")]
-    pub(super) fn drawn(&mut self, wkb: &[u8]) -> Option<(ShapeKind, Parts)> {
+    pub(crate) fn drawn(&mut self, wkb: &[u8]) -> Option<(ShapeKind, Parts)> {
         let kind = self.read(wkb)?;
         // Several polygons are the rings of all of them.
         let kind = if kind == ShapeKind::Lines { kind } else { ShapeKind::Polygon };
@@ -86,13 +86,13 @@ impl ReadShape {
         Some((kind, parts))
     }
 
-    pub(super) fn shape(&self, kind: ShapeKind, size: [f64; 2]) -> Shape<'_> {
+    pub(crate) fn shape(&self, kind: ShapeKind, size: [f64; 2]) -> Shape<'_> {
         Shape { kind, vertices: &self.vertices, ends: &self.ends, size }
     }
 }
 
 /// The size of the box of a geometry, as the server stores it; `None` if the bytes are broken.
-pub(super) fn stored_size(wkb: &[u8]) -> Option<[f64; 2]> {
+pub(crate) fn stored_size(wkb: &[u8]) -> Option<[f64; 2]> {
     let mut rest = wkb;
     Parsed::split(&mut rest).map(|parsed| parsed.size)
 }

@@ -23,7 +23,7 @@ use crate::tile::{
 
 /// The geometries of cached rows.
 #[derive(Debug, Default)]
-pub(super) struct Geometries {
+pub(crate) struct Geometries {
     /// The geometries as little-endian WKB (OGC 06-103r4, section 8).
     wkb: Vec<u8>,
     /// In the order of the rows while these are read.
@@ -72,18 +72,18 @@ impl Place {
 }
 
 impl Geometries {
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
 
     /// The memory in use, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.wkb.len() + size_of_val(&self.places[..])
     }
 
     /// Adds a group of rows: columns 1 to 6 of the statement that reads them. `None` if one of them cannot be drawn as
     /// the database draws it.
-    pub(super) fn add(&mut self, row: &Row) -> Option<()> {
+    pub(crate) fn add(&mut self, row: &Row) -> Option<()> {
         let sides: [Vec<i64>; 4] = [1, 2, 3, 4].map(|column: usize| row.get(column));
         let (wkb, has_own_boxes): (&[u8], bool) = (row.get(5), row.get(6));
         if !has_own_boxes {
@@ -112,7 +112,7 @@ impl Geometries {
 
     /// Appends the geometries of the rows that follow. The rows are fewer than 2³².
     #[expect(clippy::cast_possible_truncation, reason = "the features are counted in 32 bits")]
-    pub(super) fn append(&mut self, other: &Geometries) {
+    pub(crate) fn append(&mut self, other: &Geometries) {
         let (bytes, rows) = (self.wkb.len(), self.places.len() as u32);
         self.wkb.extend_from_slice(&other.wkb);
         let moved = |place: &Place| Place { row: rows + place.row, start: bytes + place.start, ..*place };
@@ -120,7 +120,7 @@ impl Geometries {
     }
 
     /// Reserves memory for others.
-    pub(super) fn reserve<'g>(&mut self, others: impl Iterator<Item = &'g Geometries> + Clone) {
+    pub(crate) fn reserve<'g>(&mut self, others: impl Iterator<Item = &'g Geometries> + Clone) {
         self.wkb.reserve_exact(others.clone().map(|other| other.wkb.len()).sum());
         self.places.reserve_exact(others.map(|other| other.places.len()).sum());
     }
@@ -132,8 +132,8 @@ impl Geometries {
 
 /// The cached lines and polygons of a layer.
 #[derive(Debug)]
-pub(super) struct ShapeRows {
-    pub(super) features: Features,
+pub(crate) struct ShapeRows {
+    pub(crate) features: Features,
     /// Those of one size follow each other in the order of a Z-curve, so that neighbours on the map are neighbours in
     /// memory.
     geometries: Geometries,
@@ -157,7 +157,7 @@ struct ShapesOfSize {
 const BITS_PER_SIZE: u32 = 2;
 
 impl ShapeRows {
-    pub(super) fn new(features: Features, mut geometries: Geometries, rules: DrawingRules) -> ShapeRows {
+    pub(crate) fn new(features: Features, mut geometries: Geometries, rules: DrawingRules) -> ShapeRows {
         let key = |place: &Place| (place.size_class(), Frame::WorldUnits.z_order(place.middle()));
         geometries.places.sort_unstable_by_key(key);
         let mut sizes: Vec<ShapesOfSize> = Vec::new();
@@ -173,7 +173,7 @@ impl ShapeRows {
 
     /// Where the shapes of a layer lie whose reference system has a closed formula, with the outlines of those that
     /// touch many tiles of the deepest zoom. `None` if polygons are among these: whether they are valid is not known.
-    pub(super) fn footprints(&self, layer: &Layer, deepest: Zoom, mut outlines: Outlines) -> Option<Footprints> {
+    pub(crate) fn footprints(&self, layer: &Layer, deepest: Zoom, mut outlines: Outlines) -> Option<Footprints> {
         let tile = |unit: u32| u64::from(unit) >> (32 - deepest.get());
         let mut boxes = Vec::with_capacity(self.geometries.len());
         for place in &self.geometries.places {
@@ -194,13 +194,13 @@ impl ShapeRows {
     }
 
     /// The memory in use, in bytes.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let sizes = self.sizes.iter().map(|size| size.middles.bytes());
         self.features.size() + self.geometries.bytes() + sizes.sum::<usize>()
     }
 
     /// True if the rows are searched in an area as a statement would search them.
-    pub(super) fn serve(area: &Area, index: usize) -> bool {
+    pub(crate) fn serve(area: &Area, index: usize) -> bool {
         matches!(area.search.get(index), Some(SearchBox::Area | SearchBox::Source(_) | SearchBox::Listed(..)))
     }
 
@@ -241,7 +241,7 @@ impl ShapeRows {
     }
 
     /// What the areas show, as far as it is known without the database.
-    pub(super) fn scene(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> Scene {
+    pub(crate) fn scene(&self, layer: &Layer, index: usize, areas: Vec<Area>) -> Scene {
         let mut candidates = Vec::new();
         for area in &areas {
             self.candidates(layer, index, area, &mut candidates);
@@ -322,7 +322,7 @@ impl ShapeRows {
     }
 
     /// Lets the database draw what is not known, and returns how many shapes that were.
-    pub(super) async fn ask(&self, session: &Session, layer: &Layer, scene: &mut Scene) -> Result<usize, Error> {
+    pub(crate) async fn ask(&self, session: &Session, layer: &Layer, scene: &mut Scene) -> Result<usize, Error> {
         let mut asked_for = 0;
         if scene.is_left() {
             return Ok(0);
@@ -357,7 +357,7 @@ impl ShapeRows {
     }
 
     /// The tiles of a scene of which everything is known.
-    pub(super) fn draw(&self, layer: &Layer, scene: &Scene) -> DrawnAreas {
+    pub(crate) fn draw(&self, layer: &Layer, scene: &Scene) -> DrawnAreas {
         let mut drawer = Drawer::new(&self.features);
         let mut drawn = DrawnAreas::default();
         let mut left: Vec<TileCoord> = scene.heavy.clone();
@@ -418,7 +418,7 @@ struct Candidate {
 }
 
 /// What some areas show of the cached rows.
-pub(super) struct Scene {
+pub(crate) struct Scene {
     areas: Vec<Area>,
     /// Sorted by tile and row.
     seen: Vec<Seen>,
@@ -451,13 +451,13 @@ enum Shown {
 
 impl Scene {
     /// True if more than one tile in [`MAX_LEFT_SHARE`] is left to the database, which then draws all of them.
-    pub(super) fn is_left(&self) -> bool {
+    pub(crate) fn is_left(&self) -> bool {
         let seen = self.seen.chunk_by(|one, next| one.candidate.tile == next.candidate.tile).count();
         self.heavy.len() as u64 * MAX_LEFT_SHARE > seen as u64
     }
 
     /// Leaves the tiles that show something unknown to the database.
-    pub(super) fn leave_unknown(&mut self) {
+    pub(crate) fn leave_unknown(&mut self) {
         let unknown = self.seen.iter().filter(|seen| seen.shown == Shown::Unknown);
         let tiles: HashSet<u64> = unknown.map(|seen| seen.candidate.tile).collect();
         self.seen.retain(|seen| !tiles.contains(&seen.candidate.tile));

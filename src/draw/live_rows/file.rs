@@ -20,6 +20,7 @@ use sha2::Sha256;
 
 use super::points::key;
 use super::{LiveKind, LiveLayer, LiveRows};
+use crate::clock::since_1970;
 use crate::draw::cached_rows::KeptFeatures;
 use crate::mvt::Features;
 use crate::postgis::layer::Layer;
@@ -117,7 +118,7 @@ pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, 
         let lengths = layer.rows.in_order().map(|(rows, number)| rows.features.encoded(number).map_or(0, <[u8]>::len));
         LayerHead {
             definition: layer.definition.clone(),
-            read: layer.read.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
+            read: since_1970(layer.read),
             rows: layer.rows.len() as u64,
             bytes: lengths.map(|length| length as u64).sum(),
         }

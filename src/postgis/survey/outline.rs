@@ -38,7 +38,7 @@ impl Outlines {
 
     /// Adds the outline of the feature with this index, if the row has one in its columns 6 and 7
     /// (`postgis/sql/survey.rs`).
-    pub(super) fn add(&mut self, index: usize, row: &Row) {
+    pub(crate) fn add(&mut self, index: usize, row: &Row) {
         if let Some(wkb) = row.get::<_, Option<&[u8]>>(6) {
             self.add_shape(index, wkb, row.get::<_, Option<bool>>(7) == Some(true));
         }

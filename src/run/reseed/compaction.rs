@@ -11,11 +11,11 @@ use crate::target::{DeadBytes, MAX_DEAD_PERCENT};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Compaction {
     /// The share of dead bytes beyond which it does, in percent of the tile data; `None` if it never does.
-    pub(super) percent: Option<u64>,
+    pub(crate) percent: Option<u64>,
     /// False for a look of a watch, which does it only if there is nothing else to publish.
     with_changes: bool,
     /// True in a watch if nobody has chosen this time for it, which has not been said yet.
-    pub(super) is_unasked: bool,
+    pub(crate) is_unasked: bool,
 }
 
 impl Default for Compaction {
@@ -30,25 +30,25 @@ const MAX_DEAD_PERCENT_OF_WATCH: u64 = 50;
 
 impl Compaction {
     /// The archive keeps its dead bytes.
-    pub(super) const NEVER: Compaction = Compaction { percent: None, with_changes: false, is_unasked: false };
+    pub(crate) const NEVER: Compaction = Compaction { percent: None, with_changes: false, is_unasked: false };
 
     /// The same for a run that does what a look of a watch has put off.
-    pub(super) fn now(self) -> Compaction {
+    pub(crate) fn now(self) -> Compaction {
         Compaction { with_changes: true, ..self }
     }
 
     /// True if there are archives that this writes anew and the other one does not.
-    pub(super) fn does_more_than(self, other: Compaction) -> bool {
+    pub(crate) fn does_more_than(self, other: Compaction) -> bool {
         self.percent.is_some_and(|percent| other.percent.is_none_or(|other| percent < other))
     }
 
     /// True if an archive has so many dead bytes that it should be rewritten.
-    pub(super) fn is_due(self, dead: Option<DeadBytes>) -> bool {
+    pub(crate) fn is_due(self, dead: Option<DeadBytes>) -> bool {
         dead.zip(self.percent).is_some_and(|(dead, percent)| dead.exceed(percent))
     }
 
     /// The share of dead bytes beyond which the sink of a run writes an archive anew; `None` if it does not.
-    pub(super) fn max_dead_percent(self, has_changes: bool) -> Option<u64> {
+    pub(crate) fn max_dead_percent(self, has_changes: bool) -> Option<u64> {
         self.percent.filter(|_| self.with_changes || !has_changes)
     }
 }
@@ -62,7 +62,7 @@ const PAUSES: Backoff = Backoff::new(Duration::from_secs(60), MAX_PAUSE);
 /// The attempts of a watch to write its archives anew. After one that has failed, changes are published without another
 /// one for a while.
 #[derive(Debug)]
-pub(super) struct CompactionAttempts {
+pub(crate) struct CompactionAttempts {
     hours: Option<HoursOfDay>,
     pauses: Backoff,
     /// When it is tried again; `None` if the last attempt has not failed.
@@ -73,12 +73,12 @@ pub(super) struct CompactionAttempts {
 
 impl CompactionAttempts {
     /// `hours` are those that the operator has chosen.
-    pub(super) const fn new(hours: Option<HoursOfDay>) -> CompactionAttempts {
+    pub(crate) const fn new(hours: Option<HoursOfDay>) -> CompactionAttempts {
         CompactionAttempts { hours, pauses: PAUSES, again: None, said: String::new() }
     }
 
     /// What a look at this moment may do.
-    pub(super) fn at(&self, now: SystemTime, with_changes: bool) -> Compaction {
+    pub(crate) fn at(&self, now: SystemTime, with_changes: bool) -> Compaction {
         if self.pause(now).is_some_and(|pause| pause > Duration::ZERO) {
             return Compaction::NEVER;
         }
@@ -94,13 +94,13 @@ impl CompactionAttempts {
     }
 
     /// How long the next look may wait before it would be late for an attempt.
-    pub(super) fn next(&self, now: SystemTime) -> Duration {
+    pub(crate) fn next(&self, now: SystemTime) -> Duration {
         let begin = self.hours.map(|hours| hours.begin_in(now));
         self.pause(now).into_iter().chain(begin).min().unwrap_or(Duration::MAX)
     }
 
     /// Notes that an attempt has failed. Returns a message, unless the one before has failed for the same reason.
-    pub(super) fn has_failed(&mut self, now: SystemTime, why: &str) -> Option<String> {
+    pub(crate) fn has_failed(&mut self, now: SystemTime, why: &str) -> Option<String> {
         let pause = self.pauses.next_pause();
         self.again = Some(now + pause);
         if self.said == why {
@@ -114,7 +114,7 @@ impl CompactionAttempts {
     }
 
     /// Notes that there is nothing to do any more.
-    pub(super) fn has_succeeded(&mut self) {
+    pub(crate) fn has_succeeded(&mut self) {
         *self = CompactionAttempts::new(self.hours);
     }
 }

@@ -12,7 +12,7 @@ use crate::support::served::{Served, status};
 use crate::support::{Db, repository, until};
 
 /// Queries of the map, and the condition that each has to be.
-const ASKED: [(&str, &str); 26] = [
+const ASKED: [(&str, &str); 27] = [
     ("countries=bd&countries=TR", "country_code IN ('BD', 'TR')"),
     ("contributors=1&contributors=3", "1 = ANY (contributors_id) OR 3 = ANY (contributors_id)"),
     (
@@ -48,6 +48,7 @@ const ASKED: [(&str, &str); 26] = [
         "'Apparel' = ANY (sector) AND id IN (SELECT facility_id FROM api_extendedfield, api_partnerfield AS p WHERE field_name = name AND p.active)",
     ),
     ("q=d%C3%A9nim", "name ~* 'denim'"),
+    ("name=d%C3%A9nim&sort_by=name_asc&page=2", "name ~* 'denim'"),
     ("q={kept}", "id = '{kept}'"),
     (
         "q={merged}",
