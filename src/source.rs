@@ -19,8 +19,8 @@ pub struct RenderedTile {
     pub layers: Vec<RenderedLayer>,
     /// Features drawn, all layers together.
     pub features: u64,
-    /// Notes on single layers; usually none.
-    pub notes: Vec<Note>,
+    /// What happened to single layers; usually nothing.
+    pub issues: Vec<LayerIssue>,
     /// Where the packed tile is kept for other targets of the run, if they may have the same tile.
     pub shared: Option<Arc<PackedOnce>>,
 }
@@ -28,12 +28,12 @@ pub struct RenderedTile {
 impl RenderedTile {
     /// A tile in which no feature is drawn.
     pub const fn empty(tile: TileCoord) -> RenderedTile {
-        RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, notes: Vec::new(), shared: None }
+        RenderedTile { tile, mvt: Vec::new(), layers: Vec::new(), features: 0, issues: Vec::new(), shared: None }
     }
 
     /// True if a layer of the tile could not be rendered, so that the tile's correct content is unknown.
     pub fn is_failed(&self) -> bool {
-        self.notes.iter().any(|note| matches!(note.what, LayerIssueKind::Failed { .. }))
+        self.issues.iter().any(|issue| matches!(issue.kind, LayerIssueKind::Failed { .. }))
     }
 }
 
@@ -61,13 +61,13 @@ pub fn bytes_of<'m>(mvt: &'m [u8], layers: &[RenderedLayer], layer: LayerId) -> 
     split_layers(mvt, layers).find(|(id, _)| *id == layer).map_or(&[], |(_, bytes)| bytes)
 }
 
-/// A note about one layer of a tile.
+/// What happened to one layer of a tile.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Note {
+pub struct LayerIssue {
     /// Which layer.
     pub layer: LayerId,
     /// What happened to it.
-    pub what: LayerIssueKind,
+    pub kind: LayerIssueKind,
 }
 
 /// What happened to a layer in a tile.

@@ -24,7 +24,7 @@ use crate::clock::seconds_now;
 use crate::prometheus::{GaugeValue, gauge, label_value};
 use crate::suggested::PURGE;
 use crate::target::{
-    BeforeManifest, BeforeManifestError, KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, PublishedTiles,
+    BeforeManifest, BeforeManifestError, KeptNote, MAX_KEPT_NOTE, NoteError, NoteStore, PublishedTiles, WriteCondition,
 };
 use crate::tile::TileRectList;
 
@@ -135,7 +135,7 @@ impl Outbox {
             if outbox == before {
                 return Ok(outbox);
             }
-            let condition = note.map_or(NoteCondition::Absent, |note| NoteCondition::Unchanged(note.tag));
+            let condition = note.map_or(WriteCondition::Absent, |note| WriteCondition::Unchanged(note.tag));
             let mut body = serde_json::to_vec(&outbox).map_err(|error| OutboxError::Damaged(error.to_string()))?;
             while body.len() > MAX_OUTBOX_BYTES && outbox.shrink() {
                 body = serde_json::to_vec(&outbox).map_err(|error| OutboxError::Damaged(error.to_string()))?;
@@ -469,7 +469,7 @@ mod tests {
             Ok(self.notes.lock().get(name).cloned())
         }
 
-        fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
+        fn write(&self, name: &str, body: &[u8], condition: &WriteCondition) -> Result<String, NoteError> {
             let mut notes = self.notes.lock();
             let note =
                 |body: &[u8]| KeptNote { body: body.to_vec(), tag: format!("{:?}", String::from_utf8_lossy(body)) };
@@ -478,9 +478,9 @@ mod tests {
             }
             let found = notes.get(name).map(|note| note.tag.clone());
             let holds = match condition {
-                NoteCondition::Always => true,
-                NoteCondition::Absent => found.is_none(),
-                NoteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
+                WriteCondition::Always => true,
+                WriteCondition::Absent => found.is_none(),
+                WriteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
             };
             if !holds {
                 return Err(NoteError::Changed { place: name.to_owned() });
@@ -674,7 +674,7 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_not_forgotten() {
         let notes = Arc::new(MemoryNotes::default());
-        notes.write(OUTBOX, b"{\"queues\": 7}", &NoteCondition::Always).unwrap();
+        notes.write(OUTBOX, b"{\"queues\": 7}", &WriteCondition::Always).unwrap();
         let error = Outbox::read(&*notes).unwrap_err().to_string();
         assert!(error.contains("purge --all"), "{error}");
         writer(&notes, 1).stored(&PublishedTiles::default()).unwrap_err();

@@ -71,7 +71,7 @@ pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(transform = no_key_is_required)]
-pub struct ChangesOptions {
+pub struct ChangesSection {
     /// The schema of the log.
     pub schema: String,
     /// A `TRUNCATE` of more rows is logged as "everything" instead of the position of each row.

@@ -130,7 +130,7 @@ async fn seed_one(
         metrics.wrote(done.written, done.bytes);
         let purged = tileset_run.purge_published(false).await.map(drop);
         let noted = note_purges(&mut metrics, &tileset_run).await;
-        first_failure([purged, seed::complete(&done), noted, shown, tileset_run.changed_out.result()])
+        first_failure([purged, seed::check_complete(&done), noted, shown, tileset_run.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)
@@ -215,7 +215,7 @@ async fn reseed_one(
         // Also if nothing changed, because an earlier run may have left something in the outbox.
         let purged = tileset_run.purge_published(false).await.map(drop);
         let noted = note_purges(&mut metrics, &tileset_run).await;
-        first_failure([purged, outcome.complete(), noted, shown, tileset_run.changed_out.result()])
+        first_failure([purged, outcome.check_complete(), noted, shown, tileset_run.changed_out.result()])
     };
     let ended = run().await;
     noted(&metrics, ended, stop)

@@ -333,7 +333,7 @@ fn run_commit(arguments: &ShardsCommit, stop: &Stop) -> Result<(), CommandError>
         // The run is committed: whatever fails from here on keeps nothing else from being tried.
         let shown = closing.show(&render_run(&done), &done);
         let purged = tileset_run.purge_published(false).await.map(drop);
-        first_failure([purged, seed::complete(&done), shown, tileset_run.changed_out.result()])
+        first_failure([purged, seed::check_complete(&done), shown, tileset_run.changed_out.result()])
     })
 }
 

@@ -157,7 +157,7 @@ pub(crate) fn run_track(arguments: &Track, stop: &Stop) -> Result<(), CommandErr
             let found = Box::pin(track::status(&tilesets, &status.target, &shown, stop)).await?;
             print_result(status.json, &found.backlog, render_backlog)?;
             found.warning().iter().for_each(|warning| say_warning(warning));
-            found.sound()
+            found.check_sound()
         }),
         Track::Prune(prune) => on_runtime(async || prune_log(&settings, &tilesets, prune, &shown, stop).await),
         Track::Remove(remove) if remove.sql => Ok(print_script(&track::removal(&settings.database))?),

@@ -88,6 +88,6 @@ pub(crate) fn run_verify(arguments: &Verify, stop: &Stop) -> Result<(), CommandE
             print_document(&found)?;
         }
         let shown = closing.show(&render_findings(&found), &found);
-        first_failure([verify::sound(&found), shown])
+        first_failure([verify::check_sound(&found), shown])
     })
 }

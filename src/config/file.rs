@@ -13,7 +13,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::filters::MapSection;
 use crate::cdn::{PurgeSection, has_program};
-use crate::change_log::ChangesOptions;
+use crate::change_log::ChangesSection;
 use crate::postgis::{Beyond, DatabaseSection, FacetMatch, LayerSection, Limit, OnLargeTile, OnTileError};
 use crate::serve::{LetterCase, ParameterType, ServeSection};
 use crate::setting::{Named, by_name, names_schema, no_key_is_required};
@@ -32,7 +32,7 @@ pub(crate) struct ConfigFile {
     pub(crate) tileset_defaults: Option<TilesetSection>,
     pub(crate) target: TargetSection,
     pub(crate) s3: S3Section,
-    pub(crate) changes: ChangesOptions,
+    pub(crate) changes: ChangesSection,
     pub(crate) run: RunSection,
     pub(crate) serve: ServeSection,
     #[serde(default)]

@@ -24,7 +24,7 @@ impl TilesetSettings {
         !self.filters.parameters.is_empty()
             && !self.purges.is_empty()
             && self.purges.iter().all(|purge| purge.section.by == Some(PurgeBy::Tag))
-            && !self.s3.has_band()
+            && !self.bucket.has_band()
             && !self.tree.template.is_versioned()
     }
 }

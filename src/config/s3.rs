@@ -14,7 +14,12 @@ use crate::target::{BucketOptions, BucketShared, CacheRule, CloudSettings, Encry
 use crate::tile::{TileText, TileTextNames};
 
 impl Check<'_> {
-    pub(crate) fn s3(&self, given: &S3Section, names: TileTextNames) -> Result<BucketOptions, ConfigError> {
+    pub(crate) fn s3(
+        &self,
+        given: &S3Section,
+        names: TileTextNames,
+        format: TileFormat,
+    ) -> Result<BucketOptions, ConfigError> {
         let encryption = match (&given.encryption, &given.kms_key) {
             (Encryption::Kms { .. }, key) => Encryption::Kms { key: key.clone() },
             (_, Some(_)) => {
@@ -25,7 +30,7 @@ impl Check<'_> {
         given.numbers_fit().map_err(|(key, what)| self.wrong(&format!("s3.{key}"), what))?;
         let metadata = given.metadata.iter().flatten();
         Ok(BucketOptions {
-            format: TileFormat::default(),
+            format,
             cache_control: self.cache_rules("s3.cache_control", given.cache_control.as_ref())?,
             metadata: metadata
                 .map(|(name, text)| Ok((name.clone(), self.tile_text("s3.metadata", text)?)))
@@ -138,8 +143,8 @@ impl Check<'_> {
         if !is_by_tag {
             return Ok(());
         }
-        if of_server().any(TileText::has_band) || tileset.s3.has_band() {
-            if of_server().any(TileText::has_name) || tileset.s3.has_name() {
+        if of_server().any(TileText::has_band) || tileset.bucket.has_band() {
+            if of_server().any(TileText::has_name) || tileset.bucket.has_name() {
                 return Ok(());
             }
             let what = "is \"tag\", and tiles carry {band} without {name}, by which all of them are purged at once: write both into the header".to_owned();

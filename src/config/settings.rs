@@ -13,8 +13,8 @@ use super::memory::usable_memory;
 use super::values::{ConfigValues, Origin};
 use super::variants::{Variant, VariantSettings, without_names};
 use crate::cdn::PurgeOptions;
-use crate::change_log::ChangesOptions;
-use crate::encode::{Compression, Level, Packing, TileFormat};
+use crate::change_log::ChangesSection;
+use crate::encode::{Level, Packing, TileCompression, TileFormat};
 use crate::manifest::Region;
 use crate::pipeline::Limits;
 use crate::postgis::{ConnectOptions, ConnectParts, Database, DatabaseSection, Error, LayerOptions, SessionOptions};
@@ -23,6 +23,9 @@ use crate::setting::TimeSpan;
 use crate::stop::Stop;
 use crate::target::{BucketOptions, MaxShrink, MaxShrinkError, TreeOptions};
 use crate::tile::{AreaPart, Coverage, Scope, ScopeError, TileTextNames, TilesetTag, ZoomList, area_of_texts};
+
+/// How tiles are encoded.
+const FORMAT: TileFormat = TileFormat::MVT;
 
 /// The most megabytes that cached rows may take: more than any machine has.
 const MAX_ROWS_MB: usize = 16_000_000;
@@ -55,7 +58,7 @@ pub struct Settings {
 pub struct DatabaseSettings {
     pub connect: ConnectOptions,
     pub session: SessionOptions,
-    pub changes: ChangesOptions,
+    pub changes: ChangesSection,
 }
 
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ pub struct TilesetSettings {
     /// How a directory or an S3 prefix is written.
     pub tree: TreeOptions,
     /// How S3 is reached, and the headers of objects.
-    pub s3: BucketOptions,
+    pub bucket: BucketOptions,
     /// The CDNs that are notified of what changed.
     pub purges: Vec<PurgeOptions>,
     /// What requests for live tiles may ask.
@@ -203,14 +206,14 @@ impl Settings {
             limits: Limits {
                 window,
                 features: batch.saturating_mul(NonZeroU64::try_from(window).unwrap_or(NonZeroU64::MIN)),
-                packing: Packing { format: TileFormat::default(), compression: Compression::Gzip(level) },
+                packing: Packing { format: FORMAT, compression: TileCompression::Gzip(level) },
             },
             rows_memory,
             near_rows_memory,
             section: given.run.clone(),
         };
         let tileset = check.tileset(&given, section, only_layers)?;
-        let server = check.serve(&given.serve, tileset.s3.names.clone())?;
+        let server = check.serve(&given.serve, tileset.bucket.names.clone())?;
         check.tags_are_sent(&tileset, &server)?;
         Ok(Settings { database, run, server, tileset })
     }
@@ -302,7 +305,7 @@ impl Check<'_> {
             max_shrink: (tileset.max_shrink.parse())
                 .map_err(|error: MaxShrinkError| self.wrong("tileset.max_shrink", error.to_string()))?,
             tree: self.tree(&target)?,
-            s3: self.s3(&given.s3, names)?,
+            bucket: self.s3(&given.s3, names, FORMAT)?,
             purges: self.purges(&purges)?,
             filters: self.filters(tileset, &layers, &given.layer)?,
             layers,
@@ -331,7 +334,7 @@ impl Check<'_> {
         }
     }
 
-    fn changes(&self, changes: &ChangesOptions) -> Result<ChangesOptions, ConfigError> {
+    fn changes(&self, changes: &ChangesSection) -> Result<ChangesSection, ConfigError> {
         let schema = &changes.schema;
         // PostgreSQL truncates names of more than 63 bytes and reserves pg_. The other characters would end a quoted
         // text in the scripts of `track install`.

@@ -84,7 +84,7 @@ impl Settings {
                 .map_err(|error: CdnUrlError| VariantSettings::wrong("purge.url", format!("{url:?} {error}")))?;
         }
         name.clone_into(&mut self.tileset.name);
-        self.tileset.s3.names.tag = TilesetTag::of(name);
+        self.tileset.bucket.names.tag = TilesetTag::of(name);
         self.server.tile_headers.names.tag = TilesetTag::of(name);
         Ok(())
     }

@@ -16,7 +16,7 @@ use crate::encode::most_packed;
 use crate::postgis::layer::{Layer, OnLargeTile, OnTileError};
 use crate::postgis::session::{Error, Param, Session, area_name};
 use crate::postgis::sql::Candidates;
-use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile};
 use crate::tile::{Area, Batch, LayerCount, Order, PlannedTiles, TileCoord, TileRect, Zoom};
 
 /// How the database would run the statement of a layer.
@@ -83,7 +83,8 @@ impl<'a> BatchDrawing<'a> {
             tile.mvt.extend_from_slice(mvt);
             tile.layers.push(RenderedLayer { layer, bytes: mvt.len() });
             if left_out > 0 {
-                tile.notes.push(Note { layer, what: LayerIssueKind::Thinned { left_out: left_out.cast_unsigned() } });
+                tile.issues
+                    .push(LayerIssue { layer, kind: LayerIssueKind::Thinned { left_out: left_out.cast_unsigned() } });
             }
         };
         let mut found = self.rows(work, each).await?;
@@ -354,8 +355,12 @@ fn failed_tile(layer: &Layer, areas: &[Area], error: &Error) -> Option<RenderedT
         Error::Timeout { after, .. } => format!("the database cancelled the query after {after}"),
         other => std::error::Error::source(other).map_or_else(|| other.to_string(), ToString::to_string),
     };
-    let notes = vec![Note { layer: layer.id, what: LayerIssueKind::Failed { cause } }];
-    Some(RenderedTile { layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }], notes, ..RenderedTile::empty(tile) })
+    let issues = vec![LayerIssue { layer: layer.id, kind: LayerIssueKind::Failed { cause } }];
+    Some(RenderedTile {
+        layers: vec![RenderedLayer { layer: layer.id, bytes: 0 }],
+        issues,
+        ..RenderedTile::empty(tile)
+    })
 }
 
 /// True if a tile's rows may have caused an error. Errors of the statement, the role or the server would occur in every
@@ -389,7 +394,7 @@ pub(crate) fn join_tiles(tiles: &mut BatchTiles, more: BatchTiles) {
             std::collections::btree_map::Entry::Occupied(mut occupied) => {
                 occupied.get_mut().features += tile.features;
                 occupied.get_mut().mvt.extend_from_slice(&tile.mvt);
-                occupied.get_mut().notes.extend(tile.notes);
+                occupied.get_mut().issues.extend(tile.issues);
                 let own = &mut occupied.get_mut().layers;
                 for more in tile.layers {
                     match own.iter_mut().find(|known| known.layer == more.layer) {

@@ -10,7 +10,7 @@ use super::drawing::BatchDrawing;
 use crate::encode::{EncodeError, Packer, most_packed};
 use crate::postgis::layer::{OnLargeTile, same_max_features};
 use crate::postgis::session::Error;
-use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile};
 use crate::threads::blocking;
 use crate::tile::{Area, TileRect};
 
@@ -55,7 +55,7 @@ impl BatchDrawing<'_> {
             let on_large = layer.budget.on_large_tile;
             if on_large == OnLargeTile::Warn {
                 // The pipeline packs the tile later, and compares its size.
-                tile.notes.push(Note { layer: layer.id(), what: LayerIssueKind::Heavy { limit } });
+                tile.issues.push(LayerIssue { layer: layer.id(), kind: LayerIssueKind::Heavy { limit } });
                 continue;
             }
             let bytes = self.packed(index, tile).await?;
@@ -83,7 +83,10 @@ impl BatchDrawing<'_> {
         let layer = self.probed(index).id();
         let nothing = RenderedTile {
             layers: vec![RenderedLayer { layer, bytes: 0 }],
-            notes: vec![Note { layer, what: LayerIssueKind::Thinned { left_out: tile.features + left_out(tile) } }],
+            issues: vec![LayerIssue {
+                layer,
+                kind: LayerIssueKind::Thinned { left_out: tile.features + left_out(tile) },
+            }],
             ..RenderedTile::empty(tile.tile)
         };
         let (mut fits, mut fullest) = (MeasuredSize { features: 0, bytes: 0 }, nothing);
@@ -143,11 +146,11 @@ impl BatchDrawing<'_> {
 
 /// The number of features that the budget of features left out already.
 fn left_out(tile: &RenderedTile) -> u64 {
-    let of_note = |note: &Note| match note.what {
+    let of_issue = |issue: &LayerIssue| match issue.kind {
         LayerIssueKind::Thinned { left_out } => left_out,
         _ => 0,
     };
-    tile.notes.iter().map(of_note).sum()
+    tile.issues.iter().map(of_issue).sum()
 }
 
 fn is_full(bytes: u64, limit: u64) -> bool {

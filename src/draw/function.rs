@@ -13,7 +13,7 @@ use crate::mvt;
 use crate::postgis::layer::{CalledFunction, Layer, OnTileError};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql;
-use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile};
 use crate::tile::{Area, LayerCount, Order, TileCoord};
 
 /// The tiles of a statement, and their addresses as arrays.
@@ -90,12 +90,12 @@ fn given_tile(layer: &Layer, function: &CalledFunction, tile: TileCoord, bytes: 
     if layer.on_tile_error == OnTileError::Fail {
         return Err(wrong_tile(layer, function, tile, &what));
     }
-    let notes = vec![Note {
+    let issues = vec![LayerIssue {
         layer: layer.id(),
-        what: LayerIssueKind::Failed { cause: format!("{} {what}", function.signature()) },
+        kind: LayerIssueKind::Failed { cause: format!("{} {what}", function.signature()) },
     }];
     let layers = vec![RenderedLayer { layer: layer.id(), bytes: 0 }];
-    Ok(RenderedTile { layers, notes, ..RenderedTile::empty(tile) })
+    Ok(RenderedTile { layers, issues, ..RenderedTile::empty(tile) })
 }
 
 /// The MVT bytes of a function's result, and the number of their features; or a description of what is wrong. Functions

@@ -15,6 +15,9 @@ use std::borrow::Cow;
 use libdeflater::{CompressionError, CompressionLvl, Compressor, Crc, DecompressionError, Decompressor};
 use small::{MAX_SMALL_TILE, SmallDeflate};
 
+/// From a tile in some encoding to its MVT bytes.
+pub type ToMvt = fn(Cow<'_, [u8]>) -> Result<Cow<'_, [u8]>, DecodeError>;
+
 /// How tiles are encoded: the names by which targets, servers and clients know it, and the conversions from and to MVT.
 #[derive(Debug, Clone, Copy)]
 pub struct TileFormat {
@@ -28,10 +31,14 @@ pub struct TileFormat {
     pub other_extension: &'static str,
     /// Its number in `PMTiles` (v3, section 3.2, "Tile Type").
     pub pmtiles_type: u8,
-    /// A tile in this encoding, from its MVT bytes.
+    /// A tile in this encoding, from its MVT bytes: the same bytes for the same tile, which do not begin like gzip, and
+    /// hardly more of them than of MVT.
     pub of_mvt: fn(&[u8]) -> Cow<'_, [u8]>,
     /// The MVT bytes of a tile in this encoding. Fails if the bytes are no such tile.
-    pub to_mvt: fn(Vec<u8>) -> Result<Vec<u8>, DecodeError>,
+    pub to_mvt: ToMvt,
+    /// True if `to_mvt` gives the very bytes that `of_mvt` was given. Tiles in other encodings are rendered in full where
+    /// these would be patched.
+    pub keeps_mvt: bool,
 }
 
 impl PartialEq for TileFormat {
@@ -53,12 +60,13 @@ impl TileFormat {
     /// Mapbox Vector Tiles (MVT 2.1, section 3; registered with IANA).
     pub const MVT: TileFormat = TileFormat {
         media_type: "application/vnd.mapbox-vector-tile",
-        other_media_types: &["application/x-protobuf", "application/vnd.mapbox-vector-tile; charset=utf-8"],
+        other_media_types: &["application/x-protobuf"],
         extension: "pbf",
         other_extension: "mvt",
         pmtiles_type: 1,
         of_mvt: |mvt| Cow::Borrowed(mvt),
-        to_mvt: Ok,
+        to_mvt: |encoded| Ok(encoded),
+        keeps_mvt: true,
     };
 
     /// All encodings that are written and read.
@@ -74,11 +82,27 @@ impl TileFormat {
         TileFormat::ALL.into_iter().find(|format| format.pmtiles_type == code)
     }
 
-    /// The encoding of tiles with a media type, in lower case.
+    /// The encoding of tiles with a media type, in lower case; its parameters, such as `charset`, mean nothing.
     pub fn of_media_type(media_type: &str) -> Option<TileFormat> {
+        let media_type = media_type.split(';').next().unwrap_or_default().trim_end();
         let has =
             |format: &TileFormat| format.media_type == media_type || format.other_media_types.contains(&media_type);
         TileFormat::ALL.into_iter().find(has)
+    }
+
+    /// The `encoding` of TileJSON, by which map clients choose how they read tiles; `None` for MVT, their default.
+    pub fn tilejson_encoding(self) -> Option<&'static str> {
+        (self != TileFormat::MVT).then_some(self.extension)
+    }
+
+    /// A tile in this encoding, drawn anew by what draws MVT.
+    pub fn redrawn<E: From<DecodeError>>(
+        self,
+        encoded: &[u8],
+        draw: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>,
+    ) -> Result<Vec<u8>, E> {
+        let drawn = draw(&(self.to_mvt)(Cow::Borrowed(encoded))?)?;
+        Ok(if drawn.is_empty() { drawn } else { (self.of_mvt)(&drawn).into_owned() })
     }
 
     /// The name of a tile with the usual extension, if it ends in the other one.
@@ -126,12 +150,12 @@ pub struct Packing {
     /// How they are encoded.
     pub format: TileFormat,
     /// How the encoded bytes are compressed.
-    pub compression: Compression,
+    pub compression: TileCompression,
 }
 
 /// How the bytes of tiles are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compression {
+pub enum TileCompression {
     /// As gzip.
     Gzip(Level),
     /// Not at all.
@@ -140,7 +164,7 @@ pub enum Compression {
 
 impl Packing {
     /// MVT, compressed in one way.
-    pub fn mvt(compression: Compression) -> Packing {
+    pub fn mvt(compression: TileCompression) -> Packing {
         Packing { format: TileFormat::MVT, compression }
     }
 
@@ -149,8 +173,8 @@ impl Packing {
     pub fn definition(self) -> String {
         let format = if self.format == TileFormat::MVT { "" } else { self.format.extension };
         match self.compression {
-            Compression::Gzip(Level(level)) => format!("{format}Gzip(Level({level}))"),
-            Compression::None => format!("{format}Plain"),
+            TileCompression::Gzip(Level(level)) => format!("{format}Gzip(Level({level}))"),
+            TileCompression::None => format!("{format}Plain"),
         }
     }
 }
@@ -166,8 +190,8 @@ impl Packer {
     /// A packer.
     pub fn new(packing: Packing) -> Packer {
         let gzip = match packing.compression {
-            Compression::Gzip(level) => Some(Gzip::new(level)),
-            Compression::None => None,
+            TileCompression::Gzip(level) => Some(Gzip::new(level)),
+            TileCompression::None => None,
         };
         Packer { format: packing.format, gzip }
     }
@@ -382,10 +406,17 @@ impl Unpacker {
         self.mvt_of_at_most(stored, MAX_UNPACKED_TILE)
     }
 
+    /// True if a stored tile is what is packed of `mvt`, whatever the compression. Without reading it back into MVT, which
+    /// may give other bytes ([`TileFormat::keeps_mvt`]).
+    pub fn holds(&mut self, stored: &[u8], mvt: &[u8]) -> bool {
+        self.gunzip.unpack(stored).is_ok_and(|encoded| encoded == *(self.format.of_mvt)(mvt))
+    }
+
     /// The MVT bytes of a stored tile that decompresses to no more than `most` bytes.
     /// Fails if it decompresses to more, too.
     pub fn mvt_of_at_most(&mut self, stored: &[u8], most: usize) -> Result<Vec<u8>, DecodeError> {
-        (self.format.to_mvt)(self.gunzip.unpack_at_most(stored, most)?)
+        let encoded = self.gunzip.unpack_at_most(stored, most)?;
+        Ok((self.format.to_mvt)(Cow::Owned(encoded))?.into_owned())
     }
 }
 
@@ -404,8 +435,8 @@ mod tests {
     /// The text as version 1 wrote it: every target contains the hash of this text.
     #[test]
     fn the_definition_of_a_packing_stays_as_it_was() {
-        assert_eq!(Packing::mvt(Compression::Gzip(Level(6))).definition(), "Gzip(Level(6))");
-        assert_eq!(Packing::mvt(Compression::None).definition(), "Plain");
+        assert_eq!(Packing::mvt(TileCompression::Gzip(Level(6))).definition(), "Gzip(Level(6))");
+        assert_eq!(Packing::mvt(TileCompression::None).definition(), "Plain");
     }
 
     /// What another encoding needs: a format with two conversions. The packer and the unpacker use them, under gzip and
@@ -418,14 +449,20 @@ mod tests {
         let format = TileFormat {
             extension: "rev",
             of_mvt: reversed,
-            to_mvt: |encoded| Ok(reversed(&encoded).into_owned()),
+            to_mvt: |encoded| Ok(Cow::Owned(reversed(&encoded).into_owned())),
             ..TileFormat::MVT
         };
-        for compression in [Compression::Gzip(Level(1)), Compression::None] {
+        assert_eq!((format.tilejson_encoding(), TileFormat::MVT.tilejson_encoding()), (Some("rev"), None));
+        let doubled = |mvt: &[u8]| Ok::<_, DecodeError>(mvt.repeat(2));
+        assert_eq!(format.redrawn(b"elit", doubled).unwrap(), b"elitelit");
+        for compression in [TileCompression::Gzip(Level(1)), TileCompression::None] {
             let packing = Packing { format, compression };
             let stored = Packer::new(packing).pack(b"a tile").unwrap();
             assert_eq!(Gunzip::new().unpack(&stored).unwrap(), b"elit a");
             assert_eq!(Unpacker::new(format).mvt(&stored).unwrap(), b"a tile");
+            assert!(
+                Unpacker::new(format).holds(&stored, b"a tile") && !Unpacker::new(format).holds(&stored, b"a tiles")
+            );
             assert_ne!(packing.definition(), Packing::mvt(compression).definition());
         }
     }
@@ -504,7 +541,7 @@ mod tests {
         .take(300_000)
         .collect();
         for level in [1, 6, 12] {
-            let mut packer = Packer::new(Packing::mvt(Compression::Gzip(Level::new(level).unwrap())));
+            let mut packer = Packer::new(Packing::mvt(TileCompression::Gzip(Level::new(level).unwrap())));
             for bytes in [0, 1, 100, 9_999, 70_000, 300_000] {
                 let found = packer.pack(&noise[..bytes]).unwrap().len() as u64;
                 assert!(found <= most_packed(bytes as u64), "{bytes} bytes become {found}");

@@ -39,7 +39,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use writer::{PackedTiles, Storing, pack};
 
 use crate::encode::{EncodeError, Packer, Packing};
-use crate::source::{LayerIssueKind, Note, RenderedTile, Source};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedTile, Source};
 use crate::target::{Needs, Sink, Written};
 use crate::tile::{Batch, LayerId, TileCoord, Zoom};
 
@@ -150,7 +150,7 @@ struct PackedBatch {
 #[derive(Debug)]
 pub(crate) struct TileIssue {
     tile: TileCoord,
-    note: Note,
+    issue: LayerIssue,
     /// For [`LayerIssueKind::Heavy`]: the bytes of the layer, compressed by itself.
     bytes: u64,
 }
@@ -251,7 +251,7 @@ impl EditRules {
         for tile in tiles.iter().filter(|tile| tile.is_failed()) {
             count += 1;
             if self.failed.fetch_add(1, Relaxed) >= MAX_FAILED_TILES {
-                let cause = tile.notes.iter().find_map(|note| match &note.what {
+                let cause = tile.issues.iter().find_map(|issue| match &issue.kind {
                     LayerIssueKind::Failed { cause } => Some(cause.clone()),
                     _ => None,
                 });
@@ -377,8 +377,8 @@ pub(crate) struct LayerFigures {
 }
 
 impl LayerFigures {
-    pub(crate) fn add(&mut self, TileIssue { tile, note: Note { layer, what }, bytes }: TileIssue) {
-        let limit = match what {
+    pub(crate) fn add(&mut self, TileIssue { tile, issue: LayerIssue { layer, kind }, bytes }: TileIssue) {
+        let limit = match kind {
             LayerIssueKind::Failed { cause } => return self.failed.push(FailedTile { tile, layer, cause }),
             LayerIssueKind::Thinned { left_out } => {
                 let stats = self.stats.entry(layer).or_default();

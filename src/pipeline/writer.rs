@@ -49,9 +49,9 @@ impl<W: Sink> Storing<W> {
     /// Stores the next batch, and gives its permit back.
     pub(crate) fn add(&mut self, batch: PackedBatch, stored: impl Fn(&StoredBatch)) -> Result<(), W::Error> {
         let bytes = self.stats.add(&batch);
-        let PackedBatch { zoom, tiles, made: PackedTiles { edits, notes, .. }, planned_features, permit, .. } = batch;
-        for note in notes {
-            self.layers.add(note);
+        let PackedBatch { zoom, tiles, made: PackedTiles { edits, issues, .. }, planned_features, permit, .. } = batch;
+        for issue in issues {
+            self.layers.add(issue);
         }
         self.tiles += tiles;
         self.edits += edits.len() as u64;
@@ -87,7 +87,7 @@ pub(crate) struct PackedTiles {
     pub(crate) edits: Vec<TileEdit>,
     /// One for each of `edits`, in the same order.
     pub(crate) contents: Vec<EditContents>,
-    pub(crate) notes: Vec<TileIssue>,
+    pub(crate) issues: Vec<TileIssue>,
 }
 
 /// The most bytes of a tile that is kept to compare the next tile with it: larger tiles are hardly ever equal.
@@ -101,10 +101,10 @@ pub(crate) fn pack<R, W>(
 ) -> Result<PackedTiles, PipelineError<R, W>> {
     tiles.sort_by_cached_key(|rendered| needs.order.sort_key(rendered.tile));
     let mut edits = Vec::with_capacity(tiles.len());
-    let (mut contents, mut all_notes) = (Vec::with_capacity(tiles.len()), Vec::new());
+    let (mut contents, mut all_issues) = (Vec::with_capacity(tiles.len()), Vec::new());
     // Tiles inside of the same polygons are equal, and usually adjacent.
     let mut last: (Vec<u8>, Box<[u8]>) = Default::default();
-    for RenderedTile { tile, mvt, layers, features, notes, shared } in tiles {
+    for RenderedTile { tile, mvt, layers, features, issues, shared } in tiles {
         let first = contents.len();
         let mut add = |slice, mvt: &[u8], is_known: bool| {
             let id = TileId { coord: tile, slice };
@@ -127,7 +127,7 @@ pub(crate) fn pack<R, W>(
             Ok(())
         };
         let is_failed = |layer: LayerId| {
-            notes.iter().any(|note| note.layer == layer && matches!(note.what, LayerIssueKind::Failed { .. }))
+            issues.iter().any(|issue| issue.layer == layer && matches!(issue.kind, LayerIssueKind::Failed { .. }))
         };
         if needs.layers_apart {
             let mut slices: Vec<(LayerId, &[u8])> = split_layers(&mvt, &layers).collect();
@@ -152,18 +152,18 @@ pub(crate) fn pack<R, W>(
         if let Some(contents) = contents.get_mut(first) {
             contents.features = features;
         }
-        for note in notes {
+        for issue in issues {
             let mut bytes = 0;
-            if let LayerIssueKind::Heavy { .. } = note.what {
-                let part = bytes_of(&mvt, &layers, note.layer);
+            if let LayerIssueKind::Heavy { .. } = issue.kind {
+                let part = bytes_of(&mvt, &layers, issue.layer);
                 // If the tile has only one layer, this layer is compressed already.
                 bytes = match &edits[first..] {
                     [TileEdit::Put(_, stored)] if part.len() == mvt.len() => stored.len(),
                     _ => packer.pack(part).map_err(|source| PipelineError::Encode { tile, source })?.len(),
                 } as u64;
             }
-            all_notes.push(TileIssue { tile, note, bytes });
+            all_issues.push(TileIssue { tile, issue, bytes });
         }
     }
-    Ok(PackedTiles { edits, contents, notes: all_notes })
+    Ok(PackedTiles { edits, contents, issues: all_issues })
 }

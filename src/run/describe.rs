@@ -359,7 +359,7 @@ pub(crate) fn with_failed(mut unrendered: Vec<String>, failed: &[FailedLayer]) -
 }
 
 /// Fails if the run had to leave tiles as they were: it is done only in part.
-pub(crate) fn complete(target: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
+pub(crate) fn check_complete(target: &str, failed: &[FailedLayer]) -> Result<(), CommandError> {
     let Some(first) = failed.first() else { return Ok(()) };
     Err(CommandError::Unrendered {
         target: target.to_owned(),

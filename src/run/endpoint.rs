@@ -252,7 +252,10 @@ pub(crate) fn unpacked(answer: &FetchedAnswer) -> Result<Vec<u8>, String> {
     let media_type = answer.header(header::CONTENT_TYPE.as_str()).to_ascii_lowercase();
     let format = TileFormat::of_media_type(&media_type).unwrap_or_default();
     match answer.header(header::CONTENT_ENCODING.as_str()) {
-        "" | "identity" => (format.to_mvt)(answer.body.to_vec()).map_err(|error| error.to_string()),
+        "" | "identity" => {
+            let mvt = (format.to_mvt)(answer.body.as_ref().into()).map_err(|error| error.to_string())?;
+            Ok(mvt.into_owned())
+        }
         GZIP if is_gzip(&answer.body) => Unpacker::new(format).mvt(&answer.body).map_err(|error| error.to_string()),
         GZIP => Err("it comes with Content-Encoding: gzip, and its body is not packed so".to_owned()),
         other => {

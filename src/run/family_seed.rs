@@ -126,7 +126,7 @@ pub(crate) async fn seed_family_target(
         seed_target(&tileset_run).await?
     };
     tileset_run.purge_published(false).await?;
-    describe::complete(&done.output, &done.failed)?;
+    describe::check_complete(&done.output, &done.failed)?;
     Ok(done)
 }
 

@@ -80,7 +80,7 @@ use crate::backoff::Backoff;
 use crate::change_log::Cursor;
 use crate::config::{DatabaseSettings, Settings};
 use crate::draw::Worker;
-use crate::encode::Compression;
+use crate::encode::TileCompression;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Witness;
 use crate::pipeline::{BatchGate, BatchKind, BatchPace, BatchTurns};
@@ -187,7 +187,7 @@ impl TilesetRun {
         let targets = TargetOptions::new(&settings.tileset, force, stop);
         let target = targets.target(&settings.tileset.output.to_string_lossy())?;
         if !target.is_packed() {
-            settings.run.limits.packing.compression = Compression::None;
+            settings.run.limits.packing.compression = TileCompression::None;
         }
         Ok(TilesetRun {
             settings,

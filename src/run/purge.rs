@@ -128,7 +128,7 @@ impl TilesetRun {
         Ok(PurgeTarget {
             notes: self.target.notes()?,
             published,
-            tag: tileset.s3.names.tag.clone(),
+            tag: tileset.bucket.names.tag.clone(),
             zooms: tileset.zooms.clone(),
             patterns,
             purges_filtered: tileset.purges_filtered(),
@@ -142,7 +142,7 @@ impl TilesetRun {
     /// Who sends tags with the tiles. May wait for a server.
     fn tag_sender(&self) -> Result<TagSender, CommandError> {
         let tileset = &self.settings.tileset;
-        let s3 = &tileset.s3;
+        let s3 = &tileset.bucket;
         if self.target.url.stores_objects() && s3.has_band() {
             let now = s3.headers_digest();
             let note = HeaderNote::read(&*self.target.notes()?).map_err(OutboxError::from)?;

@@ -11,7 +11,7 @@ use super::identity::LogIdentity;
 use super::prepare::{layers_that_end_early, prepare};
 use super::render::{Rendered, render, render_from_cache};
 use super::row_loss::KnownRows;
-use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative};
+use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative_address_warning};
 use super::{CommandError, RowSource, TilesetRun, interrupted, restarting, with_what_remains};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline;
@@ -84,7 +84,7 @@ async fn attempt(tileset_run: &TilesetRun, restarts: u32) -> Result<RunReport, C
     };
     let (sink, begun_seed) = seed.begin(claimed).await?;
     if warns {
-        prepared.warn(relative(&sink, &tileset_run.target).into_iter().collect(), &tileset_run.report);
+        prepared.warn(relative_address_warning(&sink, &tileset_run.target).into_iter().collect(), &tileset_run.report);
     }
     let rendered = match cache {
         Some(cache) => render_from_cache(tileset_run, cache, &mut prepared, sink).await?,
@@ -237,8 +237,8 @@ pub async fn seed(tileset_run: &TilesetRun) -> Result<RunReport, CommandError> {
     Ok(done)
 }
 
-pub(crate) fn complete(done: &RunReport) -> Result<(), CommandError> {
-    describe::complete(&done.output, &done.failed)
+pub(crate) fn check_complete(done: &RunReport) -> Result<(), CommandError> {
+    describe::check_complete(&done.output, &done.failed)
 }
 
 /// The plan of a seed, with estimated sizes and times. Writes nothing.

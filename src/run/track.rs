@@ -123,7 +123,7 @@ impl LogStatus {
     }
 
     /// Fails if a target needs a seed, or the triggers can do more than append to the log.
-    pub(crate) fn sound(self) -> Result<(), CommandError> {
+    pub(crate) fn check_sound(self) -> Result<(), CommandError> {
         match self.backlog.targets_to_seed() {
             0 => Ok(self.safety?),
             targets => Err(CommandError::NeedSeeds { targets, of: self.backlog.targets.len() }),

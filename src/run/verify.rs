@@ -65,7 +65,7 @@ pub(crate) async fn verify(run: &TilesetRun, options: &VerifyOptions) -> Result<
     Ok(looked.findings)
 }
 
-pub(crate) fn sound(found: &Findings) -> Result<(), CommandError> {
+pub(crate) fn check_sound(found: &Findings) -> Result<(), CommandError> {
     if found.findings.is_empty() {
         return Ok(());
     }
@@ -340,7 +340,7 @@ impl Comparison {
         let mut rendered = both.into_iter();
         read_all(&mut **reader, &ids, |id, stored| {
             let mvt = rendered.next().map_or(&[][..], |(_, mvt)| mvt);
-            let same = stored.is_some_and(|stored| self.unpacker.mvt(&stored).is_ok_and(|raw| raw == mvt));
+            let same = stored.is_some_and(|stored| self.unpacker.holds(&stored, mvt));
             if !same {
                 findings.add(FindingKind::Different, || format!("tile {id}"));
             }

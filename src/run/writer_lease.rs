@@ -15,8 +15,8 @@ use tokio::task::spawn_blocking;
 use super::CommandError;
 use crate::hex::random_hex;
 use crate::target::{
-    BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, LeaseClock, NoteCondition, NoteError, NoteStore,
-    PublishedTiles, host,
+    BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, LeaseClock, NoteError, NoteStore, PublishedTiles,
+    WriteCondition, host,
 };
 
 /// The name of the note.
@@ -126,10 +126,10 @@ impl LeaseWait {
 
     fn attempt(&mut self) -> Result<Attempt, NoteError> {
         let found = self.notes.read(&self.name)?;
-        let Some(found) = found else { return self.take(&NoteCondition::Absent) };
+        let Some(found) = found else { return self.take(&WriteCondition::Absent) };
         // A note that cannot be parsed is treated as one whose holder does not renew it.
         let note = serde_json::from_slice::<WriterNote>(&found.body).ok();
-        let condition = NoteCondition::Unchanged(found.tag.clone());
+        let condition = WriteCondition::Unchanged(found.tag.clone());
         if note.as_ref().is_some_and(|note| note.holder.is_empty()) {
             return self.take(&condition);
         }
@@ -142,7 +142,7 @@ impl LeaseWait {
         Ok(Attempt::Held(note.map_or_else(|| "an unknown holder".to_owned(), |note| note.holder)))
     }
 
-    fn take(&self, condition: &NoteCondition) -> Result<Attempt, NoteError> {
+    fn take(&self, condition: &WriteCondition) -> Result<Attempt, NoteError> {
         let since = humantime::format_rfc3339_seconds(SystemTime::now());
         let note = WriterNote {
             id: random_hex(2),
@@ -181,7 +181,7 @@ impl WriterLease {
             let begun = Instant::now();
             let note = WriterNote { renewed: self.note.renewed + 1, ..self.note.clone() };
             let (notes, condition, text) =
-                (Arc::clone(&self.notes), NoteCondition::Unchanged(self.tag.clone()), body(&note));
+                (Arc::clone(&self.notes), WriteCondition::Unchanged(self.tag.clone()), body(&note));
             let name = self.name.clone();
             match spawn_blocking(move || notes.write(&name, &text, &condition)).await {
                 Ok(Ok(tag)) => {
@@ -202,7 +202,7 @@ impl WriterLease {
     pub(crate) async fn release(self) {
         self.clock.given_back();
         let note = WriterNote { holder: String::new(), ..self.note };
-        let condition = NoteCondition::Unchanged(self.tag);
+        let condition = WriteCondition::Unchanged(self.tag);
         let released = spawn_blocking(move || self.notes.write(&self.name, &body(&note), &condition)).await;
         if let Ok(Err(error)) = released {
             tracing::info!("the lease is not given back, and ends by itself: {error}");
@@ -255,7 +255,7 @@ mod tests {
     fn a_note_that_is_none_is_replaced_after_the_time_of_a_lease() {
         let folder = tempfile::tempdir().unwrap();
         let notes: Arc<dyn NoteStore> = Arc::new(FolderNotes::of_directory(folder.path()));
-        notes.write(WRITER, b"{\"lease\":\"long\"}", &NoteCondition::Always).unwrap();
+        notes.write(WRITER, b"{\"lease\":\"long\"}", &WriteCondition::Always).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         // On a busy machine there may be a while between two lines.
         let time = Duration::from_secs(2);

@@ -22,7 +22,7 @@ use super::plan::{AddingNote, AttemptNote, DoneNote, EndedRun, PLAN_VERSION, Run
 use super::{RunReader, ShardsError};
 use crate::clock::milliseconds_now;
 use crate::postgis::ExportedSnapshot;
-use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, WorkFiles, is_id, shard_of_file};
+use crate::target::{GENERATOR, MAX_KEPT_NOTE, NoteError, NoteStore, WorkFiles, WriteCondition, is_id, shard_of_file};
 
 const PLAN: &str = "plan.json";
 
@@ -52,7 +52,7 @@ impl WorkFolder {
 
     /// Writes a note that must not exist yet. False if it does.
     fn write_first(&self, name: &str, body: &impl Serialize) -> Result<bool, ShardsError> {
-        match self.notes.write(name, &bytes(body), &NoteCondition::Absent) {
+        match self.notes.write(name, &bytes(body), &WriteCondition::Absent) {
             Ok(_) => Ok(true),
             Err(NoteError::Changed { .. }) => Ok(false),
             Err(error) => Err(error.into()),
@@ -146,7 +146,7 @@ impl WorkFolder {
             ended.push(EndedRun { run: run.to_owned(), end });
             let older = ended.len().saturating_sub(MAX_ENDED);
             ended.drain(..older);
-            self.notes.write(ENDED, &bytes(&ended), &NoteCondition::Always)?;
+            self.notes.write(ENDED, &bytes(&ended), &WriteCondition::Always)?;
         }
         if self.run()?.as_deref() == Some(run) {
             self.notes.remove(PLAN)?;
@@ -216,7 +216,7 @@ impl WorkFolder {
     /// Writes the heartbeat of an attempt.
     pub(crate) fn note_attempt(&self, run: &str, attempt: &AttemptNote) -> Result<(), ShardsError> {
         let attempt = AttemptNote { alive: milliseconds_now(), ..attempt.clone() };
-        self.notes.write(&attempt_name(run, &attempt), &bytes(&attempt), &NoteCondition::Always)?;
+        self.notes.write(&attempt_name(run, &attempt), &bytes(&attempt), &WriteCondition::Always)?;
         Ok(())
     }
 
@@ -240,7 +240,7 @@ impl WorkFolder {
     /// Notes that an attempt adds tiles to the target itself.
     pub(crate) fn note_adding(&self, run: &str, adding: &AddingNote) -> Result<(), ShardsError> {
         let name = format!("{run}/adding-{:04}-{}.json", adding.shard, adding.id);
-        self.notes.write(&name, &bytes(adding), &NoteCondition::Always)?;
+        self.notes.write(&name, &bytes(adding), &WriteCondition::Always)?;
         Ok(())
     }
 
@@ -266,7 +266,7 @@ impl WorkFolder {
 
     /// Adds a snapshot that others can import.
     pub(crate) fn add_snapshot(&self, run: &str, id: &str, snapshot: &ExportedSnapshot) -> Result<(), ShardsError> {
-        self.notes.write(&format!("{run}/snapshot-{id}.json"), &bytes(snapshot), &NoteCondition::Always)?;
+        self.notes.write(&format!("{run}/snapshot-{id}.json"), &bytes(snapshot), &WriteCondition::Always)?;
         Ok(())
     }
 

@@ -134,6 +134,9 @@ impl Metadata {
             "maxzoom": self.zooms.max().get(),
             "scheme": "xyz",
         });
+        if let Some(encoding) = self.format.tilejson_encoding() {
+            object["encoding"] = encoding.into();
+        }
         for (name, value) in
             [("description", &self.description), ("attribution", &self.attribution), ("version", &self.version)]
         {

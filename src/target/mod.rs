@@ -105,7 +105,7 @@ pub use disk_list::ScratchError;
 pub use error::TargetError;
 pub use mbtiles::{MBTILES_APPLICATION_ID, Mbtiles, MbtilesError, MbtilesPatch, MbtilesReader};
 pub use metadata::{GENERATOR, Metadata, VectorLayer};
-pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore};
+pub use note_store::{KeptNote, MAX_KEPT_NOTE, NoteError, NoteStore, WriteCondition};
 pub use pmtiles::{Pmtiles, PmtilesError, PmtilesReader, WrittenAnew};
 pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeListWriter, ChangeLists, PublishedTiles};
 pub use read::{DeadBytes, Described, ReadError, TileReader, read_all};

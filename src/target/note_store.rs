@@ -27,7 +27,7 @@ pub struct KeptNote {
 /// The condition under which named bytes are written: notes of all targets, and objects in buckets (RFC 9110, section
 /// 13.1).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum NoteCondition {
+pub enum WriteCondition {
     Always,
     /// There is no such note.
     Absent,
@@ -35,10 +35,10 @@ pub enum NoteCondition {
     Unchanged(String),
 }
 
-impl NoteCondition {
+impl WriteCondition {
     /// It is as it was when it had this tag; `None`: when there was none.
-    pub(crate) fn as_seen(tag: Option<&String>) -> NoteCondition {
-        tag.map_or(NoteCondition::Absent, |tag| NoteCondition::Unchanged(tag.clone()))
+    pub(crate) fn as_seen(tag: Option<&String>) -> WriteCondition {
+        tag.map_or(WriteCondition::Absent, |tag| WriteCondition::Unchanged(tag.clone()))
     }
 }
 
@@ -64,8 +64,8 @@ pub enum NoteError {
 /// - A name has one or two parts of letters, digits, `-`, `_` and `.`, separated by `/`; no part begins with `.`. The
 ///   first of two parts is the folder.
 /// - A reader sees a note as it was before a write or after it, never half of it.
-/// - A write is durable when it returns `Ok`. Of several writers with [`NoteCondition::Absent`], or with the same
-///   [`NoteCondition::Unchanged`], one succeeds. (A server without conditional writes takes them all.)
+/// - A write is durable when it returns `Ok`. Of several writers with [`WriteCondition::Absent`], or with the same
+///   [`WriteCondition::Unchanged`], one succeeds. (A server without conditional writes takes them all.)
 /// - Reading needs no right to write, and creates nothing.
 /// - All methods may wait for a disk or a server, so they must not be called on a thread of the async runtime.
 pub trait NoteStore: Send + Sync + fmt::Debug {
@@ -75,7 +75,7 @@ pub trait NoteStore: Send + Sync + fmt::Debug {
 
     /// Writes a note if the condition holds; returns its new tag.
     /// Fails with [`NoteError::Changed`] if the condition does not hold; otherwise if the note cannot be written.
-    fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError>;
+    fn write(&self, name: &str, body: &[u8], condition: &WriteCondition) -> Result<String, NoteError>;
 
     /// The names of the notes in a folder, sorted, each with the folder; none if there is no such folder.
     fn list(&self, folder: &str) -> Result<Vec<String>, NoteError>;

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changed::ChangedTiles;
 use super::disk_list::ScratchError;
-use super::note_store::{NoteCondition, NoteError, NoteStore};
+use super::note_store::{NoteError, NoteStore, WriteCondition};
 use crate::clock::milliseconds_now;
 use crate::manifest::Publication;
 use crate::tile::TileRectList;
@@ -198,7 +198,7 @@ impl ChangeListWriter {
             });
             // Plain data can always be serialized.
             let body = serde_json::to_vec(&lists).unwrap_or_default();
-            let condition = note.map_or(NoteCondition::Absent, |note| NoteCondition::Unchanged(note.tag));
+            let condition = note.map_or(WriteCondition::Absent, |note| WriteCondition::Unchanged(note.tag));
             match self.notes.write(CHANGES, &body, &condition) {
                 Err(NoteError::Changed { .. }) if attempt < MAX_ATTEMPTS => attempt += 1,
                 written => return written.map(drop),

@@ -46,7 +46,7 @@ pub use feature::{
 };
 pub use margin::{Margin, TileBounds, beyond_in_degrees};
 pub use order::{ColumnRange, ColumnRangeError, ColumnRanges, Order};
-pub use positions::{Candidate, Frame, Positions, Unit};
+pub use positions::{Candidate, Frame, PlaceInTile, Positions};
 pub use rect_list::{MAX_RECTS_IN_LIST, MAX_TILES_IN_LIST, TileRectList, TileRectListError, joined_columns};
 pub use scope::{Scope, ScopeError, area_of_texts, area_texts};
 pub use tag::{BandRoot, TilesetTag};

@@ -38,19 +38,19 @@ pub struct Candidate {
     /// The position's number.
     pub number: u32,
     /// The grid point at which it is drawn.
-    pub at: Unit,
+    pub at: PlaceInTile,
 }
 
 /// Where a position is drawn in a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Unit {
+pub enum PlaceInTile {
     /// At this grid point: x grows east and y grows south from the tile's north-west corner.
     At([i32; 2]),
     /// Nowhere: it lies beyond the buffer.
     Beyond,
     /// Ambiguous: it lies so close to the boundary between two grid units that PostGIS, which rounds differently, may
     /// draw it at the other.
-    Unsure,
+    Ambiguous,
 }
 
 impl Frame {
@@ -489,7 +489,7 @@ impl RoundingGrid {
 
     /// The grid point of a tile at which a position is drawn.
     #[expect(clippy::cast_possible_truncation, reason = "an extent and its buffer stay below 2^21")]
-    fn unit(&self, place: GridPlace, tile: TileCoord) -> Unit {
+    fn unit(&self, place: GridPlace, tile: TileCoord) -> PlaceInTile {
         let [column, row] = [tile.x(), tile.y()].map(f64::from);
         let at = match place {
             GridPlace::Units([x, y]) => [x - column * self.extent, y - row * self.extent],
@@ -497,7 +497,7 @@ impl RoundingGrid {
                 let [north, south] = [row, row + 1.0].map(|row| latitude(row / self.tiles));
                 [x - column * self.extent, (north - degrees) / (north - south) * self.extent]
             }
-            GridPlace::Edge => return Unit::Unsure,
+            GridPlace::Edge => return PlaceInTile::Ambiguous,
         };
         let near = self.candidates.is_none_or(|[first, end]| at.iter().all(|unit| *unit > first && *unit < end));
         let is_unsure = |unit: &f64| {
@@ -506,13 +506,13 @@ impl RoundingGrid {
                 || self.candidates.is_some_and(|ends| ends.iter().any(|end| is_close(*end)))
         };
         if at.iter().any(is_unsure) {
-            return Unit::Unsure;
+            return PlaceInTile::Ambiguous;
         }
         let [x, y] = at.map(f64::round);
         if near && [x, y].iter().all(|unit| self.drawn.contains(unit)) {
-            Unit::At([x as i32, y as i32])
+            PlaceInTile::At([x as i32, y as i32])
         } else {
-            Unit::Beyond
+            PlaceInTile::Beyond
         }
     }
 }
@@ -531,7 +531,7 @@ mod tests {
         units / 32_768.0 * 2.0 * HALF_WORLD_METRES - HALF_WORLD_METRES
     }
 
-    fn found(units: [f64; 2], rect: [u32; 4]) -> Vec<(TileCoord, Unit)> {
+    fn found(units: [f64; 2], rect: [u32; 4]) -> Vec<(TileCoord, PlaceInTile)> {
         let zoom = Zoom::new(3).unwrap();
         let [x0, y0, x1, y1] = rect;
         let positions = Positions::new(vec![[metres(units[0]), -metres(units[1])]], Frame::Metres);
@@ -588,20 +588,20 @@ mod tests {
     fn positions_are_found_in_the_tiles_and_units_where_they_are_drawn() {
         let tile = |x, y| TileCoord::new(Zoom::new(3).unwrap(), x, y).unwrap();
         let all = [0, 0, 7, 7];
-        assert_eq!(found([5000.3, 9000.6], all), [(tile(1, 2), Unit::At([904, 809]))]);
+        assert_eq!(found([5000.3, 9000.6], all), [(tile(1, 2), PlaceInTile::At([904, 809]))]);
         // In the buffer of the next tile, too; the middle between two units may be either.
         assert_eq!(
             found([4096.0 - 63.7, 100.0], all),
-            [(tile(0, 0), Unit::At([4032, 100])), (tile(1, 0), Unit::At([-64, 100]))]
+            [(tile(0, 0), PlaceInTile::At([4032, 100])), (tile(1, 0), PlaceInTile::At([-64, 100]))]
         );
-        assert_eq!(found([4096.0 - 64.3, 100.0], all)[1], (tile(1, 0), Unit::At([-64, 100])));
-        assert_eq!(found([4096.0 - 64.7, 100.0], all)[1], (tile(1, 0), Unit::Beyond));
-        assert_eq!(found([5000.5, 100.0], all), [(tile(1, 0), Unit::Unsure)]);
-        assert_eq!(found([5000.4999, 100.0], all), [(tile(1, 0), Unit::At([904, 100]))]);
+        assert_eq!(found([4096.0 - 64.3, 100.0], all)[1], (tile(1, 0), PlaceInTile::At([-64, 100])));
+        assert_eq!(found([4096.0 - 64.7, 100.0], all)[1], (tile(1, 0), PlaceInTile::Beyond));
+        assert_eq!(found([5000.5, 100.0], all), [(tile(1, 0), PlaceInTile::Ambiguous)]);
+        assert_eq!(found([5000.4999, 100.0], all), [(tile(1, 0), PlaceInTile::At([904, 100]))]);
         // A corner of four tiles, and the edges of the world.
         assert_eq!(found([8192.0, 8192.0], all).len(), 4);
-        assert_eq!(found([8192.0, 8192.0], [2, 2, 7, 7]), [(tile(2, 2), Unit::At([0, 0]))]);
-        assert_eq!(found([32_768.0, 0.0], all), [(tile(7, 0), Unit::At([4096, 0]))]);
+        assert_eq!(found([8192.0, 8192.0], [2, 2, 7, 7]), [(tile(2, 2), PlaceInTile::At([0, 0]))]);
+        assert_eq!(found([32_768.0, 0.0], all), [(tile(7, 0), PlaceInTile::At([4096, 0]))]);
         assert_eq!(found([8192.0, 8192.0], [4, 0, 7, 7]), []);
     }
 }

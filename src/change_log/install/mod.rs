@@ -25,7 +25,7 @@ use super::relations::{
     PlannedWatch, RequestCondition, Table, WatchRequest, WatchSource, depends_on_row_alone, layer_reads,
 };
 use super::safety::{SchemaFlaws, namesake};
-use super::{ChangesOptions, definition};
+use super::{ChangesSection, definition};
 use crate::cursor::Cursor;
 use crate::hex::hex;
 use crate::postgis::{Database, Layer, Session, quoted};
@@ -57,7 +57,7 @@ const CONTEXT: &str = "reading the state of the change log";
 /// be watched, the schema holds other tables or is not safe, or the trigger functions would belong to a superuser.
 pub(crate) async fn plan_install(
     database: &Database,
-    options: &ChangesOptions,
+    options: &ChangesSection,
     tracked: &[TrackedLayer],
     request: InstallRequest<'_>,
 ) -> Result<Installation, ChangeLogError> {
@@ -166,7 +166,7 @@ pub(crate) async fn plan_install(
 /// The statements of an install while it is planned.
 struct Plan<'a> {
     postgis: &'a str,
-    options: &'a ChangesOptions,
+    options: &'a ChangesSection,
     statements: Vec<String>,
     steps: Vec<String>,
     locks: TableLocks,

@@ -12,7 +12,7 @@ use crate::change_log::log::{
 };
 use crate::change_log::relations::{PlannedWatch, WatchSource};
 use crate::change_log::witness::ADD_KEY;
-use crate::change_log::{ChangesOptions, definition};
+use crate::change_log::{ChangesSection, definition};
 use crate::postgis::{Database, Layer, quoted};
 
 /// A planned install.
@@ -289,7 +289,7 @@ pub(crate) struct WatchChange {
 
 /// The present and the wanted state of a watch.
 pub(crate) struct WatchScript<'a> {
-    pub(crate) options: &'a ChangesOptions,
+    pub(crate) options: &'a ChangesSection,
     pub(crate) postgis: &'a str,
     pub(crate) number: i32,
     pub(crate) watch: &'a PlannedWatch,

@@ -59,8 +59,8 @@ use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
 use crate::threads::blocking;
 use crate::tile::{
-    Area, Candidate, Coverage, Footprints, Frame, GridBoxes, LayerCount, Order, Positions, SearchBox, TileCoord,
-    TileRect, Unit, WorldRect, Zoom,
+    Area, Candidate, Coverage, Footprints, Frame, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox,
+    TileCoord, TileRect, WorldRect, Zoom,
 };
 
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
@@ -399,7 +399,7 @@ fn drawn_in_pieces(
         let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
         found += candidates.len();
         is_drawn = !most.is_exceeded(coord.zoom(), found)
-            && candidates.iter().all(|one| one.at != Unit::Unsure)
+            && candidates.iter().all(|one| one.at != PlaceInTile::Ambiguous)
             && tile.add(&rows.features, &constants, drawn).is_some();
         pieces += 1;
         is_drawn
@@ -417,7 +417,7 @@ fn drawn_in_pieces(
     // A planned tile is empty if all its rows lie beyond its buffer.
     let mvt = if features == 0 { Vec::new() } else { tile.finish(&rows.layer) };
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-    let rendered = RenderedTile { tile: coord, mvt, layers, features, notes: Vec::new(), shared: None };
+    let rendered = RenderedTile { tile: coord, mvt, layers, features, issues: Vec::new(), shared: None };
     let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.sort_key(coord).cast_signed(), rendered)]);
     Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
 }
@@ -463,9 +463,9 @@ impl EncodedRows {
             self.positions.candidates_near(&area.rect, boxes, layer.margin, &mut candidates);
             let boxes = GridBoxes::new(boxes);
             let is_near_change = |one: &Candidate| match one.at {
-                Unit::At(at) => boxes.hold(at.map(i64::from)),
-                Unit::Beyond => false,
-                Unit::Unsure => true,
+                PlaceInTile::At(at) => boxes.hold(at.map(i64::from)),
+                PlaceInTile::Beyond => false,
+                PlaceInTile::Ambiguous => true,
             };
             let has =
                 |set: &Arc<MatchingSet>, number| self.positions.place(number).is_some_and(|place| set.has_read(place));
@@ -492,8 +492,8 @@ impl EncodedRows {
         let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
-            let is_sure =
-                !most.is_exceeded(tile.zoom(), of_tile.len()) && of_tile.iter().all(|one| one.at != Unit::Unsure);
+            let is_sure = !most.is_exceeded(tile.zoom(), of_tile.len())
+                && of_tile.iter().all(|one| one.at != PlaceInTile::Ambiguous);
             let place = of_tile[0].tile;
             let features_at = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate));
             let shared = shared.filter(|_| is_sure).and_then(|shared| {
@@ -513,7 +513,7 @@ impl EncodedRows {
             count.tiles += 1;
             count.features += features;
             let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-            let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared };
+            let rendered = RenderedTile { tile, mvt, layers, features, issues: Vec::new(), shared };
             tiles.push((place.cast_signed(), rendered));
         }
         let left: Vec<TileCoord> = left.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
@@ -542,8 +542,8 @@ impl EncodedRows {
             Some(numbers) => *numbers.get(candidate.number as usize).filter(|number| **number != NOT_DRAWN)?,
         };
         match candidate.at {
-            Unit::At(at) => Some((number, at)),
-            Unit::Beyond | Unit::Unsure => None,
+            PlaceInTile::At(at) => Some((number, at)),
+            PlaceInTile::Beyond | PlaceInTile::Ambiguous => None,
         }
     }
 }

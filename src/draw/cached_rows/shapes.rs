@@ -373,7 +373,7 @@ impl ShapeRows {
             drawn.count.tiles += 1;
             drawn.count.features += features;
             let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-            let rendered = RenderedTile { tile, mvt, layers, features, notes: Vec::new(), shared: None };
+            let rendered = RenderedTile { tile, mvt, layers, features, issues: Vec::new(), shared: None };
             drawn.tiles.insert(place.cast_signed(), rendered);
         }
         if scene.is_left() || left.len() as u64 * MAX_LEFT_SHARE > drawn.count.tiles {

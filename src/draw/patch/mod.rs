@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use crate::encode::{MAX_UNPACKED_TILE, TileFormat, Unpacker, most_packed};
 use crate::mvt;
 use crate::mvt::PointLayer;
-use crate::source::{LayerIssueKind, Note, RenderedLayer, RenderedTile, Source, bytes_of};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile, Source, bytes_of};
 use crate::target::{ReadError, TileReader, read_all};
 use crate::threads::blocking;
 use crate::tile::{
@@ -318,17 +318,17 @@ impl Patches {
         let mut tile = RenderedTile::empty(coord);
         for (index, patch) in &one.layers {
             let layer = &self.layers[index.0];
-            let notes = rendered.notes.iter().filter(|note| note.layer == layer.id);
+            let issues = rendered.issues.iter().filter(|issue| issue.layer == layer.id);
             let (fresh, before) = (bytes_of(&rendered.mvt, &rendered.layers, layer.id), tile.mvt.len());
             if *patch == LayerPatch::Render {
-                tile.notes.extend(notes.cloned());
+                tile.issues.extend(issues.cloned());
                 tile.mvt.extend_from_slice(fresh);
                 for (_, bytes) in mvt::split(fresh)? {
                     tile.features += mvt::count_features(bytes)? as u64;
                 }
             } else {
                 // The size of a part says nothing about the size of the tile.
-                if notes.clone().any(|note| !matches!(note.what, LayerIssueKind::Heavy { .. })) {
+                if issues.clone().any(|issue| !matches!(issue.kind, LayerIssueKind::Heavy { .. })) {
                     return None;
                 }
                 let stored = one.stored.as_ref()?.get(&layer.id);
@@ -352,7 +352,7 @@ impl Patches {
             // The source has already noted the size of layers that it rendered.
             let limit = layer.most_bytes.at(coord.zoom()).filter(|_| *patch != LayerPatch::Render);
             if let Some(limit) = limit.filter(|limit| most_packed(own as u64) > limit.get()) {
-                tile.notes.push(Note { layer: layer.id, what: LayerIssueKind::Heavy { limit: limit.get() } });
+                tile.issues.push(LayerIssue { layer: layer.id, kind: LayerIssueKind::Heavy { limit: limit.get() } });
             }
         }
         Some(tile)

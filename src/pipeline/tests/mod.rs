@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::SeqCst;
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::encode::{Compression, Level};
+use crate::encode::{Level, TileCompression};
 use crate::source::RenderedLayer;
 use crate::target::{Described, Finished, Metadata, Needs, TileEdit, Tileset};
 use crate::tile::{Area, LayerCount, Order, PlannedTiles, SearchBox, TileRect};
@@ -153,7 +153,7 @@ fn run_limited(fault: Fault, features: NonZeroU64) -> (Ended, usize) {
     let limits = Limits {
         window: NonZeroUsize::new(WINDOW).unwrap(),
         features,
-        packing: Packing::mvt(Compression::Gzip(Level::new(1).unwrap())),
+        packing: Packing::mvt(TileCompression::Gzip(Level::new(1).unwrap())),
     };
     let running = run((0..COLUMNS).map(batch).collect(), (0..3).map(source).collect(), sink, limits, None, |_| ());
     (ended(running), most.load(SeqCst))
@@ -210,7 +210,7 @@ fn a_run_on_one_thread_ends_as_a_run_on_several() {
         let source = Slow { fault, waiting: Arc::clone(&waiting), most };
         let sink = MemorySink { fault, waiting, edits: Vec::new() };
         let batches: Vec<Batch> = (0..COLUMNS).map(batch).collect();
-        let packing = Packing::mvt(Compression::Gzip(Level::new(1).unwrap()));
+        let packing = Packing::mvt(TileCompression::Gzip(Level::new(1).unwrap()));
         let here = run_here(&batches, |batch| source.rendered(batch), sink, packing, |_| ());
         match (here, run_with(fault).0) {
             (Ok((here, outcome)), Ok((several, expected))) => {
@@ -235,7 +235,7 @@ fn a_tile_that_another_target_has_packed_is_copied() {
             Ok::<_, OnPurpose>(vec![full, RenderedTile::empty(tile(0))])
         };
         let sink = MemorySink { fault: Fault::None, waiting: Arc::new(AtomicUsize::new(1)), edits: Vec::new() };
-        let packing = Packing::mvt(Compression::Gzip(Level::new(1).unwrap()));
+        let packing = Packing::mvt(TileCompression::Gzip(Level::new(1).unwrap()));
         run_here(&[batch(0)], render, sink, packing, |_| ()).unwrap()
     };
     let (first, second) = (packed(), packed());
@@ -269,7 +269,7 @@ fn batches_that_have_to_wait_are_rendered_last_and_stored_in_their_order() {
     let limits = Limits {
         window: NonZeroUsize::new(30).unwrap(),
         features: NonZeroU64::MAX,
-        packing: Packing::mvt(Compression::None),
+        packing: Packing::mvt(TileCompression::None),
     };
     // It hangs if a batch that waits is rendered before the others.
     let ended = ended(run(batches, vec![Patient { others }], sink, limits, None, |_| ()));

@@ -55,7 +55,7 @@ fn each_batch_waits_for_its_turn_at_the_gate_and_its_pace_is_noted() {
     let limits = Limits {
         window: NonZeroUsize::new(2).unwrap(),
         features: NonZeroU64::MAX,
-        packing: Packing::mvt(Compression::None),
+        packing: Packing::mvt(TileCompression::None),
     };
     let gate = Arc::new(OneAtATime {
         turn: Arc::new(Semaphore::new(1)),
@@ -144,7 +144,7 @@ fn rendered_at_a_pace(each: Duration, planned: PlannedTiles, count: u32, tiles: 
     let limits = Limits {
         window: NonZeroUsize::new(4).unwrap(),
         features: NonZeroU64::MAX,
-        packing: Packing::mvt(Compression::None),
+        packing: Packing::mvt(TileCompression::None),
     };
     let sources = vec![MeasuredSource(Arc::clone(&sizes))];
     let running = run((0..count).map(batch).collect(), sources, KeptEdits(Vec::new()), limits, Some(turns), |_| ());

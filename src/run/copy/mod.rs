@@ -22,7 +22,7 @@ use since::since;
 use sources::{Repacking, SourceTile, Sources};
 
 use super::dirty_file::DirtyScope;
-use super::target::relative;
+use super::target::relative_address_warning;
 use super::target::{OpenedSink, Target, TilesetNames, refuse_other};
 use super::{CommandError, TilesetRun, interrupted};
 use crate::manifest::{Manifest, Publication, publication_of};
@@ -304,7 +304,7 @@ impl Copying<'_> {
             return Err(CommandError::Unfit { target: target.to_string(), what });
         }
         let (mut sink, before) = sink.begin(&tileset)?;
-        if let Some(message) = relative(&sink, target) {
+        if let Some(message) = relative_address_warning(&sink, target) {
             report.warn(message);
         }
         if metadata.manifest.is_empty() && before.is_some_and(|before| before.manifest.is_some()) {

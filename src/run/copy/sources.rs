@@ -1,8 +1,10 @@
 //! The sources of a copy: which tiles they hold, and the bytes of each tile for the target.
 
+use std::borrow::Cow;
+
 use tokio::sync::mpsc;
 
-use crate::encode::{Compression, Gunzip, Level, Packer, Packing, TileFormat, is_gzip};
+use crate::encode::{Gunzip, Level, Packer, Packing, TileCompression, TileFormat, is_gzip};
 use crate::mvt;
 use crate::run::CommandError;
 use crate::stop::Stop;
@@ -171,13 +173,14 @@ impl Repacking {
     pub(crate) fn new(packed: bool, format: TileFormat) -> Repacking {
         // Level 6 is gzip's default. A copy compresses only tiles that another program stored uncompressed, or that are
         // assembled. They are encoded already, so the packer only compresses.
-        let gzip = Packing::mvt(Level::new(6).map_or(Compression::None, Compression::Gzip));
+        let gzip = Packing::mvt(Level::new(6).map_or(TileCompression::None, TileCompression::Gzip));
         Repacking { packed, format, gunzip: Gunzip::new(), gzip: Packer::new(gzip) }
     }
 
     fn mvt(&mut self, id: TileId, stored: &[u8]) -> Result<Vec<u8>, CommandError> {
         let encoded = self.unpacked(id, stored)?;
-        (self.format.to_mvt)(encoded).map_err(|cause| CommandError::Decode { tile: id, cause })
+        let mvt = (self.format.to_mvt)(encoded.into());
+        mvt.map(Cow::into_owned).map_err(|cause| CommandError::Decode { tile: id, cause })
     }
 
     fn unpacked(&mut self, id: TileId, stored: &[u8]) -> Result<Vec<u8>, CommandError> {

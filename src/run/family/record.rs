@@ -15,7 +15,7 @@ use crate::manifest::{DatabaseMark, Publication, Witness};
 use crate::postgis::VariantParameter;
 use crate::run::target::needs_seed;
 use crate::run::{CommandError, KnownState, SeveralError, Target};
-use crate::target::{GENERATOR, NoteCondition, NoteError, OpenMode, Storage, is_own_name};
+use crate::target::{GENERATOR, NoteError, OpenMode, Storage, WriteCondition, is_own_name};
 
 /// The newest version of the manifest's layout.
 const FAMILY_VERSION: u32 = 1;
@@ -203,7 +203,7 @@ pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
         for (number, chunk) in record.variants.chunks(MAX_LISTED).enumerate() {
             let name = format!("{LISTS}/{id}-{number}.json");
             let body = serde_json::to_vec(chunk).map_err(std::io::Error::from)?;
-            notes.write(&name, &body, &NoteCondition::Always)?;
+            notes.write(&name, &body, &WriteCondition::Always)?;
             lists.push(name);
         }
     }
@@ -215,8 +215,8 @@ pub(crate) fn write(place: &Target, written: &WrittenFamily) -> Result<(), Comma
     };
     let body = serde_json::to_vec_pretty(&manifest).map_err(std::io::Error::from)?;
     let condition = match written.before.as_ref().and_then(|before| before.tag.clone()) {
-        Some(tag) => NoteCondition::Unchanged(tag),
-        None => NoteCondition::Absent,
+        Some(tag) => WriteCondition::Unchanged(tag),
+        None => WriteCondition::Absent,
     };
     notes.write(MANIFEST, &body, &condition)?;
     for left in older.into_iter().filter(|name| !manifest.lists.contains(name)) {

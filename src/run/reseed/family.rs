@@ -114,7 +114,7 @@ async fn compacted(run: &mut FamilyRun<'_>, options: &ReseedOptions, settings: S
     let written = async {
         let outcome = Box::pin(reseed_or_not_compacted(&tileset_run, options)).await?;
         tileset_run.purge_published(false).await?;
-        outcome.complete()?;
+        outcome.check_complete()?;
         Ok::<_, CommandError>(outcome)
     };
     match written.await {
@@ -209,7 +209,7 @@ async fn one(
         if !options.dry_run {
             tileset_run.purge_published(false).await?;
         }
-        outcome.complete()?;
+        outcome.check_complete()?;
         // The target shows the state of the run, unless it was replaced meanwhile.
         let is_nothing = matches!(outcome, ReseedOutcome::Nothing);
         let stays = is_nothing && before.is_some() && publication_of(&tileset_run.target).await? == before;

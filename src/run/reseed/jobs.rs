@@ -62,7 +62,7 @@ pub(crate) async fn run_queued(
         let end = match ended {
             Ok(outcome) => {
                 each(&outcome)?;
-                match outcome.complete() {
+                match outcome.check_complete() {
                     Ok(()) => JobEnd::Done(report_of(run, &outcome)),
                     Err(error) => JobEnd::Failed(with_causes(&error)),
                 }

@@ -149,11 +149,11 @@ impl ReseedOutcome {
         Some(PublishedFigures { written, bytes, took: Duration::try_from_secs_f64(seconds).unwrap_or_default() })
     }
 
-    pub(crate) fn complete(&self) -> Result<(), CommandError> {
+    pub(crate) fn check_complete(&self) -> Result<(), CommandError> {
         match self {
             ReseedOutcome::Nothing | ReseedOutcome::Planned(_) => Ok(()),
-            ReseedOutcome::Done(done) => describe::complete(&done.output, &done.failed),
-            ReseedOutcome::Seeded(done) => describe::complete(&done.output, &done.failed),
+            ReseedOutcome::Done(done) => describe::check_complete(&done.output, &done.failed),
+            ReseedOutcome::Seeded(done) => describe::check_complete(&done.output, &done.failed),
         }
     }
 }

@@ -409,7 +409,7 @@ fn patches(
     format: TileFormat,
     layers_apart: bool,
 ) -> Option<Arc<Patches>> {
-    if !spots.are_known() {
+    if !spots.are_known() || !format.keeps_mvt {
         return None;
     }
     let (layers, whole) = (layers.iter().map(patch_layer).collect(), unrendered.iter().copied().collect());

@@ -145,7 +145,7 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                 Err(error) if self.run.stop.asked().is_some() || !may_pass(&error) => return Err(error),
                 Err(error) => {
                     // Old connections or credentials may be the cause, so they are dropped.
-                    self.run.settings.tileset.s3.shared.reset();
+                    self.run.settings.tileset.bucket.shared.reset();
                     let pause = pause(&mut pauses, &error);
                     self.run.report.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
                     self.waking = None;
@@ -515,7 +515,7 @@ impl Watched for WatchedTarget<'_> {
 
     fn problem(&self, outcome: &ReseedOutcome) -> Option<String> {
         // Tiles that could not be rendered are retried with the next change.
-        outcome.complete().err().map(|error| with_cause(&error))
+        outcome.check_complete().err().map(|error| with_cause(&error))
     }
 
     async fn run_jobs(

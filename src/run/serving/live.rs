@@ -390,7 +390,7 @@ impl DatabaseTilesShared {
 
     /// The tile as the target would store it; `None` if it is empty.
     async fn packed(&self, rendered: RenderedTile, tile: TileId) -> Result<Option<Box<[u8]>>, LiveError> {
-        let failed = rendered.notes.iter().find_map(|note| match &note.what {
+        let failed = rendered.issues.iter().find_map(|issue| match &issue.kind {
             LayerIssueKind::Failed { cause } => Some(cause.clone()),
             _ => None,
         });

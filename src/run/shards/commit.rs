@@ -27,7 +27,7 @@ use crate::run::identity::LogIdentity;
 use crate::run::render::{render_batches, unless_outdated};
 use crate::run::row_loss::KnownRows;
 use crate::run::seed::PlannedSeed;
-use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative};
+use crate::run::target::{Claimed, TargetState, claim, judge_rows, relative_address_warning};
 use crate::run::{CommandError, DirtyFilter, TilesetRun, describe, restarting, with_what_remains};
 use crate::shards::{DoneNote, LayerRecord, RunEnd, RunReader, RunSink, ShardPlan, ShardsError, StateKind, WorkFolder};
 use crate::target::{Described, SharedState};
@@ -177,7 +177,7 @@ async fn attempt(
     };
     let (sink, seed) = seed.begin(claimed).await?;
     let mut warnings = plan.warnings.clone();
-    if let Some(message) = relative(&sink, &tileset_run.target) {
+    if let Some(message) = relative_address_warning(&sink, &tileset_run.target) {
         tileset_run.report.warn_and_keep(message, &mut warnings);
     }
     let merging = Instant::now();

@@ -65,7 +65,7 @@ pub(crate) async fn judge_rows(
 }
 
 /// The warning that maps cannot find the tiles by the target's TileJSON; `None` if they can.
-pub(crate) fn relative(sink: &impl Sink, target: &Target) -> Option<String> {
+pub(crate) fn relative_address_warning(sink: &impl Sink, target: &Target) -> Option<String> {
     let address = sink.relative_address()?;
     Some(format!(
         "the TileJSON of {target} gives the address of its tiles as {address}, and MapLibre shows an empty map then: TileJSON wants whole addresses. Say where clients find {target} with --public-url https://… (public_url in [target]; once is enough), or set public_url = \"relative\" if no map reads the TileJSON"

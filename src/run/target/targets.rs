@@ -35,7 +35,7 @@ pub(crate) enum VersionSwitch<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct TargetOptions {
     pub(crate) tree: TreeOptions,
-    pub(crate) s3: BucketOptions,
+    pub(crate) bucket: BucketOptions,
     /// The queues of the CDNs that are notified of what a run changes.
     purge_queues: Arc<[String]>,
     /// True if publications also purge dirty tiles whose bytes stayed equal, because CDNs keep filtered tiles.
@@ -55,7 +55,7 @@ impl TargetOptions {
         let purge_queues = settings.purges.iter().map(queue_name).collect();
         TargetOptions {
             tree,
-            s3: settings.s3.clone(),
+            bucket: settings.bucket.clone(),
             purge_queues,
             purges_filtered: settings.purges_filtered(),
             runtime: Handle::current(),
@@ -113,16 +113,16 @@ const PARTS: &str = "parts";
 impl Target {
     /// A reader. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn reader(&self) -> Result<Box<dyn TileReader>, CommandError> {
-        let TargetOptions { tree, s3, runtime, .. } = &self.options;
+        let TargetOptions { tree, bucket, runtime, .. } = &self.options;
         Ok(match &self.url {
             TargetUrl::Mbtiles(path) => Box::new(MbtilesReader::open(path)?),
             TargetUrl::Pmtiles(path) => Box::new(PmtilesReader::open(path)?),
             TargetUrl::Directory(path) => Box::new(DirectoryReader::open(path, &tree.template)?),
             TargetUrl::BucketPrefix { .. } => {
-                Box::new(BucketReader::open(location(&self.url)?, s3.clone(), &tree.template, runtime.clone())?)
+                Box::new(BucketReader::open(location(&self.url)?, bucket.clone(), &tree.template, runtime.clone())?)
             }
             TargetUrl::BucketPmtiles { .. } => {
-                Box::new(BucketObject::open(&location(&self.url)?, s3.clone(), runtime.clone())?.pmtiles()?)
+                Box::new(BucketObject::open(&location(&self.url)?, bucket.clone(), runtime.clone())?.pmtiles()?)
             }
         })
     }
@@ -198,24 +198,24 @@ impl Target {
 
     /// Opens the target for writing. May wait for a server, so it must not be called on a thread of the runtime.
     pub(crate) fn sink(&self, mode: OpenMode) -> Result<OpenedSink, CommandError> {
-        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
+        let TargetOptions { tree, bucket, runtime, stop, .. } = &self.options;
         Ok(OpenedSink(match &self.url {
             TargetUrl::Mbtiles(path) => AnySink::Mbtiles(Mbtiles::open(path, mode, stop).map_err(TargetError::from)?),
             TargetUrl::Pmtiles(path) => AnySink::Pmtiles(Pmtiles::create(path, stop).map_err(TargetError::from)?),
             TargetUrl::Directory(path) => {
                 AnySink::Directory(Directory::create(path, tree.clone(), stop).map_err(TargetError::from)?)
             }
-            TargetUrl::BucketPrefix { .. } => AnySink::Bucket(self.s3_prefix()?),
+            TargetUrl::BucketPrefix { .. } => AnySink::Bucket(self.bucket_prefix()?),
             TargetUrl::BucketPmtiles { .. } => {
-                let pmtiles = BucketPmtiles::create(&location(&self.url)?, s3.clone(), runtime.clone(), stop);
+                let pmtiles = BucketPmtiles::create(&location(&self.url)?, bucket.clone(), runtime.clone(), stop);
                 AnySink::BucketPmtiles(pmtiles.map_err(TargetError::from)?)
             }
         }))
     }
 
-    fn s3_prefix(&self) -> Result<BucketTiles, CommandError> {
-        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
-        let prefix = BucketTiles::create(location(&self.url)?, s3.clone(), tree.clone(), runtime.clone(), stop);
+    fn bucket_prefix(&self) -> Result<BucketTiles, CommandError> {
+        let TargetOptions { tree, bucket, runtime, stop, .. } = &self.options;
+        let prefix = BucketTiles::create(location(&self.url)?, bucket.clone(), tree.clone(), runtime.clone(), stop);
         Ok(prefix.map_err(TargetError::from)?)
     }
 
@@ -233,10 +233,10 @@ impl Target {
             (TargetUrl::Directory(path), Some(to)) => Ok(switch_directory(path, to).map_err(TargetError::from)??),
             (TargetUrl::Directory(path), None) => Ok(directory_versions(path).map_err(TargetError::from)?),
             (TargetUrl::BucketPrefix { .. }, Some(to)) => {
-                Ok(self.s3_prefix()?.rollback(to).map_err(TargetError::from)?)
+                Ok(self.bucket_prefix()?.rollback(to).map_err(TargetError::from)?)
             }
             (TargetUrl::BucketPrefix { .. }, None) => {
-                bucket_versions(location(&self.url)?, self.options.s3.clone(), &self.options.runtime)?
+                bucket_versions(location(&self.url)?, self.options.bucket.clone(), &self.options.runtime)?
                     .ok_or_else(|| CommandError::Unversioned { target: self.to_string() })
             }
         }
@@ -244,10 +244,10 @@ impl Target {
 
     /// Deletes every object of a target in S3. May wait for a server.
     pub(crate) fn remove_objects(&self) -> Result<(), CommandError> {
-        let TargetOptions { s3, runtime, .. } = &self.options;
+        let TargetOptions { bucket, runtime, .. } = &self.options;
         match &self.url {
-            TargetUrl::BucketPrefix { .. } => remove_prefix(location(&self.url)?, s3.clone(), runtime),
-            TargetUrl::BucketPmtiles { .. } => remove_archive(&location(&self.url)?, s3.clone(), runtime),
+            TargetUrl::BucketPrefix { .. } => remove_prefix(location(&self.url)?, bucket.clone(), runtime),
+            TargetUrl::BucketPmtiles { .. } => remove_archive(&location(&self.url)?, bucket.clone(), runtime),
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::Directory(_) => Ok(()),
         }
         .map_err(|error| TargetError::from(error).into())
@@ -259,7 +259,7 @@ impl Target {
         self.url.stores_objects()
             && self.options.writes_versions()
             && self.options.tree.template.is_versioned()
-            && self.options.s3.section.conditional_writes
+            && self.options.bucket.section.conditional_writes
     }
 
     /// Notes a version that shards are going to write, with the names of its layers by their ids. May wait for a
@@ -273,15 +273,15 @@ impl Target {
 
     /// Gives up a version that shards have written. May wait for a server.
     pub(crate) fn give_up_shared(&self, version: &SharedVersion) -> Result<(), CommandError> {
-        let (s3, runtime) = (self.options.s3.clone(), &self.options.runtime);
-        Ok(give_up_shared(location(&self.url)?, s3, version, runtime).map_err(TargetError::from)?)
+        let (bucket, runtime) = (self.options.bucket.clone(), &self.options.runtime);
+        Ok(give_up_shared(location(&self.url)?, bucket, version, runtime).map_err(TargetError::from)?)
     }
 
     /// Opens a version for adding tiles. `layers` are the names of the layers by their ids. May wait for a server.
     pub(crate) fn version_tiles(&self, version: &str, layers: &[String]) -> Result<VersionTiles, CommandError> {
-        let TargetOptions { tree, s3, runtime, stop, .. } = &self.options;
+        let TargetOptions { tree, bucket, runtime, stop, .. } = &self.options;
         let template = tree.template.clone().with_layers(layers.iter().map(String::as_str)).with_version(version);
-        let tiles = VersionTiles::open(location(&self.url)?, s3.clone(), template, tree.packs(), runtime, stop);
+        let tiles = VersionTiles::open(location(&self.url)?, bucket.clone(), template, tree.packs(), runtime, stop);
         Ok(tiles.map_err(TargetError::from)?)
     }
 
@@ -296,7 +296,7 @@ impl Target {
         if self.options.writes_versions() {
             return Err(no("the tiles of a version never change: seed, and the next version has the headers"));
         }
-        Ok(self.s3_prefix()?.rewrite_headers(layers).map_err(TargetError::from)?)
+        Ok(self.bucket_prefix()?.rewrite_headers(layers).map_err(TargetError::from)?)
     }
 
     /// The small documents that are kept with the target.
@@ -308,11 +308,11 @@ impl Target {
     }
 
     fn bucket_notes(&self) -> Result<BucketNotes, CommandError> {
-        let TargetOptions { s3, runtime, .. } = &self.options;
+        let TargetOptions { bucket, runtime, .. } = &self.options;
         Ok(if self.url.stores_objects() {
-            BucketNotes::of_prefix(location(&self.url)?, s3.clone(), runtime.clone())
+            BucketNotes::of_prefix(location(&self.url)?, bucket.clone(), runtime.clone())
         } else {
-            BucketNotes::beside(&location(&self.url)?, s3.clone(), runtime.clone())
+            BucketNotes::beside(&location(&self.url)?, bucket.clone(), runtime.clone())
         })
     }
 
@@ -342,8 +342,8 @@ impl Target {
         let files = match &url {
             TargetUrl::Directory(path) => WorkFiles::Folder(path.clone()),
             TargetUrl::BucketPrefix { .. } => {
-                let TargetOptions { s3, runtime, stop, .. } = self.options.clone();
-                WorkFiles::Bucket(Box::new(BucketWorkFiles::new(location(&url)?, s3, runtime, stop)))
+                let TargetOptions { bucket, runtime, stop, .. } = self.options.clone();
+                WorkFiles::Bucket(Box::new(BucketWorkFiles::new(location(&url)?, bucket, runtime, stop)))
             }
             TargetUrl::Mbtiles(_) | TargetUrl::Pmtiles(_) | TargetUrl::BucketPmtiles { .. } => return Ok(None),
         };

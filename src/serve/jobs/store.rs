@@ -14,7 +14,7 @@ use super::{JobProgress, JobRecord, JobState};
 use crate::clock::seconds_now;
 use crate::setting::shows_its_name_alone;
 use crate::stop::{Signal, Stop};
-use crate::target::{NoteCondition, NoteError, NoteStore};
+use crate::target::{NoteError, NoteStore, WriteCondition};
 
 const FOLDER: &str = "jobs";
 
@@ -137,7 +137,7 @@ impl JobStore {
 
     /// Writes a job's note, then updates the job in memory. Blocks.
     fn keep(&self, record: JobRecord) -> Result<(), NoteError> {
-        self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Always)?;
+        self.0.notes.write(&name(record.id), &record.note(), &WriteCondition::Always)?;
         self.0.table.lock().jobs.insert(record.id, record);
         self.has_changed();
         Ok(())
@@ -184,7 +184,7 @@ impl JobStore {
             progress: JobProgress::default(),
         };
         for tries in 1.. {
-            match self.0.notes.write(&name(record.id), &record.note(), &NoteCondition::Absent) {
+            match self.0.notes.write(&name(record.id), &record.note(), &WriteCondition::Absent) {
                 Ok(_tag) => break,
                 Err(NoteError::Changed { .. }) if tries < MAX_NUMBER_TRIES => record.id += 1,
                 Err(error) => return Err(error.into()),

@@ -71,6 +71,9 @@ fn document(state: &ServedState, slice: Slice, layers: &[VectorLayer], wanted: T
     object.insert("tiles".to_owned(), json!([format!("{url}{}{query}", state.template.address(slice))]));
     object.insert("vector_layers".to_owned(), json!(layers));
     object.insert("scheme".to_owned(), "xyz".into());
+    if let Some(encoding) = described.format.tilejson_encoding() {
+        object.insert("encoding".to_owned(), encoding.into());
+    }
     if let Some((min, max)) = ends {
         object.insert("minzoom".to_owned(), min.into());
         object.insert("maxzoom".to_owned(), max.into());

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::served::{ServedSource, TargetOpener};
 use super::watch::ChangeDetection;
-use crate::target::{Described, KeptNote, NoteCondition, NoteError, NoteStore, ReadError, TileReader};
+use crate::target::{Described, KeptNote, NoteError, NoteStore, ReadError, TileReader, WriteCondition};
 use crate::tile::TileId;
 
 struct LiveOnly(Described);
@@ -33,7 +33,7 @@ impl NoteStore for NoNotes {
         Ok(None)
     }
 
-    fn write(&self, name: &str, _body: &[u8], _condition: &NoteCondition) -> Result<String, NoteError> {
+    fn write(&self, name: &str, _body: &[u8], _condition: &WriteCondition) -> Result<String, NoteError> {
         let source = "the tileset has no target".into();
         Err(NoteError::Refused { action: "write", place: name.to_owned(), source })
     }

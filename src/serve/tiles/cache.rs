@@ -313,7 +313,7 @@ mod tests {
     use std::convert::Infallible;
 
     use super::*;
-    use crate::encode::{Compression, Level, Packer, Packing};
+    use crate::encode::{Level, Packer, Packing, TileCompression};
 
     #[tokio::test]
     async fn large_tiles_leave_the_cache_as_soon_as_others_need_their_room() {
@@ -333,8 +333,9 @@ mod tests {
 
     #[test]
     fn each_encoding_has_its_own_tag_and_equal_bytes_keep_it() {
-        let packed =
-            Packer::new(Packing::mvt(Compression::Gzip(Level::new(6).unwrap()))).pack(b"some bytes of a tile").unwrap();
+        let packed = Packer::new(Packing::mvt(TileCompression::Gzip(Level::new(6).unwrap())))
+            .pack(b"some bytes of a tile")
+            .unwrap();
         let gzip = EncodedTile::as_stored(packed.clone());
         assert_eq!((&*gzip.body, gzip.encoding), (&*packed, Encoding::Gzip));
         let plain = gzip.unpacked(1 << 10).unwrap();

@@ -22,6 +22,7 @@ use super::http::unread::AnswerMemory;
 use super::live::LiveError;
 use super::parameters::TooManyKeys;
 use crate::cdn::Outbox;
+use crate::encode::DecodeError;
 use crate::target::ReadError;
 
 // What is known of the target apart from its tiles: how old the last look at it is, and which purges wait for its CDNs.
@@ -103,6 +104,12 @@ pub(crate) enum TileError {
     /// The thread that read or unpacked the tile died.
     #[error("a thread died: {0}")]
     Died(String),
+}
+
+impl From<DecodeError> for TileError {
+    fn from(error: DecodeError) -> TileError {
+        TileError::Broken(error.to_string())
+    }
 }
 
 impl From<JoinError> for TileError {

@@ -191,8 +191,11 @@ impl ServedTiles {
         let Some(stored) = form.tile else { return Some((Ok(form), TileOrigin::Ancestor)) };
         let body = stored.body.clone();
         // The tile is a part of its ancestor, so that it has hardly more bytes.
+        let format = state.described.format;
         let draw = move |_: &mut ReservedMemory| {
-            let drawn = overzoomed(&stored.body, descent).map_err(|error| TileError::Broken(error.to_string()))?;
+            let drawn = format.redrawn(&stored.body, |mvt| {
+                overzoomed(mvt, descent).map_err(|error| TileError::Broken(error.to_string()))
+            })?;
             let drawn = (!drawn.is_empty()).then(|| EncodedTile::as_stored(drawn.into()));
             Ok(CachedTile::of_target(drawn))
         };

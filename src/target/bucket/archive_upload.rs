@@ -21,7 +21,7 @@ use futures_util::{FutureExt as _, Stream, StreamExt as _, TryStreamExt as _, st
 use md5::{Digest as _, Md5};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, CopiedPart, ListedPart, Part, Put, SentParts, line_time};
+use super::client::{CopiedPart, ListedPart, Part, Put, SentParts, WriteCondition, line_time};
 use super::lease::Lease;
 use super::noted_uploads::{NotedUploads, abort_surely};
 use super::refusal::{Meaning, Refusal};
@@ -70,7 +70,7 @@ pub(crate) struct OldObject {
     name: String,
     place: String,
     /// The condition of the upload: the object is as it was at the beginning.
-    seen: Condition,
+    seen: WriteCondition,
     /// The length of the object at the beginning, in bytes; `None` if there was none.
     length: Option<u64>,
 }
@@ -79,8 +79,8 @@ impl OldObject {
     /// The `ETag`; `None` if there was no object.
     fn tag(&self) -> Option<&str> {
         match &self.seen {
-            Condition::Unchanged(tag) => Some(tag),
-            Condition::Always | Condition::Absent => None,
+            WriteCondition::Unchanged(tag) => Some(tag),
+            WriteCondition::Always | WriteCondition::Absent => None,
         }
     }
 
@@ -211,7 +211,7 @@ impl BucketArchive {
         };
         let (store, lease, there) = wait(&runtime, unless_stopped(stop, key, beginning))?;
         let (length, tag) = there.map_or((None, None), |head| (Some(head.length), head.tag));
-        let (place, seen) = (store.place(&name), Condition::as_seen(tag.as_ref()));
+        let (place, seen) = (store.place(&name), WriteCondition::as_seen(tag.as_ref()));
         let notes_uploads = writers == Writers::Several && store.client.keeps_uploads();
         let old = OldObject { runtime, stop: stop.clone(), store, name, place, seen, length };
         Ok(BucketArchive { old, lease, notes_uploads })
@@ -272,7 +272,7 @@ impl BucketArchive {
     async fn check_tag(&self) -> Result<(), BucketError> {
         let head = self.old.store.head(&self.old.name).await?;
         let (is_there, tag) = (head.is_some(), head.and_then(|head| head.tag));
-        match Condition::as_seen(tag.as_ref()) == self.old.seen {
+        match WriteCondition::as_seen(tag.as_ref()) == self.old.seen {
             true => Ok(()),
             false if is_there => Err(BucketError::Changed { place: self.place() }),
             false => Err(BucketError::Deleted { place: self.place() }),

@@ -27,8 +27,8 @@ use futures_util::future::BoxFuture;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::client::{
-    Answer, CONNECT_TIMEOUT, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object,
-    ObjectClient, ObjectHeaders, Page, Part, Put, SentParts,
+    Answer, CONNECT_TIMEOUT, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object, ObjectClient,
+    ObjectHeaders, Page, Part, Put, SentParts, WriteCondition,
 };
 use super::error::chain;
 use super::refusal::{Meaning, Refusal, RequestContext, expected_region, meaning, said};
@@ -73,9 +73,9 @@ macro_rules! with_headers {
 macro_rules! with_condition {
     ($request:expr, $condition:expr) => {
         match $condition {
-            Condition::Always => $request,
-            Condition::Absent => $request.if_none_match("*"),
-            Condition::Unchanged(tag) => $request.if_match(tag),
+            WriteCondition::Always => $request,
+            WriteCondition::Absent => $request.if_none_match("*"),
+            WriteCondition::Unchanged(tag) => $request.if_match(tag),
         }
     };
 }

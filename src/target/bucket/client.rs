@@ -19,7 +19,7 @@ use futures_util::future::BoxFuture;
 
 use super::Encryption;
 use super::refusal::Refusal;
-pub(crate) use crate::target::note_store::NoteCondition as Condition;
+pub(crate) use crate::target::note_store::WriteCondition;
 use crate::target::tree::Tag;
 
 /// The most names in one request that deletes objects (Amazon S3 API Reference, `DeleteObjects`).
@@ -79,7 +79,7 @@ pub(crate) struct Put {
     pub(crate) headers: ObjectHeaders,
     /// The MD5 of the body, which the server checks (RFC 1864); `None` if the body is too small to matter.
     pub(crate) digest: Tag,
-    pub(crate) condition: Condition,
+    pub(crate) condition: WriteCondition,
     /// How much longer than the settings allow the request may take, because its body is long.
     pub(crate) line_time: Duration,
 }
@@ -124,7 +124,7 @@ pub(crate) struct SentParts<'a> {
     /// The `ETag`s of the parts, in order.
     pub(crate) tags: Vec<String>,
     /// As in [`Put`].
-    pub(crate) condition: &'a Condition,
+    pub(crate) condition: &'a WriteCondition,
     pub(crate) line_time: Duration,
 }
 

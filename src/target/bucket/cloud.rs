@@ -29,8 +29,8 @@ use object_store::{
 use parking_lot::Mutex;
 
 use super::client::{
-    Answer, Condition, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object, ObjectClient,
-    ObjectHeaders, Page, Part, Put, SentParts, line_time,
+    Answer, CopiedPart, FIRST_BACKOFF, Head, Listed, ListedPart, MAX_BACKOFF, Object, ObjectClient, ObjectHeaders,
+    Page, Part, Put, SentParts, WriteCondition, line_time,
 };
 use super::refusal::{Meaning, Refusal, RequestContext, meaning, said};
 use super::store::{digest, too_large};
@@ -215,9 +215,9 @@ impl ObjectClient for CloudClient {
         async move {
             let Put { body, headers, digest, condition, line_time: _ } = put;
             let mode = match condition {
-                Condition::Always => PutMode::Overwrite,
-                Condition::Absent => PutMode::Create,
-                Condition::Unchanged(tag) => {
+                WriteCondition::Always => PutMode::Overwrite,
+                WriteCondition::Absent => PutMode::Create,
+                WriteCondition::Unchanged(tag) => {
                     PutMode::Update(UpdateVersion { e_tag: Some(tag.clone()), version: Some(tag) })
                 }
             };
@@ -274,7 +274,8 @@ impl ObjectClient for CloudClient {
                 return Err(Refusal { meaning: Meaning::Condition, cause });
             }
             let digest = Some(Md5::digest(&body).into());
-            let put = Put { body, headers, digest, condition: Condition::Unchanged(found), line_time: Duration::ZERO };
+            let put =
+                Put { body, headers, digest, condition: WriteCondition::Unchanged(found), line_time: Duration::ZERO };
             self.put(key, put).await.map(drop)
         }
         .boxed()

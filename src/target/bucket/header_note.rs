@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::BucketError;
-use super::client::Condition;
+use super::client::WriteCondition;
 use super::store::Store;
 use super::tree_notes::write_note;
 use crate::target::note_store::{NoteError, NoteStore};
@@ -46,7 +46,7 @@ pub(crate) async fn read(store: &Store) -> Result<Option<HeaderNote>, BucketErro
 /// Writes the note; the caller holds the lease.
 pub(crate) async fn write(store: &Store, note: &HeaderNote) -> Result<(), BucketError> {
     let body = serde_json::to_vec(note).map_err(|source| store.note_error(&name(), source))?;
-    write_note(store, &name(), body, &Condition::Always).await.map(drop)
+    write_note(store, &name(), body, &WriteCondition::Always).await.map(drop)
 }
 
 /// Notes the headers that a run is going to write, before its first tile. `is_empty` is true if the prefix holds no

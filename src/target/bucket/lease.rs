@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 
-use super::client::Condition;
+use super::client::WriteCondition;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketError, ObjectKey};
@@ -131,7 +131,7 @@ impl Lease {
             conditional: store.options.section.conditional_writes,
             clock: Arc::clone(&clock),
         };
-        let condition = Condition::as_seen(before.as_ref().map(|object| &object.tag));
+        let condition = WriteCondition::as_seen(before.as_ref().map(|object| &object.tag));
         match note.write(&condition).await {
             Ok(()) => {}
             Err(Failed::Lost(_)) => return Err(note.held_by_another().await),
@@ -245,14 +245,14 @@ impl LeaseNote {
     }
 
     async fn rewrite(&mut self) -> Result<(), Failed> {
-        let condition = Condition::Unchanged(self.tag.clone());
+        let condition = WriteCondition::Unchanged(self.tag.clone());
         self.write(&condition).await
     }
 
-    async fn write(&mut self, condition: &Condition) -> Result<(), Failed> {
+    async fn write(&mut self, condition: &WriteCondition) -> Result<(), Failed> {
         let body = serde_json::to_vec_pretty(&self.document)
             .map_err(|error| Failed::Lost(format!("the note could not be written: {error}")))?;
-        let condition = if self.conditional { condition } else { &Condition::Always };
+        let condition = if self.conditional { condition } else { &WriteCondition::Always };
         let begun = Instant::now();
         let written = self.put(body, condition).await;
         if written.is_ok() {
@@ -272,7 +272,7 @@ impl LeaseNote {
         let body =
             serde_json::to_vec_pretty(&self.document).map_err(|source| self.store.note_error(&self.name, source))?;
         for (condition, name) in
-            [(Condition::Absent, "If-None-Match"), (Condition::Unchanged(NO_TAG.to_owned()), "If-Match")]
+            [(WriteCondition::Absent, "If-None-Match"), (WriteCondition::Unchanged(NO_TAG.to_owned()), "If-Match")]
         {
             match self.store.put_note(&self.name, body.clone(), &condition).await {
                 Err(refusal) if refusal.meaning == Meaning::Condition => {}
@@ -302,11 +302,11 @@ impl LeaseNote {
         }
         (document.holder, document.expires) = (None, 0);
         let body = serde_json::to_vec_pretty(&document).map_err(|source| self.store.note_error(&self.name, source))?;
-        let written = self.store.put_note(&self.name, body, &Condition::Always).await;
+        let written = self.store.put_note(&self.name, body, &WriteCondition::Always).await;
         written.map(drop).map_err(|refusal| self.store.error(Action::Put, &self.name, refusal))
     }
 
-    async fn put(&mut self, body: Vec<u8>, condition: &Condition) -> Result<(), Failed> {
+    async fn put(&mut self, body: Vec<u8>, condition: &WriteCondition) -> Result<(), Failed> {
         match self.store.put_note(&self.name, body.clone(), condition).await {
             Ok(tag) => {
                 self.tag = tag;
@@ -322,7 +322,7 @@ impl LeaseNote {
                     }
                     Ok(object) => match serde_json::from_slice::<Document>(&object.body) {
                         Ok(Document { holder: Some(holder), .. }) if holder.id == self.id => {
-                            let ours = Condition::Unchanged(object.tag);
+                            let ours = WriteCondition::Unchanged(object.tag);
                             self.tag = self.store.put_note(&self.name, body, &ours).await.map_err(Failed::Refused)?;
                             Ok(())
                         }

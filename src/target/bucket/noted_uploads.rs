@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::{StreamExt as _, stream};
 use serde::{Deserialize, Serialize};
 
-use super::client::{Condition, line_time};
+use super::client::{WriteCondition, line_time};
 use super::lease::Holder;
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
@@ -84,7 +84,7 @@ pub(crate) struct NotedUploads {
     name: String,
     uploads: Vec<NotedUpload>,
     /// The note as it was when `uploads` was read or written.
-    seen: Condition,
+    seen: WriteCondition,
     /// The ids of uploads that need not be noted any more.
     over: Vec<String>,
     /// The id of this run's upload.
@@ -100,7 +100,7 @@ impl NotedUploads {
             archive: archive.key.clone(),
             name: format!("{}/uploads.json", archive.folder_beside()),
             uploads: Vec::new(),
-            seen: Condition::Absent,
+            seen: WriteCondition::Absent,
             over: Vec::new(),
             own: None,
         };
@@ -121,7 +121,7 @@ impl NotedUploads {
     /// Writes an empty note instead of one that cannot be read.
     async fn replace_damaged(&mut self, damaged: &BucketError, archive: &ObjectKey) -> Result<(), BucketError> {
         let tag = write_note(&self.store, &self.name, b"{}".to_vec(), self.condition()).await?;
-        self.seen = Condition::Unchanged(tag);
+        self.seen = WriteCondition::Unchanged(tag);
         let place = self.store.place(&self.name);
         let cause = std::error::Error::source(damaged).map(ToString::to_string).unwrap_or_default();
         tracing::warn!(
@@ -131,8 +131,8 @@ impl NotedUploads {
     }
 
     /// The condition on which the note is written.
-    fn condition(&self) -> &Condition {
-        if self.store.options.section.conditional_writes { &self.seen } else { &Condition::Always }
+    fn condition(&self) -> &WriteCondition {
+        if self.store.options.section.conditional_writes { &self.seen } else { &WriteCondition::Always }
     }
 
     /// Notes an upload of this run. `length` is that of the archive, in bytes.
@@ -213,7 +213,7 @@ impl NotedUploads {
 
     async fn read(&mut self) -> Result<(), BucketError> {
         let found = self.store.get(&self.name).await?;
-        self.seen = Condition::as_seen(found.as_ref().map(|object| &object.tag));
+        self.seen = WriteCondition::as_seen(found.as_ref().map(|object| &object.tag));
         let note = found.map_or_else(|| Ok(Note::default()), |object| serde_json::from_slice(&object.body));
         self.uploads = note.map_err(|source| self.store.note_error(&self.name, source))?.uploads;
         Ok(())
@@ -232,7 +232,7 @@ impl NotedUploads {
             let body = serde_json::to_vec_pretty(&note).map_err(|source| self.store.note_error(&self.name, source))?;
             match write_note(&self.store, &self.name, body, self.condition()).await {
                 Ok(tag) => {
-                    (self.uploads, self.seen) = (note.uploads, Condition::Unchanged(tag));
+                    (self.uploads, self.seen) = (note.uploads, WriteCondition::Unchanged(tag));
                     return Ok(());
                 }
                 Err(BucketError::Changed { .. }) if attempts < MAX_ATTEMPTS => attempts += 1,

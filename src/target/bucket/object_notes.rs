@@ -8,7 +8,7 @@ use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::tree_notes::write_note;
 use super::{Action, BucketError, BucketLocation, BucketOptions, ObjectKey, wait};
-use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, parts};
+use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteError, NoteStore, WriteCondition, parts};
 use crate::target::tree::OWN_FOLDER;
 
 #[derive(Debug, Clone)]
@@ -70,7 +70,7 @@ impl NoteStore for BucketNotes {
         wait(&self.runtime, self.get(&full)).map_err(|error| self.refused("read", name, error))
     }
 
-    fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
+    fn write(&self, name: &str, body: &[u8], condition: &WriteCondition) -> Result<String, NoteError> {
         let full = self.name(name)?;
         let writing = async { write_note(&*self.store().await?, &full, body.to_vec(), condition).await };
         wait(&self.runtime, writing).map_err(|error| self.refused("write", name, error))

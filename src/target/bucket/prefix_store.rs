@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use futures_util::TryStreamExt as _;
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Listed, MAX_NAMES_PER_DELETE};
+use super::client::{Listed, MAX_NAMES_PER_DELETE, WriteCondition};
 use super::lease::Lease;
 use super::store::Store;
 use super::tile_requests::Uploads;
@@ -40,8 +40,8 @@ pub(crate) struct PrefixStore<'a> {
 #[derive(Debug)]
 pub(crate) struct SeenNotes {
     /// `metadata.json`; `None`: it was not read, and is replaced as it is then.
-    metadata: Option<Condition>,
-    latest: Condition,
+    metadata: Option<WriteCondition>,
+    latest: WriteCondition,
     /// True if the run publishes a version.
     is_versioned: bool,
 }
@@ -54,7 +54,7 @@ impl<'a> PrefixStore<'a> {
         lease: &'a Lease,
         is_versioned: bool,
     ) -> PrefixStore<'a> {
-        let seen = SeenNotes { metadata: None, latest: Condition::Always, is_versioned };
+        let seen = SeenNotes { metadata: None, latest: WriteCondition::Always, is_versioned };
         PrefixStore { runtime, stop, store, lease, uploads: None, doomed: Vec::new(), seen, adopted: None }
     }
 
@@ -88,7 +88,7 @@ impl TreeStore for PrefixStore<'_> {
 
     fn state(&mut self, _force: bool) -> Result<TreeState, BucketError> {
         let metadata = self.wait(self.store.get(notes::METADATA))?;
-        self.seen.metadata = Some(Condition::as_seen(metadata.as_ref().map(|object| &object.tag)));
+        self.seen.metadata = Some(WriteCondition::as_seen(metadata.as_ref().map(|object| &object.tag)));
         let noted = metadata.map(|object| read_noted(self.store, &object)).transpose()?.unwrap_or_default();
         let begun = wait(self.runtime, self.lease.begun());
         Ok(TreeState {
@@ -110,7 +110,7 @@ impl TreeStore for PrefixStore<'_> {
 
     /// Refuses another program's metadata.
     fn check(&self, state: &TreeState, _options: &TreeOptions) -> Result<(), BucketError> {
-        if !state.is_ours() && matches!(self.seen.metadata, Some(Condition::Unchanged(_))) {
+        if !state.is_ours() && matches!(self.seen.metadata, Some(WriteCondition::Unchanged(_))) {
             return Err(self.foreign(notes::METADATA.to_owned()));
         }
         Ok(())
@@ -118,7 +118,7 @@ impl TreeStore for PrefixStore<'_> {
 
     fn latest(&mut self) -> Result<Option<Latest>, BucketError> {
         let object = self.wait(self.store.get(notes::LATEST))?;
-        self.seen.latest = Condition::as_seen(object.as_ref().map(|object| &object.tag));
+        self.seen.latest = WriteCondition::as_seen(object.as_ref().map(|object| &object.tag));
         object.map(|object| read_latest(self.store, &object)).transpose()
     }
 
@@ -187,7 +187,7 @@ impl TreeStore for PrefixStore<'_> {
     }
 
     fn put(&mut self, name: &str, body: &[u8]) -> Result<(), BucketError> {
-        self.wait(write_note(self.store, name, body.to_vec(), &Condition::Always)).map(drop)
+        self.wait(write_note(self.store, name, body.to_vec(), &WriteCondition::Always)).map(drop)
     }
 
     fn keep(&mut self, name: &str, body: &[u8]) -> Result<(), BucketError> {

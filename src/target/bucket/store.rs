@@ -7,7 +7,7 @@ use futures_util::stream::BoxStream;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put};
+use super::client::{Head, Listed, MAX_NAMES_PER_DELETE, Object, ObjectClient, Page, Put, WriteCondition};
 use super::flight::Flights;
 use super::refusal::{Meaning, Refusal, RequestContext};
 use super::{Action, BucketCause, BucketError, BucketLocation, BucketOptions, wait};
@@ -80,7 +80,12 @@ impl Store {
     }
 
     /// Writes a note if the condition holds; returns its new `ETag`.
-    pub(crate) async fn put_note(&self, name: &str, body: Vec<u8>, condition: &Condition) -> Result<String, Refusal> {
+    pub(crate) async fn put_note(
+        &self,
+        name: &str,
+        body: Vec<u8>,
+        condition: &WriteCondition,
+    ) -> Result<String, Refusal> {
         let headers = super::headers::of_note(&self.options);
         let line_time = std::time::Duration::ZERO;
         self.put(name, Put { body, headers, digest: None, condition: condition.clone(), line_time }).await

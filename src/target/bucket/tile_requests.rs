@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
-use super::client::{Condition, Put};
+use super::client::{Put, WriteCondition};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketCause, BucketError, unless_stopped, wait};
@@ -70,7 +70,7 @@ const CONFLICT_PAUSE: Duration = Duration::from_millis(200);
 /// A tile to be written. `digest` is the MD5 of `bytes`, which the server checks (RFC 1864).
 fn put_of_tile(store: &Store, tile: TileId, bytes: Vec<u8>, digest: [u8; 16], packed: bool) -> Put {
     let headers = super::headers::of_tile(&store.options, tile, packed);
-    Put { body: bytes, headers, digest: Some(digest), condition: Condition::Always, line_time: Duration::ZERO }
+    Put { body: bytes, headers, digest: Some(digest), condition: WriteCondition::Always, line_time: Duration::ZERO }
 }
 
 /// Adds a tile unless it exists. If a tile with other bytes exists, counts it in `found`.
@@ -86,7 +86,7 @@ async fn add(
     let mut attempt = 1;
     loop {
         let put = put_of_tile(store, tile, bytes.clone(), wanted, packed);
-        let refusal = match store.put(name, Put { condition: Condition::Absent, ..put }).await {
+        let refusal = match store.put(name, Put { condition: WriteCondition::Absent, ..put }).await {
             Err(refusal) if refusal.meaning == Meaning::Condition => refusal,
             outcome => return outcome.map(drop),
         };

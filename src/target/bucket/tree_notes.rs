@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::client::{Condition, Object};
+use super::client::{Object, WriteCondition};
 use super::refusal::{Meaning, Refusal};
 use super::store::Store;
 use super::{Action, BucketError};
@@ -30,7 +30,7 @@ pub(crate) async fn replace_note(store: &Store, name: &str, body: &[u8]) -> Resu
     if before.as_ref().is_some_and(|object| object.body == body) {
         return Ok(());
     }
-    let seen = Condition::as_seen(before.as_ref().map(|object| &object.tag));
+    let seen = WriteCondition::as_seen(before.as_ref().map(|object| &object.tag));
     write_note(store, name, body.to_vec(), &seen).await.map(drop)
 }
 
@@ -41,17 +41,18 @@ pub(crate) async fn write_note(
     store: &Store,
     name: &str,
     body: Vec<u8>,
-    condition: &Condition,
+    condition: &WriteCondition,
 ) -> Result<String, BucketError> {
     let refused = |refusal| store.error(Action::Put, name, refusal);
     match store.put_note(name, body.clone(), condition).await {
         // The user was warned about a server without conditional writes when the lease was taken.
-        Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != Condition::Always => {
-            store.put_note(name, body, &Condition::Always).await.map_err(refused)
+        Err(refusal) if refusal.meaning == Meaning::Unknown && *condition != WriteCondition::Always => {
+            store.put_note(name, body, &WriteCondition::Always).await.map_err(refused)
         }
         // The server may have stored the first attempt while its answer was lost, and then refused the second attempt.
         Err(refusal)
-            if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing) && *condition != Condition::Always =>
+            if matches!(refusal.meaning, Meaning::Condition | Meaning::Missing)
+                && *condition != WriteCondition::Always =>
         {
             match store.read(name, None, MAX_KEPT_NOTE.max(body.len())).await {
                 Ok(object) if object.body == body => Ok(object.tag),

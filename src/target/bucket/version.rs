@@ -14,7 +14,7 @@ use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 use tokio::runtime::Handle;
 
-use super::client::{Condition, Listed, Object};
+use super::client::{Listed, Object, WriteCondition};
 use super::store::Store;
 use super::tile_requests::Uploads;
 use super::tree_notes::write_note;
@@ -60,7 +60,7 @@ impl VersionNote {
 /// Removes the run from the note of a published version, so that the version is removed like any other once it has
 /// expired.
 pub(crate) async fn note_published(store: &Store, version: &str) -> Result<(), BucketError> {
-    write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &Condition::Always).await.map(drop)
+    write_note(store, &notes::of_version(version, BEGUN), b"{}".to_vec(), &WriteCondition::Always).await.map(drop)
 }
 
 /// A version, and the run of shards that writes it.
@@ -118,7 +118,7 @@ pub fn give_up_shared(
         if VersionNote::read(Some(&object)).shards.as_deref() != Some(&*version.run) {
             return Ok(());
         }
-        write_note(&store, &version.note(), b"{}".to_vec(), &Condition::Unchanged(object.tag)).await.map(drop)
+        write_note(&store, &version.note(), b"{}".to_vec(), &WriteCondition::Unchanged(object.tag)).await.map(drop)
     })
 }
 
@@ -132,7 +132,7 @@ pub(crate) async fn is_awaited(store: &Store, version: &str) -> Result<bool, Buc
         return Ok(true);
     }
     if let (Some(object), Some(_)) = (found, note.shards) {
-        write_note(store, &name, b"{}".to_vec(), &Condition::Unchanged(object.tag)).await?;
+        write_note(store, &name, b"{}".to_vec(), &WriteCondition::Unchanged(object.tag)).await?;
     }
     Ok(false)
 }

@@ -17,7 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::DirectoryError;
 use crate::hex::hex;
 use crate::target::lock_file::{LeftOver, Rights, Taken};
-use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, folder_beside, parts};
+use crate::target::note_store::{KeptNote, MAX_KEPT_NOTE, NoteError, NoteStore, WriteCondition, folder_beside, parts};
 use crate::target::staging::FOLDER_HANDLE;
 use crate::target::tree::OWN_FOLDER;
 use crate::target::{ReadError, lock_file};
@@ -388,15 +388,15 @@ impl FolderNotes {
     }
 
     /// Checks the condition of a write, under the lock.
-    fn check(&self, root: &OpenFolder, name: &str, condition: &NoteCondition) -> Result<(), NoteError> {
-        if *condition == NoteCondition::Always {
+    fn check(&self, root: &OpenFolder, name: &str, condition: &WriteCondition) -> Result<(), NoteError> {
+        if *condition == WriteCondition::Always {
             return Ok(());
         }
         let found = self.read_in(root, name)?.map(|note| note.tag);
         let holds = match condition {
-            NoteCondition::Always => true,
-            NoteCondition::Absent => found.is_none(),
-            NoteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
+            WriteCondition::Always => true,
+            WriteCondition::Absent => found.is_none(),
+            WriteCondition::Unchanged(tag) => found.as_ref() == Some(tag),
         };
         if holds { Ok(()) } else { Err(NoteError::Changed { place: self.place(name) }) }
     }
@@ -500,7 +500,7 @@ impl NoteStore for FolderNotes {
         }
     }
 
-    fn write(&self, name: &str, body: &[u8], condition: &NoteCondition) -> Result<String, NoteError> {
+    fn write(&self, name: &str, body: &[u8], condition: &WriteCondition) -> Result<String, NoteError> {
         let (above, leaf) = parts(name)?;
         let failed = |source: io::Error| self.refused("write", name, source);
         let parent = OpenFolder::open(&self.parent).map_err(failed)?;

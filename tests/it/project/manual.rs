@@ -93,6 +93,18 @@ fn the_manual_names_files_that_exist() {
 }
 
 /// Where the sample and the manual list the forms of targets, they list all.
+/// The tables of what goes with what name the test of each combination by its path.
+#[test]
+fn the_tests_that_hold_combinations_exist() {
+    let limits = std::fs::read_to_string(repository("docs/limits.md")).unwrap();
+    let names = limits.lines().filter(|line| line.starts_with('|')).flat_map(|line| line.split('`').skip(1).step_by(2));
+    let paths: Vec<String> = names.filter(|name| name.contains("::")).map(|name| name.replace("::", "/")).collect();
+    assert!(paths.len() > 60, "{}", paths.len());
+    for path in paths {
+        assert!(repository(&format!("tests/it/{path}.rs")).is_file(), "docs/limits.md: tests/it/{path}.rs");
+    }
+}
+
 #[test]
 fn what_lists_the_forms_of_targets_lists_all() {
     // An example may begin with a name of its own, such as facilities.mbtiles.

@@ -70,7 +70,7 @@ storage_class = "STANDARD_IA"
     );
     let values = ConfigValues::of_draft(&section).unwrap();
     let settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
-    let mut options = BucketOptions { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.s3 };
+    let mut options = BucketOptions { keys: Some(keys()), names: TileTextNames::default(), ..settings.tileset.bucket };
     change(&mut options.section);
     options
 }

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt as _;
 
-use oar_tiles::target::{BucketNotes, FolderNotes, MAX_KEPT_NOTE, NoteCondition, NoteError, NoteStore, ObjectKey};
+use oar_tiles::target::{BucketNotes, FolderNotes, MAX_KEPT_NOTE, NoteError, NoteStore, ObjectKey, WriteCondition};
 
 use crate::support::s3::{Prefix, options};
 
@@ -12,23 +12,23 @@ pub(crate) fn keeps_notes(notes: &dyn NoteStore) {
     assert_eq!((read("a.json"), notes.list("jobs").unwrap().as_slice()), (None, none.as_slice()));
     notes.remove("a.json").unwrap();
 
-    let first = notes.write("a.json", b"1", &NoteCondition::Absent).unwrap();
+    let first = notes.write("a.json", b"1", &WriteCondition::Absent).unwrap();
     assert_eq!(notes.read("a.json").unwrap().unwrap().tag, first);
     let refused = |name: &str, body: &str, condition| {
         let refused = notes.write(name, body.as_bytes(), &condition);
         assert!(matches!(refused, Err(NoteError::Changed { .. })), "{name} {condition:?}: {refused:?}");
     };
-    refused("a.json", "2", NoteCondition::Absent);
-    refused("b.json", "2", NoteCondition::Unchanged(first.clone()));
-    let second = notes.write("a.json", b"2", &NoteCondition::Unchanged(first.clone())).unwrap();
+    refused("a.json", "2", WriteCondition::Absent);
+    refused("b.json", "2", WriteCondition::Unchanged(first.clone()));
+    let second = notes.write("a.json", b"2", &WriteCondition::Unchanged(first.clone())).unwrap();
     assert_ne!(first, second);
-    refused("a.json", "3", NoteCondition::Unchanged(first));
+    refused("a.json", "3", WriteCondition::Unchanged(first));
     assert_eq!(read("a.json").as_deref(), Some("2"));
-    notes.write("a.json", b"4", &NoteCondition::Always).unwrap();
+    notes.write("a.json", b"4", &WriteCondition::Always).unwrap();
     assert_eq!(read("a.json").as_deref(), Some("4"));
 
     for name in ["jobs/2.json", "jobs/1.json", "outbox/1.json"] {
-        notes.write(name, name.as_bytes(), &NoteCondition::Absent).unwrap();
+        notes.write(name, name.as_bytes(), &WriteCondition::Absent).unwrap();
     }
     assert_eq!(notes.list("jobs").unwrap(), ["jobs/1.json", "jobs/2.json"]);
     assert_eq!(read("jobs/2.json").as_deref(), Some("jobs/2.json"));
@@ -36,20 +36,20 @@ pub(crate) fn keeps_notes(notes: &dyn NoteStore) {
     assert_eq!((notes.list("jobs").unwrap(), read("jobs/1.json")), (vec!["jobs/2.json".to_owned()], None));
 
     for name in ["", "/", "/a", "a/", "a/b/c", "..", "../a", "a/..", ".lock", "a b", "ü", "jobs/.staged"] {
-        assert!(matches!(notes.write(name, b"x", &NoteCondition::Always), Err(NoteError::Name { .. })), "{name:?}");
+        assert!(matches!(notes.write(name, b"x", &WriteCondition::Always), Err(NoteError::Name { .. })), "{name:?}");
         assert!(matches!(notes.read(name), Err(NoteError::Name { .. })), "{name:?}");
     }
-    notes.write("long", &vec![b'x'; MAX_KEPT_NOTE], &NoteCondition::Always).unwrap();
+    notes.write("long", &vec![b'x'; MAX_KEPT_NOTE], &WriteCondition::Always).unwrap();
     assert_eq!(notes.read("long").unwrap().unwrap().body.len(), MAX_KEPT_NOTE);
-    notes.write("long", &vec![b'x'; MAX_KEPT_NOTE + 1], &NoteCondition::Always).unwrap();
+    notes.write("long", &vec![b'x'; MAX_KEPT_NOTE + 1], &WriteCondition::Always).unwrap();
     assert!(matches!(notes.read("long"), Err(NoteError::TooLong { .. })));
     notes.remove("long").unwrap();
 
     // Of several writers that have seen the same, one writes.
-    for condition in [NoteCondition::Absent, NoteCondition::Unchanged(String::new())] {
+    for condition in [WriteCondition::Absent, WriteCondition::Unchanged(String::new())] {
         let seen = match condition {
-            NoteCondition::Absent => NoteCondition::Absent,
-            _ => NoteCondition::Unchanged(notes.read("race").unwrap().unwrap().tag),
+            WriteCondition::Absent => WriteCondition::Absent,
+            _ => WriteCondition::Unchanged(notes.read("race").unwrap().unwrap().tag),
         };
         let won = std::thread::scope(|scope| {
             let writers: Vec<_> = (0..6)
@@ -99,7 +99,7 @@ fn a_folder_that_somebody_put_in_the_way_is_not_followed() {
     let notes = FolderNotes::beside(&folder.path().join("a.mbtiles"));
     let own = folder.path().join(".a.mbtiles.oar-tiles");
     std::os::unix::fs::symlink(&elsewhere, &own).unwrap();
-    assert!(notes.write("a.json", b"x", &NoteCondition::Always).is_err() && notes.read("a.json").is_err());
+    assert!(notes.write("a.json", b"x", &WriteCondition::Always).is_err() && notes.read("a.json").is_err());
     assert_eq!(std::fs::read_dir(&elsewhere).unwrap().count(), 0);
     std::fs::remove_file(&own).unwrap();
     std::fs::create_dir(&own).unwrap();
@@ -111,7 +111,7 @@ fn a_folder_that_somebody_put_in_the_way_is_not_followed() {
         }
         std::os::unix::fs::symlink(&target, own.join(name)).unwrap();
         notes.read("a.json").map(drop).unwrap_or_default();
-        notes.write("a.json", b"x", &NoteCondition::Always).map(drop).unwrap_or_default();
+        notes.write("a.json", b"x", &WriteCondition::Always).map(drop).unwrap_or_default();
         assert_eq!(std::fs::read(&target).unwrap(), b"mine", "{name}");
     }
 }
@@ -120,7 +120,7 @@ fn a_folder_that_somebody_put_in_the_way_is_not_followed() {
 fn notes_are_read_without_the_right_to_write() {
     let folder = tempfile::tempdir().unwrap();
     let notes = FolderNotes::of_directory(folder.path());
-    notes.write("a.json", b"x", &NoteCondition::Always).unwrap();
+    notes.write("a.json", b"x", &WriteCondition::Always).unwrap();
     let own = folder.path().join(".oar-tiles/notes");
     std::fs::set_permissions(&own, std::fs::Permissions::from_mode(0o555)).unwrap();
     assert!(notes.read("a.json").unwrap().is_some());

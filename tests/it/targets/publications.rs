@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use oar_tiles::manifest::{Publication, publication_of};
 use oar_tiles::target::{
-    BeforeManifest, BeforeManifestError, BucketNotes, ChangeListWriter, ChangeLists, FolderNotes, Metadata,
-    NoteCondition, NoteError, NoteStore, PublishedTiles, Publishing, RunKind, Sink, TileEdit, Tileset,
+    BeforeManifest, BeforeManifestError, BucketNotes, ChangeListWriter, ChangeLists, FolderNotes, Metadata, NoteError,
+    NoteStore, PublishedTiles, Publishing, RunKind, Sink, TileEdit, Tileset, WriteCondition,
 };
 use oar_tiles::tile::{TileCoord, TileRectList};
 
@@ -131,7 +131,7 @@ fn tells_readers_what_changed<T: Target>(target: &T, notes: &Arc<dyn NoteStore>)
     // Damaged or a stranger's: a gap, mended by the next publication.
     for body in ["", "{\"lists\":[{\"number\":1}]}", "{\"lists\":7}", "\u{0}"] {
         let before = shown(target).unwrap();
-        notes.write("changes.json", body.as_bytes(), &NoteCondition::Always).unwrap();
+        notes.write("changes.json", body.as_bytes(), &WriteCondition::Always).unwrap();
         assert_eq!(listed(&**notes, &first, &before), None, "{body:?}");
         publish(target, notes, false, &part(version_of(body), 11), End::Finished);
         assert!(listed(&**notes, &before, &shown(target).unwrap()).is_some(), "{body:?}");

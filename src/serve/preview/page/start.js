@@ -20,7 +20,7 @@ function sourceOf(tilejson, id) {
     shownLayers.push({ name, source: id, description, fields, minzoom, bounds: tilejson.bounds, number: shownLayers.length });
   }
   return { type: "vector", tiles, scheme, minzoom: tilejson.minzoom ?? 0, maxzoom: tilejson.maxzoom ?? 22,
-    attribution: tilejson.attribution, ...(tilejson.bounds && { bounds: tilejson.bounds }) };
+    attribution: tilejson.attribution, ...(tilejson.encoding && { encoding: tilejson.encoding }), ...(tilejson.bounds && { bounds: tilejson.bounds }) };
 }
 
 function showTheme() {

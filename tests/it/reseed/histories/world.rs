@@ -129,7 +129,7 @@ impl World {
         ];
         let values = gather(Some(&self.config), None, [], flags).unwrap();
         let mut settings = Settings::resolve(&values, &ConnectParts::default(), &[]).unwrap();
-        settings.tileset.s3 = options(&self.prefix.endpoint);
+        settings.tileset.bucket = options(&self.prefix.endpoint);
         settings
     }
 
