@@ -43,6 +43,9 @@
 //! In `run`, `draw`, `cli`, `config`, `plan`, `pipeline`, `shards`, `change_log` and `postgis` only that is `pub` which
 //! tests and benchmarks import.
 
+#[cfg(not(unix))]
+compile_error!("oar-tiles needs Linux: it renames, locks and opens files as POSIX has it");
+
 mod backoff;
 pub mod cdn;
 pub mod cells;

@@ -69,7 +69,6 @@ fn end(signal: Signal) {
     std::process::exit(Exit::from(signal) as i32);
 }
 
-#[cfg(unix)]
 fn forward(stop: &Stop) -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     // The number of SIGXFSZ on Linux, macOS and the BSDs. A signal with a handler does not kill: a write beyond a
@@ -86,17 +85,6 @@ fn forward(stop: &Stop) -> std::io::Result<()> {
                 _ = interrupt.recv() => stop.ask(Signal::Interrupt),
                 _ = terminate.recv() => stop.ask(Signal::Terminate),
             }
-        }
-    });
-    Ok(())
-}
-
-#[cfg(not(unix))]
-fn forward(stop: &Stop) -> std::io::Result<()> {
-    let stop = stop.clone();
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            stop.ask(Signal::Interrupt);
         }
     });
     Ok(())

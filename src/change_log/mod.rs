@@ -23,7 +23,8 @@
 //! | `facts` | the log's state compared with the catalog |
 //! | `relations` | which tables and columns a layer reads, and what the catalog says about these tables |
 //! | `install/` | what an install writes: tables, functions, triggers, their owner |
-//! | `read` | what changed since a cursor, pruning, waiting for the next change |
+//! | `pruning` | how long the log is, and what no target needs any more |
+//! | `read` | what changed since a cursor, waiting for the next change |
 //! | `gap` | the reasons why the change log may not be complete |
 //! | `waking` | wakes `reseed --watch` when there are changes, by the triggers' notifications, or by polling with a small query |
 //!
@@ -35,6 +36,7 @@ mod facts;
 mod gap;
 mod install;
 mod log;
+mod pruning;
 mod read;
 mod relations;
 mod safety;
@@ -56,13 +58,11 @@ pub(crate) use gap::LogGap;
 pub(crate) use install::{InstallRequest, TrackedLayer, plan_install, removal, remove, run};
 pub(crate) use log::Presence;
 pub use log::WATCHER_LOCK;
-pub(crate) use read::{
-    Pruned, UnseenChanges, UnseenLog, UnseenRows, Waking, WatchBacklog, backlogs, check_safety, notify_obstacle, prune,
-    tracked_each,
-};
+pub(crate) use pruning::{Pruned, WatchBacklog, backlogs, prune};
+pub(crate) use read::{UnseenChanges, UnseenLog, UnseenRows, Waking, notify_obstacle, tracked_each};
 pub use read::{Watch, tracked};
 pub(crate) use relations::{RequestCondition, RequestValues};
-pub(crate) use safety::namesake_of_log;
+pub(crate) use safety::{check_safety, namesake_of_log};
 pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 
 // The change log in the configuration.

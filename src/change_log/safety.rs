@@ -4,8 +4,35 @@
 use tokio_postgres::types::Type;
 
 use super::error::ChangeLogError;
-use super::log::{Presence, of_schema};
-use crate::postgis::{ServerName, Session, Snapshot, quoted};
+use super::log::{Presence, SAFE_LAYOUT, of_schema};
+use crate::postgis::{Database, ServerName, Session, Snapshot, quoted};
+
+/// Checks that only the owner of the log can alter it, and that the triggers can append to it but do no more. Call this
+/// before anything else in the log is read. Fails with [`ChangeLogError::Unsafe`]; [`ChangeLogError::Repairable`] or
+/// [`ChangeLogError::LacksRights`] if another install repairs it.
+pub(crate) async fn check_safety(database: &Database, snapshot: &Snapshot, schema: &str) -> Result<(), ChangeLogError> {
+    let context = "checking whether the change log is safe";
+    let server = database.server();
+    let mut flaws = SchemaFlaws::look_up(&snapshot.keeper, schema, context).await?;
+    flaws.check(schema, server)?;
+    let is_readable = Presence::look_up(&snapshot.keeper, schema, context).await?.is_readable();
+    let schema = quoted(schema);
+    if is_readable {
+        let sql = format!("SELECT layout FROM {schema}.state");
+        let layout: i32 = snapshot.keeper.one(context, &sql, &[]).await?.get(0);
+        if layout < SAFE_LAYOUT {
+            let what = format!("an earlier version of oar-tiles installed them (layout {layout} of the change log)");
+            flaws.mendable.insert(0, what);
+        }
+    }
+    if flaws.mendable.is_empty() {
+        return match &flaws.lacking[..] {
+            [] => Ok(()),
+            lacking => Err(ChangeLogError::LacksRights { server: server.clone(), what: lacking.join("; ") }),
+        };
+    }
+    Err(ChangeLogError::Repairable { schema, server: server.clone(), what: flaws.mendable.join("; ") })
+}
 
 /// The warning about what such a role does by mistake, with the remedy. `None` if there is no such role, or if it is
 /// neither this role nor the owner of one of the tables, given by their OIDs.

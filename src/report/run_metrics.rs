@@ -202,7 +202,6 @@ fn new_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let mut builder = tempfile::Builder::new();
     // The exporter runs as another user, who must be able to read the file.
-    #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
     builder.prefix(".oar-tiles-").tempfile_in(folder.unwrap_or(Path::new(".")))
 }

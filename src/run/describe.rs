@@ -39,7 +39,7 @@ pub(crate) fn fingerprint(settings: &Settings, layers: &[Arc<Layer>]) -> String 
 
 /// The parts of a seed's manifest that depend on which tiles it covers. `cursor` is its snapshot, `before` what the
 /// target said about itself.
-pub(crate) fn seeded_scope(settings: &Settings, cursor: &str, before: Option<&Described>) -> Manifest {
+pub(crate) fn seeded_manifest(settings: &Settings, cursor: &str, before: Option<&Described>) -> Manifest {
     let old = before.and_then(manifest_of);
     let tileset = &settings.tileset;
     let parts = parts(old.as_ref(), cursor, |part| covers(&tileset.zooms, &tileset.bbox, part));

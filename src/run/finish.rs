@@ -63,14 +63,14 @@ pub(crate) struct FinishedRun {
 }
 
 impl StoredRun<'_> {
-    /// Makes visible what `sink` has stored, and writes the list of changed tiles. `scope` has the parts of the
+    /// Makes visible what `sink` has stored, and writes the list of changed tiles. `base` has the parts of the
     /// manifest that depend on which tiles the run covers: snapshots, zooms and boxes, regions, counts, the tiles that
     /// earlier runs could not render, and when layers were warned of. `kept` is what the target said about itself, if
     /// the run keeps some of its earlier tiles.
     pub(crate) async fn finish(
         self,
         sink: AnySink,
-        scope: Manifest,
+        base: Manifest,
         kept: Option<&Described>,
     ) -> Result<FinishedRun, CommandError> {
         let StoredRun { tileset_run, layers, provenance, tiles } = self;
@@ -79,17 +79,17 @@ impl StoredRun<'_> {
         tileset_run.report.event(&Event::Finishing);
         let finishing = Instant::now();
         let mut manifest = Manifest {
-            version: Manifest::version_with(&scope.partial),
+            version: Manifest::version_with(&base.partial),
             generator: GENERATOR.to_owned(),
             database,
             witness,
             reads: Some(reads),
             rows,
-            unrendered: with_failed(scope.unrendered, &record.failed),
+            unrendered: with_failed(base.unrendered, &record.failed),
             started: seconds(started),
             seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
             publication: Some(publication),
-            ..scope
+            ..base
         };
         warnings.append(&mut warn(&record.budgets, &mut manifest.warned, &tileset_run.report));
         let metadata = metadata(&tileset_run.settings, layers, bounds, &manifest, kept)?;

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use tokio::task::spawn_blocking;
 
-use super::describe::{database, fingerprint, leaves_parts, names, seeded_scope};
+use super::describe::{database, fingerprint, leaves_parts, names, seeded_manifest};
 use super::finish::{FinishedRun, Provenance, StoredRun, StoredTiles};
 use super::identity::LogIdentity;
 use super::prepare::{layers_that_end_early, prepare};
@@ -193,15 +193,15 @@ impl BegunSeed<'_> {
         let PlannedSeed { tileset_run, layers, fingerprint, cursor, provenance, .. } = seed;
         let (left, report) = (tiles.written.stored + tiles.written.unchanged, Arc::clone(&tileset_run.report));
         spawn_blocking(move || tiles_before.judge(left, &report)).await??;
-        let scope = Manifest {
+        let base = Manifest {
             fingerprint,
             planned,
             stored: left + outside,
             empty: tiles.written.removed,
-            ..seeded_scope(&tileset_run.settings, &cursor, before.as_ref())
+            ..seeded_manifest(&tileset_run.settings, &cursor, before.as_ref())
         };
-        let kept = before.as_ref().filter(|_| !scope.kept.is_empty());
-        StoredRun { tileset_run, layers: &layers, provenance, tiles }.finish(sink, scope, kept).await
+        let kept = before.as_ref().filter(|_| !base.kept.is_empty());
+        StoredRun { tileset_run, layers: &layers, provenance, tiles }.finish(sink, base, kept).await
     }
 }
 

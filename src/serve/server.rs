@@ -272,7 +272,6 @@ pub type SettingsReader = Arc<dyn Fn() -> Result<RereadSettings, String> + Send 
 /// that comes before the server runs is not lost.
 pub struct Rereader {
     read: SettingsReader,
-    #[cfg(unix)]
     hangups: tokio::signal::unix::Signal,
 }
 
@@ -280,27 +279,15 @@ impl Rereader {
     /// Listens to SIGHUP, on platforms that have it. `None`, with a warning in the log, if the system does not let the
     /// program listen.
     pub fn listening(read: SettingsReader) -> Option<Rereader> {
-        #[cfg(unix)]
         let hangups = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
             .inspect_err(|error| tracing::warn!("SIGHUP cannot be listened to ({error})"))
             .ok()?;
-        Some(Rereader {
-            read,
-            #[cfg(unix)]
-            hangups,
-        })
+        Some(Rereader { read, hangups })
     }
 
     /// The next request to read the settings again.
-    #[cfg(unix)]
     async fn next(&mut self) -> Option<()> {
         self.hangups.recv().await
-    }
-
-    /// This platform has no SIGHUP.
-    #[cfg(not(unix))]
-    async fn next(&mut self) -> Option<()> {
-        std::future::pending().await
     }
 }
 

@@ -205,16 +205,10 @@ fn unhex(text: &str) -> Option<[u8; 32]> {
     bytes.try_into().ok()
 }
 
-#[cfg(unix)]
 fn is_open(metadata: &std::fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // The group may read: that is how a file of root is given to the user of a service.
     metadata.mode() & 0o027 != 0
-}
-
-#[cfg(not(unix))]
-fn is_open(_: &std::fs::Metadata) -> bool {
-    false
 }
 
 #[cfg(test)]

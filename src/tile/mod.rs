@@ -10,7 +10,7 @@
 //! | `rect_list` | many tiles in a short text ([`TileRectList`]) |
 //! | `tag`, `text` | the tags by which caches purge tiles ([`TilesetTag`]), texts that each tile fills in ([`TileText`]) |
 //! | `bbox`, `world_box` | boxes in degrees ([`LonLatBox`], [`Coverage`]), in world units ([`WorldBox`], [`WorldRect`]), in a layer's own reference system ([`SourceBox`]) |
-//! | `area` | polygons as the tiles that they touch ([`AreaPart`]) |
+//! | `area_part` | polygons as the tiles that they touch ([`AreaPart`]) |
 //! | `scope` | zooms and a part of the world ([`Scope`]), and the texts of both |
 //! | `margin` | how far beyond a tile's edge its features are searched ([`Margin`]) |
 //! | `feature` | where the features of a layer lie ([`Footprints`]) |
@@ -18,7 +18,7 @@
 //! | `batch` | the unit of work between planning and rendering ([`Batch`], [`Area`], [`SearchBox`]) |
 #![warn(missing_docs, reason = "users of the library begin here")]
 
-mod area;
+mod area_part;
 mod batch;
 mod bbox;
 mod coord;
@@ -33,7 +33,7 @@ mod text;
 mod world_box;
 mod zoom;
 
-pub use area::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
+pub use area_part::{AreaPart, AreaShape, area_for_people, is_bounded_area, parts_of_area};
 pub use batch::{
     Area, Batch, ChangedPart, GridBox, GridBoxes, LayerCount, Neighbourhood, PlannedTiles, Repeat, SearchBox,
 };

@@ -48,7 +48,7 @@ pub struct FastlyOptions {
 
 impl ProviderKind for FastlyOptions {
     const KEYS: ProviderKeys = ProviderKeys {
-        own: provider_keys!(service, token_file, token_variable, endpoint),
+        own: provider_keys!(service, soft, token_file, token_variable, endpoint),
         token_variable: Some("FASTLY_API_TOKEN"),
     };
 

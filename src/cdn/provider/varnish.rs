@@ -39,7 +39,7 @@ pub struct VarnishOptions {
 
 impl ProviderKind for VarnishOptions {
     const KEYS: ProviderKeys =
-        ProviderKeys { own: provider_keys!(caches, token_file, token_variable), token_variable: None };
+        ProviderKeys { own: provider_keys!(caches, soft, token_file, token_variable), token_variable: None };
 
     fn of(given: &PurgeSection) -> Result<VarnishOptions, PurgeKeyError> {
         Ok(VarnishOptions { caches: given.servers()?, token: given.token()?, soft: given.soft.unwrap_or(true) })

@@ -47,6 +47,11 @@ fn a_wrong_purge_is_answered_with_its_key() {
             "is of provider = \"cloudflare\": leave it out",
         ),
         (
+            "[[purge]]\nprovider = \"cloudfront\"\nurl = \"https://h/\"\ndistribution = \"E1\"\nsoft = true".to_owned(),
+            "purge.soft",
+            "is of provider = \"fastly\" or \"varnish\": leave it out",
+        ),
+        (
             fastly.replace("https://h/", "h"),
             "purge.url",
             "\"h\" is no whole address: write https://HOST/PATH/, under which clients find the tiles",

@@ -9,7 +9,8 @@ use futures_util::future::join_all;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore, RowsRefused};
+use super::reading::RowsRefused;
+use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore};
 use crate::cells::{Cell, CellGeometry, CellGrid, CodeHasher, CountedCell, Folded, MIDDLE};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;

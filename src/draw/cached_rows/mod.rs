@@ -13,6 +13,8 @@
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
 //! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
+//! | `memory_limit` | a bound on the memory of all batches in work |
+//! | `reading` | rows read from the database, in parallel |
 //! | `shapes` | lines and polygons |
 //! | `shape_wkb` | their geometries as the database sends them |
 //! | `shape_rules` | how the server at hand draws these |
@@ -23,6 +25,8 @@ mod cells;
 mod changed;
 mod facets;
 mod matching_set;
+mod memory_limit;
+mod reading;
 mod shape_rules;
 mod shape_wkb;
 mod shapes;
@@ -36,31 +40,25 @@ pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{KeptFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
-use futures_util::future::join_all;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
-use parking_lot::{Condvar, Mutex};
-use shape_rules::rules_of_server;
-use shapes::{Geometries, Scene, ShapeRows};
-use spilled_rows::{SpilledRows, SpilledRowsWriter};
-use tokio_postgres::Row;
-use tokio_postgres::types::Type;
+pub(crate) use memory_limit::MemoryLimit;
+pub(crate) use reading::{RowReaders, RowsRoom};
+use shapes::{Scene, ShapeRows};
+use spilled_rows::SpilledRows;
 
 use super::BatchTiles;
 use super::areas::is_searched;
 use super::family_tiles::FamilyTiles;
-use crate::mvt::{Drawer, DrawingRules, Features, TileInPieces};
-use crate::postgis::layer::{Layer, QueryValues, search_boxes};
-use crate::postgis::session::{Error, Param, Session, Snapshot};
-use crate::postgis::split::RowScan;
-use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
+use crate::mvt::{Drawer, Features, TileInPieces};
+use crate::postgis::layer::Layer;
+use crate::postgis::session::{Error, Session, Snapshot};
+use crate::postgis::sql::ExpectedRows;
 use crate::postgis::survey::Outlines;
-use crate::postgis::{split, sql};
 use crate::scratch::temporary_folder;
 use crate::source::{RenderedLayer, RenderedTile};
-use crate::threads::blocking;
 use crate::tile::{
-    Area, Candidate, Coverage, Footprints, Frame, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox,
-    TileCoord, TileRect, WorldRect, Zoom,
+    Area, Candidate, Footprints, Frame, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox, TileCoord,
+    TileRect, WorldRect, Zoom,
 };
 
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
@@ -545,397 +543,5 @@ impl EncodedRows {
             PlaceInTile::At(at) => Some((number, at)),
             PlaceInTile::Beyond | PlaceInTile::Ambiguous => None,
         }
-    }
-}
-
-// A bound on the total memory of the batches in work.
-
-/// Memory that several threads share.
-#[derive(Debug)]
-pub(crate) struct MemoryLimit {
-    pub(crate) limit: usize,
-    pub(crate) taken: Mutex<usize>,
-    given_back: Condvar,
-}
-
-impl MemoryLimit {
-    pub(crate) fn new(limit: usize) -> MemoryLimit {
-        MemoryLimit { limit, taken: Mutex::new(0), given_back: Condvar::new() }
-    }
-
-    /// Takes `bytes`, and waits until they are free; `None` if `bytes` is more than the limit.
-    pub(crate) fn take(&self, bytes: usize) -> Option<TakenMemory<'_>> {
-        if bytes > self.limit {
-            return None;
-        }
-        let mut taken = self.taken.lock();
-        self.given_back.wait_while(&mut taken, |taken| *taken + bytes > self.limit);
-        *taken += bytes;
-        Some(TakenMemory { of: self, bytes })
-    }
-}
-
-/// A part of the memory, in use until this is dropped.
-pub(crate) struct TakenMemory<'a> {
-    of: &'a MemoryLimit,
-    bytes: usize,
-}
-
-impl Drop for TakenMemory<'_> {
-    fn drop(&mut self) {
-        *self.of.taken.lock() -= self.bytes;
-        self.of.given_back.notify_all();
-    }
-}
-
-// Reads rows to be cached, in several sessions in parallel: into memory, and from there into a scratch file if they
-// take too much memory.
-
-/// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
-const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
-
-/// Why rows are not cached.
-enum RowsRefused {
-    /// The tiles of single rows are not plain points, so tiles cannot be put together from them.
-    NotPlain,
-    /// There are too many rows to cache.
-    TooManyDirtyTiles,
-    /// The rows take too much memory.
-    TooLarge,
-    /// The number of rows differs from the number that the survey counted.
-    Others,
-    /// The scratch file cannot be written.
-    NoRoom(io::Error),
-    /// The server draws lines and polygons in a way that is not known here.
-    OtherRules,
-    /// Some geometries are not lines or polygons of two dimensions.
-    OtherShapes,
-}
-
-impl RowsRefused {
-    fn text(&self) -> String {
-        match self {
-            RowsRefused::NotPlain => "ST_AsMVT does not write them as plain points".to_owned(),
-            RowsRefused::TooManyDirtyTiles => "they are too many".to_owned(),
-            RowsRefused::TooLarge => "they take more memory than rows_mb allows".to_owned(),
-            RowsRefused::OtherShapes => {
-                "some are not lines or polygons of two dimensions whose boxes PostGIS has stored".to_owned()
-            }
-            RowsRefused::OtherRules => {
-                "this PostGIS draws lines and polygons otherwise than those that are known".to_owned()
-            }
-            RowsRefused::Others => "other rows come with each query".to_owned(),
-            RowsRefused::NoRoom(error) => format!(
-                "they take more memory than rows_mb allows, and the temporary folder {} does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
-                temporary_folder().display()
-            ),
-        }
-    }
-}
-
-/// Rows while they are read, in parts that follow each other in the order of the keys. The parts are read in parallel.
-struct Reading {
-    parts: Vec<PartRows>,
-    /// The bytes that the rows in memory take.
-    bytes: usize,
-    /// The most bytes that the rows in memory may take.
-    limit: usize,
-    /// The memory that the layer's cached rows may take.
-    memory: usize,
-    file: Option<SpilledRowsWriter>,
-    /// True if rows beyond that limit go to a file.
-    may_spill: bool,
-    /// How the server draws lines and polygons; `None` if the rows are points.
-    rules: Option<DrawingRules>,
-}
-
-struct PartRows {
-    /// The rows in memory, which are the last ones of the part.
-    features: Features,
-    at: Vec<[f64; 2]>,
-    /// Those of lines and polygons.
-    geometries: Geometries,
-    /// The number of all rows read so far.
-    rows: u64,
-}
-
-impl PartRows {
-    fn bytes(&self) -> usize {
-        self.features.size() + self.at.len() * Positions::SIZE + self.geometries.bytes()
-    }
-}
-
-impl Reading {
-    /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read.
-    fn new(layer: &Layer, expected: Option<ExpectedRows>, room: RowsRoom, parts: usize) -> Reading {
-        let RowsRoom { memory, may_spill } = room;
-        let memory = memory.min(MAX_BYTES_IN_MEMORY);
-        let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
-        let rows = rows.min(memory / parts / Positions::SIZE);
-        let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
-        let part = |_| PartRows {
-            features: Features::new(properties(), rows, memory / parts).with_objects(layer.objects()),
-            at: Vec::with_capacity(if layer.shape.points { rows } else { 0 }),
-            geometries: Geometries::default(),
-            rows: 0,
-        };
-        // While the parts are joined, the first one is in memory twice.
-        let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
-        let parts = (0..parts).map(part).collect();
-        Reading { parts, bytes: 0, limit, memory, file: None, may_spill: may_spill && layer.shape.points, rules: None }
-    }
-
-    /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, and
-    /// where they lie.
-    fn add(&mut self, part: usize, row: &Row) -> Result<(), RowsRefused> {
-        let part = &mut self.parts[part];
-        let before = part.bytes();
-        let Some(added) = part.features.add(row.get(0)) else { return Err(RowsRefused::NotPlain) };
-        part.rows += added as u64;
-        if self.rules.is_some() {
-            part.geometries.add(row).ok_or(RowsRefused::OtherShapes)?;
-        } else {
-            let [x, y]: [Vec<f64>; 2] = [row.get(1), row.get(2)];
-            part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
-        }
-        if part.at.len() + part.geometries.len() != part.features.len() {
-            return Err(RowsRefused::NotPlain);
-        }
-        self.bytes += part.bytes() - before;
-        while self.bytes > self.limit {
-            if !self.may_spill {
-                return Err(RowsRefused::TooLarge);
-            }
-            // The other half of the memory is for the rows of further layers, and for the sort of a run.
-            self.limit = self.memory / 2;
-            self.spill().map_err(RowsRefused::NoRoom)?;
-        }
-        Ok(())
-    }
-
-    /// Moves the rows of the part that takes most memory to the file.
-    fn spill(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(SpilledRowsWriter::new(self.memory / 2)?),
-        };
-        let largest = self.parts.iter_mut().enumerate().max_by_key(|(_, part)| part.bytes());
-        let Some((number, part)) = largest else { return Ok(()) };
-        self.bytes -= part.bytes();
-        file.add(number, part.rows - part.at.len() as u64, &part.at, &part.features)?;
-        part.features.clear();
-        part.at.clear();
-        Ok(())
-    }
-
-    /// The number of rows read so far.
-    fn rows(&self) -> u64 {
-        self.parts.iter().map(|part| part.rows).sum()
-    }
-
-    async fn finish(self) -> Result<RowStore, RowsRefused> {
-        blocking(move || self.stored()).await
-    }
-
-    fn stored(mut self) -> Result<RowStore, RowsRefused> {
-        if self.file.is_some() {
-            while self.bytes > 0 {
-                self.spill().map_err(RowsRefused::NoRoom)?;
-            }
-        }
-        let Reading { parts, file, rules, .. } = self;
-        let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
-        let mut parts = parts.into_iter();
-        let Some(PartRows { mut features, mut at, mut geometries, .. }) = parts.next() else {
-            return Err(RowsRefused::Others);
-        };
-        let others: Vec<PartRows> = parts.collect();
-        if let Some(file) = file {
-            // A part without rows has no layer.
-            if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
-                features = known.features.clone();
-            }
-            return Ok(RowStore::File(file.finish(&rows, &features)));
-        }
-        features.reserve(others.iter().map(|part| &part.features));
-        at.reserve_exact(others.iter().map(|part| part.at.len()).sum());
-        geometries.reserve(others.iter().map(|part| &part.geometries));
-        for part in others {
-            features.append(&part.features).ok_or(RowsRefused::NotPlain)?;
-            at.extend(part.at);
-            geometries.append(&part.geometries);
-        }
-        if let Some(rules) = rules {
-            return Ok(RowStore::Shapes(ShapeRows::new(features, geometries, rules)));
-        }
-        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        Ok(RowStore::Memory(EncodedRows { positions, features, ..EncodedRows::default() }))
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct RowsRoom {
-    /// In bytes.
-    pub(crate) memory: usize,
-    /// True if rows beyond that go to a scratch file.
-    pub(crate) may_spill: bool,
-}
-
-/// The sessions that read rows.
-#[derive(Clone, Copy)]
-pub(crate) struct RowReaders<'a> {
-    /// The session that reads if only one reads.
-    pub(crate) keeper: &'a Session,
-    /// The sessions that may read in parallel.
-    pub(crate) others: &'a [&'a Session],
-}
-
-impl CachedRows {
-    /// Reads all rows that are visible in the coverage at `zooms`, into a scratch file if they take more memory than
-    /// `limits` allows. `None` if the number of rows is not the one that `limits` expects.
-    pub(crate) async fn read_all(
-        readers: RowReaders<'_>,
-        layer: &Layer,
-        coverage: &Coverage,
-        zooms: &[Zoom],
-        limits: CacheLimits,
-    ) -> Result<Option<CachedRows>, Error> {
-        let CacheLimits { rows, memory, may_spill } = limits;
-        let room = RowsRoom { memory, may_spill };
-        let boxes = search_boxes(layer, coverage, zooms);
-        let values = QueryValues::of_coverage(layer, coverage, zooms);
-        let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
-        let params: Vec<Param<'_>> = near.chain(values.params(layer)).collect();
-        let boxes = boxes.as_ref().map_or(0, |columns| columns[0].len());
-        if !layer.shape.points {
-            let context = format!("layer \"{}\", looking at some of its rows", layer.name);
-            let some = readers.keeper.one(&context, &sql::some_shapes(layer, boxes), &params).await?;
-            let (are_others, bytes): (Option<bool>, Option<f64>) = (some.get(0), some.get(1));
-            let all = rows.count() as f64 * (bytes.unwrap_or_default() + MIN_SHAPE_BYTES as f64);
-            let refused = if are_others == Some(true) {
-                Some(RowsRefused::OtherShapes)
-            } else {
-                (all > memory as f64).then_some(RowsRefused::TooLarge)
-            };
-            if let Some(refused) = refused {
-                tracing::info!("layer \"{}\": its rows are not cached: {}", layer.name, refused.text());
-                return Ok(None);
-            }
-        }
-        let scan = RowScan { boxes, params: &params, with_values: true, rows: Some(rows.count()) };
-        let ranges = split::key_ranges(readers.keeper, layer, scan, readers.others.len()).await?;
-        let whole = [RowChoice::Boxes { boxes, rows, keys: None }];
-        let parts: Vec<RowChoice<'_>> =
-            ranges.iter().map(|keys| RowChoice::Boxes { boxes, rows, keys: Some(keys) }).collect();
-        if parts.len() > 1 {
-            return CachedRows::read(readers.others, layer, &parts, params, room).await;
-        }
-        CachedRows::read(&[readers.keeper], layer, &whole, params, room).await
-    }
-
-    /// Reads some rows, each part in its own session. `parts` must be in the order of the keys. `None` if the number of
-    /// rows is not as expected, or if they take more memory than there is and may not spill.
-    pub(crate) async fn read(
-        sessions: &[&Session],
-        layer: &Layer,
-        parts: &[RowChoice<'_>],
-        mut params: Vec<Param<'_>>,
-        room: RowsRoom,
-    ) -> Result<Option<CachedRows>, Error> {
-        if matches!(parts, [RowChoice::Areas { .. }, ..]) && room.memory == 0 {
-            // The statement would return no row, as if there were none.
-            return Ok(None);
-        }
-        let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
-        let parameters = CachedRowsParameters { name, extent, max_bytes };
-        let layer_extent = layer.margin.extent.cast_signed();
-        let (expected, max_rows, max_bytes) = match parts {
-            [RowChoice::Areas { limit }, ..] => (None, *limit, i64::try_from(room.memory).unwrap_or(i64::MAX)),
-            [RowChoice::Boxes { rows, .. }, ..] => (Some(*rows), u64::MAX, i64::MAX),
-            [] => return Ok(None),
-        };
-        let own: [Param<'_>; 3] = [(&layer.name, Type::TEXT), (&layer_extent, Type::INT4), (&max_bytes, Type::INT8)];
-        params.extend(own);
-        let mut reading = Reading::new(layer, expected, room, parts.len());
-        if !layer.shape.points && matches!(parts, [RowChoice::Boxes { .. }, ..]) {
-            let rules = match sessions.first() {
-                Some(session) => rules_of_server(session, &layer.name).await?,
-                None => None,
-            };
-            if rules.is_none() {
-                tracing::info!("layer \"{}\": its rows are not cached: {}", layer.name, RowsRefused::OtherRules.text());
-                return Ok(None);
-            }
-            reading.rules = rules;
-        }
-        let reading = Mutex::new((reading, None));
-        let context = format!("layer \"{}\", reading its rows", layer.name);
-        let statements = sessions.iter().zip(parts).enumerate().map(async |(number, (session, part))| {
-            let statement = sql::cached_rows(layer, *part, parameters);
-            let keys = match part {
-                RowChoice::Boxes { keys, .. } => *keys,
-                RowChoice::Areas { .. } => None,
-            };
-            let params: Vec<Param<'_>> =
-                params.iter().cloned().chain(keys.into_iter().flat_map(KeyRange::params)).collect();
-            let each = |row: &Row| {
-                let mut reading = reading.lock();
-                let (reading, refused) = &mut *reading;
-                if refused.is_none() {
-                    *refused = reading.add(number, row).err();
-                }
-                Ok(())
-            };
-            session.each(&context, &statement, &params, each).await
-        });
-        // All statements are waited for, even if one failed, because the sessions are used again.
-        for read in join_all(statements).await {
-            read?;
-        }
-        let (reading, refused) = reading.into_inner();
-        let rows = reading.rows();
-        let read = match refused {
-            Some(refused) => Err(refused),
-            None if rows >= max_rows => Err(RowsRefused::TooManyDirtyTiles),
-            None if matches!(expected, Some(ExpectedRows::Counted(counted)) if counted != rows) => {
-                Err(RowsRefused::Others)
-            }
-            None => reading.finish().await,
-        };
-        match read {
-            Ok(store) => {
-                let cached = CachedRows { rows: store, sessions: parts.len(), near: None };
-                let (name, bytes) = (&layer.name, cached.bytes());
-                let place = if matches!(cached.rows, RowStore::File(_)) { "in a scratch file, with" } else { "in" };
-                tracing::debug!("layer \"{name}\": {rows} rows are cached, {place} {bytes} bytes of memory");
-                Ok(Some(cached))
-            }
-            Err(why @ RowsRefused::NoRoom(_)) => {
-                tracing::warn!("layer \"{}\": its rows are not cached: {}", layer.name, why.text());
-                Ok(None)
-            }
-            Err(why) => {
-                tracing::info!("layer \"{}\": its rows are not cached: {}", layer.name, why.text());
-                Ok(None)
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::postgis::layer::example_layer;
-
-    /// Without room a statement returns no row, which must not be taken for squares that have become empty.
-    #[test]
-    fn rows_of_squares_are_not_read_into_memory_that_is_used_up() {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let found = |memory| {
-            let (layer, parts) = (example_layer(), [RowChoice::Areas { limit: 9 }]);
-            let read = CachedRows::read(&[], &layer, &parts, Vec::new(), RowsRoom { memory, may_spill: false });
-            runtime.block_on(read).unwrap().map(|rows| rows.count())
-        };
-        assert_eq!((found(0), found(1_000)), (None, Some(0)));
     }
 }

@@ -16,7 +16,6 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, pki_types};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-#[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio_postgres::config::Host;
 use tokio_postgres::tls::MakeTlsConnect;
@@ -230,7 +229,6 @@ fn without_ports(config: &tokio_postgres::Config) -> tokio_postgres::Config {
     for host in config.get_hosts() {
         match host {
             Host::Tcp(name) => new.host(name),
-            #[cfg(unix)]
             Host::Unix(path) => new.host_path(path),
         };
     }
@@ -314,7 +312,6 @@ pub(crate) async fn cancel(token: &CancelToken, config: &Config, tls: &MakeRustl
             let stream = TcpStream::connect((name.as_str(), port)).await?;
             cancel_over(token, stream, tls, name).await
         }
-        #[cfg(unix)]
         [Host::Unix(folder)] => {
             let stream = UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await?;
             cancel_over(token, stream, tls, "").await

@@ -330,7 +330,6 @@ impl ServerName {
     pub(crate) fn of(config: &tokio_postgres::Config) -> ServerName {
         let host = match config.get_hosts().first() {
             Some(Host::Tcp(name)) => name.clone(),
-            #[cfg(unix)]
             Some(Host::Unix(path)) => path.display().to_string(),
             None => String::new(),
         };

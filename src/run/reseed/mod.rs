@@ -327,7 +327,7 @@ impl ReseedRun<'_> {
 
     /// The parts of the manifest that depend on which tiles the run covers. A complete run moves the snapshot to its
     /// own. `stored` is the number of tiles that the target holds after the run.
-    pub(crate) fn scope(&self, changed: &DirtyTiles, stored: u64) -> Manifest {
+    pub(crate) fn base_manifest(&self, changed: &DirtyTiles, stored: u64) -> Manifest {
         let old = self.look.state.manifest.clone();
         let parts = if changed.complete { old.brought_forward(self.look.snapshot.cursor()) } else { old };
         let left = self.look.state.unrendered.iter().filter(|tile| !changed.dirty.is_marked(**tile));

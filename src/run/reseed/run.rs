@@ -245,7 +245,7 @@ impl ReseedRun<'_> {
             warnings: self.look.superuser.iter().cloned().collect(),
         };
         let run = StoredRun { tileset_run, layers: &self.look.layers, provenance, tiles: stored };
-        let finished = run.finish(sink, self.scope(&changed, left), Some(&before)).await?;
+        let finished = run.finish(sink, self.base_manifest(&changed, left), Some(&before)).await?;
         if let Some(live) = self.options.live.as_deref().filter(|_| changed.complete) {
             live.kept.note_shown(self.look.live_step(""), &self.publication.id).await;
         }

@@ -20,7 +20,6 @@ const FLOOD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Descriptors that connections of the public listener leave to the rest of the program: files of the target, sessions,
 /// Redis, the admin listener.
-#[cfg(unix)]
 const RESERVED_DESCRIPTORS: u64 = 512;
 
 /// The most connections of the admin listener.
@@ -28,7 +27,6 @@ pub(crate) const ADMIN_CONNECTIONS: usize = 128;
 
 /// Raises the soft limit of open files (`RLIMIT_NOFILE`) as far as `connections` need it. Returns the number of
 /// connections for which it suffices: at most `connections`.
-#[cfg(unix)]
 pub(crate) fn raise_descriptors(connections: usize) -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -55,10 +53,6 @@ pub(crate) fn raise_descriptors(connections: usize) -> usize {
 }
 
 /// Other systems have no such limit.
-#[cfg(not(unix))]
-pub(crate) const fn raise_descriptors(connections: usize) -> usize {
-    connections
-}
 
 #[derive(Debug, Clone)]
 pub(crate) struct ConnectionLimits {
@@ -237,7 +231,6 @@ pub(crate) async fn serve(
             HttpConnection::Tcp(stream, _) => {
                 tokio::spawn(held(served_with.serve(stream, address, connection), permit, slot));
             }
-            #[cfg(unix)]
             HttpConnection::Unix(stream) => {
                 tokio::spawn(held(served_with.serve(stream, None, connection), permit, slot));
             }

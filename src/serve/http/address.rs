@@ -1,7 +1,6 @@
 //! Where a listener waits for connections: a TCP address, a Unix socket, or a socket that systemd has opened.
 
 use std::net::{IpAddr, SocketAddr};
-#[cfg(unix)]
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -66,7 +65,6 @@ impl fmt::Display for ListenAddress {
 #[derive(Debug)]
 pub(crate) enum HttpListener {
     Tcp(tokio::net::TcpListener),
-    #[cfg(unix)]
     Unix(tokio::net::UnixListener),
 }
 
@@ -74,7 +72,6 @@ pub(crate) enum HttpListener {
 #[derive(Debug)]
 pub(crate) enum HttpConnection {
     Tcp(tokio::net::TcpStream, IpAddr),
-    #[cfg(unix)]
     Unix(tokio::net::UnixStream),
 }
 
@@ -83,7 +80,6 @@ impl HttpConnection {
     pub(crate) const fn address(&self) -> Option<IpAddr> {
         match self {
             HttpConnection::Tcp(_, address) => Some(*address),
-            #[cfg(unix)]
             HttpConnection::Unix(_) => None,
         }
     }
@@ -95,7 +91,6 @@ impl HttpListener {
     pub(crate) async fn bind(address: &ListenAddress) -> io::Result<HttpListener> {
         match address {
             ListenAddress::Tcp(address) => Ok(HttpListener::Tcp(tokio::net::TcpListener::bind(address).await?)),
-            #[cfg(unix)]
             ListenAddress::Unix(path) => {
                 // A socket that an ended server left behind refuses connections and is replaced; one that accepts them
                 // belongs to a running server. Another kind of file refuses connections, too, but belongs to somebody:
@@ -108,10 +103,7 @@ impl HttpListener {
                 }
                 Ok(HttpListener::Unix(tokio::net::UnixListener::bind(path)?))
             }
-            #[cfg(unix)]
             ListenAddress::Inherited(number) => inherited(*number),
-            #[cfg(not(unix))]
-            ListenAddress::Unix(_) | ListenAddress::Inherited(_) => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -123,7 +115,6 @@ impl HttpListener {
                 let address = listener.local_addr().ok()?;
                 (!address.ip().is_unspecified()).then(|| format!("http://{address}"))
             }
-            #[cfg(unix)]
             HttpListener::Unix(_) => None,
         }
     }
@@ -132,7 +123,6 @@ impl HttpListener {
     pub(crate) fn is_loopback(&self) -> bool {
         match self {
             HttpListener::Tcp(listener) => listener.local_addr().is_ok_and(|address| address.ip().is_loopback()),
-            #[cfg(unix)]
             HttpListener::Unix(_) => false,
         }
     }
@@ -147,14 +137,12 @@ impl HttpListener {
                 stream.set_nodelay(true)?;
                 Ok(HttpConnection::Tcp(stream, peer.ip()))
             }
-            #[cfg(unix)]
             HttpListener::Unix(listener) => Ok(HttpConnection::Unix(listener.accept().await?.0)),
         }
     }
 }
 
 /// Takes a socket that systemd has opened; the unit decides if it is a TCP or a Unix socket.
-#[cfg(unix)]
 fn inherited(number: usize) -> io::Result<HttpListener> {
     let mut passed = listenfd::ListenFd::from_env();
     // If the socket is of another kind, this call leaves it in the list, and the next one can take it.

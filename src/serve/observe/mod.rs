@@ -8,9 +8,7 @@
 pub(crate) mod access_log;
 pub(crate) mod metrics;
 
-#[cfg(unix)]
 use std::io;
-#[cfg(unix)]
 use std::os::unix::net::UnixDatagram;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -42,7 +40,6 @@ impl ServerState {
 }
 
 /// Sends a notification to the supervisor, if there is one.
-#[cfg(unix)]
 pub(crate) fn tell(state: ServerState) {
     let Some(socket) = std::env::var_os("NOTIFY_SOCKET").filter(|socket| !socket.is_empty()) else { return };
     let Some(socket) = socket.to_str() else { return };
@@ -51,13 +48,6 @@ pub(crate) fn tell(state: ServerState) {
     }
 }
 
-/// This platform has no such supervisor.
-#[cfg(not(unix))]
-pub(crate) fn tell(state: ServerState) {
-    tracing::debug!("{}", state.message());
-}
-
-#[cfg(unix)]
 fn send(socket: &str, message: &str) -> io::Result<()> {
     let sender = UnixDatagram::unbound()?;
     match socket.strip_prefix('@') {

@@ -51,15 +51,9 @@ impl Stamp {
     }
 }
 
-#[cfg(unix)]
 fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
     use std::os::unix::fs::MetadataExt as _;
     (file.dev(), file.ino(), file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
-}
-
-#[cfg(not(unix))]
-fn facts(file: &FileMetadata) -> (u64, u64, u64, SystemTime) {
-    (0, 0, file.len(), file.modified().unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 /// The files by which a change of an archive is noticed: the archive itself, and the file that SQLite writes first (in

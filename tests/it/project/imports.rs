@@ -24,7 +24,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("cdn", &["items pace", "provider", "outbox", "planning", "delivery"]),
     ("cells", &["fold grid", "gather", "kept row_cells"]),
-    ("change_log", &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install read"]),
+    (
+        "change_log",
+        &["gap", "error", "log", "decoding safety witness", "facts", "relations waking", "install pruning read"],
+    ),
     (
         "cli",
         &[
@@ -117,7 +120,10 @@ const LAYERS: &[(&str, &[&str])] = &[
             "url",
         ],
     ),
-    ("tile", &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area", "scope"]),
+    (
+        "tile",
+        &["batch bbox coord feature margin order positions rect_list tag text world_box zoom", "area_part", "scope"],
+    ),
 ];
 
 /// A file's place in the tree of modules, such as `["postgis", "sql", "cells"]` for `postgis/sql/cells/mod.rs`.
