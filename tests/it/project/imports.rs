@@ -10,7 +10,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "",
         &[
-            "backoff clock hex json prometheus setting threads",
+            "backoff clock hex json prometheus threads",
+            "setting",
             "cursor encode error https lib manifest stop suggested tile",
             "cells exit mvt scratch source",
             "target",
