@@ -1,31 +1,32 @@
-//! The work of the verbs, and what they share: one run of one tileset into one target.
+//! The work of the verbs, and what they share: one run of one tileset into one target. The table has the verbs first, then
+//! the parts of a run in the order of its course, what several targets or processes share, and helpers.
 //!
 //! | file | what |
 //! |---|---|
 //! | `config`, `copy`, `diff`, `doctor/`, `init/`, `inspect`, `jobs`, `publish`, `purge`, `reseed/`, `serving/`, `shards/`, `track`, `verify` | a verb each |
-//! | `error` | the errors of commands, and their kinds |
-//! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
-//! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
-//! | `purge` | notifying CDNs after a publish |
-//! | `row_loss` | whether a run would lose too many rows of a layer |
-//! | `finish` | the end of a run: manifest, list of changed tiles, report |
-//! | `render` | rendering the planned tiles of a run into a sink |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `family_seed` | a seed of all variants of a tileset |
+//! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
+//! | `prepare` | snapshot, probe, survey and plan of a seed; where the features of all layers lie |
+//! | `row_loss` | whether a run would lose too many rows of a layer |
+//! | `fitted_filters` | whether the database understands what requests may ask |
+//! | `render` | rendering the planned tiles of a run into a sink |
+//! | `finish` | the end of a run: manifest, list of changed tiles, report |
+//! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
+//! | `identity` | whether a target shows this database and its history |
 //! | `dirty/` | the dirty tiles of a target: for `reseed` and `track status` |
+//! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
+//! | `target/` | the kind of target that a text names, how it is opened, whether a run may replace what is there |
+//! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
+//! | `family/` | families: the variants of a tileset, and their own manifest |
+//! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `writer_lease` | which of several servers writes a target |
-//! | `tilesets` | several targets in one command: the shared snapshot, which of them failed, how the command ends |
-//! | `kept_rows` | rows that a server or a watch keeps: the snapshot on which they are read, and where they have changed since |
-//! | `fitted_filters` | whether the database understands what requests may ask |
-//! | `shared_rows` | the rows of layers that are the same in several tilesets |
-//! | `family/` | families: the variants of a tileset, and their own manifest |
-//! | `identity` | whether a target shows this database and its history |
-//! | `describe` | what a run says about its result: manifest, metadata, budgets, warnings |
+//! | `purge` | notifying CDNs after a publish |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
 //! | `endpoint` | a running endpoint of tiles, asked tile after tile, for `diff` |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |
-//! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
+//! | `error` | the errors of commands, and their kinds |
 //!
 //! A verb makes a [`TilesetRun`] and returns a value; `cli` prints it.
 
