@@ -80,6 +80,9 @@ enum Example {
 /// One for each step, and for each rule one that comes out otherwise without it.
 const EXAMPLES: &[Example] = &[
     Example::Line(&[[10.2, 10.0], [20.0, 10.4], [30.0, 10.0], [40.0, 20.0]]),
+    // A vertex beside the straight line by less than half a unit, and by a whole one once all are rounded: PostGIS 3.1
+    // leaves it out before it rounds.
+    Example::Line(&[[100.2, 100.2], [150.4, 150.9], [200.2, 200.2]]),
     // Too small.
     Example::Line(&[[10.1, 10.1], [10.4, 10.4], [10.2, 10.5]]),
     // There and back, with and without a way on.

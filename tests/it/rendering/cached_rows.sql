@@ -2,7 +2,7 @@ CREATE TABLE rows AS SELECT i AS id, ST_SetSRID(ST_MakePoint(x, y), 4326) AS deg
     CASE WHEN i % 5 > 0 THEN 'w' || i * 7919 % 13 END AS word, CASE i % 4 WHEN 0 THEN '' ELSE md5(i::text) END AS hash,
     CASE i % 3 WHEN 0 THEN true WHEN 1 THEN false END AS flag, (i * 31 % 65536 - 32768)::int2 AS short,
     CASE WHEN i % 7 > 0 THEN i * 1000 - 900000 END AS whole, -9223372036854775807 + i AS wide,
-    CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN '0' WHEN 3 THEN 'infinity' ELSE i / 7.0 END::float8 AS part,
+    CASE WHEN i % 6 = 3 THEN 'infinity'::float8 ELSE CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN '0' ELSE i / 7.0 END::float8 END AS part,
     CASE i % 6 WHEN 0 THEN 'NaN' WHEN 1 THEN '-0' WHEN 2 THEN '0' ELSE i / 7.0 END::float4 AS short_part, i / 3.0 AS exact,
     date '1990-01-01' + i % 100 AS day, timestamptz '1999-12-31 23:59:59.999999+02' + i * interval '1 hour' AS stamp,
     md5(i::text)::uuid AS tag, i % 7 AS "group", 'x' || (1000 - i) AS "Name of ""it""",
