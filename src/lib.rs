@@ -44,7 +44,7 @@
 //! tests and benchmarks import.
 
 #[cfg(not(unix))]
-compile_error!("oar-tiles needs Linux: it renames, locks and opens files as POSIX has it");
+compile_error!("oar-tiles needs Linux or another Unix: it renames, locks and opens files as POSIX has it");
 
 mod backoff;
 pub mod cdn;

@@ -1,5 +1,4 @@
-//! The change log as the database holds it: its state compared with the catalog, whether its schema can be trusted, how
-//! logged values are read back, and the key by which targets identify their database.
+//! The change log as the database holds it: its layout, whether there is one, and pieces of SQL.
 
 use tokio_postgres::types::Type;
 

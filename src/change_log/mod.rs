@@ -5,17 +5,15 @@
 //! cursor.
 //!
 //! ```text
-//! install: layers ──► relations (which tables and columns) ──► install (one trigger function for each watch, one
-//! script) ──► committed
-//! reseed: layers ──► facts (its state compared with the catalog) ──► read (why it cannot be trusted, or each watch's
-//! changes)
+//! install: layers ─► relations (tables and columns) ─► install (a trigger function for each watch) ─► one transaction
+//! reseed:  layers ─► facts (its state beside the catalog) ─► read (why it cannot be trusted, or each watch's changes)
 //! ```
 //!
 //! A *watch* is what is logged about one table: positions from a geometry column, or from a query over the changed row.
 //!
 //! | part | subject |
 //! |---|---|
-//! | `error` | settings, why the log may not be complete, errors |
+//! | `error` | errors |
 //! | `log` | the log as it is: layout, whether there is one, pieces of SQL |
 //! | `decoding` | how logged values are read back |
 //! | `safety` | whether the schema of the log can be trusted |
@@ -24,7 +22,7 @@
 //! | `relations` | which tables and columns a layer reads, and what the catalog says about these tables |
 //! | `install/` | what an install writes: tables, functions, triggers, their owner |
 //! | `pruning` | how long the log is, and what no target needs any more |
-//! | `read` | what changed since a cursor, waiting for the next change |
+//! | `read` | what changed since a cursor |
 //! | `gap` | the reasons why the change log may not be complete |
 //! | `waking` | wakes `reseed --watch` when there are changes, by the triggers' notifications, or by polling with a small query |
 //!
@@ -59,10 +57,11 @@ pub(crate) use install::{InstallRequest, TrackedLayer, plan_install, removal, re
 pub(crate) use log::Presence;
 pub use log::WATCHER_LOCK;
 pub(crate) use pruning::{Pruned, WatchBacklog, backlogs, prune};
-pub(crate) use read::{UnseenChanges, UnseenLog, UnseenRows, Waking, notify_obstacle, tracked_each};
+pub(crate) use read::{UnseenChanges, UnseenLog, UnseenRows, tracked_each};
 pub use read::{Watch, tracked};
 pub(crate) use relations::{RequestCondition, RequestValues};
 pub(crate) use safety::{check_safety, namesake_of_log};
+pub(crate) use waking::{Waking, notify_obstacle};
 pub(crate) use witness::{LogState, log_state, newest_logged, newest_logged_now};
 
 // The change log in the configuration.

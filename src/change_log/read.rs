@@ -1,5 +1,4 @@
-//! Reading the change log: whether it holds every change that a target has not seen, what changed, and when to look
-//! again.
+//! Reading the change log: whether it holds every change that a target has not seen, and what changed.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,8 +14,6 @@ use crate::cursor::Cursor;
 use crate::postgis::{ChangedGeometries, Database, Error, Layer, ServerName, Snapshot, changed_positions, quoted};
 use crate::suggested::TRACK_INSTALL;
 use crate::tile::ChangeLocation;
-
-pub(crate) use super::waking::{Waking, notify_obstacle};
 
 // Checks that the log holds every change that a target has not seen.
 

@@ -55,7 +55,7 @@ pub(crate) async fn verify_cached_rows(
 impl BatchDrawing<'_> {
     /// A layer's part of some areas, as far as cached rows can draw it, with at most `max_features` features in each
     /// tile; `None` if its rows are not cached.
-    pub(crate) async fn with_cached_rows(
+    pub(crate) async fn drawn_from_cached_rows(
         self,
         index: usize,
         areas: &[Area],
@@ -151,7 +151,7 @@ impl BatchDrawing<'_> {
             let compared: &[Area] = light.as_slice();
             let compared = if compared.is_empty() { &batch.areas[..] } else { compared };
             let no_limits = Vec::new();
-            let Some(DrawnAreas { tiles, .. }) = self.with_cached_rows(index, compared, &no_limits).await? else {
+            let Some(DrawnAreas { tiles, .. }) = self.drawn_from_cached_rows(index, compared, &no_limits).await? else {
                 return Ok(false);
             };
             // The tile with the fewest features is enough, because only encodings are compared.

@@ -158,7 +158,7 @@ impl<'a> BatchDrawing<'a> {
         let (statements, layer) = (self.statements(index), self.probed(index));
         let mut found = LayerCount::default();
         // A stack of the areas yet to be rendered.
-        let mut waiting = match self.with_cached_rows(index, areas, max_features).await? {
+        let mut waiting = match self.drawn_from_cached_rows(index, areas, max_features).await? {
             None => statements.parts(areas),
             Some(drawn) => {
                 found = drawn.count;

@@ -2,8 +2,7 @@
 //!
 //! ```text
 //!  Layer (probed) ─► PreparedLayer (+ cell counts, cached rows) ─► RunLayers (+ statements) ─┐
-//! Worker (a session that holds its locks) ──────────────────────────────────────────────────┴─► Renderer: batches ─►
-//! tiles
+//!  Worker (a session that holds its locks) ─────────────────────────────────────────────────┴─► Renderer: batches to tiles
 //! ```
 //!
 //! | file | what |

@@ -61,7 +61,7 @@ impl BatchDrawing<'_> {
         let area = |tile: TileCoord, search| Area { rect: TileRect::from(tile), search: vec![search] };
         let boxes = |parts: &[ChangedPart]| -> Vec<GridBox> { parts.iter().map(|part| part.grid).collect() };
         let near: Vec<Area> = samples.iter().map(|(tile, parts)| area(*tile, SearchBox::Near(boxes(parts)))).collect();
-        let Some(DrawnAreas { tiles: cached, .. }) = self.with_cached_rows(0, &near, &[]).await? else {
+        let Some(DrawnAreas { tiles: cached, .. }) = self.drawn_from_cached_rows(0, &near, &[]).await? else {
             return Ok(Some(false));
         };
         let shows = |(tile, _): &&(TileCoord, Vec<ChangedPart>)| !layer_of(&cached, *tile).is_empty();

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::prepare::{layers_that_end_early, prepare, with_cached_rows};
+use super::prepare::{cache_rows_where_it_pays, layers_that_end_early, prepare};
 use super::{CommandError, TilesetRun};
 use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::encode::Packer;
@@ -21,7 +21,7 @@ pub(crate) async fn dry_run(run: &TilesetRun) -> Result<PlanReport, CommandError
     prepared.warn(thinned, report);
     let reading = Instant::now();
     let batches: Vec<&Batch> = prepared.zooms.iter().flat_map(|zoom| &zoom.batches).collect();
-    let layers = with_cached_rows(&prepared, &batches, run, &prepared.workers).await?;
+    let layers = cache_rows_where_it_pays(&prepared, &batches, run, &prepared.workers).await?;
     let has_cached_rows = layers.iter().any(PreparedLayer::has_cached_rows);
     let layers = RunLayers::new(&layers);
     let mut workers = std::mem::take(&mut prepared.workers);

@@ -3,7 +3,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `config`, `copy`, `diff`, `doctor/`, `init/`, `inspect`, `jobs`, `publish`, `purge`, `reseed/`, `serving/`, `shards/`, `track`, `verify` | a verb each |
+//! | `config`, `copy`, `diff`, `doctor/`, `init/`, `inspect`, `jobs`, `publish`, `reseed/`, `serving/`, `shards/`, `track`, `verify` | a verb each |
 //! | `seed` | a seed, from the plan to the manifest: for `seed`, and for a `reseed` that has to seed |
 //! | `family_seed` | a seed of all variants of a tileset |
 //! | `dry_run` | `oar-tiles seed --dry-run`: the plan |
@@ -22,7 +22,7 @@
 //! | `shared_rows` | the rows of layers that are the same in several tilesets |
 //! | `queue_gate` | batches of a server's own writer wait in its queue |
 //! | `writer_lease` | which of several servers writes a target |
-//! | `purge` | notifying CDNs after a publish |
+//! | `purge` | notifying CDNs after a publish, and the verb |
 //! | `dirty_file` | lists of tiles as files: `z/x/y` lines for other programs, JSON, or GeoJSON to look at on a map |
 //! | `endpoint` | a running endpoint of tiles, asked tile after tile, for `diff` |
 //! | `picture` | tiles and maps as pictures, for `inspect --png` and `preview --picture` |

@@ -220,7 +220,7 @@ fn warn_of_calls(layers: &[Arc<Layer>], zooms: &[ZoomPlan], warnings: &mut Warni
 }
 
 /// The layers, with cached rows where one query per zoom would cost more. The workers read the rows in parallel.
-pub(crate) async fn with_cached_rows(
+pub(crate) async fn cache_rows_where_it_pays(
     prepared: &Prepared,
     batches: &[&Batch],
     run: &TilesetRun,

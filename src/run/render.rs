@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::task::spawn_blocking;
 
 use super::family::FamilyCachePart;
-use super::prepare::{Prepared, with_cached_rows};
+use super::prepare::{Prepared, cache_rows_where_it_pays};
 use super::{CommandError, TilesetRun};
 use crate::draw::{PreparedLayer, Renderer, RunLayers, WorkOnRows, verify_cached_rows};
 use crate::pipeline;
@@ -53,7 +53,7 @@ where
     let mut workers = std::mem::take(&mut prepared.workers);
     workers.truncate(batches.len());
     let begun = Instant::now();
-    let mut layers = with_cached_rows(prepared, &batches.iter().collect::<Vec<_>>(), run, &workers).await?;
+    let mut layers = cache_rows_where_it_pays(prepared, &batches.iter().collect::<Vec<_>>(), run, &workers).await?;
     if let Some(first) = workers.first() {
         layers = verify_cached_rows(first, layers, &batches).await?;
     }

@@ -4,7 +4,7 @@
 //! listener ─► accept ─► route ─► memory ─ has it ─────────────────────────────────────────────► 200 / 304
 //! (http)     limits    (public)  (tiles)  └ asks the target ─ has it ─────────────────────────► memory, 200
 //!                                                           └ has it not ─ in its scope ──────► empty
-//! └ outside of it ─────► rendered (live), or 404
+//!                                                                        └ outside of it ─────► rendered (live), or 404
 //! ```
 //!
 //! | file | subject |
@@ -28,7 +28,7 @@
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
 //! | `redis/` | the cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others |
 //!
-//! The server never writes to the target, and keeps no lock on it between two reads: other processes may seed, reseed
+//! Nothing here writes to the target (`serve --writer` is a run of `run/serving`), and keeps no lock on it between two reads: other processes may seed, reseed
 //! or switch it while it is served. A request after such a change gets the new state, because each request checks the
 //! metadata of the target's files (device, inode, length, time); a target in S3 is checked once a second.
 

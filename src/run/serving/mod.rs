@@ -140,7 +140,7 @@ impl ServedTilesets {
 /// Fails if a target cannot be read, an address cannot be used, live tiles are wanted and cannot be rendered, or the
 /// server was stopped.
 pub(crate) async fn run(
-    jobs: &ServedTilesets,
+    tilesets: &ServedTilesets,
     options: &ServeOptions,
     then: OnceReady,
     reread: Option<SettingsReader>,
@@ -148,9 +148,9 @@ pub(crate) async fn run(
 ) -> Result<(), CommandError> {
     // Before the address is printed, because from then on the process may get a signal.
     let rereader = reread.and_then(Rereader::listening);
-    let server = start(jobs, options, stop).await?;
+    let server = start(tilesets, options, stop).await?;
     let url = server.public_url();
-    match jobs {
+    match tilesets {
         ServedTilesets::One(one) => {
             let shown = if options.section.preview { "a map of it at" } else { "its tiles at" };
             print(&format!("{}: {shown} {url} (TileJSON: {url}tiles.json)\n", one.run.target))?;

@@ -1,8 +1,7 @@
 //! Renders tiles outside of the target's scope when they are requested.
 //!
 //! ```text
-//! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every request that
-//! waits
+//! request ─► memory ─► a flight for the tile: joined, or begun ─► queue ─► worker ─► memory ─► every waiting request
 //! ```
 //!
 //! | file | what |

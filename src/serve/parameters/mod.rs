@@ -2,8 +2,8 @@
 //! `…/{z}/{x}/{y}.pbf?country=BD&country=IN`.
 //!
 //! ```text
-//! query ─► decoded, undeclared names dropped ─► typed, bounded ─► one order, no repeats ─► key of the tile, values
-//! bound in the database
+//! query ─► decoded, undeclared names dropped ─► typed, bounded ─► one order, no repeats ─┬─► key of the tile
+//!                                                                                        └─► values for the database
 //! ```
 //!
 //! | file | subject |

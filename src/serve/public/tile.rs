@@ -70,7 +70,7 @@ pub(crate) struct AskedQuery<'a> {
     publication: Option<PublicationName>,
     /// True if it has names that are not declared.
     pub(crate) has_undeclared: bool,
-    /// The same in canonical form, for a signature; empty if it gives none.
+    /// The parameters, given or posted, in canonical form, for a signature; empty if there are none.
     filter: String,
     /// The tileset's name, for a signature.
     tileset: Cow<'a, str>,

@@ -125,7 +125,7 @@ pub struct Pmtiles {
     rebuild: Option<Rebuild>,
     /// Why an edit writes the archive anew, if it does.
     anew: Option<WrittenAnew>,
-    /// The same, as long as it may be left where it lies. Nothing was written to `body` then.
+    /// The old archive, as long as it may be left where it lies. Nothing was written to `body` then.
     edit: Option<Box<Edit>>,
     staging: Staging,
     stop: Stop,

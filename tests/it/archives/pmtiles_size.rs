@@ -12,11 +12,14 @@ use crate::support::s3::tileset;
 /// Set for the process of its own in which memory is measured.
 const CHILD: &str = "OAR_TILES_TEST_PMTILES_SIZE";
 
-/// The most memory that this process ever had, in KiB.
+/// The most memory that this process ever had, in KiB, without the pages of its program that are in memory now.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
+    let of = |name: &str| -> u64 {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    };
+    of("VmHWM:") - of("RssFile:")
 }
 
 /// The bytes of one of a million tiles, 40 to 300; every tenth is a repetition.
