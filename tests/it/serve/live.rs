@@ -12,6 +12,7 @@ use crate::support::archive::unpacked;
 use crate::support::folder::Folder;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::{Answer, read_answer};
+use crate::support::places::Places;
 use crate::support::program::{ROWS_LAYER, program, run, seed};
 use crate::support::served::{Served, status};
 use crate::support::{Archive, Cluster, Db, until};
@@ -127,6 +128,21 @@ fn live_tiles_have_the_bytes_of_a_seed_for_every_kind_of_layer() {
         assert!(plain.body == unpacked(&stored[&(4, x, y)]), "{kind}: for clients without gzip");
         assert_eq!(plain.header("cache-status"), Some("oar-tiles; hit"));
     }
+}
+
+#[test]
+fn live_tiles_are_drawn_beside_an_archive_in_s3() {
+    let (db, places) = (Db::with_facilities(200), Places::new());
+    places.seed(&db, "s3:t.pmtiles", &["--zoom", "0-1"]).ok();
+    places.seed(&db, "whole.mbtiles", &["--zoom", "0-4"]).ok();
+    let stored = Archive::open(Path::new(&places.place("whole.mbtiles"))).stored();
+    let served = Served::at(&places, "s3:t.pmtiles", &["--live", "--database-url", &db.url]);
+    for ((zoom, x, y), stored) in &stored {
+        let answer = served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+        assert_eq!(status(&answer), 200, "{zoom}/{x}/{y}: {}", answer.head);
+        assert!(answer.body == *stored, "{zoom}/{x}/{y}: live bytes differ from the seed's");
+    }
+    assert!(stored.keys().any(|(zoom, ..)| *zoom == 4));
 }
 
 #[test]

@@ -119,6 +119,35 @@ fn a_family_of_archives_in_s3_is_kept_up_to_date() {
     a_family_in_a_bucket_is_kept("S3/by/{slug}.pmtiles", ".pmtiles");
 }
 
+/// Jobs at once add their variants to one family, and a reseed seeds the rest.
+#[test]
+fn jobs_at_once_add_their_variants_to_a_family_of_archives_or_in_a_bucket() {
+    for (output, all) in [
+        ("FOLDER/by/{slug}.pmtiles", "FOLDER/all.pmtiles"),
+        ("S3/by/{slug}/", "S3/all/"),
+        ("S3/by/{slug}.pmtiles", "S3/all.pmtiles"),
+    ] {
+        let placed = Placed::new(output, all, "");
+        placed.run(&["track", "install"]).ok();
+        let slugs: Vec<String> = placed.world.slugs().into_iter().map(|(_, slug)| slug).collect();
+        let [last, jobs @ ..] = &slugs[..] else { panic!("{slugs:?}") };
+        let start = |slug: &String| {
+            let mut job = placed.command(&["seed", "--progress", "none", "--variant", slug]);
+            job.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).start()
+        };
+        let started: Vec<_> = jobs.iter().map(start).collect();
+        for job in started {
+            wait(job).ok();
+        }
+        let report = placed.world.path("report.json");
+        placed.run(&[&RESEED[..], &["--or-seed", "--report", report.to_str().unwrap()]].concat()).ok();
+        let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
+        let added: Vec<&str> = report["added"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+        assert!(added.len() == 1 && added[0].contains(last.as_str()), "{output}: {added:?} of {slugs:?}");
+        placed.are_single_runs();
+    }
+}
+
 fn versions_are_kept(output: &str, all: &str) {
     let versioned = "[target]\ntemplate = \"{version}/{z}/{x}/{y}.pbf\"\npublish = \"versioned\"\nkeep_versions = 3\n";
     let placed = Placed::new(output, all, versioned);
