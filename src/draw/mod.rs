@@ -60,7 +60,7 @@ use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
 pub(crate) use cached_rows::{CacheLimits, MatchingSet};
-pub(crate) use checks::verify_cached_rows;
+pub(crate) use checks::{COMPARED_TILES, verify_cached_rows};
 pub(crate) use drawing::LayerPlan;
 pub(crate) use family::{
     CachedRenderer, FamilyCondition, FamilyRows, MAX_PLACES, PlacedRows, VariantLayer, members_at,

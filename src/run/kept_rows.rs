@@ -9,13 +9,10 @@ use super::CommandError;
 use super::dirty::drawn;
 use crate::change_log::{UnseenLog, newest_logged, tracked};
 use crate::cursor::{Cursor, StateInHistory};
-use crate::draw::{LivePoints, MAX_CHANGED_POSITIONS, Worker, note_position};
+use crate::draw::{COMPARED_TILES, LivePoints, MAX_CHANGED_POSITIONS, Worker, note_position};
 use crate::plan::{DrawnLayer, batches};
 use crate::postgis::{Database, Layer, Reads, Snapshot};
 use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
-
-/// The number of tiles that are drawn both ways before the rows of a layer are used.
-const COMPARED_TILES: usize = 3;
 
 pub(crate) struct RowsSnapshot<'a> {
     /// Reads on the snapshot.

@@ -384,11 +384,10 @@ pub(crate) async fn survey_layers(
     let (coverage, tileset) = (run.coverage(), &run.settings.tileset);
     let (zooms, mut memory) = (&tileset.zooms, run.rows_memory());
     let readers: Vec<&Session> = workers.iter().map(Worker::session).collect();
-    let (planned, surveyed, skipped) = (Vec::new(), Vec::new(), Vec::new());
     let mut all = LayerSurveys {
-        planned,
-        surveyed,
-        skipped,
+        planned: Vec::new(),
+        surveyed: Vec::new(),
+        skipped: Vec::new(),
         rows: Vec::new(),
         has_features: BTreeMap::new(),
         invalid: BTreeMap::new(),

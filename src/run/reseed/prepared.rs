@@ -13,7 +13,7 @@ use super::ReseedRun;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
-    AreProven, CacheLimits, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows,
+    AreProven, COMPARED_TILES, CacheLimits, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows,
     with_neighbourhood,
 };
 use crate::plan::batches;
@@ -34,10 +34,7 @@ const ESTIMATED_TILES: usize = 40;
 /// The most boxes that are surveyed one by one. For more, the whole world is surveyed.
 const MAX_BOXES: usize = 64;
 
-/// The number of tiles in which kept cells are compared with what the database draws.
-const COMPARED_TILES: usize = 3;
-
-/// The number of tiles among which these are sought.
+/// The number of tiles among which those are sought in which kept cells are compared with what the database draws.
 const MAX_SAMPLED_TILES: usize = 256;
 
 /// The most cells of a tile that is compared.

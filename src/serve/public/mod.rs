@@ -282,20 +282,18 @@ impl Site {
                 }
                 let undeclared = settings.options.section.undeclared_parameters;
                 let query = AskedQuery::read(tileset, request.uri().query(), undeclared, settings);
+                let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
+                let is_alias = request.uri().path() != own || request.uri().query().is_some();
                 let wanted = query.and_then(|query| {
                     let (expires, is_pinned) = (query.allowed()?, query.is_pinned(&state)?);
                     let has_undeclared = query.has_undeclared;
                     let (given, state) = (query.meant(tileset)?, &state);
-                    let is_alias = true;
                     Ok(WantedTile { state, tile, given, is_alias, has_undeclared, is_pinned, looked, expires, client })
                 });
                 let wanted = match wanted {
                     Ok(wanted) => wanted,
                     Err(refused) => return LabeledAnswer::own(refused, RouteLabel::Tile),
                 };
-                let own = format!("{}/{}{}", self.base_path, tileset.path, state.template.name(tile));
-                let is_alias = request.uri().path() != own || request.uri().query().is_some();
-                let wanted = WantedTile { is_alias, ..wanted };
                 let mut labeled = self.tile(tileset, wanted, request.headers(), settings).await;
                 let is_stored =
                     matches!(labeled.source, SourceLabel::Memory | SourceLabel::Target | SourceLabel::Empty);
