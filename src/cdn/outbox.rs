@@ -104,9 +104,6 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// The names of the documents next to the tiles that refer to tiles.
-    pub const DOCUMENTS: [&'static str; 3] = ["latest.json", "metadata.json", "tiles.json"];
-
     /// The outbox of a target. May wait for a disk or a server.
     /// Fails if it cannot be read. An outbox that cannot be parsed is an error, too: ignoring it would lose the purges
     /// in it.

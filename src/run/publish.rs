@@ -34,7 +34,7 @@ pub(crate) fn rewrite_headers(run: &TilesetRun) -> Result<RewrittenHeaders, Comm
 
 /// Adds the documents that name a version to the outbox.
 fn add_documents(run: &TilesetRun) -> Result<(), CommandError> {
-    let documents = Outbox::DOCUMENTS.map(str::to_owned).to_vec();
+    let documents = run.target.options.documents(&run.target.url);
     add(run, &OutboxEntry::new(0, Publication::after(None).id, Some(TileRectList::default()), documents))
 }
 

@@ -13,7 +13,6 @@ use crate::cdn::{
     AllTiles, Delivered, DeliveryEnd, DeliveryPatience, Outbox, OutboxEntry, OutboxError, PlannedPurge, PurgeOptions,
     PurgeQueue, PurgeTarget, TagSender, TilesToPurge, deliver, planned, queue_name, tiles_of,
 };
-use crate::config::layer_names;
 use crate::manifest::publication_of;
 use crate::report::{PurgeStatus, Report};
 use crate::serve::SETTLE;
@@ -112,10 +111,10 @@ impl TilesetRun {
             manifest.and_then(|text| publication_of(&text)).map_or(u64::MAX, |publication| publication.number)
         };
         let published = described.map(|described| number(described.manifest));
-        let names = layer_names(&tileset.layers);
-        let template = tileset.tree.template.clone().with_layers(names.iter().map(String::as_str));
+        let template = self.target.options.addresses(&self.target.url);
         let patterns = if template.layers_apart() {
-            let slices = (0..names.len()).filter_map(|number| Some(Slice::Layer(LayerId(u16::try_from(number).ok()?))));
+            let slices =
+                (0..tileset.layers.len()).filter_map(|number| Some(Slice::Layer(LayerId(u16::try_from(number).ok()?))));
             slices.map(|slice| template.address(slice)).collect()
         } else {
             vec![template.address(Slice::Whole)]

@@ -111,6 +111,7 @@ pub use publication::{BeforeManifest, BeforeManifestError, ChangeList, ChangeLis
 pub use read::{DeadBytes, Described, ReadError, TileReader, read_all};
 pub use shrink::{MaxShrink, MaxShrinkError};
 pub use staging::{NoFolder, StagingError};
+pub(crate) use tree::documents;
 pub use tree::{
     Compression, Intent, IntentKind, Latest, PartialScope, PublishMode, Publishing, SwitchError, TargetSection,
     Template, TemplateError, TreeOptions, Version, is_own_name, new_version,

@@ -78,7 +78,7 @@ impl Target {
         changed: Option<&TileRectList>,
     ) -> Result<Vec<Arc<dyn BeforeManifest>>, CommandError> {
         let notes = self.notes()?;
-        let outbox = self.options.outbox_writer(Arc::clone(&notes), publication, changed);
+        let outbox = self.options.outbox_writer(&self.url, Arc::clone(&notes), publication, changed);
         let (before, publication) = (before.cloned(), publication.clone());
         let mut listeners: Vec<Arc<dyn BeforeManifest>> = self.options.listeners.clone();
         listeners.push(Arc::new(ChangeListWriter { notes, before, publication }));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 
 use super::Target;
-use crate::cdn::{Outbox, OutboxWriter, queue_name};
+use crate::cdn::{OutboxWriter, queue_name};
 use crate::config::TilesetSettings;
 use crate::encode::{MAX_UNPACKED_TILE, Unpacker};
 use crate::manifest::Publication;
@@ -16,9 +16,9 @@ use crate::target::{
     BeforeManifest, BucketNotes, BucketObject, BucketOptions, BucketPmtiles, BucketReader, BucketTiles,
     BucketWorkFiles, Described, Directory, DirectoryReader, Finished, FolderNotes, Latest, LocationError, Mbtiles,
     MbtilesReader, Metadata, Needs, NoteStore, OpenMode, Pmtiles, PmtilesReader, Publishing, ReadError,
-    RewrittenHeaders, Scheme, SharedState, SharedVersion, Sink, TargetError, TargetUrl, TileEdit, TileReader, Tileset,
-    TreeOptions, VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, give_up_shared, read_all,
-    remove_archive, remove_prefix, switch_directory,
+    RewrittenHeaders, Scheme, SharedState, SharedVersion, Sink, TargetError, TargetUrl, Template, TileEdit, TileReader,
+    Tileset, TreeOptions, VersionTiles, WorkFiles, Written, bucket_versions, directory_versions, documents,
+    give_up_shared, read_all, remove_archive, remove_prefix, switch_directory,
 };
 use crate::tile::{LayerId, Slice, TileCoord, TileId, TileRectList};
 
@@ -73,10 +73,23 @@ impl TargetOptions {
         Ok(Target { url: TargetUrl::parse(text)?, options: self.clone(), known: None })
     }
 
-    /// Writes the changes of a run to the outbox. Tiles under filters are purged in the tiles of `changed`, those in which
+    /// The addresses of tiles below that of their target. The settings' template names the tiles of a directory or a
+    /// prefix; a server gives those of an archive the usual addresses.
+    pub(crate) fn addresses(&self, url: &TargetUrl) -> Template {
+        let own = if url.is_archive() { Template::default() } else { self.tree.template.clone() };
+        own.with_layers(self.bucket.names.layers.iter().map(String::as_str))
+    }
+
+    /// The names of the documents beside the tiles that lead clients to them.
+    pub(crate) fn documents(&self, url: &TargetUrl) -> Vec<String> {
+        documents(&self.addresses(url), &self.bucket.names.layers)
+    }
+
+    /// Writes the changes of a run to the outbox of the target at `url`. Tiles under filters are purged in the tiles of `changed`, those in which
     /// rows have changed. `None` if there are no CDNs.
     pub(crate) fn outbox_writer(
         &self,
+        url: &TargetUrl,
         notes: Arc<dyn NoteStore>,
         publication: &Publication,
         changed: Option<&TileRectList>,
@@ -90,8 +103,8 @@ impl TargetOptions {
             queues: self.purge_queues.to_vec(),
             number: publication.number,
             id: publication.id.clone(),
-            is_versioned: self.tree.template.is_versioned(),
-            documents: Outbox::DOCUMENTS.map(str::to_owned).to_vec(),
+            is_versioned: self.addresses(url).is_versioned(),
+            documents: self.documents(url),
             filtered,
         }))
     }

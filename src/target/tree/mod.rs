@@ -37,6 +37,7 @@ pub use intent::{Intent, IntentKind};
 pub use inventory::PartialScope;
 pub(crate) use inventory::Tag;
 pub(crate) use inventory::{Doomed, Inventory};
+pub(crate) use notes::documents;
 pub(crate) use publish::unused_version;
 pub use publish::{Latest, SwitchError, Version, new_version};
 pub(crate) use run::{TreeRefusal, TreeRun, TreeState, template_of_run};

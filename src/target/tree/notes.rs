@@ -83,6 +83,22 @@ pub(crate) fn of_version(version: &str, name: &str) -> String {
     format!("{}/versions/{version}/{name}", super::OWN_FOLDER)
 }
 
+/// The names of the documents that lead clients to tiles. `layers` are the names of the layers.
+pub(crate) fn documents(template: &Template, layers: &[String]) -> Vec<String> {
+    let mut names = vec![LATEST.to_owned(), METADATA.to_owned()];
+    if template.layers_apart() {
+        names.extend(layers.iter().map(|layer| tilejson_of(layer)));
+    } else {
+        names.push(TILEJSON.to_owned());
+    }
+    names
+}
+
+/// The name of the TileJSON of a layer that is kept apart.
+fn tilejson_of(layer: &str) -> String {
+    format!("{}.{TILEJSON}", super::template::escaped(layer))
+}
+
 /// The notes of a finished run: TileJSON, then the metadata with the manifest, which must be written last.
 pub(crate) fn finished(
     metadata: &Metadata,
@@ -107,7 +123,7 @@ pub(crate) fn finished(
             if metadata.center.is_none() {
                 body["center"][2] = layer.minzoom.into();
             }
-            let name = format!("{}.{TILEJSON}", super::template::escaped(name));
+            let name = tilejson_of(name);
             notes.push(NoteFile { name, body: serde_json::to_vec_pretty(&body)? });
         }
     } else {

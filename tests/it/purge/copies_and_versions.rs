@@ -51,6 +51,53 @@ fn a_switch_to_another_version_purges_the_documents_that_lead_to_it() {
     assert_eq!(told.told(), documents);
 }
 
+/// Each layer that is kept apart has a TileJSON of its own, which names the version.
+#[test]
+fn the_documents_of_layers_that_are_kept_apart_are_purged() {
+    let told = PurgedPlaces::with("tiles/", "settle = \"0s\"", |config| {
+        config.replace(
+            "[target]\n",
+            "[target]\ntemplate = \"{version}/{layer}/{z}/{x}/{y}.pbf\"\npublish = \"versioned\"\n",
+        )
+    });
+    told.verb("seed", &[]).ok();
+    let documents: Vec<String> = told.told();
+    let of_layers: Vec<String> = std::fs::read_dir(told.places.place("tiles/"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".tiles.json"))
+        .collect();
+    assert_eq!(of_layers.len(), 1, "{of_layers:?}");
+    let mut expected: Vec<String> = ["latest.json", "metadata.json", &of_layers[0]].map(str::to_owned).to_vec();
+    expected.sort();
+    let expected: Vec<String> = expected.iter().map(|name| format!("https://tiles.test/{name}")).collect();
+    assert_eq!(documents, expected);
+    told.db.run(&format!("UPDATE api_facility SET name = 'newer' WHERE {ONE}"));
+    told.verb("seed", &[]).ok();
+    assert_eq!(told.told(), expected);
+    told.verb("publish", &["--rollback"]).ok();
+    assert_eq!(told.told(), expected);
+}
+
+/// What `[target]` says of the names of tiles counts for other tilesets of the file, and not for an archive: a server
+/// gives its tiles the usual addresses.
+#[test]
+fn tiles_of_an_archive_are_purged_by_their_usual_addresses() {
+    let told = PurgedPlaces::with("t.mbtiles", "settle = \"0s\"", |config| {
+        config
+            .replace("[target]\n", "[target]\ntemplate = \"{version}/{layer}/{z}-{x}-{y}\"\npublish = \"versioned\"\n")
+    });
+    told.verb("seed", &[]).ok();
+    told.told();
+    let (_, changed) = told.change(ONE);
+    let told = told.told();
+    assert!(
+        told.len() >= 4 && told.iter().all(|url| url.starts_with("https://tiles.test/") && url.ends_with(".pbf")),
+        "{told:?}"
+    );
+    assert_eq!(told, changed);
+}
+
 /// Of a commit that is killed at some of its file operations, too: it is run again, and what it has published is told.
 #[test]
 fn a_commit_of_shards_tells_what_it_changed_whenever_it_is_killed() {
