@@ -530,13 +530,7 @@ mod tests {
     #[test]
     fn values_are_folded_where_cells_and_lone_members_are_few() {
         let zooms: Vec<Zoom> = [0, 2, 12].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 0.5,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(0.5);
         // Some members in the middle of the first tile of zoom 2, and one in its corner.
         let gathered = |middle: usize, values: usize, lone_cost: u64| {
             let mut at = vec![[8e8, 8e8]; middle];
@@ -565,13 +559,7 @@ mod tests {
     #[test]
     fn the_cells_of_a_deep_zoom_are_kept_if_they_are_few() {
         let zooms: Vec<Zoom> = [0, 14].map(|level| Zoom::new(level).unwrap()).into();
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 0.5,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(0.5);
         let known = |cells: u32, folds: &[Fold]| {
             let wanted = WantedFolds { folds: folds.to_vec(), lone_cost: 0 };
             let mut gathering = Gathering::new(grid, &zooms, Some(wanted));

@@ -307,6 +307,15 @@ fn latitude(above: f64, t: f64) -> f64 {
     above * (1.0 + above * (t * -0.5 + above * third))
 }
 
+#[cfg(test)]
+impl CellGrid {
+    /// Squares that are drawn as points in their middles.
+    pub(crate) const fn squares(size: f64) -> CellGrid {
+        let (shape, geometry) = (CellShape::Square, CellGeometry::Center);
+        CellGrid { shape, size, geometry, merges: false, edges: CellEdges::Mercator }
+    }
+}
+
 /// The greatest whole number that is no greater than `number`, which is less than 2⁵² away from 0. Without a call of
 /// the C library, as processors without SSE 4.1 need it for [`f64::floor`].
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "the number is small")]

@@ -278,13 +278,7 @@ mod tests {
 
     #[test]
     fn values_that_a_row_cannot_be_taken_from_are_not_kept() {
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 0.25,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(0.25);
         for fold in [Fold::Distinct, Fold::Least, Fold::Greatest] {
             let wanted = WantedFolds { folds: vec![Fold::Sum, fold], lone_cost: 0 };
             assert!(KeptCells::new(grid, Some(&wanted)).is_none(), "{fold:?}");
@@ -293,13 +287,7 @@ mod tests {
 
     #[test]
     fn a_zoom_with_nearly_as_many_cells_as_rows_is_not_kept() {
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 1.0,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(1.0);
         let at: Vec<[f64; 2]> = (0..1_000_u32).map(|row| [f64::from(row) * 4_194_304.0; 2]).collect();
         let zooms = [0, 10].map(|level| Zoom::new(level).unwrap());
         let mut cells = KeptCells::new(grid, None).unwrap();

@@ -109,13 +109,7 @@ mod tests {
 
     #[test]
     fn too_many_cells_are_not_known() {
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 1.0,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(1.0);
         let zoom = Zoom::new(20).unwrap();
         let of = |rows: u32| RowCells::new(grid, zoom, (0..rows).map(|row| [f64::from(row) * 4_096.0, 0.5]));
         assert!(of(65_536).is_some() && of(65_537).is_none());

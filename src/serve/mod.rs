@@ -28,9 +28,10 @@
 //! | `observe/` | monitoring: Prometheus, the access log, systemd, current failures |
 //! | `redis/` | the cache that several servers share, in Redis: tiles that one of them has rendered need not be rendered by the others |
 //!
-//! Nothing here writes to the target (`serve --writer` is a run of `run/serving`), and keeps no lock on it between two reads: other processes may seed, reseed
-//! or switch it while it is served. A request after such a change gets the new state, because each request checks the
-//! metadata of the target's files (device, inode, length, time); a target in S3 is checked once a second.
+//! Nothing here writes to the target (`serve --writer` is a run of `run/serving`), and nothing keeps a lock on it between
+//! two reads: other processes may seed, reseed or switch it while it is served. A request after such a change gets the
+//! new state, because each request checks the metadata of the target's files (device, inode, length, time); a target in
+//! S3 is checked once a second.
 
 mod admin;
 mod error;

@@ -313,17 +313,10 @@ fn whole_number(FoldedValue { sql, fold, kind }: &FoldedValue) -> Option<String>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cells::{CellEdges, CellShape};
 
     #[test]
     fn cells_of_the_deepest_zooms_make_room_for_good() {
-        let grid = CellGrid {
-            shape: CellShape::Square,
-            size: 0.5,
-            geometry: CellGeometry::Center,
-            merges: false,
-            edges: CellEdges::Mercator,
-        };
+        let grid = CellGrid::squares(0.5);
         let cells = |zoom| {
             let rows = (0..1_000).map(|row| [f64::from(row) * 4e6, 1.0]);
             RowCells::new(grid, Zoom::new(zoom).unwrap(), rows).map(Arc::new)

@@ -85,8 +85,8 @@ impl TargetOptions {
         documents(&self.addresses(url), &self.bucket.names.layers)
     }
 
-    /// Writes the changes of a run to the outbox of the target at `url`. Tiles under filters are purged in the tiles of `changed`, those in which
-    /// rows have changed. `None` if there are no CDNs.
+    /// Writes the changes of a run to the outbox of the target at `url`. Tiles under filters are purged in the tiles of
+    /// `changed`, those in which rows have changed. `None` if there are no CDNs.
     pub(crate) fn outbox_writer(
         &self,
         url: &TargetUrl,
