@@ -8,14 +8,15 @@
 //! ```
 //!
 //! Each step reads the rows at changed positions and writes the rows that came anew, so it costs as much as what
-//! changed since they were joined with the rows as read: by the step after 50,000, or a fiftieth, have come or gone.
+//! changed since they were joined with the rows as read. That begins once 50,000, or a fiftieth, have come or gone. It
+//! takes longer than a step, so the steps go on meanwhile, and what they changed is carried over in the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
 use super::matching_set::{RowPlaces, RowsVersion};
-use super::{CachedRows, EncodedRows, RowStore};
+use super::{CachedRows, EncodedRows, NOT_DRAWN, RowStore};
 use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
 use crate::postgis::Facet;
 use crate::tile::{Candidate, Frame, Positions, WorldRect};
@@ -102,8 +103,31 @@ pub(crate) struct KeptFeatures {
     facets: Option<Arc<FacetIndex>>,
 }
 
+/// The rows as read joined with what changed until then. Steps that were taken meanwhile are not among it.
+#[derive(Debug)]
+pub(crate) struct JoinedRows {
+    /// What was joined.
+    read: Arc<EncodedRows>,
+    changes: Arc<RowChanges>,
+    joined: EncodedRows,
+    /// The new number of each row as read; [`NOT_DRAWN`] for one that went.
+    of_read: Vec<u32>,
+    /// The new number of each row that had come, by its serial number.
+    of_came: HashMap<u32, u32>,
+    facets: Option<Arc<FacetIndex>>,
+    version: RowsVersion,
+}
+
 /// The most rows that came or went before both are joined with the rows as read, unless a fiftieth of these is more.
-const MAX_CHANGED_ROWS: usize = if cfg!(test) { 50 } else { 50_000 };
+/// Tests of a server have fewer rows.
+const MAX_CHANGED_ROWS: usize = match (cfg!(test), cfg!(debug_assertions)) {
+    (true, _) => 50,
+    (false, true) => 300,
+    (false, false) => 50_000,
+};
+
+/// Rows that cannot be joined, because there is no room for both, are read anew once this many times more have changed.
+const MAX_OVERDUE: usize = 4;
 
 impl KeptFeatures {
     /// Keeps cached rows. `None` if they are not in memory, or not in the order of the keys that their features hold.
@@ -193,13 +217,6 @@ impl KeptFeatures {
     /// than 4 GB; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<Vec<bool>> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
-        // Before this step, because the facets of the rows that come are not known after it.
-        // Rows that change again and again leave their serial numbers behind in the facets.
-        let issued = if self.facets.is_some() { self.changes.version.issued() } else { 0 };
-        let differing = self.changed().max(issued);
-        if differing > MAX_CHANGED_ROWS.max(self.read.positions.len() / 50) {
-            self.join()?;
-        }
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
         let added = &self.changes.added;
         let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
@@ -287,26 +304,79 @@ impl KeptFeatures {
         Some(places)
     }
 
-    /// Joins the rows as read with what changed.
-    fn join(&mut self) -> Option<()> {
+    /// How often as many rows have changed as are to be joined with the rows as read.
+    fn times_due(&self) -> usize {
+        // Rows that change again and again leave their serial numbers behind in the facets.
+        let issued = if self.facets.is_some() { self.changes.version.issued() } else { 0 };
+        let most = MAX_CHANGED_ROWS.max(self.read.positions.len() / 50);
+        self.changed().max(issued).saturating_sub(1) / most
+    }
+
+    /// True if so many rows have changed that they should be joined with the rows as read.
+    pub(crate) fn are_to_be_joined(&self) -> bool {
+        self.times_due() > 0
+    }
+
+    /// True if that should have happened long ago.
+    pub(crate) fn are_overdue(&self) -> bool {
+        self.times_due() >= MAX_OVERDUE
+    }
+
+    /// Joins the rows as read with what changed. `None` as with [`KeptFeatures::replace`].
+    pub(crate) fn join(&self) -> Option<JoinedRows> {
         let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
         let (joined, of_added) = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
-        let changes = RowChanges::none();
-        if let Some(facets) = &self.facets {
-            let mut by = Renumbering { read: vec![None; stays.len()], came: HashMap::new() };
-            let mut stayed = (0..).zip(&stays).filter(|(_, stays)| **stays).map(|(number, _)| number);
-            for (next, of_added) in (0..).zip(of_added) {
-                let place = joined.positions.place(next)?;
-                match of_added {
-                    Some(added) => drop(by.came.insert(self.changes.serials[added as usize], place)),
-                    None => by.read[self.read.positions.place(stayed.next()?)? as usize] = Some(place),
-                }
+        let mut stayed = (0..count(&self.read)).filter(|number| stays[*number as usize]);
+        let (mut of_read, mut of_came) = (vec![NOT_DRAWN; stays.len()], HashMap::new());
+        for (next, of_added) in (0..).zip(of_added) {
+            match of_added {
+                Some(added) => drop(of_came.insert(self.changes.serials[added as usize], next)),
+                None => of_read[stayed.next()? as usize] = next,
             }
-            // Rows that came after those whose facets are known have no facet, so none of these is used.
-            let is_known = facets.version == self.changes.version;
-            self.facets = is_known.then(|| Arc::new(facets.renumbered(&by, changes.version)));
         }
-        (self.read, self.changes) = (Arc::new(joined), changes);
+        let version = RowsVersion::begin();
+        // Rows that came after those whose facets are known have no facet, so none of these is used.
+        let facets = match &self.facets {
+            Some(facets) if facets.version == self.changes.version => {
+                let mut by = Renumbering { read: vec![None; stays.len()], came: HashMap::new() };
+                for (number, next) in (0..).zip(&of_read).filter(|(_, next)| **next != NOT_DRAWN) {
+                    by.read[self.read.positions.place(number)? as usize] = Some(joined.positions.place(*next)?);
+                }
+                for (serial, next) in &of_came {
+                    by.came.insert(*serial, joined.positions.place(*next)?);
+                }
+                Some(Arc::new(facets.renumbered(&by, version)))
+            }
+            _ => None,
+        };
+        let (read, changes) = (Arc::clone(&self.read), Arc::clone(&self.changes));
+        Some(JoinedRows { read, changes, joined, of_read, of_came, facets, version })
+    }
+
+    /// Goes on from joined rows, with what changed since they were joined. Nothing happens if the rows were read or
+    /// joined in another way meanwhile. `None` as with [`KeptFeatures::replace`].
+    pub(crate) fn go_on_from(&mut self, joined: JoinedRows) -> Option<()> {
+        let JoinedRows { read, changes: before, joined, of_read, of_came, facets, version } = joined;
+        if !Arc::ptr_eq(&read, &self.read) {
+            return Some(());
+        }
+        let mut changes = RowChanges { version, ..RowChanges::default() };
+        let went = (0..count(&read)).filter(|number| self.changes.has_gone(*number) && !before.has_gone(*number));
+        went.for_each(|number| changes.remove(of_read[number as usize]));
+        let present: HashSet<u32> = self.changes.serials.iter().copied().collect();
+        let left = before.serials.iter().filter(|serial| !present.contains(serial));
+        left.filter_map(|serial| of_came.get(serial)).for_each(|number| changes.remove(*number));
+        let came: Vec<bool> = self.changes.serials.iter().map(|serial| !of_came.contains_key(serial)).collect();
+        let none = EncodedRows::default();
+        changes.added = self.joined(&[(&none, None), (&self.changes.added, Some(&came))])?.0;
+        for _ in 0..count(&changes.added) {
+            changes.serials.push(changes.version.next_serial()?);
+        }
+        // Facets of these rows are not known yet.
+        changes.version.steps = u64::from(self.changes.version != before.version);
+        self.read = Arc::new(joined);
+        changes.before = self.places(&changes)?;
+        (self.changes, self.facets) = (Arc::new(changes), facets);
         Some(())
     }
 }
@@ -348,6 +418,72 @@ mod tests {
     fn square(at: f64) -> WorldRect {
         let [x, y] = Positions::world([at, 0.0]);
         WorldRect { west: x - 500, north: y - 500, east: x + 500, south: y + 500 }
+    }
+
+    /// The rows in the order of their keys, each with its value and place.
+    fn shown_rows(kept: &KeptFeatures) -> Vec<(u8, u8, f64)> {
+        let row = |(rows, number): (&EncodedRows, u32)| {
+            let encoded = rows.features.encoded(number).unwrap();
+            (encoded[1], encoded[5], rows.positions.at(number).unwrap()[0])
+        };
+        kept.in_order().map(row).collect()
+    }
+
+    #[test]
+    fn what_changes_while_rows_are_joined_is_carried_over() {
+        let at = |id: u8| 1e4 * f64::from(id);
+        let all: Vec<(u8, u8, f64)> = (1..=60).map(|id| (id, 0, at(id))).collect();
+        // Before: rows change, go, and come. While they are joined: the same happens to rows as read and to those that
+        // had come, and others change back.
+        for seed in 0_u32..200 {
+            let mut kept = KeptFeatures::new(rows(&all), FeatureKey::Id).unwrap();
+            let mut now = all.clone();
+            let mut number = seed;
+            let mut random = |below: u32| {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                u8::try_from((number >> 16) % below).unwrap()
+            };
+            let mut joined = None;
+            for step in 0..8 {
+                if step == 4 {
+                    joined = Some(kept.join().unwrap());
+                }
+                let mut squares = Vec::new();
+                for _ in 0..5 {
+                    let (id, fate, value) = (random(70) + 1, random(3), random(3));
+                    now.retain(|row| row.0 != id);
+                    if fate > 0 {
+                        now.push((id, value, at(id)));
+                    }
+                    squares.push(at(id));
+                }
+                now.sort_by_key(|row| row.0);
+                squares.sort_by(f64::total_cmp);
+                squares.dedup();
+                let fresh: Vec<_> = now.iter().filter(|row| squares.contains(&row.2)).copied().collect();
+                let squares: Vec<WorldRect> = squares.into_iter().map(square).collect();
+                kept.replace(&squares, rows(&fresh)).unwrap();
+            }
+            kept.go_on_from(joined.take().unwrap()).unwrap();
+            assert_eq!(shown_rows(&kept), now, "seed {seed}");
+            assert_eq!(kept.len(), now.len());
+            // Later steps go on from there.
+            kept.replace(&[square(at(7))], rows(&[(7, 9, at(7))])).unwrap();
+            now.retain(|row| row.0 != 7);
+            now.push((7, 9, at(7)));
+            now.sort_by_key(|row| row.0);
+            assert_eq!(shown_rows(&kept), now, "seed {seed}");
+        }
+    }
+
+    #[test]
+    fn rows_that_were_joined_for_others_are_not_gone_on_from() {
+        let all: Vec<(u8, u8, f64)> = (1..=9).map(|id| (id, 0, 1e4 * f64::from(id))).collect();
+        let old = KeptFeatures::new(rows(&all), FeatureKey::Id).unwrap();
+        let joined = old.join().unwrap();
+        let mut read_anew = KeptFeatures::new(rows(&all[..5]), FeatureKey::Id).unwrap();
+        read_anew.go_on_from(joined).unwrap();
+        assert_eq!(shown_rows(&read_anew), all[..5]);
     }
 
     #[test]

@@ -420,7 +420,12 @@ mod tests {
         let (places, features) = rows_of(&model);
         let mut kept = KeptFeatures::of_rows(places, features, FeatureKey::Id).unwrap();
         read(&mut kept, &model);
+        // Rows joined some steps ago, with the number of these.
+        let mut joining = None;
         for step in 0..60 {
+            if joining.is_none() && kept.are_to_be_joined() {
+                joining = Some((0, kept.join().unwrap()));
+            }
             let mut changed = BTreeSet::new();
             for _ in 0..=below(6) {
                 let (id, place) = (1 + below(400), below(400));
@@ -447,6 +452,11 @@ mod tests {
             let (places, features) = rows_of(&there);
             kept.replace(&squares, CachedRows::of_rows(places, features)).unwrap();
             assert!(kept.facets().is_none() || there.is_empty(), "step {step}");
+            match joining.take() {
+                Some((3, joined)) => kept.go_on_from(joined).unwrap(),
+                Some((steps, joined)) => joining = Some((steps + 1, joined)),
+                None => {}
+            }
             read(&mut kept, &model);
             let has = |row: &Row, tag: &str| row.1.iter().flatten().flatten().any(|own| own == tag);
             let expected = |is_wanted: &dyn Fn(&Row) -> bool| {

@@ -384,6 +384,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::draw::live_rows::Joining;
 
     #[test]
     fn rows_near_a_changed_position_are_removed_with_their_values_and_no_others() {
@@ -445,6 +446,7 @@ mod tests {
                     are_encoded: false,
                 }),
                 why_no_facets: None,
+                joining: Joining::default(),
             }
         };
         let one = Some([1.0, 1.0]);

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use super::points::key;
-use super::{LiveKind, LiveLayer, LiveRows};
+use super::{Joining, LiveKind, LiveLayer, LiveRows};
 use crate::clock::since_1970;
 use crate::draw::cached_rows::KeptFeatures;
 use crate::mvt::Features;
@@ -107,6 +107,7 @@ impl LiveRows {
             shown_by: None,
             rows: LiveKind::Points(saved.rows),
             why_no_facets: None,
+            joining: Joining::default(),
         });
         *self.0.lock().await = live.collect();
     }

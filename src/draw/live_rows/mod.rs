@@ -13,6 +13,7 @@
 //! |---|---|
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
+//! | `joining` | rows of points joined in the background with what has changed |
 //! | `keys` | keys of rows as the parameter of a statement |
 //! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
@@ -20,6 +21,7 @@
 
 mod cells;
 mod file;
+mod joining;
 mod keys;
 mod members;
 mod points;
@@ -32,6 +34,7 @@ use std::time::{Duration, Instant};
 pub(crate) use cells::AreProven;
 use cells::{LiveCellRows, NeededPart};
 pub(crate) use file::{SavedLayer, SavedRows, read_saved_rows, write_saved_rows};
+use joining::Joining;
 pub(crate) use members::CellMembers;
 pub(crate) use points::{LivePoints, may_have_live_points};
 use tokio::sync::Mutex;
@@ -84,6 +87,7 @@ struct LiveLayer {
     rows: LiveKind,
     /// Why the facets that the layer has are not known.
     why_no_facets: Option<String>,
+    joining: Joining,
 }
 
 #[derive(Debug)]
@@ -339,7 +343,13 @@ impl LiveLayer {
             shown_by: None,
             rows,
             why_no_facets: None,
+            joining: Joining::default(),
         }
+    }
+
+    /// The memory that the rows take, in bytes.
+    fn bytes(&self) -> usize {
+        self.rows.bytes() + self.joining.bytes()
     }
 
     /// The time since the rows were read, as far as it matters.
@@ -363,17 +373,24 @@ impl LiveLayer {
         if changed.len() > MAX_CHANGED_POSITIONS {
             return Ok(None);
         }
-        if changed.is_empty() {
-            return Ok(Some(DifferingSquares::default()));
+        if let LiveKind::Points(rows) = &mut self.rows
+            && !self.joining.go_on(rows).await
+        {
+            return Ok(None);
         }
         let squares = Squares::around(changed);
         step.snapshot.keeper.set_savepoint().await?;
         match &mut self.rows {
+            LiveKind::Cells { .. } if changed.is_empty() => Ok(Some(DifferingSquares::default())),
             LiveKind::Cells { folds, rows, features, .. } => match Arc::get_mut(rows) {
                 Some(rows) => rows.advance(step, layer, folds.as_ref(), &squares, features).await,
                 None => Ok(None),
             },
-            LiveKind::Points(rows) => points::advance(rows, &mut self.why_no_facets, step, layer, squares).await,
+            LiveKind::Points(rows) => {
+                let advanced = points::advance(rows, &mut self.why_no_facets, step, layer, squares).await?;
+                let may_stay = self.joining.begin_if_due(rows, layer, step.memory);
+                Ok(advanced.filter(|_| may_stay))
+            }
             LiveKind::Awaited(_) | LiveKind::Refused => Ok(Some(DifferingSquares::default())),
         }
     }
@@ -381,7 +398,7 @@ impl LiveLayer {
 
 /// The memory that rows take, in bytes.
 fn bytes(layers: &[LiveLayer]) -> usize {
-    layers.iter().map(|kept| kept.rows.bytes()).sum()
+    layers.iter().map(LiveLayer::bytes).sum()
 }
 
 /// Reads the rows of a layer of cells, of which `layers` has none.
@@ -424,7 +441,7 @@ async fn bring(
 ) -> Result<Option<DifferingSquares>, Error> {
     let definition = layer.definition();
     let Some(place) = layers.iter().position(|kept| kept.definition == definition) else { return Ok(None) };
-    let others = bytes(layers) - layers[place].rows.bytes();
+    let others = bytes(layers) - layers[place].bytes();
     let step = LiveStep { memory: step.memory.saturating_sub(others), ..step };
     let kept = &mut layers[place];
     if !kept.rows.is_kept() || kept.is_of(step) {

@@ -205,6 +205,14 @@ pub(crate) async fn advance(
     squares: Squares,
 ) -> Result<Option<DifferingSquares>, Error> {
     let rects = squares.rects();
+    if rects.is_empty() {
+        // They may be those of joined rows.
+        if kept.has_facets() && kept.facets().is_none() {
+            let memory = step.memory.saturating_sub(kept.bytes());
+            *why_no_facets = add_facets(kept, LiveStep { memory, ..step }, layer).await?;
+        }
+        return Ok(Some(DifferingSquares::default()));
+    }
     let areas = Areas::without_margin(layer, &rects);
     let (session, parts) = ([&step.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
     let memory = step.memory.saturating_sub(kept.bytes());
