@@ -112,7 +112,7 @@ impl Areas {
         [first, last].map(|column| -> Param<'_> { (column, Type::INT8_ARRAY) })
     }
 
-    fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
+    pub(crate) fn add(&mut self, rect: &TileRect, margin: i64, sides: SourceBox) {
         let TileRect { zoom, x0, y0, x1, y1 } = *rect;
         self.zooms.push(i32::from(zoom.get()));
         self.margins.push(margin);

@@ -68,8 +68,21 @@ impl BatchDrawing<'_> {
             return self.with_cached_shapes(&layer, &rows, index, areas).await;
         }
         let most = MostFeatures::of(&layer, max_features);
-        let drawn = self.off_thread(move || rows.draw(&layer, index, &areas, &most, None)).await?;
-        Ok(Some(drawn))
+        let draw = || {
+            let (layer, rows, areas, most) = (Arc::clone(&layer), Arc::clone(&rows), areas.clone(), most.clone());
+            self.off_thread(move || rows.draw(&layer, index, &areas, &most, None))
+        };
+        let drawn = draw().await?;
+        let asked = rows.ask_for_places(self.session(), &layer, &drawn.unasked).await;
+        match self.session().at_savepoint(asked).await? {
+            Ok(true) => draw().await.map(Some),
+            Ok(false) => Ok(Some(drawn)),
+            Err(error) => {
+                // The statements of the tiles handle errors, down to the tile that a failing row lies in.
+                tracing::debug!("{error}: the database draws the tiles of these points");
+                Ok(Some(drawn))
+            }
+        }
     }
 
     /// Computes something on a thread of its own.

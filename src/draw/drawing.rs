@@ -7,7 +7,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::areas::{Areas, joined, query_tiles};
-use super::cached_rows::{CachedRows, MostFeatures};
+use super::cached_rows::{AmbiguousPoint, CachedRows, MostFeatures};
 use super::cells::CellColumns;
 use super::function::{call, check_names};
 use super::statements::{LayerStatements, RunLayers};
@@ -307,36 +307,72 @@ impl RunLayers {
         self.drawn_in(batch).all(has_rows)
     }
 
-    /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers; `None` if
-    /// they cannot draw all of it, or if features may have to be left out.
-    pub(crate) fn drawn_from_rows(
-        &self,
-        batch: &Batch,
-        instead: &BTreeMap<usize, CachedRows>,
-    ) -> Option<Vec<RenderedTile>> {
-        let mut tiles = empty(self, &batch.areas);
+    /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers.
+    pub(crate) fn drawn_from_rows(&self, batch: &Batch, instead: &BTreeMap<usize, CachedRows>) -> DrawnFromRows {
+        let (mut tiles, mut unasked) = (empty(self, &batch.areas), BTreeMap::new());
         for (index, statements) in self.drawn_in(batch) {
             let layer = statements.prepared.layer();
-            let rows = match instead.get(&index) {
-                Some(rows) => rows,
-                None => statements.prepared.cached_rows()?,
+            let Some(rows) = instead.get(&index).or(statements.prepared.cached_rows().map(|rows| &**rows)) else {
+                return DrawnFromRows::Not;
             };
             let most = MostFeatures::of(layer, &layer.budget.max_features());
             let drawn = rows.draw(layer, index, &batch.areas, &most, None);
             let is_bounded = layer.budget.on_large_tile != OnLargeTile::Warn;
-            if !drawn.left.is_empty() || is_bounded && !drawn.tiles.values().all(|tile| is_light(layer, tile)) {
-                return None;
+            if is_bounded && !drawn.tiles.values().all(|tile| is_light(layer, tile)) {
+                return DrawnFromRows::Not;
+            }
+            if !drawn.left.is_empty() {
+                if drawn.unasked.is_empty() {
+                    return DrawnFromRows::Not;
+                }
+                unasked.insert(index, drawn.unasked);
             }
             join_tiles(&mut tiles, drawn.tiles);
         }
-        check_names(self.all(), &tiles).ok()?;
-        Some(tiles.into_values().collect())
+        if !unasked.is_empty() {
+            return DrawnFromRows::Unasked(unasked);
+        }
+        match check_names(self.all(), &tiles) {
+            Ok(()) => DrawnFromRows::Tiles(tiles.into_values().collect()),
+            Err(_other_names) => DrawnFromRows::Not,
+        }
+    }
+
+    /// Asks the database where some points of layers are drawn, by the layers' numbers. False if it does not say so of
+    /// all of them. The other parameters are those of [`RunLayers::drawn_from_rows`].
+    pub(crate) async fn ask_for_places(
+        &self,
+        session: &Session,
+        instead: &BTreeMap<usize, CachedRows>,
+        unasked: &BTreeMap<usize, Vec<AmbiguousPoint>>,
+    ) -> Result<bool, Error> {
+        for (index, points) in unasked {
+            let prepared = &self.all()[*index].prepared;
+            let rows = instead.get(index).or(prepared.cached_rows().map(|rows| &**rows));
+            let asked = match rows {
+                Some(rows) => rows.ask_for_places(session, prepared.layer(), points).await?,
+                None => false,
+            };
+            if !asked {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     pub(crate) fn drawn_in(&self, batch: &Batch) -> impl Iterator<Item = (usize, &LayerStatements)> {
         let planned = self.all().iter().enumerate().zip(&batch.layers);
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)
     }
+}
+
+/// What cached rows make of a batch.
+pub(crate) enum DrawnFromRows {
+    Tiles(Vec<RenderedTile>),
+    /// The database has to say where these points are drawn, by the numbers of their layers.
+    Unasked(BTreeMap<usize, Vec<AmbiguousPoint>>),
+    /// They cannot draw all of it, or features may have to be left out.
+    Not,
 }
 
 /// True if a tile is within the layer's budget of bytes even if packing gains nothing.

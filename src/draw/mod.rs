@@ -61,7 +61,7 @@ use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zo
 
 pub(crate) use cached_rows::{CacheLimits, MatchingSet};
 pub(crate) use checks::{COMPARED_TILES, verify_cached_rows};
-pub(crate) use drawing::LayerPlan;
+pub(crate) use drawing::{DrawnFromRows, LayerPlan};
 pub(crate) use family::{
     CachedRenderer, FamilyCondition, FamilyRows, MAX_PLACES, PlacedRows, VariantLayer, members_at,
 };

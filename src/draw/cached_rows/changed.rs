@@ -205,10 +205,7 @@ impl KeptFeatures {
 
     /// The rows as they are now. Later steps do not change them.
     pub(crate) fn rows(&self) -> CachedRows {
-        let EncodedRows { positions, features, .. } = &*self.read;
-        let changes = Some(Arc::clone(&self.changes));
-        let (positions, features) = (Arc::clone(positions), Arc::clone(features));
-        let rows = EncodedRows { positions, features, changes, ..EncodedRows::default() };
+        let rows = EncodedRows { changes: Some(Arc::clone(&self.changes)), ..(*self.read).clone() };
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
@@ -278,7 +275,8 @@ impl KeptFeatures {
             of_first.push((part == 0).then_some(number));
         }
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        Some((EncodedRows { positions, features, ..EncodedRows::default() }, of_first))
+        let known = Arc::clone(&self.read.known);
+        Some((EncodedRows { positions, features, known, ..EncodedRows::default() }, of_first))
     }
 
     /// For each row that came, the number of the first row as read that follows it. `None` if a row is both among the

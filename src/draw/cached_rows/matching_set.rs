@@ -157,9 +157,7 @@ impl CachedRows {
         if changes.version != set.version {
             return None;
         }
-        let EncodedRows { positions, features, changes, .. } = rows;
-        let (positions, features, changes) = (Arc::clone(positions), Arc::clone(features), changes.clone());
-        let rows = EncodedRows { positions, features, changes, numbers: None, matching: Some(Arc::clone(set)) };
+        let rows = EncodedRows { matching: Some(Arc::clone(set)), ..rows.clone() };
         Some(CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None })
     }
 }

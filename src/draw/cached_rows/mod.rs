@@ -2,12 +2,13 @@
 //!
 //! The properties of a point are the same at every zoom, and `ST_AsMVT` spends most of its time on properties. So the
 //! database encodes each row once and returns its position. The program computes which tiles the row touches, and at
-//! which grid unit, with the arithmetic of the plan and of `ST_AsMVTGeom`. Two kinds of tiles are left to the database:
-//! tiles with ambiguous points, which lie so close to the boundary of two grid units that rounding decides; and tiles
-//! from which features are left out, because only the database knows the features' rank.
+//! which grid unit, with the arithmetic of the plan and of `ST_AsMVTGeom`. The database is asked for ambiguous points,
+//! which lie so close to the boundary of two grid units that rounding decides. It draws tiles from which features are
+//! left out, because only the database knows the features' rank.
 //!
 //! | file | what |
 //! |---|---|
+//! | `ambiguous` | where the database draws points that lie at the boundary of two grid units |
 //! | `cell_values` | such cells put together from values that are known |
 //! | `cells` | the cells that the survey counted, as rows of their zoom |
 //! | `changed` | rows that are kept from snapshot to snapshot: what came and went since they were read |
@@ -20,6 +21,7 @@
 //! | `shape_rules` | how the server at hand draws these |
 //! | `spilled_rows` | the scratch file of a layer whose rows take more memory than allowed |
 
+mod ambiguous;
 mod cell_values;
 mod cells;
 mod changed;
@@ -36,6 +38,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 
+pub(crate) use ambiguous::AmbiguousPoint;
+use ambiguous::KnownPlaces;
 pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{JoinedRows, KeptFeatures, RowChanges};
@@ -82,7 +86,7 @@ enum RowStore {
 }
 
 /// Encoded rows, numbered in their order in a tile.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct EncodedRows {
     pub(crate) positions: Arc<Positions>,
     pub(crate) features: Arc<Features>,
@@ -92,6 +96,8 @@ pub(crate) struct EncodedRows {
     pub(crate) changes: Option<Arc<RowChanges>>,
     /// The rows that are drawn; `None` if all are.
     pub(crate) matching: Option<Arc<MatchingSet>>,
+    /// Where ambiguous points are drawn.
+    pub(crate) known: Arc<KnownPlaces>,
 }
 
 /// The number of a row that has no feature.
@@ -120,6 +126,8 @@ pub(crate) struct DrawnAreas {
     pub(crate) tiles: BatchTiles,
     pub(crate) count: LayerCount,
     pub(crate) left: Vec<Area>,
+    /// The ambiguous points for whose sake tiles were left.
+    pub(crate) unasked: Vec<AmbiguousPoint>,
 }
 
 impl DrawnAreas {
@@ -129,6 +137,7 @@ impl DrawnAreas {
         self.count.tiles += other.count.tiles;
         self.count.features += other.count.features;
         self.left.extend(other.left);
+        self.unasked.extend(other.unasked);
         self
     }
 }
@@ -204,6 +213,7 @@ impl CachedRows {
                 positions: Arc::new(rows.positions.some(numbers)),
                 features: Arc::clone(&rows.features),
                 numbers: Some(numbers.to_vec()),
+                known: Arc::clone(&rows.known),
                 ..EncodedRows::default()
             },
             RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
@@ -387,15 +397,16 @@ fn drawn_in_pieces(
     area: &Area,
     most: &MostFeatures,
 ) -> io::Result<DrawnAreas> {
-    let none = || DrawnAreas { left: vec![area.clone()], ..DrawnAreas::default() };
-    let Some(coord) = area.rect.first() else { return Ok(none()) };
+    let none = |unasked| DrawnAreas { left: vec![area.clone()], unasked, ..DrawnAreas::default() };
+    let Some(coord) = area.rect.first() else { return Ok(none(Vec::new())) };
     let part = part_of(layer, area);
     let (mut tile, constants) = (TileInPieces::new(rows.bytes_within(&part)), layer.constants(coord));
-    let (mut pieces, mut found, mut is_drawn) = (0, 0, true);
+    let (mut pieces, mut found, mut is_drawn, mut unasked) = (0, 0, true, Vec::new());
     rows.in_pieces(&part, |rows| {
         let candidates = rows.candidates(layer, index, std::slice::from_ref(area));
         let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
         found += candidates.len();
+        unasked = rows.unasked(&candidates);
         is_drawn = !most.is_exceeded(coord.zoom(), found)
             && candidates.iter().all(|one| one.at != PlaceInTile::Ambiguous)
             && tile.add(&rows.features, &constants, drawn).is_some();
@@ -404,8 +415,10 @@ fn drawn_in_pieces(
     })?;
     let name = &layer.name;
     if !is_drawn {
-        note_left(layer, 1);
-        return Ok(none());
+        if unasked.is_empty() {
+            note_left(layer, 1);
+        }
+        return Ok(none(unasked));
     }
     if found == 0 {
         return Ok(DrawnAreas::default());
@@ -417,7 +430,7 @@ fn drawn_in_pieces(
     let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
     let rendered = RenderedTile { tile: coord, mvt, layers, features, issues: Vec::new(), shared: None };
     let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.sort_key(coord).cast_signed(), rendered)]);
-    Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, left: Vec::new() })
+    Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, ..DrawnAreas::default() })
 }
 
 /// Logs that the database draws areas.
@@ -450,15 +463,17 @@ impl EncodedRows {
     fn candidates_as_read(&self, layer: &Layer, index: usize, areas: &[Area]) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for area in areas {
+            let before = candidates.len();
             let Some(SearchBox::Near(boxes)) = area.search.get(index) else {
                 match &self.matching {
                     None => self.positions.candidates(&area.rect, layer.margin, &mut candidates),
                     Some(set) => set.candidates(&self.positions, &area.rect, layer.margin, &mut candidates),
                 }
+                self.place_known(&mut candidates[before..]);
                 continue;
             };
-            let before = candidates.len();
             self.positions.candidates_near(&area.rect, boxes, layer.margin, &mut candidates);
+            self.place_known(&mut candidates[before..]);
             let boxes = GridBoxes::new(boxes);
             let is_near_change = |one: &Candidate| match one.at {
                 PlaceInTile::At(at) => boxes.hold(at.map(i64::from)),
@@ -487,7 +502,8 @@ impl EncodedRows {
         let candidates = self.candidates(layer, index, &areas);
         let added = self.changes.as_ref().map(|changes| &*changes.added.features);
         let (mut drawer, mut left) = (Drawer::with_more(&self.features, added), BTreeSet::new());
-        let (mut tiles, mut count, mut numbers) = (Vec::new(), LayerCount::default(), Vec::new());
+        let (mut tiles, mut count, mut numbers, mut unasked) =
+            (Vec::new(), LayerCount::default(), Vec::new(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
             let is_sure = !most.is_exceeded(tile.zoom(), of_tile.len())
@@ -505,6 +521,7 @@ impl EncodedRows {
             };
             let Some(mvt) = mvt else {
                 left.insert(place);
+                unasked.extend(self.unasked(of_tile));
                 continue;
             };
             let features = features_at.count() as u64;
@@ -525,10 +542,10 @@ impl EncodedRows {
             };
             left.into_iter().filter_map(area_of).collect()
         };
-        if !left.is_empty() {
+        if !left.is_empty() && unasked.is_empty() {
             note_left(layer, left.len());
         }
-        DrawnAreas { tiles: tiles.into_iter().collect(), count, left }
+        DrawnAreas { tiles: tiles.into_iter().collect(), count, left, unasked }
     }
 }
 

@@ -15,8 +15,9 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
 
-use super::{EncodedRows, MemoryLimit};
+use super::{EncodedRows, KnownPlaces, MemoryLimit};
 use crate::mvt::Features;
 use crate::scratch::scratch_file;
 use crate::tile::{Frame, Positions, WorldRect};
@@ -87,9 +88,15 @@ pub(crate) struct SpilledRows {
     /// The layer without rows.
     pub(crate) layer: Features,
     memory: MemoryLimit,
+    known: Arc<KnownPlaces>,
 }
 
 impl SpilledRows {
+    /// Where ambiguous points are drawn.
+    pub(crate) fn known(&self) -> &KnownPlaces {
+        &self.known
+    }
+
     /// The most memory that the rows take: the index of the blocks, and the rows of the batches in work.
     pub(crate) fn bytes(&self) -> usize {
         self.runs.iter().map(|run| run.blocks.len() * size_of::<RowBlock>()).sum::<usize>() + self.memory.limit
@@ -156,7 +163,8 @@ impl SpilledRows {
         found.sort_unstable_by_key(|row| row.number);
         let positions = Positions::new(found.iter().map(|row| row.at).collect(), Frame::Metres);
         let features = self.layer.with_encoded(raw, found.into_iter().map(|row| row.span));
-        Ok(EncodedRows { positions: positions.into(), features: features.into(), ..EncodedRows::default() })
+        let known = Arc::clone(&self.known);
+        Ok(EncodedRows { positions: positions.into(), features: features.into(), known, ..EncodedRows::default() })
     }
 }
 
@@ -324,7 +332,7 @@ impl SpilledRowsWriter {
         // In the order of the rows. The sort is stable, and the runs of a part were written in their order.
         runs.sort_by_key(|run| run.base);
         let layer = layer.with_encoded(Vec::new(), std::iter::empty());
-        SpilledRows { file, runs, layer, memory: MemoryLimit::new(limit) }
+        SpilledRows { file, runs, layer, memory: MemoryLimit::new(limit), known: Arc::default() }
     }
 }
 

@@ -107,6 +107,37 @@ GROUP BY drawn.tile",
     )
 }
 
+/// Where some points are drawn in tiles. The parameters are those of [`render()`], with an area of one tile and a small
+/// box around one position for each. Returns a row for each row of the layer in these boxes: its position in metres of
+/// EPSG:3857 (x, y), the tile as [`render()`] returns it, and the grid point at which it is drawn; NULL if it is not.
+pub(crate) fn points_in_tiles(layer: &Layer) -> String {
+    let lonlat = lonlat(layer);
+    let value = lonlat.as_ref().map(|lonlat| format!(", {lonlat} AS {LONLAT}")).unwrap_or_default();
+    let name = lonlat.map(|_| format!(", {LONLAT}")).unwrap_or_default();
+    let DrawnFeature { geometry, from, .. } = draw(layer);
+    format!(
+        "WITH {areas},
+{placed},
+touched AS (
+    SELECT z, side, m, (ax0 << 29) | ay0 AS xy{name}
+    FROM placed
+    -- The parameter must be mentioned for the server to know its type.
+    WHERE {in_world} AND $11 IS NOT NULL
+    OFFSET 0
+)
+SELECT x, y, tile, ST_X(drawn)::int4, ST_Y(drawn)::int4
+FROM (
+    SELECT ST_X(m) AS x, ST_Y(m) AS y, (z::int8 << 58) | ((xy >> 29) << 29) | ((1 << z) - 1 - (xy & 536870911)) AS tile,
+        {geometry} AS drawn
+    FROM {from}
+    OFFSET 0
+) AS places",
+        areas = areas(layer),
+        placed = placed(layer, Repair::Here, Candidates::Found, &value, &name),
+        in_world = is_in_world(layer.placement()),
+    )
+}
+
 /// The parts of a geometry near the area, if it has more than [`MAX_PARTS_KEPT`] parts. `ST_AsMVTGeom` looks at each
 /// vertex for each tile, so fewer parts are faster. It simplifies, rounds and clips each part by itself, so parts
 /// beyond the tile do not change the result. But it draws nothing of a geometry whose box is smaller than half a grid

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::{
     CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, SurveyedRepair, cached_rows,
-    hash_conditions, key_bounds, read_statements, render, scan, skipped, some_shapes, survey,
+    hash_conditions, key_bounds, points_in_tiles, read_statements, render, scan, skipped, some_shapes, survey,
 };
 use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, Layer, LayerKind, LayerSection,
     OnLargeTile, OnTileError, PropertyNames, Rank, RowZooms, Shape, Simplify,
 };
-use crate::tile::{LayerId, Margin, Zoom, ZoomLimits};
+use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits};
 
 /// A layer of points in degrees with a key, two properties and a filter.
 fn points() -> Layer {
@@ -75,6 +75,12 @@ fn repaired() -> Layer {
     let edge = Some(EdgeUnits::Degrees);
     let shape = Shape { srid: 4326, points: false, members: false, geography: false, curves: false, edge };
     Layer { shape, repair: true, ..points() }
+}
+
+/// Points whose tiles are computed in degrees.
+fn in_degrees() -> Layer {
+    let margin = Margin { bounds: TileBounds::Degrees, candidates: Some(0.5), ..points().margin };
+    Layer { margin, ..points() }
 }
 
 /// Points; those of the lowest rank are left out of large tiles.
@@ -157,6 +163,8 @@ fn the_statements_that_read_rows() {
     let shares = hash_conditions(&points(), 2).join("\n");
     compare("shares", &format!("{};\n{sampled};\n{shares}", scan(&points(), 1, true)));
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
+    compare("points_in_tiles", &points_in_tiles(&points()));
+    compare("points_in_tiles_in_degrees", &points_in_tiles(&in_degrees()));
     compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters));
 }
 

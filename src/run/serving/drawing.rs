@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::request_filter::{NarrowedLayers, RequestFilter};
 use super::snapshot::LiveSnapshot;
-use crate::draw::{CachedRows, CellValues, LivePoints, PreparedLayer, RowReaders, RunLayers};
+use crate::draw::{CachedRows, CellValues, DrawnFromRows, LivePoints, PreparedLayer, RowReaders, RunLayers};
 use crate::postgis::{Error, Layer};
 use crate::source::RenderedTile;
 use crate::stop::Stop;
@@ -60,7 +60,7 @@ impl LiveSnapshot {
             counted.insert(index, prepared);
         }
         if is_composed && self.statements.have_rows_for(batch, &rows) {
-            if let Some(tiles) = self.drawn_from_rows(batch, rows).await {
+            if let Some(tiles) = self.drawn_from_rows(batch, rows, stop).await? {
                 return Ok(Some(DrawnWithCells { tiles, by_database: false }));
             }
             rows = BTreeMap::new();
@@ -110,16 +110,40 @@ impl LiveSnapshot {
         Ok(if learning.await? { values.rows(prepared, tile) } else { None })
     }
 
-    /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers.
+    /// The tiles of a batch from kept rows, with the rows in `instead` for the layers with these numbers. The database
+    /// is asked where ambiguous points are drawn, once for each. `None` if the rows cannot draw them.
     pub(crate) async fn drawn_from_rows(
         &self,
         batch: &Batch,
         instead: BTreeMap<usize, CachedRows>,
-    ) -> Option<Vec<RenderedTile>> {
+        stop: &Stop,
+    ) -> Result<Option<Vec<RenderedTile>>, Error> {
         if !self.statements.have_rows_for(batch, &instead) {
-            return None;
+            return Ok(None);
         }
-        let (layers, batch) = (Arc::clone(&self.statements), batch.clone());
-        blocking(move || layers.drawn_from_rows(&batch, &instead)).await
+        let instead = Arc::new(instead);
+        let draw = || {
+            let (layers, batch, instead) = (Arc::clone(&self.statements), batch.clone(), Arc::clone(&instead));
+            blocking(move || layers.drawn_from_rows(&batch, &instead))
+        };
+        let unasked = match draw().await {
+            DrawnFromRows::Tiles(tiles) => return Ok(Some(tiles)),
+            DrawnFromRows::Not => return Ok(None),
+            DrawnFromRows::Unasked(unasked) => unasked,
+        };
+        let asking = self.in_session(stop, async |worker| {
+            self.statements.ask_for_places(worker.session(), &instead, &unasked).await
+        });
+        match asking.await {
+            Ok(true) => {}
+            // The statements of the tile handle errors.
+            Ok(false) => return Ok(None),
+            Err(error) if error.is_of_statement() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+        Ok(match draw().await {
+            DrawnFromRows::Tiles(tiles) => Some(tiles),
+            DrawnFromRows::Unasked(_) | DrawnFromRows::Not => None,
+        })
     }
 }

@@ -372,7 +372,7 @@ impl DatabaseTilesShared {
                 }
                 None
             }
-            Some(rows) => snapshot.drawn_from_rows(&batch, rows).await,
+            Some(rows) => snapshot.drawn_from_rows(&batch, rows, stop).await.map_err(Arc::new)?,
             None => None,
         };
         self.rows.note_drawn(from_rows.is_some());

@@ -68,14 +68,22 @@ fn rows_read_once_are_drawn_as_the_database_draws_them() {
 }
 
 #[test]
-fn points_between_two_units_are_drawn_by_the_database() {
+fn points_between_two_units_are_drawn_where_the_database_says() {
     let db = Db::new();
     db.run(ROWS);
+    let is_asked = |stderr: &str| stderr.contains("the database said where ");
     for more in ["", "buffer = 0", "extent = 512\nbuffer = 8"] {
         let halves = format!("[[layer]]\nname = \"halves\"\ntable = \"halves\"\n{more}\n");
         let stderr = compare(&db, "0-14", &halves, &[], 1);
-        assert!(stderr.contains("left to the database, for ambiguous points"), "{stderr}");
+        assert!(is_asked(&stderr) && !stderr.contains("left to the database"), "{stderr}");
     }
+    // So many that the database draws their tiles: a regular grid in the middle between units.
+    db.run(
+        "CREATE TABLE grid AS SELECT row_number() OVER () AS id, ST_SetSRID(ST_MakePoint((x + 0.5) / 4096 * 360 - 180, y), 4326) AS degrees
+        FROM generate_series(0, 4000, 40) AS x, generate_series(-60, 60, 3) AS y; ALTER TABLE grid ADD PRIMARY KEY (id)",
+    );
+    let stderr = compare(&db, "0-6", "[[layer]]\nname = \"grid\"\ntable = \"grid\"\n", &[], 1);
+    assert!(stderr.contains("the database draws the tiles of "), "{stderr}");
 }
 
 /// Points in the middle between two units of tiles that are linear in degrees, and on the last place at which the
@@ -120,11 +128,11 @@ fn rows_read_once_are_drawn_in_degrees_from_parts_of_the_buffer_and_with_the_til
             compare(&db, "19-22", &layers, &["--bbox", "5,8,5.2,8.2", "--bbox", "-0.001,-0.001,0.001,0.001"], 1);
         }
     }
-    // Of few tiles with points between two units, only these tiles are the database's.
+    // The database says where points between two units are drawn.
     let layers = format!("{}{address}\n", layer("points", "degrees", "tile_bounds = \"degrees\""));
     let both = layers.clone() + &layers.replace("points", "more").replace("\"rows\"", "\"between\"");
     let stderr = compare(&db, "3-11", &both, &[], 2);
-    assert!(stderr.contains("left to the database, for ambiguous points"), "{stderr}");
+    assert!(stderr.contains("the database said where "), "{stderr}");
     // A tile whose rows are in a scratch file knows its address, too.
     db.run("CREATE TABLE wide AS SELECT id, repeat(md5(id::text), 40) AS text, degrees FROM rows; ALTER TABLE wide ADD PRIMARY KEY (id)");
     let wide = "[[layer]]\nname = \"wide\"\ntable = \"wide\"\ntile_bounds = \"degrees\"\nproperties = { text = \"text\", z = \"!zoom!\", x = \"!x!\" }\n";

@@ -130,6 +130,22 @@ fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
 }
 
 #[test]
+fn live_tiles_with_points_between_two_units_are_drawn_from_rows() {
+    // Half a unit of the grid of zoom 2.
+    let between = "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint((300 * id % 16000 + 0.5) / 16384 * 360 - 180, 10), 4326) WHERE id % 100 = 7";
+    let live = Live::over(between, POINTS, POINTS);
+    live.keeps_rows();
+    let from_rows = || live.rows()["tiles"].as_u64().unwrap();
+    for what in ["the rows as read", "later rows"] {
+        let (seeded, before) = (live.seeded(), from_rows());
+        live.shows(what, &seeded);
+        let drawn = from_rows() - before;
+        assert!(drawn >= seeded.len() as u64, "{what}: {drawn} of {} tiles", seeded.len());
+        live.tracked.db.run("UPDATE rows SET word = word || 'y'");
+    }
+}
+
+#[test]
 fn live_tiles_of_a_layer_that_is_thinned_are_those_of_a_seed() {
     let layer = "[[layer]]\nname = \"thinned\"\ntable = \"rows\"\ngeometry = \"geom\"\nproperties = [\"id\", \"word\", \"kind\"]\n
         max_tile_features = 60\nmax_tile_bytes = 1500\non_large_tile = \"thin\"\n";
