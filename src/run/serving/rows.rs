@@ -135,9 +135,11 @@ impl ServedRows {
 
     /// Notes that a live tile was drawn, from rows or by the database.
     pub(crate) fn note_drawn(&self, from_rows: bool) {
+        let mut report = self.report.lock();
         if from_rows {
-            self.report.lock().tiles += 1;
+            report.tiles += 1;
         } else {
+            report.database_tiles += u64::from(report.snapshot.is_some());
             self.drawn.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -146,7 +148,7 @@ impl ServedRows {
     pub(crate) fn note_counted(&self, has_sets: bool, by_database: bool) {
         let mut report = self.report.lock();
         report.counted_tiles += 1;
-        report.tiles += u64::from(!by_database);
+        *(if by_database { &mut report.database_tiles } else { &mut report.tiles }) += 1;
         drop(report);
         if has_sets {
             self.sets.note_drawn();

@@ -132,6 +132,9 @@ pub struct LiveRowsReport {
     pub tiles: u64,
     /// How many live tiles were drawn whose cells were counted from them, since the server began.
     pub counted_tiles: u64,
+    /// How many live tiles the database drew while rows were kept, since the server began. It drew the counted cells of
+    /// some of them.
+    pub database_tiles: u64,
     /// How many times they were read since the server began.
     pub reads: u64,
     /// True while they are being read from the table, or from the file of an earlier server.

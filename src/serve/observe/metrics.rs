@@ -217,6 +217,8 @@ metric_families! {
         "live_rows_tiles", "Live tiles that were drawn from kept rows";
     live_rows_counted_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_counted_tiles", "Live tiles whose cells were counted from kept rows";
+    live_rows_database_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_database_tiles", "Live tiles that the database drew while rows were kept";
     live_rows_changed: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_changed", "Kept rows that came or went since they were read or joined with what had changed";
     live_rows_look_seconds: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -352,14 +354,15 @@ impl Metrics {
         families.publication.get_or_create(&self.labels([])).set(known(measured.publication));
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
         let LiveRowsReport {
-            rows, bytes, tiles, counted_tiles, changed, last_look_seconds, reads, loads, drops, ..
+            rows, bytes, tiles, counted_tiles, database_tiles, changed, last_look_seconds, ..
         } = measured.live_rows;
-        let LiveRowsReport { sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
+        let LiveRowsReport { reads, loads, drops, sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));
         families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
         families.live_rows_tiles.get_or_create(&self.labels([])).set(tiles.cast_signed());
         families.live_rows_counted_tiles.get_or_create(&self.labels([])).set(counted_tiles.cast_signed());
+        families.live_rows_database_tiles.get_or_create(&self.labels([])).set(database_tiles.cast_signed());
         families.live_rows_changed.get_or_create(&self.labels([])).set(number(changed));
         families.live_rows_look_seconds.get_or_create(&self.labels([])).set(known(last_look_seconds));
         families.live_rows_reads.get_or_create(&self.labels([])).set(reads.cast_signed());

@@ -636,6 +636,10 @@ fn the_database_draws_what_most_rows_match_and_what_it_does_not_take() {
     let pair = Pair::new(LAYERS, 64);
     until("a set to be asked for", || pair.shows_the_same("above=10", &[2, 3]) && pair.count("set_statements") == 1);
     assert_eq!(pair.count("set_tiles"), 0, "{}", pair.live.rows());
+    let metrics = pair.live.served.admin("/metrics").1;
+    let drawn = metrics.lines().find_map(|line| line.split_once("oar_tiles_live_rows_database_tiles{")).unwrap().1;
+    let drawn = drawn.split_whitespace().next_back().unwrap().parse::<u64>().unwrap();
+    assert!(drawn > 0 && drawn <= pair.count("database_tiles"), "{drawn} {}", pair.live.rows());
     let refused = pair.live.served.get("/2/2/1.pbf?like=%28", GZIP);
     assert_eq!(status(&refused), 400, "{}", refused.head);
     // A filter of no layer at a zoom is no filter.
