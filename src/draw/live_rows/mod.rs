@@ -389,8 +389,7 @@ impl LiveLayer {
             LiveKind::Points(rows) => {
                 let advanced = points::advance(rows, &mut self.why_no_facets, step, layer, squares).await?;
                 // Facets that are about to be read are those of the rows as they are now.
-                let awaits_facets =
-                    !layer.facets.is_empty() && rows.facets().is_none() && self.why_no_facets.is_none();
+                let awaits_facets = !layer.facets.is_empty() && rows.facets().is_none() && self.why_no_facets.is_none();
                 let may_stay = awaits_facets || self.joining.begin_if_due(rows, layer, step.memory);
                 Ok(advanced.filter(|_| may_stay))
             }

@@ -37,7 +37,9 @@ pub(crate) use cells::{
     needs_only_folds, without_bounds,
 };
 pub(crate) use edge::{MAX_COUNTED_VERTICES, invalid_rows, large_rows, rows_beyond, rows_that_jump};
-pub(crate) use render::{Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, points_in_tiles, render, warm};
+pub(crate) use render::{
+    Candidates, LISTED_COLUMN_BIT, LISTED_ZOOM_BIT, SurveyedRepair, points_in_tiles, render, warm,
+};
 pub(crate) use repair::with_bands;
 pub(crate) use survey::{
     CLIPS_BY_RINGS, FAR, MAX_TILES_OF_BOX, boxes_beyond, count_of_table, covers, estimated_rows, frequent_values,

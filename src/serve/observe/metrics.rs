@@ -353,9 +353,8 @@ impl Metrics {
         families.known_tiles.get_or_create(&self.labels([])).set(known(measured.known_tiles));
         families.publication.get_or_create(&self.labels([])).set(known(measured.publication));
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
-        let LiveRowsReport {
-            rows, bytes, tiles, counted_tiles, database_tiles, changed, last_look_seconds, ..
-        } = measured.live_rows;
+        let LiveRowsReport { rows, bytes, tiles, counted_tiles, database_tiles, changed, last_look_seconds, .. } =
+            measured.live_rows;
         let LiveRowsReport { reads, loads, drops, sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));

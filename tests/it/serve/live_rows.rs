@@ -96,9 +96,14 @@ impl Live {
     }
 
     pub(crate) fn shows(&self, what: &str, stored: &Tiles) {
+        Live::shows_by(&self.served, what, stored);
+    }
+
+    /// Compares every tile of a server with these.
+    pub(crate) fn shows_by(served: &Served, what: &str, stored: &Tiles) {
         until(what, || {
             tiles().all(|(zoom, x, y)| {
-                let answer = self.served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
+                let answer = served.get(&format!("/{zoom}/{x}/{y}.pbf"), GZIP);
                 match stored.get(&(zoom, x, y)) {
                     Some(stored) => status(&answer) == 200 && answer.body == *stored,
                     None => status(&answer) == 204,
