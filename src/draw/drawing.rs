@@ -308,7 +308,7 @@ impl RunLayers {
     }
 
     /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers; `None` if
-    /// they cannot draw all of it, or if features may have to be left out.
+    /// they cannot draw all of it, or if a tile may have too many bytes.
     pub(crate) fn drawn_from_rows(
         &self,
         batch: &Batch,
