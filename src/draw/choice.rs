@@ -4,7 +4,7 @@
 //! | source | draws | prepared | at the first of these that holds |
 //! |---|---|---|---|
 //! | patch | tiles of points that the target holds, where little changed | by the reseed, from the changed positions | the layer is patchable, the tile is stored with it, and few enough of its features changed |
-//! | cached rows | points that differ from tile to tile only by their places and the tile's address | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, and none of the tile's points is left out; the database is asked where ambiguous ones are drawn |
+//! | cached rows | points that differ from tile to tile only by their places and the tile's address | [`Preparation::CacheRows`] in a seed, [`Preparation::CacheNeighbourhood`] in a reseed | the rows are cached, and none of the tile's points is left out by a rank that cannot be compared here; the database is asked where ambiguous ones are drawn |
 //! | cached rows | lines and polygons that are drawn as they are stored | [`Preparation::CacheRows`] in a seed of many, and in a reseed whose dirty tiles show as many features as there are rows | the rows are cached, and none in the tile has very many vertices |
 //! | counted cells | cells and clusters | by the survey, which counts and folds while it reads | the survey counted all cells of the zoom |
 //! | database | every layer | nothing | always |

@@ -23,6 +23,8 @@ pub struct Features {
     ///
     /// In place of an object: for each member its key, encoded as a field ([`key_of_property`]), and its value or
     /// [`MISSING`]; then [`MISSING`].
+    ///
+    /// If the rows are `ranked`, the row's rank follows, and its length ([`put_rank`]).
     bytes: Vec<u8>,
     /// The offset at which each feature begins; empty if each begins where the previous one ends.
     starts: Vec<u32>,
@@ -30,6 +32,8 @@ pub struct Features {
     ends: Vec<u32>,
     /// An upper bound of the bytes of all features.
     most: usize,
+    /// True if each feature has a rank, which no tile shows.
+    ranked: bool,
 }
 
 impl Features {
@@ -43,6 +47,12 @@ impl Features {
     #[must_use]
     pub fn with_objects(self, objects: Option<usize>) -> Features {
         Features { objects, ..self }
+    }
+
+    /// The same layer without features, whose rows have a rank if `ranked` is true.
+    #[must_use]
+    pub fn with_ranks(self, ranked: bool) -> Features {
+        Features { ranked, ..self }
     }
 
     /// The features of a layer from their encoded bytes, which follow each other; `ends` are the offsets at which they
@@ -70,6 +80,18 @@ impl Features {
     /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value
     /// must not be used after that.
     pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
+        if self.ranked { None } else { self.add_each(tile, |_| Some(())) }
+    }
+
+    /// [Adds](Features::add) the features of a tile with the ranks of their rows; `None` also if they are not as many.
+    pub fn add_ranked<'r>(&mut self, tile: &[u8], ranks: impl IntoIterator<Item = Option<&'r [u8]>>) -> Option<usize> {
+        let mut ranks = ranks.into_iter();
+        let added = self.add_each(tile, |bytes| put_rank(bytes, ranks.next()?)).filter(|_| self.ranked)?;
+        ranks.next().is_none().then_some(added)
+    }
+
+    /// Adds the features of a tile, with what `put_more` appends to each.
+    fn add_each(&mut self, tile: &[u8], mut put_more: impl FnMut(&mut Vec<u8>) -> Option<()>) -> Option<usize> {
         let [(_, layer)] = split(tile)?[..] else { return None };
         let points = Points::read(layer, &self.properties)
             .filter(|points| points.further.is_empty() || self.objects.is_some())?;
@@ -96,6 +118,7 @@ impl Features {
             if !tags.rest.is_empty() {
                 return None;
             }
+            put_more(&mut self.bytes)?;
             self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         }
         if is_first {
@@ -180,7 +203,7 @@ impl Features {
         } else if (&self.name, self.extent) != (&other.name, other.extent) {
             return None;
         }
-        if !self.starts.is_empty() || !other.starts.is_empty() {
+        if !self.starts.is_empty() || !other.starts.is_empty() || self.ranked != other.ranked {
             return None;
         }
         let before = u32::try_from(self.bytes.len()).ok()?;
@@ -228,6 +251,9 @@ impl Features {
     /// have. `None` if a property holds objects.
     fn id_and_values(&self, number: u32) -> Option<(Option<u64>, impl Iterator<Item = Option<&[u8]>>)> {
         let (_, mut rest) = self.feature(number).filter(|_| self.objects.is_none())?;
+        if self.ranked {
+            (rest, _) = split_rank(rest)?;
+        }
         let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
         let values = std::iter::from_fn(move || {
             if let Some(after) = rest.strip_prefix(&[MISSING]) {
@@ -269,10 +295,21 @@ impl Features {
             ends.push(span.end);
         }
         let (name, properties) = (self.name.clone(), self.properties.clone());
-        Features { name, extent: self.extent, properties, objects: self.objects, bytes, starts, ends, most: 0 }
+        let Features { extent, objects, ranked, .. } = *self;
+        Features { name, extent, properties, objects, bytes, starts, ends, most: 0, ranked }
     }
 
-    /// The encoded bytes of a feature, by its number.
+    /// True if each feature has a rank.
+    pub(crate) fn are_ranked(&self) -> bool {
+        self.ranked
+    }
+
+    /// The rank of a feature, by its number. `None`, which is less than any other, if it is NULL.
+    pub(crate) fn rank(&self, number: u32) -> Option<&[u8]> {
+        split_rank(self.encoded(number).filter(|_| self.ranked)?)?.1
+    }
+
+    /// The encoded bytes of a feature, by its number, with its rank.
     pub fn encoded(&self, number: u32) -> Option<&[u8]> {
         self.feature(number).map(|(_, bytes)| bytes)
     }
@@ -336,6 +373,33 @@ pub(crate) fn key_of_property(member_key: &[u8]) -> Option<u64> {
     match Fields(member_key).next()?.ok()? {
         (KEY_OF_PROPERTY, FieldValue::Varint(key)) => Some(key),
         _ => None,
+    }
+}
+
+/// The length of a rank that is NULL.
+const NO_RANK: u32 = u32::MAX;
+
+/// Appends a rank, and its length: it is found from the end of a feature, without a look at its values. `None` if the
+/// rank is too long.
+fn put_rank(bytes: &mut Vec<u8>, rank: Option<&[u8]>) -> Option<()> {
+    let length = match rank {
+        Some(rank) => u32::try_from(rank.len()).ok().filter(|length| *length < NO_RANK)?,
+        None => NO_RANK,
+    };
+    bytes.extend_from_slice(rank.unwrap_or_default());
+    bytes.extend(length.to_le_bytes());
+    Some(())
+}
+
+/// The bytes of a feature without its rank, and the rank.
+fn split_rank(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let (bytes, length) = bytes.split_last_chunk()?;
+    match u32::from_le_bytes(*length) {
+        NO_RANK => Some((bytes, None)),
+        length => {
+            let (feature, rank) = bytes.split_at(bytes.len().checked_sub(length as usize)?);
+            Some((feature, Some(rank)))
+        }
     }
 }
 
@@ -440,6 +504,38 @@ mod tests {
             assert_eq!((whole.features(), whole.finish(&features)), (5, tile(&properties, &rows)), "{ends:?}");
         }
         assert_eq!(TileInPieces::new(0).finish(&features), Vec::<u8>::new());
+    }
+
+    #[test]
+    fn ranks_of_rows_are_kept_and_no_tile_shows_them() {
+        let properties = ["name", "size"].map(str::to_owned).to_vec();
+        let rows: [Row<'_>; 3] = [
+            (Some(7), &[Some("a"), Some("12")], [0, 0]),
+            (None, &[None, None], [0, 0]),
+            (Some(9), &[Some("b"), Some("12")], [0, 0]),
+        ];
+        let ranks: [Option<&[u8]>; 3] = [Some(b"great"), None, Some(b"")];
+        let new = || Features::new(properties.clone(), rows.len(), 1_000).with_ranks(true);
+        let [mut features, mut more] = [new(), new()];
+        assert_eq!(features.add_ranked(&tile(&properties, &rows[..2]), ranks[..2].iter().copied()), Some(2));
+        assert_eq!(more.add_ranked(&tile(&properties, &rows[2..]), [ranks[2]]), Some(1));
+        features.append(&more).unwrap();
+        assert_eq!([0, 1, 2].map(|number| features.rank(number)), ranks);
+        let value_counts = [0, 1, 2].map(|number| features.values(number).count());
+        assert_eq!((value_counts, features.key(2, &FeatureKey::Id)), ([2; 3], Some(Key::Number(9))));
+        let drawn = || (0..).zip(&rows).map(|(number, row)| (number, row.2));
+        let none = TileConstants::default();
+        assert_eq!(Drawer::new(&features).tile(&none, drawn()), Some(tile(&properties, &rows)));
+        let mut pieces = TileInPieces::new(0);
+        pieces.add(&features, &none, drawn()).unwrap();
+        assert_eq!(pieces.finish(&features), tile(&properties, &rows));
+        // As many ranks as features, and in all lists of a layer.
+        assert_eq!(new().add_ranked(&tile(&properties, &rows), ranks[..2].iter().copied()), None);
+        assert_eq!(new().add_ranked(&tile(&properties, &rows[..2]), ranks), None);
+        assert_eq!(new().add(&tile(&properties, &rows)), None);
+        let mut unranked = Features::new(properties.clone(), 3, 1_000);
+        unranked.add(&tile(&properties, &rows)).unwrap();
+        assert_eq!((unranked.rank(0), features.append(&unranked)), (None, None));
     }
 
     #[test]

@@ -198,6 +198,11 @@ impl KeptFeatures {
         self.facets = facets.map(Arc::new);
     }
 
+    /// True if the features hold the ranks of the rows.
+    pub(crate) fn are_ranked(&self) -> bool {
+        self.read.features.are_ranked()
+    }
+
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.changes.count(&self.read)
@@ -214,6 +219,9 @@ impl KeptFeatures {
     /// than 4 GB; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<Vec<bool>> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
+        if fresh.features.are_ranked() != self.are_ranked() {
+            return None;
+        }
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
         let added = &self.changes.added;
         let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
@@ -250,7 +258,8 @@ impl KeptFeatures {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
         });
-        let mut features = Features::new(parts[1].0.features.layer().1.to_vec(), 0, 0);
+        let like = &parts[1].0.features;
+        let mut features = Features::new(like.layer().1.to_vec(), 0, 0).with_ranks(like.are_ranked());
         features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
         let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
         let mut of_first = Vec::with_capacity(at.capacity());
@@ -379,7 +388,8 @@ impl KeptFeatures {
     }
 }
 
-/// All that tiles show of some rows: their encoded features, which hold their keys, and the bits of their positions.
+/// All that tiles show of some rows: their encoded features, which hold their keys and ranks, and the bits of their
+/// positions.
 fn shown(
     rows: &EncodedRows,
     numbers: impl Iterator<Item = u32>,
@@ -411,6 +421,37 @@ mod tests {
         let ends = (1..).take(rows.len()).map(|number| 6 * number).collect();
         let features = Features::of_encoded("rows", vec!["value".to_owned()], 4096, bytes, ends).unwrap();
         CachedRows::of_rows(rows.iter().map(|(.., at)| [*at, 0.0]).collect(), features)
+    }
+
+    /// The same rows, each with a rank.
+    fn ranked(of: &[(u8, u8, f64)], ranks: &[&[u8]]) -> CachedRows {
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for ((id, value, _), rank) in of.iter().zip(ranks) {
+            bytes.extend([1, *id, 0x22, 2, 0x28, *value]);
+            bytes.extend_from_slice(rank);
+            bytes.extend(u32::try_from(rank.len()).unwrap().to_le_bytes());
+            ends.push(u32::try_from(bytes.len()).unwrap());
+        }
+        let features = Features::of_encoded("rows", vec!["value".to_owned()], 4096, bytes, ends).unwrap();
+        CachedRows::of_rows(of.iter().map(|(.., at)| [*at, 0.0]).collect(), features.with_ranks(true))
+    }
+
+    #[test]
+    fn a_changed_rank_is_a_difference_and_rows_have_their_ranks_whatever_came_and_went() {
+        let (one, two) = (1e4, 2e4);
+        let of = [(1, 10, one), (2, 20, two), (3, 30, one)];
+        let ranks = |kept: &KeptFeatures| -> Vec<Option<Vec<u8>>> {
+            kept.in_order().map(|(rows, number)| rows.features.rank(number).map(<[u8]>::to_vec)).collect()
+        };
+        let mut kept = KeptFeatures::new(ranked(&of, &[b"a", b"", b"ccc"]), FeatureKey::Id).unwrap();
+        let squares = [square(one), square(two)];
+        assert_eq!(kept.replace(&squares, ranked(&of, &[b"a", b"", b"ccc"])).unwrap(), [false, false]);
+        assert_eq!(kept.replace(&squares, ranked(&of, &[b"a", b"b", b"ccc"])).unwrap(), [false, true]);
+        assert_eq!(ranks(&kept), [b"a".to_vec(), b"b".to_vec(), b"ccc".to_vec()].map(Some));
+        kept.replace(&squares[..1], ranked(&of[..1], &[b"dd"])).unwrap();
+        kept.join().unwrap();
+        assert_eq!(ranks(&kept), [b"dd".to_vec(), b"b".to_vec()].map(Some));
+        assert_eq!(kept.replace(&squares, rows(&of)), None, "rows without ranks");
     }
 
     fn square(at: f64) -> WorldRect {

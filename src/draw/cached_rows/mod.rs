@@ -4,7 +4,7 @@
 //! database encodes each row once and returns its position. The program computes which tiles the row touches, and at
 //! which grid unit, with the arithmetic of the plan and of `ST_AsMVTGeom`. The database is asked for ambiguous points,
 //! which lie so close to the boundary of two grid units that rounding decides. It draws tiles from which features are
-//! left out, because only the database knows the features' rank.
+//! left out by a rank whose values cannot be compared here.
 //!
 //! | file | what |
 //! |---|---|
@@ -15,6 +15,7 @@
 //! | `facets` | for each value of some columns, the kept rows that have it |
 //! | `matching_set` | some of these: those that fulfil a request's conditions |
 //! | `memory_limit` | a bound on the memory of all batches in work |
+//! | `most_features` | which features stay in a tile with too many |
 //! | `reading` | rows read from the database, in parallel |
 //! | `shapes` | lines and polygons |
 //! | `shape_wkb` | their geometries as the database sends them |
@@ -28,6 +29,7 @@ mod changed;
 mod facets;
 mod matching_set;
 mod memory_limit;
+mod most_features;
 mod reading;
 mod shape_rules;
 mod shape_wkb;
@@ -46,6 +48,7 @@ pub(crate) use changed::{JoinedRows, KeptFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 pub(crate) use memory_limit::MemoryLimit;
+pub(crate) use most_features::MostFeatures;
 pub(crate) use reading::{RowReaders, RowsRoom};
 use shapes::{Scene, ShapeRows};
 use spilled_rows::SpilledRows;
@@ -59,7 +62,7 @@ use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql::ExpectedRows;
 use crate::postgis::survey::Outlines;
 use crate::scratch::temporary_folder;
-use crate::source::{RenderedLayer, RenderedTile};
+use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile};
 use crate::tile::{
     Area, Candidate, Footprints, Frame, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox, TileCoord,
     TileRect, WorldRect, Zoom,
@@ -102,23 +105,6 @@ pub(crate) struct EncodedRows {
 
 /// The number of a row that has no feature.
 const NOT_DRAWN: u32 = u32::MAX;
-
-/// The most features of a tile, by zoom; the features beyond are left out.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct MostFeatures(Vec<Option<i64>>);
-
-impl MostFeatures {
-    /// The limits of a layer that is thinned to `limits` (zoom 0 first); no limits if the layer is not thinned.
-    pub(crate) fn of(layer: &Layer, limits: &[Option<i64>]) -> MostFeatures {
-        if layer.budget.thins() { MostFeatures(limits.to_vec()) } else { MostFeatures::default() }
-    }
-
-    /// True if features may be left out of a tile at `zoom` with `rows` rows.
-    fn is_exceeded(&self, zoom: Zoom, rows: usize) -> bool {
-        let most = self.0.get(usize::from(zoom.get())).copied().flatten();
-        most.is_some_and(|most| usize::try_from(most).is_ok_and(|most| rows > most))
-    }
-}
 
 /// The result of drawing areas from cached rows.
 #[derive(Default)]
@@ -262,8 +248,7 @@ impl CachedRows {
     }
 
     /// Draws the layer's part of some areas, as far as the rows serve them. Tiles that are already packed are taken
-    /// from `shared`, which is for tilesets of one layer. Tiles with more rows than `most` allows are left to the
-    /// database.
+    /// from `shared`, which is for tilesets of one layer. Tiles hold no more features than `most` allows.
     pub(crate) fn draw(
         &self,
         layer: &Layer,
@@ -389,7 +374,8 @@ fn part_of(layer: &Layer, area: &Area) -> WorldRect {
     area.rect.world(layer.margin.units(area.rect.zoom))
 }
 
-/// Draws an area of one tile whose rows together take more memory than allowed.
+/// Draws an area of one tile whose rows together take more memory than allowed. It is left to the database if features
+/// may have to be left out, though the rows in the file have ranks: which features stay is known after the last piece.
 fn drawn_in_pieces(
     rows: &SpilledRows,
     layer: &Layer,
@@ -407,7 +393,7 @@ fn drawn_in_pieces(
         let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
         found += candidates.len();
         unasked = rows.unasked(&candidates);
-        is_drawn = !most.is_exceeded(coord.zoom(), found)
+        is_drawn = most.at(coord.zoom()).is_none_or(|most| found <= most)
             && candidates.iter().all(|one| one.at != PlaceInTile::Ambiguous)
             && tile.add(&rows.features, &constants, drawn).is_some();
         pieces += 1;
@@ -427,10 +413,17 @@ fn drawn_in_pieces(
     tracing::debug!("layer \"{name}\": tile {coord} with {features} features is drawn in {pieces} pieces");
     // A planned tile is empty if all its rows lie beyond its buffer.
     let mvt = if features == 0 { Vec::new() } else { tile.finish(&rows.layer) };
-    let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-    let rendered = RenderedTile { tile: coord, mvt, layers, features, issues: Vec::new(), shared: None };
+    let rendered = rendered_tile(layer, coord, mvt, features, 0);
     let tiles = BatchTiles::from([(Order::ZoomColumnTmsRow.sort_key(coord).cast_signed(), rendered)]);
     Ok(DrawnAreas { tiles, count: LayerCount { tiles: 1, features }, ..DrawnAreas::default() })
+}
+
+/// A layer's part of a tile with some features, from which others were left out.
+fn rendered_tile(layer: &Layer, tile: TileCoord, mvt: Vec<u8>, features: u64, left_out: u64) -> RenderedTile {
+    let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
+    let issue = || LayerIssue { layer: layer.id, kind: LayerIssueKind::Thinned { left_out } };
+    let issues = (left_out > 0).then(issue).into_iter().collect();
+    RenderedTile { tile, mvt, layers, features, issues, shared: None }
 }
 
 /// Logs that the database draws areas.
@@ -502,34 +495,36 @@ impl EncodedRows {
         let candidates = self.candidates(layer, index, &areas);
         let added = self.changes.as_ref().map(|changes| &*changes.added.features);
         let (mut drawer, mut left) = (Drawer::with_more(&self.features, added), BTreeSet::new());
-        let (mut tiles, mut count, mut numbers, mut unasked) =
-            (Vec::new(), LayerCount::default(), Vec::new(), Vec::new());
+        let (mut tiles, mut count, mut unasked) = (Vec::new(), LayerCount::default(), Vec::new());
+        let (mut drawn, mut numbers) = (Vec::new(), Vec::new());
         for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
             let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
-            let is_sure = !most.is_exceeded(tile.zoom(), of_tile.len())
-                && of_tile.iter().all(|one| one.at != PlaceInTile::Ambiguous);
             let place = of_tile[0].tile;
-            let features_at = of_tile.iter().filter_map(|candidate| self.drawn_at(candidate));
+            drawn.clear();
+            drawn.extend(of_tile.iter().filter_map(|candidate| self.drawn_at(candidate)));
+            let found = drawn.len() as u64;
+            let is_sure = of_tile.iter().all(|one| one.at != PlaceInTile::Ambiguous)
+                && self.thin(layer, most.at(tile.zoom()), &mut drawn);
             let shared = shared.filter(|_| is_sure).and_then(|shared| {
                 numbers.clear();
-                numbers.extend(features_at.clone().map(|(number, _)| number));
+                numbers.extend(drawn.iter().map(|(number, _)| *number));
                 shared.tile(place, &numbers)
             });
             let mvt = match &shared {
                 Some(shared) if shared.packed().is_some() => Some(Vec::new()),
-                _ => is_sure.then(|| drawer.tile(&layer.constants(tile), features_at.clone())).flatten(),
+                _ => is_sure.then(|| drawer.tile(&layer.constants(tile), drawn.iter().copied())).flatten(),
             };
             let Some(mvt) = mvt else {
                 left.insert(place);
                 unasked.extend(self.unasked(of_tile));
                 continue;
             };
-            let features = features_at.count() as u64;
             count.tiles += 1;
-            count.features += features;
-            let layers = vec![RenderedLayer { layer: layer.id, bytes: mvt.len() }];
-            let rendered = RenderedTile { tile, mvt, layers, features, issues: Vec::new(), shared };
-            tiles.push((place.cast_signed(), rendered));
+            // The plan counts those that are left out, too.
+            count.features += found;
+            let features = drawn.len() as u64;
+            let rendered = rendered_tile(layer, tile, mvt, features, found - features);
+            tiles.push((place.cast_signed(), RenderedTile { shared, ..rendered }));
         }
         let left: Vec<TileCoord> = left.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
         let left: Vec<Area> = if left.len() as u64 * MAX_LEFT_SHARE > count.tiles {

@@ -14,7 +14,7 @@ use super::shapes::{Geometries, ShapeRows};
 use super::spilled_rows::SpilledRowsWriter;
 use super::{CacheLimits, CachedRows, EncodedRows, MIN_SHAPE_BYTES, RowStore};
 use crate::mvt::{DrawingRules, Features};
-use crate::postgis::layer::{Layer, QueryValues, search_boxes};
+use crate::postgis::layer::{Layer, QueryValues, RankBytes, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::split::RowScan;
 use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
@@ -105,8 +105,11 @@ impl Reading {
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
         let rows = rows.min(memory / parts / Positions::SIZE);
         let properties = || layer.properties.iter().map(|property| property.name.clone()).collect();
+        let is_ranked = layer.cached_rank().is_some();
         let part = |_| PartRows {
-            features: Features::new(properties(), rows, memory / parts).with_objects(layer.objects()),
+            features: Features::new(properties(), rows, memory / parts)
+                .with_objects(layer.objects())
+                .with_ranks(is_ranked),
             at: Vec::with_capacity(if layer.shape.points { rows } else { 0 }),
             geometries: Geometries::default(),
             rows: 0,
@@ -117,12 +120,18 @@ impl Reading {
         Reading { parts, bytes: 0, limit, memory, file: None, may_spill: may_spill && layer.shape.points, rules: None }
     }
 
-    /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, and
-    /// where they lie.
+    /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, where
+    /// they lie, and their ranks.
     fn add(&mut self, part: usize, row: &Row) -> Result<(), RowsRefused> {
         let part = &mut self.parts[part];
         let before = part.bytes();
-        let Some(added) = part.features.add(row.get(0)) else { return Err(RowsRefused::NotPlain) };
+        let added = if part.features.are_ranked() {
+            let ranks: Vec<Option<RankBytes>> = row.try_get(3).map_err(|_other| RowsRefused::NotPlain)?;
+            part.features.add_ranked(row.get(0), ranks.iter().map(|rank| rank.as_ref().map(|rank| &*rank.0)))
+        } else {
+            part.features.add(row.get(0))
+        };
+        let added = added.ok_or(RowsRefused::NotPlain)?;
         part.rows += added as u64;
         if self.rules.is_some() {
             part.geometries.add(row).ok_or(RowsRefused::OtherShapes)?;

@@ -26,7 +26,7 @@ use crate::mvt::Features;
 use crate::postgis::layer::Layer;
 
 /// The first bytes. The number is that of this form of the file, and changes with the form of encoded features.
-const MAGIC: &[u8; 23] = b"oar-tiles live rows 1\r\n";
+const MAGIC: &[u8; 23] = b"oar-tiles live rows 2\r\n";
 
 /// The longest head, in bytes.
 const MAX_HEAD: u32 = 1 << 20;
@@ -56,6 +56,8 @@ struct LayerHead {
     rows: u64,
     /// The bytes of their encoded features.
     bytes: u64,
+    /// True if the features hold the ranks of the rows.
+    ranked: bool,
 }
 
 /// The rows of a layer that are written to a file, or were read from one.
@@ -122,6 +124,7 @@ pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, 
             read: since_1970(layer.read),
             rows: layer.rows.len() as u64,
             bytes: lengths.map(|length| length as u64).sum(),
+            ranked: layer.rows.are_ranked(),
         }
     };
     let head = Head { about: &saved.about, layers: saved.layers.iter().map(head_of).collect() };
@@ -160,8 +163,9 @@ pub(crate) fn read_saved_rows<A: DeserializeOwned>(
 ) -> io::Result<SavedRows<A>> {
     let (head, parts) = read_signed::<A>(file, key, memory)?;
     let mut saved = Vec::new();
-    for (LayerHead { definition, read, .. }, parts) in head.layers.into_iter().zip(parts) {
-        let layer = layers.iter().find(|layer| layer.definition() == definition);
+    for (LayerHead { definition, read, ranked, .. }, parts) in head.layers.into_iter().zip(parts) {
+        let is_it = |layer: &&Arc<Layer>| layer.definition() == definition && layer.cached_rank().is_some() == ranked;
+        let layer = layers.iter().find(is_it);
         let rows = layer.and_then(|layer| parts.of(layer)).ok_or_else(|| unfit("its rows are of other layers"))?;
         let read = SystemTime::UNIX_EPOCH.checked_add(read).ok_or_else(|| unfit(TOO_LONG))?;
         saved.push(SavedLayer { definition, read, rows });
@@ -244,7 +248,7 @@ impl RowParts {
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
         let extent = layer.margin.extent.into();
         let features = Features::of_encoded(&layer.name, properties, extent, self.bytes, self.ends)?;
-        KeptFeatures::of_rows(self.at, features, key(layer)?)
+        KeptFeatures::of_rows(self.at, features.with_ranks(layer.cached_rank().is_some()), key(layer)?)
     }
 }
 
@@ -374,6 +378,22 @@ mod tests {
     }
 
     #[test]
+    fn a_file_says_whether_its_rows_have_ranks() {
+        // The bytes of each end with a rank that is NULL.
+        let bytes = [[1, 3, 0, 255, 255, 255, 255], [1, 5, 0, 255, 255, 255, 255]].concat();
+        let features = Features::of_encoded("places", vec!["name".to_owned()], 4096, bytes.clone(), vec![7, 14]);
+        let at = [3, 5].map(at).to_vec();
+        let ranked = KeptFeatures::of_rows(at.clone(), features.unwrap().with_ranks(true), FeatureKey::Id).unwrap();
+        let layers = vec![layer("one", ranked), layer("two", rows(&[3]))];
+        let (head, found) = read(&written(&SavedRows { about: String::new(), layers }), b"key", 1_000).unwrap();
+        assert_eq!(head.layers.iter().map(|layer| layer.ranked).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(found, [RowParts { at, ends: vec![7, 14], bytes }, parts(&[3])]);
+        let older = written(&SavedRows { about: String::new(), layers: vec![] });
+        let older = [b"oar-tiles live rows 1\r\n", &older[MAGIC.len()..]].concat();
+        assert_eq!(read(&older, b"key", 1_000).unwrap_err(), "it has another form");
+    }
+
+    #[test]
     fn a_file_in_which_anything_differs_is_refused() {
         let saved = SavedRows { about: "a state".to_owned(), layers: vec![layer("one", rows(&[3, 5, 7]))] };
         let whole = written(&saved);
@@ -400,7 +420,7 @@ mod tests {
     fn a_head_that_lies_takes_no_memory() {
         let numbers = [0, 1, 1 << 20, 1 << 32, 1 << 60, u64::MAX / 20, u64::MAX];
         for [rows, bytes] in numbers.iter().flat_map(|rows| numbers.map(|bytes| [*rows, bytes])) {
-            let layer = LayerHead { definition: "one".to_owned(), read: Duration::ZERO, rows, bytes };
+            let layer = LayerHead { definition: "one".to_owned(), read: Duration::ZERO, rows, bytes, ranked: false };
             for layers in [vec![], vec![layer]] {
                 let is_nothing = layers.is_empty() || rows == 0 && bytes == 0;
                 let head = serde_json::to_vec(&Head { about: "a state".to_owned(), layers }).unwrap();

@@ -23,8 +23,8 @@ use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 /// looks. With fewer, reading the rows near each change costs less than reading all rows.
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
-/// The memory that a row is expected to take, in bytes: itself, and each of its properties. If all rows might take more
-/// than allowed, they are not read.
+/// The memory that a row is expected to take, in bytes: itself, and each of its properties and its rank. If all rows
+/// might take more than allowed, they are not read.
 const BYTES_PER_ROW: [u64; 2] = [80, 40];
 
 /// The most that a row is expected to take, in bytes.
@@ -81,8 +81,7 @@ pub(crate) fn key(layer: &Layer) -> Option<FeatureKey> {
     Some(points.key)
 }
 
-/// True if the rows of a layer can be live, and its tiles drawn from them. The database draws those of which features
-/// are left out.
+/// True if the rows of a layer can be live, and its tiles drawn from them.
 pub(crate) fn may_have_live_points(layer: &Layer) -> bool {
     key(layer).is_some()
 }
@@ -138,7 +137,8 @@ impl LiveRows {
             return Ok(None);
         };
         let memory = step.memory.saturating_sub(bytes(&layers));
-        let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * layer.properties.len() as u64;
+        let values = layer.properties.len() + usize::from(layer.cached_rank().is_some());
+        let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * values as u64;
         if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
             tracing::info!(
                 "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
@@ -167,8 +167,8 @@ impl LiveRows {
         };
         // As good as the change log, then, which also notes that a column is altered.
         let ages = points.is_none() || !shows_rows_as_written(step.snapshot, layer, &[]).await?;
-        // A rank decides which rows of a large tile are left out, and is not kept.
-        let hold_all = !ages && layer.rank.is_none();
+        // A rank decides which rows of a large tile are left out. It is kept if its values can be compared here.
+        let hold_all = !ages && (layer.rank.is_none() || layer.cached_rank().is_some());
         layers.push(LiveLayer { ages, hold_all, ..LiveLayer::new(definition, step, rows) });
         Ok(points)
     }

@@ -7,6 +7,7 @@
 //! | `query` | a query as the source of rows, and the values of its placeholders |
 //! | `function` | a database function that returns whole tiles |
 //! | `facet` | columns whose values requests choose, and the conditions that say so |
+//! | `rank` | the rank of a layer's features, which decides which of them stay in a large tile |
 //! | `section` | the keys of a section `[[layer]]` |
 
 mod facet;
@@ -14,6 +15,7 @@ mod function;
 mod options;
 mod placement;
 mod query;
+mod rank;
 mod section;
 
 use std::sync::Arc;
@@ -27,12 +29,12 @@ use crate::tile::{LayerId, Margin, TileBounds, TileCoord, TileRect, Zoom, ZoomLi
 
 pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
+pub(crate) use options::same_max_features;
 #[cfg(test)]
 pub(crate) use options::tests::layer as example_layer;
 pub(crate) use options::{
     Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
-pub(crate) use options::{Rank, same_max_features};
 pub(crate) use placement::Beyond;
 pub(crate) use placement::{
     EdgeUnits, MAX_WRAPPED_HALVES, Placement, REPAIRED, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes,
@@ -40,6 +42,7 @@ pub(crate) use placement::{
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub(crate) use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
+pub(crate) use rank::{Rank, RankBytes};
 pub(crate) use section::{
     AggregateSection, ClusterSection, Fraction, Limit, Properties, RowCondition, SimplifySection,
 };
@@ -315,6 +318,12 @@ impl Layer {
         self.row_properties().map(|property| property.sql.as_str()).chain(rank)
     }
 
+    /// The type as which cached rows read the rank of a row; `None` if the layer has none, or if its values cannot be
+    /// compared here.
+    pub(crate) fn cached_rank(&self) -> Option<&'static str> {
+        self.rank.as_ref().filter(|_| self.shape.points)?.read_as
+    }
+
     /// The SQL over the rows of a cell: properties, and the condition of the cell. The cell's bounds are still
     /// placeholders.
     pub(crate) fn aggregates(&self) -> impl Iterator<Item = &str> {
@@ -537,7 +546,7 @@ pub(crate) struct LayerTraits {
     pub(crate) has_cacheable_rows: bool,
     /// True if its features are lines and polygons that are drawn as they are stored, from the same rows in every tile.
     pub(crate) has_cacheable_shapes: bool,
-    /// True if features are left out of tiles with too many. The database draws those tiles, whatever is cached.
+    /// True if features are left out of tiles with too many.
     pub(crate) is_thinned: bool,
     /// True if its rows may be cached and the features of a tile are identified and sorted by their keys in the tile,
     /// so that the tile may be patched from cached rows.

@@ -202,15 +202,6 @@ pub(crate) fn same_max_features(features: NonZeroU64) -> Vec<Option<i64>> {
     vec![i64::try_from(features.get()).ok(); usize::from(Zoom::MAX.get()) + 1]
 }
 
-/// The rank of a layer's features, ready for a statement.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Rank {
-    /// The expression over a row.
-    pub sql: String,
-    /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
-    pub(crate) collated: bool,
-}
-
 // The text behind the fingerprint: everything in a layer's configuration that decides its bytes in a tile.
 //
 // Every target holds a hash of this text. It is written out by hand, in the form of the first version, so that renaming
@@ -394,7 +385,7 @@ pub(crate) mod tests {
                 on_large_tile: OnLargeTile::Thin,
                 rank: Some("workers".to_owned()),
             },
-            rank: Some(Rank { sql: "(workers\n)".to_owned(), collated: false }),
+            rank: Some(Rank { sql: "(workers\n)".to_owned(), collated: false, read_as: None }),
             on_tile_error: OnTileError::Fail,
             beyond: Beyond::Wrap,
             reaches_beyond: false,

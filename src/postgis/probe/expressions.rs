@@ -158,13 +158,18 @@ impl LayerProbe<'_> {
 
     /// Lets the server check the rank: its values must have an order.
     pub(crate) async fn rank(&self, layer: &Layer, relation: &Relation, rank: &str) -> Result<Rank, Error> {
-        // Because of the geometry next to the rank, the server rejects an aggregate. An array without values still has
+        // Because of the geometry next to the rank, the server rejects an aggregate. A subquery without rows still has
         // the type of the rank.
         let sql = format!(
-            "SELECT typcollation <> 0 FROM (
-            SELECT pg_typeof((array_agg(oar_tiles_rank))[1]) AS kind
-            FROM (SELECT ({rank}\n), {} FROM {} WHERE false AND ({rank}
+            "SELECT typcollation <> 0, (
+            SELECT base.typname::text FROM pg_type AS base
+            WHERE base.oid = CASE pg_type.typtype WHEN 'd' THEN pg_type.typbasetype ELSE pg_type.oid END
+                AND base.typnamespace = 'pg_catalog'::regnamespace
+        ), current_setting('server_encoding') FROM (
+            SELECT pg_typeof((
+                SELECT oar_tiles_rank FROM (SELECT ({rank}\n), {} FROM {} WHERE false AND ({rank}
 ) IS NULL ORDER BY 1 LIMIT 1) AS ranked (oar_tiles_rank)
+            )) AS kind
         ) AS found JOIN pg_type ON pg_type.oid = found.kind",
             layer.geometry, layer.relation
         );
@@ -173,7 +178,9 @@ impl LayerProbe<'_> {
             Error::Query { source, .. } => refused_rank(layer, relation, source),
             other => other,
         })?;
-        Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0) })
+        let (kind, encoding): (Option<String>, String) = (row.get(1), row.get(2));
+        let read_as = kind.and_then(|kind| Rank::read_as(&kind, &encoding));
+        Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0), read_as })
     }
 }
 

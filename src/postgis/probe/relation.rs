@@ -373,7 +373,8 @@ const PLAIN_COLUMNS: &str = "
     FROM pg_class AS c WHERE c.oid = $1::text::regclass";
 
 /// True if what a layer shows of a row, and `more` that is computed from it, changes only if the row is written: all of
-/// that, and the layer's condition if it has one, are columns of a table as they are.
+/// that, and the layer's condition and its rank as cached rows hold it, if it has them, are columns of a table as they
+/// are.
 pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer, more: &[&str]) -> Result<bool, Error> {
     if layer.is_query() {
         return Ok(false);
@@ -383,7 +384,8 @@ pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer, more: &[&
     let (mut expressions, mut are_values) = (vec![layer.geometry.clone()], vec![false]);
     let values = layer.properties.iter().filter(of_row).map(|property| &*property.sql);
     let values = values.chain(layer.filter.as_deref()).chain(more.iter().copied()).map(named);
-    let values = values.chain(layer.key.iter().map(|key| key.quoted.clone()));
+    let ranks = layer.rank.iter().filter(|_| layer.cached_rank().is_some()).map(|rank| named(&rank.sql));
+    let values = values.chain(ranks).chain(layer.key.iter().map(|key| key.quoted.clone()));
     for value in values.chain(layer.section.feature_id.as_deref().map(quoted)) {
         expressions.push(value);
         are_values.push(true);

@@ -17,6 +17,9 @@ const MAX_ROWS_PER_GROUP: u32 = 1024;
 /// The most bytes of values that one call of `ST_AsMVT` encodes. Only a single row may be larger.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
+/// The bytes of a rank that is neither a text nor bytes, about.
+const RANK_BYTES: u32 = 8;
+
 /// The number of rows that are going to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExpectedRows {
@@ -60,7 +63,7 @@ pub(crate) struct CachedRowsParameters {
 
 /// The rows of a layer that lie in the world, in the order of the keys, in groups: where they lie, and an MVT layer
 /// that `ST_AsMVT` writes of them, all at one position. Points lie at arrays of positions in metres of EPSG:3857 (x,
-/// y); lines and polygons are [shapes](shape_columns).
+/// y), and an array of their [ranks](Layer::cached_rank) follows; lines and polygons are [shapes](shape_columns).
 pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried_anywhere(layer);
@@ -85,11 +88,17 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
     // Values other than texts count as two bytes each, which is about the size in which the program keeps a number.
     let texts = layer.properties.iter().enumerate().filter(|(_, property)| property.kind == "String");
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
-    // The rank is computed only so that the statement fails if a row's rank does.
-    let rank = layer.rank.iter().map(|_| format!(" + 0 * ({RANK} IS NULL)::int4"));
+    // A rank that is not read is computed only so that the statement fails if a row's rank does.
+    let rank = layer.rank.iter().map(|_| match layer.cached_rank() {
+        Some(kind @ ("text" | "bytea")) => format!(" + coalesce(octet_length({RANK}::pg_catalog.{kind}), 0)"),
+        Some(_) => format!(" + CASE WHEN {RANK} IS NULL THEN 0 ELSE {RANK_BYTES} END"),
+        None => format!(" + 0 * ({RANK} IS NULL)::int4"),
+    });
     let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, rank.collect::<String>());
     let (places, gathered) = if layer.shape.points {
-        ("x, y", "array_agg(drawn.x), array_agg(drawn.y)".to_owned())
+        // As the type that its values are compared as: the base type of a domain, texts as text.
+        let ranks = layer.cached_rank().map(|kind| format!(", array_agg(drawn.{RANK}::pg_catalog.{kind})"));
+        ("x, y", format!("array_agg(drawn.x), array_agg(drawn.y){}", ranks.unwrap_or_default()))
     } else {
         ("west, north, east, south, wkb, has_own_box", shape_columns())
     };

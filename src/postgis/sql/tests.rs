@@ -91,7 +91,11 @@ fn thinned() -> Layer {
         rank: Some("workers".to_owned()),
         ..points().budget
     };
-    Layer { budget, rank: Some(Rank { sql: "(workers\n)".to_owned(), collated: false }), ..points() }
+    Layer {
+        budget,
+        rank: Some(Rank { sql: "(workers\n)".to_owned(), collated: false, read_as: Some("int4") }),
+        ..points()
+    }
 }
 
 /// Squares with the number of their rows.
@@ -147,6 +151,7 @@ fn the_statements_that_read_rows() {
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     let whole = RowChoice::Boxes { boxes: 1, rows: ExpectedRows::Counted(1_000), keys: None };
     compare("cached_rows", &cached_rows(&points(), whole, parameters));
+    compare("cached_rows_with_ranks", &cached_rows(&thinned(), whole, parameters));
     let mut objects = Layer { names: PropertyNames::Members { of: 2 }, ..points() };
     objects.properties.push(BoundProperty {
         name: "more".to_owned(),

@@ -182,31 +182,86 @@ fn what_is_not_the_same_in_every_tile_is_left_to_the_database() {
     compare(&db, "6", &layer("points", "degrees", PLAIN), &[], 0);
 }
 
+/// Layers of which features are left out, by rank: values of all types that are compared here, with NULLs, ties and NaN.
+const RANKS: [&str; 18] = [
+    "CASE WHEN id % 5 > 0 THEN id % 13 - 6 END",
+    "whole",
+    "wide",
+    "short",
+    "part",
+    "short_part",
+    "exact",
+    "CASE id % 9 WHEN 0 THEN 'NaN' WHEN 1 THEN 0 WHEN 2 THEN -12.0001 ELSE (id % 4 - 2) * 1e4 + (id % 3) * 1e-5 END::numeric",
+    "flag",
+    "word",
+    "CASE WHEN flag THEN upper(word) ELSE word || ' ' END",
+    "hash::char(34)",
+    "word::name",
+    "tag",
+    "day",
+    "stamp",
+    "grade",
+    "decode(substr(hash, 1, 2 * (id % 3)), 'hex')",
+];
+
 #[test]
-fn of_a_thinned_layer_the_database_draws_only_the_tiles_from_which_features_are_left_out() {
+fn large_tiles_of_a_thinned_layer_are_drawn_from_rows_read_once() {
     let db = Db::new();
     db.run(ROWS);
-    // As many as are allowed, by features and by bytes, with a rank and without.
-    for (budget, left) in [
-        ("max_tile_features = 100", true),
-        ("max_tile_features = { \"0-3\" = 40 }\nrank = \"whole\"", true),
-        ("max_tile_features = 1511", false),
-        ("max_tile_features = 1510", true),
-        ("max_tile_bytes = 3000\nrank = \"word\"", true),
-        ("max_tile_bytes = { \"1-2\" = 5000 }\nmax_tile_features = { \"0-1\" = 700 }\nrank = \"hash\"", true),
-    ] {
-        let more = format!("{PLAIN}\non_large_tile = \"thin\"\n{budget}");
-        let stderr = compare(&db, "0-8", &layer("points", "degrees", &more), &[], 1);
-        let is_left = stderr.contains("left to the database, for ambiguous points or large tiles");
-        assert_eq!(is_left, left, "{budget}\n{stderr}");
+    db.run("CREATE DOMAIN grade AS text CHECK (length(VALUE) < 10); ALTER TABLE rows ADD COLUMN grade grade COLLATE \"und-x-icu\"; UPDATE rows SET grade = CASE id % 4 WHEN 1 THEN 'B' WHEN 2 THEN 'a' WHEN 3 THEN 'ä' END");
+    let thinned = |name: &str, budget: &str| {
+        layer(name, "degrees", &format!("properties = [\"id\", \"word\"]\non_large_tile = \"thin\"\n{budget}"))
+    };
+    let ranked = |number: usize, rank: &str| {
+        thinned(
+            &format!("ranked_{number}"),
+            &format!("rank = \"{rank}\"\nmax_tile_features = {{ \"0-4\" = 40, \"5-8\" = 3 }}"),
+        )
+    };
+    let mut layers: Vec<String> = RANKS.iter().enumerate().map(|(number, rank)| ranked(number, rank)).collect();
+    layers.extend([
+        thinned("by_key", "max_tile_features = 100"),
+        thinned("one", "max_tile_features = 1"),
+        thinned("bytes", "max_tile_bytes = 3000\nrank = \"word\""),
+        thinned("both", "max_tile_bytes = { \"1-2\" = 5000 }\nmax_tile_features = { \"0-1\" = 700 }\nrank = \"hash\""),
+        // A rank behind an object.
+        thinned("objects", "max_tile_features = 7\nrank = \"whole\"").replace("\"word\"", "\"object\""),
+        // Below clusters.
+        thinned("below", "max_tile_features = 20\nrank = \"part\"\n[layer.cluster]\nzoom = \"0-3\"\nsize = \"1/4\""),
+    ]);
+    let stderr = compare(&db, "0-7", &layers.concat(), &[], layers.len());
+    let left: Vec<&str> = stderr.lines().filter(|line| line.contains("left to the database")).collect();
+    // The clusters alone.
+    assert!(left.iter().all(|line| line.contains("\"below\"")), "{left:?}");
+    // Of values that are not compared here, the database draws the tiles from which some are left out.
+    let unknown = ["stamp - timestamptz '2000-01-01'", "object", "ARRAY[id % 7]"];
+    let layers: Vec<String> = unknown.iter().enumerate().map(|(number, rank)| ranked(number, rank)).collect();
+    let stderr = compare(&db, "0-7", &layers.concat(), &[], layers.len());
+    for number in 0..layers.len() {
+        let text =
+            format!("layer \"ranked_{number}\": areas left to the database, for ambiguous points or large tiles");
+        assert!(stderr.contains(&text), "{text}: {stderr}");
     }
-    // Every tile.
-    let more = format!("{PLAIN}\non_large_tile = \"thin\"\nmax_tile_features = 1");
-    compare(&db, "0-6", &layer("points", "degrees", &more), &[], 1);
-    // Below clusters.
-    let below = "[layer.cluster]\nzoom = \"0-3\"\nsize = \"1/4\"\n";
-    let more = format!("{PLAIN}\non_large_tile = \"thin\"\nmax_tile_features = 20\n{below}");
-    compare(&db, "0-8", &layer("points", "degrees", &more), &[], 1);
+}
+
+#[test]
+fn what_is_not_drawn_takes_no_place_in_a_thinned_tile_from_rows_read_once() {
+    let db = Db::new();
+    db.run(ROWS);
+    db.run(IN_DEGREES);
+    for (table, geometry, more) in [
+        ("between", "metres", "candidates = 0.01\nmax_tile_features = 2\nrank = \"id % 3\""),
+        ("between", "degrees", "tile_bounds = \"degrees\"\nmax_tile_features = 2"),
+        ("rows", "degrees", "buffer = 0\nextent = 256\nmax_tile_features = 3\nrank = \"word\""),
+        ("halves", "degrees", "buffer = 8\nextent = 512\nmax_tile_features = 4\nrank = \"id % 5\""),
+    ] {
+        let layers = format!(
+            "[[layer]]\nname = \"points\"\ntable = \"{table}\"\ngeometry = \"{geometry}\"\nproperties = [\"id\"]\non_large_tile = \"thin\"\n{more}\n"
+        );
+        let stderr = compare(&db, "0-11", &layers, &[], 1);
+        let is_left = stderr.contains("left to the database, for ambiguous points");
+        assert_eq!(is_left, table != "rows", "{table}\n{stderr}");
+    }
 }
 
 #[test]
@@ -236,18 +291,18 @@ fn what_is_left_out_is_reported_alike_whatever_draws() {
     assert!(found.2 == expected.2);
 }
 
+/// Towns of many rows, whose keys say nothing of where they lie, beside rows all over the world.
+const MANY: &str = "CREATE TABLE many AS SELECT i AS id, md5(i::text) AS word, i % 7 AS kind,
+             ST_SetSRID(ST_MakePoint(90 + (hashint4(i) % 1000) * 3e-5 + (i % 5) * 20, 23 + (hashint4(-i) % 1000) * 3e-5 - (i % 3) * 30), 4326) AS degrees
+         FROM generate_series(1, 17000) AS i;
+         INSERT INTO many SELECT 100000 + id, word, 8, degrees FROM rows WHERE word IS NOT NULL AND ST_X(degrees) BETWEEN -180 AND 180 AND ST_Y(degrees) BETWEEN -85 AND 85;
+         ALTER TABLE many ADD PRIMARY KEY (word, id)";
+
 #[test]
 fn rows_beyond_the_memory_are_drawn_from_a_scratch_file() {
     let db = Db::new();
     db.run(ROWS);
-    // Towns of many rows, whose keys say nothing of where they lie, beside rows all over the world.
-    db.run(
-        "CREATE TABLE many AS SELECT i AS id, md5(i::text) AS word, i % 7 AS kind,
-             ST_SetSRID(ST_MakePoint(90 + (hashint4(i) % 1000) * 3e-5 + (i % 5) * 20, 23 + (hashint4(-i) % 1000) * 3e-5 - (i % 3) * 30), 4326) AS degrees
-         FROM generate_series(1, 17000) AS i;
-         INSERT INTO many SELECT 100000 + id, word, 8, degrees FROM rows WHERE word IS NOT NULL AND ST_X(degrees) BETWEEN -180 AND 180 AND ST_Y(degrees) BETWEEN -85 AND 85;
-         ALTER TABLE many ADD PRIMARY KEY (word, id)",
-    );
+    db.run(MANY);
     let folder = tempfile::tempdir().unwrap();
     let config = written(
         folder.path(),
@@ -274,6 +329,32 @@ fn rows_beyond_the_memory_are_drawn_from_a_scratch_file() {
         let found = Archive::open(&copy).tiles();
         assert_eq!(found.len(), expected.len());
         assert!(found == expected, "{name}");
+    }
+}
+
+#[test]
+fn rows_in_a_scratch_file_have_ranks() {
+    let db = Db::new();
+    db.run(ROWS);
+    db.run(MANY);
+    let folder = tempfile::tempdir().unwrap();
+    let config = written(
+        folder.path(),
+        "[[layer]]\nname = \"many\"\ntable = \"many\"\nkey = [\"word\", \"id\"]\nproperties = [\"id\", \"word\"]\non_large_tile = \"thin\"\nmax_tile_features = 30\nrank = \"kind\"\n",
+    );
+    let seeded = |rows_mb: &str| {
+        let output = folder.path().join(format!("{rows_mb}.mbtiles"));
+        let arguments = ["--config", &config, "--zoom", "3-12", "-vv", "--workers", "5"];
+        let run = run(seed_command(&db.url, &output, &arguments).env("OAR_TILES_ROWS_MB", rows_mb)).ok();
+        (Archive::open(&output).tiles(), run.stderr)
+    };
+    let (expected, _) = seeded("0");
+    for (rows_mb, is_spilled) in [("1", true), ("100", false)] {
+        let (found, stderr) = seeded(rows_mb);
+        assert_eq!(stderr.contains("rows are cached, in a scratch file"), is_spilled, "{stderr}");
+        // Tiles whose rows do not fit into the memory at once are the database's.
+        assert_eq!(stderr.contains("left to the database"), is_spilled, "{stderr}");
+        assert!(found == expected, "{rows_mb}");
     }
 }
 

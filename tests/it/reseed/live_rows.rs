@@ -431,9 +431,17 @@ fn ranks_that_no_tile_shows_make_tiles_dirty() {
     let kept = Kept::new("t.mbtiles", RANKED, WHOLE);
     let watching = kept.watch();
     kept.keep_rows(&watching);
-    let (dirty, _) = kept.published(&watching, "UPDATE rows SET kind = 1000 - kind");
-    assert!(dirty > 0);
-    kept.is_fresh("other ranks");
+    let dirty = |sql: &str| kept.published(&watching, sql);
+    assert_eq!(dirty("UPDATE rows SET kind = kind + 1; UPDATE rows SET kind = kind - 1").0, 0);
+    for change in [
+        "UPDATE rows SET kind = 1000 - kind WHERE id < 40",
+        "UPDATE rows SET kind = NULL WHERE id % 3 = 0",
+        "UPDATE rows SET kind = id % 3 WHERE id % 2 = 0; DELETE FROM rows WHERE id % 13 = 0",
+    ] {
+        let (dirty, lines) = dirty(change);
+        assert!(dirty > 0 && !lines.contains("left to the database"), "{dirty} dirty tiles: {lines}");
+        kept.is_fresh(change);
+    }
     watching.end();
 }
 

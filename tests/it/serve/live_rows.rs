@@ -152,15 +152,21 @@ fn live_tiles_with_points_between_two_units_are_drawn_from_rows() {
 
 #[test]
 fn live_tiles_of_a_layer_that_is_thinned_are_those_of_a_seed() {
-    let layer = "[[layer]]\nname = \"thinned\"\ntable = \"rows\"\ngeometry = \"geom\"\nproperties = [\"id\", \"word\", \"kind\"]\n
-        max_tile_features = 60\nmax_tile_bytes = 1500\non_large_tile = \"thin\"\n";
-    let live = Live::new(&format!("[tileset]\nmax_shrink = \"100%\"\n{layer}"));
-    live.keeps_rows();
-    live.shows_what_a_seed_shows("the rows");
-    live.tracked.db.run("UPDATE rows SET geom = ST_Translate(geom, 3, 2) WHERE id % 7 = 0 AND abs(ST_X(geom)) < 170");
-    live.shows_what_a_seed_shows("moved rows");
-    let rows = live.rows();
-    assert!(rows["tiles"].as_u64().unwrap() > 50 && rows["why_not"].is_null(), "{rows}");
+    let layer =
+        "[[layer]]\nname = \"thinned\"\ntable = \"rows\"\ngeometry = \"geom\"\nproperties = [\"id\", \"word\"]\n
+        max_tile_features = 60\non_large_tile = \"thin\"\n";
+    for budget in ["max_tile_bytes = 1500", "rank = \"kind\""] {
+        let live = Live::new(&format!("[tileset]\nmax_shrink = \"100%\"\n{layer}{budget}\n"));
+        live.keeps_rows();
+        live.shows_what_a_seed_shows("the rows");
+        let move_some = "UPDATE rows SET geom = ST_Translate(geom, 3, 2) WHERE id % 7 = 0 AND abs(ST_X(geom)) < 170";
+        for change in [move_some, "UPDATE rows SET kind = CASE WHEN id % 11 > 0 THEN id % 13 END WHERE id % 2 = 0"] {
+            live.tracked.db.run(change);
+            live.shows_what_a_seed_shows(change);
+        }
+        let rows = live.rows();
+        assert!(rows["tiles"].as_u64().unwrap() > 50 && rows["why_not"].is_null(), "{rows}");
+    }
 }
 
 #[test]

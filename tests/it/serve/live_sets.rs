@@ -239,6 +239,55 @@ fn filtered_tiles_from_sets_are_those_of_the_database_after_every_change() {
     assert!(metrics.contains(&format!("oar_tiles_live_sets{{}} {sets}\n")), "{metrics}");
 }
 
+/// Points of which features are left out, by rank and by key.
+const THINNED: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[tileset.parameter]]
+name = "kind"
+type = "integer[]"
+where = { ranked = "kind = ANY (!kind!)", plain = "kind = ANY (!kind!)" }
+[[layer]]
+name = "ranked"
+table = "rows"
+geometry = "geom"
+properties = ["id"]
+on_large_tile = "thin"
+max_tile_features = 25
+rank = "score"
+[[layer]]
+name = "plain"
+table = "rows"
+geometry = "geom"
+properties = ["id"]
+on_large_tile = "thin"
+max_tile_features = 10
+"#;
+
+#[test]
+fn filtered_tiles_from_sets_are_thinned_among_the_rows_that_match() {
+    let pair = Pair::of(THINNED, THINNED, 64);
+    pair.live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
+    let all = |what: &str| {
+        for filter in ["kind=3&kind=5", "kind=1", "kind=77"] {
+            until(&format!("{filter} {what}"), || pair.shows_the_same(filter, &[0, 1, 3]));
+        }
+    };
+    all("at first");
+    all("again");
+    let before = pair.count("set_tiles");
+    for change in [
+        "UPDATE rows SET score = 1000 - score WHERE id % 2 = 0",
+        "UPDATE rows SET score = NULL WHERE id % 3 = 0; UPDATE rows SET kind = 3 WHERE id % 11 = 0",
+    ] {
+        pair.live.tracked.db.run(change);
+        pair.has_new_snapshots();
+        all(change);
+    }
+    let rows = pair.live.rows();
+    assert!(rows["reads"] == 1 && rows["why_not"].is_null() && pair.count("set_tiles") > before, "{rows}");
+}
+
 /// Cells of every kind, beside points.
 const CELLS: &str = r#"
 [tileset]
