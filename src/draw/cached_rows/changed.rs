@@ -11,7 +11,7 @@
 //! changed since they were joined with the rows as read: by the step after 50,000, or a fiftieth, have come or gone.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
 use super::matching_set::{RowPlaces, RowsVersion};
@@ -174,6 +174,22 @@ impl KeptFeatures {
         self.facets = facets.map(Arc::new);
     }
 
+    /// A number for the rows as read or joined: those that were read or joined later have a greater one.
+    pub(crate) fn base(&self) -> u64 {
+        self.changes.version.base()
+    }
+
+    /// The memory in use, in bytes, of the rows as read, if others keep them, too.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        if Arc::strong_count(&self.read) > 1 { self.read.bytes() } else { 0 }
+    }
+
+    /// The rows for others, without facets, for as long as somebody keeps the rows as read.
+    pub(crate) fn offered(&self) -> OfferedFeatures {
+        let (key, changes) = (self.key.clone(), Arc::clone(&self.changes));
+        OfferedFeatures { key, read: Arc::downgrade(&self.read), changes }
+    }
+
     /// The number of rows.
     pub(crate) fn len(&self) -> usize {
         self.changes.count(&self.read)
@@ -308,6 +324,35 @@ impl KeptFeatures {
         }
         (self.read, self.changes) = (Arc::new(joined), changes);
         Some(())
+    }
+}
+
+/// Rows that others may take, who then share the rows as read with those who keep them.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferedFeatures {
+    key: FeatureKey,
+    read: Weak<EncodedRows>,
+    changes: Arc<RowChanges>,
+}
+
+impl OfferedFeatures {
+    pub(crate) fn are_kept(&self) -> bool {
+        self.read.strong_count() > 0
+    }
+
+    /// The rows for another user, whose steps are not those of the first one. `None` if nobody keeps them any more.
+    pub(crate) fn taken(&self) -> Option<KeptFeatures> {
+        let RowChanges { went, gone, added, before, serials, version } = &*self.changes;
+        let (positions, features) = (Arc::clone(&added.positions), Arc::clone(&added.features));
+        let changes = Arc::new(RowChanges {
+            went: went.clone(),
+            gone: *gone,
+            added: EncodedRows { positions, features, ..EncodedRows::default() },
+            before: before.clone(),
+            serials: serials.clone(),
+            version: version.of_another_user(),
+        });
+        Some(KeptFeatures { key: self.key.clone(), read: self.read.upgrade()?, changes, facets: None })
     }
 }
 

@@ -38,7 +38,7 @@ use std::sync::Arc;
 
 pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
-pub(crate) use changed::{KeptFeatures, RowChanges};
+pub(crate) use changed::{KeptFeatures, OfferedFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 pub(crate) use memory_limit::MemoryLimit;
