@@ -312,7 +312,7 @@ fn served_tilesets(
     writer: Option<WriterOptions>,
     stop: &Stop,
 ) -> Result<ServedTilesets, CommandError> {
-    let (mut served, mut families) = (Vec::new(), Vec::new());
+    let (mut served, mut families, pool) = (Vec::new(), Vec::new(), Arc::default());
     for settings in settings {
         let report = report(Style::Warnings);
         if let Some(family) = Family::of(&settings).filter(|_| matches!(kind, ServedKind::Listed)) {
@@ -320,7 +320,8 @@ fn served_tilesets(
             let writer = writer.map(|writer| watch(writer) as Arc<dyn Writer<WrittenVariants>>);
             // The writer of the variants also writes the tileset without conditions.
             if let Some(all) = family.all()? {
-                served.push(ServedTileset::read_only(TilesetRun::new(all, false, &report, stop)?));
+                let run = TilesetRun::new(all, false, &report, stop)?.with_pool(&pool);
+                served.push(ServedTileset::read_only(run));
             }
             families.push(ServedFamily { family, writer });
             continue;
@@ -329,7 +330,7 @@ fn served_tilesets(
             let advice = "leave TARGET out, so that all variants are written and served";
             not_for_variants(&settings, "serve TARGET --writer", advice)?;
         }
-        let run = TilesetRun::new(settings, false, &report, stop)?;
+        let run = TilesetRun::new(settings, false, &report, stop)?.with_pool(&pool);
         if let ServedKind::Discovered(_) = kind {
             served.push(ServedTileset::live_only(run));
             continue;
@@ -438,8 +439,11 @@ fn preview_database(arguments: &Preview, stop: &Stop) -> Result<(), CommandError
     let options = ServeOptions { live: of_first.live, shares: of_first.shares, ..preview };
     let then = if arguments.open { OnceReady::OpenBrowser } else { OnceReady::SayWhere };
     on_runtime(async || {
-        let live_only =
-            |settings| TilesetRun::new(settings, false, &report(Style::Warnings), stop).map(ServedTileset::live_only);
+        let pool = Arc::default();
+        let live_only = |settings| {
+            let run = TilesetRun::new(settings, false, &report(Style::Warnings), stop)?.with_pool(&pool);
+            Ok::<_, CommandError>(ServedTileset::live_only(run))
+        };
         let tilesets = settings.into_iter().map(live_only).collect::<Result<_, _>>()?;
         let served = ServedTilesets::ByName(NamedTilesets { tilesets, families: Vec::new() });
         serving::run(&served, &options, then, None, stop).await

@@ -59,7 +59,7 @@ use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
-pub(crate) use cached_rows::{CacheLimits, MatchingSet};
+pub(crate) use cached_rows::{CacheLimits, KeptFeatures, MatchingSet};
 pub(crate) use checks::{COMPARED_TILES, verify_cached_rows};
 pub(crate) use drawing::{DrawnFromRows, LayerPlan};
 pub(crate) use family::{
@@ -67,8 +67,9 @@ pub(crate) use family::{
 };
 pub(crate) use family_tiles::FamilyTiles;
 pub(crate) use live_rows::{
-    AreProven, CellMembers, DifferingSquares, LivePoints, LiveRows, LiveStep, MAX_AGE, MAX_CHANGED_POSITIONS,
-    SavedLayer, SavedRows, may_have_live_points, note_position, read_saved_rows, write_saved_rows,
+    AreProven, CellMembers, DifferingSquares, GivenCount, LivePoints, LiveRows, LiveStep, MAX_AGE,
+    MAX_CHANGED_POSITIONS, PooledRows, RowsAge, RowsPool, SavedLayer, SavedRows, may_have_live_points, note_position,
+    read_saved_rows, write_saved_rows,
 };
 pub(crate) use neighbourhood::with_neighbourhood;
 pub(crate) use statements::{RunLayers, WorkOnRows};

@@ -1,5 +1,6 @@
 //! Rows that are kept, read on a snapshot of their own: by a server for live tiles, by `reseed --watch` for
-//! its looks. The change log says where they have changed since.
+//! its looks. The change log says where they have changed since. A server's tilesets and its writer take them from each
+//! other.
 
 use std::num::NonZeroUsize;
 use std::ops::ControlFlow;
@@ -8,10 +9,14 @@ use std::sync::Arc;
 use super::CommandError;
 use super::dirty::drawn;
 use crate::change_log::{UnseenLog, newest_logged, tracked};
-use crate::cursor::{Cursor, StateInHistory};
-use crate::draw::{COMPARED_TILES, LivePoints, MAX_CHANGED_POSITIONS, Worker, note_position};
+use crate::cursor::{Cursor, NewestLogged, StateInHistory};
+use crate::draw::{
+    COMPARED_TILES, GivenCount, KeptFeatures, LivePoints, LiveRows, LiveStep, MAX_CHANGED_POSITIONS, PooledRows,
+    RowsAge, RowsPool, Worker, note_position,
+};
+use crate::error::with_causes;
 use crate::plan::{DrawnLayer, batches};
-use crate::postgis::{Database, Layer, Reads, Snapshot};
+use crate::postgis::{Database, Layer, Reads, Snapshot, shows_rows_as_written};
 use crate::tile::{ChangeLocation, SearchBox, TileCoord, TileRect};
 
 pub(crate) struct RowsSnapshot<'a> {
@@ -32,6 +37,84 @@ impl RowsSnapshot<'_> {
         let drawn: Vec<DrawnLayer> = self.layers.iter().map(|layer| drawn(layer)).collect();
         let batches = batches(&tiles, &drawn, NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
         Ok(points.draw_alike(&self.worker, self.layers, layer, &batches).await?)
+    }
+}
+
+/// A snapshot on which rows are taken from others in this process, or offered to them.
+#[derive(Clone, Copy)]
+pub(crate) struct PoolStep<'a> {
+    pub(crate) pool: &'a RowsPool,
+    pub(crate) database: &'a Database,
+    pub(crate) snapshot: &'a Snapshot,
+    /// The schema of the change log.
+    pub(crate) schema: &'a str,
+}
+
+impl PoolStep<'_> {
+    /// The rows of a layer that others have, brought to the snapshot, in at most `memory` bytes: any, or those from
+    /// which a user with rows of the age `own` should go on. The rows are also those of the layers `all`, of each of
+    /// which the log says by itself where they have changed. `None` if there are none, so that they have to be read.
+    pub(crate) async fn taken(
+        self,
+        layer: &Layer,
+        all: &[Arc<Layer>],
+        own: Option<RowsAge>,
+        memory: usize,
+    ) -> Option<LiveRows> {
+        let (pooled, rows) = self.pool.rows_of(layer, own).filter(|(_, rows)| rows.bytes() <= memory)?;
+        let now = self.snapshot.cursor().parse::<Cursor>();
+        if !now.is_ok_and(|now| now.sees_all_of(&pooled.shown.state)) {
+            // Others are at a later snapshot.
+            return None;
+        }
+        let why_not = match self.brought(&pooled, rows, layer, all, memory).await {
+            Ok(Some(rows)) => {
+                tracing::debug!("layer \"{}\": its live rows are those of others in this process", layer.name());
+                if own.is_none() {
+                    pooled.note_given();
+                }
+                return Some(rows);
+            }
+            Ok(None) => "it is not known what has changed since".to_owned(),
+            Err(error) => with_causes(&error),
+        };
+        tracing::info!("layer \"{}\": live rows of others in this process are not used: {why_not}", layer.name());
+        self.pool.forget(pooled.age());
+        None
+    }
+
+    async fn brought(
+        self,
+        pooled: &PooledRows,
+        rows: KeptFeatures,
+        layer: &Layer,
+        all: &[Arc<Layer>],
+        memory: usize,
+    ) -> Result<Option<LiveRows>, CommandError> {
+        let PoolStep { database, snapshot, schema, .. } = self;
+        if !is_in_history(snapshot, schema, &pooled.shown).await? {
+            return Ok(None);
+        }
+        let asking = Box::pin(changed_positions(database, snapshot, all, &pooled.shown.state, schema));
+        let changed = snapshot.without_keeping_locks(asking).await?;
+        let changed: Option<Vec<Vec<[f64; 2]>>> = changed.into_iter().collect();
+        let are_as_written = shows_rows_as_written(snapshot, layer, &[]).await?;
+        let since = pooled.shown.state.to_string();
+        let step = LiveStep { snapshot, since: &since, now: snapshot.cursor(), memory };
+        let rows = pooled.kept(rows, step, layer, are_as_written);
+        let changed = changed.map(|changed| changed.concat());
+        let is_brought = rows.points(step, layer, changed.as_deref()).await?.is_some();
+        Ok(is_brought.then_some(rows))
+    }
+
+    /// Offers the rows of a layer to others, if they are those of the snapshot, whose state is `shown`. `given` counts
+    /// how many times others take them.
+    pub(crate) async fn offer(self, rows: &LiveRows, layer: &Layer, shown: &StateInHistory, given: &GivenCount) {
+        // A snapshot of a standby shows more than the name of its state says.
+        if shown.newest == NewestLogged::NoLog || self.snapshot.is_of_standby() {
+            return;
+        }
+        rows.offer(self.pool, layer, shown, given).await;
     }
 }
 

@@ -80,7 +80,7 @@ use tokio::task::spawn_blocking;
 use crate::backoff::Backoff;
 use crate::change_log::Cursor;
 use crate::config::{DatabaseSettings, Settings};
-use crate::draw::Worker;
+use crate::draw::{RowsPool, Worker};
 use crate::encode::TileCompression;
 use crate::error::{ErrorKind, Obstacle};
 use crate::manifest::Witness;
@@ -111,6 +111,8 @@ pub struct TilesetRun {
     pub(crate) part: RunPart,
     /// Where its rows and layers come from.
     pub(crate) rows: RowSource,
+    /// The live rows of all runs in this process that keep some; `None` if it keeps them for itself.
+    pub(crate) pool: Option<Arc<RowsPool>>,
     /// The gate at which its batches wait for their turn, if the run shares the database's sessions with others.
     pub gate: Option<Arc<dyn BatchGate>>,
     /// Receives the list of changed tiles after the run is published.
@@ -195,6 +197,7 @@ impl TilesetRun {
             target,
             part: RunPart::Whole,
             rows: RowSource::OwnSnapshot,
+            pool: None,
             gate: None,
             changed_out: ChangedOut::default(),
             report: Arc::clone(report),
@@ -206,6 +209,11 @@ impl TilesetRun {
     pub(crate) fn with_changed_out(self, path: Option<&Path>) -> Result<TilesetRun, CommandError> {
         let changed_out = ChangedOut::new(path, &self.settings.tileset.output)?;
         Ok(TilesetRun { changed_out, ..self })
+    }
+
+    /// The same run, which takes live rows from others in this process and gives them its own.
+    pub(crate) fn with_pool(self, pool: &Arc<RowsPool>) -> TilesetRun {
+        TilesetRun { pool: Some(Arc::clone(pool)), ..self }
     }
 
     /// The same run with another report.

@@ -12,7 +12,7 @@
 //! takes longer than a step, so the steps go on meanwhile, and what they changed is carried over in the end.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
 use super::matching_set::{RowPlaces, RowsVersion};
@@ -22,7 +22,7 @@ use crate::postgis::Facet;
 use crate::tile::{Candidate, Frame, Positions, WorldRect};
 
 /// What came and went since rows were read.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct RowChanges {
     /// A bit for each row as read: it went.
     went: Vec<u64>,
@@ -201,6 +201,22 @@ impl KeptFeatures {
     /// True if the features hold the ranks of the rows.
     pub(crate) fn are_ranked(&self) -> bool {
         self.read.features.are_ranked()
+    }
+
+    /// A number for the rows as read or joined: those that were read or joined later have a greater one.
+    pub(crate) fn base(&self) -> u64 {
+        self.changes.version.base()
+    }
+
+    /// The memory in use, in bytes, of the rows as read, if others keep them, too.
+    pub(crate) fn shared_bytes(&self) -> usize {
+        if Arc::strong_count(&self.read) > 1 { self.read.bytes() } else { 0 }
+    }
+
+    /// The rows for others, without facets, for as long as somebody keeps the rows as read.
+    pub(crate) fn offered(&self) -> OfferedFeatures {
+        let (key, changes) = (self.key.clone(), Arc::clone(&self.changes));
+        OfferedFeatures { key, read: Arc::downgrade(&self.read), changes }
     }
 
     /// The number of rows.
@@ -385,6 +401,26 @@ impl KeptFeatures {
         changes.before = self.places(&changes)?;
         (self.changes, self.facets) = (Arc::new(changes), facets);
         Some(())
+    }
+}
+
+/// Rows that others may take, who then share the rows as read with those who keep them.
+#[derive(Debug, Clone)]
+pub(crate) struct OfferedFeatures {
+    key: FeatureKey,
+    read: Weak<EncodedRows>,
+    changes: Arc<RowChanges>,
+}
+
+impl OfferedFeatures {
+    pub(crate) fn are_kept(&self) -> bool {
+        self.read.strong_count() > 0
+    }
+
+    /// The rows for another user, whose steps are not those of the first one. `None` if nobody keeps them any more.
+    pub(crate) fn taken(&self) -> Option<KeptFeatures> {
+        let changes = RowChanges { version: self.changes.version.of_another_user(), ..(*self.changes).clone() };
+        Some(KeptFeatures { key: self.key.clone(), read: self.read.upgrade()?, changes: changes.into(), facets: None })
     }
 }
 

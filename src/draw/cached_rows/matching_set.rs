@@ -17,6 +17,8 @@ use crate::tile::{Candidate, Margin, Positions, TileRect, WorldRect};
 pub(crate) struct RowsVersion {
     /// A number for the rows as read or joined.
     read: u64,
+    /// The number of the user whose steps these are; 0 for the one who has read or joined the rows.
+    user: u64,
     /// The number of steps since then in which rows came or went.
     pub(crate) steps: u64,
     /// The serial number of the next row that comes.
@@ -28,6 +30,18 @@ impl RowsVersion {
     pub(crate) fn begin() -> RowsVersion {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         RowsVersion { read: NEXT.fetch_add(1, Ordering::Relaxed), ..RowsVersion::default() }
+    }
+
+    /// The same version for another user of the rows: versions of different users are not earlier or later ones of
+    /// each other, because their steps and serial numbers are others.
+    pub(crate) fn of_another_user(self) -> RowsVersion {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        RowsVersion { user: NEXT.fetch_add(1, Ordering::Relaxed), ..self }
+    }
+
+    /// The number of the rows as read or joined; later ones have a greater number.
+    pub(crate) fn base(self) -> u64 {
+        self.read
     }
 
     /// How many serial numbers were given.
@@ -212,7 +226,8 @@ impl CachedRows {
 impl RowChanges {
     /// The keys of the rows that came since a version. `None` if it is a version of other rows, or a later one.
     pub(crate) fn keys_since(&self, version: RowsVersion, key: &FeatureKey) -> Option<Vec<FeatureKeyValue<'_>>> {
-        if version.read != self.version.read || version.steps > self.version.steps {
+        let is_of_these = (version.read, version.user) == (self.version.read, self.version.user);
+        if !is_of_these || version.steps > self.version.steps {
             return None;
         }
         let came = (0..).zip(&self.serials).filter(|(_, serial)| **serial >= version.came);

@@ -44,7 +44,7 @@ pub(crate) use ambiguous::AmbiguousPoint;
 use ambiguous::KnownPlaces;
 pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
-pub(crate) use changed::{JoinedRows, KeptFeatures, RowChanges};
+pub(crate) use changed::{JoinedRows, KeptFeatures, OfferedFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
 pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
 pub(crate) use memory_limit::MemoryLimit;

@@ -17,6 +17,7 @@
 //! | `keys` | keys of rows as the parameter of a statement |
 //! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
+//! | `pool` | the rows of points that users in this process take from each other |
 //! | `sets` | those of these rows that fulfil a request's conditions |
 
 mod cells;
@@ -25,6 +26,7 @@ mod joining;
 mod keys;
 mod members;
 mod points;
+mod pool;
 mod sets;
 
 use std::collections::BTreeSet;
@@ -37,6 +39,7 @@ pub(crate) use file::{SavedLayer, SavedRows, read_saved_rows, write_saved_rows};
 use joining::Joining;
 pub(crate) use members::CellMembers;
 pub(crate) use points::{LivePoints, may_have_live_points};
+pub(crate) use pool::{GivenCount, PooledRows, RowsAge, RowsPool};
 use tokio::sync::Mutex;
 
 use super::cached_rows::{KeptCellFeatures, KeptFeatures, has_cacheable_cells};

@@ -230,6 +230,7 @@ impl ReseedRun<'_> {
             }
             layers.push(points.map(|points| PreparedLayer::new(layer).with_live_points(&points)));
         }
+        watched.offer(&self.look).await;
         Ok(layers)
     }
 }

@@ -130,7 +130,7 @@ impl ReseedRun<'_> {
         self.notify_dirty(None);
         if let Some(live) = &self.options.live {
             // The seed needs their memory.
-            live.clear().await;
+            live.clear(&self.look.run).await;
         }
         // The seed takes a snapshot of its own.
         let Look { run: tileset_run, snapshot, .. } = self.look;

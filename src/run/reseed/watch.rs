@@ -471,7 +471,7 @@ impl Watched for WatchedTarget<'_> {
             matches!(outcome, Ok(ReseedOutcome::Nothing | ReseedOutcome::Done(_)) | Err(CommandError::NotCompacted(_)));
         if !has_same_history {
             // The next look may find another history of the database.
-            self.live.clear().await;
+            self.live.clear(run).await;
         }
         outcome
     }

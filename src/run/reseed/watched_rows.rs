@@ -6,6 +6,8 @@
 //!  the first look after that ─► the changes since that snapshot, by the change log ─► kept
 //!  after five minutes ─► read again, while those that are kept are used
 //! ```
+//!
+//! In a server, rows of points are those of its live tiles where these have some: see [`RowsPool`](crate::draw::RowsPool).
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,11 +17,11 @@ use tokio::task::JoinHandle;
 
 use crate::change_log::newest_logged;
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
-use crate::draw::{LiveRows, LiveStep, Worker};
+use crate::draw::{GivenCount, LivePoints, LiveRows, LiveStep, Worker};
 use crate::error::with_causes;
-use crate::postgis::{counts_cells, foldable, probe};
+use crate::postgis::{Database, Layer, Snapshot, counts_cells, foldable, probe};
 use crate::run::dirty::Look;
-use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
+use crate::run::kept_rows::{PoolStep, RowsSnapshot, changed_positions, is_in_history};
 use crate::run::{CommandError, TilesetRun};
 use crate::stop::{Signal, Stop};
 
@@ -54,9 +56,12 @@ struct ReadRows {
 }
 
 impl WatchedRows {
-    /// Drops all rows, and those that are being read.
-    pub(crate) async fn clear(&self) {
+    /// Drops all rows, and those that are being read. Nobody else in this process takes them then.
+    pub(crate) async fn clear(&self, run: &TilesetRun) {
         self.end_reading();
+        for age in self.kept.ages().await {
+            run.pool.iter().for_each(|pool| pool.forget(age));
+        }
         self.kept.clear().await;
     }
 
@@ -87,12 +92,39 @@ impl WatchedRows {
         }
     }
 
-    /// Takes over rows that were read since an earlier look, brought to the snapshot of this one. Rows that cannot be
-    /// brought to it are dropped.
+    /// Takes over rows that were read since an earlier look, or newer rows of others in this process, brought to the
+    /// snapshot of this one.
     ///
     /// # Errors
     /// If the session of the snapshot is lost, or a stop was requested.
     pub(crate) async fn take_over(&self, look: &Look<'_>) -> Result<(), CommandError> {
+        self.take_over_read(look).await?;
+        let Some(pool) = pool_step(&look.run, &look.database, &look.snapshot) else { return Ok(()) };
+        for layer in &look.layers {
+            if let Some(age) = self.kept.age_of(layer).await {
+                let memory = look.run.rows_memory().saturating_sub(self.kept.bytes_besides(layer).await);
+                if let Some(newer) = pool.taken(layer, std::slice::from_ref(layer), Some(age), memory).await {
+                    self.kept.take_over(newer).await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Offers rows of points, which are those of the look's snapshot, to others in this process.
+    pub(crate) async fn offer(&self, look: &Look<'_>) {
+        let Some(pool) = pool_step(&look.run, &look.database, &look.snapshot) else { return };
+        if self.kept.point_layers().await == 0 {
+            return;
+        }
+        match state_in_history(&look.run, &look.snapshot).await {
+            Ok(shown) => offer(pool, &self.kept, &look.layers, &shown).await,
+            Err(error) => tracing::debug!("rows are not offered to others in this process: {}", with_causes(&error)),
+        }
+    }
+
+    /// Takes over rows that were read since an earlier look. Rows that cannot be brought to this one are dropped.
+    async fn take_over_read(&self, look: &Look<'_>) -> Result<(), CommandError> {
         let running = {
             let mut reading = self.reading.lock();
             if !matches!(&*reading, Reading::Running(task, _) if task.is_finished()) {
@@ -161,14 +193,63 @@ async fn brought(read: ReadRows, look: &Look<'_>, memory: usize) -> Result<Optio
     Ok(Some(rows))
 }
 
+fn pool_step<'a>(run: &'a TilesetRun, database: &'a Database, snapshot: &'a Snapshot) -> Option<PoolStep<'a>> {
+    let schema = &run.settings.database.changes.schema;
+    run.pool.as_deref().map(|pool| PoolStep { pool, database, snapshot, schema })
+}
+
+async fn state_in_history(run: &TilesetRun, snapshot: &Snapshot) -> Result<StateInHistory, CommandError> {
+    let state: Cursor = snapshot.cursor().parse()?;
+    let newest = newest_logged(snapshot, &run.settings.database.changes.schema, std::slice::from_ref(&state)).await?;
+    Ok(StateInHistory { state, newest: newest.first().copied().unwrap_or(NewestLogged::NoLog) })
+}
+
+async fn offer(pool: PoolStep<'_>, rows: &LiveRows, layers: &[Arc<Layer>], shown: &StateInHistory) {
+    for layer in layers {
+        pool.offer(rows, layer, shown, &GivenCount::default()).await;
+    }
+}
+
+/// Takes the rows of a layer of points, by its number, from others in this process, or reads them.
+async fn obtain_points(
+    run: &TilesetRun,
+    on: &RowsSnapshot<'_>,
+    number: usize,
+    rows: &LiveRows,
+    look: LiveStep<'_>,
+) -> Result<(), CommandError> {
+    let layer = &on.layers[number];
+    if let Some(step) = pool_step(run, on.database, on.snapshot) {
+        let memory = look.memory.saturating_sub(rows.bytes_besides(layer).await);
+        if let Some(taken) = step.taken(layer, std::slice::from_ref(layer), None, memory).await {
+            rows.take_over(taken).await;
+            if are_right(on, number, rows.points(look, layer, None).await?).await? {
+                return Ok(());
+            }
+            // Those that are read may be right, and take the place of these.
+            rows.age_of(layer).await.into_iter().for_each(|age| step.pool.forget(age));
+        }
+    }
+    let read = rows.read_points(look, layer).await?;
+    if read.is_some() && !are_right(on, number, read).await? {
+        rows.refuse(look, layer).await;
+    }
+    Ok(())
+}
+
+async fn are_right(on: &RowsSnapshot<'_>, number: usize, points: Option<LivePoints>) -> Result<bool, CommandError> {
+    match points {
+        Some(points) => on.draws_alike(number, &points).await,
+        None => Ok(false),
+    }
+}
+
 /// Reads the rows of some layers, by their definitions.
 async fn read(run: TilesetRun, wanted: Vec<String>, memory: usize) -> Result<ReadRows, CommandError> {
     let database = run.database()?;
     let snapshot = Arc::new(database.snapshot().await?);
     let probed = probe(&snapshot, &run.settings.tileset.layers).await?;
-    let state: Cursor = snapshot.cursor().parse()?;
-    let newest = newest_logged(&snapshot, &run.settings.database.changes.schema, std::slice::from_ref(&state)).await?;
-    let shown = StateInHistory { state, newest: newest.first().copied().unwrap_or(NewestLogged::NoLog) };
+    let shown = state_in_history(&run, &snapshot).await?;
     let packing = run.settings.run.limits.packing;
     let on = RowsSnapshot {
         worker: Worker::alone(&database, &snapshot, &probed.locks, packing).await?,
@@ -187,13 +268,14 @@ async fn read(run: TilesetRun, wanted: Vec<String>, memory: usize) -> Result<Rea
                 rows.read_cells(look, layer, folds.as_deref()).await?;
                 rows.encode_cells(look, layer, folds.as_ref()).await?;
             }
-        } else if let Some(points) = rows.read_points(look, layer).await?
-            && !on.draws_alike(number, &points).await?
-        {
-            rows.refuse(look, layer).await;
+        } else {
+            obtain_points(&run, &on, number, &rows, look).await?;
         }
     }
     snapshot.check_partitions(on.reads).await?;
+    if let Some(pool) = pool_step(&run, &database, &snapshot) {
+        offer(pool, &rows, on.layers, &shown).await;
+    }
     drop(on);
     Ok(ReadRows { rows, shown, wanted })
 }

@@ -126,7 +126,12 @@ impl DatabaseTiles {
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
-            rows: Arc::new(ServedRows::new(bounds.rows_memory(settings.run.rows_memory), sets, file)),
+            rows: Arc::new(ServedRows::new(
+                bounds.rows_memory(settings.run.rows_memory),
+                sets,
+                file,
+                run.pool.clone().unwrap_or_default(),
+            )),
             layers: first.layers.clone(),
             purges_filtered,
             filters_digest: settings.tileset.filters.digest(),

@@ -138,6 +138,12 @@ impl RowOwners {
         owners.iter().map(|owner| rows_layer(*owner)).collect()
     }
 
+    /// The layers as which rows are read, each once.
+    pub(crate) fn own_rows_layers(&self, all: &[Arc<Layer>]) -> Vec<RowsLayer> {
+        let own = self.rows_layers(all).into_iter().enumerate();
+        own.filter_map(|(number, rows)| rows.filter(|rows| rows.owner == number)).collect()
+    }
+
     /// The layers whose rows may be kept.
     pub(crate) fn kept_layers(&self, layers: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
         let kept = layers.iter().zip(self.rows_layers(layers)).filter(|(_, rows)| rows.is_some());

@@ -11,6 +11,7 @@
 //! | `live` | tiles that the target does not hold, rendered on request |
 //! | `live_layers` | the layers with the rows that are kept of them, and as which layer the rows of each are read |
 //! | `maps` | the tables that say for which values those of requests stand |
+//! | `pooled_rows` | rows that a tileset takes from others in this server, and offers to them |
 //! | `request_filter` | what a request wants of the rows: further conditions of the layers, and their values |
 //! | `rows` | rows of points, kept to draw live tiles without a statement |
 //! | `saved_rows`, `saved_rows_file` | how a server takes over the rows that the one before has left; the file beside a target in which it leaves them |
@@ -28,6 +29,7 @@ mod follow;
 mod live;
 mod live_layers;
 mod maps;
+mod pooled_rows;
 mod request_filter;
 mod rows;
 mod saved_rows;

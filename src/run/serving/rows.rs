@@ -20,7 +20,7 @@ use super::saved_rows_file::SavedRowsFile;
 use super::sets::{FilterPart, LoggedParts, ServedSets, SetsState};
 use crate::change_log::{Cursor, Watch, tracked, tracked_each};
 use crate::cursor::{NewestLogged, StateInHistory};
-use crate::draw::{CellMembers, LiveRows, LiveStep, may_have_live_points};
+use crate::draw::{CellMembers, GivenCount, LiveRows, LiveStep, RowsPool, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
@@ -44,6 +44,10 @@ pub(crate) struct ServedRows {
     pub(crate) rows: LiveRows,
     pub(crate) owners: RowOwners,
     pub(crate) sets: ServedSets,
+    /// The rows of others in this process.
+    pub(crate) pool: Arc<RowsPool>,
+    /// How many times others took these rows.
+    pub(crate) given: GivenCount,
     /// The first database state that live tiles have shown, or since rows were lost.
     first_shown: parking_lot::Mutex<Option<Cursor>>,
     /// The memory that they may take, in bytes.
@@ -82,6 +86,14 @@ impl RowsState {
     }
 }
 
+/// Where rows are from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Obtained {
+    Taken,
+    /// Those of one layer at least were read.
+    Read,
+}
+
 impl RowsStage {
     pub(crate) fn not_yet() -> RowsStage {
         RowsStage::Due(Instant::now(), MIN_TILES)
@@ -111,12 +123,14 @@ impl<E: Into<CommandError>> From<E> for NotKept {
 }
 
 impl ServedRows {
-    /// No rows yet. They may take `memory` bytes. Requests may narrow them by `filters`.
-    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<SavedRowsFile>) -> ServedRows {
+    /// No rows yet. They may take `memory` bytes.
+    pub(crate) fn new(memory: usize, sets: ServedSets, file: Option<SavedRowsFile>, pool: Arc<RowsPool>) -> ServedRows {
         ServedRows {
             rows: LiveRows::default(),
             owners: RowOwners::default(),
             sets,
+            pool,
+            given: GivenCount::default(),
             first_shown: parking_lot::Mutex::default(),
             memory,
             kept: Mutex::new(RowsStage::not_yet()),
@@ -170,10 +184,11 @@ impl ServedRows {
         let last_look_seconds = self.brought_at.lock().map(|at| at.elapsed().as_secs());
         let saved_seconds = self.file.as_ref().and_then(SavedRowsFile::age).map(|age| age.as_secs());
         let report = self.report.lock().clone();
-        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, ..report })
+        self.sets.report(LiveRowsReport { last_look_seconds, saved_seconds, given: self.given.get(), ..report })
     }
 
     pub(crate) async fn drop_rows(&self) {
+        self.rows.ages().await.into_iter().for_each(|age| self.pool.forget(age));
         self.rows.clear().await;
         self.sets.clear();
     }
@@ -185,7 +200,7 @@ impl ServedRows {
         let mut report = self.report.lock();
         let was_kept = report.snapshot.take().is_some();
         report.drops += u64::from(was_kept);
-        (report.rows, report.bytes, report.changed) = (0, 0, 0);
+        (report.rows, report.bytes, report.shared_bytes, report.changed) = (0, 0, 0, 0);
         (report.being_read, report.why_not) = (false, Some(why.to_owned()));
     }
 
@@ -198,11 +213,12 @@ impl ServedRows {
     /// Notes which state the rows show now.
     pub(crate) async fn note_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
+        let shared_bytes = self.rows.shared_bytes().await;
         let bytes = self.owners.bound(self.memory, bytes);
         self.sets.bound(self.memory, bytes);
         *self.brought_at.lock() = Some(Instant::now());
         let mut report = self.report.lock();
-        (report.rows, report.bytes, report.changed) = (rows, bytes, changed);
+        (report.rows, report.bytes, report.shared_bytes, report.changed) = (rows, bytes, shared_bytes, changed);
         (report.being_read, report.snapshot, report.why_not) = (false, Some(shown.state.to_string()), None);
     }
 
@@ -232,15 +248,22 @@ impl ServedRows {
     pub(crate) async fn read(&self, on: Result<RowsSnapshot<'_>, CommandError>, schema: &str) {
         let read = async {
             let on = on?;
-            let is_any_kept = self.try_read(&on, schema).await?;
-            Ok::<_, NotKept>(is_any_kept.then(|| RowsState::new(on.shown, on.reads)))
+            let obtained = self.try_read(&on, schema).await?;
+            if obtained.is_none() {
+                return Ok::<_, NotKept>(None);
+            }
+            self.offer(self.pool_step(on.database, on.snapshot, schema), on.layers, on.shown).await;
+            Ok(obtained.map(|obtained| (RowsState::new(on.shown, on.reads), obtained)))
         };
         let read = read.await;
         self.drawn.store(0, Ordering::Relaxed);
         let mut kept = self.kept.lock().await;
         let (why, pause) = match read {
-            Ok(Some(state)) => {
-                self.report.lock().reads += 1;
+            Ok(Some((state, obtained))) => {
+                match obtained {
+                    Obtained::Read => self.report.lock().reads += 1,
+                    Obtained::Taken => self.report.lock().taken += 1,
+                }
                 self.sets.note_rows_read();
                 self.note_shown(&state.shown).await;
                 *kept = RowsStage::Rows(state);
@@ -262,10 +285,10 @@ impl ServedRows {
         *kept = RowsStage::lost(pause);
     }
 
-    /// True if the rows of some layer are kept now.
-    async fn try_read(&self, on: &RowsSnapshot<'_>, schema: &str) -> Result<bool, NotKept> {
+    /// Where the rows that are kept now are from; `None` if none are.
+    async fn try_read(&self, on: &RowsSnapshot<'_>, schema: &str) -> Result<Option<Obtained>, NotKept> {
         if on.shown.newest == NewestLogged::NoLog || on.reads.row_security.is_some() {
-            return Ok(false);
+            return Ok(None);
         }
         self.drop_rows().await;
         self.owners.find(on.snapshot, on.layers).await?;
@@ -278,36 +301,63 @@ impl ServedRows {
             layers.iter().zip(&watches).filter_map(|(layer, watches)| Some((number(layer)?, watches))).collect();
         // Cells have rows of their own where no layer of points could keep them.
         numbered.sort_by_key(|(number, _)| on.layers[*number].grid().is_some());
-        let mut is_any_kept = false;
+        let mut all_obtained = None;
         for (number, watches) in numbered {
             let rows = self.owners.rows_layers(on.layers).swap_remove(number);
             let Some(rows) = rows.filter(|rows| rows.owner == number) else { continue };
-            if self.read_layer(on, &rows, watches).await? {
-                is_any_kept = true;
-            } else {
+            let obtained = self.obtain_layer(on, &rows, watches, schema).await?;
+            all_obtained = all_obtained.max(obtained);
+            if obtained.is_none() {
                 let definition = on.layers[number].definition();
                 self.owners.share_only_with(|points| points != definition);
             }
         }
         on.snapshot.check_partitions(on.reads).await?;
-        Ok(is_any_kept)
+        Ok(all_obtained)
     }
 
-    /// Reads the rows of a layer. False if they are not kept.
-    async fn read_layer(&self, on: &RowsSnapshot<'_>, rows: &RowsLayer, watches: &[Watch]) -> Result<bool, NotKept> {
+    /// Takes the rows of a layer from others in this process, or reads them. `None` if they are not kept.
+    async fn obtain_layer(
+        &self,
+        on: &RowsSnapshot<'_>,
+        rows: &RowsLayer,
+        watches: &[Watch],
+        schema: &str,
+    ) -> Result<Option<Obtained>, NotKept> {
         // The positions of a materialized view, for one, are known by no table.
         if watches.iter().all(Watch::is_query) {
-            return Ok(false);
+            return Ok(None);
         }
-        let (step, RowsLayer { owner, layer }) = (self.step(on.snapshot, ""), rows);
-        let Some(points) = self.rows.read_points(step, layer).await? else { return Ok(false) };
-        self.rows.read_facets(step, layer).await?;
-        // The cells of all rows are counted as the survey of a seed counts them.
-        if on.layers[*owner].grid().is_some() || on.draws_alike(*owner, &points).await? {
-            return Ok(true);
+        let (step, layer) = (self.step(on.snapshot, ""), &rows.layer);
+        if self.take(self.pool_step(on.database, on.snapshot, schema), on.layers, rows, None).await {
+            if self.are_right(on, rows).await? {
+                return Ok(Some(Obtained::Taken));
+            }
+            // Those that are read may be right, and take the place of these.
+            self.rows.age_of(layer).await.into_iter().for_each(|age| self.pool.forget(age));
+        }
+        if self.rows.read_points(step, layer).await?.is_none() {
+            return Ok(None);
+        }
+        if self.are_right(on, rows).await? {
+            return Ok(Some(Obtained::Read));
         }
         self.rows.refuse(step, layer).await;
-        Ok(false)
+        Ok(None)
+    }
+
+    /// Reads the facets of a layer's rows, and compares what these draw with what the database draws.
+    async fn are_right(&self, on: &RowsSnapshot<'_>, RowsLayer { owner, layer }: &RowsLayer) -> Result<bool, NotKept> {
+        let step = self.step(on.snapshot, "");
+        self.rows.read_facets(step, layer).await?;
+        // The cells of all rows are counted as the survey of a seed counts them.
+        if on.layers[*owner].grid().is_some() {
+            return Ok(true);
+        }
+        match self.rows.points(step, layer, None).await? {
+            Some(points) => Ok(on.draws_alike(*owner, &points).await?),
+            None => Ok(false),
+        }
     }
 
     /// The layers on a snapshot, with rows where they are kept, and which sets hold for these.
@@ -348,6 +398,7 @@ impl ServedRows {
                 }
                 let state = self.sets.next_state(&logged);
                 self.note_shown(shown).await;
+                self.offer(self.pool_step(database, snapshot, schema), &probed.layers, shown).await;
                 *kept = RowsStage::Rows(RowsState::new(shown, &probed.reads));
                 self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));
                 (layers, state)
@@ -382,6 +433,7 @@ impl ServedRows {
         if !is_in_history(snapshot, schema, before).await? {
             return Err(lost("the database has another history"));
         }
+        self.go_on_from_newer(self.pool_step(database, snapshot, schema), all).await;
         let (layers, rows_layers) = (self.owners.kept_layers(all), self.owners.rows_layers(all));
         // The tables of the log are not locked for as long as the snapshot lives.
         let asking = Box::pin(changed_positions(database, snapshot, &layers, &before.state, schema));

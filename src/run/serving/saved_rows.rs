@@ -149,6 +149,7 @@ impl ServedRows {
         }
         self.sets.note_rows_read();
         on.snapshot.check_partitions(on.reads).await?;
+        self.offer(self.pool_step(on.database, on.snapshot, schema), on.layers, on.shown).await;
         if let Some(file) = &self.file {
             let mut last = file.last.lock();
             (last.tried, last.shown) = (Some(Instant::now()), Some(before));
@@ -158,8 +159,7 @@ impl ServedRows {
 
     /// The layers as which rows are read, each once.
     fn saved_layers(&self, all: &[Arc<Layer>]) -> Vec<Arc<Layer>> {
-        let own = self.owners.rows_layers(all).into_iter().enumerate();
-        own.filter_map(|(number, rows)| rows.filter(|rows| rows.owner == number)).map(|rows| rows.layer).collect()
+        self.owners.own_rows_layers(all).into_iter().map(|rows| rows.layer).collect()
     }
 
     /// The state that the rows of a file are of, if the database has reached it by the same history.

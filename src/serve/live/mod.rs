@@ -124,6 +124,8 @@ pub struct LiveRowsReport {
     pub rows: usize,
     /// The memory that they take, in bytes.
     pub bytes: usize,
+    /// The part of `bytes` that another tileset of this server, or its writer, keeps in the same memory.
+    pub shared_bytes: usize,
     /// The database state that they show; `None` if none are kept.
     pub snapshot: Option<String>,
     /// Why none are kept; `None` if some are.
@@ -148,6 +150,10 @@ pub struct LiveRowsReport {
     pub drops: u64,
     /// How many times they were taken from the file of an earlier server since this one began.
     pub loads: u64,
+    /// How many times they were taken from another tileset of this server, or its writer, since the server began.
+    pub taken: u64,
+    /// How many times others took them from this tileset since the server began.
+    pub given: u64,
     /// Why the file of an earlier server was not used; `None` if it was, or there is none.
     pub why_not_loaded: Option<String>,
     /// The time since they were written to that file; `None` if this server has not written it.

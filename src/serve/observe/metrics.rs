@@ -213,6 +213,8 @@ metric_families! {
         "live_rows", "Rows that are kept to draw live tiles from";
     live_rows_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_bytes", "Memory of the rows that are kept to draw live tiles from";
+    live_rows_shared_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_shared_bytes", "The part of live_rows_bytes that others in this process keep in the same memory";
     live_rows_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_tiles", "Live tiles that were drawn from kept rows";
     live_rows_counted_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -227,6 +229,10 @@ metric_families! {
         "live_rows_reads", "How many times rows were read to draw live tiles from";
     live_rows_loads: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_loads", "How many times rows were taken from the file of an earlier server";
+    live_rows_taken: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_taken", "How many times rows were taken from another tileset or the writer";
+    live_rows_given: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_given", "How many times another tileset or the writer took rows";
     live_rows_drops: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_drops", "How many times kept rows were dropped";
     live_sets: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -355,10 +361,12 @@ impl Metrics {
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
         let LiveRowsReport { rows, bytes, tiles, counted_tiles, database_tiles, changed, last_look_seconds, .. } =
             measured.live_rows;
-        let LiveRowsReport { reads, loads, drops, sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
+        let LiveRowsReport { reads, loads, drops, shared_bytes, taken, given, .. } = measured.live_rows;
+        let LiveRowsReport { sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));
         families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
+        families.live_rows_shared_bytes.get_or_create(&self.labels([])).set(number(shared_bytes));
         families.live_rows_tiles.get_or_create(&self.labels([])).set(tiles.cast_signed());
         families.live_rows_counted_tiles.get_or_create(&self.labels([])).set(counted_tiles.cast_signed());
         families.live_rows_database_tiles.get_or_create(&self.labels([])).set(database_tiles.cast_signed());
@@ -366,6 +374,8 @@ impl Metrics {
         families.live_rows_look_seconds.get_or_create(&self.labels([])).set(known(last_look_seconds));
         families.live_rows_reads.get_or_create(&self.labels([])).set(reads.cast_signed());
         families.live_rows_loads.get_or_create(&self.labels([])).set(loads.cast_signed());
+        families.live_rows_taken.get_or_create(&self.labels([])).set(taken.cast_signed());
+        families.live_rows_given.get_or_create(&self.labels([])).set(given.cast_signed());
         families.live_rows_drops.get_or_create(&self.labels([])).set(drops.cast_signed());
         families.live_sets.get_or_create(&self.labels([])).set(number(sets));
         families.live_sets_bytes.get_or_create(&self.labels([])).set(number(set_bytes));

@@ -23,6 +23,7 @@ pub(crate) mod operation;
 mod origins;
 pub(crate) mod parameters;
 mod parameters_facets;
+mod pooled_rows;
 mod posted_filters;
 pub(crate) mod preview;
 
