@@ -113,15 +113,16 @@ impl PooledRows {
     /// `rows`, of which this is known, as those that a user keeps, who is to bring them to a snapshot.
     /// `are_as_written` is true if they change only when they are written, as far as that snapshot says.
     pub(crate) fn kept(&self, rows: KeptFeatures, step: LiveStep<'_>, layer: &Layer, are_as_written: bool) -> LiveRows {
-        let (ages, rows) = (self.ages || !are_as_written, LiveKind::Points(rows));
+        let ages = self.ages || !are_as_written;
+        let hold_all = !ages && (layer.rank.is_none() || layer.cached_rank().is_some());
         LiveRows::of(LiveLayer {
             cursor: self.shown.state.to_string(),
             // That of no snapshot, so that the user's own reads what has changed.
             snapshot: String::new(),
             read: self.age.read,
             ages,
-            hold_all: !ages && layer.rank.is_none(),
-            ..LiveLayer::new(self.definition.clone(), step, rows)
+            hold_all,
+            ..LiveLayer::new(self.definition.clone(), step, LiveKind::Points(rows))
         })
     }
 }
@@ -147,7 +148,7 @@ impl LiveRows {
     pub(crate) async fn bytes_besides(&self, layer: &Layer) -> usize {
         let definition = layer.definition();
         let layers = self.0.lock().await;
-        layers.iter().filter(|kept| kept.definition != definition).map(|kept| kept.rows.bytes()).sum()
+        layers.iter().filter(|kept| kept.definition != definition).map(LiveLayer::bytes).sum()
     }
 
     /// The memory of rows as read that others in this process keep, too, in bytes.
