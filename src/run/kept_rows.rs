@@ -11,8 +11,8 @@ use super::dirty::drawn;
 use crate::change_log::{UnseenLog, newest_logged, tracked};
 use crate::cursor::{Cursor, NewestLogged, StateInHistory};
 use crate::draw::{
-    COMPARED_TILES, GivenCount, KeptFeatures, LivePoints, LiveRows, LiveStep, MAX_CHANGED_POSITIONS, PooledRows,
-    RowsAge, RowsPool, Worker, note_position,
+    COMPARED_TILES, CellMembers, GivenCount, KeptFeatures, LivePoints, LiveRows, LiveStep, MAX_CHANGED_POSITIONS,
+    PooledRows, RowsAge, RowsPool, Worker, note_position,
 };
 use crate::error::with_causes;
 use crate::plan::{DrawnLayer, batches};
@@ -37,6 +37,27 @@ impl RowsSnapshot<'_> {
         let drawn: Vec<DrawnLayer> = self.layers.iter().map(|layer| drawn(layer)).collect();
         let batches = batches(&tiles, &drawn, NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
         Ok(points.draw_alike(&self.worker, self.layers, layer, &batches).await?)
+    }
+
+    /// True if the database draws the same tiles of cells around some rows as with the cells that are counted from the
+    /// rows. `layer` is the number of the layer of cells.
+    pub(crate) async fn counts_alike(
+        &self,
+        layer: usize,
+        members: &Arc<CellMembers>,
+        points: &LivePoints,
+    ) -> Result<bool, CommandError> {
+        let layer = &self.layers[layer];
+        for rect in points.sample(layer.zooms().max(), COMPARED_TILES) {
+            let tiles: Vec<TileCoord> = rect.first().into_iter().collect();
+            let nearby = batches(&tiles, &[drawn(layer)], NonZeroUsize::MIN, None, |_layer, _rect| SearchBox::Area);
+            for batch in &nearby {
+                if !members.draw_alike(&self.worker, layer, points, batch).await? {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 }
 

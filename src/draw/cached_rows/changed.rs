@@ -94,13 +94,15 @@ impl RowChanges {
 }
 
 /// The rows of a layer on a snapshot, which can be brought to a later one. Each row has a key that its feature holds.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct KeptFeatures {
     key: FeatureKey,
     read: Arc<EncodedRows>,
     changes: Arc<RowChanges>,
     /// The rows by the values of the layer's facets; `None` if these are not known.
     facets: Option<Arc<FacetIndex>>,
+    /// Held by each user of the rows as read.
+    users: Arc<()>,
 }
 
 /// The rows as read joined with what changed until then. Steps that were taken meanwhile are not among it.
@@ -136,7 +138,8 @@ impl KeptFeatures {
         if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
             return None;
         }
-        Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none(), facets: None })
+        let users = Arc::default();
+        Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none(), facets: None, users })
     }
 
     /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features
@@ -210,13 +213,24 @@ impl KeptFeatures {
 
     /// The memory in use, in bytes, of the rows as read, if others keep them, too.
     pub(crate) fn shared_bytes(&self) -> usize {
-        if Arc::strong_count(&self.read) > 1 { self.read.bytes() } else { 0 }
+        if Arc::strong_count(&self.users) > 1 { self.read.bytes() } else { 0 }
+    }
+
+    /// The same rows, for work beside the steps of their user.
+    pub(crate) fn copied(&self) -> KeptFeatures {
+        KeptFeatures {
+            key: self.key.clone(),
+            read: Arc::clone(&self.read),
+            changes: Arc::clone(&self.changes),
+            facets: self.facets.clone(),
+            users: Arc::default(),
+        }
     }
 
     /// The rows for others, without facets, for as long as somebody keeps the rows as read.
     pub(crate) fn offered(&self) -> OfferedFeatures {
         let (key, changes) = (self.key.clone(), Arc::clone(&self.changes));
-        OfferedFeatures { key, read: Arc::downgrade(&self.read), changes }
+        OfferedFeatures { key, read: Arc::downgrade(&self.read), changes, users: Arc::downgrade(&self.users) }
     }
 
     /// The number of rows.
@@ -397,7 +411,7 @@ impl KeptFeatures {
         }
         // Facets of these rows are not known yet.
         changes.version.steps = u64::from(self.changes.version != before.version);
-        self.read = Arc::new(joined);
+        (self.read, self.users) = (Arc::new(joined), Arc::default());
         changes.before = self.places(&changes)?;
         (self.changes, self.facets) = (Arc::new(changes), facets);
         Some(())
@@ -410,17 +424,24 @@ pub(crate) struct OfferedFeatures {
     key: FeatureKey,
     read: Weak<EncodedRows>,
     changes: Arc<RowChanges>,
+    users: Weak<()>,
 }
 
 impl OfferedFeatures {
     pub(crate) fn are_kept(&self) -> bool {
-        self.read.strong_count() > 0
+        self.users.strong_count() > 0
     }
 
     /// The rows for another user, whose steps are not those of the first one. `None` if nobody keeps them any more.
     pub(crate) fn taken(&self) -> Option<KeptFeatures> {
         let changes = RowChanges { version: self.changes.version.of_another_user(), ..(*self.changes).clone() };
-        Some(KeptFeatures { key: self.key.clone(), read: self.read.upgrade()?, changes: changes.into(), facets: None })
+        Some(KeptFeatures {
+            key: self.key.clone(),
+            read: self.read.upgrade()?,
+            changes: changes.into(),
+            facets: None,
+            users: self.users.upgrade()?,
+        })
     }
 }
 

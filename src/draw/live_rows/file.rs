@@ -85,7 +85,7 @@ impl LiveRows {
             LiveKind::Points(rows) => Some(SavedLayer {
                 definition: kept.definition.clone(),
                 read: SystemTime::now().checked_sub(kept.read.elapsed())?,
-                rows: rows.clone(),
+                rows: rows.copied(),
             }),
             _ => None,
         };

@@ -52,7 +52,7 @@ impl Joining {
             return !rows.are_overdue();
         }
         tracing::debug!("layer \"{name}\": {changed} changed rows are being joined with the others");
-        let rows = rows.clone();
+        let rows = rows.copied();
         self.0 = Some(Running { task: tokio::task::spawn_blocking(move || rows.join()), bytes });
         true
     }

@@ -8,19 +8,22 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::points::{key, may_have_live_points};
+use super::points::{LivePoints, key, may_have_live_points};
 use crate::cells::{
     CellCounts, CellGeometry, CellGrid, CountedCell, Fold, Folded, Gathering, Members, RowCells, WantedFolds,
 };
-use crate::draw::PreparedLayer;
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
+use crate::draw::drawing::BatchDrawing;
+use crate::draw::{PreparedLayer, RunLayers, Worker};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{
     BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile, PropertyNames,
 };
+use crate::postgis::session::Error;
 use crate::postgis::sql::{FoldedValue, FoldedValues, ValueKind};
-use crate::tile::{Margin, Positions, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
+use crate::threads::blocking;
+use crate::tile::{Batch, Margin, Positions, TileBounds, TileRect, WORLD_UNITS, WorldRect, Zoom, ZoomLimits};
 
 /// How the rows of a layer of cells are kept.
 #[derive(Debug)]
@@ -139,6 +142,24 @@ impl CellMembers {
             self.counted_in_world(layer, zoom, rows)?
         };
         Some(PreparedLayer::new(layer).with_cells(self.folds.clone(), Some(counts)))
+    }
+
+    /// True if the database draws the first tile of a batch of this layer with the cells that are counted from its rows
+    /// as with those that it counts itself. Cells that cannot be counted are the database's.
+    pub(crate) async fn draw_alike(
+        self: &Arc<Self>,
+        worker: &Worker,
+        layer: &Arc<Layer>,
+        points: &LivePoints,
+        batch: &Batch,
+    ) -> Result<bool, Error> {
+        let Some(rect) = batch.areas.first().map(|area| area.rect) else { return Ok(true) };
+        let (members, own, rows) = (Arc::clone(self), Arc::clone(layer), Arc::clone(&points.rows));
+        let counted = blocking(move || members.counted(&own, &rect, &rows)).await;
+        let Some(counted) = counted.map(|counted| RunLayers::new(&[counted])) else { return Ok(true) };
+        let plain = RunLayers::new(&[PreparedLayer::new(layer)]);
+        let ours = BatchDrawing::new(worker, &counted).batch(batch).await?;
+        Ok(ours == BatchDrawing::new(worker, &plain).batch(batch).await?)
     }
 
     /// All cells of a zoom with few of them. Each tile shows many of the rows then, so the cells are kept for the next

@@ -98,6 +98,11 @@ impl RowOwners {
         self.shared.lock().retain(|_, points| are_kept(points));
     }
 
+    /// The cells of a layer are not counted from rows any more.
+    pub(crate) fn leave_to_database(&self, layer: &Layer) {
+        self.members.lock().insert(layer.definition(), None);
+    }
+
     pub(crate) fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {
         layer.grid()?;
         self.members.lock().get(&layer.definition()).cloned().flatten()

@@ -312,8 +312,31 @@ impl ServedRows {
                 self.owners.share_only_with(|points| points != definition);
             }
         }
+        self.compare_cells(on).await?;
         on.snapshot.check_partitions(on.reads).await?;
-        Ok(all_obtained)
+        Ok(if self.rows.point_layers().await > 0 { all_obtained } else { None })
+    }
+
+    /// Compares tiles of cells that are counted from kept rows with those that the database counts. It draws layers of
+    /// which any differs.
+    pub(crate) async fn compare_cells(&self, on: &RowsSnapshot<'_>) -> Result<(), NotKept> {
+        for (number, rows) in self.owners.rows_layers(on.layers).into_iter().enumerate() {
+            let (layer, step) = (&on.layers[number], self.step(on.snapshot, ""));
+            let (Some(rows), Some(members)) = (rows, self.owners.members_of(layer)) else { continue };
+            let Some(points) = self.rows.points(step, &rows.layer, None).await? else { continue };
+            if on.counts_alike(number, &members, &points).await? {
+                continue;
+            }
+            tracing::warn!(
+                "layer \"{}\": the cells that are counted from its kept rows are not those that the database draws, so the database draws all of them. Does its condition change from one query to the next? If not, please report this",
+                layer.name()
+            );
+            self.owners.leave_to_database(layer);
+            if rows.owner == number {
+                self.rows.refuse(step, &rows.layer).await;
+            }
+        }
+        Ok(())
     }
 
     /// Takes the rows of a layer from others in this process, or reads them. `None` if they are not kept.
@@ -350,7 +373,7 @@ impl ServedRows {
     async fn are_right(&self, on: &RowsSnapshot<'_>, RowsLayer { owner, layer }: &RowsLayer) -> Result<bool, NotKept> {
         let step = self.step(on.snapshot, "");
         self.rows.read_facets(step, layer).await?;
-        // The cells of all rows are counted as the survey of a seed counts them.
+        // Cells are compared once all rows are there.
         if on.layers[*owner].grid().is_some() {
             return Ok(true);
         }

@@ -147,6 +147,10 @@ impl ServedRows {
         for layer in &kept {
             self.rows.read_facets(self.step(on.snapshot, ""), layer).await?;
         }
+        self.compare_cells(on).await?;
+        if self.rows.point_layers().await == 0 {
+            return unfit("the database counts other cells");
+        }
         self.sets.note_rows_read();
         on.snapshot.check_partitions(on.reads).await?;
         self.offer(self.pool_step(on.database, on.snapshot, schema), on.layers, on.shown).await;

@@ -186,6 +186,23 @@ fn rows_are_not_kept_without_memory_or_a_log() {
 }
 
 #[test]
+fn cells_are_counted_from_rows_only_if_the_database_counts_the_same() {
+    let cells = |condition: &str| {
+        format!(
+            "[tileset]\nmax_shrink = \"100%\"\n[[layer]]\nname = \"grid\"\ntable = \"rows\"\ngeometry = \"geom\"\nwhere = \"{condition}\"\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nproperties = {{ rows = \"count(*)\" }}\n"
+        )
+    };
+    let counted = Live::new(&cells("shown"));
+    counted.asks_until("cells to be counted", |rows| rows["counted_tiles"].as_u64().unwrap() > 0);
+    // Other rows with each query.
+    let other = Live::new(&cells("id % 3 = (random() * 2)::int"));
+    other.asks_until("the rows to be compared", |rows| {
+        rows["why_not"].as_str().is_some_and(|why| why.starts_with("no layer's rows can be kept: "))
+    });
+    assert_eq!(other.rows()["counted_tiles"], 0, "{}", other.rows());
+}
+
+#[test]
 fn a_further_table_of_a_layer_costs_the_rows_only_where_it_changes() {
     let track =
         "[[layer.track]]\ntable = \"words\"\ngeometry = \"SELECT r.geom FROM rows r WHERE r.id = changed.id\"\n";

