@@ -350,10 +350,11 @@ impl RunLayers {
             let prepared = &self.all()[*index].prepared;
             let rows = instead.get(index).or(prepared.cached_rows().map(|rows| &**rows));
             let asked = match rows {
-                Some(rows) => rows.ask_for_places(session, prepared.layer(), points).await?,
-                None => false,
+                Some(rows) => rows.ask_for_places(session, prepared.layer(), points).await,
+                None => Ok(false),
             };
-            if !asked {
+            // The statement of the tile handles errors.
+            if !session.at_savepoint(asked).await?.unwrap_or_default() {
                 return Ok(false);
             }
         }

@@ -99,8 +99,8 @@ impl PoolStep<'_> {
             Ok(None) => "it is not known what has changed since".to_owned(),
             Err(error) => with_causes(&error),
         };
+        // Those who keep them may be nearer to their state.
         tracing::info!("layer \"{}\": live rows of others in this process are not used: {why_not}", layer.name());
-        self.pool.forget(pooled.age());
         None
     }
 
@@ -123,7 +123,13 @@ impl PoolStep<'_> {
         let since = pooled.shown.state.to_string();
         let step = LiveStep { snapshot, since: &since, now: snapshot.cursor(), memory };
         let rows = pooled.kept(rows, step, layer, are_as_written);
-        let changed = changed.map(|changed| changed.concat());
+        let changed = changed.map(|changed| {
+            // Several layers of the same rows name the same positions.
+            let mut all = changed.concat();
+            all.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
+            all.dedup();
+            all
+        });
         let is_brought = rows.points(step, layer, changed.as_deref()).await?.is_some();
         Ok(is_brought.then_some(rows))
     }

@@ -210,6 +210,11 @@ impl Positions {
         world.is_some_and(|[x, y]| (west..east).contains(&x) && (north..south).contains(&y))
     }
 
+    /// All positions, in the unit of their frame.
+    pub(crate) fn all(&self) -> &[[f64; 2]] {
+        &self.at
+    }
+
     /// A position by its number, in the unit of its frame; `None` if there is no such position.
     pub(crate) fn at(&self, number: u32) -> Option<[f64; 2]> {
         self.at.get(number as usize).copied()

@@ -1,7 +1,7 @@
 //! Where ambiguous points are drawn: they lie so close to the boundary of two grid units that the server's rounding
 //! decides. The database is asked for each in each tile once, and the answer is kept with the rows.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use parking_lot::Mutex;
 use tokio_postgres::Row;
@@ -23,8 +23,8 @@ pub(crate) struct AmbiguousPoint {
     tile: u64,
 }
 
-/// The answers so far: a grid point, beyond the buffer, or still ambiguous if rows at one position are drawn at several
-/// places, as rows are whose positions differ in degrees alone.
+/// The answers so far: a grid point, beyond the buffer, or still ambiguous if there is none, or if rows at one position
+/// are drawn at several places, as rows are whose positions differ in degrees alone.
 #[derive(Debug, Default)]
 pub(crate) struct KnownPlaces(Mutex<HashMap<AmbiguousPoint, PlaceInTile>>);
 
@@ -45,6 +45,15 @@ impl KnownPlaces {
             known.clear();
         }
         known.extend(answers);
+    }
+
+    /// Forgets the answers about points at some positions in metres.
+    pub(crate) fn forget_at(&self, positions: &Positions) {
+        let mut known = self.0.lock();
+        if !known.is_empty() {
+            let at: HashSet<[u64; 2]> = positions.all().iter().map(|at| at.map(f64::to_bits)).collect();
+            known.retain(|point, _| !at.contains(&point.at));
+        }
     }
 }
 
@@ -93,7 +102,9 @@ impl CachedRows {
             // The database draws counted cells without reading a row.
             RowStore::Memory(_) | RowStore::Cells(_) | RowStore::Shapes(_) => return Ok(false),
         };
-        if points.is_empty() {
+        // An index finds the rows at each position.
+        let is_suited = layer.suits_patches && layer.shape.has_closed_form_points() && !layer.is_query();
+        if points.is_empty() || !is_suited {
             return Ok(false);
         }
         let (name, count) = (&layer.name, points.len());
@@ -130,10 +141,18 @@ impl CachedRows {
             Ok(())
         };
         let context = format!("layer \"{}\", asking where ambiguous points are drawn", layer.name);
-        session.each(&context, &points_in_tiles(layer), &params, each).await?;
-        tracing::debug!("layer \"{name}\": the database said where {count} ambiguous points are drawn");
-        let are_known = points.iter().all(|point| answers.contains_key(point));
+        let asked = session.each(&context, &points_in_tiles(layer), &params, each).await;
+        if asked.is_ok() {
+            tracing::debug!("layer \"{name}\": the database said where {count} ambiguous points are drawn");
+        } else {
+            answers.clear();
+        }
+        // Nobody asks again for those without an answer.
+        points.iter().for_each(|point| {
+            answers.entry(*point).or_insert(PlaceInTile::Ambiguous);
+        });
+        let are_known = points.iter().all(|point| answers[point] != PlaceInTile::Ambiguous);
         known.add(answers);
-        Ok(are_known)
+        asked.map(|()| are_known)
     }
 }

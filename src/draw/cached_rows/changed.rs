@@ -12,6 +12,7 @@
 //! takes longer than a step, so the steps go on meanwhile, and what they changed is carried over in the end.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
@@ -119,6 +120,9 @@ pub(crate) struct JoinedRows {
     facets: Option<Arc<FacetIndex>>,
     version: RowsVersion,
 }
+
+/// Two lists of rows, and which rows of each stay; all do without a list.
+type RowParts<'a> = [(&'a EncodedRows, Option<&'a Vec<bool>>); 2];
 
 /// The most rows that came or went before both are joined with the rows as read, unless a fiftieth of these is more.
 /// Tests of a server have fewer rows.
@@ -252,6 +256,8 @@ impl KeptFeatures {
         if fresh.features.are_ranked() != self.are_ranked() {
             return None;
         }
+        // Other rows at these positions may be drawn elsewhere: their degrees may differ.
+        self.read.known.forget_at(&fresh.positions);
         let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
         let added = &self.changes.added;
         let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
@@ -283,7 +289,12 @@ impl KeptFeatures {
 
     /// The rows of two lists that stay, in the order of their keys, and for each its number in the first list, if it
     /// is from there. `None` if a key is missing or in both.
-    fn joined(&self, parts: &[(&EncodedRows, Option<&Vec<bool>>); 2]) -> Option<(EncodedRows, Vec<Option<u32>>)> {
+    fn joined(&self, parts: &RowParts<'_>) -> Option<(EncodedRows, Vec<Option<u32>>)> {
+        self.joined_unless(parts, &AtomicBool::new(false))
+    }
+
+    /// The same; also `None` once it is given up.
+    fn joined_unless(&self, parts: &RowParts<'_>, is_given_up: &AtomicBool) -> Option<(EncodedRows, Vec<Option<u32>>)> {
         let mut next = parts.map(|(rows, stays)| {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
@@ -293,7 +304,7 @@ impl KeptFeatures {
         features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
         let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
         let mut of_first = Vec::with_capacity(at.capacity());
-        loop {
+        while !is_given_up.load(Ordering::Relaxed) {
             let mut keys = [None, None];
             for (part, next) in next.iter_mut().enumerate() {
                 if let Some(number) = next.peek() {
@@ -312,6 +323,9 @@ impl KeptFeatures {
             features.push(&rows.features, number)?;
             at.push(rows.positions.at(number)?);
             of_first.push((part == 0).then_some(number));
+        }
+        if is_given_up.load(Ordering::Relaxed) {
+            return None;
         }
         let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
         let known = Arc::clone(&self.read.known);
@@ -359,10 +373,11 @@ impl KeptFeatures {
         self.times_due() >= MAX_OVERDUE
     }
 
-    /// Joins the rows as read with what changed. `None` as with [`KeptFeatures::replace`].
-    pub(crate) fn join(&self) -> Option<JoinedRows> {
+    /// Joins the rows as read with what changed. `None` as with [`KeptFeatures::replace`], or once it is given up.
+    pub(crate) fn join(&self, is_given_up: &AtomicBool) -> Option<JoinedRows> {
         let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
-        let (joined, of_added) = self.joined(&[(&self.changes.added, None), (&self.read, Some(&stays))])?;
+        let parts = [(&self.changes.added, None), (&*self.read, Some(&stays))];
+        let (joined, of_added) = self.joined_unless(&parts, is_given_up)?;
         let mut stayed = (0..count(&self.read)).filter(|number| stays[*number as usize]);
         let (mut of_read, mut of_came) = (vec![NOT_DRAWN; stays.len()], HashMap::new());
         for (next, of_added) in (0..).zip(of_added) {
@@ -506,7 +521,7 @@ mod tests {
         assert_eq!(kept.replace(&squares, ranked(&of, &[b"a", b"b", b"ccc"])).unwrap(), [false, true]);
         assert_eq!(ranks(&kept), [b"a".to_vec(), b"b".to_vec(), b"ccc".to_vec()].map(Some));
         kept.replace(&squares[..1], ranked(&of[..1], &[b"dd"])).unwrap();
-        kept.join().unwrap();
+        kept.join(&AtomicBool::new(false)).unwrap();
         assert_eq!(ranks(&kept), [b"dd".to_vec(), b"b".to_vec()].map(Some));
         assert_eq!(kept.replace(&squares, rows(&of)), None, "rows without ranks");
     }
@@ -542,7 +557,7 @@ mod tests {
             let mut joined = None;
             for step in 0..8 {
                 if step == 4 {
-                    joined = Some(kept.join().unwrap());
+                    joined = Some(kept.join(&AtomicBool::new(false)).unwrap());
                 }
                 let mut squares = Vec::new();
                 for _ in 0..5 {
@@ -576,7 +591,7 @@ mod tests {
     fn rows_that_were_joined_for_others_are_not_gone_on_from() {
         let all: Vec<(u8, u8, f64)> = (1..=9).map(|id| (id, 0, 1e4 * f64::from(id))).collect();
         let old = KeptFeatures::new(rows(&all), FeatureKey::Id).unwrap();
-        let joined = old.join().unwrap();
+        let joined = old.join(&AtomicBool::new(false)).unwrap();
         let mut read_anew = KeptFeatures::new(rows(&all[..5]), FeatureKey::Id).unwrap();
         read_anew.go_on_from(joined).unwrap();
         assert_eq!(shown_rows(&read_anew), all[..5]);

@@ -424,7 +424,7 @@ mod tests {
         let mut joining = None;
         for step in 0..60 {
             if joining.is_none() && kept.are_to_be_joined() {
-                joining = Some((0, kept.join().unwrap()));
+                joining = Some((0, kept.join(&std::sync::atomic::AtomicBool::new(false)).unwrap()));
             }
             let mut changed = BTreeSet::new();
             for _ in 0..=below(6) {

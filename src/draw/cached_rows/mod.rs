@@ -199,7 +199,6 @@ impl CachedRows {
                 positions: Arc::new(rows.positions.some(numbers)),
                 features: Arc::clone(&rows.features),
                 numbers: Some(numbers.to_vec()),
-                known: Arc::clone(&rows.known),
                 ..EncodedRows::default()
             },
             RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
@@ -392,12 +391,14 @@ fn drawn_in_pieces(
         let candidates = rows.candidates(layer, index, std::slice::from_ref(area));
         let drawn = candidates.iter().filter_map(|candidate| rows.drawn_at(candidate));
         found += candidates.len();
-        unasked = rows.unasked(&candidates);
-        is_drawn = most.at(coord.zoom()).is_none_or(|most| found <= most)
+        unasked.extend(rows.unasked(&candidates));
+        is_drawn = is_drawn
+            && most.at(coord.zoom()).is_none_or(|most| found <= most)
             && candidates.iter().all(|one| one.at != PlaceInTile::Ambiguous)
             && tile.add(&rows.features, &constants, drawn).is_some();
         pieces += 1;
-        is_drawn
+        // The other pieces may have such points, too.
+        is_drawn || !unasked.is_empty()
     })?;
     let name = &layer.name;
     if !is_drawn {

@@ -1,5 +1,8 @@
 //! Rows of points joined in the background with what has changed since they were read, so that no step waits for it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use tokio::task::JoinHandle;
 
 use crate::draw::cached_rows::{JoinedRows, KeptFeatures};
@@ -13,6 +16,7 @@ pub(super) struct Joining(Option<Running>);
 #[derive(Debug)]
 struct Running {
     task: JoinHandle<Option<JoinedRows>>,
+    is_given_up: Arc<AtomicBool>,
     /// The memory that the joined rows may take, in bytes.
     bytes: usize,
 }
@@ -25,8 +29,8 @@ impl Joining {
 
     /// Lets the rows go on from the joined ones, if these are there. False if the rows must not be used any more.
     pub(super) async fn go_on(&mut self, rows: &mut KeptFeatures) -> bool {
-        let Some(Running { task, .. }) = self.0.take_if(|running| running.task.is_finished()) else { return true };
-        match task.await {
+        let Some(mut running) = self.0.take_if(|running| running.task.is_finished()) else { return true };
+        match (&mut running.task).await {
             Ok(Some(joined)) => tokio::task::block_in_place(|| rows.go_on_from(joined)).is_some(),
             Ok(None) => false,
             Err(error) => {
@@ -52,8 +56,17 @@ impl Joining {
             return !rows.are_overdue();
         }
         tracing::debug!("layer \"{name}\": {changed} changed rows are being joined with the others");
-        let rows = rows.copied();
-        self.0 = Some(Running { task: tokio::task::spawn_blocking(move || rows.join()), bytes });
+        let (rows, is_given_up) = (rows.copied(), Arc::<AtomicBool>::default());
+        let asked = Arc::clone(&is_given_up);
+        let task = tokio::task::spawn_blocking(move || rows.join(&asked));
+        self.0 = Some(Running { task, is_given_up, bytes });
         true
+    }
+}
+
+impl Drop for Running {
+    /// Lets a task end early whose result nobody takes: it keeps the rows in memory.
+    fn drop(&mut self) {
+        self.is_given_up.store(true, Ordering::Relaxed);
     }
 }

@@ -14,7 +14,7 @@ use crate::cells::{
 };
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::draw::drawing::BatchDrawing;
-use crate::draw::{PreparedLayer, RunLayers, Worker};
+use crate::draw::{BatchTiles, PreparedLayer, RunLayers, Worker};
 use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{
@@ -158,8 +158,17 @@ impl CellMembers {
         let counted = blocking(move || members.counted(&own, &rect, &rows)).await;
         let Some(counted) = counted.map(|counted| RunLayers::new(&[counted])) else { return Ok(true) };
         let plain = RunLayers::new(&[PreparedLayer::new(layer)]);
-        let ours = BatchDrawing::new(worker, &counted).batch(batch).await?;
-        Ok(ours == BatchDrawing::new(worker, &plain).batch(batch).await?)
+        let mut drawn = [BatchTiles::new(), BatchTiles::new()];
+        for (layers, tiles) in [&plain, &counted].into_iter().zip(&mut drawn) {
+            let drawing = BatchDrawing::new(worker, layers);
+            let done = drawing.layer_or_parts(0, &batch.areas, &Vec::new(), tiles).await;
+            if worker.session().at_savepoint(done).await?.is_err() {
+                // Of a tile that the database cannot draw either, nothing is known.
+                return Ok(std::ptr::eq(layers, &raw const plain));
+            }
+        }
+        let [plain, counted] = drawn;
+        Ok(plain == counted)
     }
 
     /// All cells of a zoom with few of them. Each tile shows many of the rows then, so the cells are kept for the next

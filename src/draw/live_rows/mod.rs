@@ -142,8 +142,9 @@ impl LiveKind {
     }
 }
 
-/// The most changed positions between two looks. With more, the rows are read anew.
-pub(crate) const MAX_CHANGED_POSITIONS: usize = 50_000;
+/// The most changed positions between two looks. With more, the rows are read anew. A list of facilities that is
+/// switched off changes a tenth of 1,200,000 rows at once.
+pub(crate) const MAX_CHANGED_POSITIONS: usize = 200_000;
 
 /// Adds a change to the changed positions of a layer, in world units. They become `None` if it is no single position,
 /// or one too many.
@@ -390,10 +391,9 @@ impl LiveLayer {
                 None => Ok(None),
             },
             LiveKind::Points(rows) => {
-                let advanced = points::advance(rows, &mut self.why_no_facets, step, layer, squares).await?;
-                // Facets that are about to be read are those of the rows as they are now.
-                let awaits_facets = !layer.facets.is_empty() && rows.facets().is_none() && self.why_no_facets.is_none();
-                let may_stay = awaits_facets || self.joining.begin_if_due(rows, layer, step.memory);
+                let room = LiveStep { memory: step.memory.saturating_sub(self.joining.bytes()), ..step };
+                let advanced = points::advance(rows, &mut self.why_no_facets, room, layer, squares).await?;
+                let may_stay = self.joining.begin_if_due(rows, layer, step.memory);
                 Ok(advanced.filter(|_| may_stay))
             }
             LiveKind::Awaited(_) | LiveKind::Refused => Ok(Some(DifferingSquares::default())),

@@ -6,7 +6,9 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::keys::KeyArrays;
-use super::{DifferingSquares, LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited};
+use super::{
+    DifferingSquares, Joining, LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited,
+};
 use crate::draw::areas::Areas;
 use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
 use crate::draw::checks::verify_cached_rows;
@@ -178,9 +180,11 @@ impl LiveRows {
         let mut layers = self.0.lock().await;
         let (definition, memory) = (layer.definition(), step.memory.saturating_sub(bytes(&layers)));
         let kept = layers.iter_mut().find(|kept| kept.definition == definition);
-        if let Some(LiveLayer { rows: LiveKind::Points(rows), why_no_facets, .. }) = kept
+        if let Some(LiveLayer { rows: LiveKind::Points(rows), why_no_facets, joining, .. }) = kept
             && !layer.facets.is_empty()
         {
+            // Rows that are being joined have no facets.
+            *joining = Joining::default();
             *why_no_facets = add_facets(rows, LiveStep { memory, ..step }, layer).await?;
         }
         Ok(())

@@ -68,7 +68,8 @@ impl RowsPool {
     /// The rows of a layer, if somebody has them: any, or those from which a user with rows of this age should go on.
     pub(crate) fn rows_of(&self, layer: &Layer, own: Option<RowsAge>) -> Option<(PooledRows, KeptFeatures)> {
         let definition = layer.definition();
-        let all = self.0.lock();
+        let mut all = self.0.lock();
+        all.retain(|(_, rows)| rows.are_kept());
         let (pooled, rows) = all.iter().find(|(pooled, _)| pooled.is_of(&definition, &layer.section))?;
         let is_young = !pooled.ages || pooled.age.read.elapsed() < MAX_AGE / 2;
         if !is_young || own.is_some_and(|own| !pooled.age.replaces(own)) {
@@ -80,12 +81,13 @@ impl RowsPool {
     /// Offers rows to others, unless newer ones are there.
     fn put(&self, new: PooledRows, rows: OfferedFeatures) {
         let mut all = self.0.lock();
+        all.retain(|(_, rows)| rows.are_kept());
         let Some(place) = all.iter().position(|(pooled, _)| pooled.is_of(&new.definition, &new.section)) else {
             return all.push((new, rows));
         };
-        let (pooled, before) = &all[place];
+        let (pooled, _) = &all[place];
         let is_later = new.shown.state.sees_all_of(&pooled.shown.state);
-        if new.age > pooled.age || new.age == pooled.age && is_later || !before.are_kept() {
+        if new.age > pooled.age || new.age == pooled.age && is_later {
             all[place] = (new, rows);
         }
     }
@@ -99,10 +101,6 @@ impl RowsPool {
 impl PooledRows {
     fn is_of(&self, definition: &str, section: &Arc<LayerSection>) -> bool {
         self.definition == definition && self.section == *section
-    }
-
-    pub(crate) fn age(&self) -> RowsAge {
-        self.age
     }
 
     /// Notes that another user goes on from the rows.

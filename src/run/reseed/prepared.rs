@@ -230,6 +230,7 @@ impl ReseedRun<'_> {
             }
             layers.push(points.map(|points| PreparedLayer::new(layer).with_live_points(&points)));
         }
+        self.look.snapshot.check_partitions(&self.look.reads).await?;
         watched.offer(&self.look).await;
         Ok(layers)
     }

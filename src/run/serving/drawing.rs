@@ -134,12 +134,8 @@ impl LiveSnapshot {
         let asking = self.in_session(stop, async |worker| {
             self.statements.ask_for_places(worker.session(), &instead, &unasked).await
         });
-        match asking.await {
-            Ok(true) => {}
-            // The statements of the tile handle errors.
-            Ok(false) => return Ok(None),
-            Err(error) if error.is_of_statement() => return Ok(None),
-            Err(error) => return Err(error),
+        if !asking.await? {
+            return Ok(None);
         }
         Ok(match draw().await {
             DrawnFromRows::Tiles(tiles) => Some(tiles),

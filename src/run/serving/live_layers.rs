@@ -35,7 +35,7 @@ impl LiveLayers {
     pub(crate) fn push(&mut self, layer: &Arc<Layer>, kept: Option<KeptLayer>) {
         let plain = PreparedLayer::new(layer);
         let prepared = match &kept {
-            Some(KeptLayer { points, members: None, .. }) => plain.with_live_points(points),
+            Some(KeptLayer { points, members: None, .. }) if layer.grid().is_none() => plain.with_live_points(points),
             _ => plain,
         };
         self.kept.extend(kept.map(|kept| (self.prepared.len(), kept)));
@@ -100,7 +100,9 @@ impl RowOwners {
 
     /// The cells of a layer are not counted from rows any more.
     pub(crate) fn leave_to_database(&self, layer: &Layer) {
-        self.members.lock().insert(layer.definition(), None);
+        let definition = layer.definition();
+        self.shared.lock().remove(&definition);
+        self.members.lock().insert(definition, None);
     }
 
     pub(crate) fn members_of(&self, layer: &Layer) -> Option<Arc<CellMembers>> {

@@ -80,7 +80,7 @@ fn points_between_two_units_are_drawn_where_the_database_says() {
     // So many that the database draws their tiles: a regular grid in the middle between units.
     db.run(
         "CREATE TABLE grid AS SELECT row_number() OVER () AS id, ST_SetSRID(ST_MakePoint((x + 0.5) / 4096 * 360 - 180, y), 4326) AS degrees
-        FROM generate_series(0, 4000, 40) AS x, generate_series(-60, 60, 3) AS y; ALTER TABLE grid ADD PRIMARY KEY (id)",
+        FROM generate_series(0, 4000, 40) AS x, generate_series(-60, 60, 3) AS y; ALTER TABLE grid ADD PRIMARY KEY (id); CREATE INDEX ON grid USING gist (degrees)",
     );
     let stderr = compare(&db, "0-6", "[[layer]]\nname = \"grid\"\ntable = \"grid\"\n", &[], 1);
     assert!(stderr.contains("the database draws the tiles of "), "{stderr}");

@@ -3,6 +3,7 @@
 
 use std::fs;
 
+use oar_tiles::mvt::decode;
 use serde_json::Value;
 
 use crate::reseed::live_rows::{CHANGES, POINTS, ROWS};
@@ -200,6 +201,16 @@ fn cells_are_counted_from_rows_only_if_the_database_counts_the_same() {
         rows["why_not"].as_str().is_some_and(|why| why.starts_with("no layer's rows can be kept: "))
     });
     assert_eq!(other.rows()["counted_tiles"], 0, "{}", other.rows());
+    // Beside points of the same rows, cells with other values at each query are still cells.
+    let points = "[[layer]]\nname = \"points\"\ntable = \"rows\"\ngeometry = \"geom\"\nwhere = \"shown\"\nproperties = [\"id\"]\n";
+    let random = cells("shown").replace("count(*)", "count(*) + (random() * 1e6)::int8");
+    let both = Live::new(&format!("{random}{points}"));
+    both.keeps_rows();
+    let before = both.rows()["database_tiles"].as_u64().unwrap();
+    both.asks_until("the database to draw", |rows| rows["database_tiles"].as_u64().unwrap() > before + 100);
+    let tile = format!("{:?}", decode(&both.served.get("/3/4/3.pbf", "").body).unwrap());
+    assert!(["\"grid\"", "\"rows\"", "\"points\""].iter().all(|name| tile.contains(name)), "{tile}");
+    assert_eq!(both.rows()["counted_tiles"], 0, "{}", both.rows());
 }
 
 #[test]
