@@ -148,9 +148,9 @@ impl CachedRows {
             answers.clear();
         }
         // Nobody asks again for those without an answer.
-        points.iter().for_each(|point| {
+        for point in points {
             answers.entry(*point).or_insert(PlaceInTile::Ambiguous);
-        });
+        }
         let are_known = points.iter().all(|point| answers[point] != PlaceInTile::Ambiguous);
         known.add(answers);
         asked.map(|()| are_known)

@@ -43,7 +43,7 @@ fn hand_over(path: &std::path::Path, step: usize, unwritten: Unwritten, new: imp
     let written = begun.elapsed();
     sink.finish(&metadata("0-14", "{}")).unwrap();
     let all = begun.elapsed();
-    eprintln!("grown by {} KiB", peak() - before);
+    eprintln!("grown by {} KiB", peak().saturating_sub(before));
     eprintln!(
         "{:.0} tiles/s; {:.2} s of writing, {:.2} s of finishing",
         TILES as f64 / all.as_secs_f64(),
