@@ -61,6 +61,13 @@ impl RowsSnapshot<'_> {
     }
 }
 
+/// Positions that several layers of the same rows name, each once.
+pub(crate) fn distinct(mut positions: Vec<[f64; 2]>) -> Vec<[f64; 2]> {
+    positions.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
+    positions.dedup();
+    positions
+}
+
 /// A snapshot on which rows are taken from others in this process, or offered to them.
 #[derive(Clone, Copy)]
 pub(crate) struct PoolStep<'a> {
@@ -123,13 +130,7 @@ impl PoolStep<'_> {
         let since = pooled.shown.state.to_string();
         let step = LiveStep { snapshot, since: &since, now: snapshot.cursor(), memory };
         let rows = pooled.kept(rows, step, layer, are_as_written);
-        let changed = changed.map(|changed| {
-            // Several layers of the same rows name the same positions.
-            let mut all = changed.concat();
-            all.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
-            all.dedup();
-            all
-        });
+        let changed = changed.map(|changed| distinct(changed.concat()));
         let is_brought = rows.points(step, layer, changed.as_deref()).await?.is_some();
         Ok(is_brought.then_some(rows))
     }

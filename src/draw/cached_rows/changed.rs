@@ -363,7 +363,7 @@ impl KeptFeatures {
         self.changed().max(issued).saturating_sub(1) / most
     }
 
-    /// True if so many rows have changed that they should be joined with the rows as read.
+    /// True if more rows have changed than are kept beside the rows as read: both should be joined.
     pub(crate) fn are_to_be_joined(&self) -> bool {
         self.times_due() > 0
     }

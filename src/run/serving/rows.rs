@@ -24,7 +24,7 @@ use crate::draw::{CellMembers, GivenCount, LiveRows, LiveStep, RowsPool, may_hav
 use crate::error::{ErrorKind, Obstacle, with_causes};
 use crate::postgis::{Database, Layer, Probed, Reads, Snapshot};
 use crate::run::CommandError;
-use crate::run::kept_rows::{RowsSnapshot, changed_positions, is_in_history};
+use crate::run::kept_rows::{RowsSnapshot, changed_positions, distinct, is_in_history};
 use crate::serve::LiveRowsReport;
 use crate::suggested::TRACK_INSTALL;
 
@@ -551,9 +551,7 @@ fn changed_by_owner(
             (None, own) => all.insert(owner, own),
             (Some(Some(mut known)), Some(own)) => {
                 known.extend(own);
-                known.sort_unstable_by(|one, other| one[0].total_cmp(&other[0]).then(one[1].total_cmp(&other[1])));
-                known.dedup();
-                all.insert(owner, Some(known))
+                all.insert(owner, Some(distinct(known)))
             }
             (Some(_), _) => all.insert(owner, None),
         };
