@@ -57,10 +57,12 @@ def measure(bench):
     servers = [("oar-tiles", lambda: oar_tiles(bench, archive))]
     if bench.options.before:
         servers.append(("before", lambda: oar_tiles(bench, archive, program=bench.options.before)))
-    if shutil.which("martin"):
+    if not shutil.which("martin"):
+        bench.note("martin is not on the PATH: serve is measured without it.")
+    elif serves_archives(bench, archive):
         servers.append(("martin", lambda: martin(bench, archive)))
     else:
-        bench.note("martin is not on the PATH: serve is measured without it.")
+        bench.note("martin does not start from an archive (built without its feature mbtiles?): only live tiles are measured beside it.")
     hot = path_of(tiles.hot)
     compared(bench, servers, "hot tile, gzip", lambda server: load(bench, server, [hot], GZIP))
     compared(bench, servers, "hot tile, no gzip", lambda server: load(bench, server, [hot], {}))
@@ -176,10 +178,18 @@ def martin(bench, archive, *more):
     with ended(process):
         end = time.time() + 30
         while not answers(f"http://{address}/health"):
-            if time.time() > end:
+            if time.time() > end or process.poll() is not None:
                 fail("martin does not start")
             time.sleep(0.1)
         yield Server(process, f"http://{address}", lambda path: f"/{source}{path}")
+
+
+def serves_archives(bench, archive):
+    try:
+        with martin(bench, archive):
+            return True
+    except SystemExit:
+        return False
 
 
 def answers(url):
