@@ -307,6 +307,24 @@ impl RunLayers {
         self.drawn_in(batch).all(has_rows)
     }
 
+    /// True if a tile is drawn from at most `most` rows in memory, about. The other parameters are those of
+    /// [`RunLayers::drawn_from_rows`].
+    pub(crate) fn are_few(
+        &self,
+        tile: TileCoord,
+        batch: &Batch,
+        instead: &BTreeMap<usize, CachedRows>,
+        most: usize,
+    ) -> bool {
+        let mut count = 0;
+        self.drawn_in(batch).all(|(index, statements)| {
+            let rows = instead.get(&index).or(statements.prepared.cached_rows().map(|rows| &**rows));
+            let more = rows.and_then(|rows| rows.count_in(tile));
+            count += more.unwrap_or_default();
+            more.is_some() && count <= most
+        })
+    }
+
     /// Every tile of a batch from cached rows, with the rows in `instead` for the layers with these numbers.
     pub(crate) fn drawn_from_rows(&self, batch: &Batch, instead: &BTreeMap<usize, CachedRows>) -> DrawnFromRows {
         let (mut tiles, mut unasked) = (empty(self, &batch.areas), BTreeMap::new());

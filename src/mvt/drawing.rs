@@ -52,6 +52,9 @@ const UINT_VALUE: u64 = 5;
 /// The size in bytes from which on a layer gets its header in place, because a copy would take the memory twice.
 const HEAVY: usize = 1 << 16;
 
+/// The first tile gets room for the values of this many features.
+const MOST_EXPECTED: usize = 64;
+
 /// Cached features of one layer, which follow the numbers of others.
 #[derive(Clone, Copy)]
 struct FeatureList<'f> {
@@ -231,6 +234,14 @@ impl ValueTable {
         self.numbers.clear();
     }
 
+    /// Makes room for values, if there is none so far.
+    fn reserve(&mut self, count: usize) {
+        if self.numbers.capacity() == 0 {
+            self.offsets.reserve(count);
+            self.numbers.reserve(count, |_| 0);
+        }
+    }
+
     /// The number of a value, and whether it is new. The caller must add the offset of a new value. `at` returns the
     /// other values by their offsets.
     fn number<'v>(&mut self, at: impl Fn(u32) -> Option<&'v [u8]>, value: &[u8]) -> Option<(u32, bool)> {
@@ -307,6 +318,7 @@ impl<'f> Drawer<'f> {
         // About as many bytes as the tile will have. Growing the vector would take twice the memory for a moment.
         let sizes = drawn.clone().filter_map(|(number, _)| Some(features.feature(number)?.1.len() + AROUND));
         layer.reserve(sizes.sum());
+        values.reserve(features.known().layer().1.len() * drawn.clone().take(MOST_EXPECTED).count());
         let mut is_empty = true;
         for (feature, geometry) in drawn {
             if std::mem::take(&mut is_empty) {

@@ -17,6 +17,9 @@ pub struct Positions {
     /// The place of each position in this order, by its number; made when it is first asked for.
     places: OnceLock<Vec<u32>>,
     directory: Directory,
+    /// The place in the Z-order of all units of each [`SAMPLED`]th position in this order, so that a search reads few of
+    /// the positions themselves.
+    samples: Vec<u64>,
 }
 
 /// What the coordinates of positions count.
@@ -82,14 +85,16 @@ impl Positions {
         let mut places: Vec<(u64, u32)> = (0..).zip(&at).map(|(number, at)| (frame.z_order(*at), number)).collect();
         places.sort_unstable();
         let directory = Directory::of(&places);
+        let samples = places.iter().step_by(SAMPLED).map(|(unit, _)| *unit).collect();
         let in_z_order = places.into_iter().map(|(_, number)| number).collect();
-        Positions { at, frame, in_z_order, places: OnceLock::new(), directory }
+        Positions { at, frame, in_z_order, places: OnceLock::new(), directory, samples }
     }
 
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         // The places are counted before they are made: rows that fitted would not fit then.
-        self.len() * (Positions::SIZE + size_of::<u32>()) + size_of_val(&self.directory.starts[..])
+        let of_all = self.len() * (Positions::SIZE + size_of::<u32>());
+        of_all + size_of_val(&self.directory.starts[..]) + size_of_val(&self.samples[..])
     }
 
     /// The memory of a position, in bytes.
@@ -168,6 +173,17 @@ impl Positions {
         merged.into_iter().map(places).collect()
     }
 
+    /// The number of positions in a tile without its buffer.
+    pub(crate) fn count_in(&self, tile: TileCoord) -> usize {
+        let levels = WORLD_LEVELS - u32::from(tile.zoom().get());
+        let first = z_order([i64::from(tile.x()) << levels, i64::from(tile.y()) << levels]);
+        // All units of a tile follow each other in the Z-order.
+        let last = first | 1_u64.checked_shl(2 * levels).map_or(u64::MAX, |units| units - 1);
+        let all = 0..self.in_z_order.len();
+        let before = first.checked_sub(1).map_or(0, |unit| self.end_of(unit, all.clone()));
+        self.end_of(last, all) - before
+    }
+
     /// Adds the ranges of a square's positions that are in a part of the world, or near it.
     fn search(&self, square: &Square, part: &WorldRect, smallest: i64, found: &mut Vec<(usize, usize)>) {
         let (side, [x, y]) = (1_i64 << square.levels, square.at);
@@ -198,6 +214,12 @@ impl Positions {
             if self.directory.ends_at(last) {
                 return end;
             }
+        }
+        let sampled = first.div_ceil(SAMPLED)..end.div_ceil(SAMPLED);
+        if !sampled.is_empty() {
+            let before = sampled.start + self.samples[sampled.clone()].partition_point(|unit| *unit <= last);
+            end = end.min(before * SAMPLED);
+            first = first.max(before.saturating_sub(1) * SAMPLED);
         }
         let unit = |number: &u32| z_order(self.frame.world(self.at[*number as usize]));
         first + self.in_z_order[first..end].partition_point(|number| unit(number) <= last)
@@ -322,6 +344,9 @@ impl Positions {
 
 /// A part of a part of the world is searched in squares of at least this part of its longer side.
 const SQUARES_ACROSS: i64 = 8;
+
+/// One position in this many is among the samples.
+const SAMPLED: usize = 8;
 
 /// A square with as many positions is not divided: looking at each is faster.
 const FEW_POSITIONS: usize = 32;
@@ -586,6 +611,11 @@ mod tests {
             let mut within: Vec<u32> = positions.within(parts[0]).collect();
             within.sort_unstable();
             assert_eq!(within, numbers(&|number| is_in(&parts[0], number)));
+            let zoom = Zoom::new(u8::try_from(below(23)).unwrap()).unwrap();
+            let unit = place(&mut below).map(|unit| unit >> (WORLD_LEVELS - u32::from(zoom.get())));
+            let tile = coord(zoom, unit[0], unit[1]).unwrap();
+            let world = TileRect::from(tile).world(0);
+            assert_eq!(positions.count_in(tile), positions.within(world).count(), "{tile}");
         }
     }
 

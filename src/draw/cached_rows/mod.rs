@@ -191,6 +191,13 @@ impl CachedRows {
         }
     }
 
+    /// About the number of rows that are drawn in a tile; `None` if the rows are no points in memory.
+    pub(crate) fn count_in(&self, tile: TileCoord) -> Option<usize> {
+        let RowStore::Memory(rows) = &self.rows else { return None };
+        let came = rows.changes.as_ref().map_or(0, |changes| changes.added.positions.count_in(tile));
+        Some(rows.positions.count_in(tile) + came)
+    }
+
     /// Some of the rows, by their numbers in ascending order. They share the encoded bytes of all rows. Empty if the
     /// rows are in a scratch file.
     pub(crate) fn some(&self, numbers: &[u32]) -> CachedRows {

@@ -12,6 +12,9 @@ use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tile::{Batch, TileRect};
 
+/// A tile with at most this many rows is drawn at once: handing it to another thread takes as long.
+const MAX_ROWS_HERE: usize = 300;
+
 /// Tiles whose cells were counted from kept rows.
 pub(crate) struct DrawnWithCells {
     pub(crate) tiles: Vec<RenderedTile>,
@@ -122,9 +125,14 @@ impl LiveSnapshot {
             return Ok(None);
         }
         let instead = Arc::new(instead);
-        let draw = || {
+        let tile = batch.areas.first().and_then(|area| area.rect.first());
+        let is_small = tile.is_some_and(|tile| self.statements.are_few(tile, batch, &instead, MAX_ROWS_HERE));
+        let draw = async || {
+            if is_small {
+                return self.statements.drawn_from_rows(batch, &instead);
+            }
             let (layers, batch, instead) = (Arc::clone(&self.statements), batch.clone(), Arc::clone(&instead));
-            blocking(move || layers.drawn_from_rows(&batch, &instead))
+            blocking(move || layers.drawn_from_rows(&batch, &instead)).await
         };
         let unasked = match draw().await {
             DrawnFromRows::Tiles(tiles) => return Ok(Some(tiles)),

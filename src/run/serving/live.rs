@@ -40,6 +40,9 @@ use crate::tile::{Slice, TileId};
 /// The pause after a snapshot could not be taken, in which the database is not asked again.
 const PAUSE_AFTER_FAILURE: Duration = Duration::from_secs(1);
 
+/// A tile of at most this many bytes is packed at once: handing it to another thread takes as long.
+const MAX_PACKED_HERE: usize = 16 << 10;
+
 /// A snapshot, or why there is none.
 type TakenSnapshot = Result<Arc<LiveSnapshot>, LiveError>;
 
@@ -60,6 +63,8 @@ struct DatabaseTilesShared {
     run: TilesetRun,
     database: Database,
     packing: Packing,
+    /// Those that pack no tile at the moment: a new one takes half as long as a small tile.
+    packers: Arc<Mutex<Vec<Packer>>>,
     /// The limits on the database sessions of all tilesets together.
     bounds: Arc<LiveBounds>,
     /// The fingerprint when the server began. Tiles of another fingerprint would not fit the target's tiles.
@@ -123,6 +128,7 @@ impl DatabaseTiles {
             run: run.clone(),
             database,
             packing: settings.run.limits.packing,
+            packers: Arc::default(),
             stop,
             bounds: Arc::clone(bounds),
             present: Mutex::new(Present::None),
@@ -402,15 +408,24 @@ impl DatabaseTilesShared {
         if let Some(cause) = failed {
             return Err(LiveError::Failed(cause));
         }
-        let packing = self.packing;
+        let (packing, packers) = (self.packing, Arc::clone(&self.packers));
+        let is_small = rendered.mvt.len() <= MAX_PACKED_HERE;
         let pack = move || {
             let mvt = match tile.slice {
                 Slice::Whole => &*rendered.mvt,
                 Slice::Layer(layer) => bytes_of(&rendered.mvt, &rendered.layers, layer),
             };
-            (!mvt.is_empty()).then(|| Packer::new(packing).pack(mvt)).transpose()
+            if mvt.is_empty() {
+                return Ok(None);
+            }
+            let free = packers.lock().pop();
+            let mut packer = free.unwrap_or_else(|| Packer::new(packing));
+            let packed = packer.pack(mvt);
+            packers.lock().push(packer);
+            packed.map(Some)
         };
-        match tokio::task::spawn_blocking(pack).await {
+        let packed = if is_small { Ok(pack()) } else { tokio::task::spawn_blocking(pack).await };
+        match packed {
             Ok(packed) => packed.map_err(|error| LiveError::Failed(error.to_string())),
             Err(error) => Err(LiveError::Failed(format!("a thread died: {error}"))),
         }
