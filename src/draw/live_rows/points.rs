@@ -159,8 +159,11 @@ impl LiveRows {
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
         let rows = step.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-        let rows =
-            rows.and_then(|rows| KeptFeatures::new(rows, key.clone())).map_or(LiveKind::Refused, LiveKind::Points);
+        let kept = rows.map(|rows| KeptFeatures::new(rows, key.clone()));
+        if matches!(kept, Some(None)) {
+            tracing::info!("layer \"{}\": {NOT_KEPT}: one has no key, or two have the same", layer.name);
+        }
+        let rows = kept.flatten().map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());

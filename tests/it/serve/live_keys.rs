@@ -14,11 +14,12 @@ const TYPES: &str = r#"
 CREATE TABLE keys (i int PRIMARY KEY, kind int, flag bool NOT NULL, i2 smallint NOT NULL, i8 bigint NOT NULL, f4 real NOT NULL, f8 float8 NOT NULL,
     num numeric NOT NULL, txt text COLLATE "und-x-icu" NOT NULL, vc varchar(30) NOT NULL, ch char(6) NOT NULL, nm name NOT NULL, raw bytea NOT NULL,
     day date NOT NULL, tm time NOT NULL, ts timestamp NOT NULL, tz timestamptz NOT NULL, u uuid NOT NULL, span interval NOT NULL, geom geometry(Point, 4326));
+SELECT setseed(0.47);
 INSERT INTO keys SELECT i, i % 7, random() < 0.5, floor((random() - 0.5) * 65535), floor((random() - 0.5) * 1.8e19)::int8,
     CASE i WHEN 1 THEN 'NaN' WHEN 2 THEN 'Infinity' WHEN 3 THEN '-Infinity' WHEN 4 THEN '-0' ELSE (random() - 0.5) * power(10::float8, i % 60 - 30) END,
     CASE i WHEN 1 THEN 'NaN' WHEN 2 THEN 'Infinity' WHEN 3 THEN '-Infinity' WHEN 4 THEN '-0' ELSE (random() - 0.5) * power(10::float8, i % 500 - 250) END,
     CASE i WHEN 1 THEN 'NaN' WHEN 2 THEN 'Infinity' WHEN 3 THEN '-Infinity' WHEN 4 THEN 0 WHEN 5 THEN 1 WHEN 6 THEN 10000.00 WHEN 7 THEN -10000 WHEN 8 THEN -10000.0001
-        ELSE ((random() - 0.5) || 'e' || (i % 60 - 30))::numeric END,
+        ELSE ((random() - 0.5)::numeric || 'e' || (i % 60 - 30))::numeric END,
     (SELECT coalesce(string_agg((ARRAY['a', 'A', 'b', 'ä', E'\u0001', '漢', ' ', '😀'])[1 + floor(random() * 8 + 0 * g)], ''), '') FROM generate_series(1, 1 + i % 9) AS g),
     substr(md5(random()::text), 1, 1 + i % 5), substr(md5(random()::text), 1, 1 + i % 3), (ARRAY['n', 'Ñ', 'N'])[1 + i % 3] || substr(md5(random()::text), 1, 1 + i % 3),
     decode((SELECT string_agg((ARRAY['00', '01', 'ff', '7f'])[1 + floor(random() * 4 + 0 * g)], '') FROM generate_series(1, 1 + i % 5) AS g), 'hex'),
@@ -176,8 +177,8 @@ draw = "centroid"
 properties = { rows = "count(*)", all = "sum(kind)::text" }
 "#;
 
-fn any_of_changes(chance: &mut Chance, change: &str) -> String {
-    let mut sql = change.to_owned();
+fn filled(template: &str, chance: &mut Chance) -> String {
+    let mut sql = template.to_owned();
     for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
         sql = sql.replace(name, &chance.below(end).to_string());
     }
@@ -192,7 +193,7 @@ fn tiles_and_filters_from_rows_with_composite_hidden_and_numeric_keys_and_object
     let before = pair.live.rows();
     let mut seeded_tiles = 0;
     for (number, change) in CHANGES.iter().enumerate() {
-        let sql = any_of_changes(&mut chance, change);
+        let sql = filled(change, &mut chance);
         pair.live.tracked.db.run(&sql);
         if number % 3 == 0 {
             let seeded = pair.live.seeded();
@@ -229,7 +230,7 @@ fn a_restart_takes_rows_with_keys_behind_them_and_objects_over() {
     live.ends("-KILL");
     let mut chance = Chance(53);
     for change in CHANGES {
-        live.tracked.db.run(&any_of_changes(&mut chance, change));
+        live.tracked.db.run(&filled(change, &mut chance));
     }
     live.starts();
     live.has_taken_over();
@@ -248,10 +249,10 @@ pub(crate) const NOWHERE: [&str; 5] = [
 
 #[test]
 fn rows_whose_positions_are_no_numbers_change_nothing_beside_kept_rows() {
-    let place = |number: usize| format!("ST_SetSRID({}, 4326)", NOWHERE[number]);
+    let of = |place: &str| format!("ST_SetSRID({place}, 4326)");
     let mut before = String::new();
-    for number in 0..NOWHERE.len() {
-        write!(before, "INSERT INTO rows VALUES (60000 + {number}, 1, 'n', true, {});", place(number)).unwrap();
+    for (number, place) in NOWHERE.iter().enumerate() {
+        write!(before, "INSERT INTO rows VALUES (60000 + {number}, 1, 'n', true, {});", of(place)).unwrap();
     }
     let layers = "[tileset]\nmax_shrink = \"100%\"\n[[layer]]\nname = \"plain\"\ntable = \"rows\"\ngeometry = \"geom\"\nproperties = [\"id\", \"word\"]\n
         [[layer]]\nname = \"cells\"\ntable = \"rows\"\ngeometry = \"geom\"\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nproperties = { rows = \"count(*)\" }\n";
@@ -259,14 +260,14 @@ fn rows_whose_positions_are_no_numbers_change_nothing_beside_kept_rows() {
     live.keeps_rows();
     live.tracked.db.run(&before);
     live.shows_what_a_seed_shows("rows that came");
-    for number in 0..NOWHERE.len() {
+    for (number, place) in NOWHERE.iter().enumerate() {
         // One leaves its place, one that had none gets one, and one goes.
         let [from, to] = [300 * number + 7, 60_000 + number];
         live.tracked.db.run(&format!(
             "UPDATE rows SET geom = {} WHERE id = {from}; UPDATE rows SET geom = ST_SetSRID(ST_MakePoint(10 + {number}, 20), 4326), word = 'm' WHERE id = {to}; UPDATE rows SET word = 'o' WHERE id = {from}",
-            place(number)
+            of(place)
         ));
-        live.shows_what_a_seed_shows(NOWHERE[number]);
+        live.shows_what_a_seed_shows(place);
     }
     // Read anew, they are there from the beginning.
     let other = Live::over(&before, layers, layers);
