@@ -1,13 +1,12 @@
 //! Counted cells as the parameters of the statement that draws them.
 
-use bytes::BytesMut;
-use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::Type;
 
 use super::PreparedLayer;
 use super::areas::is_searched;
 use crate::cells::{CountedCell, Folded};
 use crate::postgis::layer::{Layer, ROUNDING_UNITS, world_box};
-use crate::postgis::session::Param;
+use crate::postgis::session::{BinaryValue, Param};
 use crate::postgis::sql::{FoldedValue, FoldedValues};
 use crate::tile::{Area, WorldRect};
 
@@ -119,23 +118,6 @@ impl FoldColumn {
     fn param(&self) -> Param<'_> {
         (&self.cells, self.value.folded_type())
     }
-}
-
-/// A value in the binary format of the protocol (PostgreSQL documentation, section 55.7).
-#[derive(Debug)]
-struct BinaryValue(Vec<u8>);
-
-impl ToSql for BinaryValue {
-    fn to_sql(&self, _kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
-        out.extend_from_slice(&self.0);
-        Ok(IsNull::No)
-    }
-
-    fn accepts(_kind: &Type) -> bool {
-        true
-    }
-
-    to_sql_checked!();
 }
 
 #[cfg(test)]

@@ -103,8 +103,14 @@ impl CachedRows {
         let limit = memory as u64 / (MIN_ROW_BYTES + 2 * layer.properties.len() as u64) + 1;
         let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
         let (session, areas) = ([&snapshot.keeper], [RowChoice::Areas { limit }]);
-        let rows =
-            CachedRows::read(&session, layer, &areas, squares.params(), RowsRoom { memory, may_spill: false }).await?;
+        let rows = CachedRows::read(
+            &session,
+            layer,
+            &areas,
+            squares.params(),
+            RowsRoom { memory, may_spill: false, by_key: false },
+        )
+        .await?;
         Ok(rows.map(|rows| rows.for_changes(near.from)))
     }
 }

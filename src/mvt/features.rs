@@ -24,7 +24,8 @@ pub struct Features {
     /// In place of an object: for each member its key, encoded as a field ([`key_of_property`]), and its value or
     /// [`MISSING`]; then [`MISSING`].
     ///
-    /// If the rows are `ranked`, the row's rank follows, and its length ([`put_rank`]).
+    /// If the rows are `ranked`, the row's rank follows, and its length ([`put_behind`]). If they are `keyed`, so does
+    /// its key.
     bytes: Vec<u8>,
     /// The offset at which each feature begins; empty if each begins where the previous one ends.
     starts: Vec<u32>,
@@ -34,6 +35,17 @@ pub struct Features {
     most: usize,
     /// True if each feature has a rank, which no tile shows.
     ranked: bool,
+    /// True if each feature has a key behind it, which no tile shows.
+    keyed: bool,
+}
+
+/// What stands behind the encoded feature of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BehindFeature<'a> {
+    /// The rank of a row that has one; `None` if it is NULL.
+    pub rank: Option<&'a [u8]>,
+    /// The key, of rows that are identified by such a key.
+    pub key: Option<&'a [u8]>,
 }
 
 impl Features {
@@ -53,6 +65,12 @@ impl Features {
     #[must_use]
     pub fn with_ranks(self, ranked: bool) -> Features {
         Features { ranked, ..self }
+    }
+
+    /// The same layer without features, whose rows have a key behind them if `keyed` is true.
+    #[must_use]
+    pub fn with_keys(self, keyed: bool) -> Features {
+        Features { keyed, ..self }
     }
 
     /// The features of a layer from their encoded bytes, which follow each other; `ends` are the offsets at which they
@@ -80,14 +98,25 @@ impl Features {
     /// `None` if the layer is not encoded as PostGIS encodes points, or all features take more than 4 GB; the value
     /// must not be used after that.
     pub fn add(&mut self, tile: &[u8]) -> Option<usize> {
-        if self.ranked { None } else { self.add_each(tile, |_| Some(())) }
+        if self.ranked || self.keyed { None } else { self.add_each(tile, |_| Some(())) }
     }
 
-    /// [Adds](Features::add) the features of a tile with the ranks of their rows; `None` also if they are not as many.
-    pub fn add_ranked<'r>(&mut self, tile: &[u8], ranks: impl IntoIterator<Item = Option<&'r [u8]>>) -> Option<usize> {
-        let mut ranks = ranks.into_iter();
-        let added = self.add_each(tile, |bytes| put_rank(bytes, ranks.next()?)).filter(|_| self.ranked)?;
-        ranks.next().is_none().then_some(added)
+    /// [Adds](Features::add) the features of a tile with what stands behind them; `None` also if these are not as many,
+    /// or if one has a rank or a key and the others do not.
+    pub fn add_with<'r>(&mut self, tile: &[u8], behind: impl IntoIterator<Item = BehindFeature<'r>>) -> Option<usize> {
+        let (mut behind, ranked, keyed) = (behind.into_iter(), self.ranked, self.keyed);
+        let put = |bytes: &mut Vec<u8>| {
+            let BehindFeature { rank, key } = behind.next()?;
+            if key.is_some() != keyed || rank.is_some() && !ranked {
+                return None;
+            }
+            if ranked {
+                put_behind(bytes, rank)?;
+            }
+            if keyed { put_behind(bytes, key) } else { Some(()) }
+        };
+        let added = self.add_each(tile, put)?;
+        behind.next().is_none().then_some(added)
     }
 
     /// Adds the features of a tile, with what `put_more` appends to each.
@@ -203,7 +232,7 @@ impl Features {
         } else if (&self.name, self.extent) != (&other.name, other.extent) {
             return None;
         }
-        if !self.starts.is_empty() || !other.starts.is_empty() || self.ranked != other.ranked {
+        if !self.starts.is_empty() || !other.starts.is_empty() || !self.has_form_of(other) {
             return None;
         }
         let before = u32::try_from(self.bytes.len()).ok()?;
@@ -224,13 +253,38 @@ impl Features {
         Some(())
     }
 
-    /// The key of a feature, by its number; `None` if it has no such key.
+    /// The key of a feature, by its number; `None` if it has no such key. A text is in the encoding of the database, as
+    /// `ST_AsMVT` writes it, so that its bytes compare as the database compares it.
     pub(crate) fn key(&self, number: u32, key: &FeatureKey) -> Option<Key<'_>> {
-        let (id, mut values) = self.id_and_values(number)?;
         match key {
-            FeatureKey::Id => Some(Key::Number(id?.into())),
-            FeatureKey::Property(property) => value_of_key(values.nth(*property)??),
+            FeatureKey::Id => Some(Key::Number(self.id_and_values(number)?.0?.into())),
+            FeatureKey::Property(property) => value_of_key(self.id_and_values(number)?.1.nth(*property)??),
+            FeatureKey::Behind => Some(Key::Bytes(self.behind(number)?.1.key?)),
         }
+    }
+
+    /// A feature, by its number, and what stands behind it.
+    fn behind(&self, number: u32) -> Option<(&[u8], BehindFeature<'_>)> {
+        let (mut bytes, mut behind) = (self.encoded(number)?, BehindFeature::default());
+        if self.keyed {
+            (bytes, behind.key) = split_behind(bytes)?;
+        }
+        if self.ranked {
+            (bytes, behind.rank) = split_behind(bytes)?;
+        }
+        Some((bytes, behind))
+    }
+
+    /// True if features of this value are encoded as those of the other one: with the same things behind them, and with
+    /// objects in place of the same property.
+    pub(crate) fn has_form_of(&self, other: &Features) -> bool {
+        (self.objects, self.ranked, self.keyed) == (other.objects, other.ranked, other.keyed)
+    }
+
+    /// The same layer without features.
+    #[must_use]
+    pub(crate) fn emptied(&self) -> Features {
+        self.with_encoded(Vec::new(), std::iter::empty())
     }
 
     /// The values of a feature's properties from the property `first` on, which are whole numbers; `None` for a
@@ -238,7 +292,7 @@ impl Features {
     pub(crate) fn numbers(&self, number: u32, first: usize) -> impl Iterator<Item = Option<i64>> {
         self.values(number).skip(first).map(|value| match value_of_key(value?)? {
             Key::Number(number) => i64::try_from(number).ok(),
-            Key::Text(_) => None,
+            Key::Text(_) | Key::Bytes(_) => None,
         })
     }
 
@@ -250,10 +304,7 @@ impl Features {
     /// The id of a feature, if it has one, and the encoded value of each property, or `None` for one that it does not
     /// have. `None` if a property holds objects.
     fn id_and_values(&self, number: u32) -> Option<(Option<u64>, impl Iterator<Item = Option<&[u8]>>)> {
-        let (_, mut rest) = self.feature(number).filter(|_| self.objects.is_none())?;
-        if self.ranked {
-            (rest, _) = split_rank(rest)?;
-        }
+        let (mut rest, _) = self.behind(number).filter(|_| self.objects.is_none())?;
         let id = if next_number(&mut rest).ok()? == 0 { None } else { Some(next_number(&mut rest).ok()?) };
         let values = std::iter::from_fn(move || {
             if let Some(after) = rest.strip_prefix(&[MISSING]) {
@@ -295,8 +346,8 @@ impl Features {
             ends.push(span.end);
         }
         let (name, properties) = (self.name.clone(), self.properties.clone());
-        let Features { extent, objects, ranked, .. } = *self;
-        Features { name, extent, properties, objects, bytes, starts, ends, most: 0, ranked }
+        let Features { extent, objects, ranked, keyed, .. } = *self;
+        Features { name, extent, properties, objects, bytes, starts, ends, most: 0, ranked, keyed }
     }
 
     /// True if each feature has a rank.
@@ -306,10 +357,15 @@ impl Features {
 
     /// The rank of a feature, by its number. `None`, which is less than any other, if it is NULL.
     pub(crate) fn rank(&self, number: u32) -> Option<&[u8]> {
-        split_rank(self.encoded(number).filter(|_| self.ranked)?)?.1
+        self.behind(number)?.1.rank
     }
 
-    /// The encoded bytes of a feature, by its number, with its rank.
+    /// True if each feature has a key behind it.
+    pub(crate) fn are_keyed(&self) -> bool {
+        self.keyed
+    }
+
+    /// The encoded bytes of a feature, by its number, with what stands behind it.
     pub fn encoded(&self, number: u32) -> Option<&[u8]> {
         self.feature(number).map(|(_, bytes)| bytes)
     }
@@ -377,28 +433,28 @@ pub(crate) fn key_of_property(member_key: &[u8]) -> Option<u64> {
 }
 
 /// The length of a rank that is NULL.
-const NO_RANK: u32 = u32::MAX;
+const NOTHING: u32 = u32::MAX;
 
-/// Appends a rank, and its length: it is found from the end of a feature, without a look at its values. `None` if the
-/// rank is too long.
-fn put_rank(bytes: &mut Vec<u8>, rank: Option<&[u8]>) -> Option<()> {
-    let length = match rank {
-        Some(rank) => u32::try_from(rank.len()).ok().filter(|length| *length < NO_RANK)?,
-        None => NO_RANK,
+/// Appends a rank or a key, and its length: it is found from the end of a feature, without a look at its values. `None`
+/// if it is too long.
+fn put_behind(bytes: &mut Vec<u8>, value: Option<&[u8]>) -> Option<()> {
+    let length = match value {
+        Some(value) => u32::try_from(value.len()).ok().filter(|length| *length < NOTHING)?,
+        None => NOTHING,
     };
-    bytes.extend_from_slice(rank.unwrap_or_default());
+    bytes.extend_from_slice(value.unwrap_or_default());
     bytes.extend(length.to_le_bytes());
     Some(())
 }
 
-/// The bytes of a feature without its rank, and the rank.
-fn split_rank(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+/// The bytes of a feature without the rank or the key at their end, and that.
+fn split_behind(bytes: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     let (bytes, length) = bytes.split_last_chunk()?;
     match u32::from_le_bytes(*length) {
-        NO_RANK => Some((bytes, None)),
+        NOTHING => Some((bytes, None)),
         length => {
-            let (feature, rank) = bytes.split_at(bytes.len().checked_sub(length as usize)?);
-            Some((feature, Some(rank)))
+            let (feature, value) = bytes.split_at(bytes.len().checked_sub(length as usize)?);
+            Some((feature, Some(value)))
         }
     }
 }
@@ -514,11 +570,14 @@ mod tests {
             (None, &[None, None], [0, 0]),
             (Some(9), &[Some("b"), Some("12")], [0, 0]),
         ];
-        let ranks: [Option<&[u8]>; 3] = [Some(b"great"), None, Some(b"")];
+        let ranks: [Option<&'static [u8]>; 3] = [Some(b"great"), None, Some(b"")];
+        let behind = |ranks: &[Option<&'static [u8]>]| {
+            ranks.iter().map(|rank| BehindFeature { rank: *rank, key: None }).collect::<Vec<_>>()
+        };
         let new = || Features::new(properties.clone(), rows.len(), 1_000).with_ranks(true);
         let [mut features, mut more] = [new(), new()];
-        assert_eq!(features.add_ranked(&tile(&properties, &rows[..2]), ranks[..2].iter().copied()), Some(2));
-        assert_eq!(more.add_ranked(&tile(&properties, &rows[2..]), [ranks[2]]), Some(1));
+        assert_eq!(features.add_with(&tile(&properties, &rows[..2]), behind(&ranks[..2])), Some(2));
+        assert_eq!(more.add_with(&tile(&properties, &rows[2..]), behind(&ranks[2..])), Some(1));
         features.append(&more).unwrap();
         assert_eq!([0, 1, 2].map(|number| features.rank(number)), ranks);
         let value_counts = [0, 1, 2].map(|number| features.values(number).count());
@@ -530,12 +589,38 @@ mod tests {
         pieces.add(&features, &none, drawn()).unwrap();
         assert_eq!(pieces.finish(&features), tile(&properties, &rows));
         // As many ranks as features, and in all lists of a layer.
-        assert_eq!(new().add_ranked(&tile(&properties, &rows), ranks[..2].iter().copied()), None);
-        assert_eq!(new().add_ranked(&tile(&properties, &rows[..2]), ranks), None);
+        assert_eq!(new().add_with(&tile(&properties, &rows), behind(&ranks[..2])), None);
+        assert_eq!(new().add_with(&tile(&properties, &rows[..2]), behind(&ranks)), None);
         assert_eq!(new().add(&tile(&properties, &rows)), None);
         let mut unranked = Features::new(properties.clone(), 3, 1_000);
         unranked.add(&tile(&properties, &rows)).unwrap();
         assert_eq!((unranked.rank(0), features.append(&unranked)), (None, None));
+    }
+
+    #[test]
+    fn keys_behind_features_identify_rows_beside_ranks_and_objects_and_no_tile_shows_them() {
+        let columns = ["name", "more", "zoom", "size"].map(str::to_owned).to_vec();
+        let rows: [ObjectRow<'_>; 2] =
+            [(Some("a"), &[("b", Some("1")), ("z", None)], None, None), (None, &[], None, Some("7"))];
+        let behind =
+            [BehindFeature { rank: None, key: Some(b"one") }, BehindFeature { rank: Some(b"great"), key: Some(b"") }];
+        let new = || Features::new(columns.clone(), 2, 1_000).with_objects(Some(1)).with_ranks(true).with_keys(true);
+        let (mut features, tile) = (new(), tile_of_objects(&rows, true));
+        assert_eq!(features.add_with(&tile, behind), Some(2));
+        let key = |number| features.key(number, &FeatureKey::Behind);
+        assert_eq!([key(0), key(1), key(2)], [Some(Key::Bytes(b"one")), Some(Key::Bytes(b"")), None]);
+        assert_eq!([features.rank(0), features.rank(1)], [None, Some(&b"great"[..])]);
+        assert_eq!(features.key(0, &FeatureKey::Id), None, "the features hold objects");
+        let mut copy = features.emptied();
+        assert!(copy.has_form_of(&features) && copy.is_empty());
+        copy.push(&features, 1).unwrap();
+        assert_eq!(copy.key(0, &FeatureKey::Behind), Some(Key::Bytes(b"")));
+        let drawn = Drawer::new(&features).tile(&TileConstants::default(), [(0, [0, 0]), (1, [0, 0])].into_iter());
+        assert_eq!(drawn, Some(tile_of_objects(&rows, false)));
+        // Each row has a key, and none has one that others do not have.
+        let without = behind.map(|behind| BehindFeature { key: None, ..behind });
+        assert_eq!((new().add_with(&tile, without), new().add(&tile)), (None, None));
+        assert_eq!(new().with_keys(false).add_with(&tile, behind), None);
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub enum FeatureKey {
     Id,
     /// The property with this index among the layer's keys: texts by their bytes, or whole numbers.
     Property(usize),
+    /// Bytes behind the encoded features of kept rows, which no tile holds.
+    Behind,
 }
 
 /// What the configuration says about a layer of points.
@@ -33,6 +35,8 @@ pub struct PointLayer {
 pub(crate) enum Key<'a> {
     Number(i128),
     Text(&'a [u8]),
+    /// Bytes that compare as the keys do in the database.
+    Bytes(&'a [u8]),
 }
 
 impl Key<'_> {
@@ -323,12 +327,15 @@ impl<'a> Points<'a> {
         let property = match key {
             FeatureKey::Id => return point.id.map(|id| Key::Number(id.into())),
             FeatureKey::Property(property) => *property as u64,
+            FeatureKey::Behind => return None,
         };
         let mut rest = point.tags;
         while !rest.is_empty() {
             let (name, value) = (next_number(&mut rest).ok()?, next_number(&mut rest).ok()?);
             if name == property {
-                return value_of_key(self.values.get(usize::try_from(value).ok()?)?);
+                // The order of letters beyond ASCII depends on the encoding of the database that the layer is from.
+                let is_sorted = |key: &Key<'_>| !matches!(key, Key::Text(text) if !text.is_ascii());
+                return value_of_key(self.values.get(usize::try_from(value).ok()?)?).filter(is_sorted);
             }
         }
         None
@@ -337,8 +344,7 @@ impl<'a> Points<'a> {
 
 pub(crate) fn value_of_key(value: &[u8]) -> Option<Key<'_>> {
     match Fields(value).next()?.ok()? {
-        // The order of letters beyond ASCII depends on the database's encoding.
-        (1, FieldValue::Bytes(text)) => text.is_ascii().then_some(Key::Text(text)),
+        (1, FieldValue::Bytes(text)) => Some(Key::Text(text)),
         (4, FieldValue::Varint(number)) => Some(Key::Number(number.cast_signed().into())),
         (5, FieldValue::Varint(number)) => Some(Key::Number(number.into())),
         (6, FieldValue::Varint(number)) => Some(Key::Number(signed(number).into())),

@@ -103,7 +103,7 @@ impl CachedRows {
             RowStore::Memory(_) | RowStore::Cells(_) | RowStore::Shapes(_) => return Ok(false),
         };
         // An index finds the rows at each position.
-        let is_suited = layer.suits_patches && layer.shape.has_closed_form_points() && !layer.is_query();
+        let is_suited = layer.has_spatial_index && layer.shape.has_closed_form_points() && !layer.is_query();
         if points.is_empty() || !is_suited {
             return Ok(false);
         }

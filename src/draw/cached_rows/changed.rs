@@ -94,7 +94,8 @@ impl RowChanges {
     }
 }
 
-/// The rows of a layer on a snapshot, which can be brought to a later one. Each row has a key that its feature holds.
+/// The rows of a layer on a snapshot, which can be brought to a later one. Each row has a key, in its feature or behind
+/// it.
 #[derive(Debug)]
 pub(crate) struct KeptFeatures {
     key: FeatureKey,
@@ -136,7 +137,7 @@ const MAX_CHANGED_ROWS: usize = match (cfg!(test), cfg!(debug_assertions)) {
 const MAX_OVERDUE: usize = 4;
 
 impl KeptFeatures {
-    /// Keeps cached rows. `None` if they are not in memory, or not in the order of the keys that their features hold.
+    /// Keeps cached rows. `None` if they are not in memory, or not in the order of their keys.
     pub(crate) fn new(rows: CachedRows, key: FeatureKey) -> Option<KeptFeatures> {
         let RowStore::Memory(rows) = rows.rows else { return None };
         if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
@@ -146,8 +147,7 @@ impl KeptFeatures {
         Some(KeptFeatures { key, read: Arc::new(rows), changes: RowChanges::none(), facets: None, users })
     }
 
-    /// Keeps rows at some positions in metres. `None` if they are not in the order of the keys that their features
-    /// hold.
+    /// Keeps rows at some positions in metres. `None` if they are not in the order of their keys.
     pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features, key: FeatureKey) -> Option<KeptFeatures> {
         if at.len() != features.len() {
             return None;
@@ -205,9 +205,9 @@ impl KeptFeatures {
         self.facets = facets.map(Arc::new);
     }
 
-    /// True if the features hold the ranks of the rows.
-    pub(crate) fn are_ranked(&self) -> bool {
-        self.read.features.are_ranked()
+    /// A layer without features whose features are encoded as those of the rows.
+    pub(crate) fn form(&self) -> Features {
+        self.read.features.emptied()
     }
 
     /// A number for the rows as read or joined: those that were read or joined later have a greater one.
@@ -253,7 +253,7 @@ impl KeptFeatures {
     /// than 4 GB; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<Vec<bool>> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
-        if fresh.features.are_ranked() != self.are_ranked() {
+        if !fresh.features.has_form_of(&self.read.features) {
             return None;
         }
         // Other rows at these positions may be drawn elsewhere: their degrees may differ.
@@ -299,8 +299,7 @@ impl KeptFeatures {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
         });
-        let like = &parts[1].0.features;
-        let mut features = Features::new(like.layer().1.to_vec(), 0, 0).with_ranks(like.are_ranked());
+        let mut features = parts[1].0.features.emptied();
         features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
         let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
         let mut of_first = Vec::with_capacity(at.capacity());

@@ -235,13 +235,21 @@ impl RowChanges {
     }
 }
 
+/// The key of a row as a statement returns it.
+pub(crate) enum FoundKey<'s> {
+    /// As the database writes it.
+    Text(&'s str),
+    /// As the bytes behind the feature of the row.
+    Bytes(Vec<u8>),
+}
+
 /// Finds rows that are kept from snapshot to snapshot by their keys.
 #[derive(Clone, Copy)]
 pub(crate) struct RowPlaces<'r> {
     rows: &'r EncodedRows,
     changes: &'r RowChanges,
     key: &'r FeatureKey,
-    /// True if the keys are numbers, else they are texts.
+    /// True if the keys are numbers.
     is_number: bool,
 }
 
@@ -256,13 +264,15 @@ impl<'r> RowPlaces<'r> {
         self.changes.version
     }
 
-    /// The row with a key, as the text that the database writes: true and its place in the Z-order if it is a row as
-    /// read, false and its serial number if it came later. `None` for a row that is not kept, because it lies in no
-    /// tile.
-    pub(crate) fn of(self, text: &str) -> Option<(bool, u32)> {
-        let key = match text.parse() {
-            Ok(number) if self.is_number => FeatureKeyValue::Number(number),
-            _ => FeatureKeyValue::Text(text.as_bytes()),
+    /// The row with a key: true and its place in the Z-order if it is a row as read, false and its serial number if it
+    /// came later. `None` for a row that is not kept, because it lies in no tile.
+    pub(crate) fn of(self, key: &FoundKey<'_>) -> Option<(bool, u32)> {
+        let key = match key {
+            FoundKey::Bytes(bytes) => FeatureKeyValue::Bytes(bytes),
+            FoundKey::Text(text) => match text.parse() {
+                Ok(number) if self.is_number => FeatureKeyValue::Number(number),
+                _ => FeatureKeyValue::Text(text.as_bytes()),
+            },
         };
         let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
         read.and_then(|number| self.rows.positions.place(number)).map(|place| (true, place)).or_else(|| {
@@ -287,9 +297,9 @@ impl<'r> MatchingSetBuilder<'r> {
         Some(MatchingSetBuilder { places, read: Vec::new(), came: Vec::new() })
     }
 
-    /// Adds the row with a key, as the text that the database writes.
-    pub(crate) fn add(&mut self, text: &str) {
-        match self.places.of(text) {
+    /// Adds the row with a key.
+    pub(crate) fn add(&mut self, key: &FoundKey<'_>) {
+        match self.places.of(key) {
             Some((true, place)) => self.read.push(place),
             Some((false, serial)) => self.came.push(serial),
             None => {}

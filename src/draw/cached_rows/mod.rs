@@ -46,7 +46,7 @@ pub(crate) use cell_values::CellValues;
 pub(crate) use cells::{KeptCellFeatures, has_cacheable_cells};
 pub(crate) use changed::{JoinedRows, KeptFeatures, OfferedFeatures, RowChanges};
 pub(crate) use facets::FacetIndex;
-pub(crate) use matching_set::{DrawnRows, MatchingSet, MatchingSetBuilder};
+pub(crate) use matching_set::{DrawnRows, FoundKey, MatchingSet, MatchingSetBuilder};
 pub(crate) use memory_limit::MemoryLimit;
 pub(crate) use most_features::MostFeatures;
 pub(crate) use reading::{RowReaders, RowsRoom};
@@ -144,6 +144,8 @@ pub(crate) struct CacheLimits {
     pub memory: usize,
     /// False if rows that take more are not cached at all.
     pub(crate) may_spill: bool,
+    /// True if the rows are kept from snapshot to snapshot, by their keys.
+    pub(crate) by_key: bool,
 }
 
 /// The least memory that a cached row takes, in bytes.

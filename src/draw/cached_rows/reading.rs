@@ -13,8 +13,8 @@ use super::shape_rules::rules_of_server;
 use super::shapes::{Geometries, ShapeRows};
 use super::spilled_rows::SpilledRowsWriter;
 use super::{CacheLimits, CachedRows, EncodedRows, MIN_SHAPE_BYTES, RowStore};
-use crate::mvt::{DrawingRules, Features};
-use crate::postgis::layer::{Layer, QueryValues, RankBytes, search_boxes};
+use crate::mvt::{BehindFeature, DrawingRules, Features};
+use crate::postgis::layer::{KeyTypes, Layer, OrderedBytes, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::split::RowScan;
 use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
@@ -42,6 +42,8 @@ pub(crate) enum RowsRefused {
     OtherRules,
     /// Some geometries are not lines or polygons of two dimensions.
     OtherShapes,
+    /// A row that is to be kept by its key has none.
+    NoKey,
 }
 
 impl RowsRefused {
@@ -56,6 +58,7 @@ impl RowsRefused {
             RowsRefused::OtherRules => {
                 "this PostGIS draws lines and polygons otherwise than those that are known".to_owned()
             }
+            RowsRefused::NoKey => "the key of a row is NULL".to_owned(),
             RowsRefused::Others => "other rows come with each query".to_owned(),
             RowsRefused::NoRoom(error) => format!(
                 "they take more memory than rows_mb allows, and the temporary folder {} does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
@@ -100,7 +103,8 @@ impl PartRows {
 impl Reading {
     /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read.
     fn new(layer: &Layer, expected: Option<ExpectedRows>, room: RowsRoom, parts: usize) -> Reading {
-        let RowsRoom { memory, may_spill } = room;
+        let RowsRoom { memory, may_spill, .. } = room;
+        let are_keyed = room.keys_behind(layer).is_some();
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
         let rows = rows.min(memory / parts / Positions::SIZE);
@@ -109,7 +113,8 @@ impl Reading {
         let part = |_| PartRows {
             features: Features::new(properties(), rows, memory / parts)
                 .with_objects(layer.objects())
-                .with_ranks(is_ranked),
+                .with_ranks(is_ranked)
+                .with_keys(are_keyed),
             at: Vec::with_capacity(if layer.shape.points { rows } else { 0 }),
             geometries: Geometries::default(),
             rows: 0,
@@ -117,17 +122,18 @@ impl Reading {
         // While the parts are joined, the first one is in memory twice.
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
         let parts = (0..parts).map(part).collect();
-        Reading { parts, bytes: 0, limit, memory, file: None, may_spill: may_spill && layer.shape.points, rules: None }
+        let may_spill = may_spill && layer.shape.points;
+        Reading { parts, bytes: 0, limit, memory, file: None, may_spill, rules: None }
     }
 
     /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, where
-    /// they lie, and their ranks.
-    fn add(&mut self, part: usize, row: &Row) -> Result<(), RowsRefused> {
+    /// they lie, their ranks, and their keys, which are of the types `keys`.
+    fn add(&mut self, part: usize, row: &Row, keys: Option<&KeyTypes<'_>>) -> Result<(), RowsRefused> {
         let part = &mut self.parts[part];
         let before = part.bytes();
-        let added = if part.features.are_ranked() {
-            let ranks: Vec<Option<RankBytes>> = row.try_get(3).map_err(|_other| RowsRefused::NotPlain)?;
-            part.features.add_ranked(row.get(0), ranks.iter().map(|rank| rank.as_ref().map(|rank| &*rank.0)))
+        let added = if part.features.are_ranked() || part.features.are_keyed() {
+            let behind = ReadBehind::new(row, part.features.are_ranked(), keys)?;
+            part.features.add_with(row.get(0), behind.of_rows())
         } else {
             part.features.add(row.get(0))
         };
@@ -214,12 +220,55 @@ impl Reading {
     }
 }
 
+/// What stands behind the encoded features of a group of rows.
+struct ReadBehind {
+    ranks: Vec<Option<OrderedBytes>>,
+    keys: Vec<Vec<u8>>,
+}
+
+impl ReadBehind {
+    /// From a group as the statement returns it: an array of ranks, and one for each column of a key.
+    fn new(row: &Row, are_ranked: bool, keys: Option<&KeyTypes<'_>>) -> Result<ReadBehind, RowsRefused> {
+        let array = |column: usize| -> Result<Vec<Option<OrderedBytes>>, RowsRefused> {
+            row.try_get(column).map_err(|_other| RowsRefused::NotPlain)
+        };
+        let mut behind = ReadBehind { ranks: Vec::new(), keys: Vec::new() };
+        if are_ranked {
+            behind.ranks = array(3)?;
+        }
+        if let Some(types) = keys {
+            let first = 3 + usize::from(are_ranked);
+            let columns = (first..).take(types.read_as().len()).map(array).collect::<Result<Vec<_>, _>>()?;
+            let key = |row: usize| types.bytes(columns.iter().map(|column| column.get(row)?.as_ref()));
+            behind.keys = (0..columns[0].len()).map(key).collect::<Option<_>>().ok_or(RowsRefused::NoKey)?;
+        }
+        Ok(behind)
+    }
+
+    fn of_rows(&self) -> impl Iterator<Item = BehindFeature<'_>> {
+        let of_row = |row: usize| BehindFeature {
+            rank: self.ranks.get(row).and_then(|rank| Some(&*rank.as_ref()?.0)),
+            key: self.keys.get(row).map(|key| &key[..]),
+        };
+        (0..self.ranks.len().max(self.keys.len())).map(of_row)
+    }
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct RowsRoom {
     /// In bytes.
     pub(crate) memory: usize,
     /// True if rows beyond that go to a scratch file.
     pub(crate) may_spill: bool,
+    /// True if the rows are kept from snapshot to snapshot, by their keys.
+    pub(crate) by_key: bool,
+}
+
+impl RowsRoom {
+    /// The types of the keys that rows of a layer have behind them; `None` if they have none.
+    fn keys_behind(self, layer: &Layer) -> Option<KeyTypes<'_>> {
+        layer.keys_behind().filter(|_| self.by_key)
+    }
 }
 
 /// The sessions that read rows.
@@ -241,8 +290,8 @@ impl CachedRows {
         zooms: &[Zoom],
         limits: CacheLimits,
     ) -> Result<Option<CachedRows>, Error> {
-        let CacheLimits { rows, memory, may_spill } = limits;
-        let room = RowsRoom { memory, may_spill };
+        let CacheLimits { rows, memory, may_spill, by_key } = limits;
+        let room = RowsRoom { memory, may_spill, by_key };
         let boxes = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
@@ -289,6 +338,7 @@ impl CachedRows {
         }
         let (name, extent, max_bytes) = (params.len() + 1, params.len() + 2, params.len() + 3);
         let parameters = CachedRowsParameters { name, extent, max_bytes };
+        let key_types = room.keys_behind(layer);
         let layer_extent = layer.margin.extent.cast_signed();
         let (expected, max_rows, max_bytes) = match parts {
             [RowChoice::Areas { limit }, ..] => (None, *limit, i64::try_from(room.memory).unwrap_or(i64::MAX)),
@@ -312,7 +362,7 @@ impl CachedRows {
         let reading = Mutex::new((reading, None));
         let context = format!("layer \"{}\", reading its rows", layer.name);
         let statements = sessions.iter().zip(parts).enumerate().map(async |(number, (session, part))| {
-            let statement = sql::cached_rows(layer, *part, parameters);
+            let statement = sql::cached_rows(layer, *part, parameters, key_types.as_ref());
             let keys = match part {
                 RowChoice::Boxes { keys, .. } => *keys,
                 RowChoice::Areas { .. } => None,
@@ -323,7 +373,7 @@ impl CachedRows {
                 let mut reading = reading.lock();
                 let (reading, refused) = &mut *reading;
                 if refused.is_none() {
-                    *refused = reading.add(number, row).err();
+                    *refused = reading.add(number, row, key_types.as_ref()).err();
                 }
                 Ok(())
             };
@@ -372,9 +422,10 @@ mod tests {
     #[test]
     fn rows_of_squares_are_not_read_into_memory_that_is_used_up() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let room = |memory| RowsRoom { memory, may_spill: false, by_key: false };
         let found = |memory| {
             let (layer, parts) = (example_layer(), [RowChoice::Areas { limit: 9 }]);
-            let read = CachedRows::read(&[], &layer, &parts, Vec::new(), RowsRoom { memory, may_spill: false });
+            let read = CachedRows::read(&[], &layer, &parts, Vec::new(), room(memory));
             runtime.block_on(read).unwrap().map(|rows| rows.count())
         };
         assert_eq!((found(0), found(1_000)), (None, Some(0)));

@@ -26,7 +26,7 @@ use crate::mvt::Features;
 use crate::postgis::layer::Layer;
 
 /// The first bytes. The number is that of this form of the file, and changes with the form of encoded features.
-const MAGIC: &[u8; 23] = b"oar-tiles live rows 2\r\n";
+const MAGIC: &[u8; 23] = b"oar-tiles live rows 3\r\n";
 
 /// The longest head, in bytes.
 const MAX_HEAD: u32 = 1 << 20;
@@ -56,8 +56,33 @@ struct LayerHead {
     rows: u64,
     /// The bytes of their encoded features.
     bytes: u64,
-    /// True if the features hold the ranks of the rows.
+    form: FeatureForm,
+}
+
+/// What the encoded features of a layer depend on besides its definition.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct FeatureForm {
+    /// True if the ranks of the rows are behind their features.
     ranked: bool,
+    /// True if the keys of the rows are behind their features.
+    keyed: bool,
+    /// The index of the property that holds objects.
+    objects: Option<usize>,
+}
+
+impl FeatureForm {
+    fn of(layer: &Layer) -> FeatureForm {
+        FeatureForm {
+            ranked: layer.cached_rank().is_some(),
+            keyed: layer.keys_behind().is_some(),
+            objects: layer.objects(),
+        }
+    }
+
+    fn of_rows(rows: &KeptFeatures) -> FeatureForm {
+        let form = rows.form();
+        FeatureForm { ranked: form.are_ranked(), keyed: form.are_keyed(), objects: form.objects() }
+    }
 }
 
 /// The rows of a layer that are written to a file, or were read from one.
@@ -124,7 +149,7 @@ pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, 
             read: since_1970(layer.read),
             rows: layer.rows.len() as u64,
             bytes: lengths.map(|length| length as u64).sum(),
-            ranked: layer.rows.are_ranked(),
+            form: FeatureForm::of_rows(&layer.rows),
         }
     };
     let head = Head { about: &saved.about, layers: saved.layers.iter().map(head_of).collect() };
@@ -163,8 +188,8 @@ pub(crate) fn read_saved_rows<A: DeserializeOwned>(
 ) -> io::Result<SavedRows<A>> {
     let (head, parts) = read_signed::<A>(file, key, memory)?;
     let mut saved = Vec::new();
-    for (LayerHead { definition, read, ranked, .. }, parts) in head.layers.into_iter().zip(parts) {
-        let is_it = |layer: &&Arc<Layer>| layer.definition() == definition && layer.cached_rank().is_some() == ranked;
+    for (LayerHead { definition, read, form, .. }, parts) in head.layers.into_iter().zip(parts) {
+        let is_it = |layer: &&Arc<Layer>| layer.definition() == definition && FeatureForm::of(layer) == form;
         let layer = layers.iter().find(is_it);
         let rows = layer.and_then(|layer| parts.of(layer)).ok_or_else(|| unfit("its rows are of other layers"))?;
         let read = SystemTime::UNIX_EPOCH.checked_add(read).ok_or_else(|| unfit(TOO_LONG))?;
@@ -248,7 +273,9 @@ impl RowParts {
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
         let extent = layer.margin.extent.into();
         let features = Features::of_encoded(&layer.name, properties, extent, self.bytes, self.ends)?;
-        KeptFeatures::of_rows(self.at, features.with_ranks(layer.cached_rank().is_some()), key(layer)?)
+        let FeatureForm { ranked, keyed, objects } = FeatureForm::of(layer);
+        let features = features.with_ranks(ranked).with_keys(keyed).with_objects(objects);
+        KeptFeatures::of_rows(self.at, features, key(layer)?)
     }
 }
 
@@ -378,19 +405,32 @@ mod tests {
     }
 
     #[test]
-    fn a_file_says_whether_its_rows_have_ranks() {
+    fn a_file_says_what_its_features_have_behind_them() {
         // The bytes of each end with a rank that is NULL.
         let bytes = [[1, 3, 0, 255, 255, 255, 255], [1, 5, 0, 255, 255, 255, 255]].concat();
         let features = Features::of_encoded("places", vec!["name".to_owned()], 4096, bytes.clone(), vec![7, 14]);
         let at = [3, 5].map(at).to_vec();
         let ranked = KeptFeatures::of_rows(at.clone(), features.unwrap().with_ranks(true), FeatureKey::Id).unwrap();
-        let layers = vec![layer("one", ranked), layer("two", rows(&[3]))];
+        // And here with a key of one byte.
+        let keyed_bytes = [[0, 0, 8, 1, 0, 0, 0], [0, 0, 9, 1, 0, 0, 0]].concat();
+        let features = Features::of_encoded("places", vec!["more".to_owned()], 4096, keyed_bytes.clone(), vec![7, 14]);
+        let features = features.unwrap().with_keys(true).with_objects(Some(0));
+        let keyed = KeptFeatures::of_rows(at.clone(), features, FeatureKey::Behind).unwrap();
+        let layers = vec![layer("one", ranked), layer("two", rows(&[3])), layer("three", keyed)];
         let (head, found) = read(&written(&SavedRows { about: String::new(), layers }), b"key", 1_000).unwrap();
-        assert_eq!(head.layers.iter().map(|layer| layer.ranked).collect::<Vec<_>>(), [true, false]);
-        assert_eq!(found, [RowParts { at, ends: vec![7, 14], bytes }, parts(&[3])]);
-        let older = written(&SavedRows { about: String::new(), layers: vec![] });
-        let older = [b"oar-tiles live rows 1\r\n", &older[MAGIC.len()..]].concat();
-        assert_eq!(read(&older, b"key", 1_000).unwrap_err(), "it has another form");
+        let forms = [
+            FeatureForm { ranked: true, ..FeatureForm::default() },
+            FeatureForm::default(),
+            FeatureForm { keyed: true, objects: Some(0), ranked: false },
+        ];
+        assert_eq!(head.layers.iter().map(|layer| &layer.form).collect::<Vec<_>>(), forms.iter().collect::<Vec<_>>());
+        let of = |bytes| RowParts { at: at.clone(), ends: vec![7, 14], bytes };
+        assert_eq!(found, [of(bytes), parts(&[3]), of(keyed_bytes)]);
+        let newest = written(&SavedRows { about: String::new(), layers: vec![] });
+        for number in ["1", "2"] {
+            let older = [format!("oar-tiles live rows {number}\r\n").as_bytes(), &newest[MAGIC.len()..]].concat();
+            assert_eq!(read(&older, b"key", 1_000).unwrap_err(), "it has another form");
+        }
     }
 
     #[test]
@@ -420,7 +460,13 @@ mod tests {
     fn a_head_that_lies_takes_no_memory() {
         let numbers = [0, 1, 1 << 20, 1 << 32, 1 << 60, u64::MAX / 20, u64::MAX];
         for [rows, bytes] in numbers.iter().flat_map(|rows| numbers.map(|bytes| [*rows, bytes])) {
-            let layer = LayerHead { definition: "one".to_owned(), read: Duration::ZERO, rows, bytes, ranked: false };
+            let layer = LayerHead {
+                definition: "one".to_owned(),
+                read: Duration::ZERO,
+                rows,
+                bytes,
+                form: FeatureForm::default(),
+            };
             for layers in [vec![], vec![layer]] {
                 let is_nothing = layers.is_empty() || rows == 0 && bytes == 0;
                 let head = serde_json::to_vec(&Head { about: "a state".to_owned(), layers }).unwrap();

@@ -1,37 +1,74 @@
-//! Keys of rows as the parameter of a statement.
+//! Keys of rows as the parameters of a statement, and as a statement returns them.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use crate::draw::cached_rows::FoundKey;
 use crate::mvt::FeatureKeyValue;
+use crate::postgis::layer::{KeyTypes, KeyValues, Layer};
 use crate::postgis::session::Param;
 use crate::postgis::sql::KeyArray;
 
-/// Keys as the array of a statement. All are numbers, or all are texts.
-pub(crate) struct KeyArrays<'k> {
-    numbers: Vec<i64>,
-    texts: Vec<&'k str>,
+/// Keys as the arrays of a statement.
+pub(crate) enum KeyArrays<'k> {
+    Numbers(Vec<i64>),
+    Texts(Vec<&'k str>),
+    /// One array for each column.
+    Columns(Vec<KeyValues>),
 }
 
 impl<'k> KeyArrays<'k> {
-    pub(crate) fn of(keys: &[FeatureKeyValue<'k>]) -> KeyArrays<'k> {
-        let (mut numbers, mut texts) = (Vec::new(), Vec::new());
+    /// The keys of rows of a layer. `None` if they are not those of its key's types.
+    pub(crate) fn of(layer: &Layer, keys: &[FeatureKeyValue<'k>]) -> Option<KeyArrays<'k>> {
+        let (mut numbers, mut texts, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for key in keys {
             match key {
                 FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
                 FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
+                FeatureKeyValue::Bytes(key) => bytes.push(*key),
             }
         }
-        KeyArrays { numbers, texts }
+        if let Some(types) = layer.keys_behind() {
+            return types.arrays(bytes.into_iter()).map(KeyArrays::Columns);
+        }
+        Some(if texts.is_empty() { KeyArrays::Numbers(numbers) } else { KeyArrays::Texts(texts) })
     }
 
     pub(crate) fn kind(&self) -> KeyArray {
-        if self.texts.is_empty() { KeyArray::Numbers } else { KeyArray::Texts }
+        match self {
+            KeyArrays::Numbers(_) => KeyArray::Numbers,
+            KeyArrays::Texts(_) => KeyArray::Texts,
+            KeyArrays::Columns(_) => KeyArray::Columns,
+        }
     }
 
-    pub(crate) fn param(&self) -> Param<'_> {
-        match self.kind() {
-            KeyArray::Numbers => (&self.numbers, Type::INT8_ARRAY),
-            KeyArray::Texts => (&self.texts, Type::TEXT_ARRAY),
+    pub(crate) fn params(&self) -> Vec<Param<'_>> {
+        match self {
+            KeyArrays::Numbers(numbers) => vec![(numbers, Type::INT8_ARRAY)],
+            KeyArrays::Texts(texts) => vec![(texts, Type::TEXT_ARRAY)],
+            KeyArrays::Columns(columns) => columns.iter().map(KeyValues::param).collect(),
         }
+    }
+}
+
+/// The first columns of a row that a statement returns: the key of a row of a layer.
+pub(crate) struct KeyColumns<'l>(Option<KeyTypes<'l>>);
+
+impl<'l> KeyColumns<'l> {
+    pub(crate) fn of(layer: &'l Layer) -> KeyColumns<'l> {
+        KeyColumns(layer.keys_behind())
+    }
+
+    /// The number of these columns.
+    pub(crate) fn count(&self) -> usize {
+        self.0.as_ref().map_or(1, |types| types.read_as().len())
+    }
+
+    /// The key of a row; `None` if a part of it is NULL. Fails if it cannot be read, such as a text that is not UTF-8.
+    pub(crate) fn read<'r>(&self, row: &'r Row) -> Result<Option<FoundKey<'r>>, tokio_postgres::Error> {
+        Ok(match &self.0 {
+            None => row.try_get::<_, Option<&str>>(0)?.map(FoundKey::Text),
+            Some(types) => types.bytes_of_row(row)?.map(FoundKey::Bytes),
+        })
     }
 }

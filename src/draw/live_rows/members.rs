@@ -15,7 +15,6 @@ use crate::cells::{
 use crate::draw::cached_rows::{CachedRows, CellValues, DrawnRows};
 use crate::draw::drawing::BatchDrawing;
 use crate::draw::{BatchTiles, PreparedLayer, RunLayers, Worker};
-use crate::mvt::FeatureKey;
 use crate::postgis::counts_cells;
 use crate::postgis::layer::{
     BoundProperty, Budget, ComputedFrom, Layer, LayerKind, LayerSection, OnLargeTile, PropertyNames,
@@ -108,7 +107,7 @@ impl CellMembers {
 
     /// True if the rows of a layer of cells may be kept, as far as its definition says.
     pub(crate) fn may_be_of(layer: &Layer) -> bool {
-        layer.grid().is_some() && key(&rows_of(layer, Vec::new())) == Some(FeatureKey::Property(0))
+        layer.grid().is_some() && key(&rows_of(layer, Vec::new())).is_some()
     }
 
     /// True if the kept rows of a layer of points are those of the cells, too, in the same order, and the cells need no
@@ -277,6 +276,7 @@ impl CellMembers {
         // The rows are in memory, so that lone rows are looked up rather than all rows near the tile.
         let wanted = self.folds.as_ref().map(|folds| WantedFolds { lone_cost: 0, ..folds.wanted_folds(layer) });
         let (mut members, values) = (Members::default(), self.value_count());
+        let first = usize::from(holds_key(layer));
         if let Some(cells) = self.known_cells(layer.grid()?, zoom, rows) {
             rows.each_that_came_within(part, |at, _, _| members.at.push(at));
             let mut counting = cells.counting();
@@ -287,7 +287,7 @@ impl CellMembers {
         rows.each_within(part, |at, features, number| {
             members.at.push(at);
             // Rows that are shared with a layer of points have other properties there.
-            members.values.extend(features.numbers(number, 1).take(values));
+            members.values.extend(features.numbers(number, first).take(values));
             if members.len() == ROWS_AT_A_TIME {
                 gathering.add(std::mem::take(&mut members));
             }
@@ -303,9 +303,15 @@ fn in_z_order(positions: &Positions) -> impl Iterator<Item = [f64; 2]> {
     numbers.map(|number| Positions::in_world_units(positions.at(*number).unwrap_or_default()))
 }
 
-/// The rows of a layer of cells as points. Their properties are the key, if it is a single column, and `values`.
+/// True if the first property of the rows of a layer of cells is their key. Else the key is behind the features.
+fn holds_key(layer: &Layer) -> bool {
+    layer.suits_patches && layer.key.len() == 1
+}
+
+/// The rows of a layer of cells as points. Their properties are the key, if that is enough to identify them, and
+/// `values`.
 fn rows_of(layer: &Layer, values: Vec<String>) -> Layer {
-    let key = layer.key.first().map(|key| key.quoted.clone());
+    let key = layer.key.first().map(|key| key.quoted.clone()).filter(|_| holds_key(layer));
     let property = |(number, sql): (usize, String)| BoundProperty {
         name: format!("p{number}"),
         of: ComputedFrom::Row,

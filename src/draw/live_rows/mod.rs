@@ -14,7 +14,7 @@
 //! | `cells` | the rows of a layer of cells: positions and folded values |
 //! | `file` | rows of points in a file, which the next process takes over |
 //! | `joining` | rows of points joined in the background with what has changed |
-//! | `keys` | keys of rows as the parameter of a statement |
+//! | `keys` | keys of rows as the parameters of a statement, and as a statement returns them |
 //! | `members` | the rows of a layer of cells in a server, kept as points |
 //! | `points` | the rows of a layer of points: positions and encoded features |
 //! | `pool` | the rows of points that users in this process take from each other |
@@ -172,7 +172,7 @@ pub(crate) const MAX_AGE: Duration = Duration::from_secs(600);
 
 /// True if live rows of the layer can be brought up to date position by position: an index finds the rows of a square.
 fn is_suited(layer: &Layer) -> bool {
-    layer.suits_patches
+    layer.has_spatial_index
         && layer.shape.has_closed_form_points()
         && !layer.shape.geography
         && !layer.is_query()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::keys::KeyArrays;
+use super::keys::{KeyArrays, KeyColumns};
 use super::{
     DifferingSquares, Joining, LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited,
 };
@@ -25,7 +25,8 @@ use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 /// looks. With fewer, reading the rows near each change costs less than reading all rows.
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
-/// The memory that a row is expected to take, in bytes: itself, and each of its properties and its rank. If all rows
+/// The memory that a row is expected to take, in bytes: itself, and each of its properties, its rank, and each column
+/// of a key behind it. If all rows
 /// might take more than allowed, they are not read.
 const BYTES_PER_ROW: [u64; 2] = [80, 40];
 
@@ -79,8 +80,7 @@ impl LivePoints {
 
 /// How the features of a layer are identified, if its rows can be live.
 pub(crate) fn key(layer: &Layer) -> Option<FeatureKey> {
-    let points = layer.keyed_points().filter(|_| layer.traits().has_cacheable_rows && is_suited(layer))?;
-    Some(points.key)
+    layer.kept_key().filter(|_| layer.traits().has_cacheable_rows && is_suited(layer))
 }
 
 /// True if the rows of a layer can be live, and its tiles drawn from them.
@@ -139,7 +139,9 @@ impl LiveRows {
             return Ok(None);
         };
         let memory = step.memory.saturating_sub(bytes(&layers));
-        let values = layer.properties.len() + usize::from(layer.cached_rank().is_some());
+        let values = layer.properties.len()
+            + usize::from(layer.cached_rank().is_some())
+            + layer.keys_behind().map_or(0, |types| types.read_as().len());
         let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * values as u64;
         if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
             tracing::info!(
@@ -151,14 +153,17 @@ impl LiveRows {
         }
         // The rest is for what finds the rows in space.
         let memory = memory - memory / ROOM_FOR_PLACES;
-        let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false };
+        let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false, by_key: true };
         let readers = RowReaders { keeper: &step.snapshot.keeper, others: &[] };
         // Of the whole world: a target may show other boxes at other zooms.
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
         let read = CachedRows::read_all(readers, layer, &Coverage::new(&[]), &zooms, limits).await;
         let rows = step.snapshot.keeper.or_without(read, &layer.name, NOT_KEPT).await?.flatten();
-        let rows =
-            rows.and_then(|rows| KeptFeatures::new(rows, key.clone())).map_or(LiveKind::Refused, LiveKind::Points);
+        let kept = rows.map(|rows| KeptFeatures::new(rows, key.clone()));
+        if matches!(kept, Some(None)) {
+            tracing::info!("layer \"{}\": {NOT_KEPT}: one has no key, or two have the same", layer.name);
+        }
+        let rows = kept.flatten().map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
                 let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
@@ -221,7 +226,8 @@ pub(crate) async fn advance(
     let (session, parts) = ([&step.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
     let memory = step.memory.saturating_sub(kept.bytes());
     let Some(fresh) =
-        CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false }).await?
+        CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false, by_key: true })
+            .await?
     else {
         return Ok(None);
     };
@@ -275,21 +281,28 @@ async fn facets_of(
         let why = "no index finds rows by the key, and each change would read the whole table. Make one";
         return Ok(Err(why.to_owned()));
     }
-    let keys = since.as_deref().map(KeyArrays::of);
+    let keys = since.as_deref().map(|since| KeyArrays::of(layer, since));
+    let Some(keys) = keys.map_or(Some(None), |keys| keys.map(Some)) else {
+        return Ok(Err("a key is not of its column's type".to_owned()));
+    };
+    let columns = KeyColumns::of(layer);
     let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
     let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else {
         return Ok(Err("there was no row when they were read".to_owned()));
     };
     let (mut unfit, before) = (None, index.bytes());
     if since.as_ref().is_none_or(|since| !since.is_empty()) {
-        let params: Vec<Param<'_>> = keys.iter().map(KeyArrays::param).collect();
+        let params: Vec<Param<'_>> = keys.iter().flat_map(KeyArrays::params).collect();
         let context = format!("layer \"{}\", reading the facets of its rows", layer.name);
         let each = |row: &Row| {
             if unfit.is_none() {
-                let values = (1..).take(layer.facets.len()).map(|column| row.try_get(column));
-                unfit = match values.collect::<Result<Vec<_>, _>>() {
-                    Err(error) => Some(format!("a value cannot be read: {}", with_causes(&error))),
-                    Ok(values) => match index.add(row.get(0), values.into_iter()) {
+                let values = (columns.count()..).take(layer.facets.len()).map(|column| row.try_get(column));
+                unfit = match (values.collect::<Result<Vec<_>, _>>(), columns.read(row)) {
+                    (Err(error), _) | (_, Err(error)) => {
+                        Some(format!("a value cannot be read: {}", with_causes(&error)))
+                    }
+                    (Ok(_), Ok(None)) => None,
+                    (Ok(values), Ok(Some(key))) => match index.add(&key, values.into_iter()) {
                         None => Some("a value is not of its column's type".to_owned()),
                         Some(()) => (index.bytes() - before > step.memory).then(|| NO_ROOM.to_owned()),
                     },

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::keys::KeyArrays;
+use super::keys::{KeyArrays, KeyColumns};
 use super::points::LivePoints;
 use crate::draw::Worker;
 use crate::draw::cached_rows::{CachedRows, MatchingSet, MatchingSetBuilder};
+use crate::error::with_causes;
 use crate::postgis::layer::{FacetChoice, FrequentValue, Layer};
-use crate::postgis::session::Error;
+use crate::postgis::session::{Error, Param};
 use crate::postgis::sql::matching_keys;
 
 /// A set is asked for if it has at most one row in this many. For more, reading the keys takes about as long as drawing
@@ -45,22 +46,29 @@ impl LivePoints {
         let builders = all.map(|points| MatchingSetBuilder::new(&points.rows, &points.key));
         let Some(mut sets) = builders.collect::<Option<Vec<_>>>() else { return Ok(None) };
         let since = before.and_then(|before| Some((before, self.rows.keys_since(before, &self.key)?)));
-        let keys = since.as_ref().map(|(_, keys)| KeyArrays::of(keys));
+        let keys = since.as_ref().and_then(|(_, keys)| KeyArrays::of(narrowed, keys));
+        let since = since.filter(|_| keys.is_some());
         let most = i64::try_from(self.rows.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
         let limit = most + 1;
         let among = keys.as_ref().map(KeyArrays::kind);
-        let param = keys.as_ref().map_or((&limit as _, Type::INT8), KeyArrays::param);
+        let params = keys.as_ref().map_or_else(|| -> Vec<Param<'_>> { vec![(&limit, Type::INT8)] }, KeyArrays::params);
+        let columns = KeyColumns::of(narrowed);
         let Some(statement) = matching_keys(narrowed, among) else { return Ok(None) };
         let context = format!("layer \"{}\", reading which rows a request chooses", narrowed.name);
-        let mut found = 0;
+        let (mut found, mut unread) = (0, None);
         let each = |row: &Row| {
             found += 1;
-            for set in &mut sets {
-                set.add(row.get(0));
+            match columns.read(row) {
+                Ok(key) => key.iter().for_each(|key| sets.iter_mut().for_each(|set| set.add(key))),
+                Err(error) => unread = Some(error),
             }
             Ok(())
         };
-        worker.session().each(&context, &statement, &[param], each).await?;
+        worker.session().each(&context, &statement, &params, each).await?;
+        if let Some(error) = unread {
+            tracing::info!("{context}, a key cannot be read, so that the database draws: {}", with_causes(&error));
+            return Ok(None);
+        }
         let before = since.map(|(before, _)| before);
         Ok((found <= most).then(|| sets.into_iter().map(|set| set.finish(before)).collect()))
     }

@@ -8,11 +8,15 @@
 //! | `function` | a database function that returns whole tiles |
 //! | `facet` | columns whose values requests choose, and the conditions that say so |
 //! | `rank` | the rank of a layer's features, which decides which of them stay in a large tile |
+//! | `ordered_bytes` | values as bytes that compare as the values do in PostgreSQL |
+//! | `key_bytes` | the keys of rows as such bytes |
 //! | `section` | the keys of a section `[[layer]]` |
 
 mod facet;
 mod function;
+mod key_bytes;
 mod options;
+mod ordered_bytes;
 mod placement;
 mod query;
 mod rank;
@@ -29,12 +33,14 @@ use crate::tile::{LayerId, Margin, TileBounds, TileCoord, TileRect, Zoom, ZoomLi
 
 pub(crate) use facet::{Facet, FacetChoice, FacetMatch, FacetType, FacetValue, FrequentValue, WantedValues};
 pub(crate) use function::{CalledFunction, CommentLayer, FunctionComment};
+pub(crate) use key_bytes::{KeyType, KeyTypes, KeyValues};
 pub(crate) use options::same_max_features;
 #[cfg(test)]
 pub(crate) use options::tests::layer as example_layer;
 pub(crate) use options::{
     Budget, Cells, LayerKind, LayerOptions, Property, PropertySource, RowZooms, Rows, Simplify, TileFunction, TilePart,
 };
+pub(crate) use ordered_bytes::OrderedBytes;
 pub(crate) use placement::Beyond;
 pub(crate) use placement::{
     EdgeUnits, MAX_WRAPPED_HALVES, Placement, REPAIRED, ROUNDING_UNITS, Shape, area_box, search_boxes, shifted_boxes,
@@ -42,7 +48,7 @@ pub(crate) use placement::{
 };
 pub(crate) use query::{PIXEL_METRES, PlaceholderSql, QueryValues, filled_parameters, pixel, query_box};
 pub(crate) use query::{Query, QueryError, ROW_NUMBER, placeholder_in};
-pub(crate) use rank::{Rank, RankBytes};
+pub(crate) use rank::Rank;
 pub(crate) use section::{
     AggregateSection, ClusterSection, Fraction, Limit, Properties, RowCondition, SimplifySection,
 };
@@ -54,6 +60,8 @@ pub(crate) struct KeyColumn {
     pub(crate) quoted: String,
     /// True if its type has a collation; `COLLATE "C"` then makes the order the same on every server.
     pub(crate) collated: bool,
+    /// Its type; `None` if the order of its values is not known here.
+    pub(crate) kind: Option<KeyType>,
 }
 
 /// A property ready for a statement.
@@ -101,6 +109,8 @@ pub struct Layer {
     pub(crate) geometry: String,
     pub(crate) shape: Shape,
     pub(crate) key: Vec<KeyColumn>,
+    /// True if a spatial index finds the rows of the relation.
+    pub(crate) has_spatial_index: bool,
     /// True if the relation allows patches: a spatial index finds the rows, and the database sorts their keys in the
     /// order of the features in a tile.
     pub(crate) suits_patches: bool,
@@ -463,6 +473,22 @@ impl Layer {
         self.point_key().map(|key| PointLayer { key, properties: properties() })
     }
 
+    /// How the layer's rows are identified and sorted that are kept from snapshot to snapshot: by the keys that their
+    /// features hold, or by bytes [behind](super::layer::key_bytes) these. `None` if the order of their keys is not
+    /// known here, or if no index finds them.
+    pub(crate) fn kept_key(&self) -> Option<FeatureKey> {
+        let behind = || {
+            let is_known = self.has_spatial_index && self.has_independent_points() && self.key_types().is_some();
+            is_known.then_some(FeatureKey::Behind)
+        };
+        self.point_key().or_else(behind)
+    }
+
+    /// The types of the keys that kept rows of the layer have behind their features; `None` if they have none.
+    pub(crate) fn keys_behind(&self) -> Option<KeyTypes<'_>> {
+        self.key_types().filter(|_| self.kept_key() == Some(FeatureKey::Behind))
+    }
+
     /// True if the layer's features are single points that differ from tile to tile only by their places and by the
     /// tile's own address, so that tiles can be drawn from rows that are read once.
     fn has_cacheable_rows(&self) -> bool {
@@ -510,15 +536,8 @@ impl Layer {
 
     /// Where a tile holds the keys of the features; `None` if the layer cannot be patched.
     fn point_key(&self) -> Option<FeatureKey> {
-        let may_be_patched = self.shape.has_closed_form_points()
-            && self.cells().is_none()
-            && !self.asks_each_tile()
-            && !self.asks_each_zoom()
-            && self.budget.on_large_tile != OnLargeTile::Fail
-            && self.suits_patches
-            && self.has_plain_values();
         let [key] = &self.key[..] else { return None };
-        if !may_be_patched {
+        if !(self.has_independent_points() && self.suits_patches && self.has_plain_values()) {
             return None;
         }
         if self.section.feature_id.as_ref().is_some_and(|column| quoted(column) == key.quoted) {
@@ -528,6 +547,17 @@ impl Layer {
         let property =
             self.properties.iter().position(|property| property.of == ComputedFrom::Row && is_key(&property.sql));
         property.map(FeatureKey::Property)
+    }
+}
+
+impl Layer {
+    /// True if the layer's features are rows that are single points, drawn independently of each other.
+    fn has_independent_points(&self) -> bool {
+        self.shape.has_closed_form_points()
+            && self.cells().is_none()
+            && !self.asks_each_tile()
+            && !self.asks_each_zoom()
+            && self.budget.on_large_tile != OnLargeTile::Fail
     }
 }
 

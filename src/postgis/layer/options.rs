@@ -240,7 +240,7 @@ fn list<T>(items: &[T], definition: impl Fn(&T) -> String) -> String {
 
 impl KeyColumn {
     fn definition(&self) -> String {
-        let KeyColumn { quoted, collated } = self;
+        let KeyColumn { quoted, collated, kind: _ } = self;
         format!("KeyColumn {{ quoted: {quoted:?}, collated: {collated} }}")
     }
 }
@@ -352,9 +352,10 @@ pub(crate) mod tests {
             geometry: "\"location\"".to_owned(),
             shape: Shape::of_any(4326, false),
             key: vec![
-                KeyColumn { quoted: "\"id\"".to_owned(), collated: true },
-                KeyColumn { quoted: "\"part\"".to_owned(), collated: false },
+                KeyColumn { quoted: "\"id\"".to_owned(), collated: true, kind: None },
+                KeyColumn { quoted: "\"part\"".to_owned(), collated: false, kind: None },
             ],
+            has_spatial_index: true,
             suits_patches: true,
             names: PropertyNames::Own,
             properties: vec![

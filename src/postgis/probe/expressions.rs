@@ -5,7 +5,7 @@ use tokio_postgres::error::SqlState;
 
 use super::layer::{LayerProbe, list, may_hold_letters};
 use super::relation::Relation;
-use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, Rank, RowZooms};
+use crate::postgis::layer::{BoundProperty, ComputedFrom, Layer, OrderedBytes, Rank, RowZooms};
 use crate::postgis::session::{Cause, Error};
 use crate::postgis::sql;
 
@@ -179,7 +179,7 @@ impl LayerProbe<'_> {
             other => other,
         })?;
         let (kind, encoding): (Option<String>, String) = (row.get(1), row.get(2));
-        let read_as = kind.and_then(|kind| Rank::read_as(&kind, &encoding));
+        let read_as = kind.and_then(|kind| OrderedBytes::read_as(&kind, &encoding));
         Ok(Rank { sql: format!("({rank}\n)"), collated: row.get(0), read_as })
     }
 }

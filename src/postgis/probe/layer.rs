@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::relation::{Column, Relation, RelationKind, RelationName, look_up, nearest, query_relation};
 use crate::postgis::layer::{
-    BoundProperty, ComputedFrom, Facet, KeyColumn, Layer, LayerKind, LayerOptions, Property, PropertyNames,
+    BoundProperty, ComputedFrom, Facet, KeyColumn, KeyType, Layer, LayerKind, LayerOptions, Property, PropertyNames,
     PropertySource, Query, Rows, Shape,
 };
 use crate::postgis::session::{Error, Session, quoted};
@@ -135,6 +135,7 @@ impl<'a> LayerProbe<'a> {
             query,
             geometry: quoted(&geometry.name),
             shape: Shape::of_any(geometry.srid, geometry.kind == "geography"),
+            has_spatial_index: relation.spatial_indexes.contains(&geometry.name),
             suits_patches: suits_patches(&relation, geometry, &key),
             names: PropertyNames::Own,
             key,
@@ -245,7 +246,8 @@ impl<'a> LayerProbe<'a> {
             .iter()
             .map(|name| {
                 let column = self.column(relation, name, "key")?;
-                Ok(KeyColumn { quoted: quoted(name), collated: column.collated })
+                let kind = KeyType::of(&column.kind_schema, &column.kind);
+                Ok(KeyColumn { quoted: quoted(name), collated: column.collated, kind })
             })
             .collect()
     }
@@ -299,6 +301,9 @@ impl NamedLayer<'_> {
     pub(crate) async fn rows(self, encoding: &str, warnings: &mut Vec<String>) -> Result<Layer, Error> {
         warnings.extend(self.check_encoding(encoding)?);
         let NamedLayer { probe, relation, geometry, mut layer, .. } = self;
+        for column in &mut layer.key {
+            column.kind = column.kind.take().filter(|kind| kind.is_known_in(encoding));
+        }
         let column = probe.column(&relation, &geometry, "geometry")?;
         layer.shape = probe.shape(&mut layer, column, &relation).await?;
         let is_of_points = matches!(column.geometry_type.trim_end_matches(['Z', 'M']), "Point" | "MultiPoint");

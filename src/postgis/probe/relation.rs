@@ -369,7 +369,7 @@ const PLAIN_COLUMNS: &str = "
             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = ''
               AND wanted.expression IN (quote_ident(a.attname), format('\"%s\"', replace(a.attname, '\"', '\"\"')))
               AND (NOT wanted.is_value OR t.typnamespace = 'pg_catalog'::regnamespace AND t.typname IN
-                  ('bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'uuid'))))
+                  ('bool', 'int2', 'int4', 'int8', 'float4', 'float8', 'numeric', 'text', 'varchar', 'bpchar', 'uuid', 'jsonb'))))
     FROM pg_class AS c WHERE c.oid = $1::text::regclass";
 
 /// True if what a layer shows of a row, and `more` that is computed from it, changes only if the row is written: all of
@@ -385,10 +385,14 @@ pub async fn shows_rows_as_written(snapshot: &Snapshot, layer: &Layer, more: &[&
     let values = layer.properties.iter().filter(of_row).map(|property| &*property.sql);
     let values = values.chain(layer.filter.as_deref()).chain(more.iter().copied()).map(named);
     let ranks = layer.rank.iter().filter(|_| layer.cached_rank().is_some()).map(|rank| named(&rank.sql));
-    let values = values.chain(ranks).chain(layer.key.iter().map(|key| key.quoted.clone()));
-    for value in values.chain(layer.section.feature_id.as_deref().map(quoted)) {
+    for value in values.chain(ranks).chain(layer.section.feature_id.as_deref().map(quoted)) {
         expressions.push(value);
         are_values.push(true);
+    }
+    for key in &layer.key {
+        expressions.push(key.quoted.clone());
+        // No session writes keys as texts whose order is known here.
+        are_values.push(key.kind.is_none());
     }
     let params: [Param<'_>; 3] =
         [(&layer.relation, Type::TEXT), (&expressions, Type::TEXT_ARRAY), (&are_values, Type::BOOL_ARRAY)];

@@ -32,12 +32,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use connect::cancel;
 use deadpool_postgres::Object;
 use futures_util::TryStreamExt as _;
 use prepared::PreparedStatements;
 use text_settings::fix_drawn_texts;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use tokio_postgres::{CancelToken, Row};
 use transaction::Transaction;
 
@@ -63,6 +64,23 @@ const CANCEL_PAUSE: Duration = Duration::from_millis(500);
 
 /// A parameter of a statement, and its type.
 pub(crate) type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// A value in the binary format of the protocol (PostgreSQL documentation, section 55.7).
+#[derive(Debug)]
+pub(crate) struct BinaryValue(pub(crate) Vec<u8>);
+
+impl ToSql for BinaryValue {
+    fn to_sql(&self, _kind: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn std::error::Error + Sync + Send>> {
+        out.extend_from_slice(&self.0);
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_kind: &Type) -> bool {
+        true
+    }
+
+    to_sql_checked!();
+}
 
 /// One connection of the pool. It is in one read-only transaction, unless it may write.
 pub(crate) struct Session {

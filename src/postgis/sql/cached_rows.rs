@@ -8,7 +8,7 @@ use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed}
 use super::repair::Repair;
 use super::survey::near;
 use super::{RANK, filter, is_in_world, world_columns, world_sides};
-use crate::postgis::layer::{Facet, KeyColumn, Layer, PlaceholderSql};
+use crate::postgis::layer::{Facet, KeyColumn, KeyType, KeyTypes, Layer, PlaceholderSql};
 use crate::postgis::session::{Param, quoted};
 
 /// The most rows that one call of `ST_AsMVT` encodes.
@@ -17,8 +17,8 @@ const MAX_ROWS_PER_GROUP: u32 = 1024;
 /// The most bytes of values that one call of `ST_AsMVT` encodes. Only a single row may be larger.
 const MAX_BYTES_PER_GROUP: u32 = 1_000_000;
 
-/// The bytes of a rank that is neither a text nor bytes, about.
-const RANK_BYTES: u32 = 8;
+/// The bytes of a rank or of a column of a key that is neither a text nor bytes, about.
+const SHORT_BYTES: u32 = 8;
 
 /// The number of rows that are going to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,8 +63,14 @@ pub(crate) struct CachedRowsParameters {
 
 /// The rows of a layer that lie in the world, in the order of the keys, in groups: where they lie, and an MVT layer
 /// that `ST_AsMVT` writes of them, all at one position. Points lie at arrays of positions in metres of EPSG:3857 (x,
-/// y), and an array of their [ranks](Layer::cached_rank) follows; lines and polygons are [shapes](shape_columns).
-pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: CachedRowsParameters) -> String {
+/// y), and an array of their [ranks](Layer::cached_rank) follows, then one for each column of their keys, if `keys` are
+/// read; lines and polygons are [shapes](shape_columns).
+pub(crate) fn cached_rows(
+    layer: &Layer,
+    rows: RowChoice<'_>,
+    parameters: CachedRowsParameters,
+    keys: Option<&KeyTypes<'_>>,
+) -> String {
     let CachedRowsParameters { name, extent, max_bytes } = parameters;
     let carried = carried_anywhere(layer);
     let (with, located) = match rows {
@@ -90,15 +96,18 @@ pub(crate) fn cached_rows(layer: &Layer, rows: RowChoice<'_>, parameters: Cached
     let size: String = texts.map(|(number, _)| format!(" + coalesce(octet_length(p{number}::text), 0)")).collect();
     // A rank that is not read is computed only so that the statement fails if a row's rank does.
     let rank = layer.rank.iter().map(|_| match layer.cached_rank() {
-        Some(kind @ ("text" | "bytea")) => format!(" + coalesce(octet_length({RANK}::pg_catalog.{kind}), 0)"),
-        Some(_) => format!(" + CASE WHEN {RANK} IS NULL THEN 0 ELSE {RANK_BYTES} END"),
+        Some(kind) => bytes_of(RANK, kind),
         None => format!(" + 0 * ({RANK} IS NULL)::int4"),
     });
-    let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, rank.collect::<String>());
+    let keys = || keys.iter().flat_map(|types| types.read_as()).enumerate();
+    let behind = rank.chain(keys().map(|(number, kind)| bytes_of(&format!("k{number}"), kind)));
+    let size = format!("{}{size}{}", 2 * layer.properties.len() + 1, behind.collect::<String>());
     let (places, gathered) = if layer.shape.points {
         // As the type that its values are compared as: the base type of a domain, texts as text.
         let ranks = layer.cached_rank().map(|kind| format!(", array_agg(drawn.{RANK}::pg_catalog.{kind})"));
-        ("x, y", format!("array_agg(drawn.x), array_agg(drawn.y){}", ranks.unwrap_or_default()))
+        let keys = keys().map(|(number, kind)| format!(", array_agg(drawn.k{number}::pg_catalog.{kind})"));
+        let behind: String = ranks.into_iter().chain(keys).collect();
+        ("x, y", format!("array_agg(drawn.x), array_agg(drawn.y){behind}"))
     } else {
         ("west, north, east, south, wkb, has_own_box", shape_columns())
     };
@@ -124,6 +133,14 @@ FROM (
 GROUP BY drawn.part",
         in_world = is_in_world(layer.placement()),
     )
+}
+
+/// The bytes that a value which is read as the type `kind` takes behind a row, about, as a term of a sum.
+fn bytes_of(value: &str, kind: &str) -> String {
+    match kind {
+        "text" | "bytea" => format!(" + coalesce(octet_length({value}::pg_catalog.{kind}), 0)"),
+        _ => format!(" + CASE WHEN {value} IS NULL THEN 0 ELSE {SHORT_BYTES} END"),
+    }
 }
 
 /// Lines and polygons, gathered in the order of the keys: arrays of their boxes in world units (west, north, east,
@@ -469,17 +486,21 @@ fn key(layer: &Layer) -> String {
 pub(crate) enum KeyArray {
     Numbers,
     Texts,
+    /// An array for each column, of its type.
+    Columns,
 }
 
-/// The keys of the rows of a layer, as texts: at most `$1` of them, or, with `among`, those of an array `$1`. The layer
-/// is drawn from a relation and has a key of one column. `None` if it has no key.
+/// The keys of the rows of a layer: at most `$1` of them, or, with `among`, those of an array `$1`. The layer is drawn
+/// from a relation. Its key is a column, as a text; or, if kept rows have their keys behind them, as many as the key
+/// has, each of the [type](KeyTypes::read_as) as which it is read, and those among which they are sought are arrays
+/// from `$1` on. `None` if it has no key.
 pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
     let sought = among.map_or_else(|| Some("LIMIT $1".to_owned()), |among| is_among(layer, among));
     keyed_rows(layer, "", &sought?)
 }
 
-/// The keys of the rows of a layer, as texts, and the values of each of its facets, as arrays of texts; with `among`,
-/// of those rows alone whose keys are in an array `$1`. `None` if the layer has no key.
+/// The keys of the rows of a layer, as those of [`matching_keys`], and the values of each of its facets, as arrays of
+/// texts; with `among`, of those rows alone whose keys are among the parameters. `None` if the layer has no key.
 pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
     let values = |facet: &Facet| {
         let column = quoted(&facet.column);
@@ -499,13 +520,19 @@ pub(crate) const HAS_INDEX_ON: &str = "SELECT EXISTS (
     WHERE i.indrelid = $1::text::pg_catalog.regclass AND i.indisvalid AND i.indpred IS NULL
       AND $2 IN (pg_catalog.quote_ident(a.attname), pg_catalog.format('\"%s\"', pg_catalog.replace(a.attname::text, '\"', '\"\"'))))";
 
-/// The keys of the rows of a layer, as texts, and further columns.
+/// The keys of the rows of a layer, and further columns.
 fn keyed_rows(layer: &Layer, further: &str, sought: &str) -> Option<String> {
-    let column = &layer.key.first()?.quoted;
+    let first = &layer.key.first()?.quoted;
+    let key = match layer.keys_behind() {
+        None => format!("pg_catalog.concat({first})"),
+        Some(types) => {
+            let columns = layer.key.iter().zip(types.read_as());
+            let columns = columns.map(|(column, kind)| format!("{}::pg_catalog.{kind}", column.quoted));
+            columns.collect::<Vec<_>>().join(", ")
+        }
+    };
     let (relation, filter) = (&layer.relation, filter(layer));
-    Some(format!(
-        "SELECT pg_catalog.concat({column}){further} FROM {relation} WHERE {column} IS NOT NULL {filter} {sought}"
-    ))
+    Some(format!("SELECT {key}{further} FROM {relation} WHERE {first} IS NOT NULL {filter} {sought}"))
 }
 
 /// The condition that a row's key is in an array `$1`. It begins with AND, to follow another condition.
@@ -516,5 +543,15 @@ fn is_among(layer: &Layer, among: KeyArray) -> Option<String> {
         KeyArray::Numbers => format!("AND {column} = ANY ($1::int8[])"),
         KeyArray::Texts if key.collated => format!("AND {column} = ANY ($1::text[])"),
         KeyArray::Texts => format!("AND {column} = ANY ($1::text[]::uuid[])"),
+        KeyArray::Columns => {
+            let columns: Vec<&str> = layer.key.iter().map(|column| &*column.quoted).collect();
+            // Of the columns' own types, so that an index on them finds the rows.
+            let kinds = layer.key.iter().map(|column| column.kind.as_ref());
+            let array =
+                |(number, kind): (usize, Option<&KeyType>)| Some(format!("${number}::pg_catalog.{}[]", kind?.name));
+            let arrays = (1..).zip(kinds).map(array).collect::<Option<Vec<_>>>()?;
+            let (columns, arrays) = (columns.join(", "), arrays.join(", "));
+            format!("AND ({columns}) IN (SELECT * FROM unnest({arrays}) AS oar_tiles_keys)")
+        }
     })
 }

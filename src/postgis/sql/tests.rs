@@ -4,12 +4,13 @@
 use std::sync::Arc;
 
 use super::{
-    CachedRowsParameters, Candidates, ExpectedRows, KeyRange, KeySample, RowChoice, SurveyedRepair, cached_rows,
-    hash_conditions, key_bounds, points_in_tiles, read_statements, render, scan, skipped, some_shapes, survey,
+    CachedRowsParameters, Candidates, ExpectedRows, KeyArray, KeyRange, KeySample, RowChoice, SurveyedRepair,
+    cached_rows, facet_values, hash_conditions, key_bounds, matching_keys, points_in_tiles, read_statements, render,
+    scan, skipped, some_shapes, survey,
 };
 use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
 use crate::postgis::layer::{
-    Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, Layer, LayerKind, LayerSection,
+    Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, KeyType, Layer, LayerKind, LayerSection,
     OnLargeTile, OnTileError, PropertyNames, Rank, RowZooms, Shape, Simplify,
 };
 use crate::tile::{LayerId, Margin, TileBounds, Zoom, ZoomLimits};
@@ -31,7 +32,8 @@ fn points() -> Layer {
         query: None,
         geometry: "\"location\"".to_owned(),
         shape: Shape { srid: 4326, points: true, members: false, geography: false, curves: false, edge: None },
-        key: vec![KeyColumn { quoted: "\"id\"".to_owned(), collated: false }],
+        key: vec![KeyColumn { quoted: "\"id\"".to_owned(), collated: false, kind: KeyType::of("pg_catalog", "int4") }],
+        has_spatial_index: true,
         suits_patches: true,
         names: PropertyNames::Own,
         properties: vec![property("name", "\"name\"", "String"), property("workers", "(workers * 2\n)", "Number")],
@@ -150,16 +152,29 @@ fn the_statements_that_read_rows() {
     compare("locks", &read_statements(&points()).join(";\n"));
     let parameters = CachedRowsParameters { name: 5, extent: 6, max_bytes: 7 };
     let whole = RowChoice::Boxes { boxes: 1, rows: ExpectedRows::Counted(1_000), keys: None };
-    compare("cached_rows", &cached_rows(&points(), whole, parameters));
-    compare("cached_rows_with_ranks", &cached_rows(&thinned(), whole, parameters));
+    compare("cached_rows", &cached_rows(&points(), whole, parameters, None));
+    compare("cached_rows_with_ranks", &cached_rows(&thinned(), whole, parameters, None));
+    let key = ["text", "int4"].map(|kind| KeyColumn {
+        quoted: format!("\"{kind}\""),
+        collated: kind == "text",
+        kind: KeyType::of("pg_catalog", kind),
+    });
+    let keyed = Layer { key: key.into(), ..thinned() };
+    compare("cached_rows_with_keys", &cached_rows(&keyed, whole, parameters, keyed.key_types().as_ref()));
+    let found =
+        [matching_keys(&keyed, None), matching_keys(&keyed, Some(KeyArray::Columns)), facet_values(&keyed, None)];
+    compare("keys_of_rows", &found.map(Option::unwrap_or_default).join(";\n"));
     let mut objects = Layer { names: PropertyNames::Members { of: 2 }, ..points() };
     objects.properties.push(BoundProperty {
         name: "more".to_owned(),
         sql: "\"more\"".to_owned(),
         ..objects.properties[0].clone()
     });
-    compare("cached_rows_with_objects", &cached_rows(&objects, whole, parameters));
-    compare("cached_shapes", &format!("{};\n{}", cached_rows(&shapes(), whole, parameters), some_shapes(&shapes(), 1)));
+    compare("cached_rows_with_objects", &cached_rows(&objects, whole, parameters, None));
+    compare(
+        "cached_shapes",
+        &format!("{};\n{}", cached_rows(&shapes(), whole, parameters, None), some_shapes(&shapes(), 1)),
+    );
     let ranges = KeyRange::between(&points(), "bigint", &["10".to_owned(), "20".to_owned()]);
     let conditions: Vec<String> = ranges.iter().map(|range| range.condition(8)).collect();
     let sampled = key_bounds(&points(), 3, KeySample::Pages { percent: 12.5 }).unwrap_or_default();
@@ -170,7 +185,7 @@ fn the_statements_that_read_rows() {
     let parameters = CachedRowsParameters { name: 11, extent: 12, max_bytes: 13 };
     compare("points_in_tiles", &points_in_tiles(&points()));
     compare("points_in_tiles_in_degrees", &points_in_tiles(&in_degrees()));
-    compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters));
+    compare("cached_rows_near_changes", &cached_rows(&points(), RowChoice::Areas { limit: 1_000 }, parameters, None));
 }
 
 #[test]

@@ -198,7 +198,7 @@ impl LayerReading<'_> {
         let cached = if let Some(before) = before {
             before.layer
         } else {
-            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, may_spill: true };
+            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, may_spill: true, by_key: false };
             fresh.cache_rows(snapshot, workers, coverage, &layer.drawn_zooms(zooms), limits).await?
         };
         if tileset_run.rows_to_read(options).is_own {

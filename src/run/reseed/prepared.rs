@@ -169,7 +169,8 @@ impl ReseedRun<'_> {
             if preparation(layer.layer().traits(), &LayerWork::DirtyTiles(cost)) == Preparation::CacheRows {
                 run.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
                 let zooms = layer.layer().drawn_zooms(&run.settings.tileset.zooms);
-                let limits = CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true };
+                let limits =
+                    CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true, by_key: false };
                 fresh = fresh.cache_rows(snapshot, run.readers(workers), &run.coverage(), &zooms, limits).await?;
                 memory = memory.saturating_sub(fresh.cached_bytes());
             }

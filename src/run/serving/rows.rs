@@ -234,7 +234,7 @@ impl ServedRows {
             self.note_why_not(if self.memory == 0 {
                 "rows_mb leaves no room"
             } else {
-                "no layer draws single points in EPSG:4326 or 3857 with a key among their properties, or cells of such points, from a table with a spatial index"
+                "no layer draws single points in EPSG:4326 or 3857, or cells of such points, from a table with a spatial index and a key whose order is known (docs/serving.md)"
             });
             *kept = RowsStage::Never;
             return false;
@@ -273,7 +273,7 @@ impl ServedRows {
                 return;
             }
             Ok(None) => (
-                "no layer's rows can be kept: they need a change log of their own table, no row level security, keys of ASCII letters or numbers, and room in rows_mb".to_owned(),
+                "no layer's rows can be kept: they need a change log of their own table, no row level security, keys that are unique and not NULL, and room in rows_mb".to_owned(),
                 PAUSE_AFTER_REFUSAL,
             ),
             Err(NotKept::NotNow) => ("the change log is locked".to_owned(), PAUSE_AFTER_LOSS),

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::serve::live_keys::{KEY_COLUMNS, KEYED};
 use crate::support::chance::Chance;
 use crate::support::program::{program, run};
 use crate::support::tracked::{Tracked, show_the_same};
@@ -101,7 +102,7 @@ merge = true
 pub(crate) const CHANGES: &[&str] = &[
     "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint({a} - 180, {b} / 2.2 - 81), 4326) WHERE id % 97 = {c} % 97",
     "DELETE FROM rows WHERE id = {d}",
-    "INSERT INTO rows SELECT 100000 + {a} * 1000 + i, i, 'n' || i, true, ST_SetSRID(ST_MakePoint(12.5, 41.9), 4326) FROM generate_series(1, 3) AS i ON CONFLICT DO NOTHING",
+    "INSERT INTO rows (id, kind, word, shown, geom) SELECT 100000 + {a} * 1000 + i, i, 'n' || i, true, ST_SetSRID(ST_MakePoint(12.5, 41.9), 4326) FROM generate_series(1, 3) AS i ON CONFLICT DO NOTHING",
     "UPDATE rows SET shown = NOT shown WHERE id % 31 = {c} % 31",
     "UPDATE rows SET word = 'x' || {d}, kind = {b} WHERE id < {c}",
     "UPDATE rows SET geom = ST_Translate(geom, 0.0001, 0) WHERE id % 13 = 0 AND abs(ST_X(geom)) < 170",
@@ -178,8 +179,14 @@ const WHOLE: &[&[&str]] = &[&["--zoom", "0-7"]];
 
 impl Kept {
     fn new(target: &str, layers: &str, seeds: &'static [&'static [&'static str]]) -> Kept {
+        Kept::over("", target, layers, seeds)
+    }
+
+    /// The same of rows that some SQL changed.
+    fn over(sql: &str, target: &str, layers: &str, seeds: &'static [&'static [&'static str]]) -> Kept {
         let db = Db::new();
         db.run(ROWS);
+        db.run(sql);
         let folder = tempfile::tempdir().unwrap();
         let config = folder.path().join("c.toml");
         std::fs::write(&config, layers).unwrap();
@@ -329,6 +336,12 @@ fn the_map_that_init_writes_is_drawn_from_rows_that_a_watch_keeps_as_by_a_seed()
 fn points_drawn_from_rows_that_a_watch_keeps_are_those_of_a_seed() {
     let first = "UPDATE rows SET word = word || 'x'";
     stays_fresh(&Kept::new("t.mbtiles", POINTS, WHOLE), 2, Some(first));
+}
+
+#[test]
+fn points_with_keys_that_no_tile_holds_and_objects_are_drawn_from_rows_that_a_watch_keeps() {
+    let first = "UPDATE rows SET word = word || 'x'";
+    stays_fresh(&Kept::over(KEY_COLUMNS, "t.mbtiles", KEYED, WHOLE), 5, Some(first));
 }
 
 #[test]

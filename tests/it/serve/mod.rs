@@ -14,6 +14,7 @@ pub(crate) mod killed_writer;
 pub(crate) mod live;
 mod live_facets;
 mod live_histories;
+pub(crate) mod live_keys;
 pub(crate) mod live_rows;
 pub(crate) mod live_sets;
 pub(crate) mod log;

@@ -34,7 +34,7 @@ impl Live {
     }
 
     /// Starts a further server, whose log goes to a file.
-    fn starts(&mut self) {
+    pub(crate) fn starts(&mut self) {
         let mut command = self.command(&self.tracked.db.url);
         self.served = Served::of(command.stderr(fs::File::create(self.tracked.path("log")).unwrap()));
     }
@@ -47,7 +47,7 @@ impl Live {
     }
 
     /// Ends the server by a signal and waits until it has ended.
-    fn ends(&mut self, signal: &str) {
+    pub(crate) fn ends(&mut self, signal: &str) {
         self.served.signal(signal);
         self.served.child.wait().unwrap();
     }
@@ -56,12 +56,12 @@ impl Live {
         fs::read_to_string(self.tracked.path("log")).unwrap()
     }
 
-    fn is_saved(&self) {
+    pub(crate) fn is_saved(&self) {
         until("the rows to be written", || !self.rows()["saved_seconds"].is_null());
     }
 
     /// The rows of the earlier server are there, and no table was read.
-    fn has_taken_over(&self) -> Value {
+    pub(crate) fn has_taken_over(&self) -> Value {
         until("the rows to be taken over", || {
             let rows = self.rows();
             assert!(rows["why_not_loaded"].is_null(), "{rows}");
@@ -81,7 +81,7 @@ impl Live {
     }
 
     /// Draws tiles from rows, which still were not read.
-    fn draws_from_rows(&self) {
+    pub(crate) fn draws_from_rows(&self) {
         let rows = self.rows();
         assert!(rows["tiles"].as_u64().unwrap() > 20 && rows["reads"] == 0 && rows["drops"] == 0, "{rows}");
     }
