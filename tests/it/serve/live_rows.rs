@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::reseed::live_rows::{CHANGES, POINTS, ROWS};
 use crate::support::chance::Chance;
+use crate::support::cluster::{Cluster, psql};
+use crate::support::database::with_database;
 use crate::support::program::{program, run, seed};
 use crate::support::served::{Served, status};
 use crate::support::tracked::{Tiles, Tracked};
@@ -133,6 +135,26 @@ fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
     live.tracked.db.run("TRUNCATE rows; INSERT INTO rows SELECT i, 1, 'b', true, ST_SetSRID(ST_MakePoint(i % 90, i % 60), 4326) FROM generate_series(1, 500) AS i");
     live.shows_what_a_seed_shows("an emptied table");
     assert_eq!(live.rows()["rows"], 1_000, "{}", live.rows());
+}
+
+/// The restored database goes on with other changes, under the numbers of the lost transactions.
+#[test]
+fn rows_of_a_database_that_was_set_back_are_never_shown() {
+    let mut cluster = Cluster::new();
+    let live = Live::of(Db::on(&cluster.url), POINTS, "t.mbtiles");
+    live.keeps_rows();
+    let copy = cluster.disk_snapshot();
+    let change = |by: i32| format!("UPDATE rows SET kind = kind + {by}, geom = ST_Translate(geom, {by}, 0) WHERE id % 7 = {by}");
+    psql(&live.tracked.db.url, &change(1));
+    live.shows_what_a_seed_shows("a change after the database was started again");
+    let rows = live.rows();
+    assert!(rows["rows"].as_u64().unwrap() > 0 && rows["drops"] == 0, "{rows}");
+    let name = live.tracked.db.name.clone();
+    cluster.restore(&copy, |url| drop(psql(&with_database(url, &name), &change(2))));
+    live.shows_what_a_seed_shows("a database that was set back");
+    let rows = live.rows();
+    assert!(rows["drops"].as_u64().unwrap() > 0, "{rows}");
+    assert_eq!(rows["why_not"], "the database has another history");
 }
 
 #[test]
