@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::areas::Areas;
-use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, RowsRoom, none_if_failed};
+use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, RowsRoom, Spill, none_if_failed};
 use super::checks::COMPARED_TILES;
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::statements::RunLayers;
@@ -104,7 +104,8 @@ impl CachedRows {
         let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
         let (session, areas) = ([&snapshot.keeper], [RowChoice::Areas { limit }]);
         let rows =
-            CachedRows::read(&session, layer, &areas, squares.params(), RowsRoom { memory, may_spill: false }).await?;
+            CachedRows::read(&session, layer, &areas, squares.params(), RowsRoom { memory, spill: Spill::Nothing })
+                .await?;
         Ok(rows.map(|rows| rows.for_changes(near.from)))
     }
 }

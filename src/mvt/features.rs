@@ -224,6 +224,34 @@ impl Features {
         Some(())
     }
 
+    /// Appends what holds the key of a feature of `other`, so that [`Features::key`] finds it with the same `key`: the
+    /// feature without what follows its key. `None` if all take more than 4 GB; the value must not be used after that.
+    pub(crate) fn push_key(&mut self, other: &Features, number: u32, key: &FeatureKey) -> Option<()> {
+        if self.is_empty() {
+            (self.name, self.extent) = (other.name.clone(), other.extent);
+        }
+        let (id, mut values) = match other.id_and_values(number) {
+            Some((id, values)) => (id, Some(values)),
+            None => (None, None),
+        };
+        match key {
+            FeatureKey::Id => {
+                put_packed(&mut self.bytes, u64::from(id.is_some()));
+                if let Some(id) = id {
+                    put_packed(&mut self.bytes, id);
+                }
+            }
+            FeatureKey::Property(property) => {
+                put_packed(&mut self.bytes, 0);
+                self.bytes.resize(self.bytes.len() + property, MISSING);
+                let value = values.as_mut().and_then(|values| values.nth(*property)).flatten();
+                self.bytes.extend_from_slice(value.unwrap_or(&[MISSING]));
+            }
+        }
+        self.ends.push(u32::try_from(self.bytes.len()).ok()?);
+        Some(())
+    }
+
     /// The key of a feature, by its number; `None` if it has no such key.
     pub(crate) fn key(&self, number: u32, key: &FeatureKey) -> Option<Key<'_>> {
         let (id, mut values) = self.id_and_values(number)?;

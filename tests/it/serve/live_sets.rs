@@ -149,7 +149,7 @@ impl Pair {
     }
 
     /// True if both servers answer the tiles of a filter alike.
-    fn shows_the_same(&self, filter: &str, zooms: &[u8]) -> bool {
+    pub(crate) fn shows_the_same(&self, filter: &str, zooms: &[u8]) -> bool {
         zooms.iter().flat_map(|zoom| tiles(*zoom)).all(|(zoom, x, y)| {
             let path = format!("/{zoom}/{x}/{y}.pbf?{filter}");
             let [own, plain] = [&self.live.served, &self.plain].map(|served| served.get(&path, GZIP));
