@@ -439,10 +439,10 @@ mod tests {
 
     use super::*;
     use crate::draw::cached_rows::{CachedRows, EncodedRows, KeptFeatures, MatchingSetBuilder, MostFeatures, RowStore};
-    use crate::postgis::layer::{Layer, example_layer};
-    use crate::tile::{Area, SearchBox, TileRect, WORLD_UNITS, WorldRect, Zoom};
+    use crate::postgis::layer::{Layer, LayerKind, example_layer};
+    use crate::tile::{Area, Margin, SearchBox, TileRect, WORLD_UNITS, WorldRect, Zoom};
 
-    /// By their keys: a text and a place.
+    /// By their keys: a text, whose length decides about the rank, and a place.
     type Rows = BTreeMap<u8, (String, f64)>;
 
     fn features<'r>(rows: impl Iterator<Item = (&'r u8, &'r (String, f64))>) -> Features {
@@ -451,9 +451,11 @@ mod tests {
             let length = u8::try_from(text.len()).unwrap();
             bytes.extend([1, *id, 0x22, length + 2, 0x0a, length]);
             bytes.extend_from_slice(text.as_bytes());
+            // The rank, and its length.
+            bytes.extend([length % 5, 1, 0, 0, 0]);
             ends.push(u32::try_from(bytes.len()).unwrap());
         }
-        Features::of_encoded("rows", vec!["text".to_owned()], 4096, bytes, ends).unwrap()
+        Features::of_encoded("rows", vec!["text".to_owned()], 4096, bytes, ends).unwrap().with_ranks(true)
     }
 
     fn at(place: f64) -> [f64; 2] {
@@ -475,6 +477,10 @@ mod tests {
         let file = writer.finish(&features(rows.iter()), memory).unwrap();
         let positions = Positions::new(all.iter().map(|(_, (_, place))| at(*place)).collect(), Frame::Metres);
         CachedRows::of_encoded(positions, RowFeatures::File(Arc::new(file)))
+    }
+
+    fn points() -> Layer {
+        Layer { kind: LayerKind::Rows, margin: Margin::plain(4096, 64), ..example_layer() }
     }
 
     fn kept(rows: CachedRows) -> KeptFeatures {
@@ -528,9 +534,11 @@ mod tests {
             rows.only(&Arc::new(set.finish(None))).unwrap()
         });
         for [own, other] in [[&own, &other], [&sets[0], &sets[1]]] {
-            for most in [MostFeatures::default(), MostFeatures::same(9)] {
-                let [own, other] = [own, other].map(|rows| rows.draw(layer, 0, &areas(0..=5), &most, None));
-                assert!(own.left.is_empty() && own.count.features > 9, "{:?}", own.left);
+            let by_key = Layer { rank: None, ..layer.clone() };
+            let (all, few) = (MostFeatures::default(), MostFeatures::same(9));
+            for (layer, most) in [(layer, &all), (layer, &few), (&by_key, &few)] {
+                let [own, other] = [own, other].map(|rows| rows.draw(layer, 0, &areas(0..=5), most, None));
+                assert!(own.left.is_empty() && own.count.features > 9);
                 assert!(other.left.is_empty() && own.count == other.count && own.tiles == other.tiles);
             }
         }
@@ -538,7 +546,7 @@ mod tests {
 
     #[test]
     fn rows_in_a_file_are_those_in_memory_over_random_histories() {
-        let layer = example_layer();
+        let layer = points();
         let text = |chance: &mut fastrand::Rng| "t".repeat(chance.usize(0..100)) + &chance.u8(..20).to_string();
         for seed in 0..30 {
             let mut chance = fastrand::Rng::with_seed(seed);
@@ -585,7 +593,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_left_to_the_database_and_the_rows_are_of_no_use_any_more() {
-        let (layer, areas) = (example_layer(), areas(0..=3));
+        let (layer, areas) = (points(), areas(0..=3));
         let all: Rows = (1..100).map(|id| (id, ("text".repeat(9), f64::from(id)))).collect();
         let mut kept = kept(in_file(&all, 400_000));
         let rows = kept.rows();
@@ -608,13 +616,13 @@ mod tests {
 
     #[test]
     fn tiles_whose_rows_take_too_much_memory_are_left_to_the_database() {
-        let layer = example_layer();
+        let layer = points();
         let all: Rows = (1..100).map(|id| (id, ("text".repeat(20), f64::from(id)))).collect();
         let draw = |memory, zoom| {
             kept(in_file(&all, memory)).rows().draw(&layer, 0, &areas(zoom..=zoom), &MostFeatures::default(), None)
         };
-        // A quarter of it is for 64 kB that are read at a time, and features of 132 bytes each.
-        let enough = 4 * (MAX_READ + 99 * (86 + LOADED_ROW_BYTES));
+        // A quarter of it is for 64 kB that are read at a time, and features of 91 bytes each.
+        let enough = 4 * (MAX_READ + 99 * (91 + LOADED_ROW_BYTES));
         assert!(draw(enough, 0).left.is_empty());
         assert_eq!(draw(enough - 400, 0).left.len(), 1);
         assert!(draw(enough - 400, 4).left.is_empty());

@@ -5,17 +5,33 @@ use std::fs;
 
 use super::live_rows::Live;
 use super::live_sets::Pair;
-use crate::reseed::live_rows::{CHANGES, POINTS};
+use crate::reseed::live_rows::CHANGES;
 use crate::support::chance::Chance;
 use crate::support::disk::SmallDisk;
 use crate::support::program::program;
 use crate::support::served::{GZIP, Served};
 use crate::support::until;
 
-/// Makes the features of all rows longer than a megabyte.
-pub(crate) const WIDE: &str = "UPDATE rows SET word = word || repeat(md5(id::text), 12)";
+/// Makes the features of all rows longer than two megabytes. Those of rows at one position stay short: they are read
+/// together.
+pub(crate) const WIDE: &str = "UPDATE rows SET word = word || repeat(md5(id::text), 34) WHERE id % 3 > 0";
 
-/// Points with facets, a few of large tiles, and cells of the same rows with values that are folded.
+/// Points in tiles of degrees, with a constant of the tile.
+const POINTS: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[layer]]
+name = "latitudes"
+table = "rows"
+geometry = "geom"
+feature_id = "id"
+tile_bounds = "degrees"
+buffer = 512
+candidates = 0.1
+properties = { word = "word", kind = "kind", z = "!zoom!" }
+"#;
+
+/// Points with a facet and a condition.
 const LAYERS: &str = r#"
 [tileset]
 max_shrink = "100%"
@@ -35,6 +51,7 @@ facets = ["kind"]
 properties = ["id", "word", "kind"]
 "#;
 
+/// Points of which some are left out of large tiles, and cells of the same rows with a value that is folded.
 const THINNED: &str = r#"
 [tileset]
 max_shrink = "100%"
@@ -81,7 +98,7 @@ impl Live {
 
 #[test]
 fn tiles_of_rows_in_a_scratch_file_are_those_of_a_seed_after_every_change() {
-    let layers = with_memory(POINTS, 1);
+    let layers = with_memory(POINTS, 2);
     let live = Live::over(WIDE, &layers, &layers);
     live.has_rows_in_a_file();
     let mut chance = Chance(53);
@@ -90,7 +107,7 @@ fn tiles_of_rows_in_a_scratch_file_are_those_of_a_seed_after_every_change() {
     }
     let rows = live.rows();
     assert!(rows["tiles"].as_u64().unwrap() > 100 && rows["drops"] == 0, "{rows}");
-    assert!(rows["bytes"].as_u64().unwrap() < 1 << 20, "{rows}");
+    assert!(rows["bytes"].as_u64().unwrap() < 2 << 20, "{rows}");
     let metrics = live.served.admin("/metrics").1;
     let said = format!("oar_tiles_live_rows_file_bytes{{}} {}\n", rows["file_bytes"]);
     assert!(metrics.contains(&said), "{said}: {metrics}");
@@ -98,12 +115,12 @@ fn tiles_of_rows_in_a_scratch_file_are_those_of_a_seed_after_every_change() {
 
 #[test]
 fn rows_in_a_scratch_file_are_thinned_by_their_ranks_and_joined_with_what_changed() {
-    let layers = with_memory(THINNED, 1);
+    let layers = with_memory(THINNED, 2);
     let live = Live::over(WIDE, &layers, &layers);
     live.has_rows_in_a_file();
     live.shows_what_a_seed_shows("the rows");
     let before = live.rows();
-    live.tracked.db.run("UPDATE rows SET kind = id % 13, word = left(word, 90) WHERE id % 4 = 0");
+    live.tracked.db.run("UPDATE rows SET kind = id % 13, word = left(word, 90) WHERE id % 3 > 0 AND id % 4 = 0");
     live.asks_until("joined rows", |rows| {
         rows["snapshot"] != before["snapshot"] && rows["changed"].as_u64().unwrap() < 300
     });
@@ -119,7 +136,7 @@ fn rows_in_a_scratch_file_are_thinned_by_their_ranks_and_joined_with_what_change
 
 #[test]
 fn filters_choose_among_rows_in_a_scratch_file_what_the_database_chooses() {
-    let pair = Pair::over(WIDE, LAYERS, LAYERS, 1);
+    let pair = Pair::over(WIDE, LAYERS, LAYERS, 2);
     pair.live.has_rows_in_a_file();
     for change in ["SELECT 1", "UPDATE rows SET kind = 3, word = word || 'z' WHERE id % 5 = 1"] {
         pair.live.tracked.db.run(change);
@@ -157,28 +174,36 @@ impl Live {
 
 #[test]
 fn without_room_for_a_scratch_file_the_database_draws_and_the_log_says_so() {
-    let layers = with_memory(THINNED, 1);
+    let layers = with_memory(POINTS, 2);
     let mut live = Live::over(WIDE, &layers, &layers);
     let missing = live.tracked.path("missing");
     live.starts_with(&missing);
-    let refused = format!(
-        "layer \"few\": its rows are not cached: they take more memory than rows_mb allows, and the temporary folder {} does not take them (No such file or directory (os error 2)). Make room there, set TMPDIR to another one, or raise rows_mb",
-        missing.display()
-    );
     live.asks_until("the rows to be refused", |rows| {
-        rows["being_read"] == false && rows["snapshot"].is_string()
-            || rows["why_not"].as_str().is_some_and(|why| why.contains("no layer"))
+        rows["why_not"].as_str().is_some_and(|why| why.starts_with("no layer's rows can be kept"))
     });
-    live.says(&refused);
+    live.says(&format!(
+        "layer \"latitudes\": its rows are not cached: they take more memory than rows_mb allows, and the temporary folder {} does not take them (No such file or directory (os error 2)",
+        missing.display()
+    ));
+    live.says("Make room there, set TMPDIR to another one, or raise rows_mb");
     live.shows_what_a_seed_shows("without a folder");
-    assert_eq!(live.rows()["file_bytes"], 0);
-    // One that is full once the rows are joined with what changed.
-    let Some(disk) = SmallDisk::mount(&live.tracked.path("disk"), "2m") else { return };
+    assert_eq!((&live.rows()["tiles"], &live.rows()["file_bytes"]), (&0.into(), &0.into()));
+}
+
+#[test]
+fn rows_whose_temporary_folder_has_no_room_for_joined_ones_are_dropped() {
+    let layers = with_memory(POINTS, 2);
+    let mut live = Live::over(WIDE, &layers, &layers);
+    let Some(disk) = SmallDisk::mount(&live.tracked.path("disk"), "3m") else { return };
     live.starts_with(&disk.path);
     live.has_rows_in_a_file();
     live.tracked.db.run("UPDATE rows SET kind = id % 13 WHERE id % 4 = 0");
     live.asks_until("the rows to be dropped", |rows| rows["drops"] == 1);
-    live.says("have changed, and the temporary folder");
+    live.says("its rows are read anew: ");
+    live.says(&format!(
+        "the temporary folder {} does not take these with the others (No space left",
+        disk.path.display()
+    ));
     live.shows_what_a_seed_shows("a full folder");
     live.served.signal("-TERM");
     live.served.child.wait().unwrap();

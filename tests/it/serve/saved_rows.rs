@@ -123,7 +123,7 @@ fn a_server_goes_on_with_the_rows_of_a_killed_or_ended_one() {
 
 #[test]
 fn a_server_goes_on_with_rows_that_take_more_memory_than_it_may_use() {
-    let layers = format!("{POINTS}\n[run]\nrows_mb = 1\n");
+    let layers = format!("{POINTS}\n[run]\nrows_mb = 2\n");
     let mut live = Live::over(WIDE, &layers, &layers);
     live.keeps_rows();
     live.is_saved();
