@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::rows_in_file::{FeaturesFileWriter, RowFeatures, memory_beside_reads, no_room};
+use super::rows_in_file::{FeaturesFileWriter, RowFeatures, may_be_in_file, memory_beside_reads, no_room};
 use super::shape_rules::rules_of_server;
 use super::shapes::{Geometries, ShapeRows};
 use super::spilled_rows::SpilledRowsWriter;
@@ -121,7 +121,7 @@ impl Reading {
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
         let spill = match spill {
             // Features are numbered in the order in which they come.
-            Spill::Features(_) if parts > 1 => Spill::Nothing,
+            Spill::Features(_) if parts > 1 || !may_be_in_file(0, memory) => Spill::Nothing,
             _ if layer.shape.points => spill,
             _ => Spill::Nothing,
         };

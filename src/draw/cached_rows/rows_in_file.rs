@@ -417,9 +417,10 @@ impl FeaturesFileWriter {
     }
 }
 
-/// True if rows that may take `memory` bytes may be kept with their features in a file.
+/// True if rows that may take `memory` bytes may be kept with their features in a file: there is room for the rest, and
+/// for some of the features at a time.
 pub(crate) fn may_be_in_file(rows: u64, memory: usize) -> bool {
-    bytes_in_file(rows, memory) <= memory
+    bytes_in_file(rows, memory) <= memory && memory / READ_SHARE >= 2 * MAX_READ
 }
 
 /// The memory that rows whose features are in a file are expected to take of `memory` bytes.

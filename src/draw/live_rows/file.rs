@@ -266,7 +266,7 @@ impl RowParts {
         place: SavedPlace,
     ) -> io::Result<RowParts> {
         let rows = u32::try_from(*rows).map_err(|_more| unfit(TOO_LONG))? as usize;
-        let (mut at, mut lengths, mut all) = (Vec::with_capacity(rows), Vec::with_capacity(rows), 0_u64);
+        let (mut at, mut lengths) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         for _ in 0..rows {
             let mut axes = [[0; 8]; 2];
             input.read_exact(axes.as_flattened_mut()).map_err(ended)?;
@@ -276,10 +276,6 @@ impl RowParts {
             let mut length = [0; 4];
             input.read_exact(&mut length).map_err(ended)?;
             lengths.push(u32::from_le_bytes(length));
-            all += u64::from(u32::from_le_bytes(length));
-        }
-        if all != *bytes {
-            return Err(unfit(OTHER_LENGTH));
         }
         let features = match place {
             SavedPlace::Memory => {
@@ -300,6 +296,13 @@ impl RowParts {
         let empty = Features::of_encoded(&layer.name, properties, extent, Vec::new(), Vec::new());
         let (Some(empty), Some(key)) = (empty, key(layer)) else { return Ok(None) };
         let empty = empty.with_ranks(layer.cached_rank().is_some());
+        let bytes = match &features {
+            SavedFeatures::Memory(bytes) => bytes.len() as u64,
+            SavedFeatures::File(file, _) => file.metadata()?.len(),
+        };
+        if lengths.iter().copied().map(u64::from).sum::<u64>() != bytes {
+            return Err(unfit(OTHER_LENGTH));
+        }
         let features = match features {
             SavedFeatures::Memory(bytes) => {
                 let (mut spans, mut end) = (vec![0..0; lengths.len()], 0);
