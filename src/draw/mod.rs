@@ -59,7 +59,7 @@ use crate::scratch::MAX_POINTS_IN_MEMORY;
 use crate::source::{RenderedTile, Source};
 use crate::tile::{Batch, Coverage, Footprints, LayerFootprints, SortedPoints, Zoom};
 
-pub(crate) use cached_rows::{CacheLimits, KeptFeatures, MatchingSet};
+pub(crate) use cached_rows::{CacheLimits, KeptFeatures, MatchingSet, Spill};
 pub(crate) use checks::{COMPARED_TILES, verify_cached_rows};
 pub(crate) use drawing::{DrawnFromRows, LayerPlan};
 pub(crate) use family::{

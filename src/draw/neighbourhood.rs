@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::areas::Areas;
-use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, RowsRoom, none_if_failed};
+use super::cached_rows::{CachedRows, DrawnAreas, MIN_ROW_BYTES, RowsRoom, Spill, none_if_failed};
 use super::checks::COMPARED_TILES;
 use super::drawing::{BatchDrawing, LayerAreas};
 use super::statements::RunLayers;
@@ -103,14 +103,8 @@ impl CachedRows {
         let limit = memory as u64 / (MIN_ROW_BYTES + 2 * layer.properties.len() as u64) + 1;
         let limit = limit.min(MAX_ROWS_PER_POSITION * near.places);
         let (session, areas) = ([&snapshot.keeper], [RowChoice::Areas { limit }]);
-        let rows = CachedRows::read(
-            &session,
-            layer,
-            &areas,
-            squares.params(),
-            RowsRoom { memory, may_spill: false, by_key: false },
-        )
-        .await?;
+        let room = RowsRoom { memory, spill: Spill::Nothing, by_key: false };
+        let rows = CachedRows::read(&session, layer, &areas, squares.params(), room).await?;
         Ok(rows.map(|rows| rows.for_changes(near.from)))
     }
 }

@@ -73,6 +73,11 @@ impl Features {
         Features { keyed, ..self }
     }
 
+    /// No features so far: each will be what holds the key of one ([`Features::push_key`]).
+    pub(crate) fn of_keys(key: &FeatureKey, expected: usize) -> Features {
+        Features::new(Vec::new(), expected, 0).with_keys(*key == FeatureKey::Behind)
+    }
+
     /// The features of a layer from their encoded bytes, which follow each other; `ends` are the offsets at which they
     /// end. `None` if these are not the bytes of these features.
     pub(crate) fn of_encoded(
@@ -249,6 +254,36 @@ impl Features {
             (self.name, self.extent) = (other.name.clone(), other.extent);
         }
         self.bytes.extend_from_slice(other.encoded(number)?);
+        self.ends.push(u32::try_from(self.bytes.len()).ok()?);
+        Some(())
+    }
+
+    /// Appends what holds the key of a feature of `other`, so that [`Features::key`] finds it with the same `key`: the
+    /// feature without what follows its key. `None` if all take more than 4 GB; the value must not be used after that.
+    pub(crate) fn push_key(&mut self, other: &Features, number: u32, key: &FeatureKey) -> Option<()> {
+        if self.is_empty() {
+            (self.name, self.extent) = (other.name.clone(), other.extent);
+        }
+        let (id, mut values) = match other.id_and_values(number) {
+            Some((id, values)) => (id, Some(values)),
+            None => (None, None),
+        };
+        match key {
+            FeatureKey::Id => {
+                put_packed(&mut self.bytes, u64::from(id.is_some()));
+                if let Some(id) = id {
+                    put_packed(&mut self.bytes, id);
+                }
+            }
+            FeatureKey::Property(property) => {
+                put_packed(&mut self.bytes, 0);
+                self.bytes.resize(self.bytes.len() + property, MISSING);
+                let value = values.as_mut().and_then(|values| values.nth(*property)).flatten();
+                self.bytes.extend_from_slice(value.unwrap_or(&[MISSING]));
+            }
+            // Nothing else of it.
+            FeatureKey::Behind => put_behind(&mut self.bytes, other.behind(number)?.1.key)?,
+        }
         self.ends.push(u32::try_from(self.bytes.len()).ok()?);
         Some(())
     }

@@ -11,7 +11,7 @@ use super::shared_rows::RowsToRead;
 use super::{CommandError, RowSource, RunPart, TilesetRun};
 use crate::config::Settings;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
-use crate::draw::{CacheLimits, PreparedLayer, Worker};
+use crate::draw::{CacheLimits, PreparedLayer, Spill, Worker};
 use crate::pipeline::BatchKind;
 use crate::plan::{PlanLayer, ZoomPlan, plan};
 use crate::postgis::{
@@ -253,7 +253,7 @@ pub(crate) async fn cache_rows_where_it_pays(
                     readers,
                     &coverage,
                     &zooms,
-                    CacheLimits { rows, memory, may_spill: true, by_key: false },
+                    CacheLimits { rows, memory, spill: Spill::Rows, by_key: false },
                 )
                 .await?;
             memory = memory.saturating_sub(layer.cached_bytes());
@@ -493,7 +493,7 @@ async fn cached_first(
         return Ok(None);
     }
     run.report.event(&Event::Reading { layer: layer.name().to_owned() });
-    let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory, may_spill: true, by_key: false };
+    let limits = CacheLimits { rows: ExpectedRows::About(*rows), memory, spill: Spill::Rows, by_key: false };
     let zooms = layer.drawn_zooms(zooms);
     let cached = PreparedLayer::new(layer).cache_rows(snapshot, workers, &run.coverage(), &zooms, limits).await?;
     let footprints = cached.cached_footprints();
@@ -534,7 +534,7 @@ async fn shapes_first(
     }
     let begun = Instant::now();
     run.report.event(&Event::Reading { layer: layer.name().to_owned() });
-    let limits = CacheLimits { rows: ExpectedRows::About(all), memory, may_spill: true, by_key: false };
+    let limits = CacheLimits { rows: ExpectedRows::About(all), memory, spill: Spill::Rows, by_key: false };
     let layer = prepared.cache_rows(snapshot, workers, &run.coverage(), &zooms, limits).await?;
     let mut seen = None;
     if let Some(footprints) = layer.shape_footprints(snapshot, deepest).await? {

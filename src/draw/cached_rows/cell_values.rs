@@ -107,7 +107,7 @@ impl CellValues {
         let rows = EncodedRows {
             positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
             numbers: Some(numbers),
-            features: Arc::new(features),
+            features: features.into(),
             ..EncodedRows::default()
         };
         let rows = RowStore::Cells(BTreeMap::from([(tile.zoom, rows)]));

@@ -10,7 +10,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::reading::RowsRefused;
-use super::{CachedRows, EncodedRows, NOT_DRAWN, RowReaders, RowStore};
+use super::{CachedRows, EncodedRows, NOT_DRAWN, RowFeatures, RowReaders, RowStore};
 use crate::cells::{Cell, CellGeometry, CellGrid, CodeHasher, CountedCell, Folded, MIDDLE};
 use crate::draw::PreparedLayer;
 use crate::draw::areas::Areas;
@@ -75,7 +75,7 @@ impl CachedRows {
             let rows = EncodedRows {
                 positions: Arc::new(Positions::new(at, Frame::WorldUnits)),
                 numbers: (features.len() != numbers.len()).then_some(numbers),
-                features: Arc::new(features),
+                features: features.into(),
                 ..EncodedRows::default()
             };
             bytes += rows.bytes();
@@ -343,7 +343,7 @@ impl KeptCellFeatures {
             let cells = cells.filter_map(|(_, cell, _)| kept?.get(&cell.code));
             let (at, numbers): (Vec<[f64; 2]>, Vec<u32>) = cells.map(|kept| (kept.at, kept.number)).unzip();
             let positions = Arc::new(Positions::new(at, Frame::WorldUnits));
-            let features = Arc::clone(&self.features);
+            let features = RowFeatures::Memory(Arc::clone(&self.features));
             zooms.insert(zoom, EncodedRows { positions, features, numbers: Some(numbers), ..EncodedRows::default() });
         }
         Ok(Some(CachedRows { rows: RowStore::Cells(zooms), sessions: 1, near: None }))

@@ -12,11 +12,13 @@
 //! takes longer than a step, so the steps go on meanwhile, and what they changed is carried over in the end.
 
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
 use super::matching_set::{RowPlaces, RowsVersion};
+use super::rows_in_file::{FeatureSource, RowFeatures};
 use super::{CachedRows, EncodedRows, NOT_DRAWN, RowStore};
 use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
 use crate::postgis::Facet;
@@ -122,6 +124,14 @@ pub(crate) struct JoinedRows {
     version: RowsVersion,
 }
 
+/// Rows of two lists, in the order of their keys.
+struct MergedRows {
+    at: Vec<[f64; 2]>,
+    features: Features,
+    /// For each its number in the first list, if it is from there.
+    of_first: Vec<Option<u32>>,
+}
+
 /// Two lists of rows, and which rows of each stay; all do without a list.
 type RowParts<'a> = [(&'a EncodedRows, Option<&'a Vec<bool>>); 2];
 
@@ -133,14 +143,18 @@ const MAX_CHANGED_ROWS: usize = match (cfg!(test), cfg!(debug_assertions)) {
     (false, false) => 50_000,
 };
 
+/// The number of rows whose features are looked for in a scratch file together, where all of it is read.
+const ROWS_AT_A_TIME: usize = 16_384;
+
 /// Rows that cannot be joined, because there is no room for both, are read anew once this many times more have changed.
 const MAX_OVERDUE: usize = 4;
 
 impl KeptFeatures {
-    /// Keeps cached rows. `None` if they are not in memory, or not in the order of their keys.
+    /// Keeps cached rows, of which features may be in a scratch file, but nothing else. `None` if more is, or the rows
+    /// are not in the order of their keys.
     pub(crate) fn new(rows: CachedRows, key: FeatureKey) -> Option<KeptFeatures> {
         let RowStore::Memory(rows) = rows.rows else { return None };
-        if rows.numbers.is_some() || !are_in_order(&rows.features, &key) {
+        if rows.numbers.is_some() || !are_in_order(rows.features.keyed(), &key) {
             return None;
         }
         let users = Arc::default();
@@ -148,6 +162,7 @@ impl KeptFeatures {
     }
 
     /// Keeps rows at some positions in metres. `None` if they are not in the order of their keys.
+    #[cfg(test)]
     pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features, key: FeatureKey) -> Option<KeptFeatures> {
         if at.len() != features.len() {
             return None;
@@ -171,6 +186,55 @@ impl KeptFeatures {
         })
     }
 
+    /// The same rows in the Z-order of their positions, those at one position in the order of their keys.
+    pub(crate) fn in_z_order(&self) -> impl Iterator<Item = (&EncodedRows, u32)> {
+        let RowChanges { before, added, .. } = &*self.changes;
+        let place = |rows: &EncodedRows, number| rows.positions.at(number).map(|at| Frame::Metres.z_order(at));
+        let mut came = added.positions.in_z_order().iter().copied().peekable();
+        let read = self.read.positions.in_z_order().iter().copied();
+        let mut read = read.filter(|number| !self.changes.has_gone(*number)).peekable();
+        std::iter::from_fn(move || {
+            let next = read.peek().map(|number| (place(&self.read, *number), *number));
+            let is_next =
+                |number: &u32| next.is_none_or(|next| (place(added, *number), before[*number as usize]) <= next);
+            match came.next_if(is_next) {
+                Some(number) => Some((added, number)),
+                None => read.next().map(|number| (&*self.read, number)),
+            }
+        })
+    }
+
+    /// Calls `each` with the encoded features of the rows in the Z-order of their positions. Fails if features cannot be
+    /// read from their scratch file.
+    pub(crate) fn each_feature_in_z_order(&self, mut each: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+        let mut rows = self.in_z_order();
+        let encoded = |(rows, number): (&EncodedRows, u32), each: &mut dyn FnMut(&[u8]) -> io::Result<()>| {
+            each(rows.features.in_memory().and_then(|features| features.encoded(number)).unwrap_or_default())
+        };
+        let RowFeatures::File(file) = &self.read.features else {
+            return rows.try_for_each(|row| encoded(row, &mut each));
+        };
+        loop {
+            let some: Vec<(&EncodedRows, u32)> = rows.by_ref().take(ROWS_AT_A_TIME).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            let in_file =
+                |(rows, number): &(&EncodedRows, u32)| std::ptr::eq(*rows, Arc::as_ptr(&self.read)).then_some(*number);
+            let bytes = |row: &(&EncodedRows, u32)| in_file(row).map_or(0, |number| file.loaded_bytes(number));
+            for part in file.parts(&some, bytes) {
+                let read = file.loaded(&part.iter().filter_map(in_file).collect::<Vec<u32>>())?;
+                let mut numbers = 0..;
+                for row in part {
+                    match in_file(row).and_then(|_| numbers.next()) {
+                        Some(number) => each(read.encoded(number).unwrap_or_default())?,
+                        None => encoded(*row, &mut each)?,
+                    }
+                }
+            }
+        }
+    }
+
     /// The number of rows that came or went since they were read, or joined with what had changed.
     pub(crate) fn changed(&self) -> usize {
         self.changes.gone + self.changes.added.positions.len()
@@ -179,6 +243,27 @@ impl KeptFeatures {
     /// The memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.read.bytes() + self.changes.bytes() + self.facets.as_ref().map_or(0, |facets| facets.bytes())
+    }
+
+    /// The memory that joined rows take in addition to these while they are joined, in bytes.
+    pub(crate) fn bytes_of_join(&self) -> usize {
+        match &self.read.features {
+            RowFeatures::Memory(_) => self.bytes(),
+            RowFeatures::File(file) => {
+                let rows = self.read.positions.len() + self.changes.added.positions.len();
+                file.bytes_of_join(rows) + self.facets.as_ref().map_or(0, |facets| facets.bytes())
+            }
+        }
+    }
+
+    /// The bytes of features in a scratch file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.read.file_bytes()
+    }
+
+    /// True if features could not be read from their scratch file.
+    pub(crate) fn have_failed(&self) -> bool {
+        matches!(&self.read.features, RowFeatures::File(file) if file.has_failed())
     }
 
     /// The rows by the values of the layer's facets, if those of all rows are known.
@@ -207,7 +292,7 @@ impl KeptFeatures {
 
     /// A layer without features whose features are encoded as those of the rows.
     pub(crate) fn form(&self) -> Features {
-        self.read.features.emptied()
+        self.read.features.form().emptied()
     }
 
     /// A number for the rows as read or joined: those that were read or joined later have a greater one.
@@ -249,11 +334,12 @@ impl KeptFeatures {
     }
 
     /// Replaces the rows in some squares of the world by `fresh`, all rows that are there now. Returns for each square
-    /// whether tiles may show it differently now. `None` if a row is in two places, has no key, or the rows take more
-    /// than 4 GB; the rows must not be used after that.
+    /// whether tiles may show it differently now. `None` if a row is in two places, has no key, the rows take more than
+    /// 4 GB, or their scratch file cannot be read; the rows must not be used after that.
     pub(crate) fn replace(&mut self, squares: &[WorldRect], fresh: CachedRows) -> Option<Vec<bool>> {
         let RowStore::Memory(fresh) = fresh.rows else { return None };
-        if !fresh.features.has_form_of(&self.read.features) {
+        let has_form = fresh.features.form().has_form_of(self.read.features.form());
+        if !has_form || fresh.features.in_memory().is_none() {
             return None;
         }
         // Other rows at these positions may be drawn elsewhere: their degrees may differ.
@@ -262,13 +348,7 @@ impl KeptFeatures {
         let added = &self.changes.added;
         let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
         for square in squares {
-            let read = self.read.positions.within(*square).filter(|number| !self.changes.has_gone(*number));
-            let mut before: Vec<_> = shown(&self.read, read).collect();
-            before.extend(shown(added, added.positions.within(*square)));
-            let mut now: Vec<_> = shown(&fresh, fresh.positions.within(*square)).collect();
-            before.sort_unstable();
-            now.sort_unstable();
-            differ.push(before != now);
+            differ.push(self.differs(*square, &fresh)?);
             self.read.positions.within(*square).for_each(|number| went.remove(number));
             added.positions.within(*square).for_each(|number| stays[number as usize] = false);
         }
@@ -287,27 +367,65 @@ impl KeptFeatures {
         Some(differ)
     }
 
-    /// The rows of two lists that stay, in the order of their keys, and for each its number in the first list, if it
-    /// is from there. `None` if a key is missing or in both.
-    fn joined(&self, parts: &RowParts<'_>) -> Option<(EncodedRows, Vec<Option<u32>>)> {
-        self.joined_unless(parts, &AtomicBool::new(false))
+    /// True if tiles may show a square of the world otherwise with `fresh` rows. `None` if the scratch file cannot be
+    /// read.
+    fn differs(&self, square: WorldRect, fresh: &EncodedRows) -> Option<bool> {
+        let numbers = self.read.positions.within(square).filter(|number| !self.changes.has_gone(*number));
+        let differs = |before: Vec<ShownRow<'_>>| {
+            let (mut before, added) = (before, &self.changes.added);
+            before.extend(added.positions.within(square).map(|number| shown(added, number)));
+            let mut now: Vec<_> = fresh.positions.within(square).map(|number| shown(fresh, number)).collect();
+            before.sort_unstable();
+            now.sort_unstable();
+            before != now
+        };
+        let RowFeatures::File(file) = &self.read.features else {
+            return Some(differs(numbers.map(|number| shown(&self.read, number)).collect()));
+        };
+        let numbers: Vec<u32> = numbers.collect();
+        let with_read = |features: &Features| {
+            let before = (0..).zip(&numbers);
+            differs(before.map(|(row, number)| (features.encoded(row), bits_of(&self.read, *number))).collect())
+        };
+        // Rows that take too much memory are not compared.
+        file.with(&numbers, with_read).ok().map(|differs| differs.unwrap_or(true))
     }
 
-    /// The same; also `None` once it is given up.
-    fn joined_unless(&self, parts: &RowParts<'_>, is_given_up: &AtomicBool) -> Option<(EncodedRows, Vec<Option<u32>>)> {
+    /// The rows of two lists that stay, in the order of their keys, and for each its number in the first list, if it
+    /// is from there. `None` if a key is missing or in both. All are in memory.
+    fn joined(&self, parts: &RowParts<'_>) -> Option<(EncodedRows, Vec<Option<u32>>)> {
+        let MergedRows { at, features, of_first } = self.merged(parts, &AtomicBool::new(false))?;
+        Some((self.encoded(Positions::new(at, Frame::Metres), features.into()), of_first))
+    }
+
+    /// Joined rows, with what is known of the ambiguous points among them.
+    fn encoded(&self, positions: Positions, features: RowFeatures) -> EncodedRows {
+        let (positions, known) = (Arc::new(positions), Arc::clone(&self.read.known));
+        EncodedRows { positions, features, known, ..EncodedRows::default() }
+    }
+
+    /// The rows of two lists that stay, in the order of their keys. `None` if a key is missing or in both, or once it is
+    /// given up. If features are in a file, what holds their keys takes the place of all.
+    fn merged(&self, parts: &RowParts<'_>, is_given_up: &AtomicBool) -> Option<MergedRows> {
         let mut next = parts.map(|(rows, stays)| {
             let stays = move |number: &u32| stays.is_none_or(|stays| stays[*number as usize]);
             (0..count(rows)).filter(stays).peekable()
         });
-        let mut features = parts[1].0.features.emptied();
-        features.reserve(parts.iter().map(|(rows, _)| &*rows.features));
+        let like = &parts[1].0.features;
+        let are_in_memory = parts.iter().all(|(rows, _)| rows.features.in_memory().is_some());
+        let mut features = if are_in_memory { like.form().emptied() } else { Features::of_keys(&self.key, 0) };
+        if are_in_memory {
+            features.reserve(parts.iter().map(|(rows, _)| rows.features.keyed()));
+        } else {
+            features.reserve(std::iter::once(like.keyed()));
+        }
         let mut at = Vec::with_capacity(parts.iter().map(|(rows, _)| rows.positions.len()).sum());
         let mut of_first = Vec::with_capacity(at.capacity());
         while !is_given_up.load(Ordering::Relaxed) {
             let mut keys = [None, None];
             for (part, next) in next.iter_mut().enumerate() {
                 if let Some(number) = next.peek() {
-                    keys[part] = Some(parts[part].0.features.key(*number, &self.key)?);
+                    keys[part] = Some(parts[part].0.features.keyed().key(*number, &self.key)?);
                 }
             }
             let part = match keys {
@@ -319,22 +437,24 @@ impl KeptFeatures {
                 [Some(_), Some(_)] => return None,
             };
             let (rows, number) = (parts[part].0, next[part].next()?);
-            features.push(&rows.features, number)?;
+            if are_in_memory {
+                features.push(rows.features.keyed(), number)?;
+            } else {
+                features.push_key(rows.features.keyed(), number, &self.key)?;
+            }
             at.push(rows.positions.at(number)?);
             of_first.push((part == 0).then_some(number));
         }
         if is_given_up.load(Ordering::Relaxed) {
             return None;
         }
-        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        let known = Arc::clone(&self.read.known);
-        Some((EncodedRows { positions, features, known, ..EncodedRows::default() }, of_first))
+        Some(MergedRows { at, features, of_first })
     }
 
     /// For each row that came, the number of the first row as read that follows it. `None` if a row is both among the
     /// rows as read and among those that came.
     fn places(&self, changes: &RowChanges) -> Option<Vec<u32>> {
-        let (read, added) = (&self.read.features, &changes.added.features);
+        let (read, added) = (self.read.features.keyed(), changes.added.features.keyed());
         let (rows, came) = (count(&self.read), count(&changes.added));
         let (mut places, mut from) = (Vec::with_capacity(added.len()), 0);
         for number in 0..came {
@@ -373,10 +493,32 @@ impl KeptFeatures {
     }
 
     /// Joins the rows as read with what changed. `None` as with [`KeptFeatures::replace`], or once it is given up.
-    pub(crate) fn join(&self, is_given_up: &AtomicBool) -> Option<JoinedRows> {
+    /// Fails if the scratch file of the joined rows cannot be written, or that of the rows as read not be read.
+    pub(crate) fn join(&self, is_given_up: &AtomicBool) -> io::Result<Option<JoinedRows>> {
         let stays: Vec<bool> = (0..count(&self.read)).map(|number| !self.changes.has_gone(number)).collect();
         let parts = [(&self.changes.added, None), (&*self.read, Some(&stays))];
-        let (joined, of_added) = self.joined_unless(&parts, is_given_up)?;
+        let Some(MergedRows { at, features, of_first }) = self.merged(&parts, is_given_up) else { return Ok(None) };
+        let positions = Positions::new(at, Frame::Metres);
+        let features = match (&self.read.features, self.changes.added.features.in_memory()) {
+            (RowFeatures::File(file), Some(came)) => {
+                let mut stayed = (0..).zip(&stays).filter(|(_, stays)| **stays).map(|(number, _)| number);
+                let source = |of_added: &Option<u32>| match of_added {
+                    Some(number) => FeatureSource::Came(*number),
+                    None => FeatureSource::Read(stayed.next().unwrap_or(NOT_DRAWN)),
+                };
+                let sources: Vec<FeatureSource> = of_first.iter().map(source).collect();
+                let written = file.joined(&positions, features, &sources, came, is_given_up)?;
+                let Some(written) = written else { return Ok(None) };
+                RowFeatures::File(Arc::new(written))
+            }
+            _ => features.into(),
+        };
+        Ok(self.renumbered(self.encoded(positions, features), &stays, of_first))
+    }
+
+    /// Joined rows with the new numbers of those that were joined: the rows as read that stay, and those that came, of
+    /// which `of_added` has the numbers.
+    fn renumbered(&self, joined: EncodedRows, stays: &[bool], of_added: Vec<Option<u32>>) -> Option<JoinedRows> {
         let mut stayed = (0..count(&self.read)).filter(|number| stays[*number as usize]);
         let (mut of_read, mut of_came) = (vec![NOT_DRAWN; stays.len()], HashMap::new());
         for (next, of_added) in (0..).zip(of_added) {
@@ -459,13 +601,16 @@ impl OfferedFeatures {
     }
 }
 
-/// All that tiles show of some rows: their encoded features, which hold their keys and ranks, and the bits of their
-/// positions.
-fn shown(
-    rows: &EncodedRows,
-    numbers: impl Iterator<Item = u32>,
-) -> impl Iterator<Item = (Option<&[u8]>, Option<[u64; 2]>)> {
-    numbers.map(|number| (rows.features.encoded(number), rows.positions.at(number).map(|at| at.map(f64::to_bits))))
+/// All that tiles show of a row: its encoded feature, which holds its key and rank, and the bits of its position.
+type ShownRow<'f> = (Option<&'f [u8]>, Option<[u64; 2]>);
+
+/// What tiles show of a row whose feature is in memory.
+fn shown(rows: &EncodedRows, number: u32) -> ShownRow<'_> {
+    (rows.features.in_memory().and_then(|features| features.encoded(number)), bits_of(rows, number))
+}
+
+fn bits_of(rows: &EncodedRows, number: u32) -> Option<[u64; 2]> {
+    rows.positions.at(number).map(|at| at.map(f64::to_bits))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rows have numbers of 32 bits")]
@@ -512,7 +657,9 @@ mod tests {
         let (one, two) = (1e4, 2e4);
         let of = [(1, 10, one), (2, 20, two), (3, 30, one)];
         let ranks = |kept: &KeptFeatures| -> Vec<Option<Vec<u8>>> {
-            kept.in_order().map(|(rows, number)| rows.features.rank(number).map(<[u8]>::to_vec)).collect()
+            kept.in_order()
+                .map(|(rows, number)| rows.features.in_memory().unwrap().rank(number).map(<[u8]>::to_vec))
+                .collect()
         };
         let mut kept = KeptFeatures::new(ranked(&of, &[b"a", b"", b"ccc"]), FeatureKey::Id).unwrap();
         let squares = [square(one), square(two)];
@@ -520,7 +667,7 @@ mod tests {
         assert_eq!(kept.replace(&squares, ranked(&of, &[b"a", b"b", b"ccc"])).unwrap(), [false, true]);
         assert_eq!(ranks(&kept), [b"a".to_vec(), b"b".to_vec(), b"ccc".to_vec()].map(Some));
         kept.replace(&squares[..1], ranked(&of[..1], &[b"dd"])).unwrap();
-        kept.join(&AtomicBool::new(false)).unwrap();
+        kept.join(&AtomicBool::new(false)).unwrap().unwrap();
         assert_eq!(ranks(&kept), [b"dd".to_vec(), b"b".to_vec()].map(Some));
         assert_eq!(kept.replace(&squares, rows(&of)), None, "rows without ranks");
     }
@@ -533,7 +680,7 @@ mod tests {
     /// The rows in the order of their keys, each with its value and place.
     fn shown_rows(kept: &KeptFeatures) -> Vec<(u8, u8, f64)> {
         let row = |(rows, number): (&EncodedRows, u32)| {
-            let encoded = rows.features.encoded(number).unwrap();
+            let encoded = rows.features.in_memory().unwrap().encoded(number).unwrap();
             (encoded[1], encoded[5], rows.positions.at(number).unwrap()[0])
         };
         kept.in_order().map(row).collect()
@@ -556,7 +703,7 @@ mod tests {
             let mut joined = None;
             for step in 0..8 {
                 if step == 4 {
-                    joined = Some(kept.join(&AtomicBool::new(false)).unwrap());
+                    joined = Some(kept.join(&AtomicBool::new(false)).unwrap().unwrap());
                 }
                 let mut squares = Vec::new();
                 for _ in 0..5 {
@@ -590,7 +737,7 @@ mod tests {
     fn rows_that_were_joined_for_others_are_not_gone_on_from() {
         let all: Vec<(u8, u8, f64)> = (1..=9).map(|id| (id, 0, 1e4 * f64::from(id))).collect();
         let old = KeptFeatures::new(rows(&all), FeatureKey::Id).unwrap();
-        let joined = old.join(&AtomicBool::new(false)).unwrap();
+        let joined = old.join(&AtomicBool::new(false)).unwrap().unwrap();
         let mut read_anew = KeptFeatures::new(rows(&all[..5]), FeatureKey::Id).unwrap();
         read_anew.go_on_from(joined).unwrap();
         assert_eq!(shown_rows(&read_anew), all[..5]);

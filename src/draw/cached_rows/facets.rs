@@ -457,7 +457,7 @@ mod tests {
             kept.replace(&squares, CachedRows::of_rows(places, features)).unwrap();
             assert!(kept.facets().is_none() || there.is_empty(), "step {step}");
             match joining.take() {
-                Some((3, joined)) => kept.go_on_from(joined).unwrap(),
+                Some((3, joined)) => kept.go_on_from(joined.unwrap()).unwrap(),
                 Some((steps, joined)) => joining = Some((steps + 1, joined)),
                 None => {}
             }

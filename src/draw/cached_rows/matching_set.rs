@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use roaring::RoaringBitmap;
 
+use super::rows_in_file::RowFeatures;
 use super::{CachedRows, EncodedRows, RowChanges, RowStore};
 use crate::mvt::{FeatureKey, FeatureKeyValue, Features};
 use crate::tile::{Candidate, Margin, Positions, TileRect, WorldRect};
@@ -203,23 +204,54 @@ impl CachedRows {
         let has_come = |number: &u32| rows.matching.as_ref().is_none_or(|set| set.has_come(serials[*number as usize]));
         for number in added.positions.within(part).filter(has_come) {
             let Some(at) = added.positions.at(number) else { continue };
-            each(Positions::in_world_units(at), &added.features, number);
+            each(Positions::in_world_units(at), added.features.keyed(), number);
         }
     }
 
-    /// Calls `each` with every drawn row in a part of the world, as [`CachedRows::each_that_came_within`] does with
-    /// some.
-    pub(crate) fn each_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) {
+    /// Calls `each` with the position in world units of every drawn row in a part of the world.
+    pub(crate) fn each_position_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2])) {
+        self.each_as_read_within(part, |at, _| each(at));
+        self.each_that_came_within(part, |at, _, _| each(at));
+    }
+
+    /// Calls `each` with every drawn row as read in a part of the world: its position in world units, and its number.
+    fn each_as_read_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], u32)) {
         let Some((rows, _)) = self.kept() else { return };
         let numbers = rows.positions.in_z_order();
         self.each_as_read_near(part, |place| {
             let number = numbers[place as usize];
             let at = rows.positions.at(number).filter(|_| rows.positions.is_within(number, part));
             if let Some(at) = at {
-                each(Positions::in_world_units(at), &rows.features, number);
+                each(Positions::in_world_units(at), number);
             }
         });
+    }
+
+    /// Calls `each` with every drawn row in a part of the world, as [`CachedRows::each_that_came_within`] does with
+    /// some. `None` if features cannot be read from their scratch file.
+    pub(crate) fn each_within(&self, part: WorldRect, mut each: impl FnMut([f64; 2], &Features, u32)) -> Option<()> {
+        let (rows, _) = self.kept()?;
+        match &rows.features {
+            RowFeatures::Memory(features) => self.each_as_read_within(part, |at, number| each(at, features, number)),
+            RowFeatures::File(file) => {
+                let (mut positions, mut numbers) = (Vec::new(), Vec::new());
+                self.each_as_read_within(part, |at, number| {
+                    positions.push(at);
+                    numbers.push(number);
+                });
+                let mut positions = positions.into_iter();
+                for part in file.parts(&numbers, |number| file.loaded_bytes(*number)) {
+                    let each_of_part = |features: &Features| {
+                        for ((row, _), at) in (0..).zip(part).zip(positions.by_ref()) {
+                            each(at, features, row);
+                        }
+                    };
+                    file.with(part, each_of_part).ok()??;
+                }
+            }
+        }
         self.each_that_came_within(part, each);
+        Some(())
     }
 }
 
@@ -231,7 +263,7 @@ impl RowChanges {
             return None;
         }
         let came = (0..).zip(&self.serials).filter(|(_, serial)| **serial >= version.came);
-        came.map(|(number, _)| self.added.features.key(number, key)).collect()
+        came.map(|(number, _)| self.added.features.keyed().key(number, key)).collect()
     }
 }
 
@@ -256,7 +288,7 @@ pub(crate) struct RowPlaces<'r> {
 impl<'r> RowPlaces<'r> {
     /// `None` if there is no row.
     pub(crate) fn new(rows: &'r EncodedRows, changes: &'r RowChanges, key: &'r FeatureKey) -> Option<RowPlaces<'r>> {
-        let first = rows.features.key(0, key).or_else(|| changes.added.features.key(0, key))?;
+        let first = rows.features.keyed().key(0, key).or_else(|| changes.added.features.keyed().key(0, key))?;
         Some(RowPlaces { rows, changes, key, is_number: matches!(first, FeatureKeyValue::Number(_)) })
     }
 
@@ -274,9 +306,10 @@ impl<'r> RowPlaces<'r> {
                 _ => FeatureKeyValue::Text(text.as_bytes()),
             },
         };
-        let read = number_of(&self.rows.features, self.key, &key).filter(|number| !self.changes.has_gone(*number));
+        let read =
+            number_of(self.rows.features.keyed(), self.key, &key).filter(|number| !self.changes.has_gone(*number));
         read.and_then(|number| self.rows.positions.place(number)).map(|place| (true, place)).or_else(|| {
-            let added = number_of(&self.changes.added.features, self.key, &key)?;
+            let added = number_of(self.changes.added.features.keyed(), self.key, &key)?;
             Some((false, self.changes.serials[added as usize]))
         })
     }

@@ -17,6 +17,7 @@
 //! | `memory_limit` | a bound on the memory of all batches in work |
 //! | `most_features` | which features stay in a tile with too many |
 //! | `reading` | rows read from the database, in parallel |
+//! | `rows_in_file` | the features of rows that are kept from snapshot to snapshot, in a scratch file |
 //! | `shapes` | lines and polygons |
 //! | `shape_wkb` | their geometries as the database sends them |
 //! | `shape_rules` | how the server at hand draws these |
@@ -31,6 +32,7 @@ mod matching_set;
 mod memory_limit;
 mod most_features;
 mod reading;
+mod rows_in_file;
 mod shape_rules;
 mod shape_wkb;
 mod shapes;
@@ -49,7 +51,10 @@ pub(crate) use facets::FacetIndex;
 pub(crate) use matching_set::{DrawnRows, FoundKey, MatchingSet, MatchingSetBuilder};
 pub(crate) use memory_limit::MemoryLimit;
 pub(crate) use most_features::MostFeatures;
-pub(crate) use reading::{RowReaders, RowsRoom};
+use most_features::Ranks;
+pub(crate) use reading::{RowReaders, RowsRoom, Spill};
+use rows_in_file::warn_unreadable;
+pub(crate) use rows_in_file::{FeaturesInFile, RowFeatures, bytes_in_file, may_be_in_file, no_room};
 use shapes::{Scene, ShapeRows};
 use spilled_rows::SpilledRows;
 
@@ -61,11 +66,10 @@ use crate::postgis::layer::Layer;
 use crate::postgis::session::{Error, Session, Snapshot};
 use crate::postgis::sql::ExpectedRows;
 use crate::postgis::survey::Outlines;
-use crate::scratch::temporary_folder;
 use crate::source::{LayerIssue, LayerIssueKind, RenderedLayer, RenderedTile};
 use crate::tile::{
-    Area, Candidate, Footprints, Frame, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox, TileCoord,
-    TileRect, WorldRect, Zoom,
+    Area, Candidate, Footprints, GridBoxes, LayerCount, Order, PlaceInTile, Positions, SearchBox, TileCoord, TileRect,
+    WorldRect, Zoom,
 };
 
 /// The encoded rows of a layer with their positions: all rows, or those near changes.
@@ -81,6 +85,7 @@ pub(crate) struct CachedRows {
 /// Where cached rows are kept.
 #[derive(Debug)]
 enum RowStore {
+    /// In memory; the features of rows that are kept from snapshot to snapshot perhaps in a scratch file.
     Memory(EncodedRows),
     File(SpilledRows),
     /// The counted cells of some zooms, each drawn at its own zoom only.
@@ -92,7 +97,7 @@ enum RowStore {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct EncodedRows {
     pub(crate) positions: Arc<Positions>,
-    pub(crate) features: Arc<Features>,
+    pub(crate) features: RowFeatures,
     /// The numbers of the rows among the features, or [`NOT_DRAWN`]; `None` if each row has the number of its feature.
     pub(crate) numbers: Option<Vec<u32>>,
     /// What came and went since the rows were read. `None` if they are of one snapshot.
@@ -136,14 +141,13 @@ const MAX_LEFT_SHARE: u64 = 8;
 const MIN_SHAPE_BYTES: usize = 100;
 
 /// The expected number of rows, and the most memory that they may take when cached.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct CacheLimits {
     pub rows: ExpectedRows,
-    /// The most memory, in bytes. Rows that take more are kept in a scratch file, and half of this memory is used to
-    /// read them back.
+    /// The most memory, in bytes.
     pub memory: usize,
-    /// False if rows that take more are not cached at all.
-    pub(crate) may_spill: bool,
+    /// What happens to rows that take more.
+    pub(crate) spill: Spill,
     /// True if the rows are kept from snapshot to snapshot, by their keys.
     pub(crate) by_key: bool,
 }
@@ -164,9 +168,14 @@ pub(crate) async fn none_if_failed(
 
 impl CachedRows {
     /// Rows in memory: for each its position in metres, and its feature.
+    #[cfg(test)]
     pub(crate) fn of_rows(at: Vec<[f64; 2]>, features: Features) -> CachedRows {
-        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        let rows = EncodedRows { positions, features, ..EncodedRows::default() };
+        CachedRows::of_encoded(Positions::new(at, crate::tile::Frame::Metres), features.into())
+    }
+
+    /// Rows whose features are in memory, or in a scratch file.
+    pub(crate) fn of_encoded(positions: Positions, features: RowFeatures) -> CachedRows {
+        let rows = EncodedRows { positions: Arc::new(positions), features, ..EncodedRows::default() };
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
@@ -180,9 +189,17 @@ impl CachedRows {
         }
     }
 
+    /// The bytes of features in a scratch file, of rows that are kept from snapshot to snapshot.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        match &self.rows {
+            RowStore::Memory(rows) => rows.file_bytes(),
+            RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => 0,
+        }
+    }
+
     /// True if the rows are in memory, and not in a scratch file.
     pub(crate) fn are_in_memory(&self) -> bool {
-        matches!(self.rows, RowStore::Memory(_))
+        matches!(&self.rows, RowStore::Memory(rows) if rows.features.in_memory().is_some())
     }
 
     /// The number of rows; 0 if they are in a scratch file, or are cells.
@@ -206,7 +223,7 @@ impl CachedRows {
         let rows = match &self.rows {
             RowStore::Memory(rows) => EncodedRows {
                 positions: Arc::new(rows.positions.some(numbers)),
-                features: Arc::clone(&rows.features),
+                features: rows.features.clone(),
                 numbers: Some(numbers.to_vec()),
                 ..EncodedRows::default()
             },
@@ -369,11 +386,7 @@ fn drawn_from_file(rows: &SpilledRows, layer: &Layer, index: usize, areas: &[Are
         (Err(error), _) => Err(error),
     };
     drawn.unwrap_or_else(|error| {
-        tracing::warn!(
-            "layer \"{}\": its cached rows cannot be read back from the temporary folder {} ({error}), so the database draws what they would. Look into its disk, or set TMPDIR to another one",
-            layer.name,
-            temporary_folder().display()
-        );
+        warn_unreadable(&layer.name, &error);
         DrawnAreas { left: areas.to_vec(), ..DrawnAreas::default() }
     })
 }
@@ -404,7 +417,7 @@ fn drawn_in_pieces(
         is_drawn = is_drawn
             && most.at(coord.zoom()).is_none_or(|most| found <= most)
             && candidates.iter().all(|one| one.at != PlaceInTile::Ambiguous)
-            && tile.add(&rows.features, &constants, drawn).is_some();
+            && rows.features.in_memory().and_then(|features| tile.add(features, &constants, drawn)).is_some();
         pieces += 1;
         // The other pieces may have such points, too.
         is_drawn || !unasked.is_empty()
@@ -446,7 +459,12 @@ impl EncodedRows {
     /// The memory that the rows take, in bytes.
     fn bytes(&self) -> usize {
         let changes = self.changes.as_ref().map_or(0, |changes| changes.bytes());
-        self.features.size() + self.positions.bytes() + changes
+        self.features.bytes() + self.positions.bytes() + changes
+    }
+
+    /// The bytes of features in a scratch file.
+    fn file_bytes(&self) -> u64 {
+        if let RowFeatures::File(file) = &self.features { file.size() } else { 0 }
     }
 
     /// The places at which rows are drawn in some areas, sorted by tile and row.
@@ -503,39 +521,16 @@ impl EncodedRows {
         shared: Option<&FamilyTiles>,
     ) -> DrawnAreas {
         let candidates = self.candidates(layer, index, &areas);
-        let added = self.changes.as_ref().map(|changes| &*changes.added.features);
-        let (mut drawer, mut left) = (Drawer::with_more(&self.features, added), BTreeSet::new());
-        let (mut tiles, mut count, mut unasked) = (Vec::new(), LayerCount::default(), Vec::new());
-        let (mut drawn, mut numbers) = (Vec::new(), Vec::new());
-        for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
-            let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
-            let place = of_tile[0].tile;
-            drawn.clear();
-            drawn.extend(of_tile.iter().filter_map(|candidate| self.drawn_at(candidate)));
-            let found = drawn.len() as u64;
-            let is_sure = of_tile.iter().all(|one| one.at != PlaceInTile::Ambiguous)
-                && self.thin(layer, most.at(tile.zoom()), &mut drawn);
-            let shared = shared.filter(|_| is_sure).and_then(|shared| {
-                numbers.clear();
-                numbers.extend(drawn.iter().map(|(number, _)| *number));
-                shared.tile(place, &numbers)
-            });
-            let mvt = match &shared {
-                Some(shared) if shared.packed().is_some() => Some(Vec::new()),
-                _ => is_sure.then(|| drawer.tile(&layer.constants(tile), drawn.iter().copied())).flatten(),
-            };
-            let Some(mvt) = mvt else {
-                left.insert(place);
-                unasked.extend(self.unasked(of_tile));
-                continue;
-            };
-            count.tiles += 1;
-            // The plan counts those that are left out, too.
-            count.features += found;
-            let features = drawn.len() as u64;
-            let rendered = rendered_tile(layer, tile, mvt, features, found - features);
-            tiles.push((place.cast_signed(), RenderedTile { shared, ..rendered }));
+        let mut drawing = TileDrawing::new(self, layer, most, shared);
+        match &self.features {
+            RowFeatures::Memory(features) => drawing.draw(&candidates, features, |number| number),
+            RowFeatures::File(file) => {
+                if drawing.draw_from_file(&candidates, file).is_err() {
+                    return DrawnAreas { left: areas, ..DrawnAreas::default() };
+                }
+            }
         }
+        let TileDrawing { mut tiles, mut count, left, unasked, .. } = drawing;
         let left: Vec<TileCoord> = left.into_iter().filter_map(|place| Order::ZoomColumnTmsRow.tile(place)).collect();
         let left: Vec<Area> = if left.len() as u64 * MAX_LEFT_SHARE > count.tiles {
             (tiles, count) = (Vec::new(), LayerCount::default());
@@ -551,6 +546,122 @@ impl EncodedRows {
             note_left(layer, left.len());
         }
         DrawnAreas { tiles: tiles.into_iter().collect(), count, left, unasked }
+    }
+}
+
+/// Draws tiles of some rows.
+struct TileDrawing<'a> {
+    rows: &'a EncodedRows,
+    /// The features of rows that came.
+    added: Option<&'a Features>,
+    layer: &'a Layer,
+    most: &'a MostFeatures,
+    shared: Option<&'a FamilyTiles>,
+    tiles: Vec<(i64, RenderedTile)>,
+    count: LayerCount,
+    /// The tiles that are left to the database, by their sort keys.
+    left: BTreeSet<u64>,
+    unasked: Vec<AmbiguousPoint>,
+}
+
+impl<'a> TileDrawing<'a> {
+    fn new(
+        rows: &'a EncodedRows,
+        layer: &'a Layer,
+        most: &'a MostFeatures,
+        shared: Option<&'a FamilyTiles>,
+    ) -> TileDrawing<'a> {
+        TileDrawing {
+            rows,
+            added: rows.changes.as_ref().and_then(|changes| changes.added.features.in_memory()),
+            layer,
+            most,
+            shared,
+            tiles: Vec::new(),
+            count: LayerCount::default(),
+            left: BTreeSet::new(),
+            unasked: Vec::new(),
+        }
+    }
+
+    /// Draws the tiles of some candidates, which are sorted by tile and row. `number` returns the number of a row's
+    /// feature among `features` and, behind these, those of the rows that came.
+    fn draw(&mut self, candidates: &[Candidate], features: &Features, number: impl Fn(u32) -> u32 + Copy) {
+        let TileDrawing { rows, layer, most, added, .. } = *self;
+        let ranks = Ranks { features, added };
+        let (mut drawer, mut drawn, mut numbers) = (Drawer::with_more(features, added), Vec::new(), Vec::new());
+        for of_tile in candidates.chunk_by(|one, next| one.tile == next.tile) {
+            let Some(tile) = of_tile.first().and_then(|one| Order::ZoomColumnTmsRow.tile(one.tile)) else { continue };
+            let place = of_tile[0].tile;
+            drawn.clear();
+            drawn.extend(of_tile.iter().filter_map(|candidate| rows.drawn_at(candidate)));
+            let found = drawn.len() as u64;
+            let is_sure = of_tile.iter().all(|one| one.at != PlaceInTile::Ambiguous)
+                && ranks.thin(layer, most.at(tile.zoom()), &mut drawn, number);
+            let shared = self.shared.filter(|_| is_sure).and_then(|shared| {
+                numbers.clear();
+                numbers.extend(drawn.iter().map(|(number, _)| *number));
+                shared.tile(place, &numbers)
+            });
+            let mvt = match &shared {
+                Some(shared) if shared.packed().is_some() => Some(Vec::new()),
+                _ => {
+                    let drawn = drawn.iter().map(|(row, at)| (number(*row), *at));
+                    is_sure.then(|| drawer.tile(&layer.constants(tile), drawn)).flatten()
+                }
+            };
+            let Some(mvt) = mvt else {
+                self.left.insert(place);
+                self.unasked.extend(rows.unasked(of_tile));
+                continue;
+            };
+            self.count.tiles += 1;
+            // The plan counts those that are left out, too.
+            self.count.features += found;
+            let features = drawn.len() as u64;
+            let rendered = rendered_tile(layer, tile, mvt, features, found - features);
+            self.tiles.push((place.cast_signed(), RenderedTile { shared, ..rendered }));
+        }
+    }
+
+    /// The same for rows whose features are in a scratch file. Tiles whose features take more memory than allowed are
+    /// left to the database. Fails if the file cannot be read.
+    fn draw_from_file(&mut self, candidates: &[Candidate], file: &FeaturesInFile) -> io::Result<()> {
+        // Those of a tile that has too many by their keys alone are not read.
+        let most = |of_tile: &[Candidate]| {
+            let zoom = Order::ZoomColumnTmsRow.tile(of_tile[0].tile).map(TileCoord::zoom);
+            let most = zoom.filter(|_| self.layer.rank.is_none()).and_then(|zoom| self.most.at(zoom));
+            most.unwrap_or(usize::MAX)
+        };
+        let (rows, read) = (self.rows, u32::try_from(self.rows.positions.len()).unwrap_or(u32::MAX));
+        let numbers_of = |of_tile: &[Candidate]| -> Vec<u32> {
+            if of_tile.iter().any(|one| one.at == PlaceInTile::Ambiguous) {
+                return Vec::new();
+            }
+            let drawn = of_tile.iter().filter_map(|one| rows.drawn_at(one)).map(|(number, _)| number);
+            drawn.take(most(of_tile)).filter(|number| *number < read).collect()
+        };
+        let tiles: Vec<(&[Candidate], Vec<u32>)> =
+            candidates.chunk_by(|one, next| one.tile == next.tile).map(|one| (one, numbers_of(one))).collect();
+        let bytes = |(_, numbers): &(_, Vec<u32>)| numbers.iter().map(|number| file.loaded_bytes(*number)).sum();
+        let mut begin = 0;
+        for part in file.parts(&tiles, bytes) {
+            let end = begin + part.iter().map(|(of_tile, _)| of_tile.len()).sum::<usize>();
+            let mut numbers: Vec<u32> = part.iter().flat_map(|(_, numbers)| numbers).copied().collect();
+            numbers.sort_unstable();
+            numbers.dedup();
+            let loaded = u32::try_from(numbers.len()).unwrap_or(u32::MAX);
+            let place = |number: u32| match number.checked_sub(read) {
+                Some(came) => loaded.saturating_add(came),
+                None => numbers.binary_search(&number).ok().and_then(|at| u32::try_from(at).ok()).unwrap_or(NOT_DRAWN),
+            };
+            let drawn = file.with(&numbers, |features| self.draw(&candidates[begin..end], features, place))?;
+            if drawn.is_none() {
+                self.left.extend(part.iter().map(|(of_tile, _)| of_tile[0].tile));
+            }
+            begin = end;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use super::EncodedRows;
+use crate::mvt::Features;
 use crate::postgis::layer::Layer;
 use crate::tile::Zoom;
 
@@ -17,6 +17,12 @@ impl MostFeatures {
         if layer.budget.thins() { MostFeatures(limits.to_vec()) } else { MostFeatures::default() }
     }
 
+    /// The same limit at all zooms.
+    #[cfg(test)]
+    pub(crate) fn same(most: i64) -> MostFeatures {
+        MostFeatures(vec![Some(most); 32])
+    }
+
     /// The most features of a tile at `zoom`; `None` if there is no limit.
     pub(crate) fn at(&self, zoom: Zoom) -> Option<usize> {
         let most = self.0.get(usize::from(zoom.get())).copied().flatten()?;
@@ -24,16 +30,30 @@ impl MostFeatures {
     }
 }
 
-impl EncodedRows {
-    /// Leaves features out of a tile that has more than `most`. `drawn` has the number and the position of each, in the
-    /// order of their keys, and so has what stays. False if only the database knows which stay.
-    pub(crate) fn thin(&self, layer: &Layer, most: Option<usize>, drawn: &mut Vec<(u32, [i32; 2])>) -> bool {
+/// Features, and behind their numbers those of rows that came: the ranks of all.
+#[derive(Clone, Copy)]
+pub(crate) struct Ranks<'f> {
+    pub(crate) features: &'f Features,
+    pub(crate) added: Option<&'f Features>,
+}
+
+impl Ranks<'_> {
+    /// Leaves features out of a tile that has more than `most`. `drawn` has the number and the position of each row, in
+    /// the order of their keys, and so has what stays. `number` returns the number of a row's feature. False if only
+    /// the database knows which stay.
+    pub(crate) fn thin(
+        self,
+        layer: &Layer,
+        most: Option<usize>,
+        drawn: &mut Vec<(u32, [i32; 2])>,
+        number: impl Fn(u32) -> u32,
+    ) -> bool {
         let Some(most) = most.filter(|most| drawn.len() > *most) else { return true };
         if layer.rank.is_some() {
             if !self.features.are_ranked() {
                 return false;
             }
-            keep_best(drawn, most, |(number, _)| self.rank(*number));
+            keep_best(drawn, most, |(row, _)| self.of(number(*row)));
         } else if layer.cells().is_some() {
             // Those with the most rows stay, and their features need not say how many these are.
             return false;
@@ -45,10 +65,10 @@ impl EncodedRows {
 
     /// The rank of a feature, by its number; the numbers of those that came follow those as read. `None`, which is less
     /// than any other, if it is NULL.
-    fn rank(&self, number: u32) -> Option<&[u8]> {
-        match (usize::try_from(number).ok()?.checked_sub(self.features.len()), &self.changes) {
+    fn of(&self, number: u32) -> Option<&[u8]> {
+        match (usize::try_from(number).ok()?.checked_sub(self.features.len()), self.added) {
             (None, _) => self.features.rank(number),
-            (Some(came), Some(changes)) => changes.added.features.rank(u32::try_from(came).ok()?),
+            (Some(came), Some(added)) => added.rank(u32::try_from(came).ok()?),
             (Some(_), None) => None,
         }
     }

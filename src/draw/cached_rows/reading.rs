@@ -9,17 +9,17 @@ use parking_lot::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
+use super::rows_in_file::{FeaturesFileWriter, RowFeatures, may_be_in_file, memory_beside_reads, no_room};
 use super::shape_rules::rules_of_server;
 use super::shapes::{Geometries, ShapeRows};
 use super::spilled_rows::SpilledRowsWriter;
 use super::{CacheLimits, CachedRows, EncodedRows, MIN_SHAPE_BYTES, RowStore};
-use crate::mvt::{BehindFeature, DrawingRules, Features};
+use crate::mvt::{BehindFeature, DrawingRules, FeatureKey, Features};
 use crate::postgis::layer::{KeyTypes, Layer, OrderedBytes, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::split::RowScan;
 use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoice};
 use crate::postgis::{split, sql};
-use crate::scratch::temporary_folder;
 use crate::threads::blocking;
 use crate::tile::{Coverage, Frame, Positions, Zoom};
 
@@ -60,10 +60,7 @@ impl RowsRefused {
             }
             RowsRefused::NoKey => "the key of a row is NULL".to_owned(),
             RowsRefused::Others => "other rows come with each query".to_owned(),
-            RowsRefused::NoRoom(error) => format!(
-                "they take more memory than rows_mb allows, and the temporary folder {} does not take them ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
-                temporary_folder().display()
-            ),
+            RowsRefused::NoRoom(error) => no_room(error),
         }
     }
 }
@@ -77,11 +74,17 @@ struct Reading {
     limit: usize,
     /// The memory that the layer's cached rows may take.
     memory: usize,
-    file: Option<SpilledRowsWriter>,
-    /// True if rows beyond that limit go to a file.
-    may_spill: bool,
+    /// What happens to rows beyond that limit.
+    spill: Spill,
+    file: Option<RowsFile>,
     /// How the server draws lines and polygons; `None` if the rows are points.
     rules: Option<DrawingRules>,
+}
+
+/// The scratch file of rows beyond the limit.
+enum RowsFile {
+    Rows(SpilledRowsWriter),
+    Features(FeaturesFileWriter),
 }
 
 struct PartRows {
@@ -103,8 +106,8 @@ impl PartRows {
 impl Reading {
     /// The state before the first row. If a number of rows is `expected`, all rows of the layer are read.
     fn new(layer: &Layer, expected: Option<ExpectedRows>, room: RowsRoom, parts: usize) -> Reading {
-        let RowsRoom { memory, may_spill, .. } = room;
         let are_keyed = room.keys_behind(layer).is_some();
+        let RowsRoom { memory, spill, .. } = room;
         let memory = memory.min(MAX_BYTES_IN_MEMORY);
         let rows = expected.and_then(|rows| usize::try_from(rows.count()).ok()).unwrap_or_default() / parts;
         let rows = rows.min(memory / parts / Positions::SIZE);
@@ -121,9 +124,14 @@ impl Reading {
         };
         // While the parts are joined, the first one is in memory twice.
         let limit = if parts > 1 { memory / (parts + 1) * parts } else { memory };
+        let spill = match spill {
+            // Features are numbered in the order in which they come.
+            Spill::Features(_) if parts > 1 || !may_be_in_file(0, memory) => Spill::Nothing,
+            _ if layer.shape.points => spill,
+            _ => Spill::Nothing,
+        };
         let parts = (0..parts).map(part).collect();
-        let may_spill = may_spill && layer.shape.points;
-        Reading { parts, bytes: 0, limit, memory, file: None, may_spill, rules: None }
+        Reading { parts, bytes: 0, limit, memory, spill, file: None, rules: None }
     }
 
     /// Adds a group of rows to a part, as the statement returns it: the layer into which `ST_AsMVT` encoded them, where
@@ -150,29 +158,55 @@ impl Reading {
         }
         self.bytes += part.bytes() - before;
         while self.bytes > self.limit {
-            if !self.may_spill {
-                return Err(RowsRefused::TooLarge);
+            match &self.spill {
+                Spill::Nothing => return Err(RowsRefused::TooLarge),
+                Spill::Rows => {
+                    // The other half of the memory is for the rows of further layers, and for the sort of a run.
+                    self.limit = self.memory / 2;
+                    self.spill_rows().map_err(RowsRefused::NoRoom)?;
+                }
+                Spill::Features(key) => {
+                    let key = key.clone();
+                    let taken = self.spill_features(&key).map_err(RowsRefused::NoRoom)?;
+                    if taken > memory_beside_reads(self.memory) {
+                        return Err(RowsRefused::TooLarge);
+                    }
+                    self.limit = self.bytes + self.memory - memory_beside_reads(self.memory);
+                }
             }
-            // The other half of the memory is for the rows of further layers, and for the sort of a run.
-            self.limit = self.memory / 2;
-            self.spill().map_err(RowsRefused::NoRoom)?;
         }
         Ok(())
     }
 
     /// Moves the rows of the part that takes most memory to the file.
-    fn spill(&mut self) -> io::Result<()> {
-        let file = match &mut self.file {
-            Some(file) => file,
-            None => self.file.insert(SpilledRowsWriter::new(self.memory / 2)?),
-        };
+    fn spill_rows(&mut self) -> io::Result<()> {
+        if self.file.is_none() {
+            self.file = Some(RowsFile::Rows(SpilledRowsWriter::new(self.memory / 2)?));
+        }
         let largest = self.parts.iter_mut().enumerate().max_by_key(|(_, part)| part.bytes());
-        let Some((number, part)) = largest else { return Ok(()) };
+        let (Some((number, part)), Some(RowsFile::Rows(file))) = (largest, &mut self.file) else { return Ok(()) };
         self.bytes -= part.bytes();
         file.add(number, part.rows - part.at.len() as u64, &part.at, &part.features)?;
         part.features.clear();
         part.at.clear();
         Ok(())
+    }
+
+    /// Moves the features in memory to the file, but not their positions. Returns the memory that the rows take now.
+    fn spill_features(&mut self, key: &FeatureKey) -> io::Result<usize> {
+        if self.file.is_none() {
+            let expected = self.parts.first().map_or(0, |part| part.at.capacity());
+            self.file = Some(RowsFile::Features(FeaturesFileWriter::new(expected)?));
+        }
+        let (Some(part), Some(RowsFile::Features(file))) = (self.parts.first_mut(), &mut self.file) else {
+            return Ok(0);
+        };
+        let before = part.bytes();
+        file.add(&part.at[part.at.len() - part.features.len()..], &part.features, key)?;
+        // Without the memory that was reserved for all.
+        part.features = part.features.with_encoded(Vec::new(), std::iter::empty());
+        self.bytes -= before - part.bytes();
+        Ok(file.bytes())
     }
 
     /// The number of rows read so far.
@@ -185,24 +219,35 @@ impl Reading {
     }
 
     fn stored(mut self) -> Result<RowStore, RowsRefused> {
-        if self.file.is_some() {
-            while self.bytes > 0 {
-                self.spill().map_err(RowsRefused::NoRoom)?;
-            }
+        while self.bytes > 0 && matches!(self.file, Some(RowsFile::Rows(_))) {
+            self.spill_rows().map_err(RowsRefused::NoRoom)?;
         }
-        let Reading { parts, file, rules, .. } = self;
+        if let (Some(RowsFile::Features(_)), Spill::Features(key)) = (&self.file, self.spill.clone())
+            && self.spill_features(&key).map_err(RowsRefused::NoRoom)? > memory_beside_reads(self.memory)
+        {
+            return Err(RowsRefused::TooLarge);
+        }
+        let Reading { parts, file, rules, memory, .. } = self;
         let rows: Vec<u64> = parts.iter().map(|part| part.rows).collect();
         let mut parts = parts.into_iter();
         let Some(PartRows { mut features, mut at, mut geometries, .. }) = parts.next() else {
             return Err(RowsRefused::Others);
         };
         let others: Vec<PartRows> = parts.collect();
-        if let Some(file) = file {
-            // A part without rows has no layer.
-            if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
-                features = known.features.clone();
+        match file {
+            Some(RowsFile::Rows(file)) => {
+                // A part without rows has no layer.
+                if let Some(known) = others.iter().find(|part| part.rows > 0).filter(|_| rows[0] == 0) {
+                    features = known.features.clone();
+                }
+                return Ok(RowStore::File(file.finish(&rows, &features)));
             }
-            return Ok(RowStore::File(file.finish(&rows, &features)));
+            Some(RowsFile::Features(file)) => {
+                let features = file.finish(&features, memory).map_err(RowsRefused::NoRoom)?;
+                let positions = Positions::new(at, Frame::Metres);
+                return Ok(CachedRows::of_encoded(positions, RowFeatures::File(Arc::new(features))).rows);
+            }
+            None => {}
         }
         features.reserve(others.iter().map(|part| &part.features));
         at.reserve_exact(others.iter().map(|part| part.at.len()).sum());
@@ -215,8 +260,8 @@ impl Reading {
         if let Some(rules) = rules {
             return Ok(RowStore::Shapes(ShapeRows::new(features, geometries, rules)));
         }
-        let (positions, features) = (Arc::new(Positions::new(at, Frame::Metres)), Arc::new(features));
-        Ok(RowStore::Memory(EncodedRows { positions, features, ..EncodedRows::default() }))
+        let positions = Arc::new(Positions::new(at, Frame::Metres));
+        Ok(RowStore::Memory(EncodedRows { positions, features: features.into(), ..EncodedRows::default() }))
     }
 }
 
@@ -254,19 +299,31 @@ impl ReadBehind {
     }
 }
 
-#[derive(Clone, Copy)]
+/// What happens to rows that take more memory than allowed.
+#[derive(Debug, Clone)]
+pub(crate) enum Spill {
+    /// They are not cached.
+    Nothing,
+    /// They are kept in a scratch file, and half of the memory is used to read them back.
+    Rows,
+    /// Their features are kept in a scratch file. Positions and keys stay in memory, so that the rows can be brought
+    /// from snapshot to snapshot.
+    Features(FeatureKey),
+}
+
+#[derive(Clone)]
 pub(crate) struct RowsRoom {
     /// In bytes.
     pub(crate) memory: usize,
-    /// True if rows beyond that go to a scratch file.
-    pub(crate) may_spill: bool,
+    /// What happens to rows beyond that.
+    pub(crate) spill: Spill,
     /// True if the rows are kept from snapshot to snapshot, by their keys.
     pub(crate) by_key: bool,
 }
 
 impl RowsRoom {
     /// The types of the keys that rows of a layer have behind them; `None` if they have none.
-    fn keys_behind(self, layer: &Layer) -> Option<KeyTypes<'_>> {
+    fn keys_behind<'l>(&self, layer: &'l Layer) -> Option<KeyTypes<'l>> {
         layer.keys_behind().filter(|_| self.by_key)
     }
 }
@@ -290,8 +347,8 @@ impl CachedRows {
         zooms: &[Zoom],
         limits: CacheLimits,
     ) -> Result<Option<CachedRows>, Error> {
-        let CacheLimits { rows, memory, may_spill, by_key } = limits;
-        let room = RowsRoom { memory, may_spill, by_key };
+        let CacheLimits { rows, memory, spill, by_key } = limits;
+        let room = RowsRoom { memory, spill, by_key };
         let boxes = search_boxes(layer, coverage, zooms);
         let values = QueryValues::of_coverage(layer, coverage, zooms);
         let near = boxes.iter().flatten().map(|column| -> Param<'_> { (column as _, Type::FLOAT8_ARRAY) });
@@ -397,7 +454,11 @@ impl CachedRows {
             Ok(store) => {
                 let cached = CachedRows { rows: store, sessions: parts.len(), near: None };
                 let (name, bytes) = (&layer.name, cached.bytes());
-                let place = if matches!(cached.rows, RowStore::File(_)) { "in a scratch file, with" } else { "in" };
+                let place = if matches!(cached.rows, RowStore::File(_)) || cached.file_bytes() > 0 {
+                    "in a scratch file, with"
+                } else {
+                    "in"
+                };
                 tracing::debug!("layer \"{name}\": {rows} rows are cached, {place} {bytes} bytes of memory");
                 Ok(Some(cached))
             }
@@ -422,7 +483,7 @@ mod tests {
     #[test]
     fn rows_of_squares_are_not_read_into_memory_that_is_used_up() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let room = |memory| RowsRoom { memory, may_spill: false, by_key: false };
+        let room = |memory| RowsRoom { memory, spill: Spill::Nothing, by_key: false };
         let found = |memory| {
             let (layer, parts) = (example_layer(), [RowChoice::Areas { limit: 9 }]);
             let read = CachedRows::read(&[], &layer, &parts, Vec::new(), room(memory));

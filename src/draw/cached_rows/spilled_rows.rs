@@ -422,8 +422,10 @@ mod tests {
                 let expected: Vec<Vec<u8>> =
                     at.iter().enumerate().filter(|(_, at)| is_in(at)).map(|(number, _)| encoded(number)).collect();
                 let found = file.within(parts, |rows| {
-                    assert_eq!(rows.positions.len(), rows.features.len());
-                    (0..).map_while(|number| rows.features.encoded(number).map(<[u8]>::to_vec)).collect::<Vec<_>>()
+                    assert_eq!(rows.positions.len(), rows.features.keyed().len());
+                    (0..)
+                        .map_while(|number| rows.features.keyed().encoded(number).map(<[u8]>::to_vec))
+                        .collect::<Vec<_>>()
                 });
                 match found.unwrap() {
                     Some(found) => assert_eq!(found, expected, "{parts:?}"),
@@ -432,7 +434,8 @@ mod tests {
                 if let [part] = parts {
                     let mut pieces = Vec::new();
                     let piece = |rows: &EncodedRows| {
-                        let encoded = (0..).map_while(|number| rows.features.encoded(number).map(<[u8]>::to_vec));
+                        let encoded =
+                            (0..).map_while(|number| rows.features.keyed().encoded(number).map(<[u8]>::to_vec));
                         pieces.extend(encoded);
                         true
                     };
@@ -462,7 +465,7 @@ mod tests {
                 scope.spawn(|| {
                     let found = file.within(&[everything], |rows| {
                         assert!(*file.memory.taken.lock() <= file.memory.limit);
-                        rows.features.len()
+                        rows.features.keyed().len()
                     });
                     assert_eq!(found.unwrap(), Some(at.len()));
                 });

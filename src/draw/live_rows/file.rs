@@ -4,9 +4,11 @@
 //!  magic │ length of the head │ head (JSON) │ of each layer: positions, lengths, encoded features │ signature
 //! ```
 //!
-//! Numbers are little-endian. A position is two doubles, in metres of EPSG:3857; a length has 32 bits. The signature is
-//! an HMAC-SHA-256 of everything before it, by a key that only programs with rights in the database know. Nothing but
-//! the head is interpreted before the signature was checked, and no more memory is taken than the file is long.
+//! Numbers are little-endian. A position is two doubles, in metres of EPSG:3857; a length has 32 bits. Positions and
+//! lengths are in the order of the keys, the features in the Z-order of their positions, as in the scratch file of rows
+//! that take more memory than allowed. The signature is an HMAC-SHA-256 of everything before it, by a key that only
+//! programs with rights in the database know. Nothing but the head is interpreted before the signature was checked, and
+//! no more memory is taken than the file is long.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -21,9 +23,13 @@ use sha2::Sha256;
 use super::points::key;
 use super::{Joining, LiveKind, LiveLayer, LiveRows};
 use crate::clock::since_1970;
-use crate::draw::cached_rows::KeptFeatures;
+use crate::draw::cached_rows::{
+    CachedRows, FeaturesInFile, KeptFeatures, RowFeatures, bytes_in_file, may_be_in_file, no_room,
+};
 use crate::mvt::Features;
 use crate::postgis::layer::Layer;
+use crate::scratch::scratch_file;
+use crate::tile::{Frame, Positions};
 
 /// The first bytes. The number is that of this form of the file, and changes with the form of encoded features.
 const MAGIC: &[u8; 23] = b"oar-tiles live rows 3\r\n";
@@ -143,7 +149,7 @@ impl LiveRows {
 /// Writes rows to an empty file, signed with `key`.
 pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, key: &[u8]) -> io::Result<()> {
     let head_of = |layer: &SavedLayer| {
-        let lengths = layer.rows.in_order().map(|(rows, number)| rows.features.encoded(number).map_or(0, <[u8]>::len));
+        let lengths = layer.rows.in_order().map(|(rows, number)| rows.features.length(number));
         LayerHead {
             definition: layer.definition.clone(),
             read: since_1970(layer.read),
@@ -166,18 +172,17 @@ pub(crate) fn write_saved_rows<A: Serialize>(file: &File, saved: &SavedRows<A>, 
             }
         }
         for (rows, number) in rows.in_order() {
-            let length = rows.features.encoded(number).map_or(0, <[u8]>::len);
+            let length = rows.features.length(number);
             out.write_all(&u32::try_from(length).map_err(|_longer| unfit(TOO_LONG))?.to_le_bytes())?;
         }
-        for (rows, number) in rows.in_order() {
-            out.write_all(rows.features.encoded(number).unwrap_or_default())?;
-        }
+        rows.each_feature_in_z_order(|feature| out.write_all(feature))?;
     }
     let Signed { mut inner, mac } = out.into_inner().map_err(io::IntoInnerError::into_error)?;
     inner.write_all(&mac.finalize().into_bytes())
 }
 
-/// Reads the rows of some layers that were signed with `key`, if they take at most `memory` bytes.
+/// Reads the rows of some layers that were signed with `key`, if they take at most `memory` bytes. Features for which
+/// there is no room go to a scratch file.
 /// Fails with [`io::ErrorKind::InvalidData`] if the file is not what [`write_saved_rows`] has written, or the rows are
 /// of other layers.
 pub(crate) fn read_saved_rows<A: DeserializeOwned>(
@@ -191,7 +196,8 @@ pub(crate) fn read_saved_rows<A: DeserializeOwned>(
     for (LayerHead { definition, read, form, .. }, parts) in head.layers.into_iter().zip(parts) {
         let is_it = |layer: &&Arc<Layer>| layer.definition() == definition && FeatureForm::of(layer) == form;
         let layer = layers.iter().find(is_it);
-        let rows = layer.and_then(|layer| parts.of(layer)).ok_or_else(|| unfit("its rows are of other layers"))?;
+        let rows = layer.map(|layer| parts.of(layer)).transpose()?.flatten();
+        let rows = rows.ok_or_else(|| unfit("its rows are of other layers"))?;
         let read = SystemTime::UNIX_EPOCH.checked_add(read).ok_or_else(|| unfit(TOO_LONG))?;
         saved.push(SavedLayer { definition, read, rows });
     }
@@ -223,14 +229,12 @@ fn read_signed<A: DeserializeOwned>(file: &File, key: &[u8], memory: usize) -> i
         .iter()
         .try_fold(0_u64, |sum, layer| sum.checked_add(layer.rows.checked_mul(ROW_BYTES)?)?.checked_add(layer.bytes));
     let of_rows = of_rows.filter(|of_rows| before.checked_add(*of_rows) == Some(signed));
-    let of_rows = of_rows.ok_or_else(|| unfit(OTHER_LENGTH))?;
-    let numbers: u64 = head.layers.iter().map(|layer| layer.rows).sum();
-    if of_rows.saturating_add(numbers.saturating_mul(4)) > memory as u64 {
-        return Err(unfit("its rows take more memory than rows_mb allows"));
-    }
-    let mut parts = Vec::new();
+    of_rows.ok_or_else(|| unfit(OTHER_LENGTH))?;
+    let (mut parts, mut left) = (Vec::new(), memory);
     for layer in &head.layers {
-        parts.push(RowParts::read(&mut input, layer)?);
+        let (place, taken) = SavedPlace::of(layer, left)?;
+        left -= taken;
+        parts.push(RowParts::read(&mut input, layer, place)?);
     }
     let Signed { inner, mac } = input.into_inner();
     let mut signature = Vec::new();
@@ -239,44 +243,123 @@ fn read_signed<A: DeserializeOwned>(file: &File, key: &[u8], memory: usize) -> i
     Ok((head, parts))
 }
 
+/// Where the features of a layer are kept.
+#[derive(Debug, Clone, Copy)]
+enum SavedPlace {
+    Memory,
+    /// In a scratch file, of rows that may take this memory in bytes.
+    File(usize),
+}
+
+/// The memory of a row in memory besides its encoded feature, in bytes.
+const MEMORY_ROW_BYTES: u64 = ROW_BYTES + 8;
+
+impl SavedPlace {
+    /// Where the features of a layer find room in `memory` bytes, and how much the rows take of these.
+    fn of(layer: &LayerHead, memory: usize) -> io::Result<(SavedPlace, usize)> {
+        let in_memory = layer.rows.checked_mul(MEMORY_ROW_BYTES).and_then(|rows| rows.checked_add(layer.bytes));
+        match in_memory.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes <= memory) {
+            Some(bytes) => Ok((SavedPlace::Memory, bytes)),
+            None if may_be_in_file(layer.rows, memory) => {
+                Ok((SavedPlace::File(memory), bytes_in_file(layer.rows, memory)))
+            }
+            None => Err(unfit("its rows take more memory than rows_mb allows")),
+        }
+    }
+}
+
+/// Encoded features in the Z-order of their positions.
+#[derive(Debug)]
+enum SavedFeatures {
+    Memory(Vec<u8>),
+    /// Not numbered yet, of rows that may take this memory in bytes.
+    File(File, usize),
+}
+
 /// The rows of a layer as they stand in the file.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 struct RowParts {
     at: Vec<[f64; 2]>,
-    ends: Vec<u32>,
-    bytes: Vec<u8>,
+    lengths: Vec<u32>,
+    features: SavedFeatures,
 }
 
 impl RowParts {
-    fn read(input: &mut impl Read, LayerHead { rows, bytes, .. }: &LayerHead) -> io::Result<RowParts> {
-        let number = |number: u64| u32::try_from(number).map_err(|_more| unfit(TOO_LONG));
-        let (rows, length) = (number(*rows)? as usize, number(*bytes)? as usize);
-        let mut parts =
-            RowParts { at: Vec::with_capacity(rows), ends: Vec::with_capacity(rows), bytes: vec![0; length] };
+    fn read(
+        input: &mut impl Read,
+        LayerHead { rows, bytes, .. }: &LayerHead,
+        place: SavedPlace,
+    ) -> io::Result<RowParts> {
+        let rows = u32::try_from(*rows).map_err(|_more| unfit(TOO_LONG))? as usize;
+        let (mut at, mut lengths) = (Vec::with_capacity(rows), Vec::with_capacity(rows));
         for _ in 0..rows {
             let mut axes = [[0; 8]; 2];
             input.read_exact(axes.as_flattened_mut()).map_err(ended)?;
-            parts.at.push(axes.map(f64::from_le_bytes));
+            at.push(axes.map(f64::from_le_bytes));
         }
-        let mut end = 0_u32;
         for _ in 0..rows {
             let mut length = [0; 4];
             input.read_exact(&mut length).map_err(ended)?;
-            end = end.checked_add(u32::from_le_bytes(length)).ok_or_else(|| unfit(OTHER_LENGTH))?;
-            parts.ends.push(end);
+            lengths.push(u32::from_le_bytes(length));
         }
-        input.read_exact(&mut parts.bytes).map_err(ended)?;
-        Ok(parts)
+        let features = match place {
+            SavedPlace::Memory => {
+                let mut features = vec![0; u32::try_from(*bytes).map_err(|_more| unfit(TOO_LONG))? as usize];
+                input.read_exact(&mut features).map_err(ended)?;
+                SavedFeatures::Memory(features)
+            }
+            SavedPlace::File(memory) => SavedFeatures::File(copied(input, *bytes)?, memory),
+        };
+        Ok(RowParts { at, lengths, features })
     }
 
-    fn of(self, layer: &Layer) -> Option<KeptFeatures> {
+    /// The rows of a layer; `None` if they are not. Fails if a scratch file cannot be read.
+    fn of(self, layer: &Layer) -> io::Result<Option<KeptFeatures>> {
+        let RowParts { at, lengths, features } = self;
+        let (positions, extent) = (Positions::new(at, Frame::Metres), layer.margin.extent.into());
         let properties = layer.properties.iter().map(|property| property.name.clone()).collect();
-        let extent = layer.margin.extent.into();
-        let features = Features::of_encoded(&layer.name, properties, extent, self.bytes, self.ends)?;
+        let empty = Features::of_encoded(&layer.name, properties, extent, Vec::new(), Vec::new());
+        let (Some(empty), Some(key)) = (empty, key(layer)) else { return Ok(None) };
         let FeatureForm { ranked, keyed, objects } = FeatureForm::of(layer);
-        let features = features.with_ranks(ranked).with_keys(keyed).with_objects(objects);
-        KeptFeatures::of_rows(self.at, features, key(layer)?)
+        let empty = empty.with_ranks(ranked).with_keys(keyed).with_objects(objects);
+        let bytes = match &features {
+            SavedFeatures::Memory(bytes) => bytes.len() as u64,
+            SavedFeatures::File(file, _) => file.metadata()?.len(),
+        };
+        if lengths.iter().copied().map(u64::from).sum::<u64>() != bytes {
+            return Err(unfit(OTHER_LENGTH));
+        }
+        let features = match features {
+            SavedFeatures::Memory(bytes) => {
+                let (mut spans, mut end) = (vec![0..0; lengths.len()], 0);
+                for number in positions.in_z_order() {
+                    let start = end;
+                    end += lengths[*number as usize];
+                    spans[*number as usize] = start..end;
+                }
+                empty.with_encoded(bytes, spans.into_iter()).into()
+            }
+            SavedFeatures::File(file, memory) => {
+                let features = FeaturesInFile::in_z_order(file, &positions, lengths, empty, memory, &key)?;
+                RowFeatures::File(Arc::new(features))
+            }
+        };
+        Ok(KeptFeatures::new(CachedRows::of_encoded(positions, features), key))
     }
+}
+
+/// The next bytes in a scratch file.
+fn copied(input: &mut impl Read, bytes: u64) -> io::Result<File> {
+    let no_room = |error: io::Error| io::Error::other(no_room(&error));
+    let mut file = scratch_file().map_err(no_room)?;
+    let (mut left, mut buffer) = (bytes, vec![0; BUFFER]);
+    while left > 0 {
+        let next = usize::try_from(left).map_or(BUFFER, |left| left.min(BUFFER));
+        input.read_exact(&mut buffer[..next]).map_err(ended)?;
+        file.write_all(&buffer[..next]).map_err(no_room)?;
+        left -= next as u64;
+    }
+    Ok(file)
 }
 
 /// Bytes on their way from or to a file, and their signature.
@@ -375,10 +458,30 @@ mod tests {
         })
     }
 
-    fn parts(ids: &[u8]) -> RowParts {
-        let bytes: Vec<u8> = ids.iter().flat_map(|id| [1, *id, 0]).collect();
-        let ends = (1..).take(ids.len()).map(|number| 3 * number).collect();
-        RowParts { at: ids.iter().map(|id| at(*id)).collect(), ends, bytes }
+    /// Positions, lengths, and features in the Z-order of the positions.
+    type Parts = (Vec<[f64; 2]>, Vec<u32>, Vec<u8>);
+
+    fn parts(ids: &[u8]) -> Parts {
+        let mut in_z_order = ids.to_vec();
+        in_z_order.sort_by_key(|id| Frame::Metres.z_order(at(*id)));
+        let bytes = in_z_order.iter().flat_map(|id| [1, *id, 0]).collect();
+        (ids.iter().map(|id| at(*id)).collect(), vec![3; ids.len()], bytes)
+    }
+
+    fn read_parts(parts: Vec<RowParts>) -> Vec<Parts> {
+        let read = |RowParts { at, lengths, features }| {
+            let bytes = match features {
+                SavedFeatures::Memory(bytes) => bytes,
+                SavedFeatures::File(mut file, _) => {
+                    let mut bytes = Vec::new();
+                    file.seek(SeekFrom::Start(0)).unwrap();
+                    file.read_to_end(&mut bytes).unwrap();
+                    bytes
+                }
+            };
+            (at, lengths, bytes)
+        };
+        parts.into_iter().map(read).collect()
     }
 
     #[test]
@@ -397,7 +500,7 @@ mod tests {
             layers: vec![layer("one", kept), layer("none", rows(&[])), layer("two", rows(&[3, 5]))],
         };
         let (head, found) = read(&written(&saved), b"key", 1_000).unwrap();
-        assert_eq!(found, [parts(&[1, 2, 5, 6, 8, 101]), parts(&[]), parts(&[3, 5])]);
+        assert_eq!(read_parts(found), [parts(&[1, 2, 5, 6, 8, 101]), parts(&[]), parts(&[3, 5])]);
         assert_eq!(head.about, "a state");
         let layers: Vec<(&str, u128)> =
             head.layers.iter().map(|layer| (&*layer.definition, layer.read.as_millis())).collect();
@@ -424,8 +527,8 @@ mod tests {
             FeatureForm { keyed: true, objects: Some(0), ranked: false },
         ];
         assert_eq!(head.layers.iter().map(|layer| &layer.form).collect::<Vec<_>>(), forms.iter().collect::<Vec<_>>());
-        let of = |bytes| RowParts { at: at.clone(), ends: vec![7, 14], bytes };
-        assert_eq!(found, [of(bytes), parts(&[3]), of(keyed_bytes)]);
+        let of = |bytes| (at.clone(), vec![7, 7], bytes);
+        assert_eq!(read_parts(found), [of(bytes), parts(&[3]), of(keyed_bytes)]);
         let newest = written(&SavedRows { about: String::new(), layers: vec![] });
         for number in ["1", "2"] {
             let older = [format!("oar-tiles live rows {number}\r\n").as_bytes(), &newest[MAGIC.len()..]].concat();
@@ -451,9 +554,9 @@ mod tests {
         let longer = [&whole[..], &[0]].concat();
         assert_eq!(read(&longer, b"key", 1_000).unwrap_err(), OTHER_LENGTH);
         assert_eq!(read(&whole, b"another", 1_000).unwrap_err(), "it is damaged, or of another database");
-        // 3 rows of 24 bytes and 9 bytes of features.
-        assert!(read(&whole, b"key", 81).is_ok());
-        assert_eq!(read(&whole, b"key", 80).unwrap_err(), "its rows take more memory than rows_mb allows");
+        // 3 rows of 28 bytes and 9 bytes of features.
+        assert!(read(&whole, b"key", 93).is_ok());
+        assert_eq!(read(&whole, b"key", 92).unwrap_err(), "its rows take more memory than rows_mb allows");
     }
 
     #[test]

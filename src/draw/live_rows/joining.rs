@@ -1,5 +1,6 @@
 //! Rows of points joined in the background with what has changed since they were read, so that no step waits for it.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +9,7 @@ use tokio::task::JoinHandle;
 use crate::draw::cached_rows::{JoinedRows, KeptFeatures};
 use crate::error::with_causes;
 use crate::postgis::layer::Layer;
+use crate::scratch::temporary_folder;
 
 /// The joining of a layer's rows that is under way, if there is one.
 #[derive(Debug, Default)]
@@ -15,9 +17,9 @@ pub(super) struct Joining(Option<Running>);
 
 #[derive(Debug)]
 struct Running {
-    task: JoinHandle<Option<JoinedRows>>,
+    task: JoinHandle<io::Result<Option<JoinedRows>>>,
     is_given_up: Arc<AtomicBool>,
-    /// The memory that the joined rows may take, in bytes.
+    /// The memory that the joined rows may take while they are joined, in bytes.
     bytes: usize,
 }
 
@@ -31,8 +33,9 @@ impl Joining {
     pub(super) async fn go_on(&mut self, rows: &mut KeptFeatures) -> bool {
         let Some(mut running) = self.0.take_if(|running| running.task.is_finished()) else { return true };
         match (&mut running.task).await {
-            Ok(Some(joined)) => tokio::task::block_in_place(|| rows.go_on_from(joined)).is_some(),
-            Ok(None) => false,
+            Ok(Ok(Some(joined))) => tokio::task::block_in_place(|| rows.go_on_from(joined)).is_some(),
+            // The reason of an error was logged.
+            Ok(Ok(None) | Err(_)) => false,
             Err(error) => {
                 tracing::debug!("rows were not joined: {}", with_causes(&error));
                 false
@@ -46,8 +49,8 @@ impl Joining {
         if self.0.is_some() || !rows.are_to_be_joined() {
             return true;
         }
-        let (name, changed, bytes) = (&layer.name, rows.changed(), rows.bytes());
-        if 2 * bytes > memory {
+        let (name, changed, bytes) = (&layer.name, rows.changed(), rows.bytes_of_join());
+        if rows.bytes() + bytes > memory {
             if rows.are_overdue() {
                 tracing::info!(
                     "layer \"{name}\": its rows are read anew: {changed} of them have changed, and rows_mb has no room to join these with the others"
@@ -58,7 +61,15 @@ impl Joining {
         tracing::debug!("layer \"{name}\": {changed} changed rows are being joined with the others");
         let (rows, is_given_up) = (rows.copied(), Arc::<AtomicBool>::default());
         let asked = Arc::clone(&is_given_up);
-        let task = tokio::task::spawn_blocking(move || rows.join(&asked));
+        let name = name.clone();
+        let task = tokio::task::spawn_blocking(move || {
+            rows.join(&asked).inspect_err(|error| {
+                tracing::warn!(
+                    "layer \"{name}\": its rows are read anew: {changed} of them have changed, and the temporary folder {} does not take these with the others ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
+                    temporary_folder().display()
+                );
+            })
+        });
         self.0 = Some(Running { task, is_given_up, bytes });
         true
     }

@@ -284,14 +284,19 @@ impl CellMembers {
             return Some(counting.finish(&members));
         }
         let mut gathering = Gathering::new(layer.grid()?, &[zoom], wanted);
-        rows.each_within(part, |at, features, number| {
+        let mut add = |at, own: &mut dyn Iterator<Item = Option<i64>>| {
             members.at.push(at);
-            // Rows that are shared with a layer of points have other properties there.
-            members.values.extend(features.numbers(number, first).take(values));
+            members.values.extend(own);
             if members.len() == ROWS_AT_A_TIME {
                 gathering.add(std::mem::take(&mut members));
             }
-        });
+        };
+        // Rows that are shared with a layer of points have other properties there.
+        if values == 0 {
+            rows.each_position_within(part, |at| add(at, &mut std::iter::empty()));
+        } else {
+            rows.each_within(part, |at, features, number| add(at, &mut features.numbers(number, first).take(values)))?;
+        }
         gathering.add(members);
         Some(gathering.finish().1).filter(|counts| counts.has(zoom))
     }

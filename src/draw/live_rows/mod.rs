@@ -254,6 +254,12 @@ impl LiveRows {
         (points.sum(), bytes(&layers))
     }
 
+    /// The bytes of features of kept rows in scratch files.
+    pub(crate) async fn file_bytes(&self) -> u64 {
+        let layers = self.0.lock().await;
+        layers.iter().map(|kept| if let LiveKind::Points(rows) = &kept.rows { rows.file_bytes() } else { 0 }).sum()
+    }
+
     /// Brings the rows of a layer from the state `step.since` to the step's snapshot, if they are kept. They are
     /// dropped if they are of another state, or if the changed positions are not known. Returns where they differ now;
     /// `None` if that is not known.
@@ -378,7 +384,7 @@ impl LiveLayer {
             return Ok(None);
         }
         if let LiveKind::Points(rows) = &mut self.rows
-            && !self.joining.go_on(rows).await
+            && (rows.have_failed() || !self.joining.go_on(rows).await)
         {
             return Ok(None);
         }

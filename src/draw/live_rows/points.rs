@@ -10,7 +10,9 @@ use super::{
     DifferingSquares, Joining, LiveKind, LiveLayer, LiveRows, LiveStep, NOT_KEPT, Squares, bring, bytes, is_suited,
 };
 use crate::draw::areas::Areas;
-use crate::draw::cached_rows::{CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom};
+use crate::draw::cached_rows::{
+    CacheLimits, CachedRows, FacetIndex, KeptFeatures, RowReaders, RowsRoom, Spill, may_be_in_file,
+};
 use crate::draw::checks::verify_cached_rows;
 use crate::draw::{PreparedLayer, Worker};
 use crate::error::with_causes;
@@ -26,8 +28,7 @@ use crate::tile::{Batch, Coverage, TileRect, WorldRect, Zoom};
 pub(crate) const MIN_CHANGED_POSITIONS: usize = 1_000;
 
 /// The memory that a row is expected to take, in bytes: itself, and each of its properties, its rank, and each column
-/// of a key behind it. If all rows
-/// might take more than allowed, they are not read.
+/// of a key behind it. If all rows might take more than allowed, and even without their features, they are not read.
 const BYTES_PER_ROW: [u64; 2] = [80, 40];
 
 /// The most that a row is expected to take, in bytes.
@@ -143,7 +144,9 @@ impl LiveRows {
             + usize::from(layer.cached_rank().is_some())
             + layer.keys_behind().map_or(0, |types| types.read_as().len());
         let each = BYTES_PER_ROW[0] + BYTES_PER_ROW[1] * values as u64;
-        if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 {
+        // The rest is for what finds the rows in space.
+        let of_rows = memory - memory / ROOM_FOR_PLACES;
+        if count.saturating_mul(each.min(MAX_BYTES_PER_ROW)) > memory as u64 && !may_be_in_file(count, of_rows) {
             tracing::info!(
                 "layer \"{}\": its {count} rows are not kept: they may take more memory than rows_mb allows",
                 layer.name
@@ -151,9 +154,8 @@ impl LiveRows {
             layers.push(LiveLayer::new(definition, step, LiveKind::Refused));
             return Ok(None);
         }
-        // The rest is for what finds the rows in space.
-        let memory = memory - memory / ROOM_FOR_PLACES;
-        let limits = CacheLimits { rows: ExpectedRows::About(count), memory, may_spill: false, by_key: true };
+        let spill = Spill::Features(key.clone());
+        let limits = CacheLimits { rows: ExpectedRows::About(count), memory: of_rows, spill, by_key: true };
         let readers = RowReaders { keeper: &step.snapshot.keeper, others: &[] };
         // Of the whole world: a target may show other boxes at other zooms.
         let zooms: Vec<Zoom> = layer.zooms.iter().collect();
@@ -166,8 +168,10 @@ impl LiveRows {
         let rows = kept.flatten().map_or(LiveKind::Refused, LiveKind::Points);
         let points = match &rows {
             LiveKind::Points(kept) => {
-                let (name, rows, bytes) = (&layer.name, kept.len(), kept.bytes());
-                tracing::debug!("layer \"{name}\": {rows} live rows are kept, in {bytes} bytes");
+                let (name, rows, bytes, file) = (&layer.name, kept.len(), kept.bytes(), kept.file_bytes());
+                tracing::debug!(
+                    "layer \"{name}\": {rows} live rows are kept, in {bytes} bytes and {file} of a scratch file"
+                );
                 Some(LivePoints::of(kept, key))
             }
             _ => None,
@@ -225,10 +229,8 @@ pub(crate) async fn advance(
     let areas = Areas::without_margin(layer, &rects);
     let (session, parts) = ([&step.snapshot.keeper], [RowChoice::Areas { limit: MAX_ROWS_PER_STEP }]);
     let memory = step.memory.saturating_sub(kept.bytes());
-    let Some(fresh) =
-        CachedRows::read(&session, layer, &parts, areas.params(), RowsRoom { memory, may_spill: false, by_key: true })
-            .await?
-    else {
+    let room = RowsRoom { memory, spill: Spill::Nothing, by_key: true };
+    let Some(fresh) = CachedRows::read(&session, layer, &parts, areas.params(), room).await? else {
         return Ok(None);
     };
     let (before, came) = (kept.len(), fresh.count());

@@ -7,7 +7,7 @@ use tokio::task::spawn_blocking;
 
 use super::FamilyRun;
 use crate::draw::{
-    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, PreparedLayer, VariantLayer, Worker,
+    CacheLimits, CachedRenderer, FamilyCondition, FamilyRows, FamilyTiles, PreparedLayer, Spill, VariantLayer, Worker,
     verify_cached_rows,
 };
 use crate::encode::Packing;
@@ -198,7 +198,8 @@ impl LayerReading<'_> {
         let cached = if let Some(before) = before {
             before.layer
         } else {
-            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, may_spill: true, by_key: false };
+            let spill = Spill::Rows;
+            let limits = CacheLimits { rows: ExpectedRows::Counted(rows), memory, spill, by_key: false };
             fresh.cache_rows(snapshot, workers, coverage, &layer.drawn_zooms(zooms), limits).await?
         };
         if tileset_run.rows_to_read(options).is_own {

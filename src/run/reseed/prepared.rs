@@ -13,8 +13,8 @@ use super::ReseedRun;
 use crate::draw::choice::{CacheCost, LayerWork, Preparation, preparation};
 use crate::draw::patch::PositionsInTiles;
 use crate::draw::{
-    AreProven, COMPARED_TILES, CacheLimits, LiveRows, LiveStep, PreparedLayer, RunLayers, Worker, verify_cached_rows,
-    with_neighbourhood,
+    AreProven, COMPARED_TILES, CacheLimits, LiveRows, LiveStep, PreparedLayer, RunLayers, Spill, Worker,
+    verify_cached_rows, with_neighbourhood,
 };
 use crate::plan::batches;
 use crate::postgis::split::{estimated_rows, is_table};
@@ -169,8 +169,8 @@ impl ReseedRun<'_> {
             if preparation(layer.layer().traits(), &LayerWork::DirtyTiles(cost)) == Preparation::CacheRows {
                 run.report.event(&Event::Reading { layer: layer.layer().name().to_owned() });
                 let zooms = layer.layer().drawn_zooms(&run.settings.tileset.zooms);
-                let limits =
-                    CacheLimits { rows: ExpectedRows::About(cost.rows), memory, may_spill: true, by_key: false };
+                let (rows, spill) = (ExpectedRows::About(cost.rows), Spill::Rows);
+                let limits = CacheLimits { rows, memory, spill, by_key: false };
                 fresh = fresh.cache_rows(snapshot, run.readers(workers), &run.coverage(), &zooms, limits).await?;
                 memory = memory.saturating_sub(fresh.cached_bytes());
             }

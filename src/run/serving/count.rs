@@ -102,7 +102,7 @@ impl FilteredRows<'_> {
 
 fn counted(rows: &CachedRows) -> RowCountAndBox {
     let (mut count, mut found): (u64, Option<WorldRect>) = (0, None);
-    rows.each_within(WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS }, |at, _, _| {
+    rows.each_position_within(WorldRect { west: 0, north: 0, east: WORLD_UNITS, south: WORLD_UNITS }, |at| {
         #[expect(clippy::cast_possible_truncation, reason = "positions lie in the world, or a unit beyond it")]
         let [x, y] = at.map(|unit| (unit as i64).clamp(0, WORLD_UNITS - 1));
         count += 1;

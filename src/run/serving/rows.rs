@@ -200,7 +200,7 @@ impl ServedRows {
         let mut report = self.report.lock();
         let was_kept = report.snapshot.take().is_some();
         report.drops += u64::from(was_kept);
-        (report.rows, report.bytes, report.shared_bytes, report.changed) = (0, 0, 0, 0);
+        (report.rows, report.bytes, report.shared_bytes, report.file_bytes, report.changed) = (0, 0, 0, 0, 0);
         (report.being_read, report.why_not) = (false, Some(why.to_owned()));
     }
 
@@ -213,12 +213,13 @@ impl ServedRows {
     /// Notes which state the rows show now.
     pub(crate) async fn note_shown(&self, shown: &StateInHistory) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
-        let shared_bytes = self.rows.shared_bytes().await;
+        let (shared_bytes, file_bytes) = (self.rows.shared_bytes().await, self.rows.file_bytes().await);
         let bytes = self.owners.bound(self.memory, bytes);
         self.sets.bound(self.memory, bytes);
         *self.brought_at.lock() = Some(Instant::now());
         let mut report = self.report.lock();
-        (report.rows, report.bytes, report.shared_bytes, report.changed) = (rows, bytes, shared_bytes, changed);
+        (report.rows, report.bytes, report.changed) = (rows, bytes, changed);
+        (report.shared_bytes, report.file_bytes) = (shared_bytes, file_bytes);
         (report.being_read, report.snapshot, report.why_not) = (false, Some(shown.state.to_string()), None);
     }
 

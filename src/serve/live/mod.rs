@@ -126,6 +126,8 @@ pub struct LiveRowsReport {
     pub bytes: usize,
     /// The part of `bytes` that another tileset of this server, or its writer, keeps in the same memory.
     pub shared_bytes: usize,
+    /// The bytes of their encoded features in scratch files, in addition to `bytes`; 0 if all are in memory.
+    pub file_bytes: u64,
     /// The database state that they show; `None` if none are kept.
     pub snapshot: Option<String>,
     /// Why none are kept; `None` if some are.

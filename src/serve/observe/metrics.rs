@@ -215,6 +215,8 @@ metric_families! {
         "live_rows_bytes", "Memory of the rows that are kept to draw live tiles from";
     live_rows_shared_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_shared_bytes", "The part of live_rows_bytes that others in this process keep in the same memory";
+    live_rows_file_bytes: ByTileset<NoLabels, Gauge> = Family::default(),
+        "live_rows_file_bytes", "Bytes of the rows that are kept to draw live tiles from in scratch files";
     live_rows_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
         "live_rows_tiles", "Live tiles that were drawn from kept rows";
     live_rows_counted_tiles: ByTileset<NoLabels, Gauge> = Family::default(),
@@ -361,12 +363,13 @@ impl Metrics {
         families.lag.get_or_create(&self.labels([])).set(measured.lag.unwrap_or(-1.0));
         let LiveRowsReport { rows, bytes, tiles, counted_tiles, database_tiles, changed, last_look_seconds, .. } =
             measured.live_rows;
-        let LiveRowsReport { reads, loads, drops, shared_bytes, taken, given, .. } = measured.live_rows;
+        let LiveRowsReport { reads, loads, drops, shared_bytes, file_bytes, taken, given, .. } = measured.live_rows;
         let LiveRowsReport { sets, set_bytes, set_statements, set_tiles, .. } = measured.live_rows;
         let number = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         families.live_rows.get_or_create(&self.labels([])).set(number(rows));
         families.live_rows_bytes.get_or_create(&self.labels([])).set(number(bytes));
         families.live_rows_shared_bytes.get_or_create(&self.labels([])).set(number(shared_bytes));
+        families.live_rows_file_bytes.get_or_create(&self.labels([])).set(file_bytes.cast_signed());
         families.live_rows_tiles.get_or_create(&self.labels([])).set(tiles.cast_signed());
         families.live_rows_counted_tiles.get_or_create(&self.labels([])).set(counted_tiles.cast_signed());
         families.live_rows_database_tiles.get_or_create(&self.labels([])).set(database_tiles.cast_signed());

@@ -144,7 +144,8 @@ fn rows_of_a_database_that_was_set_back_are_never_shown() {
     let live = Live::of(Db::on(&cluster.url), POINTS, "t.mbtiles");
     live.keeps_rows();
     let copy = cluster.disk_snapshot();
-    let change = |by: i32| format!("UPDATE rows SET kind = kind + {by}, geom = ST_Translate(geom, {by}, 0) WHERE id % 7 = {by}");
+    let change =
+        |by: i32| format!("UPDATE rows SET kind = kind + {by}, geom = ST_Translate(geom, {by}, 0) WHERE id % 7 = {by}");
     psql(&live.tracked.db.url, &change(1));
     live.shows_what_a_seed_shows("a change after the database was started again");
     let rows = live.rows();

@@ -12,6 +12,7 @@ use oar_tiles::stop::Stop;
 use serde_json::Value;
 
 use super::live_rows::Live;
+use super::rows_in_file::WIDE;
 use crate::reseed::live_rows::{CHANGES, POINTS};
 use crate::support::chance::Chance;
 use crate::support::cluster::psql;
@@ -117,6 +118,23 @@ fn a_server_goes_on_with_the_rows_of_a_killed_or_ended_one() {
         for line in ["live_rows_loads{} 1", "live_rows_reads{} 0", "live_rows_drops{} 0"] {
             assert!(metrics.contains(&format!("oar_tiles_{line}\n")), "{line}: {metrics}");
         }
+    }
+}
+
+#[test]
+fn a_server_goes_on_with_rows_that_take_more_memory_than_it_may_use() {
+    let layers = format!("{POINTS}\n[run]\nrows_mb = 2\n");
+    let mut live = Live::over(WIDE, &layers, &layers);
+    live.keeps_rows();
+    live.is_saved();
+    for signal in ["-KILL", "-TERM"] {
+        live.ends(signal);
+        live.tracked.db.run("UPDATE rows SET kind = kind + 1, geom = ST_Translate(geom, 0.5, 0.5) WHERE id % 50 = 7");
+        live.starts();
+        let rows = live.has_taken_over();
+        assert!(rows["file_bytes"].as_u64().unwrap() > 1_000_000, "{rows}");
+        live.shows_what_a_seed_shows(signal);
+        live.draws_from_rows();
     }
 }
 
