@@ -420,9 +420,9 @@ impl DatabaseTilesShared {
             }
             let free = packers.lock().pop();
             let mut packer = free.unwrap_or_else(|| Packer::new(packing));
-            let packed = packer.pack(mvt);
+            let stored = packer.pack(mvt);
             packers.lock().push(packer);
-            packed.map(Some)
+            stored.map(Some)
         };
         let packed = if is_small { Ok(pack()) } else { tokio::task::spawn_blocking(pack).await };
         match packed {

@@ -51,7 +51,7 @@ facets = ["kind"]
 properties = ["id", "word", "kind"]
 "#;
 
-/// Points of which some are left out of large tiles, and cells of the same rows with a value that is folded.
+/// Points without their key, of which some are left out of large tiles, and cells of the same rows with a value that is folded.
 const THINNED: &str = r#"
 [tileset]
 max_shrink = "100%"
@@ -59,7 +59,7 @@ max_shrink = "100%"
 name = "few"
 table = "rows"
 geometry = "geom"
-properties = ["id", "word"]
+properties = ["word"]
 on_large_tile = "thin"
 max_tile_features = 60
 rank = "kind"
