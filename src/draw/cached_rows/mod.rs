@@ -213,6 +213,7 @@ impl CachedRows {
     /// About the number of rows that are drawn in a tile; `None` if the rows are no points in memory.
     pub(crate) fn count_in(&self, tile: TileCoord) -> Option<usize> {
         let RowStore::Memory(rows) = &self.rows else { return None };
+        rows.features.in_memory()?;
         let came = rows.changes.as_ref().map_or(0, |changes| changes.added.positions.count_in(tile));
         Some(rows.positions.count_in(tile) + came)
     }

@@ -141,7 +141,9 @@ fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
 #[test]
 fn rows_of_a_database_that_was_set_back_are_never_shown() {
     let mut cluster = Cluster::new();
-    let live = Live::of(Db::on(&cluster.url), POINTS, "t.mbtiles");
+    let db = Db::on(&cluster.url);
+    db.run("CREATE EXTENSION postgis");
+    let live = Live::of(db, POINTS, "t.mbtiles");
     live.keeps_rows();
     let copy = cluster.disk_snapshot();
     let change =
@@ -164,12 +166,14 @@ fn live_tiles_with_points_between_two_units_are_drawn_from_rows() {
     let between = "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint((300 * id % 16000 + 0.5) / 16384 * 360 - 180, 10), 4326) WHERE id % 100 = 7";
     let live = Live::over(between, POINTS, POINTS);
     live.keeps_rows();
+    // The snapshot from before is used for a while.
+    live.asks_until("tiles from rows", |rows| rows["tiles"].as_u64().unwrap() > 0);
     let from_rows = || live.rows()["tiles"].as_u64().unwrap();
     for what in ["the rows as read", "later rows"] {
         let (seeded, before) = (live.seeded(), from_rows());
         live.shows(what, &seeded);
         let drawn = from_rows() - before;
-        assert!(drawn >= seeded.len() as u64, "{what}: {drawn} of {} tiles", seeded.len());
+        assert!(drawn >= seeded.len() as u64, "{what}: {drawn} of {} tiles, {}", seeded.len(), live.rows());
         live.tracked.db.run("UPDATE rows SET word = word || 'y'");
     }
 }
