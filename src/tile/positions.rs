@@ -153,12 +153,20 @@ impl Positions {
     /// The places in the Z-order of the positions in parts of the world, and perhaps of some near them, in ascending
     /// order.
     pub(crate) fn places_near(&self, parts: &[WorldRect]) -> Vec<Range<u32>> {
-        let all = Square { at: [0, 0], levels: WORLD_LEVELS, first: 0, end: self.in_z_order.len() };
         let mut found: Vec<(usize, usize)> = Vec::new();
         for part in parts {
-            // A square of this size at the edge of the part is not divided.
-            let smallest = (part.east - part.west).max(part.south - part.north) / SQUARES_ACROSS;
-            self.search(&all, part, smallest, &mut found);
+            let size = (part.east - part.west).max(part.south - part.north);
+            // A part lies in few squares that are not smaller than it.
+            let levels = size.max(1).cast_unsigned().next_power_of_two().ilog2().min(WORLD_LEVELS);
+            let squares = |from: i64, to: i64| from.max(0) >> levels..=(to.min(WORLD_UNITS) - 1) >> levels;
+            for x in squares(part.west, part.east) {
+                for y in squares(part.north, part.south) {
+                    let at = [x << levels, y << levels];
+                    let Range { start: first, end } = self.in_square(at, levels);
+                    // A square of this size at the edge of the part is not divided.
+                    self.search(&Square { at, levels, first, end }, part, size / SQUARES_ACROSS, &mut found);
+                }
+            }
         }
         found.sort_unstable();
         let mut merged: Vec<(usize, usize)> = Vec::with_capacity(found.len());
@@ -176,12 +184,17 @@ impl Positions {
     /// The number of positions in a tile without its buffer.
     pub(crate) fn count_in(&self, tile: TileCoord) -> usize {
         let levels = WORLD_LEVELS - u32::from(tile.zoom().get());
-        let first = z_order([i64::from(tile.x()) << levels, i64::from(tile.y()) << levels]);
-        // All units of a tile follow each other in the Z-order.
+        self.in_square([tile.x(), tile.y()].map(|at| i64::from(at) << levels), levels).len()
+    }
+
+    /// The places in the Z-order of the positions in a square, by its north-west corner. Its side is 2 to the power
+    /// `levels` world units.
+    fn in_square(&self, at: [i64; 2], levels: u32) -> Range<usize> {
+        let (first, all) = (z_order(at), self.in_z_order.len());
+        // All units of a square follow each other in the Z-order.
         let last = first | 1_u64.checked_shl(2 * levels).map_or(u64::MAX, |units| units - 1);
-        let all = 0..self.in_z_order.len();
-        let before = first.checked_sub(1).map_or(0, |unit| self.end_of(unit, all.clone()));
-        self.end_of(last, all) - before
+        let start = first.checked_sub(1).map_or(0, |unit| self.end_of(unit, 0..all));
+        start..self.end_of(last, start..all)
     }
 
     /// Adds the ranges of a square's positions that are in a part of the world, or near it.
