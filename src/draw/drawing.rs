@@ -307,21 +307,16 @@ impl RunLayers {
         self.drawn_in(batch).all(has_rows)
     }
 
-    /// True if a tile is drawn from at most `most` rows in memory, about. The other parameters are those of
-    /// [`RunLayers::drawn_from_rows`].
-    pub(crate) fn are_few(
-        &self,
-        tile: TileCoord,
-        batch: &Batch,
-        instead: &BTreeMap<usize, CachedRows>,
-        most: usize,
-    ) -> bool {
-        let mut count = 0;
+    /// True if a tile is drawn from few rows in memory: [`MAX_FEW_ROWS`] and [`MAX_FEW_BYTES`], about. The other
+    /// parameters are those of [`RunLayers::drawn_from_rows`].
+    pub(crate) fn are_few(&self, tile: TileCoord, batch: &Batch, instead: &BTreeMap<usize, CachedRows>) -> bool {
+        let (mut count, mut bytes) = (0, 0);
         self.drawn_in(batch).all(|(index, statements)| {
             let rows = instead.get(&index).or(statements.prepared.cached_rows().map(|rows| &**rows));
-            let more = rows.and_then(|rows| rows.count_in(tile));
-            count += more.unwrap_or_default();
-            more.is_some() && count <= most
+            let size = rows.and_then(|rows| rows.size_in(statements.prepared.layer(), tile));
+            let Some((rows, of_rows)) = size else { return false };
+            (count, bytes) = (count + rows, bytes + of_rows);
+            count <= MAX_FEW_ROWS && bytes <= MAX_FEW_BYTES
         })
     }
 
@@ -384,6 +379,12 @@ impl RunLayers {
         planned.filter(|(_, planned)| planned.tiles > 0).map(|(statements, _)| statements)
     }
 }
+
+/// Drawing a tile of this many rows takes as long as handing it to another thread.
+const MAX_FEW_ROWS: usize = 300;
+
+/// The same for the bytes of their features.
+const MAX_FEW_BYTES: usize = 1 << 16;
 
 /// What cached rows make of a batch.
 pub(crate) enum DrawnFromRows {

@@ -181,12 +181,6 @@ impl Positions {
         merged.into_iter().map(places).collect()
     }
 
-    /// The number of positions in a tile without its buffer.
-    pub(crate) fn count_in(&self, tile: TileCoord) -> usize {
-        let levels = WORLD_LEVELS - u32::from(tile.zoom().get());
-        self.in_square([tile.x(), tile.y()].map(|at| i64::from(at) << levels), levels).len()
-    }
-
     /// The places in the Z-order of the positions in a square, by its north-west corner. Its side is 2 to the power
     /// `levels` world units.
     fn in_square(&self, at: [i64; 2], levels: u32) -> Range<usize> {
@@ -624,11 +618,6 @@ mod tests {
             let mut within: Vec<u32> = positions.within(parts[0]).collect();
             within.sort_unstable();
             assert_eq!(within, numbers(&|number| is_in(&parts[0], number)));
-            let zoom = Zoom::new(u8::try_from(below(23)).unwrap()).unwrap();
-            let unit = place(&mut below).map(|unit| unit >> (WORLD_LEVELS - u32::from(zoom.get())));
-            let tile = coord(zoom, unit[0], unit[1]).unwrap();
-            let world = TileRect::from(tile).world(0);
-            assert_eq!(positions.count_in(tile), positions.within(world).count(), "{tile}");
         }
     }
 

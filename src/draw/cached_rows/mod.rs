@@ -52,7 +52,7 @@ pub(crate) use matching_set::{DrawnRows, FoundKey, MatchingSet, MatchingSetBuild
 pub(crate) use memory_limit::MemoryLimit;
 pub(crate) use most_features::MostFeatures;
 use most_features::Ranks;
-pub(crate) use reading::{RowReaders, RowsRoom, Spill};
+pub(crate) use reading::{MAX_BYTES_IN_MEMORY, RowReaders, RowsRoom, Spill};
 use rows_in_file::warn_unreadable;
 pub(crate) use rows_in_file::{FeaturesInFile, RowFeatures, bytes_in_file, may_be_in_file, no_room};
 use shapes::{Scene, ShapeRows};
@@ -210,12 +210,15 @@ impl CachedRows {
         }
     }
 
-    /// About the number of rows that are drawn in a tile; `None` if the rows are no points in memory.
-    pub(crate) fn count_in(&self, tile: TileCoord) -> Option<usize> {
+    /// About the number of rows that are drawn in a tile of a layer, and of the bytes of their features; `None` if the
+    /// rows are no points in memory.
+    pub(crate) fn size_in(&self, layer: &Layer, tile: TileCoord) -> Option<(usize, usize)> {
         let RowStore::Memory(rows) = &self.rows else { return None };
-        rows.features.in_memory()?;
-        let came = rows.changes.as_ref().map_or(0, |changes| changes.added.positions.count_in(tile));
-        Some(rows.positions.count_in(tile) + came)
+        let (features, reach) = (rows.features.in_memory()?, layer.margin.units(tile.zoom()));
+        let part = TileRect::from(tile).world(reach);
+        let near = |positions: &Positions| positions.near(&[part]).into_iter().map(<[u32]>::len).sum::<usize>();
+        let count = near(&rows.positions) + rows.changes.as_ref().map_or(0, |changes| near(&changes.added.positions));
+        Some((count, count * (features.size() / features.len().max(1))))
     }
 
     /// Some of the rows, by their numbers in ascending order. They share the encoded bytes of all rows. Empty if the

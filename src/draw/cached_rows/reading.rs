@@ -24,7 +24,7 @@ use crate::threads::blocking;
 use crate::tile::{Coverage, Frame, Positions, Zoom};
 
 /// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
-const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
+pub(crate) const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
 
 /// Why rows are not cached.
 pub(crate) enum RowsRefused {
@@ -147,13 +147,15 @@ impl Reading {
         };
         let added = added.ok_or(RowsRefused::NotPlain)?;
         part.rows += added as u64;
+        // Those of earlier groups may be in a file.
+        let found = part.at.len() + part.geometries.len();
         if self.rules.is_some() {
             part.geometries.add(row).ok_or(RowsRefused::OtherShapes)?;
         } else {
             let [x, y]: [Vec<f64>; 2] = [row.get(1), row.get(2)];
             part.at.extend(x.into_iter().zip(y).map(|(x, y)| [x, y]));
         }
-        if part.at.len() + part.geometries.len() != part.features.len() {
+        if part.at.len() + part.geometries.len() != found + added {
             return Err(RowsRefused::NotPlain);
         }
         self.bytes += part.bytes() - before;
@@ -167,7 +169,8 @@ impl Reading {
                 }
                 Spill::Features(key) => {
                     let key = key.clone();
-                    let taken = self.spill_features(&key).map_err(RowsRefused::NoRoom)?;
+                    let spilled = tokio::task::block_in_place(|| self.spill_features(&key));
+                    let taken = spilled.map_err(RowsRefused::NoRoom)?;
                     if taken > memory_beside_reads(self.memory) {
                         return Err(RowsRefused::TooLarge);
                     }

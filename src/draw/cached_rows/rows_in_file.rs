@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::MemoryLimit;
+use super::reading::MAX_BYTES_IN_MEMORY;
 use crate::mvt::{FeatureKey, Features};
 use crate::scratch::{scratch_file, temporary_folder};
 use crate::tile::{Frame, Positions};
@@ -158,7 +159,7 @@ impl FeaturesInFile {
             starts[*number as usize] = size;
             size += u64::from(lengths[*number as usize]);
         }
-        let memory = Arc::new(MemoryLimit::new(memory / READ_SHARE));
+        let memory = Arc::new(MemoryLimit::new(memory.min(MAX_BYTES_IN_MEMORY) / READ_SHARE));
         let (keys, has_failed) = (Features::default(), AtomicBool::new(false));
         let features = FeaturesInFile { file, size, starts, lengths, keys, layer, memory, has_failed };
         let mut sorted = Features::of_keys(key, positions.len());
@@ -423,6 +424,7 @@ impl FeaturesFileWriter {
 /// True if rows that may take `memory` bytes may be kept with their features in a file: there is room for the rest, and
 /// for some of the features at a time.
 pub(crate) fn may_be_in_file(rows: u64, memory: usize) -> bool {
+    let memory = memory.min(MAX_BYTES_IN_MEMORY);
     bytes_in_file(rows, memory) <= memory && memory / READ_SHARE >= 2 * MAX_READ
 }
 

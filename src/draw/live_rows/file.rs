@@ -24,7 +24,7 @@ use super::points::key;
 use super::{Joining, LiveKind, LiveLayer, LiveRows};
 use crate::clock::since_1970;
 use crate::draw::cached_rows::{
-    CachedRows, FeaturesInFile, KeptFeatures, RowFeatures, bytes_in_file, may_be_in_file, no_room,
+    CachedRows, FeaturesInFile, KeptFeatures, MAX_BYTES_IN_MEMORY, RowFeatures, bytes_in_file, may_be_in_file, no_room,
 };
 use crate::mvt::Features;
 use crate::postgis::layer::Layer;
@@ -192,12 +192,14 @@ pub(crate) fn read_saved_rows<A: DeserializeOwned>(
     memory: usize,
 ) -> io::Result<SavedRows<A>> {
     let (head, parts) = read_signed::<A>(file, key, memory)?;
-    let mut saved = Vec::new();
+    let (mut saved, mut left) = (Vec::new(), memory);
     for (LayerHead { definition, read, form, .. }, parts) in head.layers.into_iter().zip(parts) {
         let is_it = |layer: &&Arc<Layer>| layer.definition() == definition && FeatureForm::of(layer) == form;
         let layer = layers.iter().find(is_it);
         let rows = layer.map(|layer| parts.of(layer)).transpose()?.flatten();
         let rows = rows.ok_or_else(|| unfit("its rows are of other layers"))?;
+        // Keys may be longer than those that are expected.
+        left = left.checked_sub(rows.bytes()).ok_or_else(|| unfit(NO_ROOM))?;
         let read = SystemTime::UNIX_EPOCH.checked_add(read).ok_or_else(|| unfit(TOO_LONG))?;
         saved.push(SavedLayer { definition, read, rows });
     }
@@ -258,12 +260,15 @@ impl SavedPlace {
     /// Where the features of a layer find room in `memory` bytes, and how much the rows take of these.
     fn of(layer: &LayerHead, memory: usize) -> io::Result<(SavedPlace, usize)> {
         let in_memory = layer.rows.checked_mul(MEMORY_ROW_BYTES).and_then(|rows| rows.checked_add(layer.bytes));
-        match in_memory.and_then(|bytes| usize::try_from(bytes).ok()).filter(|bytes| *bytes <= memory) {
+        match in_memory
+            .and_then(|bytes| usize::try_from(bytes).ok())
+            .filter(|bytes| *bytes <= memory.min(MAX_BYTES_IN_MEMORY))
+        {
             Some(bytes) => Ok((SavedPlace::Memory, bytes)),
             None if may_be_in_file(layer.rows, memory) => {
                 Ok((SavedPlace::File(memory), bytes_in_file(layer.rows, memory)))
             }
-            None => Err(unfit("its rows take more memory than rows_mb allows")),
+            None => Err(unfit(NO_ROOM)),
         }
     }
 }
@@ -397,6 +402,8 @@ impl<T: Write> Write for Signed<T> {
 }
 
 const TOO_LONG: &str = "it says that something in it is longer than it can be";
+
+const NO_ROOM: &str = "its rows take more memory than rows_mb allows";
 
 const OTHER_LENGTH: &str = "it is longer or shorter than it says";
 

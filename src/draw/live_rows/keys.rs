@@ -4,7 +4,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use crate::draw::cached_rows::FoundKey;
-use crate::mvt::FeatureKeyValue;
+use crate::mvt::{FeatureKey, FeatureKeyValue};
 use crate::postgis::layer::{KeyTypes, KeyValues, Layer};
 use crate::postgis::session::Param;
 use crate::postgis::sql::KeyArray;
@@ -18,17 +18,20 @@ pub(crate) enum KeyArrays<'k> {
 }
 
 impl<'k> KeyArrays<'k> {
-    /// The keys of rows of a layer. `None` if they are not those of its key's types.
-    pub(crate) fn of(layer: &Layer, keys: &[FeatureKeyValue<'k>]) -> Option<KeyArrays<'k>> {
+    /// The keys of rows of a layer, which are identified by `key`. `None` if they are not those of its key's types.
+    pub(crate) fn of(layer: &Layer, key: &FeatureKey, keys: &[FeatureKeyValue<'k>]) -> Option<KeyArrays<'k>> {
         let (mut numbers, mut texts, mut bytes) = (Vec::new(), Vec::new(), Vec::new());
         for key in keys {
             match key {
-                FeatureKeyValue::Number(number) => numbers.extend(i64::try_from(*number)),
-                FeatureKeyValue::Text(text) => texts.extend(std::str::from_utf8(text)),
+                FeatureKeyValue::Number(number) => numbers.push(i64::try_from(*number).ok()?),
+                FeatureKeyValue::Text(text) => texts.push(std::str::from_utf8(text).ok()?),
                 FeatureKeyValue::Bytes(key) => bytes.push(*key),
             }
         }
-        if let Some(types) = layer.keys_behind() {
+        if [numbers.len(), texts.len(), bytes.len()].iter().filter(|count| **count > 0).count() > 1 {
+            return None;
+        }
+        if let Some(types) = layer.key_types_of(key) {
             return types.arrays(bytes.into_iter()).map(KeyArrays::Columns);
         }
         Some(if texts.is_empty() { KeyArrays::Numbers(numbers) } else { KeyArrays::Texts(texts) })
@@ -55,8 +58,9 @@ impl<'k> KeyArrays<'k> {
 pub(crate) struct KeyColumns<'l>(Option<KeyTypes<'l>>);
 
 impl<'l> KeyColumns<'l> {
-    pub(crate) fn of(layer: &'l Layer) -> KeyColumns<'l> {
-        KeyColumns(layer.keys_behind())
+    /// Of rows that are identified by `key`.
+    pub(crate) fn of(layer: &'l Layer, key: &FeatureKey) -> KeyColumns<'l> {
+        KeyColumns(layer.key_types_of(key))
     }
 
     /// The number of these columns.

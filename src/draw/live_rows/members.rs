@@ -310,7 +310,7 @@ fn in_z_order(positions: &Positions) -> impl Iterator<Item = [f64; 2]> {
 
 /// True if the first property of the rows of a layer of cells is their key. Else the key is behind the features.
 fn holds_key(layer: &Layer) -> bool {
-    layer.suits_patches && layer.key.len() == 1
+    layer.suits_patches && layer.key.len() == 1 && layer.key_types().is_some()
 }
 
 /// The rows of a layer of cells as points. Their properties are the key, if that is enough to identify them, and

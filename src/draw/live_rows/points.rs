@@ -283,12 +283,13 @@ async fn facets_of(
         let why = "no index finds rows by the key, and each change would read the whole table. Make one";
         return Ok(Err(why.to_owned()));
     }
-    let keys = since.as_deref().map(|since| KeyArrays::of(layer, since));
+    let Some(key) = key(layer) else { return Ok(Err("its key has no order that is known here".to_owned())) };
+    let keys = since.as_deref().map(|since| KeyArrays::of(layer, &key, since));
     let Some(keys) = keys.map_or(Some(None), |keys| keys.map(Some)) else {
         return Ok(Err("a key is not of its column's type".to_owned()));
     };
-    let columns = KeyColumns::of(layer);
-    let statement = facet_values(layer, keys.as_ref().map(KeyArrays::kind));
+    let columns = KeyColumns::of(layer, &key);
+    let statement = facet_values(layer, &key, keys.as_ref().map(KeyArrays::kind));
     let (Some(mut index), Some(statement)) = (kept.add_facets(&layer.facets), statement) else {
         return Ok(Err("there was no row when they were read".to_owned()));
     };

@@ -20,9 +20,10 @@ use crate::postgis::sql::matching_keys;
 const MIN_SHARE: usize = 2;
 
 impl LivePoints {
-    /// True if one statement finds the keys of the rows of both layers.
-    pub(crate) fn ask_alike(one: &Layer, other: &Layer) -> bool {
-        matching_keys(one, None).is_some_and(|statement| matching_keys(other, None) == Some(statement))
+    /// True if one statement finds the keys of these rows, which are of the layer `own`, and those of others.
+    pub(crate) fn ask_alike(&self, own: &Layer, others: &LivePoints, layer: &Layer) -> bool {
+        let statement = matching_keys(own, &self.key, None);
+        statement.is_some_and(|statement| matching_keys(layer, &others.key, None) == Some(statement))
     }
 
     /// A set of an earlier version of these rows, if no row came since.
@@ -46,14 +47,14 @@ impl LivePoints {
         let builders = all.map(|points| MatchingSetBuilder::new(&points.rows, &points.key));
         let Some(mut sets) = builders.collect::<Option<Vec<_>>>() else { return Ok(None) };
         let since = before.and_then(|before| Some((before, self.rows.keys_since(before, &self.key)?)));
-        let keys = since.as_ref().and_then(|(_, keys)| KeyArrays::of(narrowed, keys));
+        let keys = since.as_ref().and_then(|(_, keys)| KeyArrays::of(narrowed, &self.key, keys));
         let since = since.filter(|_| keys.is_some());
         let most = i64::try_from(self.rows.kept_count() / MIN_SHARE).unwrap_or(i64::MAX);
         let limit = most + 1;
         let among = keys.as_ref().map(KeyArrays::kind);
         let params = keys.as_ref().map_or_else(|| -> Vec<Param<'_>> { vec![(&limit, Type::INT8)] }, KeyArrays::params);
-        let columns = KeyColumns::of(narrowed);
-        let Some(statement) = matching_keys(narrowed, among) else { return Ok(None) };
+        let columns = KeyColumns::of(narrowed, &self.key);
+        let Some(statement) = matching_keys(narrowed, &self.key, among) else { return Ok(None) };
         let context = format!("layer \"{}\", reading which rows a request chooses", narrowed.name);
         let (mut found, mut unread) = (0, None);
         let each = |row: &Row| {

@@ -12,6 +12,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::{Layer, OrderedBytes};
+use crate::mvt::FeatureKey;
 use crate::postgis::session::{BinaryValue, Param};
 
 /// The type of a column of a key, if the order of its values is known here.
@@ -77,6 +78,12 @@ impl Layer {
     pub(crate) fn key_types(&self) -> Option<KeyTypes<'_>> {
         let types: Vec<&KeyType> = self.key.iter().map(|column| column.kind.as_ref()).collect::<Option<_>>()?;
         (!types.is_empty()).then_some(KeyTypes(types))
+    }
+
+    /// The types of the layer's key, if kept rows of it that are identified by `key` have theirs behind their features.
+    /// `None` if the features themselves hold it.
+    pub(crate) fn key_types_of(&self, key: &FeatureKey) -> Option<KeyTypes<'_>> {
+        self.key_types().filter(|_| *key == FeatureKey::Behind)
     }
 }
 

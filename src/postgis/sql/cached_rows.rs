@@ -8,6 +8,7 @@ use super::render::{Candidates, CarriedColumns, areas, carried_anywhere, placed}
 use super::repair::Repair;
 use super::survey::near;
 use super::{RANK, filter, is_in_world, world_columns, world_sides};
+use crate::mvt::FeatureKey;
 use crate::postgis::layer::{Facet, KeyColumn, KeyType, KeyTypes, Layer, PlaceholderSql};
 use crate::postgis::session::{Param, quoted};
 
@@ -491,17 +492,17 @@ pub(crate) enum KeyArray {
 }
 
 /// The keys of the rows of a layer: at most `$1` of them, or, with `among`, those of an array `$1`. The layer is drawn
-/// from a relation. Its key is a column, as a text; or, if kept rows have their keys behind them, as many as the key
+/// from a relation. Its key is a column, as a text; or, if kept rows have the `key` behind them, as many as the key
 /// has, each of the [type](KeyTypes::read_as) as which it is read, and those among which they are sought are arrays
 /// from `$1` on. `None` if it has no key.
-pub(crate) fn matching_keys(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
+pub(crate) fn matching_keys(layer: &Layer, key: &FeatureKey, among: Option<KeyArray>) -> Option<String> {
     let sought = among.map_or_else(|| Some("LIMIT $1".to_owned()), |among| is_among(layer, among));
-    keyed_rows(layer, "", &sought?)
+    keyed_rows(layer, key, "", &sought?)
 }
 
 /// The keys of the rows of a layer, as those of [`matching_keys`], and the values of each of its facets, as arrays of
 /// texts; with `among`, of those rows alone whose keys are among the parameters. `None` if the layer has no key.
-pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<String> {
+pub(crate) fn facet_values(layer: &Layer, key: &FeatureKey, among: Option<KeyArray>) -> Option<String> {
     let values = |facet: &Facet| {
         let column = quoted(&facet.column);
         if facet.is_array {
@@ -511,7 +512,7 @@ pub(crate) fn facet_values(layer: &Layer, among: Option<KeyArray>) -> Option<Str
         }
     };
     let sought = among.map_or_else(|| Some(String::new()), |among| is_among(layer, among));
-    keyed_rows(layer, &layer.facets.iter().map(values).collect::<String>(), &sought?)
+    keyed_rows(layer, key, &layer.facets.iter().map(values).collect::<String>(), &sought?)
 }
 
 /// Whether an index of the relation `$1` finds rows by the column `$2`, a quoted name. One row.
@@ -521,9 +522,9 @@ pub(crate) const HAS_INDEX_ON: &str = "SELECT EXISTS (
       AND $2 IN (pg_catalog.quote_ident(a.attname), pg_catalog.format('\"%s\"', pg_catalog.replace(a.attname::text, '\"', '\"\"'))))";
 
 /// The keys of the rows of a layer, and further columns.
-fn keyed_rows(layer: &Layer, further: &str, sought: &str) -> Option<String> {
+fn keyed_rows(layer: &Layer, key: &FeatureKey, further: &str, sought: &str) -> Option<String> {
     let first = &layer.key.first()?.quoted;
-    let key = match layer.keys_behind() {
+    let key = match layer.key_types_of(key) {
         None => format!("pg_catalog.concat({first})"),
         Some(types) => {
             let columns = layer.key.iter().zip(types.read_as());

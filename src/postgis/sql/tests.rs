@@ -9,6 +9,7 @@ use super::{
     scan, skipped, some_shapes, survey,
 };
 use crate::cells::{CellEdges, CellGeometry, CellGrid, CellShape};
+use crate::mvt::FeatureKey;
 use crate::postgis::layer::{
     Beyond, BoundProperty, Budget, Cells, ComputedFrom, EdgeUnits, KeyColumn, KeyType, Layer, LayerKind, LayerSection,
     OnLargeTile, OnTileError, PropertyNames, Rank, RowZooms, Shape, Simplify,
@@ -161,8 +162,9 @@ fn the_statements_that_read_rows() {
     });
     let keyed = Layer { key: key.into(), ..thinned() };
     compare("cached_rows_with_keys", &cached_rows(&keyed, whole, parameters, keyed.key_types().as_ref()));
+    let (key, among) = (FeatureKey::Behind, Some(KeyArray::Columns));
     let found =
-        [matching_keys(&keyed, None), matching_keys(&keyed, Some(KeyArray::Columns)), facet_values(&keyed, None)];
+        [matching_keys(&keyed, &key, None), matching_keys(&keyed, &key, among), facet_values(&keyed, &key, None)];
     compare("keys_of_rows", &found.map(Option::unwrap_or_default).join(";\n"));
     let mut objects = Layer { names: PropertyNames::Members { of: 2 }, ..points() };
     objects.properties.push(BoundProperty {

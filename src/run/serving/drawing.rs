@@ -12,9 +12,6 @@ use crate::stop::Stop;
 use crate::threads::blocking;
 use crate::tile::{Batch, TileRect};
 
-/// A tile with at most this many rows is drawn at once: handing it to another thread takes as long.
-const MAX_ROWS_HERE: usize = 300;
-
 /// Tiles whose cells were counted from kept rows.
 pub(crate) struct DrawnWithCells {
     pub(crate) tiles: Vec<RenderedTile>,
@@ -126,7 +123,7 @@ impl LiveSnapshot {
         }
         let instead = Arc::new(instead);
         let tile = batch.areas.first().and_then(|area| area.rect.first());
-        let is_small = tile.is_some_and(|tile| self.statements.are_few(tile, batch, &instead, MAX_ROWS_HERE));
+        let is_small = tile.is_some_and(|tile| self.statements.are_few(tile, batch, &instead));
         let draw = async || {
             if is_small {
                 return self.statements.drawn_from_rows(batch, &instead);

@@ -127,13 +127,20 @@ impl FilteredRows<'_> {
     }
 
     /// The sets of other layers that the statement about `narrowed` finds, too, and that are wanted and not there.
-    fn alike(&self, layer: usize, asked: &[AskedCondition], narrowed: &Layer) -> Vec<(LockedSet, LivePoints)> {
+    /// `rows` are those of this one.
+    fn alike(
+        &self,
+        layer: usize,
+        rows: &LivePoints,
+        asked: &[AskedCondition],
+        narrowed: &Layer,
+    ) -> Vec<(LockedSet, LivePoints)> {
         let others = self.snapshot.layers.iter().enumerate().filter(|(other, _)| *other != layer);
         let alike = |(number, other): (usize, &Arc<Layer>)| {
             let points = self.snapshot.live.points(number).filter(|points| points.rows.kept_count() > 0)?;
             let own = self.filter.of_layer(other).into_iter();
             let own: Vec<AskedCondition> = own.filter(|own| asked.iter().any(|asked| asked.key == own.key)).collect();
-            if !LivePoints::ask_alike(narrowed, &self.filter.narrowed_by(other, &own)) {
+            if !rows.ask_alike(narrowed, points, &self.filter.narrowed_by(other, &own)) {
                 return None;
             }
             let filter = filter_of(self.owner(number, &own), &own);
@@ -300,8 +307,11 @@ impl FilteredRows<'_> {
         let (of_all, values) = (points.clone(), self.filter.values.clone());
         let locked = LockedSet { filter, kept, held };
         // A later zoom of the same rows may be drawn by another layer.
-        let (others, alike): (Vec<_>, Vec<_>) =
-            if before.is_none() { self.alike(layer, asked, &narrowed).into_iter().unzip() } else { Default::default() };
+        let (others, alike): (Vec<_>, Vec<_>) = if before.is_none() {
+            self.alike(layer, points, asked, &narrowed).into_iter().unzip()
+        } else {
+            Default::default()
+        };
         // A tile that is given up, or takes too long, does not end the statement: others want its set.
         let asking = SharedWork::start(async move {
             let (begun, stop) = (Instant::now(), Stop::new());

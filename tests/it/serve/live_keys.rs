@@ -135,7 +135,7 @@ facet = { plain = "word" }
 [[tileset.parameter]]
 name = "kind"
 type = "integer"
-where = { plain = "kind = !kind!", objects = "kind = !kind!", labels = "kind = !kind!" }
+where = { plain = "kind = !kind!", objects = "kind = !kind!", labels = "kind = !kind!", cells = "kind = !kind!", grid = "kind = !kind!" }
 [[layer]]
 name = "plain"
 table = "rows"
@@ -175,6 +175,21 @@ cell = "square"
 size = "1/4"
 draw = "centroid"
 properties = { rows = "count(*)", all = "sum(kind)::text" }
+[[layer]]
+name = "hidden"
+table = "rows"
+geometry = "geom"
+properties = ["word"]
+# Its rows are those of the layer before.
+[[layer]]
+name = "grid"
+table = "rows"
+geometry = "geom"
+zoom = "0-3"
+[layer.aggregate]
+cell = "square"
+size = "1/8"
+properties = { rows = "count(*)" }
 "#;
 
 fn filled(template: &str, chance: &mut Chance) -> String {

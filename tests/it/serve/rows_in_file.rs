@@ -114,6 +114,19 @@ fn tiles_of_rows_in_a_scratch_file_are_those_of_a_seed_after_every_change() {
 }
 
 #[test]
+fn rows_that_fill_the_memory_many_times_are_all_kept() {
+    let layers = with_memory(LAYERS, 2);
+    let live = Live::over(&WIDE.replace("34", "150"), &layers, &layers);
+    live.has_rows_in_a_file();
+    let rows = live.rows();
+    let drawn: i64 = live.tracked.db.value("SELECT count(*) FROM rows WHERE abs(ST_Y(geom)) < 85.05");
+    assert!(rows["rows"] == drawn && rows["file_bytes"].as_u64().unwrap() > 8_000_000, "{drawn} {rows}");
+    live.shows_what_a_seed_shows("the rows");
+    let rows = live.rows();
+    assert!(rows["tiles"].as_u64().unwrap() > 100, "{rows}");
+}
+
+#[test]
 fn rows_in_a_scratch_file_are_thinned_by_their_ranks_and_joined_with_what_changed() {
     let layers = with_memory(THINNED, 2);
     let live = Live::over(WIDE, &layers, &layers);
