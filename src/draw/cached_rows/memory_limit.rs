@@ -2,6 +2,9 @@
 
 use parking_lot::{Condvar, Mutex};
 
+/// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
+pub(crate) const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
+
 /// Memory that several threads share.
 #[derive(Debug)]
 pub(crate) struct MemoryLimit {

@@ -13,7 +13,7 @@ use super::rows_in_file::{FeaturesFileWriter, RowFeatures, may_be_in_file, memor
 use super::shape_rules::rules_of_server;
 use super::shapes::{Geometries, ShapeRows};
 use super::spilled_rows::SpilledRowsWriter;
-use super::{CacheLimits, CachedRows, EncodedRows, MIN_SHAPE_BYTES, RowStore};
+use super::{CacheLimits, CachedRows, EncodedRows, MAX_BYTES_IN_MEMORY, MIN_SHAPE_BYTES, RowStore};
 use crate::mvt::{BehindFeature, DrawingRules, FeatureKey, Features};
 use crate::postgis::layer::{KeyTypes, Layer, OrderedBytes, QueryValues, search_boxes};
 use crate::postgis::session::{Error, Param, Session};
@@ -22,9 +22,6 @@ use crate::postgis::sql::{CachedRowsParameters, ExpectedRows, KeyRange, RowChoic
 use crate::postgis::{split, sql};
 use crate::threads::blocking;
 use crate::tile::{Coverage, Frame, Positions, Zoom};
-
-/// The most bytes of rows in memory. It leaves room for one last group, because offsets into the bytes have 32 bits.
-pub(crate) const MAX_BYTES_IN_MEMORY: usize = 3 << 30;
 
 /// Why rows are not cached.
 pub(crate) enum RowsRefused {

@@ -17,8 +17,7 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::MemoryLimit;
-use super::reading::MAX_BYTES_IN_MEMORY;
+use super::memory_limit::{MAX_BYTES_IN_MEMORY, MemoryLimit};
 use crate::mvt::{FeatureKey, Features};
 use crate::scratch::{scratch_file, temporary_folder};
 use crate::tile::{Frame, Positions};
