@@ -64,6 +64,10 @@ impl Joining {
         let name = name.clone();
         let task = tokio::task::spawn_blocking(move || {
             rows.join(&asked).inspect_err(|error| {
+                if rows.have_failed() {
+                    // That their file cannot be read was logged.
+                    return;
+                }
                 tracing::warn!(
                     "layer \"{name}\": its rows are read anew: {changed} of them have changed, and the temporary folder {} does not take these with the others ({error}). Make room there, set TMPDIR to another one, or raise rows_mb",
                     temporary_folder().display()

@@ -98,6 +98,12 @@ size = "1/32"
 merge = true
 "#;
 
+/// One of [`CHANGES`] with numbers.
+pub(crate) fn filled(change: &str, chance: &mut Chance) -> String {
+    let ends = [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)];
+    ends.iter().fold(change.to_owned(), |sql, (name, end)| sql.replace(name, &chance.below(*end).to_string()))
+}
+
 /// What happens to the rows, one after the other, with numbers in place of `{a}` to `{d}`.
 pub(crate) const CHANGES: &[&str] = &[
     "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint({a} - 180, {b} / 2.2 - 81), 4326) WHERE id % 97 = {c} % 97",
@@ -291,10 +297,7 @@ fn stays_fresh(kept: &Kept, layers: usize, first: Option<&str>) -> String {
             }
         }
         for (number, change) in CHANGES.iter().enumerate() {
-            let mut sql = (*change).to_owned();
-            for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-                sql = sql.replace(name, &chance.below(end).to_string());
-            }
+            let sql = filled(change, &mut chance);
             kept.tracked.db.run(&sql);
             if number % 2 == 1 {
                 kept.is_fresh(&sql);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::live_rows::Live;
 use super::live_sets::Pair;
-use crate::reseed::live_rows::CHANGES;
+use crate::reseed::live_rows::{CHANGES, filled};
 use crate::support::chance::Chance;
 use crate::support::{Db, until};
 
@@ -191,14 +191,6 @@ cell = "square"
 size = "1/8"
 properties = { rows = "count(*)" }
 "#;
-
-fn filled(template: &str, chance: &mut Chance) -> String {
-    let mut sql = template.to_owned();
-    for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-        sql = sql.replace(name, &chance.below(end).to_string());
-    }
-    sql
-}
 
 #[test]
 fn tiles_and_filters_from_rows_with_composite_hidden_and_numeric_keys_and_objects_are_those_of_the_database() {

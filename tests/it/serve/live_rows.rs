@@ -6,7 +6,7 @@ use std::fs;
 use oar_tiles::mvt::decode;
 use serde_json::Value;
 
-use crate::reseed::live_rows::{CHANGES, POINTS, ROWS};
+use crate::reseed::live_rows::{CHANGES, POINTS, ROWS, filled};
 use crate::support::chance::Chance;
 use crate::support::cluster::{Cluster, psql};
 use crate::support::database::with_database;
@@ -123,10 +123,7 @@ fn live_tiles_drawn_from_kept_rows_are_those_of_a_seed_after_every_change() {
     live.keeps_rows();
     let mut chance = Chance(41);
     for change in CHANGES {
-        let mut sql = (*change).to_owned();
-        for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-            sql = sql.replace(name, &chance.below(end).to_string());
-        }
+        let sql = filled(change, &mut chance);
         live.tracked.db.run(&sql);
         live.shows_what_a_seed_shows(&sql);
     }

@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::reseed::live_rows::{CHANGES, ROWS};
+use crate::reseed::live_rows::{CHANGES, ROWS, filled};
 use crate::support::chance::Chance;
 use crate::support::program::{program, run};
 use crate::support::served::{GZIP, Served, status};
@@ -114,10 +114,7 @@ fn tilesets_of_the_same_layer_read_its_rows_once_and_each_shows_what_a_seed_show
     assert_eq!((&other["reads"], &other["taken"], &other["shared_bytes"]), (&1.into(), &0.into(), &0.into()));
     let mut chance = Chance(47);
     for (number, change) in CHANGES.iter().enumerate() {
-        let mut sql = (*change).to_owned();
-        for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-            sql = sql.replace(name, &chance.below(end).to_string());
-        }
+        let sql = filled(change, &mut chance);
         world.tracked.db.run(&sql);
         // Each of them steps first.
         let names = if number % 2 == 0 { ["one", "two"] } else { ["two", "one"] };

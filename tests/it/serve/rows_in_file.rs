@@ -5,7 +5,7 @@ use std::fs;
 
 use super::live_rows::Live;
 use super::live_sets::Pair;
-use crate::reseed::live_rows::CHANGES;
+use crate::reseed::live_rows::{CHANGES, filled};
 use crate::support::chance::Chance;
 use crate::support::disk::SmallDisk;
 use crate::support::program::program;
@@ -87,10 +87,7 @@ impl Live {
     }
 
     fn changes(&self, chance: &mut Chance, sql: &str) {
-        let mut sql = sql.to_owned();
-        for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-            sql = sql.replace(name, &chance.below(end).to_string());
-        }
+        let sql = filled(sql, chance);
         self.tracked.db.run(&sql);
         self.shows_what_a_seed_shows(&sql);
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::live_rows::Live;
 use super::rows_in_file::WIDE;
-use crate::reseed::live_rows::{CHANGES, POINTS};
+use crate::reseed::live_rows::{CHANGES, POINTS, filled};
 use crate::support::chance::Chance;
 use crate::support::cluster::psql;
 use crate::support::database::with_database;
@@ -102,10 +102,7 @@ fn a_server_goes_on_with_the_rows_of_a_killed_or_ended_one() {
         fs::write(&partial, "of a server that was killed while it wrote").unwrap();
         let before = fs::metadata(live.file()).unwrap().len();
         for change in CHANGES {
-            let mut sql = (*change).to_owned();
-            for (name, end) in [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)] {
-                sql = sql.replace(name, &chance.below(end).to_string());
-            }
+            let sql = filled(change, &mut chance);
             live.tracked.db.run(&sql);
         }
         live.starts();
