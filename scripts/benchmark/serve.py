@@ -3,6 +3,7 @@
 import bisect
 import contextlib
 import itertools
+import json
 import os
 import random
 import re
@@ -280,7 +281,9 @@ def live(bench, tiles):
     bench.install_triggers()
     bench.timed("seed", "--zoom", str(tiles.highest), "--output", archive)
     more = ["--database-url", bench.url, "--live", "--workers", bench.workers]
-    servers = [("oar-tiles", lambda: oar_tiles(bench, archive, "--config", config, *more)),
+    random.Random(2).shuffle(cold := [path_of(tile) for tile in tiles.above])
+    first, cold = cold[:2_000], cold[2_000:]
+    servers = [("oar-tiles", lambda: with_rows(bench, archive, config, more, first)),
                ("oar-tiles, rows_mb = 0", lambda: oar_tiles(bench, archive, "--config", without_rows, *more))]
     if shutil.which("martin"):
         servers.append(("martin", lambda: martin(bench, archive, "api_facility")))
@@ -288,10 +291,24 @@ def live(bench, tiles):
     for name, start in servers:
         with start() as server:
             bench.note(f"serve: {name} sends the hot live tile in {sent_bytes(server, hot):,} bytes.")
-    cold = [path_of(tile) for tile in tiles.above]
-    random.Random(2).shuffle(cold)
     compared(bench, servers, "hot live tile, gzip", lambda server: load(bench, server, [hot], GZIP))
     compared(bench, servers, f"{len(cold):,} cold live tiles", lambda server: load(bench, server, cold, GZIP))
+
+
+@contextlib.contextmanager
+def with_rows(bench, archive, config, more, paths):
+    """A server that draws live tiles from rows that it keeps: it is asked for these tiles until it does."""
+    command = ["taskset", "-c", "0", bench.oar_tiles, "serve", archive, "--config", config, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0",
+               "--trusted-proxy", "127.0.0.1", "--drain", "0s", *more]
+    with with_admin(bench, command, "with-rows.log") as (process, url, admin):
+        for path in paths:
+            with urllib.request.urlopen(f"{url}{path}.pbf"), urllib.request.urlopen(f"{admin}/status.json") as status:
+                if json.load(status)["live_rows"]["tiles"]:
+                    break
+            time.sleep(0.02)
+        else:
+            fail("the server keeps no rows")
+        yield Server(process, url, "{}.pbf".format)
 
 
 def beside_edits(bench, archive, sequence):

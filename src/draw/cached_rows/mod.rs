@@ -225,13 +225,13 @@ impl CachedRows {
     /// rows are in a scratch file.
     pub(crate) fn some(&self, numbers: &[u32]) -> CachedRows {
         let rows = match &self.rows {
-            RowStore::Memory(rows) => EncodedRows {
+            RowStore::Memory(rows) if rows.features.in_memory().is_some() => EncodedRows {
                 positions: Arc::new(rows.positions.some(numbers)),
                 features: rows.features.clone(),
                 numbers: Some(numbers.to_vec()),
                 ..EncodedRows::default()
             },
-            RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
+            RowStore::Memory(_) | RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
         };
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
