@@ -99,9 +99,9 @@ merge = true
 "#;
 
 /// One of [`CHANGES`] with numbers.
-pub(crate) fn filled(change: &str, chance: &mut Chance) -> String {
+pub(crate) fn filled(template: &str, chance: &mut Chance) -> String {
     let ends = [("{a}", 360), ("{b}", 360), ("{c}", 97), ("{d}", 3000)];
-    ends.iter().fold(change.to_owned(), |sql, (name, end)| sql.replace(name, &chance.below(*end).to_string()))
+    ends.iter().fold(template.to_owned(), |sql, (name, end)| sql.replace(name, &chance.below(*end).to_string()))
 }
 
 /// What happens to the rows, one after the other, with numbers in place of `{a}` to `{d}`.
