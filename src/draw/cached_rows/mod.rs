@@ -231,7 +231,9 @@ impl CachedRows {
                 numbers: Some(numbers.to_vec()),
                 ..EncodedRows::default()
             },
-            RowStore::Memory(_) | RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => EncodedRows::default(),
+            RowStore::Memory(_) | RowStore::File(_) | RowStore::Cells(_) | RowStore::Shapes(_) => {
+                EncodedRows::default()
+            }
         };
         CachedRows { rows: RowStore::Memory(rows), sessions: self.sessions, near: None }
     }
