@@ -33,6 +33,13 @@ const SHARE_OF_POLLS: u32 = 4;
 /// The longest pause between two polls because they take long.
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
+/// Takes a transaction number, in a transaction of its own: the end of a snapshot (`pg_snapshot_xmax`) leaves out
+/// transactions that run and began after all that have ended. The message to logical decoding, which nobody reads, has
+/// the server write the number to its disk. Without it a crash of the server would give the number to another
+/// transaction, and a target whose snapshot sees the number would need a full seed. `local`: no standby is waited for.
+const TAKE_NUMBER: &str = "SELECT pg_current_xact_id(), set_config('synchronous_commit', 'local', true),
+    pg_logical_emit_message(true, 'oar_tiles', '')";
+
 /// Why notifications may not come.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotifyObstacle {
@@ -214,9 +221,7 @@ impl Waking {
             self.listener.ask(CONTEXT, &format!("SELECT pg_try_advisory_lock_shared({class}, {object})")).await?;
         let is_held = rows.first().and_then(|row| row.get(0)) == Some("t");
         if is_held {
-            // A transaction of its own: the end of a snapshot (`pg_snapshot_xmax`) leaves out transactions that run and
-            // began after all that have ended.
-            let rows = self.listener.ask(CONTEXT, "SELECT pg_current_xact_id()").await?;
+            let rows = self.listener.ask(CONTEXT, TAKE_NUMBER).await?;
             let horizon = rows.first().and_then(|row| row.get(0)?.parse().ok());
             self.hearing = Hearing::Settling { horizon: horizon.unwrap_or(u64::MAX) };
         }

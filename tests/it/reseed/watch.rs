@@ -81,7 +81,8 @@ fn a_lost_notice_costs_no_more_than_a_poll() {
 
 #[test]
 fn a_restarted_database_is_waited_for_and_watched_again() {
-    let mut cluster = Cluster::new();
+    // What no commit has the server write is lost.
+    let mut cluster = Cluster::with(&["wal_writer_delay=10s"]);
     let mut tracked = Tracked::over(Db::with_facilities_on(&cluster.url, 300));
     let target = tracked.seed("t.mbtiles", &ZOOM);
     let watching = Watching::start(&tracked.db.url, &target, &["--poll", "1s"]);
