@@ -559,7 +559,12 @@ pub(crate) fn parsed(text: &str) -> Result<tokio_postgres::Config, Error> {
     if is_url(text) && config.get_hosts().iter().any(has_sign) {
         return Err(unreadable("there is more than one @ in it", "write %40 for an @ in the user or password"));
     }
-    // Messages show the database's name.
+    // The driver takes the first / for the beginning of the database's name, which messages show.
+    let path = text.split_once("://").and_then(|(_, rest)| rest.split('?').next()?.split_once('/'));
+    if is_url(text) && path.is_some_and(|(_, name)| name.contains('@')) {
+        let next = "write %40 for an @ and %2F for a / in the user, the password or the name of the database";
+        return Err(unreadable("there is an @ behind a / in it", next));
+    }
     if config.get_dbname().is_some_and(|name| name.contains("://")) {
         return Err(unreadable("the name of the database is a URL", FORMS));
     }
@@ -683,6 +688,8 @@ mod url_tests {
             ("postgresql://me:s3cret@h:port/db", "invalid value for option `port`"),
             ("postgresql://me:s3cret", "invalid value for option `port`"),
             ("postgresql://me:first@s3cret@h/db", "write %40"),
+            ("postgresql://me:first@second/s3cret@h:5432/db", "%2F for a /"),
+            ("postgresql://me:12/s3cret@h/db", "there is an @ behind a / in it"),
             ("postgresql://me@h/db?s3cret=5", "no name of a parameter"),
             ("postgresql://me@h/db?password=first&s3cret=5", "no name of a parameter"),
             ("postgresql://me@h/db?s3cret", "unterminated parameter"),
