@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
 use super::CommandError;
+use crate::error::with_causes;
 use crate::hex::random_hex;
 use crate::target::{
     BeforeManifest, BeforeManifestError, GENERATOR, KeptNote, LeaseClock, NoteError, NoteStore, PublishedTiles,
@@ -112,7 +113,7 @@ impl LeaseWait {
                     match attempted {
                         Ok(Attempt::Taken(lease)) => return lease,
                         Ok(Attempt::Held(holder)) => held(holder),
-                        Err(error) => failed(error.to_string()),
+                        Err(error) => failed(with_causes(&error)),
                     }
                 }
                 Err(died) => {

@@ -78,6 +78,11 @@ impl WriterStatus {
             "failure": state.failure,
         })
     }
+
+    /// Notes that the writer failed, and will try again.
+    pub(crate) fn note_failure(&self, why: String) {
+        self.0.lock().failure = Some(why);
+    }
 }
 
 /// The interface through which a writer reports to the server what it does. Clones share it.
@@ -122,7 +127,7 @@ impl<W: WriterObserver> WriterHandle<W> {
 
     /// Reports that the writer failed, and will try again.
     pub fn report_failed(&self, why: String) {
-        self.status.0.lock().failure = Some(why);
+        self.status.note_failure(why);
     }
 }
 

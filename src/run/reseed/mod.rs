@@ -69,6 +69,8 @@ pub struct ReseedOptions {
     pub(crate) is_retry: bool,
     /// Notified of the dirty tiles before they are rendered.
     pub(crate) on_dirty: Option<DirtyListener>,
+    /// Notified why a look of a watch failed that is tried again.
+    pub(crate) on_retry: Option<RetryListener>,
     /// Tiles that clients of a server have asked for outside of the target's scope, which a watch stores.
     pub(crate) write_back: Option<WriteBackQueue>,
     /// The rows of layers of points and cells that a watch keeps between its looks.
@@ -115,6 +117,23 @@ impl DirtyListener {
 }
 
 shows_its_name_alone!(DirtyListener);
+
+/// Notified why a look failed.
+#[derive(Clone)]
+pub(crate) struct RetryListener(Arc<dyn Fn(String) + Send + Sync>);
+
+impl RetryListener {
+    /// Calls `listener` with the cause of each failure.
+    pub(crate) fn new(listener: impl Fn(String) + Send + Sync + 'static) -> RetryListener {
+        RetryListener(Arc::new(listener))
+    }
+
+    fn notify(&self, why: String) {
+        (self.0)(why);
+    }
+}
+
+shows_its_name_alone!(RetryListener);
 
 #[derive(Debug)]
 pub enum ReseedOutcome {

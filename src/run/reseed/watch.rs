@@ -147,7 +147,11 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                     // Old connections or credentials may be the cause, so they are dropped.
                     self.run.settings.tileset.bucket.shared.reset();
                     let pause = pause(&mut pauses, &error);
-                    self.run.report.warn(format!("{}: trying again in {} s", with_cause(&error), pause.as_secs()));
+                    let why = with_cause(&error);
+                    self.run.report.warn(format!("{why}: trying again in {} s", pause.as_secs()));
+                    if let Some(listener) = &self.options.on_retry {
+                        listener.notify(why);
+                    }
                     self.waking = None;
                     tokio::select! {
                         () = tokio::time::sleep(pause) => continue,

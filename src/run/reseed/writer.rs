@@ -10,7 +10,7 @@ use tokio::runtime::Handle;
 
 use super::family::watch_family;
 use super::jobs::run_queued;
-use super::{DirtyListener, ReseedOptions, ReseedOutcome, watch};
+use super::{DirtyListener, ReseedOptions, ReseedOutcome, RetryListener, watch};
 use crate::backoff::Backoff;
 use crate::error::with_causes;
 use crate::report::{FamilyReport, Report};
@@ -79,8 +79,15 @@ impl<W: WriterObserver> LeasedWriter<W> {
         let handle = &self.handle;
         loop {
             let waiting = LeaseWait::new(Arc::clone(&self.notes), self.options.lease);
-            let said = RefCell::default();
-            let taken = waiting.taken(|holder| self.is_held(holder, &said), |why| handle.report_failed(why));
+            let (said, failures) = (RefCell::default(), WriterFailures::default());
+            let taken = waiting.taken(
+                |holder| self.is_held(holder, &said),
+                |why| {
+                    // The lease is tried again soon, whatever pause would suit a watch.
+                    failures.has_failed(&self.what, &why);
+                    handle.report_failed(why);
+                },
+            );
             let mut lease = tokio::select! {
                 lease = taken => lease,
                 _ = self.stop.wait() => return,
@@ -144,10 +151,23 @@ impl<W: WriterObserver> LeasedWriter<W> {
         }
     }
 
+    /// Notes in the server's status why a look failed that is tried again.
+    fn retry_listener(&self) -> RetryListener {
+        let status = self.handle.status.clone();
+        RetryListener::new(move |why| status.note_failure(why))
+    }
+
     /// Makes the server notice a publication; the watch goes on once it has.
     fn report_published(&self) {
         tokio::task::block_in_place(|| Handle::current().block_on(self.handle.report_published()));
     }
+}
+
+/// Reports that a writer of `what` cannot begin.
+fn cannot_begin<W: WriterObserver>(what: &str, handle: &WriterHandle<W>, error: &CommandError) {
+    let why = with_causes(error);
+    tracing::warn!("{what}: {why}");
+    handle.report_failed(why);
 }
 
 /// Runs `watching` until the lease is lost or `stop` is asked for. `own` is the stop of `watching`. Returns why it
@@ -199,7 +219,7 @@ impl ReseedWriter {
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenTarget>, stop: Stop) {
         let notes = match self.run.target.notes() {
             Ok(notes) => notes,
-            Err(error) => return handle.report_failed(with_causes(&error)),
+            Err(error) => return cannot_begin(&self.run.target.to_string(), &handle, &error),
         };
         let what = self.run.target.to_string();
         let leased = LeasedWriter { what, verb: "is", notes, options: self.writer, handle: handle.clone(), stop };
@@ -213,6 +233,7 @@ impl ReseedWriter {
         let on_dirty = DirtyListener::new(move |tiles| listening_handle.report_dirty(tiles));
         let options = ReseedOptions {
             on_dirty: Some(on_dirty),
+            on_retry: Some(leased.retry_listener()),
             jobs: Some(handle.jobs().clone()),
             write_back: Some(handle.write_back().clone()),
             ..self.options.clone()
@@ -256,13 +277,13 @@ impl FamilyReseedWriter {
     }
 
     async fn write(self: Arc<Self>, handle: WriterHandle<WrittenVariants>, stop: Stop) {
+        let what = format!("the variants of {}", self.family.name());
         let opened = self.family.tileset_run(&self.report, &stop);
         let opened = opened.and_then(|run| Ok((self.family.notes(&self.report, &stop)?, run)));
         let (notes, run) = match opened {
             Ok(opened) => opened,
-            Err(error) => return handle.report_failed(with_causes(&error)),
+            Err(error) => return cannot_begin(&what, &handle, &error),
         };
-        let what = format!("the variants of {}", self.family.name());
         let leased = LeasedWriter { what, verb: "are", notes, options: self.writer, handle, stop };
         let watch_once = async |run: &TilesetRun, failures: &WriterFailures| {
             let each = |_report: &FamilyReport, has_published: bool| -> Result<(), CommandError> {
@@ -274,7 +295,8 @@ impl FamilyReseedWriter {
                 }
                 Ok(())
             };
-            let options = ReseedOptions { is_retry: failures.is_failing(), ..ReseedOptions::default() };
+            let on_retry = Some(leased.retry_listener());
+            let options = ReseedOptions { is_retry: failures.is_failing(), on_retry, ..ReseedOptions::default() };
             watch_family(&self.family, false, run, &options, each).await
         };
         leased.write(&run, || {}, watch_once, std::future::pending).await;

@@ -61,6 +61,14 @@ impl Fleet {
         Served::at(&self.places, kind, &[when, "--database-url", &self.db.url])
     }
 
+    /// The command of a writer of a local target.
+    fn writer_command(&self, name: &str) -> std::process::Command {
+        let (target, mut command) = (self.places.place(name), program());
+        command.args(["serve", &target, "--config", &self.places.config, "--database-url", &self.db.url, "--writer"]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        command
+    }
+
     /// The tiles of a fresh seed.
     pub(crate) fn fresh(&self) -> Tiles {
         self.seeded("fresh.mbtiles");
@@ -257,6 +265,37 @@ fn who_was_told_to_write_waits_for_another_writer_and_says_so() {
         let about = status_of(&second);
         (about["writer"]["role"].as_str(), &about["writer"]["failure"]) == (Some("writing"), &Value::Null)
     });
+}
+
+#[test]
+fn a_writer_that_cannot_write_says_why_in_the_log_and_the_status() {
+    let fleet = Fleet::new();
+    fleet.seeded("t.mbtiles");
+    let lease = format!("{}.oar-tiles/writer.json", fleet.places.place(".t.mbtiles"));
+    std::fs::create_dir_all(&lease).unwrap();
+    let mut command = fleet.writer_command("t.mbtiles");
+    let said = Served::saying(command.stderr(std::process::Stdio::piped()), |served| {
+        until("it says why", || {
+            let failure = status_of(served)["writer"]["failure"].clone();
+            failure.as_str().is_some_and(|why| why.contains("writer.json") && why.contains("s a directory"))
+        });
+    });
+    assert_eq!(said.matches("writer.json").count(), 1, "{said}");
+}
+
+#[test]
+fn what_a_writer_refuses_to_publish_is_in_its_status_until_it_is_published() {
+    let fleet = Fleet::new();
+    fleet.seeded("t.mbtiles");
+    let mut command = fleet.writer_command("t.mbtiles");
+    let served = Served::of(command.env("OAR_TILES_MAX_SHRINK", "50%"));
+    until("it writes", || role(&served) == "writing");
+    let rows = "SELECT * FROM api_facility WHERE id > (SELECT min(id) FROM api_facility)";
+    fleet.db.run(&format!("CREATE TABLE gone AS {rows}; DELETE FROM api_facility WHERE id IN (SELECT id FROM gone)"));
+    let failure = || status_of(&served)["writer"]["failure"].clone();
+    until("it says why", || failure().as_str().is_some_and(|why| why.contains("would lose")));
+    fleet.db.run("INSERT INTO api_facility SELECT * FROM gone");
+    until("it has nothing to complain of", || failure().is_null());
 }
 
 #[test]
