@@ -98,20 +98,23 @@ impl fmt::Display for Cursor {
     }
 }
 
-/// The newest transaction in the change log that a database state sees. A database that was restored passes the same
-/// transaction numbers again, at other times, so the same cursor has another one there.
+/// The newest transactions in the change log that a database state sees. A database that was restored passes the same
+/// transaction numbers again, at other times, so the same cursor has others there. One that lost what it had committed
+/// last may lack one that is not the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewestLogged {
     /// There is no log, or it cannot be read.
     NoLog,
     /// The log holds nothing that the state sees.
     Nothing,
-    /// This transaction.
+    /// This transaction, and others before it.
     Transaction {
-        /// Its number.
+        /// The number of the newest one.
         xid: u64,
         /// When its first change was logged, in the form in which PostgreSQL sends a `timestamptz`.
         at: u64,
+        /// A hash of the numbers and times of the newest transactions, up to 64.
+        digest: u64,
     },
 }
 
@@ -125,8 +128,10 @@ impl FromStr for NewestLogged {
 
     fn from_str(text: &str) -> Result<NewestLogged, NewestLoggedError> {
         let transaction = || {
-            let (xid, at) = text.split_once('@')?;
-            Some(NewestLogged::Transaction { xid: xid.parse().ok()?, at: u64::from_str_radix(at, 16).ok()? })
+            let (xid, rest) = text.split_once('@')?;
+            let (at, digest) = rest.split_once('+')?;
+            let [at, digest] = [at, digest].map(|number| u64::from_str_radix(number, 16).ok());
+            Some(NewestLogged::Transaction { xid: xid.parse().ok()?, at: at?, digest: digest? })
         };
         match text {
             "unlogged" => Some(NewestLogged::NoLog),
@@ -142,7 +147,7 @@ impl fmt::Display for NewestLogged {
         match self {
             NewestLogged::NoLog => f.write_str("unlogged"),
             NewestLogged::Nothing => f.write_str("nothing"),
-            NewestLogged::Transaction { xid, at } => write!(f, "{xid}@{at:016x}"),
+            NewestLogged::Transaction { xid, at, digest } => write!(f, "{xid}@{at:016x}+{digest:016x}"),
         }
     }
 }

@@ -31,12 +31,8 @@ pub(crate) struct LogState {
 
 /// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
 pub(crate) fn newest_transactions(schema: &str, condition: &str) -> String {
-    newest_of(schema, condition, MAX_WITNESSED)
-}
-
-fn newest_of(schema: &str, condition: &str, most: u32) -> String {
     let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
-    sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
+    sql.replace("{most}", &MAX_WITNESSED.to_string()).replace("{schema}", &quoted(schema))
 }
 
 /// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
@@ -93,12 +89,18 @@ fn seen_by(state: &Cursor) -> String {
     format!("e.xid < '{}'::xid8 AND pg_visible_in_snapshot(e.xid, '{state}'::pg_snapshot)", state.xmax())
 }
 
-/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transaction that a state
-/// sees.
+/// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transactions that a state
+/// sees. The hash is PostgreSQL's own, which needs no extension and no MD5.
 pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
     format!(
-        "coalesce((SELECT format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) FROM ({}) AS one), 'nothing')",
-        newest_of(schema, &seen_by(state), 1)
+        "coalesce((
+             SELECT (array_agg(seen.name ORDER BY seen.place))[1] || '+'
+                 || lpad(to_hex(hashtextextended(string_agg(seen.name COLLATE \"C\", ' ' ORDER BY seen.place), 0)), 16, '0')
+             FROM (
+                 SELECT one.place, format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) AS name FROM ({}) AS one
+             ) AS seen HAVING count(*) > 0
+         ), 'nothing')",
+        newest_transactions(schema, &seen_by(state))
     )
 }
 
@@ -113,13 +115,12 @@ fn newest_lines(schema: &str, seen: &Cursor) -> String {
     )
 }
 
-// The newest transaction in the log that a database state sees. Tiles that servers keep name it, so that they are not
-// answered in another history of the database. A target's witness holds more transactions; these tiles are only kept
-// until their next change.
+// The newest transactions in the log that a database state sees. Tiles and rows that servers keep name them, so that
+// they are not used in another history of the database.
 
-const ASKING: &str = "asking the change log for its newest transaction";
+const ASKING: &str = "asking the change log for its newest transactions";
 
-/// For each database state the newest transaction in the log that it sees, by the log as `snapshot` has it. The session
+/// For each database state the newest transactions in the log that it sees, by the log as `snapshot` has it. The session
 /// keeps no lock on the log. Call this after the probe, because the probe counts every table that the transaction has
 /// opened before as one that the layers read.
 pub(crate) async fn newest_logged(
@@ -144,7 +145,7 @@ async fn read(snapshot: &Snapshot, schema: &str, states: &[Cursor]) -> Result<Ve
     Ok(texts.iter().map(|text| newest_of_text(text)).collect())
 }
 
-/// The database state at this moment, and the newest transaction in the log that `state` sees.
+/// The database state at this moment, and the newest transactions in the log that `state` sees.
 pub(crate) async fn newest_logged_now(
     database: &Database,
     schema: &str,

@@ -487,8 +487,10 @@ mod tests {
     fn in_another_history_nothing_counts_as_seen_and_no_tile_as_fresh() {
         let known = beside("100:100:");
         let (epochs, state) = (known.epochs(), |text: &str| Arc::new(cursor(text)));
-        let kept =
-            |text: &str, at| StateInHistory { state: cursor(text), newest: NewestLogged::Transaction { xid: 99, at } };
+        let kept = |text: &str, at| StateInHistory {
+            state: cursor(text),
+            newest: NewestLogged::Transaction { xid: 99, at, digest: 7 },
+        };
         known.add_unconfirmed(&kept("108:108:", 1));
         assert_eq!(known.unconfirmed(), [], "the first look evicts every live tile");
         known.record_look(look("110:110:", &[], Some(&[])));

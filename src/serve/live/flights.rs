@@ -584,7 +584,7 @@ mod tests {
             let (state, at) = (self.state.load(Ordering::SeqCst), self.history.load(Ordering::SeqCst));
             let away = || LiveError::Away("as it was told".to_owned());
             let present = (state > 0).then(|| format!("{state}:{state}:").parse().unwrap());
-            let newest = NewestLogged::Transaction { xid: 3, at };
+            let newest = NewestLogged::Transaction { xid: 3, at, digest: 7 };
             Box::pin(std::future::ready(present.map(|present| StateCheck { present, newest }).ok_or_else(away)))
         }
 
@@ -851,7 +851,7 @@ mod tests {
         let (flights, known) = (&flights.0, flights.0.known.clone());
         let judged = async |xmax: u64, at| {
             let (state, newest) =
-                (format!("{xmax}:{xmax}:").parse().unwrap(), NewestLogged::Transaction { xid: 3, at });
+                (format!("{xmax}:{xmax}:").parse().unwrap(), NewestLogged::Transaction { xid: 3, at, digest: 7 });
             flights.compare_history(&StateInHistory { state, newest }).await
         };
         assert_eq!(judged(7, 0).await, Ahead, "the database is away");

@@ -150,7 +150,7 @@ mod tests {
     const THEN: Duration = Duration::from_millis(1_795_000_000_123);
 
     fn entry(stored: Option<&[u8]>, snapshot: &str, rendered: Duration) -> RedisEntry {
-        let newest = NewestLogged::Transaction { xid: 998, at: 0x0002_a1f3_57b9_dce0 };
+        let newest = NewestLogged::Transaction { xid: 998, at: 0x0002_a1f3_57b9_dce0, digest: 7 };
         let shown = StateInHistory { state: snapshot.parse().unwrap(), newest };
         RedisEntry { stored: stored.map(Into::into), shown, rendered }
     }

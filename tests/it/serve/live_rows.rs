@@ -157,6 +157,36 @@ fn rows_of_a_database_that_was_set_back_are_never_shown() {
     assert_eq!(rows["why_not"], "the database has another history");
 }
 
+/// A transaction that was committed last, but is not the newest by its number, is lost in a crash.
+#[test]
+fn rows_that_a_crash_has_lost_are_not_shown_afterwards() {
+    let mut cluster = Cluster::with(&["wal_writer_delay=10000", "bgwriter_lru_maxpages=0"]);
+    let db = Db::on(&cluster.url);
+    db.run("CREATE EXTENSION postgis");
+    let live = Live::of(db, POINTS, "t.mbtiles");
+    live.keeps_rows();
+    let url = &live.tracked.db.url;
+    psql(url, "CHECKPOINT");
+    let begun = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    let lost = "BEGIN; SET LOCAL synchronous_commit = off; UPDATE rows SET kind = kind + 1 WHERE id % 7 = 1; SELECT pg_sleep(2); COMMIT";
+    std::thread::scope(|scope| {
+        let committing = scope.spawn(|| psql(url, lost));
+        until("it has its number", || psql(url, begun).trim() == "1");
+        psql(url, "UPDATE rows SET kind = kind + 1 WHERE id % 7 = 2");
+        committing.join().unwrap();
+    });
+    live.shows_what_a_seed_shows("both changes");
+    let both = "SELECT string_agg(kind::text, ' ' ORDER BY id) FROM rows WHERE id % 7 = 1";
+    let before = psql(url, both);
+    cluster.crash();
+    cluster.start();
+    assert_ne!(psql(url, both), before, "the crash has lost nothing");
+    live.shows_what_a_seed_shows("the rows after the crash");
+    psql(url, "UPDATE rows SET kind = kind + 1 WHERE id % 7 = 3");
+    live.shows_what_a_seed_shows("a change after that");
+    assert!(live.rows()["drops"].as_u64().unwrap() > 0, "{}", live.rows());
+}
+
 #[test]
 fn live_tiles_with_points_between_two_units_are_drawn_from_rows() {
     // Half a unit of the grid of zoom 2.
