@@ -12,7 +12,7 @@ use crate::draw::areas::Areas;
 use crate::postgis::layer::{Layer, ROUNDING_UNITS, shifted_boxes, world_box};
 use crate::postgis::session::{Error, Param, Session};
 use crate::postgis::sql::points_in_tiles;
-use crate::tile::{Candidate, Order, PlaceInTile, Positions, TileRect, WorldRect};
+use crate::tile::{Candidate, Order, PlaceInTile, Positions, TileBounds, TileRect, WorldRect};
 
 /// An ambiguous point in a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -47,13 +47,16 @@ impl KnownPlaces {
         known.extend(answers);
     }
 
-    /// Forgets the answers about points at some positions in metres.
-    pub(crate) fn forget_at(&self, positions: &Positions) {
-        let mut known = self.0.lock();
-        if !known.is_empty() {
-            let at: HashSet<[u64; 2]> = positions.all().iter().map(|at| at.map(f64::to_bits)).collect();
-            known.retain(|point, _| !at.contains(&point.at));
+    /// The answers for rows of a later state, at some positions of which in metres other rows are: these may be drawn
+    /// elsewhere, because their degrees may differ. Tiles of the earlier state go on adding to the answers for that.
+    pub(crate) fn without(&self, positions: &Positions) -> KnownPlaces {
+        let known = self.0.lock();
+        if known.is_empty() {
+            return KnownPlaces::default();
         }
+        let at: HashSet<[u64; 2]> = positions.all().iter().map(|at| at.map(f64::to_bits)).collect();
+        let others = known.iter().filter(|(point, _)| !at.contains(&point.at));
+        KnownPlaces(Mutex::new(others.map(|(point, place)| (*point, *place)).collect()))
     }
 }
 
@@ -88,6 +91,21 @@ impl EncodedRows {
 }
 
 impl CachedRows {
+    /// The positions, in world units, of rows that tiles may show elsewhere than before though their positions in metres
+    /// are the same as before: they are drawn where their degrees are, and ambiguous in a tile.
+    pub(crate) fn unsure_positions(&self, layer: &Layer) -> Vec<[f64; 2]> {
+        let RowStore::Memory(EncodedRows { positions, .. }) = &self.rows else { return Vec::new() };
+        if layer.margin.bounds != TileBounds::Degrees {
+            return Vec::new();
+        }
+        let mut candidates = Vec::new();
+        for zoom in layer.zooms().iter() {
+            positions.candidates(&TileRect::all(zoom), layer.margin, &mut candidates);
+            candidates.retain(|one| one.at == PlaceInTile::Ambiguous);
+        }
+        candidates.iter().filter_map(|one| positions.at(one.number)).map(Positions::in_world_units).collect()
+    }
+
     /// Asks the database where some points are drawn, at the positions of the session's snapshot. False if it is not
     /// asked, or if its answer does not say so of all of them.
     pub(crate) async fn ask_for_places(
@@ -154,5 +172,25 @@ impl CachedRows {
         let are_known = points.iter().all(|point| answers[point] != PlaceInTile::Ambiguous);
         known.add(answers);
         asked.map(|()| are_known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tile::Frame;
+
+    #[test]
+    fn an_answer_for_an_earlier_state_is_none_for_a_later_one() {
+        let point = |x: f64| AmbiguousPoint { at: [x, 1.0].map(f64::to_bits), tile: 7 };
+        let at = |x: f64, unit: i32| (point(x), PlaceInTile::At([unit, 0]));
+        let earlier = KnownPlaces::default();
+        earlier.add(HashMap::from([at(1.0, 10), at(2.0, 20)]));
+        let later = earlier.without(&Positions::new(vec![[1.0, 1.0], [3.0, 1.0]], Frame::Metres));
+        // A tile of the earlier state is drawn after the rows have changed.
+        earlier.add(HashMap::from([at(1.0, 10), at(3.0, 30)]));
+        assert_eq!(*later.0.lock(), HashMap::from([at(2.0, 20)]));
+        later.add(HashMap::from([at(1.0, 11)]));
+        assert_eq!(earlier.0.lock()[&point(1.0)], PlaceInTile::At([10, 0]));
     }
 }

@@ -16,6 +16,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use super::ambiguous::KnownPlaces;
 use super::facets::{FacetIndex, FacetIndexBuilder, Renumbering};
 use super::matching_set::{RowPlaces, RowsVersion};
 use super::rows_in_file::{FeatureSource, RowFeatures};
@@ -37,6 +38,8 @@ pub(crate) struct RowChanges {
     /// For each of them, its serial number among all rows that came since the rows were read or joined.
     pub(crate) serials: Vec<u32>,
     pub(crate) version: RowsVersion,
+    /// Where ambiguous points of this state are drawn.
+    known: Arc<KnownPlaces>,
 }
 
 impl RowChanges {
@@ -329,7 +332,8 @@ impl KeptFeatures {
 
     /// The rows as they are now. Later steps do not change them.
     pub(crate) fn rows(&self) -> CachedRows {
-        let rows = EncodedRows { changes: Some(Arc::clone(&self.changes)), ..(*self.read).clone() };
+        let (changes, known) = (Some(Arc::clone(&self.changes)), Arc::clone(&self.changes.known));
+        let rows = EncodedRows { changes, known, ..(*self.read).clone() };
         CachedRows { rows: RowStore::Memory(rows), sessions: 1, near: None }
     }
 
@@ -342,9 +346,12 @@ impl KeptFeatures {
         if !has_form || fresh.features.in_memory().is_none() {
             return None;
         }
-        // Other rows at these positions may be drawn elsewhere: their degrees may differ.
-        self.read.known.forget_at(&fresh.positions);
-        let mut went = RowChanges { went: self.changes.went.clone(), gone: self.changes.gone, ..RowChanges::default() };
+        let mut went = RowChanges {
+            went: self.changes.went.clone(),
+            gone: self.changes.gone,
+            known: Arc::new(self.changes.known.without(&fresh.positions)),
+            ..RowChanges::default()
+        };
         let added = &self.changes.added;
         let (mut stays, mut differ) = (vec![true; added.positions.len()], Vec::with_capacity(squares.len()));
         for square in squares {
@@ -395,13 +402,7 @@ impl KeptFeatures {
     /// is from there. `None` if a key is missing or in both. All are in memory.
     fn joined(&self, parts: &RowParts<'_>) -> Option<(EncodedRows, Vec<Option<u32>>)> {
         let MergedRows { at, features, of_first } = self.merged(parts, &AtomicBool::new(false))?;
-        Some((self.encoded(Positions::new(at, Frame::Metres), features.into()), of_first))
-    }
-
-    /// Joined rows, with what is known of the ambiguous points among them.
-    fn encoded(&self, positions: Positions, features: RowFeatures) -> EncodedRows {
-        let (positions, known) = (Arc::new(positions), Arc::clone(&self.read.known));
-        EncodedRows { positions, features, known, ..EncodedRows::default() }
+        Some((EncodedRows::of(Positions::new(at, Frame::Metres), features.into()), of_first))
     }
 
     /// The rows of two lists that stay, in the order of their keys. `None` if a key is missing or in both, or once it is
@@ -513,7 +514,7 @@ impl KeptFeatures {
             }
             _ => features.into(),
         };
-        Ok(self.renumbered(self.encoded(positions, features), &stays, of_first))
+        Ok(self.renumbered(EncodedRows::of(positions, features), &stays, of_first))
     }
 
     /// Joined rows with the new numbers of those that were joined: the rows as read that stay, and those that came, of
@@ -553,7 +554,7 @@ impl KeptFeatures {
         if !Arc::ptr_eq(&read, &self.read) {
             return Some(());
         }
-        let mut changes = RowChanges { version, ..RowChanges::default() };
+        let mut changes = RowChanges { version, known: Arc::clone(&self.changes.known), ..RowChanges::default() };
         let went = (0..count(&read)).filter(|number| self.changes.has_gone(*number) && !before.has_gone(*number));
         went.for_each(|number| changes.remove(of_read[number as usize]));
         let present: HashSet<u32> = self.changes.serials.iter().copied().collect();

@@ -462,6 +462,10 @@ fn note_left(layer: &Layer, areas: usize) {
 }
 
 impl EncodedRows {
+    fn of(positions: Positions, features: RowFeatures) -> EncodedRows {
+        EncodedRows { positions: Arc::new(positions), features, ..EncodedRows::default() }
+    }
+
     /// The memory that the rows take, in bytes.
     fn bytes(&self) -> usize {
         let changes = self.changes.as_ref().map_or(0, |changes| changes.bytes());

@@ -483,6 +483,12 @@ async fn bring(
 pub(crate) struct DifferingSquares(BTreeSet<[u32; 2]>);
 
 impl DifferingSquares {
+    /// These squares, and those of some positions in world units.
+    fn and_at(mut self, positions: &[[f64; 2]]) -> DifferingSquares {
+        self.0.extend(positions.iter().map(|at| Squares::square(*at)));
+        self
+    }
+
     /// True if a row at this changed position, in world units, may differ from before.
     pub(crate) fn are_at(&self, position: [f64; 2]) -> bool {
         Squares::near(position).iter().any(|square| self.0.contains(square))
@@ -526,8 +532,8 @@ impl Squares {
     }
 
     /// Those of the squares, in their order, for which `differ` is true.
-    fn some(self, differ: &[bool]) -> DifferingSquares {
-        DifferingSquares(self.all.into_iter().zip(differ).filter(|(_, differs)| **differs).map(|(at, _)| at).collect())
+    fn some(&self, differ: &[bool]) -> DifferingSquares {
+        DifferingSquares(self.all.iter().zip(differ).filter(|(_, differs)| **differs).map(|(at, _)| *at).collect())
     }
 
     fn rects(&self) -> Vec<TileRect> {

@@ -235,13 +235,17 @@ pub(crate) async fn advance(
     };
     let (before, came) = (kept.len(), fresh.count());
     let worlds: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
-    let differ = tokio::task::block_in_place(|| kept.replace(&worlds, fresh));
+    let differ = tokio::task::block_in_place(|| {
+        let unsure = fresh.unsure_positions(layer);
+        let differ = kept.replace(&worlds, fresh)?;
+        Some(squares.some(&differ).and_at(&unsure))
+    });
     if differ.is_some() && kept.has_facets() {
         *why_no_facets = add_facets(kept, LiveStep { memory, ..step }, layer).await?;
     }
     let (name, count, now) = (&layer.name, worlds.len(), kept.len());
     tracing::debug!("layer \"{name}\": live rows replaced in {count} squares: {before} before, {came} came, {now} now");
-    Ok(differ.map(|differ| squares.some(&differ)))
+    Ok(differ)
 }
 
 /// Reads the facets of rows that are not known yet: of all rows, or of those that came. Without room for them, or if

@@ -173,6 +173,30 @@ max_tile_features = 10
 on_large_tile = "thin"
 "#;
 
+/// Points that stand where their degrees are.
+const IN_DEGREES: &str = r#"
+[tileset]
+max_shrink = "100%"
+[[layer]]
+name = "plain"
+table = "rows"
+geometry = "geom"
+zoom = "4-6"
+properties = ["id", "kind"]
+facets = ["word"]
+tile_bounds = "degrees"
+"#;
+
+/// Two longitudes next to the boundary between two grid units of zoom 6, which are the same in metres.
+const SAME_METRES: &str = "
+    CREATE TABLE near AS
+    SELECT row_number() OVER ()::int AS id, a, b, (k % 700) / 100.0 + 0.301 AS y
+    FROM (SELECT k, ((k + 0.5) * 360 / 262144)::float8 AS b FROM generate_series(-60000, 60000, 7) AS k) AS boundary,
+        LATERAL (SELECT b - b * 1.2e-16::float8 AS a) AS beside
+    WHERE a <> b AND ST_X(ST_Transform(ST_SetSRID(ST_MakePoint(a, 1), 4326), 3857)) = ST_X(ST_Transform(ST_SetSRID(ST_MakePoint(b, 1), 4326), 3857))
+    LIMIT 1000;
+    INSERT INTO rows SELECT 20000 + id, 1, 'a', true, ST_SetSRID(ST_MakePoint(a, y), 4326) FROM near";
+
 struct Kept {
     tracked: Tracked,
     config: String,
@@ -440,6 +464,29 @@ fn changes_that_no_tile_shows_make_none_dirty_and_are_purged_for_filters() {
     kept.is_fresh("the last change");
     let (_, lines) = watching.end_with_lines();
     assert_eq!(times(&lines, "read anew"), 0, "{lines}");
+}
+
+#[test]
+fn rows_whose_degrees_change_and_whose_metres_do_not_make_tiles_dirty() {
+    let kept = Kept::over(SAME_METRES, "t.mbtiles", IN_DEGREES, &[&["--zoom", "4-6"]]);
+    let watching = kept.watch();
+    kept.keep_rows(&watching);
+    let moved = |to: &str| {
+        format!(
+            "UPDATE rows SET geom = ST_SetSRID(ST_MakePoint({to}, y), 4326) FROM near WHERE rows.id = 20000 + near.id"
+        )
+    };
+    for to in ["b", "a"] {
+        let (dirty, lines) = kept.published(&watching, &moved(to));
+        assert!(dirty > 0 && lines.contains("live rows replaced"), "{dirty} dirty tiles: {lines}");
+        kept.is_fresh(to);
+    }
+    let (dirty, _) = kept.published(
+        &watching,
+        "UPDATE rows SET kind = kind + 1 WHERE id < 20000; UPDATE rows SET kind = kind - 1 WHERE id < 20000",
+    );
+    assert_eq!(dirty, 0, "rows that stand where they are sure to stand");
+    watching.end();
 }
 
 #[test]
