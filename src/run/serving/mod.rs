@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `awaited` | live tiles of a server that began while its database was away |
 //! | `bounds` | the limits on the database sessions of live tiles, over all tilesets |
 //! | `count` | how many rows a request chooses, and where they lie |
 //! | `drawing` | tiles that are drawn from kept rows, or whose cells are counted from them |
@@ -20,6 +21,7 @@
 //! | `shared_work` | work that is done once for all who wait for its result |
 //! | `snapshot` | the database state that live tiles show for some seconds, and the sessions on it |
 
+mod awaited;
 mod bounds;
 mod count;
 mod drawing;
@@ -42,6 +44,7 @@ mod snapshot;
 use std::path::Path;
 use std::sync::Arc;
 
+use awaited::{AwaitedTiles, may_be_awaited};
 use bounds::LiveBounds;
 use family::family_parts;
 use live::DatabaseTiles;
@@ -231,12 +234,23 @@ async fn parts(
     if served.writer.is_some() {
         refuse_versions(&run.target)?;
     }
-    let live = match &options.live {
-        Some(_) => Some(DatabaseTiles::open(run, served.has_target, bounds).await?),
+    let opened = match &options.live {
+        Some(_) => Some(DatabaseTiles::open(run, served.has_target, bounds).await),
         None => None,
     };
-    let described = live.as_ref().and_then(DatabaseTiles::described).cloned();
-    let filters = live.as_ref().map_or(&run.settings.tileset.filters, DatabaseTiles::filters);
+    let mut filters = run.settings.tileset.filters.clone();
+    let (live, described): (Option<Arc<dyn LiveSource>>, _) = match opened {
+        None => (None, None),
+        Some(Ok(tiles)) => {
+            filters = tiles.filters().clone();
+            let described = tiles.described().cloned();
+            (Some(Arc::new(tiles)), described)
+        }
+        Some(Err(error)) if served.has_target && may_be_awaited(&error, options) => {
+            (Some(Arc::new(AwaitedTiles::new(run, bounds, error).await?)), None)
+        }
+        Some(Err(error)) => return Err(error),
+    };
     Ok(TilesetParts {
         name: run.settings.tileset.name.clone(),
         source: match described {
@@ -245,7 +259,7 @@ async fn parts(
         },
         headers: run.settings.server.tile_headers.clone(),
         parameters: TilesetParameters(filters.parameters.iter().map(|settings| settings.parameter.clone()).collect()),
-        live: live.map(|live| Arc::new(live) as Arc<dyn LiveSource>),
+        live,
         writer: served.writer.clone(),
     })
 }

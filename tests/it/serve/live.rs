@@ -13,7 +13,7 @@ use crate::support::folder::Folder;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::{Answer, read_answer};
 use crate::support::places::Places;
-use crate::support::program::{ROWS_LAYER, program, run, seed};
+use crate::support::program::{ROWS_LAYER, bare_program, program, run, seed};
 use crate::support::served::{Served, status};
 use crate::support::{Archive, Cluster, Db, until};
 
@@ -324,6 +324,63 @@ fn without_its_database_the_target_is_served_and_live_tiles_come_back_by_themsel
 }
 
 #[test]
+fn a_server_that_starts_while_its_database_is_away_serves_the_target_and_then_live_tiles() {
+    let mut cluster = Cluster::new();
+    let mut db = Db::with_facilities_on(&cluster.url, 300);
+    let folder = Folder::new();
+    let config = &*folder.config(ROWS_LAYER);
+    let (_target_folder, target) = small(&db, config);
+    cluster.crash();
+    let start = || {
+        let mut command = program();
+        command.args(["serve", &target, "--config", config, "--live", "--database-url", &db.url]);
+        command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--drain", "0s"]);
+        command
+    };
+    let said = Served::saying(start().stderr(std::process::Stdio::piped()), |served| {
+        for path in ["/0/0/0.pbf", "/1/1/0.pbf"] {
+            let stored = served.get(path, GZIP);
+            assert_eq!((status(&stored), stored.header("cache-control")), (200, Some("max-age=5")), "{path}");
+        }
+        let cold = served.get("/4/11/6.pbf", GZIP);
+        assert_eq!((status(&cold), cold.header("cache-control")), (503, Some("no-store")));
+        let count = served.get("/count.json", "");
+        let text = String::from_utf8(count.body.clone()).unwrap();
+        assert!(status(&count) == 503 && text.contains("the rows cannot be counted at the moment"), "{text}");
+        until("it says that it has not read the log", || served.admin("/readyz").1.contains("cannot reach"));
+        let status_of: Value = serde_json::from_str(&served.admin("/status.json").1).unwrap();
+        assert!(status_of["live_rows"]["why_not"].as_str().unwrap().contains("cannot reach"), "{status_of}");
+        cluster.start();
+        until("live tiles are rendered", || status(&served.get("/4/11/6.pbf", GZIP)) == 200);
+        assert_eq!(served.json("/tiles.json")["maxzoom"], 22);
+        assert_eq!(status(&served.get("/count.json", "")), 200);
+    });
+    let warned =
+        format!("{target}: it is served without live tiles until the database answers: cannot reach the database ");
+    assert!(said.contains(&warned), "{said}");
+    assert!(said.contains(&format!("{target}: the database answers, and live tiles are rendered")), "{said}");
+    // Live tiles that do not fit the target are found out later than otherwise.
+    cluster.crash();
+    let other = folder.beside("other.toml");
+    let layer = "[[layer]]\nname = \"facilities\"\ntable = \"api_facility\"\nkey = [\"id\"]\nproperties = [\"id\"]\n";
+    fs::write(&other, layer).unwrap();
+    let served = served(&db.url, &target, other.to_str().unwrap(), &[]);
+    assert_eq!(status(&served.get("/0/0/0.pbf", GZIP)), 200);
+    cluster.start();
+    until("it says that they do not fit", || {
+        let (ready, reasons) = served.admin("/readyz");
+        ready == 503 && reasons.contains("the target was made with another configuration")
+    });
+    assert_eq!((status(&served.get("/0/0/0.pbf", GZIP)), status(&served.get("/4/11/6.pbf", GZIP))), (200, 503));
+    // Without the name of a database, and without a target, there is nothing to wait for.
+    cluster.crash();
+    run(program().args(["serve", &target, "--config", config, "--live", "--listen", "127.0.0.1:0"]))
+        .fails(1, &["no database is named"]);
+    cluster.start();
+    db.reconnect();
+}
+
+#[test]
 fn the_layers_zooms_bound_what_is_asked_and_tilejson_says_so() {
     let db = Db::with_facilities(300);
     let folder = tempfile::tempdir().unwrap();
@@ -389,7 +446,8 @@ fn live_tiles_need_a_database() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = format!("postgresql://nobody@127.0.0.1:{port}/none");
     let arguments = ["serve", &target, "--config", config, "--live", "--listen", "127.0.0.1:0"];
-    run(program().args(arguments).args(["--database-url", &nobody])).fails(1, &[&format!("127.0.0.1:{port}")]);
+    let everything = ["serve", "--live", "--no-config", "--listen", "127.0.0.1:0", "--database-url", &nobody];
+    run(bare_program().args(everything)).fails(1, &[&format!("127.0.0.1:{port}")]);
     for (value, text) in [("0s", "0s must lie between 100ms and 10m"), ("1h", "1h must lie between")] {
         fs::write(config, format!("{ROWS_LAYER}\n[serve]\nlive_timeout = \"{value}\"\n")).unwrap();
         run(program().args(arguments).args(["--database-url", &db.url])).fails(2, &["serve.live_timeout", text]);
