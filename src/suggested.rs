@@ -41,12 +41,14 @@ pub const SHARDS_STATUS: SuggestedCommand = SuggestedCommand("shards status");
 pub const TRACK_INSTALL: SuggestedCommand = SuggestedCommand("track install");
 /// Removes the entries of the change log that all targets have seen.
 pub const TRACK_PRUNE: SuggestedCommand = SuggestedCommand("track prune");
+/// Shows how far targets are behind the change log.
+pub const TRACK_STATUS: SuggestedCommand = SuggestedCommand("track status");
 /// Removes the change log.
 pub const TRACK_REMOVE: SuggestedCommand = SuggestedCommand("track remove");
 
 impl SuggestedCommand {
     /// All of them, with the names of their constants.
-    pub const ALL: [(&str, SuggestedCommand); 11] = [
+    pub const ALL: [(&str, SuggestedCommand); 12] = [
         ("PURGE", PURGE),
         ("RESEED", RESEED),
         ("SEED", SEED),
@@ -58,6 +60,7 @@ impl SuggestedCommand {
         ("TRACK_INSTALL", TRACK_INSTALL),
         ("TRACK_PRUNE", TRACK_PRUNE),
         ("TRACK_REMOVE", TRACK_REMOVE),
+        ("TRACK_STATUS", TRACK_STATUS),
     ];
 
     /// Its verbs, such as "track install".

@@ -99,7 +99,14 @@ pub(crate) struct Serve {
     pub layer: Vec<String>,
     /// Keep the target up to date with the database: always, or auto, which stands by while another server does [env:
     /// OAR_TILES_WRITER]
-    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "always")]
+    #[arg(
+        long,
+        value_name = "WHEN",
+        value_parser = ["always", "auto", "never"],
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always"
+    )]
     pub writer: Option<String>,
     /// After SIGTERM, answer for this long while /readyz says 503, then stop accepting connections [env:
     /// OAR_TILES_DRAIN]

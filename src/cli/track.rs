@@ -15,7 +15,7 @@ use crate::report::{
 use crate::run::track::InstallWork;
 use crate::run::{CommandError, track};
 use crate::stop::Stop;
-use crate::suggested::SEED;
+use crate::suggested::{SEED, TRACK_STATUS};
 
 /// `oar-tiles track`.
 #[derive(Debug, Subcommand)]
@@ -182,9 +182,13 @@ async fn install_log(
     let server = &done.server;
     match &done.work {
         InstallWork::Sql(sql) => print_script(sql)?,
-        InstallWork::Nothing | InstallWork::Steps(_) if quiet => {}
+        InstallWork::Nothing | InstallWork::FirstSteps(_) | InstallWork::Steps(_) if quiet => {}
         InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
         InstallWork::Steps(steps) => print(&format!(
+            "{}From now on these changes are noted in {server}, too. {TRACK_STATUS} names the targets that need a seed: those that draw what was not noted until now\n",
+            lines(steps)
+        ))?,
+        InstallWork::FirstSteps(steps) => print(&format!(
             "{}From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n",
             lines(steps)
         ))?,

@@ -87,13 +87,13 @@ pub enum CommandError {
     )]
     NeedSeeds { targets: usize, of: usize },
     #[error(
-        "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
+        "{target} holds {} tiles in these zooms and boxes, and {} would be left: max_shrink is {max}. No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, allow it for one seed or reseed with --allow-shrink",
         crate::report::grouped(*held),
         crate::report::grouped(*left)
     )]
     Shrinks { target: String, held: u64, left: u64, max: MaxShrink },
     #[error(
-        "{target} would lose rows: {}. max_shrink is {max}. Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink",
+        "{target} would lose rows: {}. max_shrink is {max}. Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, allow it for one seed or reseed with --allow-shrink",
         lost.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
     LosesRows { target: String, lost: Vec<LostRows>, max: MaxShrink },

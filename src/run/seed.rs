@@ -11,7 +11,9 @@ use super::identity::LogIdentity;
 use super::prepare::{layers_that_end_early, prepare};
 use super::render::{Rendered, render, render_from_cache};
 use super::row_loss::KnownRows;
-use super::target::{AnySink, Claimed, Target, TilesBefore, claim, judge_rows, relative_address_warning};
+use super::target::{
+    AnySink, Claimed, Target, TilesBefore, claim, judge_rows, narrower_archive_warning, relative_address_warning,
+};
 use super::{CommandError, RowSource, TilesetRun, interrupted, restarting, with_what_remains};
 use crate::manifest::{Manifest, Publication};
 use crate::pipeline;
@@ -59,7 +61,9 @@ async fn attempt(tileset_run: &TilesetRun, restarts: u32) -> Result<RunReport, C
     // One of thousands of variants reports the warnings for all.
     let warns = cache.is_none_or(|cache| cache.variant.unwrap_or_default() == 0);
     if warns {
-        prepared.warn(layers_that_end_early(&tileset_run.settings), &tileset_run.report);
+        let narrower = narrower_archive_warning(tileset_run, claimed.described.as_ref());
+        let early = layers_that_end_early(&tileset_run.settings);
+        prepared.warn(narrower.into_iter().chain(early).collect(), &tileset_run.report);
     }
     let cursor = prepared.snapshot.cursor().to_owned();
     let known: Vec<KnownRows> = prepared.rows.iter().map(|rows| KnownRows::of_survey(*rows)).collect();

@@ -45,7 +45,9 @@ pub(crate) enum InstallWork {
     Sql(String),
     /// Nothing was done, because everything was there.
     Nothing,
-    /// These steps were done.
+    /// These steps were done, and there was no change log before.
+    FirstSteps(Vec<String>),
+    /// These steps were done beside what was there.
     Steps(Vec<String>),
 }
 
@@ -82,7 +84,11 @@ pub(crate) async fn install(
         InstallWork::Nothing
     } else {
         change_log::run(&database, &installation).await?;
-        InstallWork::Steps(installation.steps)
+        if installation.is_first {
+            InstallWork::FirstSteps(installation.steps)
+        } else {
+            InstallWork::Steps(installation.steps)
+        }
     };
     Ok(InstallOutcome { server: database.server().to_string(), warnings, work })
 }

@@ -141,7 +141,7 @@ impl Admin {
     /// What is wrong, or not there yet, though the server is ready.
     fn notes(&self) -> Vec<String> {
         let named = |tileset: &Arc<SiteTileset>| {
-            let notes = [tileset.note(), tileset.preparing()].into_iter().flatten();
+            let notes = [tileset.note(), tileset.writing(), tileset.preparing()].into_iter().flatten();
             let is_lone = self.site.tilesets.at_root().is_some();
             let named = |note| if is_lone { note } else { format!("{}: {note}", tileset.name) };
             notes.map(named).collect::<Vec<_>>()

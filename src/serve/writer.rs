@@ -79,6 +79,12 @@ impl WriterStatus {
         })
     }
 
+    /// What is wrong with what it writes; `None` if nothing is.
+    pub(crate) fn note(&self) -> Option<String> {
+        let failure = self.0.lock().failure.clone()?;
+        Some(format!("the writer could not bring its target up to date, and tries again: {failure}"))
+    }
+
     /// Notes that the writer failed, and will try again.
     pub(crate) fn note_failure(&self, why: String) {
         self.0.lock().failure = Some(why);

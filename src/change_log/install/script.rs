@@ -22,6 +22,8 @@ pub(crate) struct Installation {
     pub sql: String,
     /// True if there is nothing to do.
     pub(crate) is_done: bool,
+    /// True if there was no change log before.
+    pub(crate) is_first: bool,
     /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
     pub warnings: Vec<String>,
@@ -85,7 +87,7 @@ impl ScriptContext<'_> {
         let is_done = steps.is_empty() && readers.is_empty();
         if is_done {
             let sql = "-- Everything is installed.\n".to_owned();
-            return Installation { sql, is_done, steps, warnings };
+            return Installation { sql, is_done, is_first: false, steps, warnings };
         }
         let mut parts = vec![
             BEGIN.to_owned(),
@@ -117,7 +119,7 @@ impl ScriptContext<'_> {
             .map(|part| format!("{part}\n"))
             .collect::<Vec<_>>()
             .join("\n");
-        Installation { sql, is_done, steps, warnings }
+        Installation { sql, is_done, is_first: self.facts.is_none(), steps, warnings }
     }
 
     fn altered_tables(&self) -> Vec<String> {

@@ -148,7 +148,11 @@ impl LayerDraft<'_> {
         }
         let is_empty = self.geometry.rows.as_ref().is_ok_and(|rows| rows.rows == 0);
         if is_empty {
-            remarks.push(format!("{table} has no row, so its zooms, and what tells rows apart, are not known: fill it, and run oar-tiles init again"));
+            let rest =
+                if matches!(self.row_key(), RowKey::Columns(_)) { " are" } else { ", and what tells rows apart, are" };
+            remarks.push(format!(
+                "{table} has no row, so its zooms{rest} not known: fill it, and run oar-tiles init again"
+            ));
         }
         match (self.row_key(), relation.kind) {
             (RowKey::Today(name), SpatialKind::PartitionedTable) => remarks.push(format!(

@@ -210,8 +210,8 @@ impl ServedRows {
         self.report.lock().being_read = true;
     }
 
-    /// Notes which state the rows show now.
-    pub(crate) async fn note_shown(&self, shown: &StateInHistory) {
+    /// Notes which state the rows show now, and in the same moment what `counts` adds.
+    pub(crate) async fn note_shown(&self, shown: &StateInHistory, counts: impl FnOnce(&mut LiveRowsReport)) {
         let ((rows, bytes), changed) = (self.rows.size().await, self.rows.changed().await);
         let (shared_bytes, file_bytes) = (self.rows.shared_bytes().await, self.rows.file_bytes().await);
         let bytes = self.owners.bound(self.memory, bytes);
@@ -221,6 +221,7 @@ impl ServedRows {
         (report.rows, report.bytes, report.changed) = (rows, bytes, changed);
         (report.shared_bytes, report.file_bytes) = (shared_bytes, file_bytes);
         (report.being_read, report.snapshot, report.why_not) = (false, Some(shown.state.to_string()), None);
+        counts(&mut report);
     }
 
     /// True for one caller, who has to read the rows now.
@@ -261,12 +262,12 @@ impl ServedRows {
         let mut kept = self.kept.lock().await;
         let (why, pause) = match read {
             Ok(Some((state, obtained))) => {
-                match obtained {
-                    Obtained::Read => self.report.lock().reads += 1,
-                    Obtained::Taken => self.report.lock().taken += 1,
-                }
                 self.sets.note_rows_read();
-                self.note_shown(&state.shown).await;
+                let counts = |report: &mut LiveRowsReport| match obtained {
+                    Obtained::Read => report.reads += 1,
+                    Obtained::Taken => report.taken += 1,
+                };
+                self.note_shown(&state.shown, counts).await;
                 *kept = RowsStage::Rows(state);
                 if let Some(file) = &self.file {
                     file.note_read();
@@ -421,7 +422,7 @@ impl ServedRows {
                     }
                 }
                 let state = self.sets.next_state(&logged);
-                self.note_shown(shown).await;
+                self.note_shown(shown, |_report| ()).await;
                 self.offer(self.pool_step(database, snapshot, schema), &probed.layers, shown).await;
                 *kept = RowsStage::Rows(RowsState::new(shown, &probed.reads));
                 self.sets.note_lacking_facets(why_no_facets(&probed.layers, &layers, &state));

@@ -83,8 +83,7 @@ impl ServedRows {
         let mut kept = self.kept.lock().await;
         let why = match loaded {
             Ok(state) => {
-                self.report.lock().loads += 1;
-                self.note_shown(&state.shown).await;
+                self.note_shown(&state.shown, |report| report.loads += 1).await;
                 let report = self.report();
                 tracing::info!(
                     "{} rows for live tiles were taken over from an earlier server in {:.1} s, and no table was read",

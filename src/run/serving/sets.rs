@@ -212,7 +212,11 @@ impl ServedSets {
 
     /// Notes why facets cannot be used, of which a reading may have others.
     pub(crate) fn note_lacking_facets(&self, why: Option<String>) {
-        self.facets_read.lock().why_not = why;
+        let mut facets = self.facets_read.lock();
+        if let Some(why) = why.as_ref().filter(|_| facets.why_not != why) {
+            tracing::info!("filters of live tiles are not answered from facets: {why}");
+        }
+        facets.why_not = why;
     }
 
     /// True if rows have to be read anew for their facets: once these cannot be used, after a while.

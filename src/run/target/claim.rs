@@ -11,7 +11,8 @@ use crate::manifest::{Publication, RowCounts, publication_of, row_counts_of};
 use crate::postgis::{Layer, LayerKind};
 use crate::run::describe::leaves_parts;
 use crate::run::row_loss::{KnownRows, RowsJudge};
-use crate::run::{CommandError, TilesetRun};
+use crate::run::{CommandError, RunPart, TilesetRun};
+use crate::suggested::RESEED;
 use crate::target::{Described, OpenMode, Sink};
 use crate::tile::area_texts;
 
@@ -62,6 +63,18 @@ pub(crate) async fn judge_rows(
     }
     let (target, max, zooms) = (&run.target, tileset.max_shrink, &tileset.zooms);
     RowsJudge { target, max, layers, zooms, bbox, before: before.as_ref() }.judge(known, count).await.map(Some)
+}
+
+/// The warning that a seed leaves tiles of an archive out, because it has fewer zooms or smaller boxes; `None` if it
+/// covers all that the archive has. `described` is what the archive says about itself.
+pub(crate) fn narrower_archive_warning(run: &TilesetRun, described: Option<&Described>) -> Option<String> {
+    let before = described.filter(|_| run.target.url.is_archive() && matches!(run.part, RunPart::Whole))?;
+    leaves_parts(&run.settings, before).then(|| {
+        let target = &run.target;
+        format!(
+            "{target} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output, or bring {target} up to date with {RESEED}"
+        )
+    })
 }
 
 /// The warning that maps cannot find the tiles by the target's TileJSON; `None` if they can.

@@ -21,7 +21,7 @@ use crate::stop::Stop;
 use crate::target::{BeforeManifest, ChangeListWriter, PartialScope, ReadError, TargetUrl};
 use crate::tile::TileRectList;
 
-pub(crate) use claim::{Claimed, claim, judge_rows, relative_address_warning};
+pub(crate) use claim::{Claimed, claim, judge_rows, narrower_archive_warning, relative_address_warning};
 pub(crate) use refusal::{TilesBefore, TilesetNames, refuse_other, refuse_shrink};
 pub(crate) use state::{TargetState, needs_seed, why_not_repairable};
 pub(crate) use targets::{AnySink, OpenedSink, TargetOptions, VersionSwitch};

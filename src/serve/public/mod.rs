@@ -38,7 +38,7 @@ use super::http::origin::for_listed_origins;
 use super::http::route::{COUNT, FILTERS, MAX_PATH_BYTES, NoRoute, VALUES, tile_of};
 use super::http::unread::UnreadAnswers;
 use super::jobs::AdminToken;
-use super::live::{Counted, LayerCounts};
+use super::live::{Counted, LayerCounts, LiveError};
 use super::observe::access_log::{AccessLine, AccessLog};
 use super::observe::metrics::{Metrics, RouteLabel, SourceLabel};
 use super::options::{ServeOptions, TileHeaders};
@@ -340,6 +340,10 @@ impl Site {
                     answer::forbid_keeping(&mut answer);
                 }
                 answer
+            }
+            Some(Err(TileError::Live(error @ (LiveError::Failed(_) | LiveError::Away(_))))) => {
+                let error = TileError::Live(error);
+                answer::unavailable("the rows cannot be counted at the moment", error.retry_after())
             }
             Some(Err(error)) => no_tile(&error),
         }

@@ -355,6 +355,11 @@ impl SiteTileset {
         known.unread(now).filter(|_| !known.is_starting(now))
     }
 
+    /// Why the target is not brought up to date by the server's own writer.
+    pub(crate) fn writing(&self) -> Option<String> {
+        self.writer.as_ref()?.handle.status.note()
+    }
+
     /// What is not as fast as it will be, though nothing is wrong.
     pub(crate) fn preparing(&self) -> Option<String> {
         let rows = self.tiles.live_rows()?;

@@ -61,6 +61,7 @@ fn installing_again_changes_nothing() {
     ] {
         assert!(first.stdout.contains(text), "«{text}» is missing in {}", first.stdout);
     }
+    assert!(!first.stdout.contains("track status"), "{}", first.stdout);
     let before = touched(&tracking.db);
     let again = tracking.install(&[]).ok();
     assert!(again.stdout.starts_with("everything is installed in ") && again.stderr.is_empty(), "{}", again.stdout);
@@ -74,6 +75,9 @@ fn two_configurations_share_what_they_watch() {
     let since = tracking.now();
     tracking.configure("[[layer]]\nname = \"kinds\"\ntable = \"mill\"\nproperties = [\"kind\"]\n");
     let second = tracking.install(&[]).ok();
+    let next = "From now on these changes are noted in ";
+    let status = ", too. oar-tiles track status names the targets that need a seed: those that draw what was not noted until now\n";
+    assert!(second.stdout.contains(next) && second.stdout.contains(status), "{}", second.stdout);
     assert!(second.stdout.contains("\"public\".\"mill\": the triggers stay on"), "{}", second.stdout);
     assert_eq!(watched(&tracking.db), ["mill: id kind location name"]);
     tracking.configure(LAYER);

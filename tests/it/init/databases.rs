@@ -410,6 +410,7 @@ fn of_a_table_without_rows_only_an_index_tells_a_key() {
     );
     let said = init(&db, &folder, &[]).ok().stdout;
     let note = "note: \"public\".\"planet_osm_point\" has no row, so its zooms, and what tells rows apart, are not known: fill it, and run oar-tiles init again\n";
+    assert!(said.contains("note: \"public\".\"keyed\" has no row, so its zooms are not known: fill it, and"), "{said}");
     assert!(said.contains(note) && !said.contains("all different today"), "{said}");
     let text = written(&folder);
     assert!(text.contains("key = [\"row_digest\", \"row_copy\"]") && text.contains("key = [\"osm_id\"]"), "{text}");

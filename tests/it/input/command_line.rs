@@ -159,7 +159,7 @@ fn progress_is_lines_in_a_pipe_json_for_machines_and_a_bar_if_asked() {
     assert_eq!(events.last().unwrap()["event"], "done");
     with("bar");
     let quiet =
-        run(program().args(["seed", "-q", "--zoom", "0-3", "--database-url", &db.url, "--output"]).arg(&output)).ok();
+        run(program().args(["seed", "-q", "--zoom", "0-8", "--database-url", &db.url, "--output"]).arg(&output)).ok();
     assert_eq!((quiet.stdout.as_str(), quiet.stderr.as_str()), ("", ""));
 }
 

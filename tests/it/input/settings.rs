@@ -58,6 +58,10 @@ fn flags_that_make_no_sense_are_refused() {
             &["seed", "--progress", "dots"][..],
             "invalid value 'dots' for '--progress <STYLE>'\n  [possible values: auto, bar, lines, json, none]\n",
         ),
+        (
+            &["serve", "t.mbtiles", "--writer=yes"],
+            "invalid value 'yes' for '--writer[=<WHEN>]'\n  [possible values: always, auto, never]\n",
+        ),
         (&["sed"], "unrecognized subcommand 'sed'"),
         (&["config", "--zoom", "5-3"], "the zoom range 5-3 is reversed: write 3-5"),
         (&["seed", "--database-url", "mysql://here/there"], "error: the database URL cannot be read ("),

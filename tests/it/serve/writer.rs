@@ -294,8 +294,12 @@ fn what_a_writer_refuses_to_publish_is_in_its_status_until_it_is_published() {
     fleet.db.run(&format!("CREATE TABLE gone AS {rows}; DELETE FROM api_facility WHERE id IN (SELECT id FROM gone)"));
     let failure = || status_of(&served)["writer"]["failure"].clone();
     until("it says why", || failure().as_str().is_some_and(|why| why.contains("would lose")));
+    let (ready, notes) = served.admin("/readyz");
+    let note = "the writer could not bring its target up to date, and tries again: ";
+    assert!(ready == 200 && notes.contains(note) && notes.contains("would lose"), "{ready} {notes}");
     fleet.db.run("INSERT INTO api_facility SELECT * FROM gone");
     until("it has nothing to complain of", || failure().is_null());
+    assert!(!served.admin("/readyz").1.contains("the writer could not"));
 }
 
 #[test]

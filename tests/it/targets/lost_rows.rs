@@ -19,7 +19,7 @@ const TABLES: &str = "
     CREATE INDEX ON site USING gist (g);
     CREATE INDEX ON shop USING gist (g)";
 
-const NOTHING_LOST: &str = "Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink";
+const NOTHING_LOST: &str = "Nothing was written, the manifest is unchanged. See whether a table is empty, or an import half done; if not, allow it for one seed or reseed with --allow-shrink";
 
 /// A layer over a table, with more lines.
 fn layer(name: &str, table: &str, more: &str) -> String {

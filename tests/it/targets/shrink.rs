@@ -14,7 +14,7 @@ use crate::support::{Db, until};
 const TARGETS: [&str; 5] = ["t.mbtiles", "t.pmtiles", "tiles/", "s3:tiles/", "s3:t.pmtiles"];
 
 const HELD: &str = " tiles in these zooms and boxes, and ";
-const NOTHING_LOST: &str = "No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, run the command again with --allow-shrink";
+const NOTHING_LOST: &str = "No tile was deleted, the manifest is unchanged. See whether a table is empty, or an import half done; if not, allow it for one seed or reseed with --allow-shrink";
 
 fn followed(facilities: u32) -> Followed {
     Followed::new(Db::with_facilities(facilities), Places::new())
@@ -165,4 +165,26 @@ fn a_watch_says_so_and_goes_on_trying() {
     assert!(world.tiles_of("tiles/").len() == before.len());
     signal(&child, "TERM");
     wait(child).ok();
+}
+
+#[test]
+fn a_seed_with_fewer_zooms_says_that_an_archive_loses_the_others() {
+    let (db, places) = (Db::with_facilities(50), Places::new());
+    for (name, is_archive) in [("t.mbtiles", true), ("t.pmtiles", true), ("tiles/", false)] {
+        let warning = format!(
+            "warning: {} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output, or bring {0} up to date with oar-tiles reseed",
+            places.place(name)
+        );
+        let seed = |arguments: &[&str]| places.seed(&db, name, arguments).ok().stderr;
+        for (arguments, is_narrower) in [
+            (&["--zoom", "0-4"][..], false),
+            (&["--zoom", "0-4"], false),
+            (&["--zoom", "0-4", "--bbox", "60,5,100,35"], true),
+            (&["--zoom", "0-5", "--bbox", "60,5,100,35"], false),
+            (&["--zoom", "5", "--bbox", "60,5,100,35"], true),
+        ] {
+            let said = seed(arguments);
+            assert_eq!(said.contains(&warning), is_archive && is_narrower, "{name} {arguments:?}: {said}");
+        }
+    }
 }
