@@ -5,6 +5,7 @@
 use std::fs;
 
 use super::live_rows::Live;
+use super::rows_in_file::WIDE;
 use crate::reseed::live_rows::{CHANGES, POINTS};
 use crate::support::chance::Chance;
 use crate::support::program::{program, run, seed};
@@ -93,7 +94,7 @@ fn rows_that_servers_keep_are_those_of_a_seed_over_a_random_history_with_kills_p
     let (rounds, chosen) = (number("OAR_TILES_TEST_ROUNDS", 6), number("OAR_TILES_TEST_SEED", 23));
     let mut chance = Chance(chosen);
     let layers = format!("{POINTS}{KINDS}");
-    let mut live = Live::over("", &layers, &layers);
+    let mut live = Live::over(WIDE, &layers, &layers);
     let target = live.tracked.path("other.mbtiles").display().to_string();
     seed(&live.tracked.db.url, target.as_ref(), &["--config", &live.config, "--zoom", "0-1"]).ok();
     let own = |live: &Live| {
@@ -106,7 +107,21 @@ fn rows_that_servers_keep_are_those_of_a_seed_over_a_random_history_with_kills_p
         ]
     };
     let start = |target: &str, own: &[String]| Served::new(target, &own.iter().map(String::as_str).collect::<Vec<_>>());
-    let other = start(&target, &own(&live));
+    // The other server keeps features in a scratch file.
+    let mut command = program();
+    command.args(["serve", &target, "--listen", "127.0.0.1:0", "--drain", "0s", "--admin", "127.0.0.1:0"]);
+    let other = Served::of(command.args(own(&live)).env("OAR_TILES_ROWS_MB", "5"));
+    let rows_of_other = || -> serde_json::Value {
+        serde_json::from_str::<serde_json::Value>(&other.admin("/status.json").1).unwrap()["live_rows"].clone()
+    };
+    let mut tiles = (0..64).flat_map(|x| (0..64).map(move |y| (x, y)));
+    until("rows of the other server", || {
+        for (x, y) in tiles.by_ref().take(60) {
+            other.get(&format!("/6/{x}/{y}.pbf"), "");
+        }
+        rows_of_other()["rows"].as_u64().unwrap() > 0
+    });
+    assert!(rows_of_other()["file_bytes"].as_u64().unwrap() > 0, "{}", rows_of_other());
     live.keeps_rows();
     live.asks_until("the rows to be written", |rows| !rows["saved_seconds"].is_null());
     for round in 0..rounds {

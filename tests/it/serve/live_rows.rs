@@ -289,3 +289,50 @@ fn a_further_table_of_a_layer_costs_the_rows_only_where_it_changes() {
     let rows = live.rows();
     assert_eq!(rows["why_not"], "what changed since is not known, or too much", "{rows}");
 }
+
+#[test]
+fn keys_whose_type_is_altered_and_more_changes_than_a_step_takes_are_what_a_seed_shows() {
+    let layer = "[tileset]\nmax_shrink = \"100%\"\n[[layer]]\nname = \"plain\"\ntable = \"rows\"\ngeometry = \"geom\"\nkey = [\"id\"]\nproperties = [\"kind\"]\n[serve]\nlive_ttl = \"1s\"\n[changes]\npoll = \"1s\"\n";
+    let live = Live::new(layer);
+    live.keeps_rows();
+    live.shows_what_a_seed_shows("the rows");
+    for altered in ["bigint", "numeric USING -id::numeric", "int"] {
+        live.tracked.db.run(&format!("ALTER TABLE rows ALTER COLUMN id TYPE {altered}"));
+        live.shows_what_a_seed_shows(altered);
+        live.tracked.db.run("UPDATE rows SET kind = kind + 1 WHERE kind < 3");
+        live.shows_what_a_seed_shows("a change after that");
+        // The log lacks changes of the altered column until then.
+        live.tracked.oar_tiles(&["track", "install", "--config", &live.config]).ok();
+    }
+    live.keeps_rows();
+    let reads = live.rows()["reads"].as_u64().unwrap();
+    live.tracked.db.run("INSERT INTO rows SELECT 10000 + i, 1, 'new', true, ST_SetSRID(ST_MakePoint(i % 500 * 1e-3, i / 500 * 1e-3), 4326) FROM generate_series(1, 200001) AS i");
+    live.shows_what_a_seed_shows("more rows than a step takes");
+    live.tracked.db.run("UPDATE rows SET kind = 2 WHERE id = 10001");
+    live.asks_until("the rows to be read anew", |rows| rows["rows"].as_u64().unwrap() > 200_000);
+    assert_eq!(live.rows()["reads"], reads + 1, "{}", live.rows());
+    live.shows_what_a_seed_shows("the rows that were read anew");
+}
+
+#[test]
+fn cells_of_texts_in_a_database_of_another_encoding_are_those_of_a_seed() {
+    for encoding in ["LATIN1", "SQL_ASCII"] {
+        let db = Db::encoded(encoding);
+        let layer = "[tileset]\nmax_shrink = \"100%\"\n[[layer]]\nname = \"cells\"\ntable = \"rows\"\ngeometry = \"geom\"\nkey = [\"word\"]\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nproperties = { rows = \"count(*)\" }\n";
+        let sql = "UPDATE rows SET word = chr(200 + id % 50) || id; ALTER TABLE rows ADD UNIQUE (word); ALTER TABLE rows ALTER word SET NOT NULL";
+        let sql = if encoding == "LATIN1" { sql } else { &sql.replace("chr(200", "chr(70") };
+        let live = Live::start(db, sql, layer, layer, "t.mbtiles");
+        live.asks_until("an answer", |rows| {
+            rows["being_read"] == false
+                && (rows["why_not"].is_null() || rows["why_not"] != "few live tiles have been asked for so far")
+        });
+        live.shows_what_a_seed_shows(encoding);
+        for change in [
+            "UPDATE rows SET geom = ST_Translate(geom, 3, 2) WHERE id % 7 = 0 AND abs(ST_X(geom)) < 170",
+            "DELETE FROM rows WHERE id % 9 = 0",
+        ] {
+            live.tracked.db.run(change);
+            live.shows_what_a_seed_shows(change);
+        }
+    }
+}

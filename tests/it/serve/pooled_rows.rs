@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use super::rows_in_file::WIDE;
 use crate::reseed::live_rows::{CHANGES, ROWS, filled};
 use crate::support::chance::Chance;
 use crate::support::program::{program, run};
@@ -25,6 +26,11 @@ struct World {
 
 impl World {
     fn new(sql: &str, arguments: &[&str]) -> World {
+        World::with(sql, "", arguments)
+    }
+
+    /// The same with more lines in the configuration.
+    fn with(sql: &str, lines: &str, arguments: &[&str]) -> World {
         let (db, folder) = (Db::new(), tempfile::tempdir().unwrap());
         db.run(sql);
         let tracked = Tracked { db, folder };
@@ -36,7 +42,7 @@ impl World {
         };
         let tilesets = [tileset("one", "plain", "0"), tileset("two", "plain", "0-1"), tileset("other", "shown", "0")];
         let config = format!(
-            "[tileset_defaults]\nmax_shrink = \"100%\"\n{}[changes]\ndebounce = \"20ms\"\n{PLAIN}{SHOWN}",
+            "{lines}[tileset_defaults]\nmax_shrink = \"100%\"\n{}[changes]\ndebounce = \"20ms\"\n{PLAIN}{SHOWN}",
             tilesets.concat()
         );
         fs::write(tracked.path("c.toml"), config).unwrap();
@@ -169,37 +175,68 @@ fn tilesets_share_rows_again_once_one_of_them_has_joined_them_with_what_changed(
     }
 }
 
+impl World {
+    /// Waits until the target of the tileset "two" shows what is in the table.
+    fn is_written(&self, what: &str) {
+        let fresh = self.tracked.path("fresh.mbtiles");
+        let config = self.tracked.path("plain.toml").display().to_string();
+        drop(fs::remove_file(&fresh));
+        let mut command = program();
+        command.args(["seed", "--progress", "none", "--zoom", "0-1", "--config", &config, "--database-url"]);
+        run(command.arg(&self.tracked.db.url).arg("--output").arg(&fresh).env("OAR_TILES_ROWS_MB", "0")).ok();
+        let tiles = Archive::open(&fresh).stored();
+        let target = self.tracked.path("two.mbtiles");
+        until(what, || Archive::open(&target).stored() == tiles);
+        show_the_same(&target, &fresh);
+    }
+
+    /// Changes some rows until a writer has taken those of the tileset "two".
+    fn are_taken_by_a_writer(&self, some: &str) {
+        self.keeps_rows("two");
+        assert_eq!(self.rows("two")["given"], 0);
+        for kind in ["kind + 1", "kind + 2"] {
+            // Many, so that the writer wants the rows.
+            self.tracked.db.run(&format!("UPDATE rows SET kind = {kind} WHERE {some}"));
+            self.is_written(kind);
+        }
+        // The writers of both tilesets may.
+        until("a writer to take them", || self.rows("two")["given"].as_u64().unwrap() > 0);
+    }
+}
+
+#[test]
+fn rows_in_a_scratch_file_are_taken_by_other_tilesets_and_by_the_writer() {
+    // A third of the memory for each tileset, and what came lies beside the file.
+    let sql = format!("{ROWS}; {}", WIDE.replace("34", "100"));
+    let world = World::with(&sql, "[run]\nrows_mb = 15\n", &["--writer"]);
+    world.are_taken_by_a_writer("id % 4 = 0");
+    let mut chance = Chance(59);
+    world.keeps_rows("one");
+    for (number, change) in CHANGES.iter().enumerate() {
+        let sql = filled(change, &mut chance);
+        world.tracked.db.run(&sql);
+        if number % 2 == 0 {
+            world.is_written(&sql);
+        }
+        world.show_what_a_seed_shows("plain", &["one", "two"], &sql);
+    }
+    let rows = ["one", "two"].map(|name| world.rows(name));
+    let sum = |of: &str| rows.iter().map(|rows| rows[of].as_u64().unwrap()).sum::<u64>();
+    assert!(sum("drops") == 0 && sum("reads") == 1 && sum("given") > 0, "{rows:?}");
+    assert!(rows.iter().all(|rows| rows["file_bytes"].as_u64().unwrap() > 1_000_000), "{rows:?}");
+}
+
 #[test]
 fn the_writer_takes_the_rows_of_live_tiles() {
     let world = World::new(ROWS, &["--writer"]);
-    let is_written = |zoom: &str, what: &str| {
-        let fresh = world.tracked.path("fresh.mbtiles");
-        let config = world.tracked.path("plain.toml").display().to_string();
-        drop(fs::remove_file(&fresh));
-        let mut command = program();
-        command.args(["seed", "--progress", "none", "--zoom", zoom, "--config", &config, "--database-url"]);
-        run(command.arg(&world.tracked.db.url).arg("--output").arg(&fresh).env("OAR_TILES_ROWS_MB", "0")).ok();
-        let tiles = Archive::open(&fresh).stored();
-        let target = world.tracked.path("two.mbtiles");
-        until(what, || Archive::open(&target).stored() == tiles);
-        show_the_same(&target, &fresh);
-    };
-    world.keeps_rows("two");
-    assert_eq!(world.rows("two")["given"], 0);
-    for kind in ["kind + 1", "kind + 2"] {
-        // Many, so that the writer wants the rows.
-        world.tracked.db.run(&format!("UPDATE rows SET kind = {kind} WHERE id % 2 = 0"));
-        is_written("0-1", kind);
-    }
-    // The writers of both tilesets may.
-    until("a writer to take them", || world.rows("two")["given"].as_u64().unwrap() > 0);
+    world.are_taken_by_a_writer("id % 2 = 0");
     for sql in [
         "UPDATE rows SET geom = ST_Translate(geom, 0.5, 0.5) WHERE id % 11 = 0 AND id % 3 > 0",
         "DELETE FROM rows WHERE id % 101 = 0",
         "UPDATE rows SET word = 'last' WHERE id % 13 = 0",
     ] {
         world.tracked.db.run(sql);
-        is_written("0-1", sql);
+        world.is_written(sql);
         world.show_what_a_seed_shows("plain", &["one", "two"], sql);
     }
     let [one, two] = ["one", "two"].map(|name| world.rows(name));

@@ -219,3 +219,28 @@ fn rows_whose_temporary_folder_has_no_room_for_joined_ones_are_dropped() {
     live.served.child.wait().unwrap();
     assert_eq!(fs::read_dir(&disk.path).unwrap().count(), 0, "nothing is left there");
 }
+
+#[test]
+fn rows_whose_scratch_file_cannot_be_read_any_more_are_the_databases() {
+    let layers = with_memory(POINTS, 2);
+    let mut live = Live::over(WIDE, &layers, &layers);
+    live.starts_with(live.tracked.folder.path().to_owned().as_path());
+    live.has_rows_in_a_file();
+    live.shows_what_a_seed_shows("the rows");
+    // Somebody cuts the file, which has no name any more.
+    let open = fs::read_dir(format!("/proc/{}/fd", live.served.child.id())).unwrap().map(|entry| entry.unwrap().path());
+    let is_scratch = |path: &std::path::PathBuf| {
+        let is_gone = fs::read_link(path).is_ok_and(|to| to.to_string_lossy().ends_with(" (deleted)"));
+        is_gone && fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() > 1_000_000)
+    };
+    let files: Vec<std::path::PathBuf> = open.filter(is_scratch).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        fs::OpenOptions::new().write(true).open(file).unwrap().set_len(10).unwrap();
+    }
+    // Tiles in memory are forgotten with this.
+    live.tracked.db.run("UPDATE rows SET kind = kind + 1");
+    live.shows_what_a_seed_shows("a file that was cut");
+    live.tracked.db.run("UPDATE rows SET geom = ST_Translate(geom, 0.5, 0.5) WHERE id % 50 = 7");
+    live.shows_what_a_seed_shows("moved rows");
+}

@@ -11,6 +11,7 @@ use oar_tiles::postgis::{ConnectParts, Database, probe, shows_rows_as_written};
 use oar_tiles::stop::Stop;
 use serde_json::Value;
 
+use super::live_keys::{KEY_COLUMNS, KEYED};
 use super::live_rows::Live;
 use super::rows_in_file::WIDE;
 use crate::reseed::live_rows::{CHANGES, POINTS, filled};
@@ -120,8 +121,13 @@ fn a_server_goes_on_with_the_rows_of_a_killed_or_ended_one() {
 
 #[test]
 fn a_server_goes_on_with_rows_that_take_more_memory_than_it_may_use() {
-    let layers = format!("{POINTS}\n[run]\nrows_mb = 2\n");
-    let mut live = Live::over(WIDE, &layers, &layers);
+    for (layers, sql, rows_mb) in [(POINTS, WIDE.to_owned(), 2), (KEYED, format!("{KEY_COLUMNS}; {WIDE}"), 6)] {
+        goes_on_with_rows_in_a_file(&format!("{layers}\n[run]\nrows_mb = {rows_mb}\n"), &sql);
+    }
+}
+
+fn goes_on_with_rows_in_a_file(layers: &str, sql: &str) {
+    let mut live = Live::over(sql, layers, layers);
     live.keeps_rows();
     live.is_saved();
     for signal in ["-KILL", "-TERM"] {
