@@ -5,7 +5,7 @@ import os
 import re
 import sys
 
-from . import before, cells, daemon, day, edits, filters, functions, limits, peers, purge, registry, repair, reseed, scale, seed, serve, shapes, shards, targets, towns, unread, variants, walk, watch, writers
+from . import before, cells, daemon, day, edits, filters, first_read, functions, limits, peers, purge, registry, repair, reseed, scale, seed, serve, shapes, shards, targets, towns, unread, variants, walk, watch, writers
 from .bench import Bench
 
 DESCRIPTION = """\
@@ -120,6 +120,9 @@ def arguments():
     parser.add_argument("--day", action="store_true",
                         help="only a day of writers of Open Supply Hub's tables in two minutes beside oar-tiles serve --live --writer: how soon commits are in "
                         "answers, and whether the tiles end as a seed makes them")
+    parser.add_argument("--first-read", action="store_true",
+                        help="only how soon a server keeps the rows of Open Supply Hub's table, of 5,000 bytes each: the first read beside a COPY of the same "
+                        "columns, and a restart (--facilities 1200000)")
     parser.add_argument("--functions", action="store_true",
                         help="only functions of tiles: a cheap one beside martin-cp, if that is on the PATH, and one of 50 ms a tile beside its calls alone")
     parser.add_argument("--edited-archive", action="store_true",
@@ -138,7 +141,7 @@ def arguments():
 # Instead of facilities:
 WITHOUT_FACILITIES = {"shapes": shapes.measure, "buildings": towns.measure, "repair": repair.measure, "functions": functions.measure, "edited_archive": edits.measure}
 # The first of these alone, which makes its own rows:
-WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "walk_cdn": walk.measure, "day": day.measure}
+WITH_OWN_ROWS = {"scale": scale.measure, "writers": writers.measure, "walk": walk.measure, "walk_cdn": walk.measure, "day": day.measure, "first_read": first_read.measure}
 # The first of these alone:
 WITHOUT_THE_SEED = {"variants": variants.measure, "unread": unread.measure, "filters": filters.measure, "before": before.measure}
 BESIDE_THE_SEED = {
@@ -162,7 +165,7 @@ def main():
         print("postgresql" + " s3" * bool(needs_s3) + " prepared" * options.watch_polling + " wrk" * (options.serve or options.daemon) + " varnish" * (options.purge or options.walk or options.walk_cdn)
               + " durable" * options.writers)
         return
-    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.walk_cdn or options.day:
+    if options.facilities or options.zoom or options.variants or options.writers or options.walk or options.walk_cdn or options.day or options.first_read:
         cases = [(options.facilities or 100_000, options.zoom or "0-14")]
     else:
         cases = [(1_000, "0-14"), (100_000, "0-14"), (1_000_000, "6-14")]

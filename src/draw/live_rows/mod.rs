@@ -186,6 +186,11 @@ impl LiveRows {
         self.0.lock().await.iter().filter(|kept| matches!(kept.rows, LiveKind::Points(_))).count()
     }
 
+    /// True if all rows are those of some layers, by their definitions.
+    pub(crate) async fn are_of(&self, definitions: &[String]) -> bool {
+        self.0.lock().await.iter().all(|kept| definitions.contains(&kept.definition))
+    }
+
     /// True if rows are so old that they are dropped by the next look.
     pub(crate) async fn are_old(&self) -> bool {
         self.0.lock().await.iter().any(|kept| kept.rows.is_kept() && kept.age() >= MAX_AGE)

@@ -29,6 +29,10 @@ const PAUSES: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs
 /// and a look costs little.
 const MAX_PAUSE_WHILE_HELD: Duration = Duration::from_secs(4);
 
+/// The longest pause between two looks while the watch could not begin to listen. The database may have been away for
+/// a moment.
+const PAUSE_WITHOUT_WAKING: Duration = Duration::from_secs(1);
+
 /// The shortest pause between two looks into the log. Shorter ones would only keep the database busy.
 const MIN_POLL: Duration = Duration::from_millis(100);
 
@@ -255,7 +259,10 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
     /// archive anew. Returns the signal if a stop is asked for.
     async fn woken(&mut self) -> Option<Signal> {
         let (pause, jobs) = (self.look_pause(), self.options.jobs.as_ref());
-        let poll = self.compactions.next(SystemTime::now()).min(*self.run.settings.database.changes.poll);
+        let mut poll = self.compactions.next(SystemTime::now()).min(*self.run.settings.database.changes.poll);
+        if self.waking.is_none() {
+            poll = poll.min(PAUSE_WITHOUT_WAKING);
+        }
         let woken = tokio::select! {
             signal = self.run.stop.wait() => return Some(signal),
             () = if_any(jobs.map(JobStore::queued)) => return None,
@@ -318,8 +325,8 @@ impl<W: Watched, F: FnMut(&W::Outcome) -> Result<(), CommandError>> ReseedLoop<'
                 obstacle
             }
             Err(error) => {
-                let (error, poll) =
-                    (with_cause(&error), humantime::format_duration(*self.run.settings.database.changes.poll));
+                let poll = PAUSE_WITHOUT_WAKING.min(*self.run.settings.database.changes.poll);
+                let (error, poll) = (with_cause(&error), humantime::format_duration(poll));
                 Some(format!("{error}: until notifications can be heard, changes are looked for every {poll}"))
             }
         }

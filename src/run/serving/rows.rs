@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 use super::live_layers::{KeptLayer, LiveLayers, RowOwners, RowsLayer};
 use super::saved_rows_file::SavedRowsFile;
 use super::sets::{FilterPart, LoggedParts, ServedSets, SetsState};
-use crate::change_log::{Cursor, Watch, tracked, tracked_each};
+use crate::change_log::{ChangeLogError, Cursor, LogGap, Watch, tracked, tracked_each};
 use crate::cursor::{NewestLogged, StateInHistory};
 use crate::draw::{CellMembers, GivenCount, LiveRows, LiveStep, RowsPool, may_have_live_points};
 use crate::error::{ErrorKind, Obstacle, with_causes};
@@ -32,6 +32,8 @@ use crate::suggested::TRACK_INSTALL;
 const MIN_TILES: u64 = 50;
 
 pub(crate) const FEW_TILES: &str = "few live tiles have been asked for so far";
+
+const OTHER_HISTORY: &str = "the database has another history";
 
 /// The pause after rows could not be read or brought to a snapshot, before they are read again.
 const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
@@ -111,12 +113,22 @@ pub(crate) enum NotKept {
     Lost(String),
 }
 
+/// True if the log is complete, but not since the state of the rows. They are read anew by themselves, and the target is
+/// another matter.
+fn is_of_younger_log(error: &CommandError) -> bool {
+    let CommandError::Changes(ChangeLogError::LogGap(gap)) = error else { return false };
+    matches!(gap, LogGap::InstalledSince { .. } | LogGap::ColumnSince { .. })
+}
+
 impl<E: Into<CommandError>> From<E> for NotKept {
     fn from(error: E) -> NotKept {
         let error = error.into();
         match error.kind() {
             // Tiles do not wait for a locked log.
             ErrorKind::Transient(Obstacle::HeldUp) => NotKept::NotNow,
+            _ if is_of_younger_log(&error) => {
+                NotKept::Lost("the change log notes all changes only since a time after they were read".to_owned())
+            }
             _ => NotKept::Lost(with_causes(&error)),
         }
     }
@@ -275,7 +287,7 @@ impl ServedRows {
                 return;
             }
             Ok(None) => (
-                "no layer's rows can be kept: they need a change log of their own table, no row level security, keys that are unique and not NULL, and room in rows_mb".to_owned(),
+                "no layer's rows can be kept: they need a change log of their own table, no row level security, keys that are unique and not NULL, and room in rows_mb or in the temporary folder".to_owned(),
                 PAUSE_AFTER_REFUSAL,
             ),
             Err(NotKept::NotNow) => ("the change log is locked".to_owned(), PAUSE_AFTER_LOSS),
@@ -385,13 +397,15 @@ impl ServedRows {
         }
     }
 
-    /// The layers on a snapshot, with rows where they are kept, and which sets hold for these.
+    /// The layers on a snapshot, which was begun at the moment `begun`, with rows where they are kept, and which sets
+    /// hold for these.
     pub(crate) async fn prepared(
         &self,
         database: &Database,
         snapshot: &Snapshot,
         probed: &Probed,
         shown: &StateInHistory,
+        begun: Instant,
         schema: &str,
     ) -> (LiveLayers, SetsState) {
         let plain = || (LiveLayers::without_rows(&probed.layers), SetsState::default());
@@ -400,6 +414,11 @@ impl ServedRows {
         let RowsStage::Rows(RowsState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
         let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
+        if is_older && self.brought_at.lock().is_some_and(|brought| begun > brought) {
+            // It was not taken beside that one: the database went back.
+            self.lose(&mut kept, OTHER_HISTORY).await;
+            return plain();
+        }
         if is_older || shown.newest == NewestLogged::NoLog {
             return plain();
         }
@@ -430,14 +449,19 @@ impl ServedRows {
             }
             Err(NotKept::NotNow) => plain(),
             Err(NotKept::Lost(why)) => {
-                tracing::info!("rows for live tiles are read anew: {why}");
-                self.note_why_not(&why);
-                self.drop_rows().await;
-                *kept = RowsStage::lost(PAUSE_AFTER_LOSS);
-                *self.first_shown.lock() = None;
+                self.lose(&mut kept, &why).await;
                 plain()
             }
         }
+    }
+
+    /// Drops the rows, so that they are read anew.
+    async fn lose(&self, kept: &mut RowsStage, why: &str) {
+        tracing::info!("rows for live tiles are read anew: {why}");
+        self.note_why_not(why);
+        self.drop_rows().await;
+        *kept = RowsStage::lost(PAUSE_AFTER_LOSS);
+        *self.first_shown.lock() = None;
     }
 
     /// The layers with rows that were of the state `before`, brought to the state of the snapshot.
@@ -456,7 +480,13 @@ impl ServedRows {
             return Err(lost("a table has row level security"));
         }
         if !is_in_history(snapshot, schema, before).await? {
-            return Err(lost("the database has another history"));
+            return Err(lost(OTHER_HISTORY));
+        }
+        let own = self.owners.own_rows_layers(all);
+        if !self.rows.are_of(&own.iter().map(|rows| rows.layer.definition()).collect::<Vec<_>>()).await {
+            return Err(lost(
+                "a layer's rows cannot be kept any more: its geometry, its spatial index or its key is another one",
+            ));
         }
         self.go_on_from_newer(self.pool_step(database, snapshot, schema), all).await;
         let (layers, rows_layers) = (self.owners.kept_layers(all), self.owners.rows_layers(all));
@@ -480,7 +510,7 @@ impl ServedRows {
             with_rows.push(layer, points.map(kept));
         }
         if self.rows.point_layers().await < kept_before {
-            return Err(lost("what changed since is not known, or too much"));
+            return Err(lost("what changed since is not known, too much, or does not fit into rows_mb with the rows"));
         }
         // The rows are of another state than before by now.
         snapshot.check_partitions(reads).await.map_err(|error| lost(&with_causes(&error)))?;

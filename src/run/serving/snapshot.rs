@@ -117,7 +117,7 @@ impl LiveSnapshot {
         let shown = StateInHistory { state, newest };
         let (live, sets) = match purpose {
             SnapshotUse::Tiles(rows) => {
-                rows.prepared(&run, &snapshot, &probed, &shown, &settings.database.changes.schema).await
+                rows.prepared(&run, &snapshot, &probed, &shown, begun, &settings.database.changes.schema).await
             }
             SnapshotUse::Check | SnapshotUse::Rows => (LiveLayers::without_rows(&probed.layers), SetsState::default()),
         };

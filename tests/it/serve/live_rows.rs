@@ -287,7 +287,10 @@ fn a_further_table_of_a_layer_costs_the_rows_only_where_it_changes() {
     live.tracked.db.run("INSERT INTO words SELECT i, 'told' || i FROM generate_series(1, 40) AS i");
     live.shows_what_a_seed_shows("words");
     let rows = live.rows();
-    assert_eq!(rows["why_not"], "what changed since is not known, or too much", "{rows}");
+    assert_eq!(
+        rows["why_not"], "what changed since is not known, too much, or does not fit into rows_mb with the rows",
+        "{rows}"
+    );
 }
 
 #[test]
@@ -335,4 +338,16 @@ fn cells_of_texts_in_a_database_of_another_encoding_are_those_of_a_seed() {
             live.shows_what_a_seed_shows(change);
         }
     }
+}
+
+#[test]
+fn rows_that_cannot_be_kept_any_more_are_not_said_to_be_there() {
+    let live = Live::new(POINTS);
+    live.keeps_rows();
+    live.tracked.db.run("DROP INDEX rows_geom_idx; DELETE FROM rows WHERE id % 2 = 0");
+    live.asks_until("the rows to be dropped", |rows| rows["rows"] == 0);
+    let rows = live.rows();
+    let why = "a layer's rows cannot be kept any more: its geometry, its spatial index or its key is another one";
+    assert!(rows["why_not"] == why && rows["snapshot"].is_null() && rows["bytes"] == 0, "{rows}");
+    live.shows_what_a_seed_shows("without an index");
 }
