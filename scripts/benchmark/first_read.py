@@ -61,20 +61,28 @@ def kept(bench, config, is_first):
     chance, begun = random.Random(7), time.monotonic()
     with with_admin(bench, command, "first-read.log") as (_, url, admin):
         if is_first:
-            while not ((rows := rows_of(admin))["being_read"] or rows["rows"]):
+            def ask():
                 x, y = (chance.randrange(2**ZOOM) for _ in range(2))
                 urllib.request.urlopen(f"{url}/{ZOOM}/{x}/{y}.pbf").close()
+            awaited(admin, lambda rows: rows["being_read"] or rows["rows"], ask)
             begun = time.monotonic()
-        while not (rows := rows_of(admin))["rows"]:
-            if time.monotonic() - begun > LIMIT:
-                fail(f"the server keeps no rows: {rows}")
-            time.sleep(PAUSE)
+        rows = awaited(admin, lambda rows: rows["rows"])
         took = time.monotonic() - begun
         if (rows["reads"], rows["loads"]) != (int(is_first), int(not is_first)):
             fail(f"the rows are not from where they should be: {rows}")
-        while is_first and rows_of(admin)["saved_seconds"] is None:
-            time.sleep(PAUSE)
+        if is_first:
+            awaited(admin, lambda rows: rows["saved_seconds"] is not None)
         return took
+
+
+def awaited(admin, is_so, meanwhile=lambda: time.sleep(PAUSE)):
+    """What the server says of its rows once it says this."""
+    begun = time.monotonic()
+    while not is_so(rows := rows_of(admin)):
+        if time.monotonic() - begun > LIMIT:
+            fail(f"the server does not come to it: {rows}")
+        meanwhile()
+    return rows
 
 
 def rows_of(admin):

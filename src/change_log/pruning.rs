@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::error::ChangeLogError;
 use super::log::Presence;
-use super::witness::newest_transactions;
+use super::witness::kept_transactions;
 use crate::cursor::Cursor;
 use crate::postgis::{Database, Snapshot, quoted};
 
@@ -90,7 +90,7 @@ pub(crate) async fn prune(
          SELECT coalesce(sum(rows), 0)::text FROM {log}.change WHERE xid > (SELECT pruned FROM {log}.state);
          SELECT coalesce(({}), '');
          COMMIT",
-        newest_transactions(schema, "e.xid <= (SELECT edge.xid FROM edge)"),
+        kept_transactions(schema, "e.xid <= (SELECT edge.xid FROM edge)"),
         open_transaction(first)
     );
     let counts = session.script(context, &sql).await.map_err(failed)?;

@@ -31,8 +31,18 @@ pub(crate) struct LogState {
 
 /// SQL for the newest transactions of the log that fulfil a condition on the entry `e`.
 pub(crate) fn newest_transactions(schema: &str, condition: &str) -> String {
+    newest_of(schema, condition, MAX_WITNESSED)
+}
+
+/// SQL for the transactions that pruning keeps, among those that fulfil a condition on the entry `e`: all that a state
+/// names which is as many transactions behind as it names.
+pub(crate) fn kept_transactions(schema: &str, condition: &str) -> String {
+    newest_of(schema, condition, 2 * MAX_WITNESSED)
+}
+
+fn newest_of(schema: &str, condition: &str, most: u32) -> String {
     let sql = include_str!("sql/witness.sql").replace("{condition}", condition);
-    sql.replace("{most}", &MAX_WITNESSED.to_string()).replace("{schema}", &quoted(schema))
+    sql.replace("{most}", &most.to_string()).replace("{schema}", &quoted(schema))
 }
 
 /// Reads the state of the log; `None` if there is no log, this role may not read it, or it was installed before logs
@@ -90,7 +100,8 @@ fn seen_by(state: &Cursor) -> String {
 }
 
 /// SQL for one text, the form of [`NewestLogged`](crate::cursor::NewestLogged): the newest transactions that a state
-/// sees. The hash is PostgreSQL's own, which needs no extension and no MD5.
+/// sees; `string_agg` of none is NULL. The hash is PostgreSQL's own, which needs no extension and no MD5. `to_hex` gives a
+/// negative number as the 16 digits of its two's complement.
 pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
     format!(
         "coalesce((
@@ -98,7 +109,7 @@ pub(crate) fn newest_seen(schema: &str, state: &Cursor) -> String {
                  || lpad(to_hex(hashtextextended(string_agg(seen.name COLLATE \"C\", ' ' ORDER BY seen.place), 0)), 16, '0')
              FROM (
                  SELECT one.place, format('%s@%s', one.xid, encode(timestamptz_send(one.at), 'hex')) AS name FROM ({}) AS one
-             ) AS seen HAVING count(*) > 0
+             ) AS seen
          ), 'nothing')",
         newest_transactions(schema, &seen_by(state))
     )

@@ -182,9 +182,10 @@ async fn install_log(
     let server = &done.server;
     match &done.work {
         InstallWork::Sql(sql) => print_script(sql)?,
-        InstallWork::Nothing | InstallWork::FirstSteps(_) | InstallWork::Steps(_) if quiet => {}
+        _ if quiet => {}
         InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
-        InstallWork::Steps(steps) => print(&format!(
+        InstallWork::Steps(steps) => print(&lines(steps))?,
+        InstallWork::FurtherSteps(steps) => print(&format!(
             "{}From now on these changes are noted in {server}, too. {TRACK_STATUS} names the targets that need a seed: those that draw what was not noted until now\n",
             lines(steps)
         ))?,

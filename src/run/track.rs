@@ -47,7 +47,9 @@ pub(crate) enum InstallWork {
     Nothing,
     /// These steps were done, and there was no change log before.
     FirstSteps(Vec<String>),
-    /// These steps were done beside what was there.
+    /// These steps were done, and changes are noted that were not noted before.
+    FurtherSteps(Vec<String>),
+    /// These steps were done, and the same changes are noted as before.
     Steps(Vec<String>),
 }
 
@@ -86,6 +88,8 @@ pub(crate) async fn install(
         change_log::run(&database, &installation).await?;
         if installation.is_first {
             InstallWork::FirstSteps(installation.steps)
+        } else if installation.notes_more {
+            InstallWork::FurtherSteps(installation.steps)
         } else {
             InstallWork::Steps(installation.steps)
         }

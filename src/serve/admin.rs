@@ -146,7 +146,9 @@ impl Admin {
             let named = |note| if is_lone { note } else { format!("{}: {note}", tileset.name) };
             notes.map(named).collect::<Vec<_>>()
         };
-        self.site.tilesets.all.iter().flat_map(named).collect()
+        let families = &self.site.tilesets.families;
+        let writers = families.iter().filter_map(|family| Some(format!("{}: {}", family.name, family.status.note()?)));
+        self.site.tilesets.all.iter().flat_map(named).chain(writers).collect()
     }
 
     async fn ready(&self) -> Answer {

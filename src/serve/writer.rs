@@ -107,7 +107,9 @@ impl<W: WriterObserver> WriterHandle<W> {
 
     /// Reports that another process writes; `holder` names it.
     pub fn report_standby(&self, holder: String) {
-        self.status.0.lock().role = WriterRole::Standby(holder);
+        let mut state = self.status.0.lock();
+        (state.role, state.failure) = (WriterRole::Standby(holder), None);
+        drop(state);
         self.written.stand_by();
     }
 

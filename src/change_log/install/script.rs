@@ -24,6 +24,8 @@ pub(crate) struct Installation {
     pub(crate) is_done: bool,
     /// True if there was no change log before.
     pub(crate) is_first: bool,
+    /// True if it notes changes that were not noted before.
+    pub(crate) notes_more: bool,
     /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
     pub warnings: Vec<String>,
@@ -87,7 +89,7 @@ impl ScriptContext<'_> {
         let is_done = steps.is_empty() && readers.is_empty();
         if is_done {
             let sql = "-- Everything is installed.\n".to_owned();
-            return Installation { sql, is_done, is_first: false, steps, warnings };
+            return Installation { sql, is_done, is_first: false, notes_more: false, steps, warnings };
         }
         let mut parts = vec![
             BEGIN.to_owned(),
@@ -97,7 +99,8 @@ impl ScriptContext<'_> {
             locks.block(&self.altered_tables()),
             begin,
         ];
-        let alters = is_owned_anew || !statements.is_empty();
+        let notes_more = !statements.is_empty();
+        let alters = is_owned_anew || notes_more;
         if alters {
             parts.push(self.owner.begin(self.schema, self.facts.is_none_or(|facts| self.owner.differs(facts))));
             parts.extend(statements);
@@ -119,7 +122,7 @@ impl ScriptContext<'_> {
             .map(|part| format!("{part}\n"))
             .collect::<Vec<_>>()
             .join("\n");
-        Installation { sql, is_done, is_first: self.facts.is_none(), steps, warnings }
+        Installation { sql, is_done, is_first: self.facts.is_none(), notes_more, steps, warnings }
     }
 
     fn altered_tables(&self) -> Vec<String> {

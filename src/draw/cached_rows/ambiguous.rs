@@ -32,7 +32,7 @@ pub(crate) struct KnownPlaces(Mutex<HashMap<AmbiguousPoint, PlaceInTile>>);
 /// regular grid have.
 const MAX_ASKED: usize = 1_000;
 
-/// The most answers that are kept; they take less than 10 MB.
+/// The most answers that are kept for one state of the rows; they take less than 10 MB.
 const MAX_KNOWN: usize = 100_000;
 
 /// How far around a position its rows are searched, in world units.
@@ -47,16 +47,15 @@ impl KnownPlaces {
         known.extend(answers);
     }
 
-    /// The answers for rows of a later state, at some positions of which in metres other rows are: these may be drawn
-    /// elsewhere, because their degrees may differ. Tiles of the earlier state go on adding to the answers for that.
+    /// The answers without those for points at `positions`, for a later state: its rows there may have other degrees at
+    /// the same metres. Tiles of the earlier state go on adding to the answers for that one.
     pub(crate) fn without(&self, positions: &Positions) -> KnownPlaces {
-        let known = self.0.lock();
-        if known.is_empty() {
-            return KnownPlaces::default();
+        let mut known = self.0.lock().clone();
+        if !known.is_empty() {
+            let at: HashSet<[u64; 2]> = positions.all().iter().map(|at| at.map(f64::to_bits)).collect();
+            known.retain(|point, _| !at.contains(&point.at));
         }
-        let at: HashSet<[u64; 2]> = positions.all().iter().map(|at| at.map(f64::to_bits)).collect();
-        let others = known.iter().filter(|(point, _)| !at.contains(&point.at));
-        KnownPlaces(Mutex::new(others.map(|(point, place)| (*point, *place)).collect()))
+        KnownPlaces(Mutex::new(known))
     }
 }
 
@@ -91,9 +90,9 @@ impl EncodedRows {
 }
 
 impl CachedRows {
-    /// The positions, in world units, of rows that tiles may show elsewhere than before though their positions in metres
-    /// are the same as before: they are drawn where their degrees are, and ambiguous in a tile.
-    pub(crate) fn unsure_positions(&self, layer: &Layer) -> Vec<[f64; 2]> {
+    /// The positions, in world units, of rows that are ambiguous in a tile of a layer in degrees. Tiles may show them
+    /// elsewhere than before though their positions in metres are the same as before.
+    pub(crate) fn ambiguous_positions(&self, layer: &Layer) -> Vec<[f64; 2]> {
         let RowStore::Memory(EncodedRows { positions, .. }) = &self.rows else { return Vec::new() };
         if layer.margin.bounds != TileBounds::Degrees {
             return Vec::new();

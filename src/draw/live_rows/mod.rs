@@ -186,9 +186,10 @@ impl LiveRows {
         self.0.lock().await.iter().filter(|kept| matches!(kept.rows, LiveKind::Points(_))).count()
     }
 
-    /// True if all rows are those of some layers, by their definitions.
+    /// True if each layer whose rows are kept has one of these definitions.
     pub(crate) async fn are_of(&self, definitions: &[String]) -> bool {
-        self.0.lock().await.iter().all(|kept| definitions.contains(&kept.definition))
+        let layers = self.0.lock().await;
+        layers.iter().filter(|kept| kept.rows.is_kept()).all(|kept| definitions.contains(&kept.definition))
     }
 
     /// True if rows are so old that they are dropped by the next look.

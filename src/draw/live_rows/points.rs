@@ -236,9 +236,9 @@ pub(crate) async fn advance(
     let (before, came) = (kept.len(), fresh.count());
     let worlds: Vec<WorldRect> = rects.iter().map(|rect| rect.world(0)).collect();
     let differ = tokio::task::block_in_place(|| {
-        let unsure = fresh.unsure_positions(layer);
+        let ambiguous = fresh.ambiguous_positions(layer);
         let differ = kept.replace(&worlds, fresh)?;
-        Some(squares.some(&differ).and_at(&unsure))
+        Some(squares.some(&differ).and_at(&ambiguous))
     });
     if differ.is_some() && kept.has_facets() {
         *why_no_facets = add_facets(kept, LiveStep { memory, ..step }, layer).await?;

@@ -48,27 +48,26 @@ pub(crate) fn may_be_awaited(error: &CommandError, options: &ServeOptions) -> bo
 }
 
 impl AwaitedTiles {
-    /// The tiles of a database that is away because of `error`. Fails with `error` if the target does not say what it
-    /// was made with, so that nobody knows later whether live tiles fit it.
+    /// The tiles of a database that is away, for the reason `why`. `None` if the target does not say what it was made
+    /// with, so that nobody knows later whether live tiles fit it.
     pub(crate) async fn new(
         run: &TilesetRun,
         bounds: &Arc<LiveBounds>,
-        error: CommandError,
-    ) -> Result<AwaitedTiles, CommandError> {
+        why: &str,
+    ) -> Result<Option<AwaitedTiles>, CommandError> {
         let target = run.target.clone();
         let described = blocking_read(&run.stop, move || Ok(target.reader()?.describe()?)).await?;
         let manifest = described.manifest.and_then(|manifest| serde_json::from_str::<Manifest>(&manifest).ok());
-        let Some(manifest) = manifest else { return Err(error) };
-        let text = with_causes(&error);
-        tracing::warn!("{}: it is served without live tiles until the database answers: {text}", run.target);
-        Ok(AwaitedTiles {
+        let Some(manifest) = manifest else { return Ok(None) };
+        tracing::warn!("{}: it is served without live tiles until the database answers: {why}", run.target);
+        Ok(Some(AwaitedTiles {
             layers: layers_of(run),
             run: run.clone(),
             bounds: Arc::clone(bounds),
             opened: OnceLock::new(),
             fingerprint: manifest.fingerprint,
-            why: Mutex::new(LiveError::Away(text)),
-        })
+            why: Mutex::new(LiveError::Away(why.to_owned())),
+        }))
     }
 
     /// The tiles, or why there are none yet.
@@ -80,7 +79,7 @@ impl AwaitedTiles {
     async fn open(&self, known: &KnownChanges) -> Arc<DatabaseTiles> {
         let (mut pauses, mut said) = (PAUSES, String::new());
         loop {
-            let why = self.why.lock().to_string();
+            let why = format!("no live tiles are rendered yet: {}", self.why.lock());
             known.record_failed_look(why, LogFailure::Passing);
             tokio::time::sleep(pauses.next_pause()).await;
             match DatabaseTiles::open(&self.run, true, &self.bounds).await {
@@ -90,11 +89,15 @@ impl AwaitedTiles {
                 }
                 Err(error) => {
                     let text = with_causes(&error);
-                    if !matches!(error.kind(), ErrorKind::Transient(_)) && said != text {
+                    if matches!(error.kind(), ErrorKind::Transient(_)) {
+                        *self.why.lock() = LiveError::Away(text);
+                        continue;
+                    }
+                    if said != text {
                         tracing::warn!("{}: live tiles cannot be rendered: {text}", self.run.target);
                         said.clone_from(&text);
                     }
-                    *self.why.lock() = LiveError::Away(text);
+                    *self.why.lock() = LiveError::Failed(text);
                 }
             }
         }

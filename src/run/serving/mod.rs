@@ -50,6 +50,7 @@ use family::family_parts;
 use live::DatabaseTiles;
 
 use super::{CommandError, Family, Target, TilesetRun, WrittenFileError, blocking_read};
+use crate::error::with_causes;
 use crate::report::{print, say_warning, write_document};
 use crate::serve::{
     Addressing, ChangeDetection, LiveSource, Rereader, ServeError, ServeOptions, ServedSource, SettingsReader,
@@ -197,9 +198,9 @@ pub(crate) async fn start(
             options.shares,
             options.live.as_ref().and_then(|live| live.explain_after),
         ));
-        let mut tilesets = Vec::new();
+        let (mut tilesets, mut away) = (Vec::new(), None);
         for served in all {
-            tilesets.push(parts(served, options, &bounds).await?);
+            tilesets.push(parts(served, options, &bounds, &mut away).await?);
         }
         let mut families = Vec::new();
         for family in served.families() {
@@ -218,11 +219,13 @@ pub(crate) async fn start(
     }
 }
 
-/// A tileset in the form that the server uses.
+/// A tileset in the form that the server uses. `away` is why the database did not answer for an earlier tileset: with
+/// many tilesets, each of them would wait for it.
 async fn parts(
     served: &ServedTileset,
     options: &ServeOptions,
     bounds: &Arc<LiveBounds>,
+    away: &mut Option<String>,
 ) -> Result<TilesetParts, CommandError> {
     let run = &served.run;
     if options.live.is_some()
@@ -234,23 +237,26 @@ async fn parts(
     if served.writer.is_some() {
         refuse_versions(&run.target)?;
     }
-    let opened = match &options.live {
-        Some(_) => Some(DatabaseTiles::open(run, served.has_target, bounds).await),
-        None => None,
-    };
     let mut filters = run.settings.tileset.filters.clone();
-    let (live, described): (Option<Arc<dyn LiveSource>>, _) = match opened {
-        None => (None, None),
-        Some(Ok(tiles)) => {
-            filters = tiles.filters().clone();
-            let described = tiles.described().cloned();
-            (Some(Arc::new(tiles)), described)
+    let (mut live, mut described): (Option<Arc<dyn LiveSource>>, _) = (None, None);
+    if let Some(why) = away.as_deref().filter(|_| options.live.is_some() && served.has_target) {
+        live = AwaitedTiles::new(run, bounds, why).await?.map(|tiles| Arc::new(tiles) as Arc<dyn LiveSource>);
+    }
+    if options.live.is_some() && live.is_none() {
+        match DatabaseTiles::open(run, served.has_target, bounds).await {
+            Ok(tiles) => {
+                filters = tiles.filters().clone();
+                described = tiles.described().cloned();
+                live = Some(Arc::new(tiles));
+            }
+            Err(error) if served.has_target && may_be_awaited(&error, options) => {
+                let why = with_causes(&error);
+                live = Some(Arc::new(AwaitedTiles::new(run, bounds, &why).await?.ok_or(error)?));
+                *away = Some(why);
+            }
+            Err(error) => return Err(error),
         }
-        Some(Err(error)) if served.has_target && may_be_awaited(&error, options) => {
-            (Some(Arc::new(AwaitedTiles::new(run, bounds, error).await?)), None)
-        }
-        Some(Err(error)) => return Err(error),
-    };
+    }
     Ok(TilesetParts {
         name: run.settings.tileset.name.clone(),
         source: match described {

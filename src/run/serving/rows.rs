@@ -33,8 +33,6 @@ const MIN_TILES: u64 = 50;
 
 pub(crate) const FEW_TILES: &str = "few live tiles have been asked for so far";
 
-const OTHER_HISTORY: &str = "the database has another history";
-
 /// The pause after rows could not be read or brought to a snapshot, before they are read again.
 const PAUSE_AFTER_LOSS: Duration = Duration::from_secs(30);
 
@@ -113,11 +111,18 @@ pub(crate) enum NotKept {
     Lost(String),
 }
 
-/// True if the log is complete, but not since the state of the rows. They are read anew by themselves, and the target is
-/// another matter.
-fn is_of_younger_log(error: &CommandError) -> bool {
-    let CommandError::Changes(ChangeLogError::LogGap(gap)) = error else { return false };
-    matches!(gap, LogGap::InstalledSince { .. } | LogGap::ColumnSince { .. })
+/// What the log lacks of the time since rows were read, if it is complete now. Such rows are read anew, and the target
+/// needs no seed for it.
+fn noted_too_late(error: &CommandError) -> Option<String> {
+    let CommandError::Changes(ChangeLogError::LogGap(gap)) = error else { return None };
+    let (layer, what) = match gap {
+        LogGap::InstalledSince { layer, table } => (layer, table.clone()),
+        LogGap::ColumnSince { layer, table, column } => (layer, format!("{column} of {table}")),
+        _ => return None,
+    };
+    Some(format!(
+        "layer \"{layer}\": the change log notes changes of {what} only since a time after the rows were read"
+    ))
 }
 
 impl<E: Into<CommandError>> From<E> for NotKept {
@@ -126,10 +131,7 @@ impl<E: Into<CommandError>> From<E> for NotKept {
         match error.kind() {
             // Tiles do not wait for a locked log.
             ErrorKind::Transient(Obstacle::HeldUp) => NotKept::NotNow,
-            _ if is_of_younger_log(&error) => {
-                NotKept::Lost("the change log notes all changes only since a time after they were read".to_owned())
-            }
-            _ => NotKept::Lost(with_causes(&error)),
+            _ => NotKept::Lost(noted_too_late(&error).unwrap_or_else(|| with_causes(&error))),
         }
     }
 }
@@ -414,9 +416,10 @@ impl ServedRows {
         let RowsStage::Rows(RowsState { shown: before, .. }) = &*kept else { return plain() };
         // An older snapshot that was taken beside a newer one gets no rows.
         let is_older = before.state != shown.state && before.state.sees_all_of(&shown.state);
-        if is_older && self.brought_at.lock().is_some_and(|brought| begun > brought) {
-            // It was not taken beside that one: the database went back.
-            self.lose(&mut kept, OTHER_HISTORY).await;
+        let is_later = || self.brought_at.lock().is_some_and(|brought| begun > brought);
+        // A standby may lag behind another one that was asked before.
+        if is_older && is_later() && !snapshot.is_of_standby() {
+            self.lose(&mut kept, "the database has another history: it is at an earlier state than before").await;
             return plain();
         }
         if is_older || shown.newest == NewestLogged::NoLog {
@@ -480,13 +483,11 @@ impl ServedRows {
             return Err(lost("a table has row level security"));
         }
         if !is_in_history(snapshot, schema, before).await? {
-            return Err(lost(OTHER_HISTORY));
+            return Err(lost("the database has another history"));
         }
         let own = self.owners.own_rows_layers(all);
         if !self.rows.are_of(&own.iter().map(|rows| rows.layer.definition()).collect::<Vec<_>>()).await {
-            return Err(lost(
-                "a layer's rows cannot be kept any more: its geometry, its spatial index or its key is another one",
-            ));
+            return Err(lost("the geometry, the spatial index or the key of a layer was altered or dropped"));
         }
         self.go_on_from_newer(self.pool_step(database, snapshot, schema), all).await;
         let (layers, rows_layers) = (self.owners.kept_layers(all), self.owners.rows_layers(all));

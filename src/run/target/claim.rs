@@ -12,7 +12,6 @@ use crate::postgis::{Layer, LayerKind};
 use crate::run::describe::leaves_parts;
 use crate::run::row_loss::{KnownRows, RowsJudge};
 use crate::run::{CommandError, RunPart, TilesetRun};
-use crate::suggested::RESEED;
 use crate::target::{Described, OpenMode, Sink};
 use crate::tile::area_texts;
 
@@ -70,9 +69,9 @@ pub(crate) async fn judge_rows(
 pub(crate) fn narrower_archive_warning(run: &TilesetRun, described: Option<&Described>) -> Option<String> {
     let before = described.filter(|_| run.target.url.is_archive() && matches!(run.part, RunPart::Whole))?;
     leaves_parts(&run.settings, before).then(|| {
-        let target = &run.target;
         format!(
-            "{target} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output, or bring {target} up to date with {RESEED}"
+            "{} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output",
+            run.target
         )
     })
 }

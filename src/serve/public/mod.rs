@@ -341,9 +341,11 @@ impl Site {
                 }
                 answer
             }
-            Some(Err(TileError::Live(error @ (LiveError::Failed(_) | LiveError::Away(_))))) => {
-                let error = TileError::Live(error);
-                answer::unavailable("the rows cannot be counted at the moment", error.retry_after())
+            Some(Err(TileError::Live(error)))
+                if !matches!(error, LiveError::Refused(_) | LiveError::Overloaded { .. }) =>
+            {
+                let retry_after = TileError::Live(error).retry_after();
+                answer::unavailable("the rows cannot be counted at the moment", retry_after)
             }
             Some(Err(error)) => no_tile(&error),
         }

@@ -342,25 +342,25 @@ fn pruning_keeps_what_the_witnesses_of_targets_are_about() {
     // Each transaction notes an entry for each of its statements.
     let change =
         |round: u32| registry.sql(&format!("BEGIN; {LOST}; UPDATE api_facility SET name = 'r{round}'; COMMIT"));
-    (0..70).for_each(|round| drop(change(round)));
+    (0..135).for_each(|round| drop(change(round)));
     let target = registry.seeded("t.mbtiles", &ZOOM);
     assert_eq!(manifest(&target)["witness"]["transactions"], 64);
     let named = target.to_str().unwrap();
     let prune = || registry.verb(&["track", "prune", named]).ok().stdout;
     assert!(prune().contains(", 0 left\n"));
-    assert_eq!(registry.sql(kept), "64|64");
+    assert_eq!(registry.sql(kept), "128|128");
     assert!(registry.reseed(&target, &[]).ok().stdout.starts_with("nothing to do"));
     assert!(prune().starts_with("0 changed rows taken out"));
-    (70..73).for_each(|round| drop(change(round)));
+    (135..138).for_each(|round| drop(change(round)));
     assert!(prune().contains(" left, which not every target has seen yet (track status)\n"));
     registry.reseed(&target, &[]).ok();
     prune();
-    assert_eq!(registry.sql(kept), "64|64");
+    assert_eq!(registry.sql(kept), "128|128");
     assert!(registry.reseed(&target, &[]).ok().stdout.starts_with("nothing to do"));
     registry.is_fresh(&target);
     // The log's table may be written anew.
     registry.sql("VACUUM FULL oar_tiles.change");
-    change(73);
+    change(138);
     registry.reseed(&target, &[]).ok();
     registry.is_fresh(&target);
     // What nobody else may take out is missed.

@@ -10,6 +10,7 @@ use crate::reseed::live_rows::{CHANGES, POINTS, ROWS, filled};
 use crate::support::chance::Chance;
 use crate::support::cluster::{Cluster, psql};
 use crate::support::database::with_database;
+use crate::support::other_sessions::Connection;
 use crate::support::program::{program, run, seed};
 use crate::support::served::{Served, status};
 use crate::support::tracked::{Tiles, Tracked};
@@ -154,33 +155,32 @@ fn rows_of_a_database_that_was_set_back_are_never_shown() {
     live.shows_what_a_seed_shows("a database that was set back");
     let rows = live.rows();
     assert!(rows["drops"].as_u64().unwrap() > 0, "{rows}");
-    assert_eq!(rows["why_not"], "the database has another history");
+    assert!(rows["why_not"].as_str().unwrap().starts_with("the database has another history"), "{rows}");
 }
 
 /// A transaction that was committed last, but is not the newest by its number, is lost in a crash.
 #[test]
 fn rows_that_a_crash_has_lost_are_not_shown_afterwards() {
-    let mut cluster = Cluster::with(&["wal_writer_delay=10000", "bgwriter_lru_maxpages=0"]);
+    let mut cluster = Cluster::with(&["wal_writer_delay=10000", "bgwriter_lru_maxpages=0", "autovacuum=off"]);
     let db = Db::on(&cluster.url);
     db.run("CREATE EXTENSION postgis");
     let live = Live::of(db, POINTS, "t.mbtiles");
     live.keeps_rows();
     let url = &live.tracked.db.url;
-    psql(url, "CHECKPOINT");
-    let begun = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-    let lost = "BEGIN; SET LOCAL synchronous_commit = off; UPDATE rows SET kind = kind + 1 WHERE id % 7 = 1; SELECT pg_sleep(2); COMMIT";
-    std::thread::scope(|scope| {
-        let committing = scope.spawn(|| psql(url, lost));
-        until("it has its number", || psql(url, begun).trim() == "1");
+    let kinds = "SELECT string_agg(kind::text, ' ' ORDER BY id) FROM rows WHERE id % 7 = 1";
+    // The commit is lost unless the server writes it to its disk before, which it does every ten seconds.
+    let is_lost = (0..5).any(|_| {
+        psql(url, "CHECKPOINT");
+        let first = Connection::open(url, "first");
+        first.run("BEGIN; SET LOCAL synchronous_commit = off; UPDATE rows SET kind = kind + 1 WHERE id % 7 = 1");
         psql(url, "UPDATE rows SET kind = kind + 1 WHERE id % 7 = 2");
-        committing.join().unwrap();
+        first.run("COMMIT");
+        live.shows_what_a_seed_shows("both changes");
+        let before = psql(url, kinds);
+        cluster.restart();
+        psql(url, kinds) != before
     });
-    live.shows_what_a_seed_shows("both changes");
-    let both = "SELECT string_agg(kind::text, ' ' ORDER BY id) FROM rows WHERE id % 7 = 1";
-    let before = psql(url, both);
-    cluster.crash();
-    cluster.start();
-    assert_ne!(psql(url, both), before, "the crash has lost nothing");
+    assert!(is_lost, "no crash has lost anything");
     live.shows_what_a_seed_shows("the rows after the crash");
     psql(url, "UPDATE rows SET kind = kind + 1 WHERE id % 7 = 3");
     live.shows_what_a_seed_shows("a change after that");
@@ -260,6 +260,15 @@ fn cells_are_counted_from_rows_only_if_the_database_counts_the_same() {
     let random = cells("shown").replace("count(*)", "count(*) + (random() * 1e6)::int8");
     let both = Live::new(&format!("{random}{points}"));
     both.keeps_rows();
+    // Rows of points stay, though cells of other rows are left to the database.
+    let beside = Live::new(&format!("{}{points}", cells("id % 50 = (SELECT (random() * 49)::int)")));
+    beside.keeps_rows();
+    for kind in 0..3 {
+        let before = beside.rows()["snapshot"].clone();
+        beside.tracked.db.run(&format!("UPDATE rows SET kind = {kind} WHERE id < 50"));
+        beside.asks_until("a further step", |rows| rows["snapshot"] != before && rows["rows"] != 0);
+    }
+    assert!(beside.rows()["reads"] == 1 && beside.rows()["drops"] == 0, "{}", beside.rows());
     let before = both.rows()["database_tiles"].as_u64().unwrap();
     both.asks_until("the database to draw", |rows| rows["database_tiles"].as_u64().unwrap() > before + 100);
     let tile = format!("{:?}", decode(&both.served.get("/3/4/3.pbf", "").body).unwrap());
@@ -318,7 +327,7 @@ fn keys_whose_type_is_altered_and_more_changes_than_a_step_takes_are_what_a_seed
 }
 
 #[test]
-fn cells_of_texts_in_a_database_of_another_encoding_are_those_of_a_seed() {
+fn keys_of_texts_in_a_database_of_another_encoding_are_the_databases() {
     for encoding in ["LATIN1", "SQL_ASCII"] {
         let db = Db::encoded(encoding);
         let layer = "[tileset]\nmax_shrink = \"100%\"\n[[layer]]\nname = \"cells\"\ntable = \"rows\"\ngeometry = \"geom\"\nkey = [\"word\"]\n[layer.aggregate]\ncell = \"square\"\nsize = \"1/4\"\nproperties = { rows = \"count(*)\" }\n";
@@ -326,8 +335,7 @@ fn cells_of_texts_in_a_database_of_another_encoding_are_those_of_a_seed() {
         let sql = if encoding == "LATIN1" { sql } else { &sql.replace("chr(200", "chr(70") };
         let live = Live::start(db, sql, layer, layer, "t.mbtiles");
         live.asks_until("an answer", |rows| {
-            rows["being_read"] == false
-                && (rows["why_not"].is_null() || rows["why_not"] != "few live tiles have been asked for so far")
+            rows["why_not"].as_str().is_some_and(|why| why.contains("a key whose order is known"))
         });
         live.shows_what_a_seed_shows(encoding);
         for change in [
@@ -347,7 +355,7 @@ fn rows_that_cannot_be_kept_any_more_are_not_said_to_be_there() {
     live.tracked.db.run("DROP INDEX rows_geom_idx; DELETE FROM rows WHERE id % 2 = 0");
     live.asks_until("the rows to be dropped", |rows| rows["rows"] == 0);
     let rows = live.rows();
-    let why = "a layer's rows cannot be kept any more: its geometry, its spatial index or its key is another one";
+    let why = "the geometry, the spatial index or the key of a layer was altered or dropped";
     assert!(rows["why_not"] == why && rows["snapshot"].is_null() && rows["bytes"] == 0, "{rows}");
     live.shows_what_a_seed_shows("without an index");
 }

@@ -172,7 +172,7 @@ fn a_seed_with_fewer_zooms_says_that_an_archive_loses_the_others() {
     let (db, places) = (Db::with_facilities(50), Places::new());
     for (name, is_archive) in [("t.mbtiles", true), ("t.pmtiles", true), ("tiles/", false)] {
         let warning = format!(
-            "warning: {} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output, or bring {0} up to date with oar-tiles reseed",
+            "warning: {} has tiles outside of this seed's zooms and boxes, which it will lose: an archive is replaced as a whole. To keep them, stop this run, and name another file with --output\n",
             places.place(name)
         );
         let seed = |arguments: &[&str]| places.seed(&db, name, arguments).ok().stderr;
