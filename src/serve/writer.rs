@@ -79,9 +79,10 @@ impl WriterStatus {
         })
     }
 
-    /// What is wrong with what it writes; `None` if nothing is.
+    /// What is wrong with what it writes; `None` if nothing is, or another process writes.
     pub(crate) fn note(&self) -> Option<String> {
-        let failure = self.0.lock().failure.clone()?;
+        let state = self.0.lock();
+        let failure = state.failure.clone().filter(|_| !matches!(state.role, WriterRole::Standby(_)))?;
         Some(format!("the writer could not bring its target up to date, and tries again: {failure}"))
     }
 

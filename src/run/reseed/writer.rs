@@ -113,6 +113,7 @@ impl<W: WriterObserver> LeasedWriter<W> {
 
     /// Another process has the lease. If this server was told to write, it logs each holder once.
     fn is_held(&self, holder: String, said: &RefCell<String>) {
+        self.handle.report_standby(holder.clone());
         if !self.options.stands_by {
             let text = format!(
                 "another server writes {}: {holder}. This one serves, and writes once that one has ended or not renewed \
@@ -124,7 +125,6 @@ impl<W: WriterObserver> LeasedWriter<W> {
             }
             self.handle.report_failed(text);
         }
-        self.handle.report_standby(holder);
     }
 
     /// Starts the watch again whenever it ends, until the run's stop is asked for.

@@ -105,6 +105,8 @@ impl LiveSnapshot {
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
+        // A connection that had to be opened is no part of the preparation: the next snapshot has it.
+        let taken = Instant::now();
         let probed = probe(&snapshot, &settings.tileset.layers).await?;
         let state: Cursor = snapshot.cursor().parse()?;
         let newest = newest_logged(&snapshot, &settings.database.changes.schema, std::slice::from_ref(&state)).await;
@@ -143,7 +145,7 @@ impl LiveSnapshot {
             bounds: Arc::clone(bounds),
             explain_after: bounds.explain_after,
             _held: held,
-            prepared_in: Mutex::new(begun.elapsed()),
+            prepared_in: Mutex::new(taken.elapsed()),
         })
     }
 

@@ -124,7 +124,7 @@ impl World {
 
     /// Asks for tiles that nobody has asked for until the server keeps rows and knows what is in the log.
     fn asks_until_long(&self) {
-        let mut deeper = (7..11_u8).flat_map(|z| (0..1_u32 << z).map(move |x| (z, x, (1_u32 << z) / 3)));
+        let mut deeper = (7..13_u8).flat_map(|z| (0..1_u32 << z).map(move |x| (z, x, (1_u32 << z) / 3)));
         let is_long = |of: &&str| self.control(&format!("/1/1/0.pbf{of}")) == "max-age=1, s-maxage=3600";
         until("caches may keep filtered tiles", || {
             for (z, x, y) in deeper.by_ref().take(5) {

@@ -256,7 +256,8 @@ fn who_was_told_to_write_waits_for_another_writer_and_says_so() {
     let failure = about["writer"]["failure"].as_str().unwrap();
     assert!(failure.contains("another server writes") && failure.contains("This one serves"), "{about}");
     assert!(about["writer"]["held_by"].as_str().unwrap().contains("process"), "{about}");
-    assert_eq!(second.admin("/readyz").0, 200, "it serves");
+    let (ready, notes) = second.admin("/readyz");
+    assert!(ready == 200 && !notes.contains("the writer could not"), "it serves: {notes}");
     let wanted = fleet.fresh();
     let told = answers(&second, &wanted);
     assert!(told.iter().map(|(path, (body, _))| (path.clone(), body.clone())).eq(bodies(&wanted)));

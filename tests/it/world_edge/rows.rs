@@ -89,6 +89,7 @@ fn rows_beyond_an_edge_by_rounding_are_drawn() {
         }
     }
     // In cells, they count where they are.
+    let output = edge.path("cells.mbtiles");
     for (table, cell) in [("degrees", "square"), ("metres", "hexagon"), ("lines", "square")] {
         let sums = format!("[layer.aggregate]\ncell = \"{cell}\"\nsize = \"1/8\"\nproperties = {{ n = \"count(*)\" }}");
         let text = format!("[[layer]]\nname = \"l\"\ntable = \"{table}\"\n{sums}");
