@@ -81,7 +81,7 @@ impl<W: WriterObserver> LeasedWriter<W> {
             let waiting = LeaseWait::new(Arc::clone(&self.notes), self.options.lease);
             let (said, failures) = (RefCell::default(), WriterFailures::default());
             let taken = waiting.taken(
-                |holder| self.is_held(holder, &said),
+                |holder| self.is_held(&holder, &said),
                 |why| {
                     // The lease is tried again soon, whatever pause would suit a watch.
                     failures.has_failed(&self.what, &why);
@@ -112,15 +112,15 @@ impl<W: WriterObserver> LeasedWriter<W> {
     }
 
     /// Another process has the lease. If this server was told to write, it logs each holder once.
-    fn is_held(&self, holder: String, said: &RefCell<String>) {
-        self.handle.report_standby(holder.clone());
+    fn is_held(&self, holder: &str, said: &RefCell<String>) {
+        self.handle.report_standby(holder.to_owned());
         if !self.options.stands_by {
             let text = format!(
                 "another server writes {}: {holder}. This one serves, and writes once that one has ended or not renewed \
                  its lease",
                 self.what
             );
-            if said.replace(holder.clone()) != holder {
+            if said.replace(holder.to_owned()) != holder {
                 tracing::warn!("{text}");
             }
             self.handle.report_failed(text);
