@@ -99,8 +99,8 @@ impl fmt::Display for Cursor {
 }
 
 /// The newest transactions in the change log that a database state sees. A database that was restored passes the same
-/// transaction numbers again, at other times, so the same cursor has others there. One that lost what it had committed
-/// last may lack one that is not the newest.
+/// transaction numbers again, at other times, so the same cursor has others there. A database that lost its last commits
+/// in a crash may lack one that is not the newest by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewestLogged {
     /// There is no log, or it cannot be read.

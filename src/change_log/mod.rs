@@ -53,7 +53,7 @@ pub use crate::cursor::Cursor;
 pub(crate) use crate::cursor::{CursorError, NewestLogged, StateInHistory};
 pub(crate) use error::ChangeLogError;
 pub(crate) use gap::LogGap;
-pub(crate) use install::{InstallRequest, TrackedLayer, plan_install, removal, remove, run};
+pub(crate) use install::{InstallKind, InstallRequest, TrackedLayer, plan_install, removal, remove, run};
 pub(crate) use log::Presence;
 pub use log::WATCHER_LOCK;
 pub(crate) use pruning::{Pruned, WatchBacklog, backlogs, prune};

@@ -34,8 +34,8 @@ pub(crate) fn newest_transactions(schema: &str, condition: &str) -> String {
     newest_of(schema, condition, MAX_WITNESSED)
 }
 
-/// SQL for the transactions that pruning keeps, among those that fulfil a condition on the entry `e`: all that a state
-/// names which is as many transactions behind as it names.
+/// SQL for the transactions that pruning keeps, among those that fulfil a condition on the entry `e`. They are twice as
+/// many as a state names: a state that is up to 64 transactions behind still finds all of its own.
 pub(crate) fn kept_transactions(schema: &str, condition: &str) -> String {
     newest_of(schema, condition, 2 * MAX_WITNESSED)
 }

@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Subcommand};
 
 use super::settings::{resolved_all, resolved_to_draw};
 use super::{SettingFlags, on_runtime};
+use crate::change_log::InstallKind;
 use crate::config::Settings;
 use crate::report::{
     Report, Style, grouped, print, print_result, print_script, render_backlog, report, say_warning, start_log,
@@ -184,15 +185,18 @@ async fn install_log(
         InstallWork::Sql(sql) => print_script(sql)?,
         _ if quiet => {}
         InstallWork::Nothing => print(&format!("everything is installed in {server}\n"))?,
-        InstallWork::Steps(steps) => print(&lines(steps))?,
-        InstallWork::FurtherSteps(steps) => print(&format!(
-            "{}From now on these changes are noted in {server}, too. {TRACK_STATUS} names the targets that need a seed: those that draw what was not noted until now\n",
-            lines(steps)
-        ))?,
-        InstallWork::FirstSteps(steps) => print(&format!(
-            "{}From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n",
-            lines(steps)
-        ))?,
+        InstallWork::Steps(kind, steps) => {
+            let next = match kind {
+                InstallKind::First => format!(
+                    "From now on changes are noted in {server}. Run {SEED} once: a target has to be younger than this.\n"
+                ),
+                InstallKind::NotesMore => format!(
+                    "From now on these changes are noted in {server}, too. {TRACK_STATUS} names the targets that need a seed: those that draw what was not noted until now\n"
+                ),
+                InstallKind::NotesTheSame => String::new(),
+            };
+            print(&format!("{}{next}", lines(steps)))?;
+        }
     }
     Ok(())
 }

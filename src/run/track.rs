@@ -12,7 +12,7 @@ use super::identity::LogIdentity;
 use super::target::TargetState;
 use super::{CommandError, DirtyFilter, Family, TilesetRun, blocking_read, restarting};
 use crate::change_log;
-use crate::change_log::{Cursor, InstallRequest, RequestCondition, TrackedLayer};
+use crate::change_log::{Cursor, InstallKind, InstallRequest, RequestCondition, TrackedLayer};
 use crate::config::{DatabaseSettings, LayerCondition, Settings};
 use crate::error::ErrorKind;
 use crate::manifest::Witness;
@@ -45,12 +45,8 @@ pub(crate) enum InstallWork {
     Sql(String),
     /// Nothing was done, because everything was there.
     Nothing,
-    /// These steps were done, and there was no change log before.
-    FirstSteps(Vec<String>),
-    /// These steps were done, and changes are noted that were not noted before.
-    FurtherSteps(Vec<String>),
-    /// These steps were done, and the same changes are noted as before.
-    Steps(Vec<String>),
+    /// These steps were done.
+    Steps(InstallKind, Vec<String>),
 }
 
 /// Runs `track install`, in one transaction.
@@ -82,17 +78,11 @@ pub(crate) async fn install(
     let warnings = probed.superuser.iter().chain(&installation.warnings).cloned().collect();
     let work = if options.sql {
         InstallWork::Sql(installation.sql)
-    } else if installation.is_done {
-        InstallWork::Nothing
-    } else {
+    } else if let Some(kind) = installation.kind {
         change_log::run(&database, &installation).await?;
-        if installation.is_first {
-            InstallWork::FirstSteps(installation.steps)
-        } else if installation.notes_more {
-            InstallWork::FurtherSteps(installation.steps)
-        } else {
-            InstallWork::Steps(installation.steps)
-        }
+        InstallWork::Steps(kind, installation.steps)
+    } else {
+        InstallWork::Nothing
     };
     Ok(InstallOutcome { server: database.server().to_string(), warnings, work })
 }

@@ -31,7 +31,7 @@ use crate::hex::hex;
 use crate::postgis::{Database, Layer, Session, quoted};
 use crate::suggested::{SEED, TRACK_INSTALL};
 
-pub(crate) use script::Installation;
+pub(crate) use script::{InstallKind, Installation};
 
 /// The parameters of an install in addition to the layers.
 #[derive(Debug, Clone, Copy)]

@@ -15,17 +15,24 @@ use crate::change_log::witness::ADD_KEY;
 use crate::change_log::{ChangesSection, definition};
 use crate::postgis::{Database, Layer, quoted};
 
+/// How an install changes the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InstallKind {
+    /// There was no log before.
+    First,
+    /// It notes changes that were not noted before.
+    NotesMore,
+    /// It notes the same changes; rights, owners or keys differ.
+    NotesTheSame,
+}
+
 /// A planned install.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Installation {
     /// The statements, from BEGIN to COMMIT, as psql takes them; only a comment if there is nothing to do.
     pub sql: String,
-    /// True if there is nothing to do.
-    pub(crate) is_done: bool,
-    /// True if there was no change log before.
-    pub(crate) is_first: bool,
-    /// True if it notes changes that were not noted before.
-    pub(crate) notes_more: bool,
+    /// How it changes the log; `None` if there is nothing to do.
+    pub(crate) kind: Option<InstallKind>,
     /// What the statements do, one line for each table, column or trigger.
     pub steps: Vec<String>,
     pub warnings: Vec<String>,
@@ -86,11 +93,15 @@ impl ScriptContext<'_> {
         if is_owned_anew {
             steps.push(self.owner.step());
         }
-        let is_done = steps.is_empty() && readers.is_empty();
-        if is_done {
+        if steps.is_empty() && readers.is_empty() {
             let sql = "-- Everything is installed.\n".to_owned();
-            return Installation { sql, is_done, is_first: false, notes_more: false, steps, warnings };
+            return Installation { sql, kind: None, steps, warnings };
         }
+        let kind = match self.facts {
+            None => InstallKind::First,
+            Some(_) if !statements.is_empty() => InstallKind::NotesMore,
+            Some(_) => InstallKind::NotesTheSame,
+        };
         let mut parts = vec![
             BEGIN.to_owned(),
             one_at_a_time(),
@@ -99,8 +110,7 @@ impl ScriptContext<'_> {
             locks.block(&self.altered_tables()),
             begin,
         ];
-        let notes_more = !statements.is_empty();
-        let alters = is_owned_anew || notes_more;
+        let alters = is_owned_anew || !statements.is_empty();
         if alters {
             parts.push(self.owner.begin(self.schema, self.facts.is_none_or(|facts| self.owner.differs(facts))));
             parts.extend(statements);
@@ -122,7 +132,7 @@ impl ScriptContext<'_> {
             .map(|part| format!("{part}\n"))
             .collect::<Vec<_>>()
             .join("\n");
-        Installation { sql, is_done, is_first: self.facts.is_none(), notes_more, steps, warnings }
+        Installation { sql, kind: Some(kind), steps, warnings }
     }
 
     fn altered_tables(&self) -> Vec<String> {

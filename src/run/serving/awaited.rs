@@ -1,5 +1,5 @@
-//! Live tiles of a server that began while its database was away. The target is served meanwhile, and other tiles are
-//! answered as they are while a database is away later: with 503.
+//! Live tiles of a server that began while its database was away. The target is served meanwhile; every other tile is
+//! answered with 503, as in a later outage.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

@@ -219,8 +219,8 @@ pub(crate) async fn start(
     }
 }
 
-/// A tileset in the form that the server uses. `away` is why the database did not answer for an earlier tileset: with
-/// many tilesets, each of them would wait for it.
+/// A tileset in the form that the server uses. `away` says why the database did not answer when an earlier tileset was
+/// opened. The database is not asked again then, because each attempt waits for its time limit.
 async fn parts(
     served: &ServedTileset,
     options: &ServeOptions,

@@ -111,8 +111,8 @@ pub(crate) enum NotKept {
     Lost(String),
 }
 
-/// What the log lacks of the time since rows were read, if it is complete now. Such rows are read anew, and the target
-/// needs no seed for it.
+/// Why the log cannot say what changed since rows were read, if it notes all changes by now. Such rows are read anew;
+/// the target needs no seed for them.
 fn noted_too_late(error: &CommandError) -> Option<String> {
     let CommandError::Changes(ChangeLogError::LogGap(gap)) = error else { return None };
     let (layer, what) = match gap {

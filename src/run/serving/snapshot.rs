@@ -105,7 +105,7 @@ impl LiveSnapshot {
         let begun = Instant::now();
         let run = database.for_another_run(stop);
         let snapshot = Arc::new(run.snapshot().await?);
-        // A connection that had to be opened is no part of the preparation: the next snapshot has it.
+        // Opening a connection does not count: the next snapshot uses it again.
         let taken = Instant::now();
         let probed = probe(&snapshot, &settings.tileset.layers).await?;
         let state: Cursor = snapshot.cursor().parse()?;

@@ -9,6 +9,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::archive::unpacked;
+use crate::support::cluster::psql;
 use crate::support::folder::Folder;
 use crate::support::gate::{Gate, Place, gated};
 use crate::support::nginx::{Answer, read_answer};
@@ -377,6 +378,47 @@ fn a_server_that_starts_while_its_database_is_away_serves_the_target_and_then_li
     run(program().args(["serve", &target, "--config", config, "--live", "--listen", "127.0.0.1:0"]))
         .fails(1, &["no database is named"]);
     cluster.start();
+    db.reconnect();
+}
+
+#[test]
+fn what_is_wrong_once_the_database_is_back_is_said_and_mended_without_a_restart() {
+    let mut cluster = Cluster::new();
+    let mut db = Db::with_facilities_on(&cluster.url, 300);
+    let folder = Folder::new();
+    let tileset = |name: &str| {
+        let output = folder.beside(&format!("{name}.mbtiles"));
+        format!("[[tileset]]\nname = \"{name}\"\noutput = {output:?}\nzoom = \"0-1\"\nlayers = [\"facilities\"]\n")
+    };
+    let config = &*folder.config(&format!("{}{}{ROWS_LAYER}", tileset("one"), tileset("two")));
+    run(program().args(["seed", "--config", config, "--database-url", &db.url])).ok();
+    let rename = |from: &str, to: &str| psql(&db.url, &format!("ALTER TABLE {from} RENAME TO {to}"));
+    rename("api_facility", "gone");
+    cluster.crash();
+    let mut command = program();
+    command.args(["serve", "--config", config, "--live", "--database-url", &db.url, "--drain", "0s"]);
+    command.args(["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).stderr(std::process::Stdio::piped());
+    let said = Served::saying(&mut command, |served| {
+        let stored = |name: &str| status(&served.get(&format!("/{name}/0/0/0.pbf"), GZIP));
+        let live = |name: &str| status(&served.get(&format!("/{name}/4/11/6.pbf"), GZIP));
+        assert_eq!(["one", "two"].map(stored), [200; 2]);
+        cluster.start();
+        until("it says what is missing", || {
+            let (ready, notes) = served.admin("/readyz");
+            let missing = notes.matches("no live tiles are rendered yet: layer").count();
+            ready == 200 && missing == 2 && notes.contains("api_facility")
+        });
+        assert_eq!((["one", "two"].map(stored), ["one", "two"].map(live)), ([200; 2], [503; 2]));
+        rename("gone", "api_facility");
+        until("live tiles are rendered", || ["one", "two"].map(live) == [200; 2]);
+    });
+    for name in ["one", "two"] {
+        let place = folder.beside(&format!("{name}.mbtiles")).display().to_string();
+        for what in ["it is served without live tiles", "live tiles cannot be rendered: layer", "the database answers"]
+        {
+            assert_eq!(said.matches(&format!("{place}: {what}")).count(), 1, "{what}: {said}");
+        }
+    }
     db.reconnect();
 }
 
